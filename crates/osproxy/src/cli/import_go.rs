@@ -14,13 +14,13 @@ use std::{
 use anyhow::{Context, bail};
 use clap::Args;
 use futures_util::{StreamExt, TryStreamExt, stream};
+use osproxy_core::app::App;
 use osproxy_meta::{DatabaseLocation, GoDatabase, GoTables, ImportTarget};
 use osproxy_types::tenant::Tenant;
 use plan::{FilePlan, ImportPlanner};
 use report::ImportReport;
 
 use crate::{
-    app::App,
     config::{self, LoadedConfig, StoreKind},
     wiring,
 };

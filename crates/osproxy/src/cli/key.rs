@@ -2,13 +2,14 @@
 
 use anyhow::{Context, bail};
 use clap::{Args, Subcommand};
+use osproxy_core::api_key::ApiKey;
 use osproxy_meta::{ApiKeyRecord, Meta};
 use osproxy_types::{scope::Scopes, tenant::Tenant};
 use serde::Serialize;
 use time::OffsetDateTime;
 
 use super::{InitArgs, format_timestamp, open_meta, open_or_init_meta};
-use crate::{api_key::ApiKey, config::LoadedConfig};
+use crate::config::LoadedConfig;
 
 /// Maximum length of a label in bytes.
 const MAX_LABEL: usize = 255;

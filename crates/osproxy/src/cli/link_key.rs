@@ -2,10 +2,11 @@
 
 use anyhow::{Context, bail};
 use clap::Subcommand;
+use osproxy_core::app;
 use osproxy_meta::Meta;
 
 use super::format_timestamp;
-use crate::{app, config::LoadedConfig};
+use crate::config::LoadedConfig;
 
 /// Subcommands of `osproxy link-key`.
 #[derive(Clone, Debug, Subcommand)]

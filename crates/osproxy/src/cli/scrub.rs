@@ -7,12 +7,13 @@ use std::process::ExitCode;
 
 use bytesize::ByteSize;
 use clap::Args;
+use osproxy_core::app::ReadRateLimit;
 use osproxy_meta::{Meta, NodeStores};
 use report::ScrubReport;
 use scrubber::Scrubber;
 use tokio::signal::unix::{SignalKind, signal};
 
-use crate::{app::ReadRateLimit, config::LoadedConfig, wiring};
+use crate::{config::LoadedConfig, wiring};
 
 /// Options of `osproxy scrub`.
 #[derive(Args, Clone, Copy)]

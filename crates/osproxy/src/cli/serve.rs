@@ -6,18 +6,19 @@ mod listeners;
 use std::{net::SocketAddr, time::Duration};
 
 use anyhow::Context;
+use listeners::Listeners;
+use osproxy_core::{
+    app::App,
+    tasks::{self, Engine},
+};
 use tokio::{
     runtime::{Handle, Runtime},
     signal::unix::{SignalKind, signal},
 };
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
-use listeners::Listeners;
-
 use crate::{
-    app::App,
     config::{Config, LoadedConfig, TasksSection},
-    tasks::{self, Engine},
     telemetry, version, wiring,
 };
 

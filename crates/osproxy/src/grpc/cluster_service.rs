@@ -5,14 +5,14 @@ use std::sync::Arc;
 use osproxy_api::grpc::v1::{
     ListNodesRequest, ListNodesResponse, Node, NodeLoad, cluster_service_server::ClusterService,
 };
+use osproxy_core::{
+    app::{App, RegisteredNode},
+    ops,
+};
 use osproxy_types::scope::Scope;
 use tonic::Request;
 
 use super::{RpcResult, caller, render::timestamp, status::reply};
-use crate::{
-    app::{App, RegisteredNode},
-    ops,
-};
 
 pub(super) struct Service(pub(super) Arc<App>);
 

@@ -20,15 +20,15 @@ use osproxy_api::{
         download_file_response, upload_file_request, upload_part_request,
     },
 };
-use osproxy_types::error_chain;
-use tonic::{Status, Streaming};
-
-use super::status::to_status;
-use crate::{
+use osproxy_core::{
     Error, Result,
     app::{App, Caller, Transfer},
     metrics::InFlightGuard,
 };
+use osproxy_types::error_chain;
+use tonic::{Status, Streaming};
+
+use super::status::to_status;
 
 /// A message of a client stream that sends content.
 pub(super) trait ContentMessage {

@@ -15,10 +15,10 @@ use axum::{
 };
 use http_body::{Frame, SizeHint};
 use osproxy_api::ErrorCode;
+use osproxy_core::Error;
 use tokio::time::{Instant, Sleep, sleep_until, timeout_at};
 
 use super::status::{placeholder, to_status};
-use crate::Error;
 
 const TIMEOUT: HeaderName = HeaderName::from_static("grpc-timeout");
 

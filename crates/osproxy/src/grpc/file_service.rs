@@ -13,11 +13,11 @@ use osproxy_api::grpc::v1::{
     InstantUploadResponse, ListFilesRequest, ListFilesResponse, Upload, UploadFileRequest, UploadLinks,
     UploadPartRequest, UploadPartResponse, file_service_server::FileService,
 };
+use osproxy_core::{app::App, ops};
 use osproxy_types::scope::Scope;
 use tonic::{Request, Streaming};
 
 use super::{RpcResult, caller, content::Download, parse, render, status::reply};
-use crate::{app::App, ops};
 
 pub(super) struct Service(pub(super) Arc<App>);
 

@@ -23,10 +23,7 @@ use osproxy_api::{
     v1::{CompleteUploadRequest, Disposition, Problem},
 };
 use osproxy_cluster::{ForwardContext, ForwardFailure};
-use osproxy_types::uid::Uid;
-use time::{Duration, OffsetDateTime};
-
-use crate::{
+use osproxy_core::{
     Error, Result,
     app::{App, ClientAddr, RequestId},
     link::{LinkConstraints, LinkPeriod},
@@ -35,6 +32,8 @@ use crate::{
         upload_file::ExpectedDigests,
     },
 };
+use osproxy_types::uid::Uid;
+use time::{Duration, OffsetDateTime};
 
 /// Lifetime of the links in seconds: longer than the clocks of nodes may differ.
 const HOLDS: i64 = 600;

@@ -7,6 +7,7 @@ use osproxy_api::grpc::v1::{
     cluster_service_server::SERVICE_NAME as CLUSTER, file_service_server::SERVICE_NAME as FILES,
     task_service_server::SERVICE_NAME as TASKS,
 };
+use osproxy_core::{app::App, ops::check_health::readiness};
 use tonic::{Request, Response, Status};
 use tonic_health::pb::{
     HealthCheckRequest, HealthCheckResponse,
@@ -15,7 +16,6 @@ use tonic_health::pb::{
 };
 
 use super::RpcResult;
-use crate::{app::App, ops::check_health::readiness};
 
 /// Interval at which watchers are updated.
 const LOOK: Duration = Duration::from_secs(1);

@@ -24,14 +24,13 @@ use osproxy_api::grpc::{
         task_service_server::TaskServiceServer,
     },
 };
-use osproxy_types::scope::Scope;
-use tonic::{Request as Asked, Status, server::NamedService, service::Routes};
-use tower::Service;
-
-use crate::{
+use osproxy_core::{
     Error,
     app::{App, Caller},
 };
+use osproxy_types::scope::Scope;
+use tonic::{Request as Asked, Status, server::NamedService, service::Routes};
+use tower::Service;
 
 pub use status::render_error;
 

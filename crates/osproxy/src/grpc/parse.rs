@@ -5,16 +5,15 @@ use osproxy_api::{
     grpc::v1::{self, Digests},
     v1::{DEFAULT_PAGE, MAX_PAGE},
 };
-use osproxy_types::uid::Uid;
-use prost_types::{Duration, Timestamp};
-use serde::de::DeserializeOwned;
-use tonic::Extensions;
-
-use crate::{
+use osproxy_core::{
     Error, Result,
     app::{App, Subject},
     ops::{describe_file::FileState, upload_file::ExpectedDigests},
 };
+use osproxy_types::uid::Uid;
+use prost_types::{Duration, Timestamp};
+use serde::de::DeserializeOwned;
+use tonic::Extensions;
 
 /// Default lifetime of links and uploads, in seconds.
 const EXPIRE: i64 = 3600;

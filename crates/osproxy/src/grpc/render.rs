@@ -2,14 +2,13 @@
 
 use bytes::Bytes;
 use osproxy_api::grpc::v1;
-use osproxy_types::uid::Uid;
-use prost_types::Timestamp;
-
-use crate::ops::{
+use osproxy_core::ops::{
     describe_file::{ContentLayout, FileRecord, FileState},
     list_tasks::{Task, TaskState},
     upload_status::UploadStatus,
 };
+use osproxy_types::uid::Uid;
+use prost_types::Timestamp;
 
 /// A timestamp from milliseconds since the Unix epoch.
 pub(super) fn timestamp(ms: i64) -> Timestamp {

@@ -11,11 +11,11 @@ use axum::{
     response::{IntoResponse, Response},
 };
 use osproxy_api::ErrorCode;
+use osproxy_core::Error;
 use tonic::{Code, Status};
 use tonic_types::{ErrorDetails, StatusExt};
 
 use super::RpcResult;
-use crate::Error;
 
 /// Domain in the `ErrorInfo` details.
 const ERROR_DOMAIN: &str = "osproxy";

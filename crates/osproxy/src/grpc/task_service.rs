@@ -6,11 +6,7 @@ use osproxy_api::grpc::v1::{
     self, GetTaskRequest, GetTaskResponse, ListTasksRequest, ListTasksResponse, RetryTaskRequest, Task,
     TaskAttempt, task_service_server::TaskService,
 };
-use osproxy_types::{scope::Scope, uid::Uid};
-use tonic::Request;
-
-use super::{RpcResult, caller, parse, render, status::reply};
-use crate::{
+use osproxy_core::{
     Error, Result,
     app::App,
     ops::{
@@ -19,6 +15,10 @@ use crate::{
         list_tasks::{TaskFilter, TaskState},
     },
 };
+use osproxy_types::{scope::Scope, uid::Uid};
+use tonic::Request;
+
+use super::{RpcResult, caller, parse, render, status::reply};
 
 pub(super) struct Service(pub(super) Arc<App>);
 

@@ -9,13 +9,13 @@ use axum::{
     response::Response,
 };
 use osproxy_api::ErrorCode;
-use osproxy_types::scope::Scope;
-
-use super::error::{HandlerResult, Rejection};
-use crate::{
+use osproxy_core::{
     Error, Result,
     app::{App, Caller, ClientAddr},
 };
+use osproxy_types::scope::Scope;
+
+use super::error::{HandlerResult, Rejection};
 
 /// A required scope as a type, for [`Authenticated`].
 pub(super) trait RequiredScope: Send {

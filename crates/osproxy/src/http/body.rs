@@ -8,9 +8,9 @@ use futures_util::{Stream, StreamExt};
 use http_body::Body as _;
 use http_body_util::{BodyExt, LengthLimitError, Limited};
 use osproxy_api::ErrorCode;
+use osproxy_core::{Error, Result, ops::upload_file::SizeHint};
 
 use super::middleware::TooSlow;
-use crate::{Error, Result, ops::upload_file::SizeHint};
 
 /// A stream of content, and what is known of its length.
 pub(super) type ContentStream = (SizeHint, Pin<Box<dyn Stream<Item = Result<Bytes>> + Send>>);

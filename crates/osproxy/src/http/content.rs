@@ -18,6 +18,13 @@ use bytes::Bytes;
 use futures_util::StreamExt;
 use http_body::{Frame, SizeHint};
 use osproxy_api::ErrorCode;
+use osproxy_core::{
+    Error, Result,
+    app::{App, Transfer},
+    link::LinkConstraints,
+    metrics::InFlightGuard,
+    ops::download_file::{ContentReader, StoredFile, open_content},
+};
 use osproxy_types::content_type;
 use time::OffsetDateTime;
 
@@ -27,13 +34,6 @@ use super::{
     link::VerifiedLink,
     middleware::insert_content_security_headers,
     range::{self, RequestedRange},
-};
-use crate::{
-    Error, Result,
-    app::{App, Transfer},
-    link::LinkConstraints,
-    metrics::InFlightGuard,
-    ops::download_file::{ContentReader, StoredFile, open_content},
 };
 
 /// Digests of the whole content, even in the response to a range request.

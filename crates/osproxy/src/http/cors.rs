@@ -10,11 +10,11 @@ use osproxy_api::{
     ERROR_HEADER, v0,
     v1::{self, IDEMPOTENCY_REPLAYED},
 };
+use osproxy_core::app::REQUEST_ID;
 use tower::{Layer, ServiceExt};
 use tower_http::cors::{AllowHeaders, AllowOrigin, CorsLayer};
 
 use super::settings::{Allowed, CorsSettings};
-use crate::app::REQUEST_ID;
 
 const METHODS: [Method; 6] =
     [Method::GET, Method::HEAD, Method::POST, Method::PUT, Method::PATCH, Method::DELETE];

@@ -15,10 +15,10 @@ use osproxy_api::{
     v0::PREFIX as V0,
     v1::{LINKS, PREFIX as V1},
 };
+use osproxy_core::{Error, app::RequestId};
 use osproxy_types::error_chain;
 
 use super::{settings::RenderGrpcError, v0, v1};
-use crate::{Error, app::RequestId};
 
 const NANOS_PER_SECOND: u128 = 1_000_000_000;
 

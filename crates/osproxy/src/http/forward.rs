@@ -9,12 +9,12 @@ use axum::{
 };
 use osproxy_api::ErrorCode;
 use osproxy_cluster::{ForwardContext, ForwardFailure};
-
-use super::body;
-use crate::{
+use osproxy_core::{
     Error, Result,
     app::{App, ClientAddr, RequestId},
 };
+
+use super::body;
 
 /// The sender of a request.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -3,13 +3,12 @@
 use std::sync::Arc;
 
 use axum::{Json, extract::State, http::StatusCode};
-use serde::Serialize;
-use utoipa::ToSchema;
-
-use crate::{
+use osproxy_core::{
     app::{App, Dependency},
     ops::check_health::{self, Readiness},
 };
+use serde::Serialize;
+use utoipa::ToSchema;
 
 /// Response to a health probe.
 #[derive(Serialize, ToSchema)]

@@ -1,8 +1,7 @@
 //! JSON request bodies. Errors name the field that is wrong, in terms of the API.
 
+use osproxy_core::{Error, Result};
 use serde::de::{DeserializeOwned, IgnoredAny};
-
-use crate::{Error, Result};
 
 /// Parses a body as a JSON object. Fails with `InvalidArgument`, which names the field that is
 /// wrong.

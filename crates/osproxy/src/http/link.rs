@@ -2,16 +2,16 @@
 
 use axum::http::request::Parts;
 use osproxy_api::ErrorCode;
+use osproxy_core::{
+    Error, Result,
+    app::App,
+    link::{self, LinkClaims, LinkConstraints, LinkError},
+};
 use osproxy_types::uid::Uid;
 
 use super::{
     auth::client_address,
     forward::{self, RequestSource},
-};
-use crate::{
-    Error, Result,
-    app::App,
-    link::{self, LinkClaims, LinkConstraints, LinkError},
 };
 
 /// A link that is valid, and that this client may use.

@@ -7,12 +7,12 @@ use axum::{
     http::{HeaderValue, header},
     response::{IntoResponse, Response},
 };
+use osproxy_core::{Error, app::App, metrics::MetricsPage};
 
 use super::{
     auth::{Admin, Authenticated},
     error::Rejection,
 };
-use crate::{Error, app::App, metrics::MetricsPage};
 
 /// `GET /metrics` on the admin listener, without authentication.
 pub(super) async fn metrics(State(app): State<Arc<App>>) -> Response {

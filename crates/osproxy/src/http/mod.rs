@@ -40,7 +40,7 @@ use osproxy_api::v1::LINKS;
 pub use settings::{Allowed, CorsSettings, HttpSettings, ListenerSettings, RenderGrpcError, RequestLimits};
 use tower_http::cors::CorsLayer;
 
-use crate::app::App;
+use osproxy_core::app::App;
 
 /// Builds the router of the admin listener: health and metrics, without authentication.
 pub fn admin_router(app: Arc<App>, settings: &HttpSettings) -> Router {
@@ -76,7 +76,7 @@ fn with_middleware(
 #[derive(Default)]
 pub struct GrpcRoutes {
     /// Calls that change nothing. Like `changes` and `transfers` they are authenticated: each
-    /// request has a [`Caller`](crate::app::Caller) extension.
+    /// request has a [`Caller`](osproxy_core::app::Caller) extension.
     pub reads: Router,
     /// Calls that may change something.
     pub changes: Router,

@@ -4,17 +4,17 @@
 use axum::body::Body;
 use bytes::Bytes;
 use futures_util::{TryStreamExt, stream};
+use osproxy_core::{
+    Result,
+    app::{UPLOAD_PARAMETERS, upload_query},
+    link::{LinkAction, LinkConstraints, LinkError, LinkKeys},
+};
 use osproxy_types::uid::Uid;
 use time::OffsetDateTime;
 
 use super::{
     v0,
     v1::{self, upload_link},
-};
-use crate::{
-    Result,
-    app::{UPLOAD_PARAMETERS, upload_query},
-    link::{LinkAction, LinkConstraints, LinkError, LinkKeys},
 };
 
 pub use super::{

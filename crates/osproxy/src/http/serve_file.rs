@@ -7,6 +7,14 @@ use axum::{
     response::Response,
 };
 use osproxy_api::ErrorCode;
+use osproxy_core::{
+    Result,
+    app::App,
+    ops::{
+        self,
+        download_file::{StoredFile, retry_if_moved},
+    },
+};
 use osproxy_types::uid::Uid;
 
 use super::{
@@ -14,14 +22,6 @@ use super::{
     error::HandlerResult,
     forward::{self, RequestSource},
     link,
-};
-use crate::{
-    Result,
-    app::App,
-    ops::{
-        self,
-        download_file::{StoredFile, retry_if_moved},
-    },
 };
 
 /// Serves a GET or HEAD of the content of a file, and counts the use of its link. If the content

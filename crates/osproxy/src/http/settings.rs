@@ -7,8 +7,7 @@ use axum::{
     response::Response,
 };
 use ipnet::IpNet;
-
-use crate::Error;
+use osproxy_core::Error;
 
 /// Renders an error as a gRPC response.
 pub type RenderGrpcError = fn(Arc<Error>) -> Response;

@@ -11,10 +11,10 @@ use axum::{
     response::{Html, IntoResponse, Response},
 };
 use base64::{Engine, prelude::BASE64_STANDARD};
+use osproxy_core::app::App;
 use sha2::{Digest, Sha256};
 
 use super::health;
-use crate::app::App;
 
 const STYLE: &str = "body{max-width:42rem;margin:3rem auto;padding:0 1rem;font:1rem/1.5 system-ui,sans-serif;\
     color:#222;background:#fff}table{border-collapse:collapse}th{text-align:left;padding-right:2rem}\

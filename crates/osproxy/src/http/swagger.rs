@@ -8,10 +8,10 @@ use axum::{
     response::{IntoResponse, Redirect, Response},
 };
 use osproxy_api::ErrorCode;
+use osproxy_core::Error;
 use utoipa_swagger_ui::Config;
 
 use super::error::HandlerResult;
-use crate::Error;
 
 /// Allows scripts and requests of this origin only. Swagger UI sets styles from scripts, and has
 /// icons in `data:` URLs.

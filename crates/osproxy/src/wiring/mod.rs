@@ -10,13 +10,12 @@ pub use store_diagnosis::explain_store_error;
 
 use std::{os::unix::fs::DirBuilderExt, path::Path, sync::Arc};
 
-use crate::{
-    app::{
-        App,
-        startup::{Startup, StartupError, context},
-    },
-    config::Config,
+use osproxy_core::app::{
+    App,
+    startup::{Startup, StartupError, context},
 };
+
+use crate::config::Config;
 
 /// Opens the database, the stores and the connections of a node. The error names what cannot be
 /// used, and why.

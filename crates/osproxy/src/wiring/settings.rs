@@ -3,15 +3,15 @@
 use std::time::Duration;
 
 use osproxy_cluster::RedisSettings;
+use osproxy_core::app::{
+    settings::{
+        DiskSettings, Limits, LinkKeySecret, PeerSettings, ReservationLimits, Settings, TransferLimits,
+    },
+    startup::{StartupError, context},
+};
 use osproxy_meta::{CacheLimits, DatabaseLocation, DatabaseOptions, NodeStores};
 
 use crate::{
-    app::{
-        settings::{
-            DiskSettings, Limits, LinkKeySecret, PeerSettings, ReservationLimits, Settings, TransferLimits,
-        },
-        startup::{StartupError, context},
-    },
     config::{AuthMode, Config, LinkKeySection, StoreKind},
     version,
 };

@@ -2,6 +2,10 @@
 
 use std::{sync::Arc, time::Duration};
 
+use osproxy_core::app::{
+    ReadRateLimit, StoreEntry, Stores,
+    startup::{StartupError, context, lock_error},
+};
 use osproxy_meta::DatabaseLocation;
 use osproxy_storage::{
     Backend, BufferBudget, Diagnosis,
@@ -11,13 +15,7 @@ use osproxy_storage::{
 use osproxy_types::error_chain;
 
 use super::explain_store_error;
-use crate::{
-    app::{
-        ReadRateLimit, StoreEntry, Stores,
-        startup::{StartupError, context, lock_error},
-    },
-    config::{Config, StoreKind},
-};
+use crate::config::{Config, StoreKind};
 
 /// Opens every configured store, and creates the buckets of remote ones if that is configured.
 /// Fails if the store for new files cannot be used; others are logged.

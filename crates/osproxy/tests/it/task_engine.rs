@@ -8,11 +8,10 @@ use std::{
     time::Duration,
 };
 
-use osproxy::{
+use osproxy::{config::Config, wiring};
+use osproxy_core::{
     app::App,
-    config::Config,
     tasks::{Engine, EngineSettings, Registry, TaskContext, TaskError, TaskHandler, enqueue},
-    wiring,
 };
 use osproxy_meta::{AttemptOutcome, NewTask, Task, TaskKind, TaskState};
 use tokio_util::sync::CancellationToken;

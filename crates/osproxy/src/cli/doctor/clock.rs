@@ -1,8 +1,8 @@
+use osproxy_core::app::{describe_clock_skew, describe_uid_lead};
 use osproxy_meta::now_ms;
 
 use super::report::DoctorReport;
 use crate::{
-    app::{describe_clock_skew, describe_uid_lead},
     cli::{existing_database, open_meta},
     config::Config,
 };

@@ -1,6 +1,7 @@
 use std::{collections::HashMap, sync::Arc};
 
 use futures_util::{StreamExt, TryStreamExt, stream};
+use osproxy_core::{Result, app::App};
 use osproxy_meta::{
     BlobRecord, BlobState, NewTask, ObjectRowKind, PartRecord, PartState, RecordedLayout, TaskKind,
 };
@@ -8,7 +9,6 @@ use osproxy_storage::{DigestSelection, Digests, ErrorKind, Key, ListedObject};
 use osproxy_types::error_chain;
 
 use super::{super::print_line, FsckArgs};
-use crate::{Result, app::App};
 
 /// Number of blobs or multipart uploads that are checked at a time. Memory is bounded by this, the
 /// parts of one blob, and `LISTED`.
@@ -412,7 +412,7 @@ impl Fsck {
     }
 
     async fn read(&self, object_key: &str, size: i64, wanted: DigestSelection) -> Result<Digests> {
-        let key = Key::parse(object_key).map_err(crate::Error::internal)?;
+        let key = Key::parse(object_key).map_err(osproxy_core::Error::internal)?;
         self.app.stores.digest(&self.store, &key, 0..size.unsigned_abs(), wanted).await
     }
 

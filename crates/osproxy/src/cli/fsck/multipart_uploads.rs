@@ -1,11 +1,11 @@
 //! Compares the multipart uploads of stores with the rows that name them.
 
 use futures_util::TryStreamExt;
+use osproxy_core::Result;
 use osproxy_meta::{BlobRecord, BlobState, LostParts, PartRecord, PartState};
 use osproxy_storage::{DigestSelection, ErrorKind, Key, ListedUpload, Multipart};
 
 use super::check::{Fsck, PAGE};
-use crate::Result;
 
 impl Fsck {
     /// Looks for multipart uploads that belong to no upload session.
@@ -67,7 +67,7 @@ impl Fsck {
         if upload.is_empty() || is_object {
             return Ok(());
         }
-        let key = Key::parse(&blob.object_key).map_err(crate::Error::internal)?;
+        let key = Key::parse(&blob.object_key).map_err(osproxy_core::Error::internal)?;
         let multipart = self.app.stores.multipart(&self.store)?;
         let there = match multipart.list_parts(&key, upload).await {
             Err(error) if error.kind == ErrorKind::NotFound => None,

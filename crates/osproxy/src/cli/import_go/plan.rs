@@ -2,12 +2,12 @@
 
 use std::{collections::HashMap, sync::Arc};
 
+use osproxy_core::{Result, app::App, ops};
 use osproxy_meta::{GoFile, GoPart, ImportContent, ImportFile, ImportPart, NewTask, TaskKind, now_ms};
 use osproxy_storage::{DigestSelection, ErrorKind, Key};
 use osproxy_types::uid::Uid;
 
 use super::file_name;
-use crate::{Result, app::App, ops};
 
 /// Time for clients to finish uploads that they had begun, in milliseconds. The Go program does not
 /// record when its links expire.

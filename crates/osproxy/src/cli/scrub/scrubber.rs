@@ -1,9 +1,9 @@
+use osproxy_core::{Result, app::Stores};
 use osproxy_meta::{ContentRecord, Meta, MetaError, PartDigests, RecordedLayout, StoredPart};
 use osproxy_storage::{DigestSelection, Digests, ErrorKind, Key};
 use osproxy_types::error_chain;
 
 use super::report::{ContentFault, LocatedFault, NAMED, ScrubReport};
-use crate::{Result, app::Stores};
 
 /// Number of blobs that are loaded at a time.
 const PAGE: u64 = 500;

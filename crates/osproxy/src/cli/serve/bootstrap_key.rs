@@ -9,14 +9,11 @@ use std::{
 };
 
 use anyhow::{Context, bail};
+use osproxy_core::{api_key::ApiKey, app::App};
 use osproxy_meta::ApiKeyRecord;
 use osproxy_types::{scope::Scopes, tenant::Tenant};
 
-use crate::{
-    api_key::ApiKey,
-    app::App,
-    config::{AuthMode, Config},
-};
+use crate::config::{AuthMode, Config};
 
 /// File in the data folder that stores the key.
 const FILE: &str = "bootstrap-key";

@@ -4,12 +4,12 @@ use std::{fmt::Write, net::SocketAddr, sync::Arc, time::Duration};
 
 use anyhow::Context;
 use futures_util::future::join3;
+use osproxy_core::app::App;
 use tokio::{net::TcpListener, runtime::Handle};
 use tokio_util::{sync::CancellationToken, task::AbortOnDropHandle};
 
 use super::bootstrap_key::BootstrapKey;
 use crate::{
-    app::App,
     config::{Config, ServerSection, TlsSection},
     grpc,
     http::{self, GrpcRoutes, ListenerSettings, RequestLimiter, server::Tls},

@@ -4,14 +4,14 @@ use osproxy_api::{
     grpc::v1::{self, CreateDownloadLinkRequest, CreateUploadLinkRequest, DownloadLink, UploadLinks},
     v1::{Constraints, CreateLinkRequest, Disposition},
 };
-use tonic::Extensions;
-
-use crate::{
+use osproxy_core::{
     Result,
     app::{App, Caller, download_constraints},
-    grpc::{parse, render},
     ops,
 };
+use tonic::Extensions;
+
+use crate::grpc::{parse, render};
 
 pub(super) async fn upload(
     app: &App,

@@ -14,17 +14,9 @@ use osproxy_api::{
         download_file_response,
     },
 };
-use osproxy_types::uid::Uid;
-use serde::{Deserialize, Serialize};
-use tonic::Extensions;
-
-use crate::{
+use osproxy_core::{
     Error, Result,
     app::{App, Caller, Transfer},
-    grpc::{
-        content::{Download, until_revoked},
-        forward, parse, render,
-    },
     link::LinkConstraints,
     metrics::InFlightGuard,
     ops::{
@@ -32,6 +24,14 @@ use crate::{
         download_file::StoredFile,
         list_files::{Category, FileFilter, FilePosition},
     },
+};
+use osproxy_types::uid::Uid;
+use serde::{Deserialize, Serialize};
+use tonic::Extensions;
+
+use crate::grpc::{
+    content::{Download, until_revoked},
+    forward, parse, render,
 };
 
 pub(super) async fn download(

@@ -11,16 +11,9 @@ use osproxy_api::grpc::v1::{
     InstantUploadResponse, InstantUploadResult, Upload, UploadFileHeader, UploadFileRequest,
     UploadPartHeader, UploadPartRequest, UploadPartResponse,
 };
-use osproxy_types::uid::Uid;
-use tonic::{Extensions, Streaming};
-
-use crate::{
+use osproxy_core::{
     Error, Result,
     app::{App, Caller},
-    grpc::{
-        content::{data_stream, read_header, until_revoked},
-        forward, parse, render,
-    },
     ops::{
         self, UploadOptions,
         complete_upload::CompleteRequest,
@@ -28,6 +21,13 @@ use crate::{
         instant_upload::InstantItem as Item,
         upload_file::{DigestSelection, SizeHint},
     },
+};
+use osproxy_types::uid::Uid;
+use tonic::{Extensions, Streaming};
+
+use crate::grpc::{
+    content::{data_stream, read_header, until_revoked},
+    forward, parse, render,
 };
 
 /// Maximum number of items in one instant upload.

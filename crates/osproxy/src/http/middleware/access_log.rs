@@ -21,14 +21,13 @@ use bytes::Bytes;
 use http_body::{Body as _, Frame, SizeHint};
 use osproxy_api::ERROR_HEADER;
 use osproxy_cluster::trace_context;
-use osproxy_types::error_chain;
-use tracing::Span;
-
-use crate::{
+use osproxy_core::{
     Error,
     app::{App, LoadGuard, Subject},
     metrics::RouteMetrics,
 };
+use osproxy_types::error_chain;
+use tracing::Span;
 
 /// The access log entry of a request. Written on drop, also if the client disconnects before there
 /// is a response. Omits the query, which holds signatures.

@@ -4,11 +4,9 @@ use std::net::{IpAddr, SocketAddr};
 
 use axum::http::{HeaderMap, header};
 use ipnet::IpNet;
+use osproxy_core::app::{ClientAddr, X_FORWARDED_FOR};
 
-use crate::{
-    app::{ClientAddr, X_FORWARDED_FOR},
-    http::forwarded,
-};
+use crate::http::forwarded;
 
 /// Returns the address of the client. Each proxy appends the address that it was called from,
 /// so only the entries that `trusted` proxies added are reliable: from the end up to the

@@ -7,8 +7,9 @@ use axum::{
     response::{IntoResponse, Response},
 };
 use osproxy_api::ErrorCode;
+use osproxy_core::{Error, Result};
 
-use crate::{Error, Result, http::error::Rejection};
+use crate::http::error::Rejection;
 
 /// Rejects partial bodies (`Content-Range`) and encoded ones (`Content-Encoding`,
 /// `Transfer-Encoding`). They would be stored as received, and served as if they were the plain

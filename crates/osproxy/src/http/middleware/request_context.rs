@@ -16,6 +16,7 @@ use axum::{
     response::Response,
 };
 use osproxy_cluster::trace_context;
+use osproxy_core::app::{App, REQUEST_ID, RequestId, Subject};
 use tracing::Instrument;
 
 use super::{
@@ -24,13 +25,10 @@ use super::{
     request_body::DrainOnDropBody,
     security_headers::insert_security_headers,
 };
-use crate::{
-    app::{App, REQUEST_ID, RequestId, Subject},
-    http::{
-        rate_limiter::RateLimiter,
-        server::{RemoteAddr, UnparsableHead},
-        settings::HttpSettings,
-    },
+use crate::http::{
+    rate_limiter::RateLimiter,
+    server::{RemoteAddr, UnparsableHead},
+    settings::HttpSettings,
 };
 
 /// Request id header of the Go program.

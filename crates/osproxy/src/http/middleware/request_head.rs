@@ -9,11 +9,9 @@ use axum::{
     response::{IntoResponse, Response},
 };
 use osproxy_api::ErrorCode;
+use osproxy_core::{Error, Result};
 
-use crate::{
-    Error, Result,
-    http::{error::Rejection, server::UnparsableHead, settings::HttpSettings},
-};
+use crate::http::{error::Rejection, server::UnparsableHead, settings::HttpSettings};
 
 /// Maximum number of header fields of a request, the same as in hyper for HTTP/1; hyper has no
 /// limit for HTTP/2.

@@ -20,13 +20,13 @@ use governor::{
     state::keyed::HashMapStateStore,
 };
 use osproxy_api::ErrorCode;
-use tokio::sync::Semaphore;
-
-use crate::{
+use osproxy_core::{
     Error,
     app::{ClientAddr, too_many_transfers},
-    http::{error::Rejection, settings::RequestLimits},
 };
+use tokio::sync::Semaphore;
+
+use crate::http::{error::Rejection, settings::RequestLimits};
 
 /// Idle addresses are evicted once per this number of requests.
 const FORGET_AFTER: u32 = 4096;

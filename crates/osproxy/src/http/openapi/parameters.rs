@@ -4,6 +4,7 @@ use osproxy_api::{
     schema::{Content, Uid},
     v1::IDEMPOTENCY_KEY,
 };
+use osproxy_core::ops::list_files::Category;
 use utoipa::{
     IntoParams, PartialSchema, ToSchema,
     openapi::{
@@ -12,8 +13,6 @@ use utoipa::{
         schema::{SchemaType, Type},
     },
 };
-
-use crate::ops::list_files::Category;
 
 /// Query parameters of upload links of API v0.
 pub(in crate::http) enum UploadLinkQuery {}

@@ -5,13 +5,10 @@ use axum::{
     http::{HeaderMap, header},
 };
 use http_body::Body as _;
+use osproxy_core::{Error, Result, ops::upload_file::SizeHint};
 
 use super::form;
-use crate::{
-    Error, Result,
-    http::body::{self, ContentStream},
-    ops::upload_file::SizeHint,
-};
+use crate::http::body::{self, ContentStream};
 
 /// MD5 of empty content. Some clients send an empty body without a length; this digest shows that
 /// the content is meant to be empty.

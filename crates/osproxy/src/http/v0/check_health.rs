@@ -2,12 +2,9 @@ use std::sync::Arc;
 
 use axum::{Json, extract::State};
 use osproxy_api::v0::{Envelope, PREFIX};
+use osproxy_core::{app::App, ops};
 
-use crate::{
-    app::App,
-    http::{error::HandlerResult, openapi},
-    ops,
-};
+use crate::http::{error::HandlerResult, openapi};
 
 /// `GET /ping`: checks the database.
 #[utoipa::path(

@@ -9,21 +9,21 @@ use osproxy_api::{
     schema::Md5,
     v0::{Envelope, PREFIX},
 };
-
-use super::query::LenientQuery;
-use crate::{
+use osproxy_core::{
     app::App,
-    http::{
-        error::HandlerResult,
-        forward::{self, RequestSource},
-        link::VerifiedLink,
-        openapi,
-    },
     link::LinkAction,
     ops::{
         self,
         complete_upload::{CompleteRequest, ExpectedDigests},
     },
+};
+
+use super::query::LenientQuery;
+use crate::http::{
+    error::HandlerResult,
+    forward::{self, RequestSource},
+    link::VerifiedLink,
+    openapi,
 };
 
 /// `PUT /upload/merge`

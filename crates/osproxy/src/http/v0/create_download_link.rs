@@ -2,19 +2,19 @@ use std::{collections::HashSet, str::FromStr, sync::Arc};
 
 use axum::{Json, body::Body, extract::State};
 use osproxy_api::v0::{CreateDownloadLinkRequest, DownloadLink, Envelope, FileMeta, MAX_DOWNLOADS, PREFIX};
+use osproxy_core::{
+    Error,
+    app::App,
+    link::{LinkAction, LinkPeriod},
+    ops::{self, download_file::StoredFile},
+};
 use osproxy_types::uid::Uid;
 
 use super::{download_file::LINK_PARAMETERS, json, query};
-use crate::{
-    Error,
-    app::App,
-    http::{
-        auth::{Authenticated, Read},
-        error::HandlerResult,
-        openapi,
-    },
-    link::{LinkAction, LinkPeriod},
-    ops::{self, download_file::StoredFile},
+use crate::http::{
+    auth::{Authenticated, Read},
+    error::HandlerResult,
+    openapi,
 };
 
 /// `POST /link/download`

@@ -4,21 +4,21 @@ use axum::{Json, body::Body, extract::State};
 use osproxy_api::v0::{
     CreateUploadRequest, Envelope, MAX_UPLOADS, MultiUploadUrls, PREFIX, UploadLinks, UploadUrls,
 };
-
-use super::{json, query};
-use crate::{
+use osproxy_core::{
     Error,
     app::App,
-    http::{
-        auth::{Authenticated, Upload},
-        error::HandlerResult,
-        openapi,
-    },
     link::LinkAction,
     ops::{
         self,
         create_upload::{AnnouncedContent, CreatedUpload, UploadRequest},
     },
+};
+
+use super::{json, query};
+use crate::http::{
+    auth::{Authenticated, Upload},
+    error::HandlerResult,
+    openapi,
 };
 
 /// `POST /link/upload`

@@ -5,16 +5,11 @@ use axum::{
     response::Response,
 };
 use osproxy_api::v0::PREFIX;
+use osproxy_core::{Error, app::App, link::LinkAction};
 
 use super::query::LenientQuery;
-use crate::{
-    Error,
-    app::App,
-    http::{
-        content::Presentation, disposition::Disposition, error::HandlerResult, openapi,
-        serve_file::serve_file,
-    },
-    link::LinkAction,
+use crate::http::{
+    content::Presentation, disposition::Disposition, error::HandlerResult, openapi, serve_file::serve_file,
 };
 
 /// Parameters of download links beyond those of all links, in the order of the signature.

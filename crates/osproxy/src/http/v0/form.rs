@@ -14,11 +14,9 @@ use bytes::Bytes;
 use futures_util::{Stream, TryStreamExt, stream};
 use multer::{Constraints, Field, Multipart, SizeLimit};
 use osproxy_api::ErrorCode;
+use osproxy_core::{Error, Result};
 
-use crate::{
-    Error, Result,
-    http::{body::incomplete_body_error, middleware::check_encoding},
-};
+use crate::http::{body::incomplete_body_error, middleware::check_encoding};
 
 /// The field that holds the content.
 const FILE: &str = "file";

@@ -2,17 +2,17 @@ use std::sync::Arc;
 
 use axum::{Json, body::Body, extract::State};
 use osproxy_api::v0::{Envelope, InstantUploadRequest, InstantUploadResult, MAX_UPLOADS, PREFIX};
-
-use super::{json, query};
-use crate::{
+use osproxy_core::{
     Error,
     app::App,
-    http::{
-        auth::{Authenticated, Upload},
-        error::HandlerResult,
-        openapi,
-    },
     ops::{self, instant_upload::InstantItem},
+};
+
+use super::{json, query};
+use crate::http::{
+    auth::{Authenticated, Upload},
+    error::HandlerResult,
+    openapi,
 };
 
 /// `POST /resume`

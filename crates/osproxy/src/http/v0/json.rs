@@ -1,12 +1,10 @@
 //! JSON bodies.
 
 use axum::body::Body;
+use osproxy_core::Result;
 use serde::de::DeserializeOwned;
 
-use crate::{
-    Result,
-    http::{body, json},
-};
+use crate::http::{body, json};
 
 /// Largest JSON body, in bytes: enough for 50 paths of 4 KiB, or 200 uids.
 const MAX_BODY: usize = 256 * 1024;

@@ -5,18 +5,14 @@ use osproxy_api::{
     schema,
     v0::{Envelope, PREFIX},
 };
+use osproxy_core::{Error, app::App, ops};
 use osproxy_types::uid::Uid;
 
 use super::query::LenientQuery;
-use crate::{
-    Error,
-    app::App,
-    http::{
-        auth::{Admin, Authenticated},
-        error::HandlerResult,
-        openapi,
-    },
-    ops,
+use crate::http::{
+    auth::{Admin, Authenticated},
+    error::HandlerResult,
+    openapi,
 };
 
 /// `GET /proxy`: returns the address of this node if only this node has content of the uid.

@@ -4,15 +4,15 @@ use std::{borrow::Cow, str::FromStr};
 
 use axum::http::request::Parts;
 use osproxy_api::v0::PREFIX;
+use osproxy_core::{
+    Error, Result,
+    app::App,
+    link::{self as signing, LinkAction, LinkClaims, LinkConstraints, LinkKeys},
+};
 use osproxy_types::uid::Uid;
 use time::OffsetDateTime;
 
-use crate::{
-    Error, Result,
-    app::App,
-    http::link::{self, VerifiedLink},
-    link::{self as signing, LinkAction, LinkClaims, LinkConstraints, LinkKeys},
-};
+use crate::http::link::{self, VerifiedLink};
 
 /// Decoded query parameters. If one is repeated, the first value counts.
 pub(in crate::http) struct LenientQuery<'a>(Vec<(Cow<'a, str>, Cow<'a, str>)>);

@@ -8,17 +8,17 @@ use osproxy_api::{
     schema::{Content, Md5},
     v0::{Envelope, PREFIX},
 };
-
-use super::{body, query::LenientQuery};
-use crate::{
+use osproxy_core::{
     app::App,
-    http::{error::HandlerResult, link::VerifiedLink, openapi},
     link::LinkAction,
     ops::{
         self, UploadOptions,
         upload_file::{DigestSelection, ExpectedDigests},
     },
 };
+
+use super::{body, query::LenientQuery};
+use crate::http::{error::HandlerResult, link::VerifiedLink, openapi};
 
 /// `PUT /upload`: the content is the field `file` of a form, or the raw body.
 #[utoipa::path(

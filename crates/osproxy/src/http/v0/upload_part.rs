@@ -9,21 +9,21 @@ use osproxy_api::{
     schema::{Content, Md5},
     v0::{Envelope, PREFIX},
 };
-
-use super::{body, query::LenientQuery};
-use crate::{
+use osproxy_core::{
     app::App,
-    http::{
-        error::HandlerResult,
-        forward::{self, RequestSource},
-        link::VerifiedLink,
-        openapi,
-    },
     link::LinkAction,
     ops::{
         self, UploadOptions,
         upload_file::{DigestSelection, ExpectedDigests},
     },
+};
+
+use super::{body, query::LenientQuery};
+use crate::http::{
+    error::HandlerResult,
+    forward::{self, RequestSource},
+    link::VerifiedLink,
+    openapi,
 };
 
 /// `PUT /upload/multi`: the part is the field `file` of a form, or the raw body.

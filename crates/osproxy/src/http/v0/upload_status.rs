@@ -8,16 +8,11 @@ use osproxy_api::{
     schema,
     v0::{Envelope, PREFIX},
 };
+use osproxy_core::{Error, app::App, link::LinkAction, ops};
 use osproxy_types::{scope::Scope, uid::Uid};
 
 use super::query::LenientQuery;
-use crate::{
-    Error,
-    app::App,
-    http::{auth, error::HandlerResult, openapi},
-    link::LinkAction,
-    ops,
-};
+use crate::http::{auth, error::HandlerResult, openapi};
 
 /// `GET /checkpoint`. Clients of the Go program send only the uid, which is enough with
 /// `auth.mode: open`. Otherwise the request needs an API key, or the other parameters of the upload

@@ -5,16 +5,13 @@ use axum::{
     http::StatusCode,
 };
 use osproxy_api::v1::PREFIX;
+use osproxy_core::{app::App, ops};
 
 use super::{
     path::{self, PathResult},
     upload_link,
 };
-use crate::{
-    app::App,
-    http::{error::HandlerResult, openapi},
-    ops,
-};
+use crate::http::{error::HandlerResult, openapi};
 
 /// `DELETE /uploads/{uid}`
 #[utoipa::path(

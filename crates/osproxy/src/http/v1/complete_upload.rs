@@ -6,20 +6,20 @@ use axum::{
     response::{IntoResponse, Response},
 };
 use osproxy_api::v1::{CompleteUploadRequest, PREFIX, UploadStatus};
+use osproxy_core::{
+    app::App,
+    ops::{self, complete_upload::CompleteRequest},
+};
 
 use super::{
     digest, json,
     path::{self, PathResult},
     upload_link, upload_status,
 };
-use crate::{
-    app::App,
-    http::{
-        error::HandlerResult,
-        forward::{self, RequestSource},
-        openapi,
-    },
-    ops::{self, complete_upload::CompleteRequest},
+use crate::http::{
+    error::HandlerResult,
+    forward::{self, RequestSource},
+    openapi,
 };
 
 /// `POST /uploads/{uid}/complete`

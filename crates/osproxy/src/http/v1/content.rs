@@ -1,7 +1,6 @@
 use axum::http::{HeaderMap, header};
 use osproxy_api::ErrorCode;
-
-use crate::{Error, Result};
+use osproxy_core::{Error, Result};
 
 /// Rejects a form where the body must be raw content: its framing would be stored with the content.
 pub(super) fn reject_form(headers: &HeaderMap) -> Result<()> {

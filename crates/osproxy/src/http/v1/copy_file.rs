@@ -5,6 +5,11 @@ use axum::{
     response::Response,
 };
 use osproxy_api::v1::{CopiedFile, CopyFileRequest, FileUid, PREFIX};
+use osproxy_core::{
+    Result,
+    app::{App, Caller, HeldIdempotencyKey},
+    ops,
+};
 use osproxy_types::{scope::Scope, uid::Uid};
 
 use super::{
@@ -14,15 +19,10 @@ use super::{
     query::Query,
     render,
 };
-use crate::{
-    Result,
-    app::{App, Caller, HeldIdempotencyKey},
-    http::{
-        auth::{Authenticated, Upload},
-        error::HandlerResult,
-        openapi,
-    },
-    ops,
+use crate::http::{
+    auth::{Authenticated, Upload},
+    error::HandlerResult,
+    openapi,
 };
 
 /// `POST /files/{uid}/copy`

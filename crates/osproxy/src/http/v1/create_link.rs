@@ -5,6 +5,11 @@ use axum::{
     response::Response,
 };
 use osproxy_api::v1::{CreateLinkRequest, CreatedLink, PREFIX};
+use osproxy_core::{
+    Result,
+    app::{App, Caller, download_constraints},
+    ops,
+};
 use osproxy_types::uid::Uid;
 
 use super::{
@@ -14,15 +19,10 @@ use super::{
     query::Query,
     time_format::format_time,
 };
-use crate::{
-    Result,
-    app::{App, Caller, download_constraints},
-    http::{
-        auth::{Authenticated, Read},
-        error::HandlerResult,
-        openapi,
-    },
-    ops,
+use crate::http::{
+    auth::{Authenticated, Read},
+    error::HandlerResult,
+    openapi,
 };
 
 /// `POST /files/{uid}/links`

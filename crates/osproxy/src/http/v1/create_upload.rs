@@ -5,6 +5,14 @@ use axum::{
     response::Response,
 };
 use osproxy_api::v1::{self, ByteRange, CreateUploadRequest, CreatedState, CreatedUpload, PREFIX};
+use osproxy_core::{
+    Error, Result,
+    app::{App, Caller, HeldIdempotencyKey, upload_constraints},
+    ops::{
+        self, LinkConstraints,
+        create_upload::{AnnouncedContent, PossessionChallenge, UploadRequest},
+    },
+};
 use osproxy_types::uid::Uid;
 use time::OffsetDateTime;
 
@@ -15,18 +23,10 @@ use super::{
     query::Query,
     time_format::format_time,
 };
-use crate::{
-    Error, Result,
-    app::{App, Caller, HeldIdempotencyKey, upload_constraints},
-    http::{
-        auth::{Authenticated, Upload},
-        error::HandlerResult,
-        openapi,
-    },
-    ops::{
-        self, LinkConstraints,
-        create_upload::{AnnouncedContent, PossessionChallenge, UploadRequest},
-    },
+use crate::http::{
+    auth::{Authenticated, Upload},
+    error::HandlerResult,
+    openapi,
 };
 
 /// `POST /uploads`

@@ -6,6 +6,7 @@ use axum::{
     http::StatusCode,
 };
 use osproxy_api::v1::{CreateUploadLinksRequest, CreatedUploadLinks, PREFIX};
+use osproxy_core::{app::App, ops};
 
 use super::{
     json,
@@ -13,14 +14,10 @@ use super::{
     query::Query,
     time_format::format_time,
 };
-use crate::{
-    app::App,
-    http::{
-        auth::{Authenticated, Upload},
-        error::HandlerResult,
-        openapi,
-    },
-    ops,
+use crate::http::{
+    auth::{Authenticated, Upload},
+    error::HandlerResult,
+    openapi,
 };
 
 /// `POST /uploads/{uid}/links`

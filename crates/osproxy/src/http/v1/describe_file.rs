@@ -2,20 +2,17 @@ use std::sync::Arc;
 
 use axum::{Json, extract::State, http::Uri};
 use osproxy_api::v1::{File, PREFIX};
+use osproxy_core::{app::App, ops};
 
 use super::{
     path::{self, PathResult},
     query::Query,
     render,
 };
-use crate::{
-    app::App,
-    http::{
-        auth::{Authenticated, Read},
-        error::HandlerResult,
-        openapi,
-    },
-    ops,
+use crate::http::{
+    auth::{Authenticated, Read},
+    error::HandlerResult,
+    openapi,
 };
 
 /// `GET /files/{uid}`

@@ -2,16 +2,13 @@ use std::sync::Arc;
 
 use axum::{Json, extract::State, http::Uri};
 use osproxy_api::v1::{PREFIX, Stats};
+use osproxy_core::{app::App, ops};
 
 use super::{query::Query, render, time_format::format_time};
-use crate::{
-    app::App,
-    http::{
-        auth::{Admin, Authenticated},
-        error::HandlerResult,
-        openapi,
-    },
-    ops,
+use crate::http::{
+    auth::{Admin, Authenticated},
+    error::HandlerResult,
+    openapi,
 };
 
 /// `GET /stats`

@@ -5,6 +5,13 @@ use osproxy_api::{
     schema,
     v1::{PREFIX, TaskAttempt, TaskDetails},
 };
+use osproxy_core::{
+    app::App,
+    ops::{
+        self,
+        describe_task::{Attempt, AttemptOutcome},
+    },
+};
 
 use super::{
     path::{self, PathResult},
@@ -12,17 +19,10 @@ use super::{
     render,
     time_format::format_time,
 };
-use crate::{
-    app::App,
-    http::{
-        auth::{Admin, Authenticated},
-        error::HandlerResult,
-        openapi,
-    },
-    ops::{
-        self,
-        describe_task::{Attempt, AttemptOutcome},
-    },
+use crate::http::{
+    auth::{Admin, Authenticated},
+    error::HandlerResult,
+    openapi,
 };
 
 /// `GET /tasks/{id}`

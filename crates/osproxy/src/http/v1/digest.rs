@@ -2,8 +2,7 @@
 
 use axum::http::{HeaderMap, HeaderName, header::ToStrError};
 use base64::{Engine, engine::general_purpose::STANDARD};
-
-use crate::{Error, Result, ops::upload_file::ExpectedDigests};
+use osproxy_core::{Error, Result, ops::upload_file::ExpectedDigests};
 
 const CONTENT_MD5: HeaderName = HeaderName::from_static("content-md5");
 const CONTENT_DIGEST: HeaderName = HeaderName::from_static("content-digest");

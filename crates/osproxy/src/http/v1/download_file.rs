@@ -5,20 +5,20 @@ use axum::{
     response::Response,
 };
 use osproxy_api::{ErrorCode, v1};
+use osproxy_core::{
+    Error,
+    app::App,
+    link::{LinkAction, LinkClaims, LinkError},
+};
 
 use super::{
     json,
     path::{self, PathResult},
     query::Query,
 };
-use crate::{
-    Error,
-    app::App,
-    http::{
-        content::Presentation, disposition::Disposition, error::HandlerResult, link, openapi,
-        serve_file::serve_file,
-    },
-    link::{LinkAction, LinkClaims, LinkError},
+use crate::http::{
+    content::Presentation, disposition::Disposition, error::HandlerResult, link, openapi,
+    serve_file::serve_file,
 };
 
 /// `GET` and `HEAD /f/{uid}/{filename}`

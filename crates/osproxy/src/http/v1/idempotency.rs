@@ -11,16 +11,16 @@ use osproxy_api::{
     ERROR_HEADER,
     v1::{IDEMPOTENCY_KEY, IDEMPOTENCY_REPLAYED, MAX_IDEMPOTENCY_KEY, PROBLEM, Problem},
 };
+use osproxy_core::{
+    Error, Result,
+    app::{App, Caller, HeldIdempotencyKey, IdempotencyOutcome, RecordedAnswer, RequestId},
+};
 use osproxy_types::error_chain;
 use serde::Serialize;
 use sha2::{Digest, Sha256};
 
 use super::problem;
-use crate::{
-    Error, Result,
-    app::{App, Caller, HeldIdempotencyKey, IdempotencyOutcome, RecordedAnswer, RequestId},
-    http::error::{ErrorContext, HandlerResult, v1_status},
-};
+use crate::http::error::{ErrorContext, HandlerResult, v1_status};
 
 /// Response to a request that created something.
 pub(in crate::http) struct CreatedResponse {

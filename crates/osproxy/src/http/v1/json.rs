@@ -7,8 +7,9 @@ use axum::{
 use bytes::Bytes;
 use osproxy_api::ErrorCode;
 
+use crate::http::body;
 pub(super) use crate::http::json::parse;
-use crate::{Error, Result, http::body};
+use osproxy_core::{Error, Result};
 
 /// Largest JSON body, in bytes.
 const MAX_BODY: usize = 64 * 1024;

@@ -5,19 +5,19 @@ use osproxy_api::{
     schema::Moment,
     v1::{self, FileState, Files, PREFIX},
 };
+use osproxy_core::{
+    Error, Result,
+    app::App,
+    ops::list_files::{self, Category, FileFilter, FilePosition},
+};
 use osproxy_types::uid::Uid;
 use serde::{Deserialize, Serialize};
 
 use super::{pagination, query::Query, render, time_format};
-use crate::{
-    Error, Result,
-    app::App,
-    http::{
-        auth::{Authenticated, Read},
-        error::HandlerResult,
-        openapi,
-    },
-    ops::list_files::{self, Category, FileFilter, FilePosition},
+use crate::http::{
+    auth::{Authenticated, Read},
+    error::HandlerResult,
+    openapi,
 };
 
 /// Parameters that filter files. A cursor is bound to their values in this order.

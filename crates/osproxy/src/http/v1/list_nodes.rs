@@ -2,16 +2,16 @@ use std::sync::Arc;
 
 use axum::{Json, extract::State, http::Uri};
 use osproxy_api::v1::{Node, NodeLoad, Nodes, PREFIX};
+use osproxy_core::{
+    app::App,
+    ops::list_nodes::{self, RegisteredNode},
+};
 
 use super::{query::Query, time_format::format_time};
-use crate::{
-    app::App,
-    http::{
-        auth::{Admin, Authenticated},
-        error::HandlerResult,
-        openapi,
-    },
-    ops::list_nodes::{self, RegisteredNode},
+use crate::http::{
+    auth::{Admin, Authenticated},
+    error::HandlerResult,
+    openapi,
 };
 
 /// `GET /nodes`

@@ -2,17 +2,17 @@ use std::sync::Arc;
 
 use axum::{Json, extract::State, http::Uri};
 use osproxy_api::v1::{self, PREFIX, Tasks};
-
-use super::{pagination, query::Query, render};
-use crate::{
+use osproxy_core::{
     Error,
     app::App,
-    http::{
-        auth::{Admin, Authenticated},
-        error::HandlerResult,
-        openapi,
-    },
     ops::list_tasks::{self, TaskFilter, TaskState},
+};
+
+use super::{pagination, query::Query, render};
+use crate::http::{
+    auth::{Admin, Authenticated},
+    error::HandlerResult,
+    openapi,
 };
 
 /// Parameters that filter tasks. A cursor is bound to their values in this order.

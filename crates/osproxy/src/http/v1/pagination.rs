@@ -1,11 +1,10 @@
 //! Pagination: page size and cursor.
 
+use osproxy_api::v1::{DEFAULT_PAGE, MAX_PAGE};
+use osproxy_core::{Error, Result, app::App};
 use serde::de::DeserializeOwned;
 
-use osproxy_api::v1::{DEFAULT_PAGE, MAX_PAGE};
-
 use super::query::Query;
-use crate::{Error, Result, app::App};
 
 /// Returns the page size.
 pub(super) fn limit(query: &Query<'_>) -> Result<u64> {

@@ -4,9 +4,8 @@ use std::str::FromStr;
 
 use axum::extract::{Path, rejection::PathRejection};
 use osproxy_api::ErrorCode;
+use osproxy_core::{Error, Result};
 use osproxy_types::uid::Uid;
-
-use crate::{Error, Result};
 
 /// Extractor of path parameters. Keeps the rejection, because axum's response to it is not a
 /// problem document.

@@ -5,20 +5,17 @@ use axum::{
     response::{IntoResponse, Response},
 };
 use osproxy_api::v1::{PREFIX, ProofRequest, UploadStatus};
+use osproxy_core::{app::App, ops};
 
 use super::{
     digest, json,
     path::{self, PathResult},
     upload_link, upload_status,
 };
-use crate::{
-    app::App,
-    http::{
-        error::HandlerResult,
-        forward::{self, RequestSource},
-        openapi,
-    },
-    ops,
+use crate::http::{
+    error::HandlerResult,
+    forward::{self, RequestSource},
+    openapi,
 };
 
 /// `POST /uploads/{uid}/proof`

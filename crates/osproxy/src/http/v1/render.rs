@@ -1,12 +1,12 @@
 //! Conversion of results of operations to types of API v1.
 
 use osproxy_api::v1;
-
-use super::time_format::format_time;
-use crate::ops::{
+use osproxy_core::ops::{
     describe_file::{ContentLayout, FileRecord, FileState},
     list_tasks::{Task, TaskState},
 };
+
+use super::time_format::format_time;
 
 pub(super) fn file(file: FileRecord) -> v1::File {
     let is_open = matches!(file.state, FileState::Pending | FileState::Receiving | FileState::Completing);

@@ -8,6 +8,7 @@ use osproxy_api::{
     schema,
     v1::{PREFIX, Task},
 };
+use osproxy_core::{app::App, ops};
 
 use super::{
     json,
@@ -15,14 +16,10 @@ use super::{
     query::Query,
     render,
 };
-use crate::{
-    app::App,
-    http::{
-        auth::{Admin, Authenticated},
-        error::HandlerResult,
-        openapi,
-    },
-    ops,
+use crate::http::{
+    auth::{Admin, Authenticated},
+    error::HandlerResult,
+    openapi,
 };
 
 /// `POST /tasks/{id}/retry`

@@ -5,19 +5,16 @@ use axum::{
     http::{StatusCode, Uri},
 };
 use osproxy_api::v1::PREFIX;
+use osproxy_core::{app::App, ops};
 
 use super::{
     path::{self, PathResult},
     query::Query,
 };
-use crate::{
-    app::App,
-    http::{
-        auth::{Authenticated, Delete},
-        error::HandlerResult,
-        openapi,
-    },
-    ops,
+use crate::http::{
+    auth::{Authenticated, Delete},
+    error::HandlerResult,
+    openapi,
 };
 
 /// `DELETE /files/{uid}/links`

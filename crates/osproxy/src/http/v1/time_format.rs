@@ -1,12 +1,11 @@
 //! Times in RFC 3339 format.
 
+use osproxy_core::{Error, Result};
 use time::{
     OffsetDateTime, UtcOffset,
     format_description::{BorrowedFormatItem, well_known::Rfc3339},
     macros::format_description,
 };
-
-use crate::{Error, Result};
 
 const MOMENT: &[BorrowedFormatItem<'_>] =
     format_description!("[year]-[month]-[day]T[hour]:[minute]:[second].[subsecond digits:3]Z");

@@ -8,6 +8,7 @@ use axum::{
     response::{IntoResponse, Response},
 };
 use osproxy_api::v1::{File, PREFIX, UpdateFileRequest};
+use osproxy_core::{app::App, ops};
 use osproxy_types::scope::Scope;
 
 use super::{
@@ -16,14 +17,10 @@ use super::{
     query::Query,
     render,
 };
-use crate::{
-    app::App,
-    http::{
-        auth::{Authenticated, Upload},
-        error::HandlerResult,
-        openapi,
-    },
-    ops,
+use crate::http::{
+    auth::{Authenticated, Upload},
+    error::HandlerResult,
+    openapi,
 };
 
 /// `PATCH /files/{uid}`

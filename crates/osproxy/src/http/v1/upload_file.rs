@@ -8,17 +8,17 @@ use osproxy_api::{
     schema::Content,
     v1::{PREFIX, UploadStatus},
 };
+use osproxy_core::{
+    app::App,
+    ops::{self, UploadOptions, upload_file::DigestSelection},
+};
 
 use super::{
     content, digest,
     path::{self, PathResult},
     upload_link, upload_status,
 };
-use crate::{
-    app::App,
-    http::{body, error::HandlerResult, openapi},
-    ops::{self, UploadOptions, upload_file::DigestSelection},
-};
+use crate::http::{body, error::HandlerResult, openapi};
 
 /// `PUT /uploads/{uid}/content`: the body is the whole content.
 #[utoipa::path(

@@ -4,15 +4,15 @@
 
 use axum::http::request::Parts;
 use osproxy_api::ErrorCode;
+use osproxy_core::{
+    Error, Result,
+    app::{App, UPLOAD_PARAMETERS},
+    link::{LinkAction, LinkClaims, LinkConstraints, LinkError},
+};
 use osproxy_types::uid::Uid;
 
 use super::{path, query::Query};
-use crate::{
-    Error, Result,
-    app::{App, UPLOAD_PARAMETERS},
-    http::link,
-    link::{LinkAction, LinkClaims, LinkConstraints, LinkError},
-};
+use crate::http::link;
 
 /// Verifies an upload link, and returns its uid and constraints.
 pub(super) async fn verify(app: &App, uid: &str, request: &Parts) -> Result<(Uid, LinkConstraints)> {

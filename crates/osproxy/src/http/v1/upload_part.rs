@@ -6,22 +6,22 @@ use axum::{
     response::{IntoResponse, Response},
 };
 use osproxy_api::{schema::Content, v1::PREFIX};
+use osproxy_core::{
+    Error,
+    app::App,
+    ops::{self, UploadOptions, upload_file::DigestSelection},
+};
 
 use super::{
     content, digest,
     path::{self, PathResult},
     upload_link,
 };
-use crate::{
-    Error,
-    app::App,
-    http::{
-        body,
-        error::HandlerResult,
-        forward::{self, RequestSource},
-        openapi,
-    },
-    ops::{self, UploadOptions, upload_file::DigestSelection},
+use crate::http::{
+    body,
+    error::HandlerResult,
+    forward::{self, RequestSource},
+    openapi,
 };
 
 /// `PUT /uploads/{uid}/parts/{number}`: the body is one part.

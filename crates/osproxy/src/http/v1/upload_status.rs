@@ -5,20 +5,20 @@ use axum::{
     extract::{FromRequestParts, Request, State},
 };
 use osproxy_api::v1::{PREFIX, UploadState, UploadStatus};
+use osproxy_core::{
+    app::App,
+    ops::{self, upload_status::FileState},
+};
 use osproxy_types::uid::Uid;
 
 use super::{
     path::{self, PathResult},
     upload_link,
 };
-use crate::{
-    app::App,
-    http::{
-        auth::{Authenticated, Upload},
-        error::HandlerResult,
-        openapi,
-    },
-    ops::{self, upload_status::FileState},
+use crate::http::{
+    auth::{Authenticated, Upload},
+    error::HandlerResult,
+    openapi,
 };
 
 /// A request with any of these is authenticated as a link.

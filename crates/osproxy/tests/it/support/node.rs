@@ -1,15 +1,17 @@
 use std::{ops::Deref, path::Path, sync::Arc, time::Duration};
 
 use osproxy::{
-    app::App,
     config::{AuthMode, Config, Secret},
     http::{self, GrpcRoutes, RequestLimiter},
-    ops,
-    tasks::{self, Engine},
     wiring::{
         self,
         http::{http_settings, listener_settings},
     },
+};
+use osproxy_core::{
+    app::App,
+    ops,
+    tasks::{self, Engine},
 };
 use tempfile::TempDir;
 use tokio::{net::TcpListener, task::JoinHandle};
@@ -152,7 +154,7 @@ impl TestNode {
             uid.parse().unwrap(),
         )
         .await;
-        let gone = |error: &osproxy::Error| error.code == osproxy_api::ErrorCode::FileGone;
+        let gone = |error: &osproxy_core::Error| error.code == osproxy_api::ErrorCode::FileGone;
         assert!(deleted.as_ref().map_or_else(gone, |()| true), "{deleted:?}");
     }
 
