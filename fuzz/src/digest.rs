@@ -3,7 +3,7 @@
 use std::collections::BTreeSet;
 
 use http::{HeaderMap, HeaderName, HeaderValue};
-use osproxy::http::parsers::digests;
+use osproxy_http::parsers::digests;
 
 /// The parsed digests are exactly those in the fields, and a malformed field is rejected.
 pub(crate) fn check(input: &[u8]) {

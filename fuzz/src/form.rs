@@ -10,8 +10,8 @@ use std::{
     task::{Context, Poll, Wake, Waker},
 };
 
-use osproxy::http::parsers::{form, is_form};
 use osproxy_api::ErrorCode;
+use osproxy_http::parsers::{form, is_form};
 
 /// The result does not depend on the chunks, and is a piece of the form between two boundaries.
 pub(crate) fn check(input: &[u8]) {

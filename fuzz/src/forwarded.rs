@@ -1,6 +1,6 @@
 //! `Forwarded` header fields.
 
-use osproxy::http::parsers::forwarded;
+use osproxy_http::parsers::forwarded;
 
 /// What a proxy appends to a field is parsed as it is, or the whole field is malformed; a malformed
 /// field stays malformed, whatever is appended.

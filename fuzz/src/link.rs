@@ -3,11 +3,11 @@
 
 use std::sync::LazyLock;
 
-use osproxy::http::parsers::{query_v0, query_v1, sign_v0, sign_v1, verify_v0, verify_v1};
 use osproxy_core::link::{
     LinkAction, LinkClaims, LinkConstraints, LinkError, LinkKey, LinkKeys, expires_at_secs, format_date,
     issued_at_secs,
 };
+use osproxy_http::parsers::{query_v0, query_v1, sign_v0, sign_v1, verify_v0, verify_v1};
 use osproxy_types::uid::Uid;
 use time::OffsetDateTime;
 

@@ -1,6 +1,6 @@
 //! `Range` fields. The first line of an input is the size of the content, the second the field.
 
-use osproxy::http::parsers::{RequestedRange, range};
+use osproxy_http::parsers::{RequestedRange, range};
 
 /// A range lies within the content, is in order, and is the requested one.
 pub(crate) fn check(input: &[u8]) {

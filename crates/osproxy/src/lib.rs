@@ -6,8 +6,6 @@
 
 pub mod cli;
 pub mod config;
-pub mod grpc;
-pub mod http;
 pub mod telemetry;
 pub mod version;
 pub mod wiring;

@@ -2,7 +2,7 @@
 
 use std::io::Write;
 
-use crate::http::openapi::document;
+use osproxy_http::openapi::document;
 
 /// Prints the OpenAPI document that the service publishes at `/openapi.json`.
 pub fn run() -> anyhow::Result<()> {

@@ -1,7 +1,8 @@
 use std::path::PathBuf;
 
+use osproxy_http::server::TlsFiles;
+
 use super::value::{Findings, section};
-use crate::http::server::TlsFiles;
 
 section! {
     /// `tls` and `grpc.tls`: TLS for clients, optionally with client certificates.

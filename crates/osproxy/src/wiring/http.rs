@@ -2,10 +2,10 @@
 
 use std::time::Duration;
 
+use osproxy_http::{Allowed, CorsSettings, HttpSettings, ListenerSettings, RequestLimits};
+
 use crate::{
     config::{ANY, Config, CorsSection, ServerSection},
-    grpc,
-    http::{Allowed, CorsSettings, HttpSettings, ListenerSettings, RequestLimits},
     version,
 };
 
@@ -26,7 +26,7 @@ pub fn http_settings(config: &Config) -> HttpSettings {
         max_head_bytes: server.max_header_bytes,
         trusted_proxies: server.trusted_proxies.clone(),
         is_tls: config.tls.is_enabled(),
-        render_grpc_error: grpc::render_error,
+        render_grpc_error: osproxy_grpc::render_error,
     }
 }
 

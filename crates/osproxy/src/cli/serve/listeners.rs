@@ -5,14 +5,13 @@ use std::{fmt::Write, net::SocketAddr, sync::Arc, time::Duration};
 use anyhow::Context;
 use futures_util::future::join3;
 use osproxy_core::app::App;
+use osproxy_http::{GrpcRoutes, ListenerSettings, RequestLimiter, server::Tls};
 use tokio::{net::TcpListener, runtime::Handle};
 use tokio_util::{sync::CancellationToken, task::AbortOnDropHandle};
 
 use super::bootstrap_key::BootstrapKey;
 use crate::{
     config::{Config, ServerSection, TlsSection},
-    grpc,
-    http::{self, GrpcRoutes, ListenerSettings, RequestLimiter, server::Tls},
     wiring::http::{http_settings, listener_settings},
 };
 
@@ -79,7 +78,8 @@ impl Listeners {
         connections: &Handle,
         (shutdown, last_requests): (CancellationToken, Duration),
     ) -> anyhow::Result<()> {
-        let grpc::Services { reads, changes, transfers, anonymous: open } = grpc::services(app)?;
+        let osproxy_grpc::Services { reads, changes, transfers, anonymous: open } =
+            osproxy_grpc::services(app)?;
         let grpc_routes = GrpcRoutes { reads, changes, transfers, open };
         let (main_grpc_routes, separate_grpc) = match self.grpc {
             Some(secured) => (GrpcRoutes::default(), Some((secured, grpc_routes))),
@@ -88,13 +88,13 @@ impl Listeners {
         let settings = http_settings(config);
         let limiter = RequestLimiter::new(settings.limits);
         let main = self.main.serve(
-            http::router(app.clone(), &settings, &limiter, main_grpc_routes),
+            osproxy_http::router(app.clone(), &settings, &limiter, main_grpc_routes),
             listener_settings(&config.server),
             (shutdown.clone(), last_requests),
         );
         let apart = async {
             if let Some((secured, calls)) = separate_grpc {
-                let router = http::grpc_router(app.clone(), &settings, &limiter, calls);
+                let router = osproxy_http::grpc_router(app.clone(), &settings, &limiter, calls);
                 let listener = listener_settings(&config.server);
                 let served = secured.serve(router, listener, (shutdown.clone(), last_requests));
                 run_on(connections, served).await;
@@ -102,7 +102,7 @@ impl Listeners {
         };
         let admin = async {
             if let Some(listener) = self.admin {
-                let router = http::admin_router(app.clone(), &settings);
+                let router = osproxy_http::admin_router(app.clone(), &settings);
                 let section = ServerSection { max_connections: ADMIN_CONNECTIONS, ..config.server.clone() };
                 let plain = TlsListener { listener, tls: None };
                 plain.serve(router, listener_settings(&section), (shutdown.clone(), last_requests)).await;
@@ -129,7 +129,7 @@ impl TlsListener {
         settings: ListenerSettings,
         (shutdown, last_requests): (CancellationToken, Duration),
     ) {
-        http::server::serve(self.listener, router, settings, self.tls, shutdown, last_requests).await;
+        osproxy_http::server::serve(self.listener, router, settings, self.tls, shutdown, last_requests).await;
     }
 }
 

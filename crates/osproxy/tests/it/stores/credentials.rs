@@ -4,7 +4,8 @@
 use std::time::Duration;
 
 use axum::{Json, Router, http::HeaderMap, routing};
-use osproxy::{config::ServerSection, http, wiring::http::listener_settings};
+use osproxy::{config::ServerSection, wiring::http::listener_settings};
+use osproxy_http as http;
 use serde_json::json;
 use tempfile::TempDir;
 use tokio::net::TcpListener;

@@ -2,7 +2,6 @@ use std::{ops::Deref, path::Path, sync::Arc, time::Duration};
 
 use osproxy::{
     config::{AuthMode, Config, Secret},
-    http::{self, GrpcRoutes, RequestLimiter},
     wiring::{
         self,
         http::{http_settings, listener_settings},
@@ -13,6 +12,7 @@ use osproxy_core::{
     ops,
     tasks::{self, Engine},
 };
+use osproxy_http::{self as http, GrpcRoutes, RequestLimiter};
 use tempfile::TempDir;
 use tokio::{net::TcpListener, task::JoinHandle};
 use tokio_util::sync::CancellationToken;

@@ -1,0 +1,164 @@
+//! Uploads.
+
+use std::sync::{
+    Arc,
+    atomic::{AtomicU64, Ordering},
+};
+
+use futures_util::TryStreamExt;
+use osproxy_api::grpc::v1::{
+    CompleteUploadRequest, CreateUploadRequest, CreateUploadResponse, FileState, InstantUploadRequest,
+    InstantUploadResponse, InstantUploadResult, Upload, UploadFileHeader, UploadFileRequest,
+    UploadPartHeader, UploadPartRequest, UploadPartResponse,
+};
+use osproxy_core::{
+    Error, Result,
+    app::{App, Caller},
+    ops::{
+        self, UploadOptions,
+        complete_upload::CompleteRequest,
+        create_upload::{AnnouncedContent, UploadRequest},
+        instant_upload::InstantItem as Item,
+        upload_file::{DigestSelection, SizeHint},
+    },
+};
+use osproxy_types::uid::Uid;
+use tonic::{Extensions, Streaming};
+
+use crate::{
+    content::{data_stream, read_header, until_revoked},
+    forward, parse, render,
+};
+
+/// Maximum number of items in one instant upload.
+const MAX_ITEMS: usize = 1000;
+
+pub(super) async fn create(
+    app: &Arc<App>,
+    caller: &Caller,
+    request: CreateUploadRequest,
+) -> Result<CreateUploadResponse> {
+    let expire = parse::lifetime(request.expires_in)?;
+    let announced = AnnouncedContent {
+        size: request.size,
+        part_size: request.part_size,
+        content_type: parse::optional_text(request.content_type),
+        expected: parse::expected_digests(request.digests.as_ref())?,
+        metadata: request.metadata.into_iter().collect(),
+    };
+    let request = UploadRequest { path: request.name, announced };
+    let created = ops::create_upload::create_upload(app, caller, vec![request], expire, None).await?;
+    let upload = created.uploads.into_iter().next();
+    let upload = upload.ok_or_else(|| Error::internal("no upload was created"))?;
+    let is_pending = !upload.is_stored;
+    let expires_at = created.created_at.unix_timestamp().saturating_add(expire).saturating_mul(1000);
+    Ok(CreateUploadResponse {
+        uid: upload.uid.to_string(),
+        state: if is_pending { FileState::Pending } else { FileState::Stored }.into(),
+        part_size: upload.part_size.filter(|_| is_pending),
+        expires_at: is_pending.then(|| render::timestamp(expires_at)),
+    })
+}
+
+/// Parses the uid of an upload of this tenant. An upload of another tenant is reported as not
+/// found.
+async fn parse_own_uid(app: &App, caller: &Caller, extensions: &Extensions, uid: &str) -> Result<Uid> {
+    let uid = parse::uid(extensions, uid)?;
+    ops::upload_status::own_upload_status(app, &caller.tenant, uid).await?;
+    Ok(uid)
+}
+
+async fn status(app: &App, uid: Uid) -> Result<Upload> {
+    Ok(render::upload(uid, ops::upload_status::upload_status(app, uid).await?))
+}
+
+fn size_hint(size: Option<u64>) -> SizeHint {
+    size.map_or(SizeHint::Unknown, SizeHint::Exact)
+}
+
+pub(super) async fn whole(
+    app: &Arc<App>,
+    caller: &Caller,
+    extensions: &Extensions,
+    mut messages: Streaming<UploadFileRequest>,
+) -> Result<Upload> {
+    let UploadFileHeader { uid, size: announced, digests } = read_header(&mut messages).await?;
+    let uid = parse_own_uid(app, caller, extensions, &uid).await?;
+    let expected = parse::expected_digests(digests.as_ref())?;
+    let options = UploadOptions {
+        expected,
+        digests: DigestSelection::default(),
+        constraints: caller.upload_constraints(),
+    };
+    let content = until_revoked(app.clone(), caller.clone(), data_stream(messages));
+    ops::upload_file::upload_file(app, uid, options, size_hint(announced), content).await?;
+    status(app, uid).await
+}
+
+pub(super) async fn part(
+    app: &Arc<App>,
+    caller: &Caller,
+    extensions: &Extensions,
+    mut messages: Streaming<UploadPartRequest>,
+) -> Result<UploadPartResponse> {
+    let UploadPartHeader { uid, number, size: announced, digests } = read_header(&mut messages).await?;
+    ops::upload_part::check_number(app, number)?;
+    let uid = parse_own_uid(app, caller, extensions, &uid).await?;
+    let claims = parse::expected_digests(digests.as_ref())?;
+    let said = UploadOptions {
+        expected: claims,
+        digests: DigestSelection::default(),
+        constraints: caller.upload_constraints(),
+    };
+    let received = Arc::<AtomicU64>::default();
+    let count = received.clone();
+    let content =
+        until_revoked(app.clone(), caller.clone(), data_stream(messages)).inspect_ok(move |bytes| {
+            count.fetch_add(bytes.len() as u64, Ordering::Relaxed);
+        });
+    match ops::locate_content::assign_parts(app, uid).await? {
+        Some(store) => {
+            let to = (store.as_str(), extensions);
+            forward::upload_part(app, to, (uid, number), &said, announced, content).await?;
+        }
+        None => ops::upload_part::upload_part(app, uid, number, said, size_hint(announced), content).await?,
+    }
+    Ok(UploadPartResponse { size: received.load(Ordering::Relaxed) })
+}
+
+pub(super) async fn complete(
+    app: &Arc<App>,
+    caller: &Caller,
+    extensions: &Extensions,
+    request: CompleteUploadRequest,
+) -> Result<Upload> {
+    let uid = parse_own_uid(app, caller, extensions, &request.uid).await?;
+    let claims = parse::expected_digests(request.digests.as_ref())?;
+    let said = CompleteRequest { parts: request.parts, size: request.size, expected: claims };
+    let constraints = caller.upload_constraints();
+    match ops::locate_content::parts_elsewhere(app, uid).await? {
+        Some(store) => forward::complete_upload(app, (&store, extensions), uid, said, &constraints).await?,
+        None => ops::complete_upload::complete_upload(app, uid, said, &constraints).await?,
+    }
+    status(app, uid).await
+}
+
+pub(super) async fn instant(
+    app: &App,
+    caller: &Caller,
+    request: &InstantUploadRequest,
+) -> Result<InstantUploadResponse> {
+    if request.items.len() > MAX_ITEMS {
+        return Err(Error::invalid(format!("there must be at most {MAX_ITEMS} items")).with_field("items"));
+    }
+    let item = |item: &'_ osproxy_api::grpc::v1::InstantUploadItem| -> Result<[u8; 16]> {
+        let missing = || Error::invalid("`md5` must have 16 bytes").with_field("items.md5");
+        parse::digest("items.md5", &item.md5)?.ok_or_else(missing)
+    };
+    let items = request.items.iter().map(|wanted| Ok(Item { md5: item(wanted)?, path: &wanted.name }));
+    let wanted: Vec<_> = items.collect::<Result<_>>()?;
+    let created = ops::instant_upload::instant_upload(app, caller, &wanted).await?;
+    let result =
+        |uid: Option<Uid>| InstantUploadResult { uid: uid.map(|uid| uid.to_string()).unwrap_or_default() };
+    Ok(InstantUploadResponse { results: created.into_iter().map(result).collect() })
+}

@@ -1,0 +1,200 @@
+//! Request bodies with timeouts, which are drained when the handler does not read them to the end.
+
+use std::{
+    pin::Pin,
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering},
+    },
+    task::{Context, Poll, ready},
+    time::{Duration, Instant},
+};
+
+use axum::{
+    body::Body,
+    http::{HeaderMap, Version, header},
+};
+use bytes::Bytes;
+use http_body::{Body as _, Frame, SizeHint};
+use http_body_util::BodyExt;
+use osproxy_cluster::idle_timeout::IdleTimeout;
+
+use crate::rate_limiter::RateLimiter;
+
+/// Maximum number of bytes of an unread body to drain.
+const MAX_BYTES: u64 = 16 << 20;
+/// Maximum time to drain an unread body.
+const MAX_TIME: Duration = Duration::from_secs(5);
+
+/// A request body that fails when the client is too slow. If it is dropped before its end, a task
+/// drains the rest, within limits: closing the connection while the client is still sending would
+/// destroy the response that says why the request was rejected.
+pub(super) struct DrainOnDropBody {
+    body: Body,
+    received: Arc<AtomicU64>,
+    /// There is nothing to drain: the body has ended or failed, or was never read and the client
+    /// still waits for `100 Continue`.
+    nothing_to_drain: bool,
+    idle: IdleTimeout,
+    rate_limiter: RateLimiter,
+    /// The body is complete only with an explicit end, as in HTTP/2. A reset without error has
+    /// none.
+    requires_end: bool,
+    /// Since when the reader waits for the client.
+    waiting_since: Option<Instant>,
+}
+
+/// The client was too slow.
+#[derive(Clone, Copy, Debug, thiserror::Error)]
+pub(crate) enum TooSlow {
+    #[error("the client sent no data for too long")]
+    Idle,
+    #[error("the client sent less than the minimum rate")]
+    BelowMinRate,
+}
+
+/// An HTTP/2 stream without an explicit end.
+#[derive(Clone, Copy, Debug, thiserror::Error)]
+#[error("the stream was reset")]
+struct StreamReset;
+
+impl DrainOnDropBody {
+    /// Wraps the body of a request with this version and these headers. Reading fails with
+    /// [`TooSlow`] if no data arrives for `timeout`, or if data arrives below the rate of `pace`.
+    pub(super) fn new(body: Body, head: (Version, &HeaderMap), timeout: Duration, pace: RateLimiter) -> Self {
+        let (version, headers) = head;
+        // Reading the body would send `100 Continue`, which makes the client send it.
+        let nothing_to_drain = headers.contains_key(header::EXPECT);
+        let idle = IdleTimeout::new(timeout);
+        let must_end = version == Version::HTTP_2;
+        Self {
+            body,
+            received: Arc::default(),
+            nothing_to_drain,
+            idle,
+            rate_limiter: pace,
+            requires_end: must_end,
+            waiting_since: None,
+        }
+    }
+
+    fn fail(&mut self, why: TooSlow) -> Poll<Option<Result<Frame<Bytes>, axum::Error>>> {
+        self.nothing_to_drain = true;
+        Poll::Ready(Some(Err(axum::Error::new(why))))
+    }
+
+    /// The number of bytes that were read so far.
+    pub(super) fn received(&self) -> Arc<AtomicU64> {
+        self.received.clone()
+    }
+}
+
+impl http_body::Body for DrainOnDropBody {
+    type Data = Bytes;
+    type Error = axum::Error;
+
+    fn poll_frame(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, axum::Error>>> {
+        self.nothing_to_drain = false;
+        let Poll::Ready(frame) = Pin::new(&mut self.body).poll_frame(cx) else {
+            self.waiting_since.get_or_insert_with(Instant::now);
+            ready!(self.idle.poll(cx));
+            return self.fail(TooSlow::Idle);
+        };
+        self.idle.reset();
+        let waited = self.waiting_since.take().map_or(Duration::ZERO, |since| since.elapsed());
+        if let Some(Ok(frame)) = &frame {
+            let bytes = frame.data_ref().map_or(0, |bytes| bytes.len() as u64);
+            if !self.rate_limiter.record(waited, bytes) {
+                return self.fail(TooSlow::BelowMinRate);
+            }
+        }
+        match &frame {
+            Some(Ok(frame)) => {
+                let bytes = frame.data_ref().map_or(0, |bytes| bytes.len() as u64);
+                self.received.fetch_add(bytes, Ordering::Relaxed);
+            }
+            Some(Err(_)) | None => self.nothing_to_drain = true,
+        }
+        if frame.is_none() && self.requires_end && !self.body.is_end_stream() {
+            return Poll::Ready(Some(Err(axum::Error::new(StreamReset))));
+        }
+        Poll::Ready(frame)
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.body.is_end_stream()
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        self.body.size_hint()
+    }
+}
+
+impl Drop for DrainOnDropBody {
+    fn drop(&mut self) {
+        if self.nothing_to_drain || self.body.is_end_stream() {
+            return;
+        }
+        let mut body = std::mem::take(&mut self.body);
+        if let Ok(runtime) = tokio::runtime::Handle::try_current() {
+            runtime.spawn(tokio::time::timeout(MAX_TIME, async move {
+                let mut bytes = 0;
+                while let Some(Ok(frame)) = body.frame().await {
+                    bytes += frame.data_ref().map_or(0, |data| data.len() as u64);
+                    if bytes > MAX_BYTES {
+                        break;
+                    }
+                }
+            }));
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use futures_util::stream;
+    use tokio::time::sleep;
+
+    const WINDOW: Duration = Duration::from_millis(100);
+    const LONG: Duration = Duration::from_millis(70);
+
+    /// A body of ten bytes, each after `pause`, with a minimum rate of a million bytes per second.
+    fn body(pause: Duration) -> DrainOnDropBody {
+        let bytes = stream::unfold(0, move |count| async move {
+            if !pause.is_zero() {
+                sleep(pause).await;
+            }
+            (count < 10).then(|| (Ok::<_, axum::Error>(Bytes::from_static(b"x")), count + 1))
+        });
+        let pace = RateLimiter::new(1_000_000, WINDOW);
+        let head = (Version::HTTP_11, &HeaderMap::new());
+        DrainOnDropBody::new(Body::from_stream(bytes), head, Duration::from_mins(1), pace)
+    }
+
+    #[tokio::test]
+    async fn a_store_that_is_slow_is_no_fault_of_the_sender() {
+        let mut body = body(Duration::ZERO);
+        let mut count = 0;
+        while let Some(frame) = body.frame().await {
+            frame.unwrap();
+            count += 1;
+            // A slow consumer.
+            sleep(LONG).await;
+        }
+        assert_eq!(count, 10);
+    }
+
+    #[tokio::test]
+    async fn a_sender_that_is_waited_for_is() {
+        let mut body = body(LONG);
+        let mut count = 0;
+        while let Some(Ok(_)) = body.frame().await {
+            count += 1;
+        }
+        assert!((1..=3).contains(&count), "{count}");
+    }
+}

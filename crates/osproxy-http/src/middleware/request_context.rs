@@ -1,0 +1,108 @@
+//! The outermost middleware: request id, client address, body limits and access log.
+
+use std::{
+    sync::{
+        Arc, LazyLock,
+        atomic::{AtomicU32, Ordering},
+    },
+    time::Instant,
+};
+
+use axum::{
+    body::Body,
+    extract::{Request, State},
+    http::{HeaderMap, HeaderName, HeaderValue, StatusCode, Version, header},
+    middleware::Next,
+    response::Response,
+};
+use osproxy_cluster::trace_context;
+use osproxy_core::app::{App, REQUEST_ID, RequestId, Subject};
+use tracing::Instrument;
+
+use super::{
+    access_log::{AccessLogEntry, LoggedBody},
+    client_addr::client_addr,
+    request_body::DrainOnDropBody,
+    security_headers::insert_security_headers,
+};
+use crate::{
+    rate_limiter::RateLimiter,
+    server::{RemoteAddr, UnparsableHead},
+    settings::HttpSettings,
+};
+
+/// Request id header of the Go program.
+const REQUEST_ID_V0: HeaderName = HeaderName::from_static("request-id");
+/// Longest id that is accepted from a client, in bytes.
+const MAX_REQUEST_ID: usize = 128;
+
+/// Assigns the request id and the client address, aborts bodies that arrive too slowly, adds
+/// security headers, and writes the access log entry when the response has ended.
+pub(crate) async fn request_context(
+    State((app, settings)): State<(Arc<App>, Arc<HttpSettings>)>,
+    request: Request,
+    next: Next,
+) -> Response {
+    let start = Instant::now();
+    let id = client_request_id(request.headers()).unwrap_or_else(generate_request_id);
+    let span = tracing::info_span!("request", request_id = &*id.0, otel.kind = tracing::field::Empty);
+    trace_context::attach_remote_parent(&span, request.headers());
+    let (mut parts, body) = request.into_parts();
+    if parts.extensions.get::<UnparsableHead>().is_some()
+        && let Some(origin) = settings.cors.first_origin()
+    {
+        // The head could not be parsed, so its origin is unknown. Assume the first allowed one, so
+        // that its pages can read the error.
+        parts.headers.insert(header::ORIGIN, origin.clone());
+    }
+    let peer = parts.extensions.get::<RemoteAddr>().map(|peer| peer.0.ip());
+    let client = peer.map(|peer| client_addr(peer, &parts.headers, &settings.trusted_proxies));
+    let rate_limiter = RateLimiter::new(settings.min_rate, settings.rate_window);
+    let head = (parts.version, &parts.headers);
+    let body = DrainOnDropBody::new(body, head, settings.body_timeout, rate_limiter);
+    let address = client.map(|client| client.0);
+    parts.extensions.insert(Subject::default());
+    let mut line = AccessLogEntry::new(&app, &parts, address, body.received(), (start, span.clone()));
+    parts.extensions.insert(id.clone());
+    if let Some(client) = client {
+        parts.extensions.insert(client);
+    }
+    let version = parts.version;
+    let request = Request::from_parts(parts, Body::new(body));
+
+    let mut response = next.run(request).instrument(span).await;
+    if let Ok(value) = HeaderValue::try_from(&*id.0) {
+        response.headers_mut().insert(REQUEST_ID, value);
+    }
+    insert_security_headers(response.headers_mut(), settings.is_tls);
+    // While draining, the client's next request should reach another node. After a timeout, the
+    // rest of the body is still on the connection, which cannot be reused.
+    let is_last = app.node.is_draining() || response.status() == StatusCode::REQUEST_TIMEOUT;
+    if is_last && version < Version::HTTP_2 {
+        response.headers_mut().insert(header::CONNECTION, HeaderValue::from_static("close"));
+    }
+    line.record_response(&mut response);
+    response.map(|body| Body::new(LoggedBody::new(body, line)))
+}
+
+/// Returns the client's id if it is safe to log: visible ASCII of limited length.
+fn client_request_id(headers: &HeaderMap) -> Option<RequestId> {
+    let value = headers.get(REQUEST_ID).or_else(|| headers.get(REQUEST_ID_V0))?;
+    let id = value.to_str().ok()?;
+    let fits = (1..=MAX_REQUEST_ID).contains(&id.len()) && id.bytes().all(|byte| byte.is_ascii_graphic());
+    fits.then(|| RequestId(id.into()))
+}
+
+/// Generates an id: a random number for the process and a counter, so that requests need no system
+/// call.
+fn generate_request_id() -> RequestId {
+    static PROCESS: LazyLock<u64> = LazyLock::new(|| {
+        let mut bytes = [0; 8];
+        // Without randomness, ids are still unique within a process.
+        let _ = getrandom::fill(&mut bytes);
+        u64::from_be_bytes(bytes)
+    });
+    static REQUESTS: AtomicU32 = AtomicU32::new(0);
+    let number = REQUESTS.fetch_add(1, Ordering::Relaxed);
+    RequestId(format!("{:016x}{number:08x}", *PROCESS).into())
+}

@@ -1,0 +1,138 @@
+//! Checks of the request head: size, syntax and `Host`.
+
+use std::sync::Arc;
+
+use axum::{
+    extract::{Request, State},
+    http::{StatusCode, Version, header, uri::Authority},
+    middleware::Next,
+    response::{IntoResponse, Response},
+};
+use osproxy_api::ErrorCode;
+use osproxy_core::{Error, Result};
+
+use crate::{error::Rejection, server::UnparsableHead, settings::HttpSettings};
+
+/// Maximum number of header fields of a request, the same as in hyper for HTTP/1; hyper has no
+/// limit for HTTP/2.
+const MAX_FIELDS: usize = 100;
+/// Bytes that HTTP/1 adds to a header field: `: ` and CRLF.
+const PUNCTUATION: usize = 4;
+
+/// Rejects requests whose head is too large or malformed.
+pub(crate) async fn check_head(
+    State(settings): State<Arc<HttpSettings>>,
+    request: Request,
+    next: Next,
+) -> Response {
+    let checked = check_readable(&settings, &request)
+        .and_then(|()| check_size(&settings, &request))
+        .and_then(|()| check_host(&request));
+    match checked {
+        Ok(()) => next.run(request).await,
+        Err(error) => Rejection(error).into_response(),
+    }
+}
+
+fn too_large(settings: &HttpSettings) -> Error {
+    let max = settings.max_head_bytes;
+    let message = format!("the request head exceeds {max} bytes or {MAX_FIELDS} header fields");
+    Error::new(ErrorCode::HeaderTooLarge, message)
+}
+
+/// Fails for the placeholder that the listener sends when hyper cannot parse a head.
+fn check_readable(settings: &HttpSettings, request: &Request) -> Result<()> {
+    match request.extensions().get() {
+        None => Ok(()),
+        Some(UnparsableHead(StatusCode::BAD_REQUEST)) => {
+            Err(Error::invalid("the head of the request is malformed"))
+        }
+        Some(UnparsableHead(_)) => Err(too_large(settings)),
+    }
+}
+
+fn check_size(settings: &HttpSettings, request: &Request) -> Result<()> {
+    let headers = request.headers();
+    let fields = headers.iter().map(|(name, value)| name.as_str().len() + value.len() + PUNCTUATION);
+    let target = request.uri().path_and_query().map_or(0, |target| target.as_str().len());
+    if headers.len() > MAX_FIELDS || target + fields.sum::<usize>() > settings.max_head_bytes as usize {
+        return Err(too_large(settings));
+    }
+    Ok(())
+}
+
+/// Returns `InvalidArgument` unless the request names one host (RFC 9112, section 3.2). `Host` is
+/// optional in HTTP/1.0, and in HTTP/2, where it must equal `:authority` if both are present.
+fn check_host(request: &Request) -> Result<()> {
+    let refused = |message| Err(Error::invalid(message).with_field("host"));
+    let mut hosts = request.headers().get_all(header::HOST).iter();
+    let host = match (hosts.next(), hosts.next()) {
+        (None, _) if request.version() == Version::HTTP_11 => return refused("`Host` is missing"),
+        (None, _) => return Ok(()),
+        (Some(_), Some(_)) => return refused("`Host` is given twice"),
+        (Some(host), None) => host,
+    };
+    let parsed = host.to_str().ok().and_then(|host| host.parse::<Authority>().ok());
+    let is_host =
+        |host: &Authority| !host.host().is_empty() && !host.as_str().contains('@') && has_port(host);
+    let Some(host) = parsed.filter(is_host) else {
+        return refused("`Host` must be a host name or an IP address, with an optional port");
+    };
+    match request.uri().authority() {
+        Some(authority) if request.version() == Version::HTTP_2 && *authority != host => {
+            refused("`Host` and `:authority` differ")
+        }
+        _ => Ok(()),
+    }
+}
+
+/// Whether the part after the host is absent, a single colon, or a valid port.
+fn has_port(host: &Authority) -> bool {
+    let rest = host.as_str().strip_prefix(host.host()).unwrap_or_default();
+    rest.is_empty() || rest == ":" || host.port_u16().is_some()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use axum::body::Body;
+
+    fn check(version: Version, uri: &str, hosts: &[&[u8]]) -> bool {
+        let mut request = Request::builder().uri(uri).version(version).body(Body::empty()).unwrap();
+        for host in hosts {
+            request.headers_mut().append(header::HOST, header::HeaderValue::from_bytes(host).unwrap());
+        }
+        check_host(&request).is_ok()
+    }
+
+    #[test]
+    fn a_host_is_one_and_well_formed() {
+        for good in
+            ["x", "files.example.org", "files.example.org:8888", "127.0.0.1:80", "[::1]", "[::1]:8888", "x:"]
+        {
+            assert!(check(Version::HTTP_11, "/", &[good.as_bytes()]), "{good}");
+        }
+        for bad in [
+            &b""[..],
+            b" ",
+            b"a b",
+            b"a/b",
+            b"u@x",
+            b"x:80:90",
+            b"x:port",
+            b"x:99999",
+            b"[::1",
+            b"\xff",
+            b"a?b",
+        ] {
+            assert!(!check(Version::HTTP_11, "/", &[bad]), "{}", String::from_utf8_lossy(bad));
+        }
+        assert!(!check(Version::HTTP_11, "/", &[]));
+        assert!(!check(Version::HTTP_11, "/", &[b"x", b"x"]));
+        assert!(check(Version::HTTP_10, "/", &[]));
+        assert!(!check(Version::HTTP_10, "/", &[b"x", b"y"]));
+        assert!(check(Version::HTTP_2, "http://x:80/", &[]));
+        assert!(check(Version::HTTP_2, "http://x:80/", &[b"x:80"]));
+        assert!(!check(Version::HTTP_2, "http://x:80/", &[b"y"]));
+    }
+}

@@ -1,0 +1,181 @@
+//! Rate limits by address and concurrency limits, checked before authentication.
+
+use std::{
+    net::{IpAddr, Ipv6Addr},
+    num::NonZeroU32,
+    sync::{
+        Arc,
+        atomic::{AtomicU32, Ordering},
+    },
+};
+
+use axum::{
+    extract::{Request, State},
+    middleware::Next,
+    response::{IntoResponse, Response},
+};
+use governor::{
+    Quota, RateLimiter,
+    clock::{Clock, DefaultClock},
+    state::keyed::HashMapStateStore,
+};
+use osproxy_api::ErrorCode;
+use osproxy_core::{
+    Error,
+    app::{ClientAddr, too_many_transfers},
+};
+use tokio::sync::Semaphore;
+
+use crate::{error::Rejection, settings::RequestLimits};
+
+/// Idle addresses are evicted once per this number of requests.
+const FORGET_AFTER: u32 = 4096;
+
+/// Concurrent requests for metrics.
+const COLLECTORS: usize = 4;
+
+/// Limits the requests of a node, on all of its listeners together.
+pub struct RequestLimiter {
+    requests: Semaphore,
+    /// Permits for requests that may change something: half of all. Writes wait for the disk, and
+    /// would otherwise take the permits of reads, which do not.
+    changes: Semaphore,
+    /// Separate permits for metrics, so that an overloaded service can still be observed.
+    metrics: Semaphore,
+    /// Permits for streaming gRPC calls. Such a call counts as a transfer only once its first
+    /// message names the file, and holds a message in memory until then.
+    transfers: Semaphore,
+    addresses: Option<AddressRateLimiter>,
+}
+
+/// Rate limiters by address.
+struct AddressRateLimiter {
+    limiter: RateLimiter<IpAddr, HashMapStateStore<IpAddr>, DefaultClock>,
+    requests: AtomicU32,
+}
+
+impl RequestLimiter {
+    /// Creates a limiter.
+    pub fn new(limits: RequestLimits) -> Arc<Self> {
+        let rate = limits.max_address_rate.and_then(NonZeroU32::new);
+        Arc::new(Self {
+            requests: Semaphore::new(limits.max_requests as usize),
+            changes: Semaphore::new(limits.max_requests.div_ceil(2) as usize),
+            metrics: Semaphore::new(COLLECTORS),
+            transfers: Semaphore::new(limits.max_transfers as usize),
+            addresses: rate.map(|rate| AddressRateLimiter {
+                limiter: RateLimiter::hashmap(Quota::per_second(rate)),
+                requests: AtomicU32::new(0),
+            }),
+        })
+    }
+}
+
+/// Rejects requests beyond the rate limit of their address. Each node counts on its own.
+pub(crate) async fn limit_addresses(
+    State(limiter): State<Arc<RequestLimiter>>,
+    request: Request,
+    next: Next,
+) -> Response {
+    if let Some(addresses) = &limiter.addresses
+        && let Some(ClientAddr(address)) = request.extensions().get()
+    {
+        if addresses.requests.fetch_add(1, Ordering::Relaxed) % FORGET_AFTER == 0 {
+            addresses.limiter.retain_recent();
+        }
+        if let Err(wait) = addresses.limiter.check_key(&client_network(*address)) {
+            let wait = wait.wait_time_from(addresses.limiter.clock().now());
+            return Rejection(Error::rate_limited(wait)).into_response();
+        }
+    }
+    next.run(request).await
+}
+
+/// Rejects requests beyond the concurrency limit. A request holds its permit until the head of its
+/// response; the method says whether it may change something.
+pub(crate) async fn limit_requests(
+    State(limiter): State<Arc<RequestLimiter>>,
+    request: Request,
+    next: Next,
+) -> Response {
+    let changes = !request.method().is_safe();
+    limit(&limiter, changes, request, next).await
+}
+
+/// Like [`limit_requests`], for routes that may change something whatever the method.
+pub(crate) async fn limit_changes(
+    State(limiter): State<Arc<RequestLimiter>>,
+    request: Request,
+    next: Next,
+) -> Response {
+    limit(&limiter, true, request, next).await
+}
+
+/// Like [`limit_requests`], for routes that change nothing whatever the method.
+pub(crate) async fn limit_reads(
+    State(limiter): State<Arc<RequestLimiter>>,
+    request: Request,
+    next: Next,
+) -> Response {
+    limit(&limiter, false, request, next).await
+}
+
+/// Rejects gRPC transfers beyond [`RequestLimits::max_transfers`].
+pub(crate) async fn limit_transfers(
+    State(limiter): State<Arc<RequestLimiter>>,
+    request: Request,
+    next: Next,
+) -> Response {
+    let Ok(_permit) = limiter.transfers.try_acquire() else {
+        return Rejection(too_many_transfers()).into_response();
+    };
+    next.run(request).await
+}
+
+/// Queues requests for metrics beyond the limit. Anybody can send them, and each costs the lookup
+/// of a key.
+pub(crate) async fn limit_metrics(
+    State(limiter): State<Arc<RequestLimiter>>,
+    request: Request,
+    next: Next,
+) -> Response {
+    let _permit = limiter.metrics.acquire().await;
+    next.run(request).await
+}
+
+async fn limit(limiter: &RequestLimiter, changes: bool, request: Request, next: Next) -> Response {
+    let busy = |_| {
+        let message = "too many concurrent requests; retry later";
+        Rejection(Error::new(ErrorCode::Overloaded, message)).into_response()
+    };
+    let changes = changes.then(|| limiter.changes.try_acquire());
+    let _permits = match (limiter.requests.try_acquire(), changes.transpose()) {
+        (Ok(place), Ok(change)) => (place, change),
+        (Err(full), _) | (_, Err(full)) => return busy(full),
+    };
+    next.run(request).await
+}
+
+/// Returns the key of per-client limits: the IPv4 address, or the IPv6 network (/64).
+pub(crate) fn client_network(address: IpAddr) -> IpAddr {
+    match address {
+        IpAddr::V4(_) => address,
+        IpAddr::V6(address) => Ipv6Addr::from_bits(address.to_bits() & !u128::from(u64::MAX)).into(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_client_has_one_address_of_the_old_kind_or_a_network_of_the_new() {
+        for (address, expected) in [
+            ("192.0.2.7", "192.0.2.7"),
+            ("2001:db8:1:2:3:4:5:6", "2001:db8:1:2::"),
+            ("2001:db8:1:2:ffff::1", "2001:db8:1:2::"),
+        ] {
+            assert_eq!(client_network(address.parse().unwrap()).to_string(), expected);
+        }
+    }
+}

@@ -1,0 +1,385 @@
+//! Responses that several operations share, for the `OpenAPI` document: one for each error status,
+//! with an example for each error code. API v0 returns envelopes, API v1 problem documents.
+
+use std::collections::BTreeMap;
+
+use osproxy_api::{
+    ERROR_HEADER, ErrorCode, schema,
+    v0::ErrorEnvelope,
+    v1::{PROBLEM, Problem},
+};
+use serde_json::{Value, json};
+use utoipa::{
+    IntoResponses, ToResponse, ToSchema,
+    openapi::{
+        Content, Header, Object, Ref, RefOr, Response,
+        example::ExampleBuilder,
+        schema::{SchemaType, Type},
+    },
+};
+
+/// Format of errors in a version of the API.
+struct ErrorFormat {
+    media_type: &'static str,
+    schema: fn() -> Ref,
+    example: fn(ErrorCode, &str) -> Value,
+}
+
+const V0: ErrorFormat = ErrorFormat {
+    media_type: "application/json",
+    schema: || Ref::from_schema_name(ErrorEnvelope::name()),
+    example: |code, message| json!({"code": code.v0_status(), "message": message, "data": ""}),
+};
+
+const V1: ErrorFormat = ErrorFormat {
+    media_type: PROBLEM,
+    schema: || Ref::from_schema_name(Problem::name()),
+    example: |code, message| {
+        json!({
+            "type": format!("urn:osproxy:error:{code}"), "title": code.title(), "status": code.v1_status(),
+            "detail": message, "code": code.as_str(), "request_id": "5f1c2a9e00000001",
+        })
+    },
+};
+
+/// Declares error responses: format, name, description, additional headers with descriptions, and
+/// error codes with example messages.
+macro_rules! responses {
+    ($telling:ident: $($name:ident, $description:literal, $headers:expr, $examples:expr;)*) => {$(
+        #[doc = $description]
+        pub(crate) enum $name {}
+
+        impl<'r> ToResponse<'r> for $name {
+            fn response() -> (&'r str, RefOr<Response>) {
+                (stringify!($name), response(&$telling, $description, &$headers, &$examples).into())
+            }
+        }
+    )*};
+}
+
+responses! { V0:
+    Keyless, "The API key is missing or invalid.",
+        [("www-authenticate", "Authentication scheme to use.")],
+        [(ErrorCode::Unauthenticated, "this request requires an API key; send it as `Authorization: Bearer KEY`")];
+    Unscoped, "The API key lacks the required scope.", [],
+        [(ErrorCode::PermissionDenied, "this request requires an API key with the scope `read`")];
+    TooMany, "Too many requests.", [("retry-after", "Seconds to wait before retrying.")],
+        [(ErrorCode::RateLimited, "too many requests; retry later")];
+    Forbidden, "The request claims to be forwarded by a node, but its peer token is invalid.", [],
+        [(ErrorCode::PermissionDenied, "the request has an invalid peer token; only nodes of this cluster may forward requests")];
+    NotFound, "No file has this uid, or its content is not stored.", [],
+        [
+            (ErrorCode::FileNotFound, "there is no file with this uid"),
+            (
+                ErrorCode::FileCorrupt,
+                "the content did not have the expected digests or type and was removed",
+            ),
+        ];
+    PreconditionFailed, "`If-Match` or `If-Unmodified-Since` does not hold.", [],
+        [(ErrorCode::PreconditionFailed, "the precondition `If-Match` or `If-Unmodified-Since` does not hold")];
+    TooLarge, "The body, or the resulting file, is too large.", [],
+        [(ErrorCode::TooLarge, "a file must not be larger than 5497558138880 bytes")];
+    Encoded, "The body has a content coding.", [],
+        [(ErrorCode::UnsupportedMediaType, "`Content-Encoding` is not supported: send the content unencoded")];
+    RangeNotSatisfiable, "The range contains no byte of the file.",
+        [("content-range", "`bytes */`, followed by the size of the file.")],
+        [(ErrorCode::RangeNotSatisfiable, "the range lies outside the file, which has 1000 bytes")];
+    Invalid, "A parameter, the link or the content is invalid, or conflicts with the state of the upload.", [],
+        [
+            (ErrorCode::InvalidArgument, "the lifetime of a link must be 1 to 31536000 seconds"),
+            (ErrorCode::InvalidSignature, "the signature does not match this link"),
+            (ErrorCode::LinkExpired, "the link has expired"),
+            (ErrorCode::LinkRevoked, "the links of this file were revoked; request a new one"),
+            (ErrorCode::LinkUsedUp, "this link has no uses left"),
+            (ErrorCode::AlreadyStored, "this file is already complete, with other content"),
+            (ErrorCode::DigestMismatch, "the md5 of the content is 5d41402abc4b2a76b9719d911017c592, which differs from the expected digest"),
+            (ErrorCode::SizeMismatch, "the parts have 1000 bytes in total, not 999"),
+            (ErrorCode::PartsMissing, "of 3 expected parts, these are missing: 2"),
+        ];
+    Interrupted, "The body was incomplete, or arrived too slowly. Retrying the same request may succeed.",
+        [("retry-after", "Seconds to wait before retrying.")],
+        [(ErrorCode::IncompleteBody, "the body was not received in time: the client sent no data for too long")];
+    Coded, "The body has a transfer coding other than `chunked`.", [],
+        [(ErrorCode::NotImplemented, "`Transfer-Encoding` other than `chunked` is not supported: send the content unencoded")];
+    Internal, "An internal error of the service.", [],
+        [(ErrorCode::Internal, "internal error (request id 5f1c2a9e00000001)")];
+    Full, "The quota of the tenant is exhausted, or the store is full.", [],
+        [
+            (ErrorCode::QuotaExceeded, "the storage quota is exceeded; delete files to free space"),
+            (ErrorCode::StorageFull, "the storage is full; uploads work again once the operator has freed space (request id 5f1c2a9e00000001)"),
+        ];
+    Unavailable, "A dependency of the service is unavailable, or the service is overloaded. Retrying the same request may succeed.",
+        [("retry-after", "Seconds to wait before retrying.")],
+        [
+            (
+                ErrorCode::Unavailable,
+                "the service is temporarily unavailable; retry later (request id 5f1c2a9e00000001)",
+            ),
+            (
+                ErrorCode::NodeUnavailable,
+                "the node that has the content of this file is unreachable; retry later \
+                 (request id 5f1c2a9e00000001)",
+            ),
+            (ErrorCode::Overloaded, "too many concurrent requests; retry later"),
+        ];
+}
+
+/// Responses of API v0 about authentication and rate limits, by status.
+pub(super) const V0_ACCESS: [(&str, &str); 3] = [("401", "Keyless"), ("403", "Unscoped"), ("429", "TooMany")];
+/// Responses of API v1 about authentication and rate limits, by status.
+pub(super) const V1_ACCESS: [(&str, &str); 3] =
+    [("401", "Unauthenticated"), ("403", "Refused"), ("429", "Limited")];
+
+responses! { V1:
+    Unauthenticated, "The API key is missing or invalid.",
+        [("www-authenticate", "Authentication scheme to use.")],
+        [(ErrorCode::Unauthenticated, "this request requires an API key; send it as `Authorization: Bearer KEY`")];
+    Limited, "Too many requests.", [("retry-after", "Seconds to wait before retrying.")],
+        [(ErrorCode::RateLimited, "too many requests; retry later")];
+    BadRequest, "A parameter, a header or the body is invalid; `field` names it.", [],
+        [
+            (ErrorCode::InvalidArgument, "the lifetime of a link must be 1 to 31536000 seconds"),
+        ];
+    BrokenOff, "The body was incomplete, or arrived too slowly. Retrying the same request may succeed.",
+        [("retry-after", "Seconds to wait before retrying.")],
+        [(ErrorCode::IncompleteBody, "the body was not received in time: the client sent no data for too long")];
+    Refused, "The link is not valid, or the API key lacks the required scope.", [],
+        [
+            (ErrorCode::InvalidSignature, "the signature does not match this link"),
+            (ErrorCode::LinkExpired, "the link has expired"),
+            (ErrorCode::LinkRevoked, "the links of this file were revoked; request a new one"),
+            (ErrorCode::LinkUsedUp, "this link has no uses left"),
+            (ErrorCode::PermissionDenied, "this request requires an API key with the scope `read`"),
+        ];
+    Missing, "No file has this uid, or no task has this id.", [],
+        [
+            (ErrorCode::FileNotFound, "there is no file with this uid"),
+            (ErrorCode::TaskNotFound, "there is no task with this id"),
+            (ErrorCode::UnknownRoute, "the path is not valid UTF-8"),
+        ];
+    Conflict, "The request conflicts with the state of the file, the upload or the task.", [],
+        [
+            (ErrorCode::NotStored, "the upload of this file is not complete"),
+            (ErrorCode::AlreadyStored, "this file is already complete, with other content"),
+            (ErrorCode::PartsMissing, "of 3 expected parts, these are missing: 2"),
+            (ErrorCode::InProgress, "the first request with this idempotency key is still running; retry later"),
+            (ErrorCode::TaskNotDead, "only a dead task can be retried; this one is queued"),
+        ];
+    Gone, "The file, its content or the challenge no longer exists.", [],
+        [
+            (ErrorCode::FileGone, "this file was deleted"),
+            (
+                ErrorCode::FileCorrupt,
+                "the content did not have the expected digests or type and was removed",
+            ),
+            (
+                ErrorCode::ChallengeGone,
+                "there is no challenge: it was answered or has expired; send the content",
+            ),
+        ];
+    Unmet, "`If-Match` or `If-Unmodified-Since` does not hold.", [],
+        [(ErrorCode::PreconditionFailed, "the precondition `If-Match` or `If-Unmodified-Since` does not hold")];
+    Oversized, "The body, or the resulting file, is too large.", [],
+        [(ErrorCode::TooLarge, "a file must not be larger than 5497558138880 bytes")];
+    UnsupportedType, "The content type or content coding of the body is not supported.", [],
+        [(ErrorCode::UnsupportedMediaType, "the content type must be application/json")];
+    OutOfRange, "The range contains no byte of the file.",
+        [("content-range", "`bytes */`, followed by the size of the file.")],
+        [(ErrorCode::RangeNotSatisfiable, "the range lies outside the file, which has 1000 bytes")];
+    Mismatch, "The content does not match its expected digests or size, or the idempotency key belongs to another request.", [],
+        [
+            (ErrorCode::DigestMismatch, "the md5 of the content is 5d41402abc4b2a76b9719d911017c592, which differs from the expected digest"),
+            (ErrorCode::SizeMismatch, "the parts have 1000 bytes in total, not 999"),
+            (ErrorCode::KeyReused, "the idempotency key belongs to another request"),
+        ];
+    Unimplemented, "The body has a transfer coding other than `chunked`.", [],
+        [(ErrorCode::NotImplemented, "`Transfer-Encoding` other than `chunked` is not supported: send the content unencoded")];
+    Fault, "An internal error of the service.", [],
+        [(ErrorCode::Internal, "internal error (request id 5f1c2a9e00000001)")];
+    Exhausted, "The quota of the tenant is exhausted, or the store is full.", [],
+        [
+            (ErrorCode::QuotaExceeded, "the storage quota is exceeded; delete files to free space"),
+            (ErrorCode::StorageFull, "the storage is full; uploads work again once the operator has freed space (request id 5f1c2a9e00000001)"),
+        ];
+    Away, "A dependency of the service is unavailable, or the service is overloaded. Retrying the same request may succeed.",
+        [("retry-after", "Seconds to wait before retrying.")],
+        [
+            (
+                ErrorCode::Unavailable,
+                "the service is temporarily unavailable; retry later (request id 5f1c2a9e00000001)",
+            ),
+            (
+                ErrorCode::NodeUnavailable,
+                "the node that has the content of this file is unreachable; retry later \
+                 (request id 5f1c2a9e00000001)",
+            ),
+            (ErrorCode::Overloaded, "too many concurrent requests; retry later"),
+        ];
+}
+
+/// Declares groups of responses of API v1 that several operations share.
+macro_rules! groups {
+    ($($(#[$meaning:meta])* $group:ident: $($status:literal $name:ident),*;)*) => {$(
+        $(#[$meaning])*
+        pub(crate) enum $group {}
+
+        impl IntoResponses for $group {
+            fn responses() -> BTreeMap<String, RefOr<Response>> {
+                let all = [$(($status, stringify!($name))),*];
+                all.map(|(status, name)| (status.to_owned(), Ref::from_response_name(name).into())).into()
+            }
+        }
+    )*};
+}
+
+groups! {
+    /// Responses of every operation.
+    Failures: "400" BadRequest, "500" Fault, "503" Away;
+    /// Responses of operations on a file.
+    OfFile: "404" Missing, "410" Gone;
+    /// Responses of operations that read content.
+    OfStored: "409" Conflict;
+    /// Responses of operations by signed link.
+    OfLink: "403" Refused, "404" Missing, "410" Gone;
+    /// Responses of operations with a JSON body.
+    OfBody: "408" BrokenOff, "413" Oversized, "415" UnsupportedType, "501" Unimplemented;
+    /// Responses of operations that receive content.
+    OfContent: "408" BrokenOff, "409" Conflict, "413" Oversized, "415" UnsupportedType, "422" Mismatch,
+        "501" Unimplemented;
+    /// Responses of operations that need storage.
+    OfRoom: "507" Exhausted;
+    /// Responses of operations with `Idempotency-Key`.
+    OfKey: "409" Conflict, "422" Mismatch;
+}
+
+/// Successful responses of operations that read content.
+pub(crate) enum ContentResponses {}
+
+impl IntoResponses for ContentResponses {
+    fn responses() -> BTreeMap<String, RefOr<Response>> {
+        const ETAG: (&str, &str) = ("etag", "A strong entity tag. The content of a uid never changes.");
+        const MODIFIED: (&str, &str) = ("last-modified", "Time at which the file was stored.");
+        const LENGTH: (&str, &str) = ("content-length", "Length of the body in bytes.");
+        const NAME: (&str, &str) =
+            ("content-disposition", "Whether to display or to save the file, and its name.");
+        const RANGES: (&str, &str) = ("accept-ranges", "`bytes`.");
+        const CACHING: (&str, &str) = (
+            "cache-control",
+            "`private` or `public` until the link expires; `no-store` if the link has a limit on uses.",
+        );
+        const DIGEST: (&str, &str) = ("repr-digest", "Known digests of the whole file (RFC 9530).");
+        let response = |description: &str, has_content: bool, headers: &[(&str, &str)]| {
+            let mut response = Response::builder().description(description);
+            if has_content {
+                let schema = Ref::from_schema_name(schema::Content::name());
+                response = response.content("*/*", Content::builder().schema(Some(schema)).build());
+            }
+            let headers = headers.iter().map(|(name, meaning)| (*name, text_header(meaning, None)));
+            headers.fold(response, |response, (name, header)| response.header(name, header)).build().into()
+        };
+        let range = ("content-range", "The range of the body, and the size of the file.");
+        BTreeMap::from([
+            (
+                "200".to_owned(),
+                response(
+                    "The content of the file.",
+                    true,
+                    &[RANGES, NAME, LENGTH, ETAG, MODIFIED, CACHING, DIGEST],
+                ),
+            ),
+            (
+                "206".to_owned(),
+                response(
+                    "The range of the content.",
+                    true,
+                    &[NAME, LENGTH, range, ETAG, MODIFIED, CACHING, DIGEST],
+                ),
+            ),
+            ("304".to_owned(), response("The client's copy is current.", false, &[ETAG, MODIFIED, CACHING])),
+        ])
+    }
+}
+
+/// Describes a header with a text value.
+pub(super) fn text_header(description: &str, values: Option<&[&str]>) -> Header {
+    let schema = Object::builder().schema_type(SchemaType::new(Type::String));
+    let schema = schema.enum_values(values.map(|values| values.iter().copied()));
+    Header::builder().schema(Some(schema)).description(Some(description)).build()
+}
+
+fn response(
+    format: &ErrorFormat,
+    description: &str,
+    headers: &[(&str, &str)],
+    examples: &[(ErrorCode, &str)],
+) -> Response {
+    let codes: Vec<_> = examples.iter().map(|(code, _)| code.as_str()).collect();
+    let named = examples.iter().map(|(code, message)| {
+        let example = (format.example)(*code, message);
+        (code.as_str(), ExampleBuilder::new().value(Some(example)).build())
+    });
+    let body = Content::builder().schema(Some((format.schema)())).examples_from_iter(named).build();
+    let response = Response::builder()
+        .description(description)
+        .content(format.media_type, body)
+        .header(ERROR_HEADER, text_header("The error code.", Some(&codes)));
+    let more = headers.iter().map(|(name, meaning)| (*name, text_header(meaning, None)));
+    more.fold(response, |response, (name, header)| response.header(name, header)).build()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_code_of_a_response_has_its_status() {
+        for (expected, (name, response)) in [
+            (401, Keyless::response()),
+            (403, Forbidden::response()),
+            (403, Unscoped::response()),
+            (429, TooMany::response()),
+            (404, NotFound::response()),
+            (412, PreconditionFailed::response()),
+            (408, Interrupted::response()),
+            (413, TooLarge::response()),
+            (415, Encoded::response()),
+            (416, RangeNotSatisfiable::response()),
+            (422, Invalid::response()),
+            (500, Internal::response()),
+            (501, Coded::response()),
+            (503, Unavailable::response()),
+            (507, Full::response()),
+        ] {
+            let response = serde_json::to_value(response).unwrap();
+            let examples = response["content"]["application/json"]["examples"].as_object().unwrap();
+            for (code, example) in examples {
+                assert_eq!(example["value"]["code"], expected, "{name}: {code}");
+            }
+        }
+        for (expected, (name, response)) in [
+            (400, BadRequest::response()),
+            (401, Unauthenticated::response()),
+            (403, Refused::response()),
+            (429, Limited::response()),
+            (404, Missing::response()),
+            (408, BrokenOff::response()),
+            (409, Conflict::response()),
+            (410, Gone::response()),
+            (412, Unmet::response()),
+            (413, Oversized::response()),
+            (415, UnsupportedType::response()),
+            (416, OutOfRange::response()),
+            (422, Mismatch::response()),
+            (500, Fault::response()),
+            (501, Unimplemented::response()),
+            (503, Away::response()),
+            (507, Exhausted::response()),
+        ] {
+            let response = serde_json::to_value(response).unwrap();
+            let examples = response["content"][PROBLEM]["examples"].as_object().unwrap();
+            for (code, example) in examples {
+                assert_eq!(example["value"]["status"], expected, "{name}: {code}");
+            }
+        }
+    }
+}

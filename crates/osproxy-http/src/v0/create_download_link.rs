@@ -1,0 +1,104 @@
+use std::{collections::HashSet, str::FromStr, sync::Arc};
+
+use axum::{Json, body::Body, extract::State};
+use osproxy_api::v0::{CreateDownloadLinkRequest, DownloadLink, Envelope, FileMeta, MAX_DOWNLOADS, PREFIX};
+use osproxy_core::{
+    Error,
+    app::App,
+    link::{LinkAction, LinkPeriod},
+    ops::{self, download_file::StoredFile},
+};
+use osproxy_types::uid::Uid;
+
+use super::{download_file::LINK_PARAMETERS, json, query};
+use crate::{
+    auth::{Authenticated, Read},
+    error::HandlerResult,
+    openapi,
+};
+
+/// `POST /link/download`
+#[utoipa::path(
+    post, path = "/link/download", context_path = PREFIX, tag = "v0 Links",
+    summary = "Issue download links", description = "",
+    request_body = CreateDownloadLinkRequest,
+    security(("api_key" = ["read"])),
+    responses(
+        (
+            status = 200,
+            description = "One entry for each stored file, in the order of the uids; `null` if no file is stored.",
+            body = Envelope<Option<Vec<DownloadLink>>>
+        ),
+        (status = 413, response = openapi::TooLarge),
+        (status = 408, response = openapi::Interrupted),
+        (status = 415, response = openapi::Encoded),
+        (status = 501, response = openapi::Coded),
+        (status = 422, response = openapi::Invalid),
+        (status = 500, response = openapi::Internal),
+        (status = 503, response = openapi::Unavailable),
+    )
+)]
+pub(crate) async fn create_download_link(
+    State(app): State<Arc<App>>,
+    Authenticated { caller, .. }: Authenticated<Read>,
+    body: Body,
+) -> HandlerResult<Json<Envelope<Option<Vec<DownloadLink>>>>> {
+    let CreateDownloadLinkRequest { uid: texts, expire } = json::parse(body).await?;
+    if !(1..=MAX_DOWNLOADS).contains(&texts.len()) {
+        return Err(Error::invalid(format!("`uid` must have 1 to {MAX_DOWNLOADS} entries")).into());
+    }
+    let mut uids = Vec::with_capacity(texts.len());
+    let mut seen = HashSet::new();
+    for text in &texts {
+        let uid = Uid::from_str(text).map_err(|error| Error::invalid(format!("`uid`: {error}")))?;
+        if seen.insert(uid) {
+            uids.push(uid);
+        }
+    }
+    let readable =
+        ops::create_download_link::create_download_link(&app, &caller.tenant, &uids, expire).await?;
+    let terms = caller.link_constraints();
+    let links: Vec<_> = readable
+        .files
+        .iter()
+        .map(|file| {
+            let (bucket, object) = go_object_name(file);
+            let [name_field, bucket_field, object_field] = LINK_PARAMETERS;
+            let extra = [(name_field, file.name.as_str()), (bucket_field, bucket), (object_field, &object)];
+            let LinkPeriod { date, lifetime_secs: expire } = readable.period;
+            let query = query::signed_query(
+                &app.links,
+                LinkAction::Download,
+                file.uid,
+                (file.link_date(date), expire),
+                &extra,
+                &terms,
+            );
+            DownloadLink {
+                uid: file.uid.to_string(),
+                url: query::relative_url("/download", &query),
+                meta: meta(file, object),
+            }
+        })
+        .collect();
+    Ok(Json(Envelope::ok(Some(links).filter(|links| !links.is_empty()))))
+}
+
+/// Returns the bucket and object name that the Go program would use. Its clients expect them; the
+/// real location of the content is not exposed.
+fn go_object_name(file: &StoredFile) -> (&'static str, String) {
+    let uid = file.uid;
+    let object = file.extension().map_or_else(|| uid.to_string(), |extension| format!("{uid}.{extension}"));
+    (file.object_category().as_str(), object)
+}
+
+fn meta(file: &StoredFile, object: String) -> FileMeta {
+    FileMeta {
+        src_name: file.name.clone(),
+        dst_name: object,
+        height: 0,
+        width: 0,
+        md5: file.content.md5().map(hex::encode).unwrap_or_default(),
+        size: file.content.size.to_string(),
+    }
+}

@@ -1,0 +1,111 @@
+//! Query parameters and signed links of API v0.
+
+use std::{borrow::Cow, str::FromStr};
+
+use axum::http::request::Parts;
+use osproxy_api::v0::PREFIX;
+use osproxy_core::{
+    Error, Result,
+    app::App,
+    link::{self as signing, LinkAction, LinkClaims, LinkConstraints, LinkKeys},
+};
+use osproxy_types::uid::Uid;
+use time::OffsetDateTime;
+
+use crate::link::{self, VerifiedLink};
+
+/// Decoded query parameters. If one is repeated, the first value counts.
+pub(crate) struct LenientQuery<'a>(Vec<(Cow<'a, str>, Cow<'a, str>)>);
+
+impl<'a> LenientQuery<'a> {
+    pub(crate) fn parse(query: Option<&'a str>) -> Self {
+        Self(form_urlencoded::parse(query.unwrap_or_default().as_bytes()).collect())
+    }
+
+    /// Returns a parameter, or an empty string if it is absent.
+    pub(crate) fn get(&self, name: &str) -> &str {
+        let found = self.0.iter().find(|(known, _)| known == name);
+        found.map_or("", |(_, value)| value)
+    }
+
+    /// Parses the optional parameter `md5`.
+    pub(super) fn parse_md5(&self) -> Result<Option<[u8; 16]>> {
+        match self.get("md5") {
+            "" => Ok(None),
+            text => md5(text).map(Some),
+        }
+    }
+
+    /// Parses a required whole number.
+    pub(super) fn number<T: FromStr>(&self, name: &str) -> Result<T> {
+        let text = self.get(name);
+        // Digits only: `parse` would accept a sign too.
+        let digits = !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_digit());
+        let number = text.parse().ok().filter(|_| digits);
+        number.ok_or_else(|| Error::invalid(format!("`{name}` must be a whole number, and not too large")))
+    }
+
+    /// Verifies a link that grants `action`, and returns its uid and constraints. `extra` lists the
+    /// names of the additional signed parameters of this kind of link.
+    pub(super) async fn verify_link(
+        &self,
+        app: &App,
+        request: &Parts,
+        action: LinkAction,
+        extra: &[&str],
+    ) -> Result<(Uid, VerifiedLink)> {
+        let uid = Uid::from_str(self.get("uid")).map_err(|error| Error::invalid(error.to_string()))?;
+        let extra: Vec<_> = extra.iter().map(|name| self.get(name)).collect();
+        let link =
+            link::verify(app, request, uid, &self.claims(action, &extra), self.get("signature")).await?;
+        Ok((uid, link))
+    }
+
+    /// Returns what the signature of a link covers. `extra` lists the values of the additional
+    /// signed parameters of this kind of link.
+    pub(crate) fn claims<'b>(&'b self, action: LinkAction, extra: &'b [&'b str]) -> LinkClaims<'b> {
+        LinkClaims {
+            action,
+            uid: self.get("uid"),
+            date: self.get("date"),
+            expire: self.get("expire"),
+            action_params: extra,
+        }
+    }
+}
+
+/// Parses an MD5 in hexadecimal.
+pub(super) fn md5(text: &str) -> Result<[u8; 16]> {
+    let mut md5 = [0; 16];
+    hex::decode_to_slice(text, &mut md5)
+        .map_err(|_| Error::invalid("`md5` must have 32 hexadecimal digits"))?;
+    Ok(md5)
+}
+
+/// Returns the query of a signed link. `extra` lists additional signed parameters as names and
+/// values.
+pub(crate) fn signed_query(
+    links: &LinkKeys,
+    action: LinkAction,
+    uid: Uid,
+    (date, expire): (OffsetDateTime, i64),
+    extra: &[(&str, &str)],
+    constraints: &LinkConstraints,
+) -> String {
+    let (uid, date, expire) = (uid.to_string(), signing::format_date(date), expire.to_string());
+    let values: Vec<_> = extra.iter().map(|(_, value)| *value).collect();
+    let claims = LinkClaims { action, uid: &uid, date: &date, expire: &expire, action_params: &values };
+    let signature = links.sign(&claims, constraints);
+    form_urlencoded::Serializer::new(String::new())
+        .append_pair("uid", &uid)
+        .extend_pairs(extra)
+        .append_pair("date", &date)
+        .append_pair("expire", &expire)
+        .append_pair("signature", &signature)
+        .finish()
+}
+
+/// Returns the relative URL of a signed link.
+pub(super) fn relative_url(path: &str, query: &str) -> String {
+    format!("{PREFIX}{path}?{query}")
+}

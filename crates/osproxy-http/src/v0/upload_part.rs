@@ -1,0 +1,84 @@
+use std::sync::Arc;
+
+use axum::{
+    Json,
+    extract::{Request, State},
+    response::{IntoResponse, Response},
+};
+use osproxy_api::{
+    schema::{Content, Md5},
+    v0::{Envelope, PREFIX},
+};
+use osproxy_core::{
+    app::App,
+    link::LinkAction,
+    ops::{
+        self, UploadOptions,
+        upload_file::{DigestSelection, ExpectedDigests},
+    },
+};
+
+use super::{body, query::LenientQuery};
+use crate::{
+    error::HandlerResult,
+    forward::{self, RequestSource},
+    link::VerifiedLink,
+    openapi,
+};
+
+/// `PUT /upload/multi`: the part is the field `file` of a form, or the raw body.
+#[utoipa::path(
+    put, path = "/upload/multi", context_path = PREFIX, tag = "v0 Uploads",
+    summary = "Upload a part", description = "",
+    params(
+        openapi::UploadLinkQuery,
+        ("chunkNum" = u32, Query, minimum = 1, maximum = 10_000, description = "Number of the part, starting at 1.", example = 1),
+        ("md5" = Option<Md5>, Query, description = "Expected MD5 of the part."),
+    ),
+    request_body(description = "The part: the field `file` of a form or, with any other content type, the raw body.", content(
+        (Content = "application/octet-stream"),
+        (openapi::UploadForm = "multipart/form-data")
+    )),
+    responses(
+        (status = 200, description = "The part is durably stored.", body = Envelope<String>, example = json!({"code": 0, "message": "ok", "data": ""})),
+        (status = 403, response = openapi::Forbidden),
+        (status = 404, response = openapi::NotFound),
+        (status = 408, response = openapi::Interrupted),
+        (status = 415, response = openapi::Encoded),
+        (status = 501, response = openapi::Coded),
+        (status = 413, response = openapi::TooLarge),
+        (status = 422, response = openapi::Invalid),
+        (status = 500, response = openapi::Internal),
+        (status = 503, response = openapi::Unavailable),
+        (status = 507, response = openapi::Full),
+    )
+)]
+pub(crate) async fn upload_part(State(app): State<Arc<App>>, request: Request) -> HandlerResult<Response> {
+    let (request, content) = request.into_parts();
+    let query = LenientQuery::parse(request.uri.query());
+    let (uid, VerifiedLink { constraints, .. }) =
+        query.verify_link(&app, &request, LinkAction::Upload, &[]).await?;
+    let number = query.number("chunkNum")?;
+    ops::upload_part::check_number(&app, number)?;
+    let md5 = query.parse_md5()?;
+    if forward::request_source(&app, &request)? == RequestSource::Client
+        && let Some(store) = ops::locate_content::assign_parts(&app, uid).await?
+    {
+        drop(query);
+        return Ok(forward::forward(
+            &app,
+            RequestSource::Client,
+            &store,
+            Request::from_parts(request, content),
+        )
+        .await?);
+    }
+    let (size, content) = body::content(&request.headers, content, md5).await?;
+    let options = UploadOptions {
+        expected: ExpectedDigests::md5_only(md5),
+        digests: DigestSelection::MD5,
+        constraints,
+    };
+    ops::upload_part::upload_part(&app, uid, number, options, size, content).await?;
+    Ok(Json(Envelope::ok("")).into_response())
+}

@@ -1,0 +1,74 @@
+use std::sync::Arc;
+
+use axum::{
+    extract::{Request, State},
+    response::Response,
+};
+use osproxy_api::v1::{CreateLinkRequest, CreatedLink, PREFIX};
+use osproxy_core::{
+    Result,
+    app::{App, Caller, download_constraints},
+    ops,
+};
+use osproxy_types::uid::Uid;
+
+use super::{
+    idempotency::{CreatedResponse, run_idempotent},
+    json,
+    path::{self, PathResult},
+    query::Query,
+    time_format::format_time,
+};
+use crate::{
+    auth::{Authenticated, Read},
+    error::HandlerResult,
+    openapi,
+};
+
+/// `POST /files/{uid}/links`
+#[utoipa::path(
+    post, path = "/files/{uid}/links", context_path = PREFIX, tag = "Files", operation_id = "v1_create_link",
+    summary = "Create a download link", description = "",
+    params(
+        openapi::UidPath,
+        openapi::IdempotencyKey,
+    ),
+    request_body(content = CreateLinkRequest),
+    security(("api_key" = ["read"])),
+    responses(
+        (status = 201, description = "The link.", body = CreatedLink, headers(("idempotency-replayed" = String, description = "`true` if this is the recorded response to an earlier request with the same key."))),
+        openapi::Failures,
+        openapi::OfFile,
+        openapi::OfBody,
+        openapi::OfKey,
+    )
+)]
+pub(crate) async fn create_link(
+    State(app): State<Arc<App>>,
+    Authenticated { caller, .. }: Authenticated<Read>,
+    uid: PathResult<String>,
+    request: Request,
+) -> HandlerResult<Response> {
+    let uid = path::uid(uid)?;
+    let (request, body) = request.into_parts();
+    Query::parse(request.uri.query(), &[])?;
+    let body = json::read(&request.headers, body).await?;
+    let wanted: CreateLinkRequest = json::parse(&body)?;
+    // Links are not stored, so the operation does not need the reserved uid of the key.
+    run_idempotent(&app, &caller, &request, &body, |_| create(app.clone(), caller.clone(), uid, wanted)).await
+}
+
+async fn create(
+    app: Arc<App>,
+    caller: Caller,
+    uid: Uid,
+    request: CreateLinkRequest,
+) -> Result<CreatedResponse> {
+    let constraints = download_constraints(&caller, &request)?;
+    let CreateLinkRequest { expires_in, disposition, filename, .. } = request;
+    let name = filename.as_deref();
+    let link = ops::create_link::create_link(&app, &caller.tenant, uid, expires_in, name).await?;
+    let url = app.download_link((uid, &link.filename), link.period, disposition, &constraints);
+    let expires_at = format_time(link.period.expires_at_secs().saturating_mul(1000));
+    CreatedResponse::new(None, &CreatedLink { url, expires_at })
+}

@@ -1,0 +1,76 @@
+use std::sync::Arc;
+
+use axum::{
+    extract::{Request, State},
+    response::Response,
+};
+use osproxy_api::{ErrorCode, v1};
+use osproxy_core::{
+    Error,
+    app::App,
+    link::{LinkAction, LinkClaims, LinkError},
+};
+
+use super::{
+    json,
+    path::{self, PathResult},
+    query::Query,
+};
+use crate::{
+    content::Presentation, disposition::Disposition, error::HandlerResult, link, openapi,
+    serve_file::serve_file,
+};
+
+/// `GET` and `HEAD /f/{uid}/{filename}`
+#[utoipa::path(
+    get, path = "/f/{uid}/{filename}", tag = "Downloads", operation_id = "v1_download_file",
+    summary = "Download a file or a range of it", description = "",
+    params(
+        openapi::UidPath,
+        ("filename" = String, Path, description = "Name under which the client saves the file.", example = "film.mp4"),
+        openapi::SignedQuery,
+        ("disposition" = v1::Disposition, Query, description = "Whether browsers display or save the file."),
+        openapi::ConditionalHeaders,
+    ),
+    responses(
+        openapi::ContentResponses,
+        openapi::Failures,
+        openapi::OfLink,
+        openapi::OfStored,
+        (status = 412, response = openapi::Unmet),
+        (status = 416, response = openapi::OutOfRange),
+    )
+)]
+pub(crate) async fn download_file(
+    State(app): State<Arc<App>>,
+    parameters: PathResult<(String, String)>,
+    request: Request,
+) -> HandlerResult<Response> {
+    let (uid, filename) = path::parameters(parameters)?;
+    let (request, _) = request.into_parts();
+    json::reject_body(&request)?;
+    let query = Query::parse_known(request.uri.query(), &["date", "expire", "signature", "disposition"])?;
+    let disposition = query.required("disposition")?;
+    let claims = LinkClaims {
+        action: LinkAction::Download,
+        uid: &uid,
+        date: query.required("date")?,
+        expire: query.required("expire")?,
+        action_params: &[&filename, disposition],
+    };
+    let presentation = match disposition {
+        "inline" => Disposition::Inline,
+        "attachment" => Disposition::Attachment,
+        _ => {
+            let message = "`disposition` must be inline or attachment";
+            return Err(Error::invalid(message).with_field("disposition").into());
+        }
+    };
+    let signature = query.required("signature")?;
+    let Ok(parsed_uid) = path::parse_uid(&uid) else {
+        return Err(Error::new(ErrorCode::InvalidSignature, LinkError::Signature.to_string()).into());
+    };
+    let link = link::verify(&app, &request, parsed_uid, &claims, signature).await?;
+    let wanted = Presentation { disposition: presentation, filename: Some(&filename), link: &link };
+    serve_file(&app, &request, parsed_uid, wanted).await
+}

@@ -1,0 +1,197 @@
+//! `Idempotency-Key`: a POST that is repeated with the same key takes effect once.
+
+use std::sync::Arc;
+
+use axum::{
+    body::Body,
+    http::{HeaderMap, HeaderName, HeaderValue, StatusCode, header, request::Parts},
+    response::{IntoResponse, Response},
+};
+use osproxy_api::{
+    ERROR_HEADER,
+    v1::{IDEMPOTENCY_KEY, IDEMPOTENCY_REPLAYED, MAX_IDEMPOTENCY_KEY, PROBLEM, Problem},
+};
+use osproxy_core::{
+    Error, Result,
+    app::{App, Caller, HeldIdempotencyKey, IdempotencyOutcome, RecordedAnswer, RequestId},
+};
+use osproxy_types::error_chain;
+use serde::Serialize;
+use sha2::{Digest, Sha256};
+
+use super::problem;
+use crate::error::{ErrorContext, HandlerResult, v1_status};
+
+/// Response to a request that created something.
+pub(crate) struct CreatedResponse {
+    /// URL of the new resource, if it has one.
+    pub(crate) location: Option<String>,
+    body: String,
+}
+
+impl CreatedResponse {
+    /// Creates a response with a JSON body.
+    pub(crate) fn new(location: Option<String>, body: &impl Serialize) -> Result<Self> {
+        Ok(Self { location, body: serde_json::to_string(body).map_err(Error::internal)? })
+    }
+
+    fn into_keyed_answer(self) -> RecordedAnswer {
+        RecordedAnswer { status: StatusCode::CREATED.as_u16(), location: self.location, body: self.body }
+    }
+}
+
+/// Runs `work` and returns its result with status 201. With the header `Idempotency-Key` the
+/// request takes effect once: repeated with the same key, it gets the recorded response, unless
+/// that was a 5xx error. `work` receives the key, and must use the uid that is reserved in it for
+/// what it creates.
+///
+/// `work` runs to its end even if the client disconnects.
+pub(crate) async fn run_idempotent<W>(
+    app: &Arc<App>,
+    caller: &Caller,
+    request: &Parts,
+    body: &[u8],
+    work: impl FnOnce(Option<HeldIdempotencyKey>) -> W,
+) -> HandlerResult<Response>
+where
+    W: Future<Output = Result<CreatedResponse>> + Send + 'static,
+{
+    let Some(key) = key(&request.headers)? else {
+        let done = app.background.spawn(work(None)).await.map_err(Error::internal)?;
+        return Ok(render(done?.into_keyed_answer()));
+    };
+    let key = match app.acquire_idempotency_key(caller, key, hash_request(request, body)).await? {
+        IdempotencyOutcome::Held(taken) => taken,
+        IdempotencyOutcome::Answered(before) => {
+            let mut answer = render(before);
+            let replayed = HeaderName::from_static(IDEMPOTENCY_REPLAYED);
+            answer.headers_mut().insert(replayed, HeaderValue::from_static("true"));
+            return Ok(answer);
+        }
+    };
+    let id = request.extensions.get::<RequestId>().map(|RequestId(id)| id.clone());
+    let (app_of_work, work) = (app.clone(), work(Some(key.clone())));
+    let task = app.background.spawn(async move {
+        let done = work.await;
+        record_outcome(&app_of_work, key, &done, id.as_deref()).await;
+        done
+    });
+    Ok(render(task.await.map_err(Error::internal)??.into_keyed_answer()))
+}
+
+/// Records the response under the key, or releases the key after a 5xx error. If that fails,
+/// another attempt can take the key over after a minute.
+async fn record_outcome(
+    app: &App,
+    key: HeldIdempotencyKey,
+    result: &Result<CreatedResponse>,
+    request_id: Option<&str>,
+) {
+    let settled = match result {
+        Ok(created) => {
+            let CreatedResponse { location, body } = created;
+            let answer = RecordedAnswer {
+                status: StatusCode::CREATED.as_u16(),
+                location: location.clone(),
+                body: body.clone(),
+            };
+            app.record_answer(key, answer).await
+        }
+        Err(error) if v1_status(error).is_server_error() => app.release_idempotency_key(key).await,
+        Err(error) => {
+            let status = v1_status(error);
+            let problem = problem::document(status, &ErrorContext { error, request_id });
+            let body = serde_json::to_string(&problem).unwrap_or_default();
+            app.record_answer(key, RecordedAnswer { status: status.as_u16(), location: None, body }).await
+        }
+    };
+    if let Err(error) = settled {
+        tracing::warn!(error = error_chain(&error), "cannot record the outcome of an idempotent request");
+    }
+}
+
+fn render(answer: RecordedAnswer) -> Response {
+    let status = StatusCode::from_u16(answer.status).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
+    let is_problem = !status.is_success();
+    let code = is_problem.then(|| serde_json::from_str::<Problem>(&answer.body).ok()).flatten();
+    let mut response = (status, Body::from(answer.body)).into_response();
+    let headers = response.headers_mut();
+    let kind = if is_problem { PROBLEM } else { "application/json" };
+    headers.insert(header::CONTENT_TYPE, HeaderValue::from_static(kind));
+    if let Some(code) = code.and_then(|problem| HeaderValue::try_from(problem.code).ok()) {
+        headers.insert(ERROR_HEADER, code);
+    }
+    if let Some(location) = answer.location.and_then(|location| HeaderValue::try_from(location).ok()) {
+        headers.insert(header::LOCATION, location);
+    }
+    response
+}
+
+/// Returns the key of a request, if it has one.
+fn key(headers: &HeaderMap) -> Result<Option<&str>> {
+    let mut keys = headers.get_all(IDEMPOTENCY_KEY).iter();
+    let Some(key) = keys.next() else {
+        return Ok(None);
+    };
+    let is_fit = (1..=MAX_IDEMPOTENCY_KEY).contains(&key.len())
+        && key.as_bytes().iter().all(u8::is_ascii_graphic)
+        && keys.next().is_none();
+    match key.to_str() {
+        Ok(key) if is_fit => Ok(Some(key)),
+        _ => Err(Error::invalid(format!(
+            "`Idempotency-Key` must be given once, with 1 to {MAX_IDEMPOTENCY_KEY} visible ASCII characters"
+        ))
+        .with_field(IDEMPOTENCY_KEY)),
+    }
+}
+
+/// Hashes a request. Each field is prefixed by its length, so that different requests give
+/// different input.
+fn hash_request(request: &Parts, body: &[u8]) -> [u8; 32] {
+    let mut hash = Sha256::new();
+    let query = request.uri.query().unwrap_or_default();
+    for field in [request.method.as_str().as_bytes(), request.uri.path().as_bytes(), query.as_bytes(), body] {
+        hash.update((field.len() as u64).to_be_bytes());
+        hash.update(field);
+    }
+    hash.finalize().into()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn keys_are_one_and_visible() {
+        let headers = |keys: &[&[u8]]| {
+            let mut headers = HeaderMap::new();
+            for key in keys {
+                headers.append(IDEMPOTENCY_KEY, HeaderValue::from_bytes(key).unwrap());
+            }
+            headers
+        };
+        assert_eq!(key(&headers(&[])).unwrap(), None);
+        for fit in [&b"x"[..], b"!~", &[b'k'; 255]] {
+            assert_eq!(key(&headers(&[fit])).unwrap().unwrap().as_bytes(), fit);
+        }
+        for unfit in [&[&b""[..]][..], &[b"a b"], &[&[b'k'; 256]], &[b"\xc3\xa9"], &[b"a", b"a"]] {
+            assert!(key(&headers(unfit)).is_err(), "{unfit:?}");
+        }
+    }
+
+    #[test]
+    fn every_field_of_a_request_counts() {
+        let parts = |method: &str, path: &str| {
+            axum::http::Request::builder().method(method).uri(path).body(()).unwrap().into_parts().0
+        };
+        let hashes = [
+            hash_request(&parts("POST", "/a"), b"bc"),
+            hash_request(&parts("POST", "/ab"), b"c"),
+            hash_request(&parts("PUT", "/a"), b"bc"),
+            hash_request(&parts("POST", "/a?b"), b"c"),
+        ];
+        for (at, one) in hashes.iter().enumerate() {
+            assert!(!hashes[at + 1..].contains(one), "{at}");
+        }
+    }
+}

@@ -1,0 +1,76 @@
+//! JSON bodies.
+
+use axum::{
+    body::Body,
+    http::{HeaderMap, header, request::Parts},
+};
+use bytes::Bytes;
+use osproxy_api::ErrorCode;
+
+use crate::body;
+pub(super) use crate::json::parse;
+use osproxy_core::{Error, Result};
+
+/// Largest JSON body, in bytes.
+const MAX_BODY: usize = 64 * 1024;
+
+const JSON: &str = "application/json";
+
+/// Content type of a merge patch (RFC 7396).
+const MERGE_PATCH: &str = "application/merge-patch+json";
+
+/// Reads a JSON body. Returns its bytes, to be parsed by [`parse`], because idempotency keys need
+/// them.
+pub(super) async fn read(headers: &HeaderMap, body: Body) -> Result<Bytes> {
+    read_typed(&[JSON], headers, body).await
+}
+
+/// Reads a merge patch.
+pub(super) async fn read_patch(headers: &HeaderMap, body: Body) -> Result<Bytes> {
+    read_typed(&[MERGE_PATCH, JSON], headers, body).await
+}
+
+async fn read_typed(types: &[&str], headers: &HeaderMap, body: Body) -> Result<Bytes> {
+    let given = headers.get(header::CONTENT_TYPE).map_or("", |value| value.to_str().unwrap_or_default());
+    let essence = given.split(';').next().unwrap_or_default().trim();
+    if !types.iter().any(|known| known.eq_ignore_ascii_case(essence)) {
+        let message = format!("the content type must be {}", types.join(" or "));
+        return Err(Error::new(ErrorCode::UnsupportedMediaType, message));
+    }
+    body::read_limited(body, MAX_BODY).await
+}
+
+/// Rejects a request with a body.
+pub(super) fn reject_body(request: &Parts) -> Result<()> {
+    let length = request.headers.get(header::CONTENT_LENGTH);
+    let has_length = length.is_some_and(|length| length.as_bytes() != b"0");
+    if has_length || request.headers.contains_key(header::TRANSFER_ENCODING) {
+        return Err(Error::invalid("this request must not have a body"));
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    #[tokio::test]
+    async fn only_json_is_taken_and_not_too_much_of_it() {
+        let headers = |given: &str| {
+            let mut headers = HeaderMap::new();
+            headers.insert(header::CONTENT_TYPE, given.parse().unwrap());
+            headers
+        };
+        for given in ["application/json", "Application/JSON; charset=utf-8"] {
+            assert_eq!(read(&headers(given), Body::from("{}")).await.unwrap(), "{}");
+        }
+        let patch = headers("application/merge-patch+json");
+        assert_eq!(read_patch(&patch, Body::from("{}")).await.unwrap(), "{}");
+        for wrong in [HeaderMap::new(), headers("text/plain"), headers("application/jsonp"), patch] {
+            let error = read(&wrong, Body::from("{}")).await.unwrap_err();
+            assert_eq!(error.code, ErrorCode::UnsupportedMediaType);
+        }
+        let large = Body::from(vec![b' '; MAX_BODY + 1]);
+        let error = read(&headers("application/json"), large).await.unwrap_err();
+        assert_eq!(error.code, ErrorCode::TooLarge);
+    }
+}

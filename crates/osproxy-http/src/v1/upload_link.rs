@@ -1,0 +1,38 @@
+//! Upload links: the bearer may send the content of one file. The signature covers the same values
+//! as in API v0, so an upload that was started through one version can be continued through the
+//! other.
+
+use axum::http::request::Parts;
+use osproxy_api::ErrorCode;
+use osproxy_core::{
+    Error, Result,
+    app::{App, UPLOAD_PARAMETERS},
+    link::{LinkAction, LinkClaims, LinkConstraints, LinkError},
+};
+use osproxy_types::uid::Uid;
+
+use super::{path, query::Query};
+use crate::link;
+
+/// Verifies an upload link, and returns its uid and constraints.
+pub(super) async fn verify(app: &App, uid: &str, request: &Parts) -> Result<(Uid, LinkConstraints)> {
+    let query = Query::parse(request.uri.query(), &UPLOAD_PARAMETERS)?;
+    let (claims, signature) = claims(uid, &query)?;
+    let Ok(parsed_uid) = path::parse_uid(uid) else {
+        return Err(Error::new(ErrorCode::InvalidSignature, LinkError::Signature.to_string()));
+    };
+    let link = link::verify(app, request, parsed_uid, &claims, signature).await?;
+    Ok((parsed_uid, link.constraints))
+}
+
+/// Returns what the signature of a link covers, and the signature.
+pub(crate) fn claims<'a>(uid: &'a str, query: &'a Query<'_>) -> Result<(LinkClaims<'a>, &'a str)> {
+    let claims = LinkClaims {
+        action: LinkAction::Upload,
+        uid,
+        date: query.required("date")?,
+        expire: query.required("expire")?,
+        action_params: &[],
+    };
+    Ok((claims, query.required("signature")?))
+}

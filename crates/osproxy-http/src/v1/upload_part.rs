@@ -1,0 +1,81 @@
+use std::sync::Arc;
+
+use axum::{
+    extract::{Request, State},
+    http::StatusCode,
+    response::{IntoResponse, Response},
+};
+use osproxy_api::{schema::Content, v1::PREFIX};
+use osproxy_core::{
+    Error,
+    app::App,
+    ops::{self, UploadOptions, upload_file::DigestSelection},
+};
+
+use super::{
+    content, digest,
+    path::{self, PathResult},
+    upload_link,
+};
+use crate::{
+    body,
+    error::HandlerResult,
+    forward::{self, RequestSource},
+    openapi,
+};
+
+/// `PUT /uploads/{uid}/parts/{number}`: the body is one part.
+#[utoipa::path(
+    put, path = "/uploads/{uid}/parts/{number}", context_path = PREFIX, tag = "Uploads", operation_id = "v1_upload_part",
+    summary = "Upload a part", description = "",
+    params(
+        openapi::UidPath,
+        ("number" = u32, Path, minimum = 1, maximum = 10_000, description = "Number of the part, starting at 1.", example = 1),
+        openapi::SignedQuery,
+        openapi::DigestHeaders,
+    ),
+    request_body(content = Content, content_type = "application/octet-stream", description = "The raw content of the part."),
+    responses(
+        (status = 204, description = "The part is durably stored."),
+        openapi::Failures,
+        openapi::OfLink,
+        openapi::OfContent,
+        openapi::OfRoom,
+    )
+)]
+pub(crate) async fn upload_part(
+    State(app): State<Arc<App>>,
+    parameters: PathResult<(String, String)>,
+    request: Request,
+) -> HandlerResult<Response> {
+    let (uid, number) = path::parameters(parameters)?;
+    let (request, content) = request.into_parts();
+    let (uid, constraints) = upload_link::verify(&app, &uid, &request).await?;
+    let digits = !number.is_empty() && number.bytes().all(|byte| byte.is_ascii_digit());
+    let number = number
+        .parse()
+        .ok()
+        .filter(|_| digits)
+        .ok_or_else(|| Error::invalid("the part number must be a whole number").with_field("number"))?;
+    ops::upload_part::check_number(&app, number)?;
+    content::reject_form(&request.headers)?;
+    let options = UploadOptions {
+        expected: digest::from_headers(&request.headers)?,
+        digests: DigestSelection::default(),
+        constraints,
+    };
+    if forward::request_source(&app, &request)? == RequestSource::Client
+        && let Some(store) = ops::locate_content::assign_parts(&app, uid).await?
+    {
+        return Ok(forward::forward(
+            &app,
+            RequestSource::Client,
+            &store,
+            Request::from_parts(request, content),
+        )
+        .await?);
+    }
+    let (size, content) = body::into_content(content);
+    ops::upload_part::upload_part(&app, uid, number, options, size, content).await?;
+    Ok(StatusCode::NO_CONTENT.into_response())
+}
