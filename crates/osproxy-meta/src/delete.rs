@@ -76,7 +76,7 @@ impl Meta {
             file::State::Corrupt,
         ];
         let removal_of = FileTransition { from: any.to_vec(), to: FileState::Deleted, expired_before: None };
-        Ok(self.remove(Some(tenant), uid, removal_of, task_id).await?)
+        self.remove(Some(tenant), uid, removal_of, task_id).await
     }
 
     /// Expires an upload whose expiry is before `expired_before`, in milliseconds since the Unix
@@ -93,7 +93,7 @@ impl Meta {
             to: FileState::Expired,
             expired_before: Some(expired_before),
         };
-        Ok(self.remove(None, uid, removal_of, task_id).await?)
+        self.remove(None, uid, removal_of, task_id).await
     }
 
     /// Extends the expiry of a tenant's open upload to `expires_at`, in milliseconds since the Unix
@@ -118,7 +118,7 @@ impl Meta {
     /// Deletes an open upload on the client's request.
     pub async fn abort_upload(&self, uid: Uid, task_id: Uid) -> Result<DeleteOutcome, MetaError> {
         let removal_of = FileTransition { from: OPEN.to_vec(), to: FileState::Deleted, expired_before: None };
-        Ok(self.remove(None, uid, removal_of, task_id).await?)
+        self.remove(None, uid, removal_of, task_id).await
     }
 
     /// Removes the file; with a `tenant`, only if it is of that tenant.
@@ -145,7 +145,7 @@ impl Meta {
             })
             .await;
         self.invalidate_everywhere(Invalidation::File(uid));
-        Ok(removed?)
+        removed
     }
 
     /// Returns up to `limit` open uploads that expire before `at`, in milliseconds since the Unix

@@ -97,19 +97,19 @@ impl Meta {
     /// Releases the key of a failed request, unless another execution has taken it over. A retry
     /// gets the same reserved uid, because the failed request may have taken effect.
     pub async fn release_key(&self, request: IdempotentRequest) -> Result<(), MetaError> {
-        Ok(self.update_owned(request, key::Column::Owner, Expr::value("")).await.map(drop)?)
+        self.update_owned(request, key::Column::Owner, Expr::value("")).await.map(drop)
     }
 
     /// Renews the key for another minute. Returns `false` if another execution has taken it over.
     pub async fn renew_key(&self, request: IdempotentRequest) -> Result<bool, MetaError> {
         let now = self.clock.now_ms();
-        Ok(self.update_owned(request, key::Column::CreatedAt, Expr::value(now)).await?)
+        self.update_owned(request, key::Column::CreatedAt, Expr::value(now)).await
     }
 
     /// Reserves another uid for what the request creates. Returns `false` if another execution has
     /// taken the key over.
     pub async fn reserve_uid(&self, request: IdempotentRequest, uid: Uid) -> Result<bool, MetaError> {
-        Ok(self.update_owned(request, key::Column::Uid, Expr::value(uid.get())).await?)
+        self.update_owned(request, key::Column::Uid, Expr::value(uid.get())).await
     }
 
     /// Updates a column of a key if this execution owns it; returns whether it does.
@@ -119,13 +119,12 @@ impl Meta {
         column: key::Column,
         value: Expr,
     ) -> Result<bool, MetaError> {
-        Ok(self
-            .write(move |transaction| {
-                let changing =
-                    key::Entity::update_many().col_expr(column, value.clone()).filter(is_owned(&request));
-                Box::pin(async move { Ok(changing.exec(transaction).await?.rows_affected == 1) })
-            })
-            .await?)
+        self.write(move |transaction| {
+            let changing =
+                key::Entity::update_many().col_expr(column, value.clone()).filter(is_owned(&request));
+            Box::pin(async move { Ok(changing.exec(transaction).await?.rows_affected == 1) })
+        })
+        .await
     }
 
     /// Deletes up to `limit` keys that are too old; returns how many.

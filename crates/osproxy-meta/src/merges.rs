@@ -204,7 +204,7 @@ impl Meta {
         digests: Digests,
         task_id: Uid,
     ) -> Result<MergeOutcome, MetaError> {
-        Ok(self.move_files_to_blob(blob_id, BlobFilter::Unverified, (same, Some(digests)), task_id).await?)
+        self.move_files_to_blob(blob_id, BlobFilter::Unverified, (same, Some(digests)), task_id).await
     }
 
     /// Moves all files of a blob whose object was lost to the blob `by`, which has the same content
@@ -218,7 +218,7 @@ impl Meta {
     ) -> Result<MergeOutcome, MetaError> {
         let moved = self.move_files_to_blob(lost, BlobFilter::Any, (by, None), task_id).await;
         self.invalidate_everywhere(Invalidation::Blob(lost));
-        Ok(moved?)
+        moved
     }
 
     async fn move_files_to_blob(
@@ -229,26 +229,25 @@ impl Meta {
         task_id: Uid,
     ) -> Result<MergeOutcome, MetaError> {
         let removal = self.task_seed(task_id);
-        Ok(self
-            .write_or_rollback(move |transaction| {
-                Box::pin(async move {
-                    let condemned = mark_deleting(transaction, blob_id, which).await?;
-                    let Some((refs, store)) = condemned else {
-                        return Ok(TxEnd::Rollback(MergeOutcome::Superseded));
-                    };
-                    if !blobs::add_references(transaction, same, refs, digests.as_ref()).await? {
-                        return Ok(TxEnd::Rollback(MergeOutcome::Conflict));
-                    }
-                    file::Entity::update_many()
-                        .col_expr(file::Column::BlobId, Expr::value(same))
-                        .filter(file::Column::BlobId.eq(blob_id))
-                        .exec(transaction)
-                        .await?;
-                    removal.enqueue(transaction, TaskKind::DeleteBlob, blob_id, store).await?;
-                    Ok(TxEnd::Commit(MergeOutcome::Stored))
-                })
+        self.write_or_rollback(move |transaction| {
+            Box::pin(async move {
+                let condemned = mark_deleting(transaction, blob_id, which).await?;
+                let Some((refs, store)) = condemned else {
+                    return Ok(TxEnd::Rollback(MergeOutcome::Superseded));
+                };
+                if !blobs::add_references(transaction, same, refs, digests.as_ref()).await? {
+                    return Ok(TxEnd::Rollback(MergeOutcome::Conflict));
+                }
+                file::Entity::update_many()
+                    .col_expr(file::Column::BlobId, Expr::value(same))
+                    .filter(file::Column::BlobId.eq(blob_id))
+                    .exec(transaction)
+                    .await?;
+                removal.enqueue(transaction, TaskKind::DeleteBlob, blob_id, store).await?;
+                Ok(TxEnd::Commit(MergeOutcome::Stored))
             })
-            .await?)
+        })
+        .await
     }
 
     /// Rejects an unverified blob whose content does not match the expected digests: its files

@@ -185,60 +185,57 @@ impl Meta {
     /// Charges stored files without a charge: those of a version that did not record charges.
     async fn backfill_charges(&self, name: &str) -> Result<(), MetaError> {
         let name = name.to_owned();
-        Ok(self
-            .write(move |transaction| {
-                let size = blob::Entity::find()
-                    .select_only()
-                    .column(blob::Column::Size)
-                    .filter(
-                        Expr::col((blob::Entity, blob::Column::Id))
-                            .equals((file::Entity, file::Column::BlobId)),
-                    )
-                    .into_query();
-                let charging = file::Entity::update_many()
-                    .col_expr(file::Column::Charged, Expr::SubQuery(None, Box::new(size.into())))
-                    .filter(file::Column::Tenant.eq(&name))
-                    .filter(file::Column::State.eq(file::State::Stored))
-                    .filter(file::Column::BlobId.is_not_null())
-                    .filter(file::Column::Charged.eq(0));
-                Box::pin(async move {
-                    charging.exec(transaction).await?;
-                    Ok(())
-                })
+        self.write(move |transaction| {
+            let size = blob::Entity::find()
+                .select_only()
+                .column(blob::Column::Size)
+                .filter(
+                    Expr::col((blob::Entity, blob::Column::Id)).equals((file::Entity, file::Column::BlobId)),
+                )
+                .into_query();
+            let charging = file::Entity::update_many()
+                .col_expr(file::Column::Charged, Expr::SubQuery(None, Box::new(size.into())))
+                .filter(file::Column::Tenant.eq(&name))
+                .filter(file::Column::State.eq(file::State::Stored))
+                .filter(file::Column::BlobId.is_not_null())
+                .filter(file::Column::Charged.eq(0));
+            Box::pin(async move {
+                charging.exec(transaction).await?;
+                Ok(())
             })
-            .await?)
+        })
+        .await
     }
 
     /// Sets the tenant's sum to the charges of its files.
     async fn recount_usage(&self, name: String) -> Result<(), MetaError> {
         let database = self.reader.get_database_backend();
-        Ok(self
-            .write(move |transaction| {
-                let name = name.clone();
-                Box::pin(async move {
-                    // With the row locked, a transaction that changed a file's charge has also changed
-                    // the sum, or waits to change it.
-                    tenant::Entity::find_by_id(&name).lock_exclusive().one(transaction).await?;
-                    let sum = file::Entity::find()
-                        .select_only()
-                        .column_as(
-                            dialect::integer_sum_of(
-                                database,
-                                Expr::col(file::Column::Charged).add(Expr::col(file::Column::RecordBytes)),
-                            ),
-                            "sum",
-                        )
-                        .filter(file::Column::Tenant.eq(&name));
-                    let sum: Option<Option<i64>> = sum.into_tuple().one(transaction).await?;
-                    tenant::Entity::update_many()
-                        .col_expr(tenant::Column::Used, Expr::value(sum.flatten().unwrap_or(0)))
-                        .filter(tenant::Column::Name.eq(&name))
-                        .exec(transaction)
-                        .await?;
-                    Ok(())
-                })
+        self.write(move |transaction| {
+            let name = name.clone();
+            Box::pin(async move {
+                // With the row locked, a transaction that changed a file's charge has also changed
+                // the sum, or waits to change it.
+                tenant::Entity::find_by_id(&name).lock_exclusive().one(transaction).await?;
+                let sum = file::Entity::find()
+                    .select_only()
+                    .column_as(
+                        dialect::integer_sum_of(
+                            database,
+                            Expr::col(file::Column::Charged).add(Expr::col(file::Column::RecordBytes)),
+                        ),
+                        "sum",
+                    )
+                    .filter(file::Column::Tenant.eq(&name));
+                let sum: Option<Option<i64>> = sum.into_tuple().one(transaction).await?;
+                tenant::Entity::update_many()
+                    .col_expr(tenant::Column::Used, Expr::value(sum.flatten().unwrap_or(0)))
+                    .filter(tenant::Column::Name.eq(&name))
+                    .exec(transaction)
+                    .await?;
+                Ok(())
             })
-            .await?)
+        })
+        .await
     }
 
     /// Returns the usage of all tenants that are counted, by name.
