@@ -14,7 +14,7 @@ use osproxy_core::{
     app::{App, ClientAddr, RequestId},
 };
 
-use super::body;
+use crate::extract::body;
 
 /// The sender of a request.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -28,7 +28,7 @@ pub(super) use responses::{
     Unscoped, UnsupportedType,
 };
 
-use super::{health, v0, v1};
+use crate::{console::health, v0, v1};
 use osproxy_core::app::REQUEST_ID;
 
 /// Headers that apply to GET only.

@@ -12,14 +12,16 @@ use osproxy_core::{
 use osproxy_types::uid::Uid;
 use time::OffsetDateTime;
 
-use super::{
+use crate::{
     v0,
     v1::{self, upload_link},
 };
 
-pub use super::{
-    forwarded::addresses as forwarded,
-    range::{RequestedRange, parse as range},
+pub use crate::{
+    extract::{
+        forwarded::addresses as forwarded,
+        range::{RequestedRange, parse as range},
+    },
     v1::digest::from_headers as digests,
 };
 

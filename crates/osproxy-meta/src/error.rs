@@ -1,6 +1,6 @@
 use sea_orm::{DbErr, SqlErr};
 
-use super::error_class::{ErrorClass, error_class};
+use crate::db::error_class::{ErrorClass, error_class};
 
 /// Why a metadata operation failed.
 #[derive(Debug, thiserror::Error)]

@@ -1,63 +1,22 @@
-//! Metadata: the only module that contains SQL.
+//! Metadata: the only crate that contains SQL.
 //!
 //! Every state change is a conditional `UPDATE` that names the state it expects; a caller whose
 //! update affects no row has lost the race. Callers pass values in and get an outcome back, never a
 //! connection.
 
-mod api_keys;
-mod blake3_tree;
+mod access;
+mod admin;
 mod blobs;
-mod cache;
-mod clock;
-mod complete;
 #[cfg(test)]
 mod contract;
-mod delete;
-mod dialect;
-mod entities;
+mod db;
 mod error;
-mod error_class;
-mod exclusive_lock;
-mod expected_digests;
 mod files;
-mod finish_multipart;
-mod go_database;
-mod history;
-mod idempotency;
-mod imports;
-mod inspection;
-mod instrumented;
-mod integrity;
-mod link_keys;
-mod links;
-mod listing;
-mod location;
-mod merges;
-mod metrics;
-mod migrate;
-mod migrations;
-mod multipart;
-mod orphans;
-mod parts;
-mod placement;
-mod possession;
-mod quotas;
-mod receiving_blob;
-mod recorded_objects;
-mod reservations;
-mod reserve;
-mod server_pool;
-mod stats;
-mod task_kind;
-mod task_list;
+mod import;
 mod tasks;
-mod tenants;
 #[cfg(test)]
 mod tests;
-mod update;
-mod upload_status;
 mod uploads;
-mod write_batcher;
 
 use std::{
     path::Path,
@@ -69,53 +28,55 @@ use futures_util::future::BoxFuture;
 use osproxy_storage::{Category, Key, extension};
 use sea_orm::{ConnectionTrait, DatabaseConnection, DatabaseTransaction, DbErr};
 
-pub use api_keys::ApiKeyRecord;
-pub use blake3_tree::PartDigests;
+pub use access::api_keys::ApiKeyRecord;
+pub use access::idempotency::{IdempotentRequest, KeyAcquisition, RecordedAnswer};
+pub use access::quotas::QuotaUsage;
+pub use access::tenants::TenantUsage;
+pub use admin::history::{BlobHistory, FileHistory, PartHistory};
+pub use admin::integrity::{BlobRecord, BlobState, ContentRecord, PartRecord, PartState, RecordedLayout};
+pub use admin::stats::Stats;
 pub use blobs::Blob;
-pub use complete::{CompleteOutcome, CompleteRequest};
-pub use delete::{DeleteOutcome, DeletingBlob};
+pub use blobs::blake3_tree::PartDigests;
+pub use blobs::merges::{BeginMergeOutcome, MergeIntent, MergeOutcome, UnverifiedBlob, WholeBlob};
+pub use blobs::orphans::{ObjectRowKind, PendingDelete, UnfinishedRow};
+pub use db::exclusive_lock::ExclusiveLock;
+pub use db::location::{DatabaseLocation, DatabaseServer, DatabaseTarget, ServerKind, TlsMode};
+pub use db::metrics::{DatabaseSnapshot, OperationSnapshot};
 pub use error::{DriverError, MetaError};
-pub use exclusive_lock::ExclusiveLock;
-pub use expected_digests::ExpectedDigests;
+pub use files::delete::{DeleteOutcome, DeletingBlob};
+pub use files::listing::{FileFilter, FilePosition, FileRecord, MAX_PREFIX, Metadata};
+pub use files::update::{CopyOutcome, MetadataEdit, UpdateOutcome};
 pub use files::{
     AnnouncedContent, ContentLayout, CreateOutcome, FileState, KnownContent, NewFile, NewUpload,
     StoredContent, StoredFile,
 };
-pub use go_database::{GoDatabase, GoFile, GoPart, GoTables, GoTaskCount};
-pub use history::{BlobHistory, FileHistory, PartHistory};
-pub use idempotency::{IdempotentRequest, KeyAcquisition, RecordedAnswer};
-pub use imports::{ImportContent, ImportFile, ImportOutcome, ImportPart, ImportTarget};
-pub use inspection::{CompletePreconditions, Inspection, InspectionResult};
-pub use integrity::{BlobRecord, BlobState, ContentRecord, PartRecord, PartState, RecordedLayout};
-pub use listing::{FileFilter, FilePosition, FileRecord, MAX_PREFIX, Metadata};
-pub use location::{DatabaseLocation, DatabaseServer, DatabaseTarget, ServerKind, TlsMode};
-pub use merges::{BeginMergeOutcome, MergeIntent, MergeOutcome, UnverifiedBlob, WholeBlob};
-pub use metrics::{DatabaseSnapshot, OperationSnapshot};
-pub use multipart::{LostParts, MultipartSlot, MultipartUpload};
-pub use orphans::{ObjectRowKind, PendingDelete, UnfinishedRow};
-pub use parts::{BeginPartOutcome, FinishPartOutcome, PartIntent, PartMismatch, ReceivedPart, StoredPart};
-pub use placement::PartsStore;
-pub use possession::ChallengeRecord;
-pub use quotas::QuotaUsage;
-pub use reservations::OpenUploads;
-pub use stats::Stats;
-pub use task_kind::{BlobPayload, TaskKind};
-pub use task_list::TaskFilter;
+pub use import::go_database::{GoDatabase, GoFile, GoPart, GoTables, GoTaskCount};
+pub use import::{ImportContent, ImportFile, ImportOutcome, ImportPart, ImportTarget};
+pub use tasks::kind::{BlobPayload, TaskKind};
+pub use tasks::list::TaskFilter;
 pub use tasks::{Attempt, AttemptOutcome, AttemptResult, ClaimedTask, NewTask, Task, TaskState};
-pub use tenants::TenantUsage;
-pub use update::{CopyOutcome, MetadataEdit, UpdateOutcome};
-pub use upload_status::UploadStatus;
-pub use uploads::{BeginUploadOutcome, ReleasedReservation, StoreOutcome, WriteIntent};
+pub use uploads::complete::{CompleteOutcome, CompleteRequest};
+pub use uploads::expected_digests::ExpectedDigests;
+pub use uploads::inspection::{CompletePreconditions, Inspection, InspectionResult};
+pub use uploads::multipart::{LostParts, MultipartSlot, MultipartUpload};
+pub use uploads::parts::{
+    BeginPartOutcome, FinishPartOutcome, PartIntent, PartMismatch, ReceivedPart, StoredPart,
+};
+pub use uploads::placement::PartsStore;
+pub use uploads::possession::ChallengeRecord;
+pub use uploads::reservations::OpenUploads;
+pub use uploads::status::UploadStatus;
+pub use uploads::whole::{BeginUploadOutcome, ReleasedReservation, StoreOutcome, WriteIntent};
 
-use cache::FileCache;
-use clock::Clock;
-use instrumented::InstrumentedReader;
+use access::quotas::Quotas;
+use db::clock::Clock;
+use db::instrumented::InstrumentedReader;
+use db::reserve::Reserve;
+use db::server_pool::{Reader, ServerPool};
+use db::write_batcher::{TxEnd, WriteBatcher};
+use files::cache::FileCache;
 use osproxy_types::uid::Uid;
-use quotas::Quotas;
-use reserve::Reserve;
-use server_pool::{Reader, ServerPool};
-use task_kind::TaskSeed;
-use write_batcher::{TxEnd, WriteBatcher};
+use tasks::kind::TaskSeed;
 
 /// This node's handle to the metadata database.
 pub struct Meta {
@@ -250,15 +211,15 @@ impl Meta {
     pub async fn open(location: &DatabaseLocation, options: DatabaseOptions) -> Result<Self, MetaError> {
         match location {
             DatabaseLocation::File(path) => {
-                let writer = dialect::sqlite_writer(path).await?;
-                migrate::migrate_schema(&writer).await?;
+                let writer = db::dialect::sqlite_writer(path).await?;
+                db::migrate::migrate_schema(&writer).await?;
                 let database = path.clone();
                 let reserve = tokio::task::spawn_blocking(move || Arc::new(Reserve::create(&database))).await;
                 let reserve = reserve.map_err(|error| DbErr::Custom(error.to_string()))?;
                 Ok(Self::on_file(writer, path, options, Some(reserve)).await?)
             }
             DatabaseLocation::Server(server) => {
-                migrate::migrate_server(server).await?;
+                db::migrate::migrate_server(server).await?;
                 Ok(Self::on_server(server, options).await?)
             }
         }
@@ -273,13 +234,13 @@ impl Meta {
     ) -> Result<Self, MetaError> {
         match location {
             DatabaseLocation::File(path) => {
-                let writer = dialect::sqlite_writer(path).await?;
-                migrate::ensure_current(&writer).await?;
+                let writer = db::dialect::sqlite_writer(path).await?;
+                db::migrate::ensure_current(&writer).await?;
                 Ok(Self::on_file(writer, path, options, None).await?)
             }
             DatabaseLocation::Server(server) => {
-                let connection = migrate::single_connection(server).await?;
-                migrate::ensure_current(&connection).await?;
+                let connection = db::migrate::single_connection(server).await?;
+                db::migrate::ensure_current(&connection).await?;
                 connection.close().await?;
                 Ok(Self::on_server(server, options).await?)
             }
@@ -292,7 +253,7 @@ impl Meta {
             DatabaseLocation::File(path) => {
                 format!("cannot open the database {}: {}", path.display(), error.driver())
             }
-            DatabaseLocation::Server(server) => dialect::open_error_message(server, error.driver()),
+            DatabaseLocation::Server(server) => db::dialect::open_error_message(server, error.driver()),
         }
     }
 
@@ -305,12 +266,12 @@ impl Meta {
         let reconnect_path = path.to_owned();
         let connect = Box::new(move || -> BoxFuture<'static, _> {
             let path = reconnect_path.clone();
-            Box::pin(async move { dialect::sqlite_writer(&path).await })
+            Box::pin(async move { db::dialect::sqlite_writer(&path).await })
         });
         let queue = WriteBatcher::start(writer, connect, reserve.clone())
             .map_err(|error| DbErr::Custom(error.to_string()))?;
         Ok(Self {
-            reader: InstrumentedReader::new(Reader::Embedded(dialect::sqlite_reader(path).await?)),
+            reader: InstrumentedReader::new(Reader::Embedded(db::dialect::sqlite_reader(path).await?)),
             writer: Writer::Embedded(queue),
             clock: options.node_stores.clock.clone(),
             node_stores: Arc::new(options.node_stores),
@@ -323,7 +284,7 @@ impl Meta {
     }
 
     async fn on_server(server: &DatabaseServer, options: DatabaseOptions) -> Result<Self, DbErr> {
-        let pool = dialect::server_options(server)?;
+        let pool = db::dialect::server_options(server)?;
         let timeout = server.timeout;
         let server = ServerPool::connect(pool, timeout, server.max_idle_connections).await?;
         let meta = Self {
@@ -395,7 +356,7 @@ impl Meta {
     /// lock.
     async fn lock(
         &self,
-        lock: dialect::Lock,
+        lock: db::dialect::Lock,
         wait: Duration,
     ) -> Result<Option<DatabaseConnection>, MetaError> {
         match &self.writer {
@@ -446,9 +407,9 @@ impl Meta {
 pub async fn migrate(location: &DatabaseLocation) -> Result<(), MetaError> {
     match location {
         DatabaseLocation::File(path) => {
-            Ok(migrate::migrate_schema(&dialect::sqlite_writer(path).await?).await?)
+            Ok(db::migrate::migrate_schema(&db::dialect::sqlite_writer(path).await?).await?)
         }
-        DatabaseLocation::Server(server) => Ok(migrate::migrate_server(server).await?),
+        DatabaseLocation::Server(server) => Ok(db::migrate::migrate_server(server).await?),
     }
 }
 

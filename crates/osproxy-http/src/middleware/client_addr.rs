@@ -6,7 +6,7 @@ use axum::http::{HeaderMap, header};
 use ipnet::IpNet;
 use osproxy_core::app::{ClientAddr, X_FORWARDED_FOR};
 
-use crate::forwarded;
+use crate::extract::forwarded;
 
 /// Returns the address of the client. Each proxy appends the address that it was called from,
 /// so only the entries that `trusted` proxies added are reliable: from the end up to the

@@ -3,8 +3,10 @@
 
 mod access_log;
 mod client_addr;
+pub(crate) mod cors;
 mod plain_body;
 mod probes;
+pub(crate) mod rate_limiter;
 mod request_body;
 mod request_context;
 mod request_head;

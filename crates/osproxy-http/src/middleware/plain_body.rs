@@ -9,7 +9,7 @@ use axum::{
 use osproxy_api::ErrorCode;
 use osproxy_core::{Error, Result};
 
-use crate::error::Rejection;
+use crate::respond::error::Rejection;
 
 /// Rejects partial bodies (`Content-Range`) and encoded ones (`Content-Encoding`,
 /// `Transfer-Encoding`). They would be stored as received, and served as if they were the plain

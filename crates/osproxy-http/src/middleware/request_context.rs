@@ -26,8 +26,8 @@ use super::{
     security_headers::insert_security_headers,
 };
 use crate::{
-    rate_limiter::RateLimiter,
-    server::{RemoteAddr, UnparsableHead},
+    listener::{RemoteAddr, UnparsableHead},
+    middleware::rate_limiter::RateLimiter,
     settings::HttpSettings,
 };
 

@@ -11,7 +11,7 @@ use axum::{
 use osproxy_api::ErrorCode;
 use osproxy_core::{Error, Result};
 
-use crate::{error::Rejection, server::UnparsableHead, settings::HttpSettings};
+use crate::{listener::UnparsableHead, respond::error::Rejection, settings::HttpSettings};
 
 /// Maximum number of header fields of a request, the same as in hyper for HTTP/1; hyper has no
 /// limit for HTTP/2.

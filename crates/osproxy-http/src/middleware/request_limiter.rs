@@ -26,7 +26,7 @@ use osproxy_core::{
 };
 use tokio::sync::Semaphore;
 
-use crate::{error::Rejection, settings::RequestLimits};
+use crate::{respond::error::Rejection, settings::RequestLimits};
 
 /// Idle addresses are evicted once per this number of requests.
 const FORGET_AFTER: u32 = 4096;

@@ -8,7 +8,7 @@ use http_body::Body as _;
 use osproxy_core::{Error, Result, ops::upload_file::SizeHint};
 
 use super::form;
-use crate::body::{self, ContentStream};
+use crate::extract::body::{self, ContentStream};
 
 /// MD5 of empty content. Some clients send an empty body without a length; this digest shows that
 /// the content is meant to be empty.

@@ -4,7 +4,7 @@ use axum::{Json, extract::State};
 use osproxy_api::v0::{Envelope, PREFIX};
 use osproxy_core::{app::App, ops};
 
-use crate::{error::HandlerResult, openapi};
+use crate::{openapi, respond::error::HandlerResult};
 
 /// `GET /ping`: checks the database.
 #[utoipa::path(

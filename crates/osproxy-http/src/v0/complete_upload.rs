@@ -20,10 +20,10 @@ use osproxy_core::{
 
 use super::query::LenientQuery;
 use crate::{
-    error::HandlerResult,
+    extract::link::VerifiedLink,
     forward::{self, RequestSource},
-    link::VerifiedLink,
     openapi,
+    respond::error::HandlerResult,
 };
 
 /// `PUT /upload/merge`

@@ -12,9 +12,9 @@ use osproxy_types::uid::Uid;
 
 use super::{download_file::LINK_PARAMETERS, json, query};
 use crate::{
-    auth::{Authenticated, Read},
-    error::HandlerResult,
+    extract::auth::{Authenticated, Read},
     openapi,
+    respond::error::HandlerResult,
 };
 
 /// `POST /link/download`

@@ -16,9 +16,9 @@ use osproxy_core::{
 
 use super::{json, query};
 use crate::{
-    auth::{Authenticated, Upload},
-    error::HandlerResult,
+    extract::auth::{Authenticated, Upload},
     openapi,
+    respond::error::HandlerResult,
 };
 
 /// `POST /link/upload`

@@ -9,7 +9,9 @@ use osproxy_core::{Error, app::App, link::LinkAction};
 
 use super::query::LenientQuery;
 use crate::{
-    content::Presentation, disposition::Disposition, error::HandlerResult, openapi, serve_file::serve_file,
+    downloads::serve_file,
+    openapi,
+    respond::{content::Presentation, disposition::Disposition, error::HandlerResult},
 };
 
 /// Parameters of download links beyond those of all links, in the order of the signature.

@@ -5,7 +5,7 @@ use axum::{
 };
 use osproxy_api::v0::Envelope;
 
-use crate::error::ErrorContext;
+use crate::respond::error::ErrorContext;
 
 /// Renders an error as an envelope.
 pub(crate) fn render(status: StatusCode, failure: &ErrorContext<'_>) -> Response {

@@ -16,7 +16,7 @@ use multer::{Constraints, Field, Multipart, SizeLimit};
 use osproxy_api::ErrorCode;
 use osproxy_core::{Error, Result};
 
-use crate::{body::incomplete_body_error, middleware::check_encoding};
+use crate::{extract::body::incomplete_body_error, middleware::check_encoding};
 
 /// The field that holds the content.
 const FILE: &str = "file";

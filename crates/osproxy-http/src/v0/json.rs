@@ -4,7 +4,7 @@ use axum::body::Body;
 use osproxy_core::Result;
 use serde::de::DeserializeOwned;
 
-use crate::{body, json};
+use crate::extract::{body, json};
 
 /// Largest JSON body, in bytes: enough for 50 paths of 4 KiB, or 200 uids.
 const MAX_BODY: usize = 256 * 1024;

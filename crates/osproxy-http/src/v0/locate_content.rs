@@ -10,9 +10,9 @@ use osproxy_types::uid::Uid;
 
 use super::query::LenientQuery;
 use crate::{
-    auth::{Admin, Authenticated},
-    error::HandlerResult,
+    extract::auth::{Admin, Authenticated},
     openapi,
+    respond::error::HandlerResult,
 };
 
 /// `GET /proxy`: returns the address of this node if only this node has content of the uid.

@@ -12,7 +12,7 @@ use osproxy_core::{
 use osproxy_types::uid::Uid;
 use time::OffsetDateTime;
 
-use crate::link::{self, VerifiedLink};
+use crate::extract::link::{self, VerifiedLink};
 
 /// Decoded query parameters. If one is repeated, the first value counts.
 pub(crate) struct LenientQuery<'a>(Vec<(Cow<'a, str>, Cow<'a, str>)>);

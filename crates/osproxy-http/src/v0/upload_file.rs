@@ -18,7 +18,7 @@ use osproxy_core::{
 };
 
 use super::{body, query::LenientQuery};
-use crate::{error::HandlerResult, link::VerifiedLink, openapi};
+use crate::{extract::link::VerifiedLink, openapi, respond::error::HandlerResult};
 
 /// `PUT /upload`: the content is the field `file` of a form, or the raw body.
 #[utoipa::path(

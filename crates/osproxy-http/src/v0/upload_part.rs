@@ -20,10 +20,10 @@ use osproxy_core::{
 
 use super::{body, query::LenientQuery};
 use crate::{
-    error::HandlerResult,
+    extract::link::VerifiedLink,
     forward::{self, RequestSource},
-    link::VerifiedLink,
     openapi,
+    respond::error::HandlerResult,
 };
 
 /// `PUT /upload/multi`: the part is the field `file` of a form, or the raw body.

@@ -12,7 +12,7 @@ use osproxy_core::{Error, app::App, link::LinkAction, ops};
 use osproxy_types::{scope::Scope, uid::Uid};
 
 use super::query::LenientQuery;
-use crate::{auth, error::HandlerResult, openapi};
+use crate::{extract::auth, openapi, respond::error::HandlerResult};
 
 /// `GET /checkpoint`. Clients of the Go program send only the uid, which is enough with
 /// `auth.mode: open`. Otherwise the request needs an API key, or the other parameters of the upload

@@ -11,7 +11,7 @@ use super::{
     path::{self, PathResult},
     upload_link,
 };
-use crate::{error::HandlerResult, openapi};
+use crate::{openapi, respond::error::HandlerResult};
 
 /// `DELETE /uploads/{uid}`
 #[utoipa::path(

@@ -20,9 +20,9 @@ use super::{
     render,
 };
 use crate::{
-    auth::{Authenticated, Upload},
-    error::HandlerResult,
+    extract::auth::{Authenticated, Upload},
     openapi,
+    respond::error::HandlerResult,
 };
 
 /// `POST /files/{uid}/copy`

@@ -20,9 +20,9 @@ use super::{
     time_format::format_time,
 };
 use crate::{
-    auth::{Authenticated, Read},
-    error::HandlerResult,
+    extract::auth::{Authenticated, Read},
     openapi,
+    respond::error::HandlerResult,
 };
 
 /// `POST /files/{uid}/links`

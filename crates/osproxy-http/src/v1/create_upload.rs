@@ -24,9 +24,9 @@ use super::{
     time_format::format_time,
 };
 use crate::{
-    auth::{Authenticated, Upload},
-    error::HandlerResult,
+    extract::auth::{Authenticated, Upload},
     openapi,
+    respond::error::HandlerResult,
 };
 
 /// `POST /uploads`

@@ -10,9 +10,9 @@ use super::{
     render,
 };
 use crate::{
-    auth::{Authenticated, Read},
-    error::HandlerResult,
+    extract::auth::{Authenticated, Read},
     openapi,
+    respond::error::HandlerResult,
 };
 
 /// `GET /files/{uid}`

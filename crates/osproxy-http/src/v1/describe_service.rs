@@ -6,9 +6,9 @@ use osproxy_core::{app::App, ops};
 
 use super::{query::Query, render, time_format::format_time};
 use crate::{
-    auth::{Admin, Authenticated},
-    error::HandlerResult,
+    extract::auth::{Admin, Authenticated},
     openapi,
+    respond::error::HandlerResult,
 };
 
 /// `GET /stats`

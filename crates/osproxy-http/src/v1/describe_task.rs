@@ -20,9 +20,9 @@ use super::{
     time_format::format_time,
 };
 use crate::{
-    auth::{Admin, Authenticated},
-    error::HandlerResult,
+    extract::auth::{Admin, Authenticated},
     openapi,
+    respond::error::HandlerResult,
 };
 
 /// `GET /tasks/{id}`

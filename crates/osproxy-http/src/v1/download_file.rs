@@ -17,8 +17,10 @@ use super::{
     query::Query,
 };
 use crate::{
-    content::Presentation, disposition::Disposition, error::HandlerResult, link, openapi,
-    serve_file::serve_file,
+    downloads::serve_file,
+    extract::link,
+    openapi,
+    respond::{content::Presentation, disposition::Disposition, error::HandlerResult},
 };
 
 /// `GET` and `HEAD /f/{uid}/{filename}`

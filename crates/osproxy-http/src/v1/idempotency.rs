@@ -20,7 +20,7 @@ use serde::Serialize;
 use sha2::{Digest, Sha256};
 
 use super::problem;
-use crate::error::{ErrorContext, HandlerResult, v1_status};
+use crate::respond::error::{ErrorContext, HandlerResult, v1_status};
 
 /// Response to a request that created something.
 pub(crate) struct CreatedResponse {

@@ -7,8 +7,8 @@ use axum::{
 use bytes::Bytes;
 use osproxy_api::ErrorCode;
 
-use crate::body;
-pub(super) use crate::json::parse;
+use crate::extract::body;
+pub(super) use crate::extract::json::parse;
 use osproxy_core::{Error, Result};
 
 /// Largest JSON body, in bytes.

@@ -15,9 +15,9 @@ use serde::{Deserialize, Serialize};
 
 use super::{pagination, query::Query, render, time_format};
 use crate::{
-    auth::{Authenticated, Read},
-    error::HandlerResult,
+    extract::auth::{Authenticated, Read},
     openapi,
+    respond::error::HandlerResult,
 };
 
 /// Parameters that filter files. A cursor is bound to their values in this order.

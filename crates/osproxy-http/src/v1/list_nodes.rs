@@ -9,9 +9,9 @@ use osproxy_core::{
 
 use super::{query::Query, time_format::format_time};
 use crate::{
-    auth::{Admin, Authenticated},
-    error::HandlerResult,
+    extract::auth::{Admin, Authenticated},
     openapi,
+    respond::error::HandlerResult,
 };
 
 /// `GET /nodes`

@@ -10,9 +10,9 @@ use osproxy_core::{
 
 use super::{pagination, query::Query, render};
 use crate::{
-    auth::{Admin, Authenticated},
-    error::HandlerResult,
+    extract::auth::{Admin, Authenticated},
     openapi,
+    respond::error::HandlerResult,
 };
 
 /// Parameters that filter tasks. A cursor is bound to their values in this order.

@@ -41,7 +41,7 @@ use axum::{
     response::{IntoResponse, Response},
 };
 
-use crate::error::Rejection;
+use crate::respond::error::Rejection;
 
 /// Rejects GET, HEAD and DELETE requests with a body.
 pub(super) async fn reject_unexpected_body(request: Request, next: Next) -> Response {

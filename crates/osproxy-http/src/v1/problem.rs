@@ -6,7 +6,7 @@ use axum::{
 };
 use osproxy_api::v1::{PROBLEM, Problem};
 
-use crate::error::ErrorContext;
+use crate::respond::error::ErrorContext;
 
 /// Converts an error to a problem document (RFC 9457).
 pub(super) fn document(status: StatusCode, failure: &ErrorContext<'_>) -> Problem {

@@ -13,9 +13,9 @@ use super::{
     upload_link, upload_status,
 };
 use crate::{
-    error::HandlerResult,
     forward::{self, RequestSource},
     openapi,
+    respond::error::HandlerResult,
 };
 
 /// `POST /uploads/{uid}/proof`

@@ -17,9 +17,9 @@ use super::{
     render,
 };
 use crate::{
-    auth::{Admin, Authenticated},
-    error::HandlerResult,
+    extract::auth::{Admin, Authenticated},
     openapi,
+    respond::error::HandlerResult,
 };
 
 /// `POST /tasks/{id}/retry`

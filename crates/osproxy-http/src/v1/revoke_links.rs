@@ -12,9 +12,9 @@ use super::{
     query::Query,
 };
 use crate::{
-    auth::{Authenticated, Delete},
-    error::HandlerResult,
+    extract::auth::{Authenticated, Delete},
     openapi,
+    respond::error::HandlerResult,
 };
 
 /// `DELETE /files/{uid}/links`

@@ -18,9 +18,9 @@ use super::{
     render,
 };
 use crate::{
-    auth::{Authenticated, Upload},
-    error::HandlerResult,
+    extract::auth::{Authenticated, Upload},
     openapi,
+    respond::error::HandlerResult,
 };
 
 /// `PATCH /files/{uid}`

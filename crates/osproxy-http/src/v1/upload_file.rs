@@ -18,7 +18,7 @@ use super::{
     path::{self, PathResult},
     upload_link, upload_status,
 };
-use crate::{body, error::HandlerResult, openapi};
+use crate::{extract::body, openapi, respond::error::HandlerResult};
 
 /// `PUT /uploads/{uid}/content`: the body is the whole content.
 #[utoipa::path(

@@ -12,7 +12,7 @@ use osproxy_core::{
 use osproxy_types::uid::Uid;
 
 use super::{path, query::Query};
-use crate::link;
+use crate::extract::link;
 
 /// Verifies an upload link, and returns its uid and constraints.
 pub(super) async fn verify(app: &App, uid: &str, request: &Parts) -> Result<(Uid, LinkConstraints)> {

@@ -18,10 +18,10 @@ use super::{
     upload_link,
 };
 use crate::{
-    body,
-    error::HandlerResult,
+    extract::body,
     forward::{self, RequestSource},
     openapi,
+    respond::error::HandlerResult,
 };
 
 /// `PUT /uploads/{uid}/parts/{number}`: the body is one part.

@@ -16,9 +16,9 @@ use super::{
     upload_link,
 };
 use crate::{
-    auth::{Authenticated, Upload},
-    error::HandlerResult,
+    extract::auth::{Authenticated, Upload},
     openapi,
+    respond::error::HandlerResult,
 };
 
 /// A request with any of these is authenticated as a link.

@@ -1,6 +1,6 @@
 use std::path::PathBuf;
 
-use osproxy_http::server::TlsFiles;
+use osproxy_http::listener::TlsFiles;
 
 use super::value::{Findings, section};
 

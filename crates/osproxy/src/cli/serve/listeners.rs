@@ -129,7 +129,8 @@ impl TlsListener {
         settings: ListenerSettings,
         (shutdown, last_requests): (CancellationToken, Duration),
     ) {
-        osproxy_http::server::serve(self.listener, router, settings, self.tls, shutdown, last_requests).await;
+        osproxy_http::listener::serve(self.listener, router, settings, self.tls, shutdown, last_requests)
+            .await;
     }
 }
 

@@ -106,7 +106,7 @@ async fn serve(router: Router) -> String {
     tokio::spawn(async move {
         let never = CancellationToken::new();
         let settings = listener_settings(&ServerSection::default());
-        http::server::serve(listener, router, settings, None, never, Duration::ZERO).await;
+        http::listener::serve(listener, router, settings, None, never, Duration::ZERO).await;
     });
     format!("http://{address}")
 }

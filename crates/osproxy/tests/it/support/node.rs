@@ -74,7 +74,7 @@ impl Running {
         let settings = listener_settings(&config.server);
         let shutdown = stop.clone();
         let server = tokio::spawn(async move {
-            http::server::serve(listener, router, settings, None, shutdown, Duration::ZERO).await;
+            http::listener::serve(listener, router, settings, None, shutdown, Duration::ZERO).await;
         });
         (Self { app, stop, abort, server, engine }, api)
     }

@@ -1,0 +1,118 @@
+//! Authentication of requests by API key, as an extractor and as middleware.
+
+use std::{marker::PhantomData, net::IpAddr, sync::Arc};
+
+use axum::{
+    extract::{FromRequestParts, Request, State},
+    http::{HeaderMap, header, request::Parts},
+    middleware::Next,
+    response::Response,
+};
+use osproxy_api::ErrorCode;
+use osproxy_core::{
+    Error, Result,
+    app::{App, Caller, ClientAddr},
+};
+use osproxy_types::scope::Scope;
+
+use crate::respond::error::{HandlerResult, Rejection};
+
+/// A required scope as a type, for [`Authenticated`].
+pub(crate) trait RequiredScope: Send {
+    /// The scope that the caller needs.
+    const SCOPE: Scope;
+}
+
+macro_rules! needs {
+    ($($name:ident),*) => {$(
+        /// Requires the scope of this name.
+        pub(crate) struct $name;
+
+        impl RequiredScope for $name {
+            const SCOPE: Scope = Scope::$name;
+        }
+    )*};
+}
+
+needs!(Upload, Read, Delete, Admin);
+
+/// Extracts the caller. Rejects the request with `Unauthenticated` or, without the scope `S`, with
+/// `PermissionDenied`, before the handler runs.
+pub(crate) struct Authenticated<S> {
+    pub(crate) caller: Caller,
+    scope: PhantomData<S>,
+}
+
+impl<S: RequiredScope> FromRequestParts<Arc<App>> for Authenticated<S> {
+    type Rejection = Rejection;
+
+    async fn from_request_parts(parts: &mut Parts, app: &Arc<App>) -> HandlerResult<Self> {
+        let caller = authenticate(app, parts).await?;
+        caller.require_scope(S::SCOPE)?;
+        Ok(Self { caller, scope: PhantomData })
+    }
+}
+
+/// Authenticates a request and adds the [`Caller`] to its extensions.
+pub(crate) async fn insert_caller(
+    State(app): State<Arc<App>>,
+    request: Request,
+    next: Next,
+) -> HandlerResult<Response> {
+    let (mut parts, body) = request.into_parts();
+    let caller = authenticate(&app, &parts).await?;
+    parts.extensions.insert(caller);
+    Ok(next.run(Request::from_parts(parts, body)).await)
+}
+
+/// The address of the client, which may be behind trusted proxies.
+pub(crate) fn client_address(request: &Parts) -> Option<IpAddr> {
+    request.extensions.get::<ClientAddr>().map(|client| client.0)
+}
+
+/// Authenticates a request.
+pub(crate) async fn authenticate(app: &App, request: &Parts) -> Result<Caller> {
+    app.authenticate(bearer_token(&request.headers)?).await
+}
+
+/// Returns the token of `Authorization: Bearer TOKEN`. Ignores other schemes.
+fn bearer_token(headers: &HeaderMap) -> Result<Option<&str>> {
+    let mut given = headers.get_all(header::AUTHORIZATION).iter();
+    let (Some(value), None) = (given.next(), given.next()) else {
+        return if headers.contains_key(header::AUTHORIZATION) {
+            Err(Error::new(
+                ErrorCode::Unauthenticated,
+                "there is more than one `Authorization` header; send one",
+            ))
+        } else {
+            Ok(None)
+        };
+    };
+    let text = value.to_str().unwrap_or_default();
+    let token = text.split_once(' ').filter(|(scheme, _)| scheme.eq_ignore_ascii_case("bearer"));
+    Ok(token.map(|(_, token)| token.trim()))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use axum::http::HeaderValue;
+
+    #[test]
+    fn a_token_is_one_and_of_a_bearer() {
+        let headers = |values: &[&'static str]| {
+            let mut headers = HeaderMap::new();
+            for value in values {
+                headers.append(header::AUTHORIZATION, HeaderValue::from_static(value));
+            }
+            headers
+        };
+        assert_eq!(bearer_token(&headers(&[])).unwrap(), None);
+        assert_eq!(bearer_token(&headers(&["Bearer x"])).unwrap(), Some("x"));
+        assert_eq!(bearer_token(&headers(&["bEARER   x "])).unwrap(), Some("x"));
+        for other in ["Basic eDp5", "Bearer", "osk_x"] {
+            assert_eq!(bearer_token(&headers(&[other])).unwrap(), None, "{other}");
+        }
+        assert!(bearer_token(&headers(&["Bearer x", "Bearer y"])).is_err());
+    }
+}

@@ -1,0 +1,54 @@
+//! Request bodies: streamed content, and small bodies that are read whole.
+
+use std::pin::Pin;
+
+use axum::body::Body;
+use bytes::Bytes;
+use futures_util::{Stream, StreamExt};
+use http_body::Body as _;
+use http_body_util::{BodyExt, LengthLimitError, Limited};
+use osproxy_api::ErrorCode;
+use osproxy_core::{Error, Result, ops::upload_file::SizeHint};
+
+use crate::middleware::TooSlow;
+
+/// A stream of content, and what is known of its length.
+pub(crate) type ContentStream = (SizeHint, Pin<Box<dyn Stream<Item = Result<Bytes>> + Send>>);
+
+/// Returns a body as a stream of content.
+pub(crate) fn into_content(body: Body) -> ContentStream {
+    let size = body.size_hint().exact().map_or(SizeHint::Unknown, SizeHint::Exact);
+    (
+        size,
+        Box::pin(body.into_data_stream().map(|piece| piece.map_err(|error| incomplete_body_error(&error)))),
+    )
+}
+
+/// Reads a whole body. Fails with `TooLarge` beyond `max` bytes.
+pub(crate) async fn read_limited(body: Body, max: usize) -> Result<Bytes> {
+    let body = Limited::new(body, max).collect().await.map_err(|error| {
+        if error.is::<LengthLimitError>() {
+            Error::new(ErrorCode::TooLarge, format!("the body is larger than {max} bytes"))
+        } else {
+            incomplete_body_error(&*error)
+        }
+    })?;
+    Ok(body.to_bytes())
+}
+
+/// Maps the error of an incomplete body: the client disconnected, was too slow, or sent malformed
+/// chunks.
+pub(crate) fn incomplete_body_error(error: &(dyn std::error::Error + 'static)) -> Error {
+    let causes = || std::iter::successors(Some(error), |error| error.source());
+    if let Some(slow) = causes().find_map(|cause| cause.downcast_ref::<TooSlow>()) {
+        return Error::new(ErrorCode::IncompleteBody, format!("the body was not received in time: {slow}"));
+    }
+    // The kinds that hyper reports for malformed chunks.
+    let is_malformed = |error: &std::io::Error| {
+        matches!(error.kind(), std::io::ErrorKind::InvalidInput | std::io::ErrorKind::InvalidData)
+    };
+    if causes().filter_map(|cause| cause.downcast_ref()).any(is_malformed) {
+        return Error::invalid("the chunked encoding of the body is malformed");
+    }
+    Error::new(ErrorCode::IncompleteBody, "the body ended before it was complete")
+}

@@ -1,0 +1,80 @@
+//! Verification of signed links, for all versions of the API.
+
+use axum::http::request::Parts;
+use osproxy_api::ErrorCode;
+use osproxy_core::{
+    Error, Result,
+    app::App,
+    link::{self, LinkClaims, LinkConstraints, LinkError},
+};
+use osproxy_types::uid::Uid;
+
+use crate::{
+    extract::auth::client_address,
+    forward::{self, RequestSource},
+};
+
+/// A link that is valid, and that this client may use.
+#[derive(Debug)]
+pub(crate) struct VerifiedLink {
+    /// Its signed constraints.
+    pub(crate) constraints: LinkConstraints,
+    /// When it expires, in seconds since the Unix epoch.
+    pub(crate) expires_at: i64,
+}
+
+/// Verifies that a link to `uid` has a valid signature, is not expired, revoked or used up, and
+/// allows the address of the client. Does not count a use; see [`count_use`].
+pub(crate) async fn verify(
+    app: &App,
+    request: &Parts,
+    uid: Uid,
+    claims: &LinkClaims<'_>,
+    signature: &str,
+) -> Result<VerifiedLink> {
+    let verified = app.verify_link(claims, signature).await?;
+    let constraints = verified.map_err(|error| {
+        let code = match error {
+            LinkError::Signature => ErrorCode::InvalidSignature,
+            LinkError::Expired => ErrorCode::LinkExpired,
+        };
+        Error::new(code, error.to_string())
+    })?;
+    let (issued, end) =
+        (link::issued_at_secs(claims.date), link::expires_at_secs(claims.date, claims.expire));
+    let (Some(issued), Some(ends_at)) = (issued, end) else {
+        return Err(Error::internal("a link with a valid signature has an invalid date"));
+    };
+    if app.is_revoked(uid, claims.action, issued).await? {
+        return Err(Error::new(
+            ErrorCode::LinkRevoked,
+            "the links of this file were revoked; request a new one",
+        ));
+    }
+    // The node that forwarded a request has checked the constraints.
+    if !constraints.is_empty() && forward::request_source(app, request)? == RequestSource::Client {
+        if client_address(request).is_none_or(|client| !constraints.allows_ip(client)) {
+            let message = "this link must not be used from this address";
+            return Err(Error::new(ErrorCode::PermissionDenied, message));
+        }
+        if let Some(uses) = &constraints.uses
+            && app.is_used_up(uses).await?
+        {
+            return Err(used_up_error());
+        }
+    }
+    Ok(VerifiedLink { constraints, expires_at: ends_at })
+}
+
+/// Counts one use of a link, just before its content is sent. Fails with `LinkUsedUp` if no use was
+/// left; the content must not be sent then.
+pub(crate) async fn count_use(app: &App, link: &VerifiedLink) -> Result<()> {
+    match &link.constraints.uses {
+        Some(uses) if !app.count_link_use(uses, link.expires_at).await? => Err(used_up_error()),
+        _ => Ok(()),
+    }
+}
+
+fn used_up_error() -> Error {
+    Error::new(ErrorCode::LinkUsedUp, "this link has no uses left")
+}

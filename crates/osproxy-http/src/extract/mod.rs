@@ -1,0 +1,9 @@
+//! Parses parts of requests: links, API keys, ranges, preconditions, JSON bodies.
+
+pub(crate) mod auth;
+pub(crate) mod body;
+pub(crate) mod conditional;
+pub(crate) mod forwarded;
+pub(crate) mod json;
+pub(crate) mod link;
+pub(crate) mod range;

@@ -1,0 +1,205 @@
+//! Serves one connection: TLS if configured, then HTTP/1 or HTTP/2 as the client chooses.
+
+use std::{convert::Infallible, future::Future, net::SocketAddr, sync::Arc, time::Duration};
+
+use axum::{
+    Router,
+    body::Body,
+    extract::Request,
+    http::{Response, Version},
+};
+use hyper::{body::Incoming, rt::Executor};
+use hyper_util::{
+    rt::{TokioIo, TokioTimer},
+    server::conn::auto,
+};
+use tokio::{
+    io::{AsyncRead, AsyncWrite},
+    net::TcpStream,
+};
+use tokio_util::sync::CancellationToken;
+use tower::ServiceExt;
+
+use super::{
+    MAX_BUFFERED, RemoteAddr,
+    head_error::HeadErrorResponder,
+    timeouts::{ConnTimeouts, ObservedIo, PendingWrite, RateLimitedBody, TimeoutKind, Timeouts},
+    tls::Tls,
+};
+use crate::{
+    middleware::{ProbeSchedule, rate_limiter::RateLimiter},
+    settings::ListenerSettings,
+};
+
+/// Limit on unsent data in the kernel's socket buffer, in bytes. Without it, the kernel buffers
+/// megabytes for a client that reads nothing, which hides for minutes how slow the client is.
+#[cfg(target_os = "linux")]
+const MAX_UNSENT: u32 = 128 << 10;
+
+/// Concurrent requests on one HTTP/2 connection.
+const MAX_STREAMS: u32 = 100;
+
+/// Flow control window of an HTTP/2 stream, in bytes. Half of it reduces gRPC uploads to 60% of the
+/// speed; doubling it gains nothing. The window of the connection is large enough for all streams,
+/// so that one stream that waits for the store does not block the others.
+const STREAM_WINDOW: u32 = 256 << 10;
+
+/// Maximum number of streams that the client reset before they were accepted. Beyond it, the
+/// connection is closed (rapid reset attack).
+const MAX_RESET_STREAMS: usize = 20;
+/// Streams that may be reset because of errors of the client, before the connection is closed.
+const MAX_FAULTY_STREAMS: usize = 128;
+
+/// Interval and timeout of HTTP/2 keep-alive pings.
+const PING: Duration = Duration::from_secs(30);
+const PONG: Duration = Duration::from_secs(20);
+
+/// Bytes that HTTP/2 adds to the size of each header field when it checks the limit.
+const FIELD_OVERHEAD: u32 = 32;
+
+/// Settings shared by all connections of a listener.
+pub(super) struct ConnectionServer {
+    http: auto::Builder<StreamExecutor>,
+    router: Router,
+    tls: Option<Arc<Tls>>,
+    timeouts: Timeouts,
+    rate_limiter: RateLimiter,
+}
+
+impl ConnectionServer {
+    pub(super) fn new(router: Router, settings: &ListenerSettings, tls: Option<Arc<Tls>>) -> Self {
+        let patience = Timeouts {
+            head: settings.header_timeout,
+            idle: settings.idle_timeout,
+            write: settings.write_timeout,
+        };
+        let max_head = settings.max_head_bytes.max(u32::try_from(MAX_BUFFERED).unwrap_or(u32::MAX));
+        let mut http = auto::Builder::new(StreamExecutor { write_timeout: patience.write });
+        http.http1()
+            .timer(TokioTimer::new())
+            // `ConnTimeouts` has that timeout; it starts with the first byte.
+            .header_read_timeout(None)
+            // A client may close its write side after the request, and still read the response.
+            .half_close(true)
+            .max_buf_size(MAX_BUFFERED.max(settings.max_head_bytes as usize));
+        http.http2()
+            .timer(TokioTimer::new())
+            .max_concurrent_streams(MAX_STREAMS)
+            .initial_stream_window_size(STREAM_WINDOW)
+            .initial_connection_window_size(MAX_STREAMS * STREAM_WINDOW)
+            .max_send_buf_size(MAX_BUFFERED)
+            // Leaves room to reject moderately oversized heads with an error code, as with HTTP/1.
+            .max_header_list_size(max_head + MAX_STREAMS * FIELD_OVERHEAD)
+            .max_pending_accept_reset_streams(MAX_RESET_STREAMS)
+            .max_local_error_reset_streams(MAX_FAULTY_STREAMS)
+            .keep_alive_interval(PING)
+            .keep_alive_timeout(PONG);
+        let rate_limiter = RateLimiter::new(settings.min_rate, settings.rate_window);
+        Self { http, router, tls, timeouts: patience, rate_limiter }
+    }
+
+    /// Serves a connection until it ends. Once `draining` is cancelled, running requests are its
+    /// last ones.
+    pub(super) async fn serve(&self, stream: TcpStream, peer: SocketAddr, draining: CancellationToken) {
+        set_socket_options(&stream, peer);
+        let Some(tls) = &self.tls else {
+            return self.serve_http(stream, peer, draining).await;
+        };
+        match tokio::time::timeout(self.timeouts.head, tls.accept(stream)).await {
+            Ok(Ok(stream)) => self.serve_http(stream, peer, draining).await,
+            Ok(Err(error)) => tracing::debug!(%peer, %error, "TLS handshake failed"),
+            Err(_) => tracing::debug!(%peer, "TLS handshake timed out"),
+        }
+    }
+
+    async fn serve_http(
+        &self,
+        io: impl AsyncRead + AsyncWrite + Send + Unpin + 'static,
+        peer: SocketAddr,
+        draining: CancellationToken,
+    ) {
+        let timeouts = Arc::new(ConnTimeouts::new());
+        let refusal = HeadErrorResponder::new(self.router.clone(), peer);
+        let io = TokioIo::new(ObservedIo { io, timeouts: timeouts.clone(), head_error: refusal });
+        let (router, pace, shared_timeouts) = (self.router.clone(), self.rate_limiter, timeouts.clone());
+        let probes = ProbeSchedule::default();
+        let service = hyper::service::service_fn(move |request: Request<Incoming>| {
+            let multiplexed = request.version() == Version::HTTP_2;
+            let guard = shared_timeouts.begin_request(multiplexed);
+            let mut request = request.map(Body::new);
+            request.extensions_mut().insert(RemoteAddr(peer));
+            request.extensions_mut().insert(probes.clone());
+            let (router, connection_write) = (router.clone(), shared_timeouts.pending_write.clone());
+            async move {
+                let pending_write = TAKING.try_with(Arc::clone).unwrap_or(connection_write);
+                let response = router.oneshot(request).await.unwrap_or_else(|never| match never {});
+                let answer =
+                    response.map(|body| RateLimitedBody::new(body, pending_write, pace, multiplexed, guard));
+                Ok::<Response<RateLimitedBody>, Infallible>(answer)
+            }
+        });
+        let mut connection = std::pin::pin!(self.http.serve_connection(io, service));
+        let mut is_last = false;
+        loop {
+            tokio::select! {
+                // Poll the connection first, so that `ConnTimeouts` has its latest state.
+                biased;
+                ended = connection.as_mut() => {
+                    if let Err(error) = ended {
+                        tracing::debug!(%peer, %error, "connection failed");
+                    }
+                    return;
+                }
+                lapse = timeouts.expired(self.timeouts) => {
+                    if lapse != TimeoutKind::Idle || is_last || !timeouts.is_multiplexed() {
+                        tracing::debug!(%peer, ?lapse, "connection timed out");
+                        return;
+                    }
+                    // HTTP/2 has GOAWAY: the client loses no request that is on the way.
+                    timeouts.restart_idle();
+                }
+                () = draining.cancelled(), if !is_last => {}
+            }
+            is_last = true;
+            connection.as_mut().graceful_shutdown();
+        }
+    }
+}
+
+/// Sets socket options.
+fn set_socket_options(stream: &TcpStream, peer: SocketAddr) {
+    // Otherwise a body that is sent after the head waits for the client's delayed ACK.
+    if let Err(error) = stream.set_nodelay(true) {
+        tracing::debug!(%peer, %error, "cannot disable Nagle's algorithm");
+    }
+    #[cfg(target_os = "linux")]
+    if let Err(error) = socket2::SockRef::from(stream).set_tcp_notsent_lowat(MAX_UNSENT) {
+        tracing::debug!(%peer, %error, "cannot limit unsent data in the socket buffer");
+    }
+}
+
+tokio::task_local! {
+    /// Progress of the response on the HTTP/2 stream of this task.
+    static TAKING: Arc<PendingWrite>;
+}
+
+/// Runs each HTTP/2 stream as a task, and resets those whose client reads the response too slowly.
+/// The other streams of the connection continue.
+#[derive(Clone)]
+struct StreamExecutor {
+    write_timeout: Duration,
+}
+
+impl<F: Future<Output = ()> + Send + 'static> Executor<F> for StreamExecutor {
+    fn execute(&self, stream: F) {
+        let (patience, taking) = (self.write_timeout, Arc::<PendingWrite>::default());
+        let watched = taking.clone();
+        tokio::spawn(TAKING.scope(taking, async move {
+            tokio::select! {
+                biased;
+                () = stream => {}
+                () = watched.stalled(patience) => tracing::debug!("response timed out; resetting its stream"),
+            }
+        }));
+    }
+}

@@ -1,0 +1,214 @@
+//! Responses with the content of a file: ranges, preconditions, caching and security headers.
+
+use std::{
+    ops::Range,
+    pin::Pin,
+    sync::Arc,
+    task::{Context, Poll, ready},
+    time::{Duration, UNIX_EPOCH},
+};
+
+use axum::{
+    body::Body,
+    http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode, header},
+    response::Response,
+};
+use base64::prelude::{BASE64_STANDARD, Engine};
+use bytes::Bytes;
+use futures_util::StreamExt;
+use http_body::{Frame, SizeHint};
+use osproxy_api::ErrorCode;
+use osproxy_core::{
+    Error, Result,
+    app::{App, Transfer},
+    link::LinkConstraints,
+    metrics::InFlightGuard,
+    ops::download_file::{ContentReader, StoredFile, open_content},
+};
+use osproxy_types::content_type;
+use time::OffsetDateTime;
+
+use crate::{
+    extract::{
+        conditional::{self, PreconditionResult, Validators},
+        link::VerifiedLink,
+        range::{self, RequestedRange},
+    },
+    middleware::insert_content_security_headers,
+    respond::disposition::{self, Disposition},
+};
+
+/// Digests of the whole content, even in the response to a range request.
+const REPR_DIGEST: HeaderName = HeaderName::from_static("repr-digest");
+
+/// How to present content to the client.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Presentation<'a> {
+    /// Disposition that the link requests. Active content, such as HTML, is always sent as an
+    /// attachment.
+    pub(crate) disposition: Disposition,
+    /// File name for saving, if it differs from the name of the file.
+    pub(crate) filename: Option<&'a str>,
+    /// The link that grants the download.
+    pub(crate) link: &'a VerifiedLink,
+}
+
+/// Serves a GET or HEAD of the content of `file`.
+pub(crate) async fn respond(
+    app: &Arc<App>,
+    file: &StoredFile,
+    method: &Method,
+    request: &HeaderMap,
+    presentation: Presentation<'_>,
+) -> Result<Response> {
+    let size = file.content.size;
+    // The content of a uid never changes, so the uid serves as entity tag.
+    let etag = format!("\"{}\"", file.uid);
+    // HTTP dates have whole seconds.
+    let last_modified = UNIX_EPOCH + Duration::from_secs(file.stored_at.unsigned_abs() / 1000);
+    let validators = Validators { etag: &etag, last_modified };
+    let verdict = conditional::evaluate(request, &validators);
+    if verdict == PreconditionResult::PreconditionFailed {
+        return Err(Error::new(
+            ErrorCode::PreconditionFailed,
+            "the precondition `If-Match` or `If-Unmodified-Since` does not hold",
+        ));
+    }
+    let applies_range = method == Method::GET && conditional::range_applies(request, &validators);
+    let field = request.get(header::RANGE).filter(|_| applies_range);
+    let range_request =
+        field.map_or(RequestedRange::Whole, |field| range::parse(field.to_str().unwrap_or_default(), size));
+
+    let mut response = Response::new(Body::empty());
+    let headers = response.headers_mut();
+    headers.insert(header::ACCEPT_RANGES, HeaderValue::from_static("bytes"));
+    insert(headers, header::ETAG, etag);
+    insert(headers, header::LAST_MODIFIED, httpdate::fmt_http_date(last_modified));
+    insert(headers, header::CACHE_CONTROL, cache_control(app, presentation.link));
+    insert_content_security_headers(headers, &file.content_type);
+    if verdict == PreconditionResult::NotModified {
+        *response.status_mut() = StatusCode::NOT_MODIFIED;
+        return Ok(response);
+    }
+    let range = match range_request {
+        RequestedRange::Whole => 0..size,
+        RequestedRange::Satisfiable(range) => {
+            insert(headers, header::CONTENT_RANGE, format!("bytes {}-{}/{size}", range.start, range.end - 1));
+            *response.status_mut() = StatusCode::PARTIAL_CONTENT;
+            range
+        }
+        RequestedRange::Unsatisfiable => {
+            return Err(Error::new(
+                ErrorCode::RangeNotSatisfiable,
+                format!("the range lies outside the file, which has {size} bytes"),
+            )
+            .with_file_size(size));
+        }
+    };
+    insert_content_headers(response.headers_mut(), file, presentation);
+    let length = range.end - range.start;
+    response.headers_mut().insert(header::CONTENT_LENGTH, length.into());
+    if method == Method::GET && length > 0 {
+        *response.body_mut() =
+            Body::new(ContentBody::open(app, file, range, &presentation.link.constraints).await?);
+    }
+    Ok(response)
+}
+
+/// Returns the `Cache-Control` of content. It never changes, so a browser may keep it until its
+/// link expires. A shared cache serves it even after the link is revoked, so `public` needs a
+/// setting, and is never used for links that are restricted by network. With a limit on uses, each
+/// use must reach the service.
+fn cache_control(app: &App, link: &VerifiedLink) -> String {
+    if link.constraints.uses.is_some() {
+        return "no-store, no-transform".to_owned();
+    }
+    let scope =
+        if app.limits.public_links && link.constraints.networks.is_empty() { "public" } else { "private" };
+    let max_age = link.expires_at.saturating_sub(OffsetDateTime::now_utc().unix_timestamp()).max(0);
+    format!("{scope}, max-age={max_age}, no-transform")
+}
+
+/// Adds the headers that describe the content: type, disposition and digests.
+fn insert_content_headers(headers: &mut HeaderMap, file: &StoredFile, presentation: Presentation<'_>) {
+    let active = content_type::may_execute_scripts(&file.content_type);
+    let disposition = if active { Disposition::Attachment } else { presentation.disposition };
+    let content_type = content_type::with_charset(&file.content_type, file.content.is_utf8);
+    insert(headers, header::CONTENT_TYPE, &*content_type);
+    let name = presentation.filename.unwrap_or(&file.name);
+    headers.insert(header::CONTENT_DISPOSITION, disposition::header(disposition, name));
+    if let Some(digests) = repr_digest(file) {
+        insert(headers, REPR_DIGEST, digests);
+    }
+}
+
+/// Returns the digests that osproxy computed, for `Repr-Digest` (RFC 9530). BLAKE3 has no
+/// registered name; `blake3` is the obvious one.
+fn repr_digest(file: &StoredFile) -> Option<String> {
+    let digests = file.content.digests.as_ref()?;
+    let known = [
+        ("md5", digests.md5.as_ref().map(<[u8; 16]>::as_slice)),
+        ("sha-256", digests.sha256.as_ref().map(<[u8; 32]>::as_slice)),
+        ("blake3", Some(digests.blake3.as_slice())),
+    ];
+    let known = known.iter().filter_map(|(name, digest)| {
+        digest.map(|digest| format!("{name}=:{}:", BASE64_STANDARD.encode(digest)))
+    });
+    Some(known.collect::<Vec<_>>().join(", "))
+}
+
+/// Inserts a header. Skips an invalid value, which can only come from a damaged row.
+fn insert(headers: &mut HeaderMap, name: header::HeaderName, value: impl TryInto<HeaderValue>) {
+    if let Ok(value) = value.try_into() {
+        headers.insert(name, value);
+    }
+}
+
+/// A response body of known length that streams from the store. An error aborts the connection, so
+/// that no client takes truncated content for the whole.
+struct ContentBody {
+    reader: ContentReader,
+    remaining: u64,
+    /// Counts the download until the body is dropped.
+    _guards: (Transfer, InFlightGuard),
+}
+
+impl ContentBody {
+    async fn open(
+        app: &Arc<App>,
+        file: &StoredFile,
+        range: Range<u64>,
+        constraints: &LinkConstraints,
+    ) -> Result<Self> {
+        let mut transfer = app.transfers.admit(constraints, 0).await?;
+        transfer.charge(&file.tenant)?;
+        let running = (transfer, app.metrics.downloads.begin());
+        let reader = open_content(app, file, range.clone()).await?;
+        Ok(Self { remaining: range.end - range.start, reader, _guards: running })
+    }
+}
+
+impl http_body::Body for ContentBody {
+    type Data = Bytes;
+    type Error = axum::Error;
+
+    fn poll_frame(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+    ) -> Poll<Option<std::result::Result<Frame<Bytes>, Self::Error>>> {
+        let next = ready!(self.reader.poll_next_unpin(cx));
+        Poll::Ready(next.map(|read| {
+            let bytes = read.map_err(axum::Error::new)?;
+            self.remaining = self.remaining.saturating_sub(bytes.len() as u64);
+            Ok(Frame::data(bytes))
+        }))
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.remaining == 0
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        SizeHint::with_exact(self.remaining)
+    }
+}

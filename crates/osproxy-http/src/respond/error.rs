@@ -1,0 +1,199 @@
+//! Error responses. A handler returns a [`Rejection`], whose [`Error`] travels in the response
+//! extensions to [`render`]; only that knows the protocol, so it logs and renders each error once.
+
+use std::{panic::AssertUnwindSafe, sync::Arc};
+
+use axum::{
+    extract::{Request, State},
+    http::{HeaderValue, StatusCode, header},
+    middleware::Next,
+    response::{IntoResponse, Response},
+};
+use futures_util::FutureExt;
+use osproxy_api::{
+    ERROR_HEADER, ErrorCode,
+    v0::PREFIX as V0,
+    v1::{LINKS, PREFIX as V1},
+};
+use osproxy_core::{Error, app::RequestId};
+use osproxy_types::error_chain;
+
+use crate::{settings::RenderGrpcError, v0, v1};
+
+const NANOS_PER_SECOND: u128 = 1_000_000_000;
+
+/// An error with the context needed to render it.
+pub(crate) struct ErrorContext<'a> {
+    pub(crate) error: &'a Error,
+    pub(crate) request_id: Option<&'a str>,
+}
+
+/// An [`Error`] as a response.
+#[derive(Debug)]
+pub(crate) struct Rejection(pub(crate) Error);
+
+/// Result of a handler, an extractor or a middleware. `?` converts errors of operations.
+pub(crate) type HandlerResult<T> = Result<T, Rejection>;
+
+pub(crate) async fn unknown_route() -> Rejection {
+    Rejection(Error::new(ErrorCode::UnknownRoute, "no resource has this path"))
+}
+
+pub(crate) async fn method_not_allowed() -> Rejection {
+    Rejection(Error::new(ErrorCode::MethodNotAllowed, "this path does not support this method"))
+}
+
+impl<E: Into<Error>> From<E> for Rejection {
+    fn from(error: E) -> Self {
+        Self(error.into())
+    }
+}
+
+impl IntoResponse for Rejection {
+    /// Returns a placeholder that carries the error to the middleware `render`.
+    fn into_response(self) -> Response {
+        let mut response = StatusCode::INTERNAL_SERVER_ERROR.into_response();
+        response.extensions_mut().insert(Arc::new(self.0));
+        response
+    }
+}
+
+/// Whether a path belongs to API v0, which has its own error format.
+fn is_v0(path: &str) -> bool {
+    path.strip_prefix(V0).is_some_and(|rest| rest.is_empty() || rest.starts_with('/'))
+}
+
+/// Returns the HTTP status of an error in API v1.
+pub(crate) fn v1_status(error: &Error) -> StatusCode {
+    StatusCode::from_u16(error.code.v1_status()).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR)
+}
+
+/// Logs an error. Requests rejected by a limit are not failures of the service, even with a 5xx
+/// status.
+fn log(error: &Error, status: StatusCode) {
+    let code = error.code.as_str();
+    match error.code {
+        // The disk may be full, or the request may be larger than the disk.
+        ErrorCode::StorageFull => {
+            tracing::warn!(code, error = error_chain(error), "the request was refused");
+        }
+        ErrorCode::QuotaExceeded | ErrorCode::Overloaded | ErrorCode::NotImplemented => {
+            tracing::debug!(code, why = &*error.message, "the request was refused");
+        }
+        _ if status.is_server_error() => {
+            tracing::error!(code, error = error_chain(error), "the request failed");
+        }
+        _ => tracing::debug!(code, why = &*error.message, "the request was refused"),
+    }
+}
+
+/// Renders and logs errors: as an envelope for API v0, as a status for gRPC, as a problem document
+/// for everything else.
+pub(crate) async fn render(
+    State(render_grpc_error): State<RenderGrpcError>,
+    request: Request,
+    next: Next,
+) -> Response {
+    let id = request.extensions().get::<RequestId>().cloned();
+    let (is_v0, is_grpc) = (is_v0(request.uri().path()), is_grpc(&request));
+    let mut response = catch_panic(next.run(request)).await;
+    let Some(error) = response.extensions_mut().remove::<Arc<Error>>() else {
+        return response;
+    };
+    let code = error.code;
+    let status = if is_v0 { StatusCode::from_u16(code.v0_status()).ok() } else { Some(v1_status(&error)) };
+    let status = status.unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
+    log(&error, status);
+    if is_grpc {
+        let mut rendered = render_grpc_error(error.clone());
+        rendered.headers_mut().insert(ERROR_HEADER, HeaderValue::from_static(code.as_str()));
+        rendered.extensions_mut().insert(error);
+        return rendered;
+    }
+    let failure = ErrorContext { error: &error, request_id: id.as_ref().map(|RequestId(id)| &**id) };
+    let mut rendered =
+        if is_v0 { v0::render(status, &failure) } else { v1::problem::render(status, &failure) };
+    let headers = rendered.headers_mut();
+    headers.insert(ERROR_HEADER, HeaderValue::from_static(code.as_str()));
+    if let Some(allow) = response.headers_mut().remove(header::ALLOW) {
+        headers.insert(header::ALLOW, allow);
+    }
+    if let Some(wait) = error.retry_after() {
+        // Rounded up, because an earlier retry would be rejected.
+        let seconds = wait.as_nanos().div_ceil(NANOS_PER_SECOND);
+        headers.insert(header::RETRY_AFTER, u64::try_from(seconds).unwrap_or(u64::MAX).max(1).into());
+    }
+    if code == ErrorCode::Unauthenticated {
+        headers.insert(header::WWW_AUTHENTICATE, HeaderValue::from_static(r#"Bearer realm="osproxy""#));
+    }
+    if let Some(size) = error.file_size()
+        && let Ok(range) = HeaderValue::try_from(format!("bytes */{size}"))
+    {
+        headers.insert(header::CONTENT_RANGE, range);
+    }
+    // For the access log.
+    rendered.extensions_mut().insert(error);
+    rendered
+}
+
+/// Whether to render errors for gRPC. The content type decides, except on paths of the other APIs,
+/// where content may be of any type.
+fn is_grpc(request: &Request) -> bool {
+    let path = request.uri().path();
+    if [V0, V1, LINKS].iter().any(|prefix| path.starts_with(prefix)) {
+        return false;
+    }
+    let content_type = request.headers().get(header::CONTENT_TYPE);
+    content_type.is_some_and(|value| value.as_bytes().starts_with(b"application/grpc"))
+}
+
+/// Turns a panic into an internal error. The panic message is only logged.
+async fn catch_panic(answer: impl Future<Output = Response>) -> Response {
+    let answer = AssertUnwindSafe(answer).catch_unwind().await;
+    answer.unwrap_or_else(|_| Rejection(Error::internal("the handler panicked")).into_response())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use axum::{Router, body::Body, middleware::from_fn_with_state, routing::get};
+    use http_body_util::BodyExt;
+    use tower::ServiceExt;
+
+    #[tokio::test]
+    async fn a_panic_ends_one_request_and_tells_nobody_why() {
+        async fn panics() {
+            panic!("hush");
+        }
+        async fn panics_later() {
+            tokio::task::yield_now().await;
+            panic!("hush");
+        }
+        let no_grpc: RenderGrpcError = |_| Response::default();
+        let router = Router::new()
+            .route("/now", get(panics))
+            .route("/later", get(panics_later))
+            .layer(from_fn_with_state(no_grpc, render));
+        for path in ["/now", "/later", "/now"] {
+            let mut request = Request::get(path).body(Body::empty()).unwrap();
+            request.extensions_mut().insert(RequestId("id-1".into()));
+            let answer = router.clone().oneshot(request).await.unwrap();
+            assert_eq!(answer.status(), 500);
+            assert_eq!(answer.headers()[ERROR_HEADER], "internal");
+            let body = answer.into_body().collect().await.unwrap().to_bytes();
+            let body = String::from_utf8(body.to_vec()).unwrap();
+            assert!(body.contains("id-1") && !body.contains("hush") && !body.contains("panic"), "{body}");
+        }
+    }
+
+    #[test]
+    fn only_what_lies_under_its_prefix_is_v0() {
+        for path in ["/api/storage/v0", "/api/storage/v0/ping", "/api/storage/v0/"] {
+            assert!(is_v0(path), "{path}");
+        }
+        for path in ["/", "/api/storage/v01", "/api/storage", "/api/v1/files", "/f/1/x", "/x/api/storage/v0/"]
+        {
+            assert!(!is_v0(path), "{path}");
+        }
+    }
+}

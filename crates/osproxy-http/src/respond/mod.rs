@@ -1,0 +1,5 @@
+//! Renders responses: content, errors, content disposition.
+
+pub(crate) mod content;
+pub(crate) mod disposition;
+pub(crate) mod error;

@@ -1,0 +1,175 @@
+//! All routes, and the middleware that every request passes through.
+
+use std::sync::Arc;
+
+use axum::{
+    Router,
+    middleware::{from_fn, from_fn_with_state},
+    routing::{get, post, put},
+};
+use osproxy_api::v1::LINKS;
+use osproxy_core::app::App;
+use tower_http::cors::CorsLayer;
+
+use crate::{
+    console::{health, metrics, start_page, swagger},
+    extract::auth,
+    middleware::{self, RequestLimiter, cors},
+    openapi,
+    respond::error,
+    settings::HttpSettings,
+    v0, v1,
+};
+
+/// Builds the router of the admin listener: health and metrics, without authentication.
+pub fn admin_router(app: Arc<App>, settings: &HttpSettings) -> Router {
+    let routes = Router::new()
+        .route("/health/live", get(health::live))
+        .route("/health/ready", get(health::ready))
+        .route("/metrics", get(metrics::metrics))
+        .fallback(error::unknown_route)
+        .method_not_allowed_fallback(error::method_not_allowed);
+    with_middleware(routes, app, settings, None)
+}
+
+/// Wraps routes in the middleware of every request. The layer that is added last runs first:
+/// request context, CORS, error rendering, checks of the request head.
+fn with_middleware(
+    routes: Router<Arc<App>>,
+    app: Arc<App>,
+    settings: &HttpSettings,
+    cors: Option<CorsLayer>,
+) -> Router {
+    let settings = Arc::new(settings.clone());
+    let routes = routes
+        .layer(from_fn_with_state(settings.clone(), middleware::check_head))
+        .layer(from_fn_with_state(settings.render_grpc_error, error::render));
+    let routes = match cors {
+        Some(cors) => routes.layer(from_fn_with_state(cors, cors::apply_to_api)),
+        None => routes,
+    };
+    routes.layer(from_fn_with_state((app.clone(), settings), middleware::request_context)).with_state(app)
+}
+
+/// The gRPC routes, grouped by the request limits that apply to them.
+#[derive(Default)]
+pub struct GrpcRoutes {
+    /// Calls that change nothing. Like `changes` and `transfers` they are authenticated: each
+    /// request has a [`Caller`](osproxy_core::app::Caller) extension.
+    pub reads: Router,
+    /// Calls that may change something.
+    pub changes: Router,
+    /// Calls that upload or download content.
+    pub transfers: Router,
+    /// Calls without authentication.
+    pub open: Router,
+}
+
+impl GrpcRoutes {
+    /// Merges the routes, with authentication and the limits of `limiter`.
+    fn with_limits(self, app: &Arc<App>, limiter: &Arc<RequestLimiter>) -> Router<Arc<App>> {
+        // Authenticate only after the limits.
+        let authenticated =
+            |router: Router| router.layer(from_fn_with_state(app.clone(), auth::insert_caller));
+        let reads =
+            authenticated(self.reads).layer(from_fn_with_state(limiter.clone(), middleware::limit_reads));
+        let changes =
+            authenticated(self.changes).layer(from_fn_with_state(limiter.clone(), middleware::limit_changes));
+        let transfers = authenticated(self.transfers)
+            .layer(from_fn_with_state(limiter.clone(), middleware::limit_transfers));
+        let limit_addresses = from_fn_with_state(limiter.clone(), middleware::limit_addresses);
+        let open = self.open.layer(from_fn(middleware::throttle_probes));
+        transfers.merge(reads).merge(changes).merge(open).layer(limit_addresses).with_state(())
+    }
+}
+
+/// Builds the router of the gRPC listener.
+pub fn grpc_router(
+    app: Arc<App>,
+    settings: &HttpSettings,
+    limiter: &Arc<RequestLimiter>,
+    grpc_routes: GrpcRoutes,
+) -> Router {
+    let routes = grpc_routes.with_limits(&app, limiter);
+    with_middleware(routes.fallback(error::unknown_route), app, settings, None)
+}
+
+/// Builds the router of the main listener.
+pub fn router(
+    app: Arc<App>,
+    settings: &HttpSettings,
+    limiter: &Arc<RequestLimiter>,
+    grpc_routes: GrpcRoutes,
+) -> Router {
+    let limit_requests = from_fn_with_state(limiter.clone(), middleware::limit_requests);
+    let v0 = Router::new()
+        .route("/ping", get(v0::check_health::ping).layer(from_fn(middleware::throttle_probes)))
+        .route("/link/upload", post(v0::create_upload::create_upload))
+        .route("/link/download", post(v0::create_download_link::create_download_link))
+        .route("/resume", post(v0::instant_upload::instant_upload))
+        .route("/upload/merge", put(v0::complete_upload::complete_upload))
+        .route("/proxy", get(v0::locate_content::locate_content))
+        .route("/checkpoint", get(v0::upload_status::upload_status))
+        .route("/download", get(v0::download_file::download_file))
+        .route_layer(limit_requests.clone())
+        .route("/health", get(v0::check_health::health).layer(from_fn(middleware::throttle_probes)))
+        .route("/upload", put(v0::upload_file::upload_file))
+        .route("/upload/multi", put(v0::upload_part::upload_part));
+    // Applications call these with an API key. The adapter in `v1/` has the name of its operation.
+    let v1 = Router::new()
+        .route("/files", get(v1::list_files::list_files))
+        .route(
+            "/files/{uid}",
+            get(v1::describe_file::describe_file)
+                .patch(v1::update_file::update_file)
+                .delete(v1::delete_file::delete_file),
+        )
+        .route("/files/{uid}/copy", post(v1::copy_file::copy_file))
+        .route(
+            "/files/{uid}/links",
+            post(v1::create_link::create_link).delete(v1::revoke_links::revoke_links),
+        )
+        .route("/tasks", get(v1::list_tasks::list_tasks))
+        .route("/tasks/{id}", get(v1::describe_task::describe_task))
+        .route("/tasks/{id}/retry", post(v1::retry_task::retry_task))
+        .route("/nodes", get(v1::list_nodes::list_nodes))
+        .route("/stats", get(v1::describe_service::describe_service))
+        .route("/uploads", post(v1::create_upload::create_upload))
+        .route("/uploads/{uid}/links", post(v1::create_upload_links::create_upload_links))
+        // Clients of the applications call these with a signed link.
+        .route("/uploads/{uid}", get(v1::upload_status::upload_status).delete(v1::abort_upload::abort_upload))
+        .route("/uploads/{uid}/proof", post(v1::prove_possession::prove_possession))
+        .route("/uploads/{uid}/complete", post(v1::complete_upload::complete_upload))
+        .route_layer(limit_requests.clone())
+        .route("/uploads/{uid}/content", put(v1::upload_file::upload_file))
+        .route("/uploads/{uid}/parts/{number}", put(v1::upload_part::upload_part))
+        .layer(from_fn(v1::reject_unexpected_body));
+    let probes = Router::new()
+        .route("/health/live", get(health::live))
+        .route("/health/ready", get(health::ready))
+        .route("/", get(start_page::start_page).with_state((app.clone(), settings.version)))
+        .route_layer(from_fn(middleware::throttle_probes));
+    let rest = Router::new()
+        .nest(osproxy_api::v0::PREFIX, v0)
+        .nest(osproxy_api::v1::PREFIX, v1)
+        .route(
+            &format!("{LINKS}/{{uid}}/{{filename}}"),
+            get(v1::download_file::download_file).layer(limit_requests),
+        )
+        .layer(from_fn(middleware::reject_encoded_body))
+        .route(
+            "/metrics",
+            get(metrics::authenticated_metrics)
+                .layer(from_fn_with_state(limiter.clone(), middleware::limit_metrics)),
+        )
+        .route_layer(from_fn_with_state(limiter.clone(), middleware::limit_addresses))
+        .merge(grpc_routes.with_limits(&app, limiter))
+        .merge(probes)
+        .route("/openapi.json", get(openapi::serve))
+        .route("/swagger", get(swagger::redirect))
+        .route("/swagger/", get(swagger::index))
+        .route("/swagger/{file}", get(swagger::file))
+        .fallback(error::unknown_route)
+        .method_not_allowed_fallback(error::method_not_allowed);
+    with_middleware(rest, app, settings, cors::layer(&settings.cors))
+}

@@ -1,0 +1,151 @@
+use std::time::Duration;
+
+use osproxy_types::{scope::Scopes, tenant::Tenant};
+use sea_orm::{
+    ActiveValue::Set, ColumnTrait, DbErr, EntityTrait, QueryFilter, QueryOrder, QuerySelect, sea_query::Expr,
+};
+
+use crate::MetaError;
+use crate::{
+    Meta,
+    blobs::decode_digest,
+    db::{dialect::Lock, entities::api_key},
+};
+
+/// An API key as stored. The secret itself is not stored.
+#[derive(Clone, Debug)]
+pub struct ApiKeyRecord {
+    /// Public identifier.
+    pub id: String,
+    /// Hash of the secret.
+    pub hash: [u8; 32],
+    /// Human-readable label.
+    pub label: String,
+    /// The tenant whose files it gives access to.
+    pub tenant: Tenant,
+    /// Granted scopes.
+    pub scopes: Scopes,
+    /// Maximum requests per second; `None`: no limit of its own.
+    pub max_rate: Option<u32>,
+    /// Largest file that it may create, in bytes; `None`: no limit of its own.
+    pub max_size: Option<u64>,
+    /// Maximum concurrent transfers on each node through links it issued; `None`: no limit of its
+    /// own.
+    pub max_transfers: Option<u32>,
+    /// In milliseconds since the Unix epoch, like the other timestamps.
+    pub created_at: i64,
+    /// The key is invalid from this moment on.
+    pub expires_at: Option<i64>,
+    /// When it was revoked; it is invalid since then.
+    pub revoked_at: Option<i64>,
+}
+
+impl ApiKeyRecord {
+    /// Whether the key is valid at `now_ms`: neither revoked nor expired.
+    pub fn is_valid(&self, now_ms: i64) -> bool {
+        self.revoked_at.is_none() && self.expires_at.is_none_or(|end| now_ms < end)
+    }
+}
+
+/// How long a starting node waits for another one that is creating the first key.
+const WAIT: Duration = Duration::from_secs(30);
+
+impl Meta {
+    /// Stores a new key.
+    pub async fn create_api_key(&self, key: ApiKeyRecord) -> Result<(), MetaError> {
+        self.write(move |transaction| {
+            let row = to_row(&key);
+            Box::pin(async move {
+                api_key::Entity::insert(row).exec_without_returning(transaction).await?;
+                Ok(())
+            })
+        })
+        .await
+    }
+
+    /// Returns the key with this id, whether it is valid or not.
+    pub async fn api_key(&self, id: &str) -> Result<Option<ApiKeyRecord>, MetaError> {
+        let row = api_key::Entity::find_by_id(id.to_owned()).one(&self.reader).await?;
+        Ok(row.map(from_row).transpose()?)
+    }
+
+    /// Returns all keys, oldest first.
+    pub async fn api_keys(&self) -> Result<Vec<ApiKeyRecord>, MetaError> {
+        let rows = api_key::Entity::find()
+            .order_by_asc(api_key::Column::CreatedAt)
+            .order_by_asc(api_key::Column::Id);
+        rows.all(&self.reader).await?.into_iter().map(|row| Ok(from_row(row)?)).collect()
+    }
+
+    /// Whether any key exists, including expired and revoked ones.
+    async fn has_api_keys(&self) -> Result<bool, MetaError> {
+        let any = api_key::Entity::find().select_only().column(api_key::Column::Id).limit(1);
+        Ok(any.into_tuple::<String>().one(&self.reader).await?.is_some())
+    }
+
+    /// Creates the first API key. Nodes that start at the same time create only one. Returns
+    /// `false` if any key exists, even an expired or revoked one.
+    pub async fn create_first_api_key<E: From<MetaError>>(
+        &self,
+        make: impl FnOnce() -> Result<ApiKeyRecord, E>,
+    ) -> Result<bool, E> {
+        if self.has_api_keys().await? {
+            return Ok(false);
+        }
+        let _locked = self.lock(Lock::Migrate, WAIT).await?;
+        if self.has_api_keys().await? {
+            return Ok(false);
+        }
+        self.create_api_key(make()?).await?;
+        Ok(true)
+    }
+
+    /// Revokes a key from now on. Returns `false` if there is no such key or it was revoked before.
+    pub async fn revoke_api_key(&self, id: &str) -> Result<bool, MetaError> {
+        let (id, now) = (id.to_owned(), self.clock.now_ms());
+        self.write(move |transaction| {
+            let id = id.clone();
+            Box::pin(async move {
+                let revoked = api_key::Entity::update_many()
+                    .col_expr(api_key::Column::RevokedAt, Expr::value(now))
+                    .filter(api_key::Column::Id.eq(id))
+                    .filter(api_key::Column::RevokedAt.is_null());
+                Ok(revoked.exec(transaction).await?.rows_affected == 1)
+            })
+        })
+        .await
+    }
+}
+
+fn to_row(key: &ApiKeyRecord) -> api_key::ActiveModel {
+    api_key::ActiveModel {
+        id: Set(key.id.clone()),
+        hash: Set(key.hash.to_vec()),
+        label: Set(key.label.clone()),
+        tenant: Set(key.tenant.to_string()),
+        scopes: Set(key.scopes.to_string()),
+        max_rate: Set(key.max_rate.map(|rate| i32::try_from(rate).unwrap_or(i32::MAX))),
+        max_size: Set(key.max_size.map(|size| i64::try_from(size).unwrap_or(i64::MAX))),
+        max_transfers: Set(key.max_transfers.map(|most| i32::try_from(most).unwrap_or(i32::MAX))),
+        created_at: Set(key.created_at),
+        expires_at: Set(key.expires_at),
+        revoked_at: Set(key.revoked_at),
+    }
+}
+
+fn from_row(row: api_key::Model) -> Result<ApiKeyRecord, DbErr> {
+    let damaged = || DbErr::Custom(format!("the row of API key {} is corrupt", row.id));
+    Ok(ApiKeyRecord {
+        hash: decode_digest(Some(&row.hash)).ok_or_else(damaged)?,
+        scopes: row.scopes.parse().map_err(|_| damaged())?,
+        tenant: Tenant::from_db(&row.tenant),
+        max_rate: row.max_rate.and_then(|rate| u32::try_from(rate).ok()),
+        max_size: row.max_size.and_then(|size| u64::try_from(size).ok()),
+        max_transfers: row.max_transfers.and_then(|most| u32::try_from(most).ok()),
+        id: row.id,
+        label: row.label,
+        created_at: row.created_at,
+        expires_at: row.expires_at,
+        revoked_at: row.revoked_at,
+    })
+}

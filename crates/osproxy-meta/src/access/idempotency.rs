@@ -1,0 +1,227 @@
+//! Idempotency keys: requests that must not take effect twice.
+
+use osproxy_types::{tenant::Tenant, uid::Uid};
+use sea_orm::{
+    ActiveValue::Set, ColumnTrait, Condition, DatabaseTransaction, DbErr, EntityTrait, QueryFilter,
+    QuerySelect, sea_query::Expr,
+};
+
+use crate::MetaError;
+use crate::{Meta, db::entities::idempotency_key as key};
+
+/// A running request that has not renewed its key for this long, in milliseconds, loses it to a
+/// retry.
+const PATIENCE: i64 = 60_000;
+/// How long a key and its answer are kept, in milliseconds.
+const REMEMBERED: i64 = 24 * 3_600_000;
+
+/// A request with an idempotency key.
+#[derive(Clone, Debug)]
+pub struct IdempotentRequest {
+    /// The tenant; keys of different tenants do not collide.
+    pub tenant: Tenant,
+    /// The key, at most 255 bytes.
+    pub key: String,
+    /// Hash of method, path and body.
+    pub fingerprint: [u8; 32],
+    /// Unique id of this execution of the request, recorded as the owner of the key. Also the uid
+    /// of what the request creates, unless an earlier execution has reserved another.
+    pub owner: Uid,
+}
+
+/// The recorded answer to a request.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct RecordedAnswer {
+    /// HTTP status.
+    pub status: u16,
+    /// `Location` of what was created.
+    pub location: Option<String>,
+    /// JSON body.
+    pub body: String,
+}
+
+/// Outcome of acquiring a key.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum KeyAcquisition {
+    /// This execution owns the key and must run the request. It must create its file with this uid:
+    /// if that exists, an earlier execution has created it.
+    Acquired(Uid),
+    /// The same request was answered before.
+    Answered(RecordedAnswer),
+    /// The same request is running.
+    InProgress,
+    /// The key was used for a different request.
+    DifferentRequest,
+}
+
+impl Meta {
+    /// Acquires a key for a request, unless another request owns it.
+    pub async fn acquire_key(&self, request: IdempotentRequest) -> Result<KeyAcquisition, MetaError> {
+        let now = self.clock.now_ms();
+        let taken = self
+            .write(move |transaction| {
+                let request = request.clone();
+                Box::pin(async move { acquire(transaction, &request, now).await })
+            })
+            .await;
+        match taken {
+            // Another execution inserted the key at the same time.
+            Err(MetaError::Conflict(_)) => Ok(KeyAcquisition::InProgress),
+            taken => taken,
+        }
+    }
+
+    /// Records the answer of a request, unless another execution has taken the key over.
+    pub async fn record_answer(
+        &self,
+        request: IdempotentRequest,
+        answer: RecordedAnswer,
+    ) -> Result<(), MetaError> {
+        self.write(move |transaction| {
+            let (request, answer) = (request.clone(), answer.clone());
+            Box::pin(async move {
+                key::Entity::update_many()
+                    .col_expr(key::Column::State, Expr::value(key::State::Done))
+                    .col_expr(key::Column::Status, Expr::value(i32::from(answer.status)))
+                    .col_expr(key::Column::Location, Expr::value(answer.location))
+                    .col_expr(key::Column::Body, Expr::value(answer.body))
+                    .filter(is_owned(&request))
+                    .exec(transaction)
+                    .await?;
+                Ok(())
+            })
+        })
+        .await
+    }
+
+    /// Releases the key of a failed request, unless another execution has taken it over. A retry
+    /// gets the same reserved uid, because the failed request may have taken effect.
+    pub async fn release_key(&self, request: IdempotentRequest) -> Result<(), MetaError> {
+        self.update_owned(request, key::Column::Owner, Expr::value("")).await.map(drop)
+    }
+
+    /// Renews the key for another minute. Returns `false` if another execution has taken it over.
+    pub async fn renew_key(&self, request: IdempotentRequest) -> Result<bool, MetaError> {
+        let now = self.clock.now_ms();
+        self.update_owned(request, key::Column::CreatedAt, Expr::value(now)).await
+    }
+
+    /// Reserves another uid for what the request creates. Returns `false` if another execution has
+    /// taken the key over.
+    pub async fn reserve_uid(&self, request: IdempotentRequest, uid: Uid) -> Result<bool, MetaError> {
+        self.update_owned(request, key::Column::Uid, Expr::value(uid.get())).await
+    }
+
+    /// Updates a column of a key if this execution owns it; returns whether it does.
+    async fn update_owned(
+        &self,
+        request: IdempotentRequest,
+        column: key::Column,
+        value: Expr,
+    ) -> Result<bool, MetaError> {
+        self.write(move |transaction| {
+            let changing =
+                key::Entity::update_many().col_expr(column, value.clone()).filter(is_owned(&request));
+            Box::pin(async move { Ok(changing.exec(transaction).await?.rows_affected == 1) })
+        })
+        .await
+    }
+
+    /// Deletes up to `limit` keys that are too old; returns how many.
+    pub async fn purge_keys(&self, limit: u64) -> Result<u64, MetaError> {
+        let before = self.clock.now_ms().saturating_sub(REMEMBERED);
+        self.write(move |transaction| {
+            Box::pin(async move {
+                let old = key::Entity::find()
+                    .select_only()
+                    .columns([key::Column::Tenant, key::Column::IdempotencyKey])
+                    .filter(key::Column::CreatedAt.lt(before))
+                    .limit(limit);
+                let old: Vec<(String, String)> = old.into_tuple().all(transaction).await?;
+                let mut purged = 0;
+                for (tenant, name) in old {
+                    let delete = key::Entity::delete_many()
+                        .filter(key::Column::Tenant.eq(tenant))
+                        .filter(key::Column::IdempotencyKey.eq(name))
+                        // It may have been reused since it was selected.
+                        .filter(key::Column::CreatedAt.lt(before));
+                    purged += delete.exec(transaction).await?.rows_affected;
+                }
+                Ok(purged)
+            })
+        })
+        .await
+    }
+}
+
+async fn acquire(
+    transaction: &DatabaseTransaction,
+    request: &IdempotentRequest,
+    now: i64,
+) -> Result<KeyAcquisition, DbErr> {
+    let found = key::Entity::find_by_id((request.tenant.to_string(), request.key.clone()))
+        .lock_exclusive()
+        .one(transaction)
+        .await?;
+    let Some(found) = found else {
+        let row = key::ActiveModel {
+            tenant: Set(request.tenant.to_string()),
+            idempotency_key: Set(request.key.clone()),
+            request: Set(request.fingerprint.to_vec()),
+            owner: Set(owner_column(request)),
+            state: Set(key::State::Running),
+            status: Set(None),
+            location: Set(None),
+            body: Set(None),
+            created_at: Set(now),
+            uid: Set(Some(request.owner.get())),
+        };
+        key::Entity::insert(row).exec_without_returning(transaction).await?;
+        return Ok(KeyAcquisition::Acquired(request.owner));
+    };
+    let age = now.saturating_sub(found.created_at);
+    let is_same = found.request == request.fingerprint && age < REMEMBERED;
+    if age < REMEMBERED {
+        let is_released = found.state == key::State::Running && found.owner.is_empty();
+        match found.state {
+            _ if is_released => {}
+            _ if !is_same => return Ok(KeyAcquisition::DifferentRequest),
+            key::State::Done => return answer_from_row(found).map(KeyAcquisition::Answered),
+            key::State::Running if age < PATIENCE => return Ok(KeyAcquisition::InProgress),
+            // The previous owner crashed or is very slow; both would create the same uid.
+            key::State::Running => {}
+        }
+    }
+    let uid = found.uid.filter(|_| is_same).map_or(request.owner, Uid::from_db);
+    let taken = key::Entity::update_many()
+        .col_expr(key::Column::Request, Expr::value(request.fingerprint.to_vec()))
+        .col_expr(key::Column::Owner, Expr::value(owner_column(request)))
+        .col_expr(key::Column::State, Expr::value(key::State::Running))
+        .col_expr(key::Column::CreatedAt, Expr::value(now))
+        .col_expr(key::Column::Uid, Expr::value(uid.get()))
+        .filter(key::Column::Tenant.eq(request.tenant.as_str()))
+        .filter(key::Column::IdempotencyKey.eq(request.key.as_str()))
+        .filter(key::Column::Owner.eq(found.owner))
+        .exec(transaction)
+        .await?;
+    Ok(if taken.rows_affected == 1 { KeyAcquisition::Acquired(uid) } else { KeyAcquisition::InProgress })
+}
+
+fn owner_column(request: &IdempotentRequest) -> String {
+    request.owner.to_string()
+}
+
+fn answer_from_row(row: key::Model) -> Result<RecordedAnswer, DbErr> {
+    let damaged = || DbErr::Custom("an idempotency key is marked done, but has no answer".to_owned());
+    let status = row.status.and_then(|status| u16::try_from(status).ok()).ok_or_else(damaged)?;
+    Ok(RecordedAnswer { status, location: row.location, body: row.body.ok_or_else(damaged)? })
+}
+
+/// Filter: the row of the key while this execution owns it.
+fn is_owned(request: &IdempotentRequest) -> Condition {
+    Condition::all()
+        .add(key::Column::Tenant.eq(request.tenant.as_str()))
+        .add(key::Column::IdempotencyKey.eq(request.key.as_str()))
+        .add(key::Column::Owner.eq(owner_column(request)))
+        .add(key::Column::State.eq(key::State::Running))
+}

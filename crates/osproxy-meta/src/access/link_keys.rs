@@ -1,0 +1,103 @@
+use std::time::Duration;
+
+use sea_orm::{ActiveValue::Set, ConnectionTrait, DbErr, EntityTrait, QueryOrder};
+
+use crate::MetaError;
+use crate::{
+    Meta,
+    db::{dialect::Lock, entities::link_key},
+    now_ms,
+};
+
+/// How long to wait for another node that is creating the first key.
+const WAIT: Duration = Duration::from_secs(30);
+
+/// All keys, newest first.
+async fn all_keys(connection: &impl ConnectionTrait) -> Result<Vec<(String, Vec<u8>)>, DbErr> {
+    let newest_first = link_key::Entity::find().order_by_desc(link_key::Column::CreatedAt);
+    let keys = newest_first.all(connection).await?;
+    Ok(keys.into_iter().map(|key| (key.id, key.secret)).collect())
+}
+
+impl Meta {
+    /// Returns id and secret of every link key in the database, newest first.
+    pub async fn stored_link_keys(&self) -> Result<Vec<(String, Vec<u8>)>, MetaError> {
+        Ok(all_keys(&self.reader).await?)
+    }
+
+    /// Returns id and creation time (milliseconds since the Unix epoch) of every link key in the
+    /// database, newest first.
+    pub async fn link_key_creation_times(&self) -> Result<Vec<(String, i64)>, MetaError> {
+        let rows = link_key::Entity::find().order_by_desc(link_key::Column::CreatedAt);
+        Ok(rows.all(&self.reader).await?.into_iter().map(|key| (key.id, key.created_at)).collect())
+    }
+
+    /// Adds a key as the newest one, which signs new links from now on.
+    pub async fn add_link_key(&self, id: String, secret: Vec<u8>) -> Result<(), MetaError> {
+        let now = self.clock.now_ms();
+        self.write(move |transaction| {
+            let (id, secret) = (id.clone(), secret.clone());
+            Box::pin(async move {
+                // Keep the order even if this clock is behind that of an earlier node.
+                let newest = link_key::Entity::find().order_by_desc(link_key::Column::CreatedAt);
+                let newest = newest.one(transaction).await?.map_or(0, |key| key.created_at + 1);
+                let row = link_key::ActiveModel {
+                    id: Set(id),
+                    secret: Set(secret),
+                    created_at: Set(now.max(newest)),
+                };
+                link_key::Entity::insert(row).exec_without_returning(transaction).await?;
+                Ok(())
+            })
+        })
+        .await
+    }
+
+    /// Deletes a key that no longer signs. Returns `false` if there is no such key, or it is the
+    /// newest.
+    pub async fn remove_link_key(&self, id: &str) -> Result<bool, MetaError> {
+        let id = id.to_owned();
+        self.write(move |transaction| {
+            let id = id.clone();
+            Box::pin(async move {
+                let keys = all_keys(transaction).await?;
+                if !keys.iter().skip(1).any(|(known, _)| *known == id) {
+                    return Ok(false);
+                }
+                Ok(link_key::Entity::delete_by_id(id).exec(transaction).await?.rows_affected == 1)
+            })
+        })
+        .await
+    }
+
+    /// Returns id and secret of every link key in the database, newest first. If there is none,
+    /// stores `fresh` as the first one.
+    pub async fn link_keys_or_create(
+        &self,
+        fresh: (String, Vec<u8>),
+    ) -> Result<Vec<(String, Vec<u8>)>, MetaError> {
+        let keys = all_keys(&self.reader).await?;
+        if !keys.is_empty() {
+            return Ok(keys);
+        }
+        // Nodes that start at the same time must agree on one key.
+        let _locked = self.lock(Lock::Migrate, WAIT).await?;
+        self.write(move |transaction| {
+            let (id, secret) = fresh.clone();
+            Box::pin(async move {
+                let keys = all_keys(transaction).await?;
+                if !keys.is_empty() {
+                    return Ok(keys);
+                }
+                let row = link_key::ActiveModel {
+                    id: Set(id.clone()),
+                    secret: Set(secret.clone()),
+                    created_at: Set(now_ms()),
+                };
+                link_key::Entity::insert(row).exec_without_returning(transaction).await?;
+                Ok(vec![(id, secret)])
+            })
+        })
+        .await
+    }
+}

@@ -1,0 +1,121 @@
+//! Revocation of links, and use counts of links with `max_uses`.
+
+use osproxy_types::{tenant::Tenant, uid::Uid};
+use sea_orm::{
+    ActiveValue::Set, ColumnTrait, DbErr, EntityTrait, ExprTrait, QueryFilter, QuerySelect, sea_query::Expr,
+};
+
+use crate::MetaError;
+use crate::{
+    Invalidation, Meta,
+    db::entities::{file, link_use},
+};
+
+impl Meta {
+    /// Returns the start of link validity of a file, in seconds since the Unix epoch: links issued
+    /// before it are revoked. 0 if no link is revoked. With `cache_file`, caches the whole file,
+    /// because the caller needs it next.
+    pub async fn links_valid_from(&self, uid: Uid, cache_file: bool) -> Result<i64, MetaError> {
+        if let Some(from) = self.file_cache.links_from(uid) {
+            return Ok(from);
+        }
+        if cache_file && let Some(file) = self.stored_file(uid).await? {
+            return Ok(file.links_valid_from.unwrap_or(0));
+        }
+        let generation = self.file_cache.generation();
+        let from = file::Entity::find_by_id(uid.get()).select_only().column(file::Column::LinksFrom);
+        let from: Option<Option<i64>> = from.into_tuple().one(&self.reader).await?;
+        let from = from.flatten().unwrap_or(0);
+        self.file_cache.insert_links_from(uid, from, generation);
+        Ok(from)
+    }
+
+    /// Revokes all links to a tenant's file that have been issued so far. Returns `false` if there
+    /// is no such file.
+    pub async fn revoke_links(&self, tenant: Tenant, uid: Uid) -> Result<bool, MetaError> {
+        // Links carry whole seconds, so links issued later in this second are dated to the next
+        // one.
+        let from = self.clock.now_ms() / 1000 + 1;
+        let revoked = self
+            .write(move |transaction| {
+                let tenant = tenant.clone();
+                Box::pin(async move {
+                    let revoked = file::Entity::update_many()
+                        .col_expr(file::Column::LinksFrom, Expr::value(from))
+                        .filter(file::Column::Uid.eq(uid.get()))
+                        .filter(file::Column::Tenant.eq(tenant.as_str()))
+                        .filter(file::Column::Listed.eq(1));
+                    Ok(revoked.exec(transaction).await?.rows_affected == 1)
+                })
+            })
+            .await;
+        self.invalidate_everywhere(Invalidation::File(uid));
+        revoked
+    }
+
+    /// Returns the use count of a link.
+    pub async fn link_uses(&self, id: &str) -> Result<u32, MetaError> {
+        let uses = link_use::Entity::find_by_id(id).select_only().column(link_use::Column::Uses);
+        let uses: Option<i32> = uses.into_tuple().one(&self.reader).await?;
+        Ok(uses.map_or(0, i32::cast_unsigned))
+    }
+
+    /// Counts a use of a link that allows `max` uses and expires at `end_ms` (milliseconds since
+    /// the Unix epoch). Returns `false` if the limit was reached before.
+    pub async fn count_link_use(&self, id: &str, max: u32, end_ms: i64) -> Result<bool, MetaError> {
+        if max == 0 {
+            return Ok(false);
+        }
+        let id = id.to_owned();
+        let max = i32::try_from(max).unwrap_or(i32::MAX);
+        // Two first uses may race to insert the row; the loser retries and updates it.
+        for _ in 0..2 {
+            let id = id.clone();
+            let counted = self
+                .write(move |transaction| {
+                    let id = id.clone();
+                    Box::pin(async move {
+                        let counted = link_use::Entity::update_many()
+                            .col_expr(link_use::Column::Uses, Expr::col(link_use::Column::Uses).add(1))
+                            .filter(link_use::Column::Id.eq(&id))
+                            .filter(link_use::Column::Uses.lt(max));
+                        if counted.exec(transaction).await?.rows_affected == 1 {
+                            return Ok(true);
+                        }
+                        if link_use::Entity::find_by_id(id.clone()).one(transaction).await?.is_some() {
+                            return Ok(false);
+                        }
+                        let row =
+                            link_use::ActiveModel { id: Set(id), uses: Set(1), expires_at: Set(end_ms) };
+                        link_use::Entity::insert(row).exec_without_returning(transaction).await?;
+                        Ok(true)
+                    })
+                })
+                .await;
+            match counted {
+                Err(MetaError::Conflict(_)) => {}
+                counted => return counted,
+            }
+        }
+        let message = "cannot count the use of a link because of conflicting transactions";
+        Err(DbErr::Custom(message.to_owned()).into())
+    }
+
+    /// Deletes the use counts of up to `limit` expired links; returns how many.
+    pub async fn purge_link_uses(&self, limit: u64) -> Result<u64, MetaError> {
+        let now = self.clock.now_ms();
+        self.write(move |transaction| {
+            Box::pin(async move {
+                let old = link_use::Entity::find()
+                    .select_only()
+                    .column(link_use::Column::Id)
+                    .filter(link_use::Column::ExpiresAt.lt(now))
+                    .limit(limit);
+                let old: Vec<String> = old.into_tuple().all(transaction).await?;
+                let purged = link_use::Entity::delete_many().filter(link_use::Column::Id.is_in(old));
+                Ok(purged.exec(transaction).await?.rows_affected)
+            })
+        })
+        .await
+    }
+}

@@ -1,0 +1,254 @@
+//! Quotas: the maximum number of bytes that the files of a tenant may have together.
+//!
+//! Each file's row records its charge. Every change of a charge changes the tenant's sum in the
+//! same transaction, by one conditional UPDATE, so the sum never exceeds the quota, whatever runs
+//! concurrently on any node. That UPDATE comes last in a transaction because all transactions of a
+//! tenant contend for the tenant's row. A tenant that was never given a quota is not counted; it
+//! costs one lookup every few seconds.
+
+use std::time::{Duration, Instant};
+
+use osproxy_types::{tenant::Tenant, uid::Uid};
+use quick_cache::sync::Cache;
+use sea_orm::{
+    ActiveValue::Set,
+    ColumnTrait, ConnectionTrait, DatabaseTransaction, DbErr, EntityTrait, ExprTrait, QueryFilter,
+    QueryOrder, QuerySelect, QueryTrait,
+    sea_query::{Expr, OnConflict},
+};
+
+use crate::MetaError;
+use crate::{
+    Meta,
+    db::{
+        dialect,
+        entities::{blob, file, tenant},
+        write_batcher::TxEnd,
+    },
+};
+
+/// How long to cache that a tenant has no quota.
+const REMEMBERED: Duration = Duration::from_secs(5);
+/// Maximum number of tenants in that cache.
+const TENANTS: usize = 10_000;
+
+/// Estimated size of a file's row with its indexes in the database, in bytes, excluding name and
+/// metadata.
+const ROW: usize = 512;
+
+/// Bytes that a tenant is charged for the row of a file.
+pub(crate) fn record_bytes(name: &str, metadata: Option<&str>) -> i64 {
+    let bytes = ROW + name.len() + metadata.map_or(0, str::len);
+    i64::try_from(bytes).unwrap_or(i64::MAX)
+}
+
+/// The cache of tenants without a quota.
+pub(crate) struct Quotas {
+    /// When each tenant was found to have no quota.
+    no_quota: Cache<String, Instant>,
+}
+
+impl Default for Quotas {
+    fn default() -> Self {
+        Self { no_quota: Cache::new(TENANTS) }
+    }
+}
+
+/// Whether a quota allows a charge.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum ChargeOutcome {
+    Allowed,
+    /// The charge would exceed the quota.
+    OverQuota,
+}
+
+impl ChargeOutcome {
+    /// Commits with `done` if the charge is allowed; otherwise rolls back with `refused`.
+    pub(crate) fn commit_or_roll_back<T>(self, done: T, refused: T) -> TxEnd<T> {
+        match self {
+            Self::Allowed => TxEnd::Commit(done),
+            Self::OverQuota => TxEnd::Rollback(refused),
+        }
+    }
+}
+
+/// A tenant's quota and its use.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct QuotaUsage {
+    /// The tenant.
+    pub tenant: Tenant,
+    /// Maximum size of its files together, in bytes; `None`: unlimited.
+    pub max_bytes: Option<u64>,
+    /// Bytes charged: stored, received or announced content, and the rows of its files.
+    pub used: u64,
+}
+
+impl Quotas {
+    /// Whether the tenant was found to have no quota within the last few seconds.
+    pub(crate) fn has_no_quota(&self, tenant: &str) -> bool {
+        self.no_quota.get(tenant).is_some_and(|at| at.elapsed() < REMEMBERED)
+    }
+
+    /// Adds `change` bytes to a tenant's sum. Returns `OverQuota` if that would exceed the quota; a
+    /// negative change is always allowed.
+    pub(crate) async fn charge(
+        &self,
+        transaction: &DatabaseTransaction,
+        tenant: &str,
+        change: i64,
+    ) -> Result<ChargeOutcome, DbErr> {
+        if change == 0 || self.has_no_quota(tenant) {
+            return Ok(ChargeOutcome::Allowed);
+        }
+        let looked = Instant::now();
+        let used = || Expr::col(tenant::Column::Used).add(change);
+        let mut counted = tenant::Entity::update_many()
+            .col_expr(tenant::Column::Used, used())
+            .filter(tenant::Column::Name.eq(tenant));
+        if change > 0 {
+            // Compares with what is left, not with the new sum: adding the largest announced size
+            // would overflow.
+            let left = Expr::col(tenant::Column::MaxBytes).sub(Expr::col(tenant::Column::Used));
+            counted = counted.filter(tenant::Column::MaxBytes.is_null().or(left.gte(change)));
+        }
+        if counted.exec(transaction).await?.rows_affected == 1 {
+            return Ok(ChargeOutcome::Allowed);
+        }
+        if change > 0 && tenant::Entity::find_by_id(tenant).one(transaction).await?.is_some() {
+            return Ok(ChargeOutcome::OverQuota);
+        }
+        self.no_quota.insert(tenant.to_owned(), looked);
+        Ok(ChargeOutcome::Allowed)
+    }
+
+    /// Locks the row of a file whose charge is about to change, and returns its charge. Returns 0,
+    /// without a lock, for a tenant without a quota: its sum is not counted.
+    pub(crate) async fn lock_charge(
+        &self,
+        transaction: &DatabaseTransaction,
+        tenant: &str,
+        uid: Uid,
+    ) -> Result<i64, DbErr> {
+        if self.has_no_quota(tenant) {
+            return Ok(0);
+        }
+        let charged =
+            file::Entity::find_by_id(uid.get()).select_only().column(file::Column::Charged).lock_exclusive();
+        Ok(charged.into_tuple().one(transaction).await?.unwrap_or(0))
+    }
+}
+
+impl Meta {
+    /// Whether the tenant's quota has `bytes` left at this moment.
+    pub async fn has_quota_left(&self, tenant: &Tenant, bytes: u64) -> Result<bool, MetaError> {
+        if self.quotas.has_no_quota(tenant.as_str()) {
+            return Ok(true);
+        }
+        let looked = Instant::now();
+        let Some(found) = tenant::Entity::find_by_id(tenant.as_str()).one(&self.reader).await? else {
+            self.quotas.no_quota.insert(tenant.to_string(), looked);
+            return Ok(true);
+        };
+        let left = found.max_bytes.map(|max| u64::try_from(max.saturating_sub(found.used)).unwrap_or(0));
+        Ok(left.is_none_or(|left| bytes <= left))
+    }
+
+    /// Sets the quota of a tenant and counts the bytes of its files; `None` removes the limit. A
+    /// tenant above its new quota keeps its files, but cannot add any. For a tenant not counted
+    /// before, this takes some seconds, until no node caches any more that it has no quota.
+    pub async fn set_quota(&self, tenant: &Tenant, max_bytes: Option<u64>) -> Result<QuotaUsage, MetaError> {
+        let max_bytes = max_bytes.map(|max| i64::try_from(max).unwrap_or(i64::MAX));
+        let name = tenant.to_string();
+        let is_new = tenant::Entity::find_by_id(&name).one(&self.reader).await?.is_none();
+        self.write({
+            let name = name.clone();
+            move |transaction| {
+                let row =
+                    tenant::ActiveModel { name: Set(name.clone()), max_bytes: Set(max_bytes), used: Set(0) };
+                let known = OnConflict::column(tenant::Column::Name)
+                    .update_column(tenant::Column::MaxBytes)
+                    .to_owned();
+                Box::pin(async move {
+                    let kept = tenant::Entity::insert(row).on_conflict(known);
+                    kept.exec_without_returning(transaction).await?;
+                    Ok(())
+                })
+            }
+        })
+        .await?;
+        if is_new {
+            tokio::time::sleep(REMEMBERED + Duration::from_secs(1)).await;
+        }
+        self.backfill_charges(&name).await?;
+        self.recount_usage(name).await?;
+        let usage = self.quota_usage().await?.into_iter().find(|usage| usage.tenant == *tenant);
+        Ok(usage.ok_or_else(|| DbErr::RecordNotFound(tenant.to_string()))?)
+    }
+
+    /// Charges stored files without a charge: those of a version that did not record charges.
+    async fn backfill_charges(&self, name: &str) -> Result<(), MetaError> {
+        let name = name.to_owned();
+        self.write(move |transaction| {
+            let size = blob::Entity::find()
+                .select_only()
+                .column(blob::Column::Size)
+                .filter(
+                    Expr::col((blob::Entity, blob::Column::Id)).equals((file::Entity, file::Column::BlobId)),
+                )
+                .into_query();
+            let charging = file::Entity::update_many()
+                .col_expr(file::Column::Charged, Expr::SubQuery(None, Box::new(size.into())))
+                .filter(file::Column::Tenant.eq(&name))
+                .filter(file::Column::State.eq(file::State::Stored))
+                .filter(file::Column::BlobId.is_not_null())
+                .filter(file::Column::Charged.eq(0));
+            Box::pin(async move {
+                charging.exec(transaction).await?;
+                Ok(())
+            })
+        })
+        .await
+    }
+
+    /// Sets the tenant's sum to the charges of its files.
+    async fn recount_usage(&self, name: String) -> Result<(), MetaError> {
+        let database = self.reader.get_database_backend();
+        self.write(move |transaction| {
+            let name = name.clone();
+            Box::pin(async move {
+                // With the row locked, a transaction that changed a file's charge has also changed
+                // the sum, or waits to change it.
+                tenant::Entity::find_by_id(&name).lock_exclusive().one(transaction).await?;
+                let sum = file::Entity::find()
+                    .select_only()
+                    .column_as(
+                        dialect::integer_sum_of(
+                            database,
+                            Expr::col(file::Column::Charged).add(Expr::col(file::Column::RecordBytes)),
+                        ),
+                        "sum",
+                    )
+                    .filter(file::Column::Tenant.eq(&name));
+                let sum: Option<Option<i64>> = sum.into_tuple().one(transaction).await?;
+                tenant::Entity::update_many()
+                    .col_expr(tenant::Column::Used, Expr::value(sum.flatten().unwrap_or(0)))
+                    .filter(tenant::Column::Name.eq(&name))
+                    .exec(transaction)
+                    .await?;
+                Ok(())
+            })
+        })
+        .await
+    }
+
+    /// Returns the usage of all tenants that are counted, by name.
+    pub async fn quota_usage(&self) -> Result<Vec<QuotaUsage>, MetaError> {
+        let rows = tenant::Entity::find().order_by_asc(tenant::Column::Name).all(&self.reader).await?;
+        let usage = rows.into_iter().map(|row| QuotaUsage {
+            tenant: Tenant::from_db(&row.name),
+            max_bytes: row.max_bytes.map(i64::unsigned_abs),
+            used: u64::try_from(row.used).unwrap_or(0),
+        });
+        Ok(usage.collect())
+    }
+}

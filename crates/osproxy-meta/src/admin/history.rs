@@ -1,0 +1,166 @@
+//! The recorded history of a file and its upload, for diagnosis.
+
+use osproxy_types::uid::Uid;
+use sea_orm::{ActiveEnum, ColumnTrait, EntityTrait, QueryFilter, QueryOrder};
+
+use crate::MetaError;
+use crate::{
+    Attempt, BlobState, FileState, Meta, PartState, Task,
+    db::entities::{blob, file, part, task},
+};
+
+/// A file and how it came to be. All timestamps are in milliseconds since the Unix epoch.
+#[derive(Clone, Debug)]
+pub struct FileHistory {
+    /// File name.
+    pub name: String,
+    /// Lifecycle state.
+    pub state: FileState,
+    /// When the upload session was created.
+    pub created_at: i64,
+    /// When the upload expires; for expired, deleted and corrupt files, when that happened.
+    pub expires_at: i64,
+    /// When the content became complete.
+    pub stored_at: Option<i64>,
+    /// The process that completed it; `None` if it shared stored content from the start.
+    pub stored_by: Option<String>,
+    /// Number of parts it was uploaded in, if any.
+    pub part_count: Option<u32>,
+    /// When the first part was started and the last one stored, and how many processes received
+    /// parts.
+    pub received: Option<(i64, i64, u32)>,
+    /// The blob it was received as. Differs from its blob today if the content turned out to be a
+    /// duplicate.
+    pub received_as: Option<i64>,
+    /// Its blob.
+    pub blob: Option<BlobHistory>,
+    /// All recorded writes of parts, ordered by part number, then by start.
+    pub parts: Vec<PartHistory>,
+}
+
+/// A blob and how it came to be.
+#[derive(Clone, Debug)]
+pub struct BlobHistory {
+    /// Blob id.
+    pub id: i64,
+    /// Lifecycle state.
+    pub state: BlobState,
+    /// Whether it is one object.
+    pub is_whole: bool,
+    /// Name of the store.
+    pub store: String,
+    /// Size in bytes.
+    pub size: u64,
+    /// Whether osproxy has computed its digests.
+    pub is_verified: bool,
+    /// Number of files that share it.
+    pub files: u32,
+    /// When it was created.
+    pub created_at: i64,
+    /// The process that created it.
+    pub written_by: Option<String>,
+}
+
+/// One write of a part.
+#[derive(Clone, Debug)]
+pub struct PartHistory {
+    /// Part number.
+    pub number: u32,
+    /// Lifecycle state.
+    pub state: PartState,
+    /// Size in bytes; 0 until stored.
+    pub size: u64,
+    /// When the write was started.
+    pub created_at: i64,
+    /// When it was stored.
+    pub stored_at: Option<i64>,
+    /// The process that received it.
+    pub written_by: Option<String>,
+}
+
+impl Meta {
+    /// Returns the history of a file; `None` if the uid is unknown.
+    pub async fn file_history(&self, uid: Uid) -> Result<Option<FileHistory>, MetaError> {
+        let found =
+            file::Entity::find_by_id(uid.get()).find_also_related(blob::Entity).one(&self.reader).await?;
+        let Some((file, blob)) = found else {
+            return Ok(None);
+        };
+        let mut parts = Vec::new();
+        if let Some(blob_id) = file.received_as.or(file.blob_id) {
+            let rows = part::Entity::find()
+                .filter(part::Column::BlobId.eq(blob_id))
+                .order_by_asc(part::Column::Number)
+                .order_by_asc(part::Column::Id);
+            parts = rows.all(&self.reader).await?;
+        }
+        let received = file.received_from.zip(file.received_until).zip(file.received_nodes);
+        Ok(Some(FileHistory {
+            name: file.name,
+            state: file.state,
+            created_at: file.created_at,
+            expires_at: file.expires_at,
+            stored_at: file.stored_at,
+            stored_by: file.stored_by,
+            part_count: file.part_count.map(i32::cast_unsigned),
+            received: received.map(|((from, until), nodes)| (from, until, nodes.cast_unsigned())),
+            received_as: file.received_as,
+            blob: blob.map(|blob| BlobHistory {
+                id: blob.id,
+                state: blob.state,
+                is_whole: blob.layout == blob::Layout::Whole,
+                is_verified: blob.blake3.is_some(),
+                store: blob.backend,
+                size: blob.size.unsigned_abs(),
+                files: blob.refs.unsigned_abs(),
+                created_at: blob.created_at,
+                written_by: blob.written_by,
+            }),
+            parts: parts.into_iter().map(part_history).collect(),
+        }))
+    }
+
+    /// Returns tasks with one of these payloads and their attempts, oldest first. Scans all tasks:
+    /// use it for diagnosis only.
+    pub async fn tasks_with_payloads(
+        &self,
+        payloads: &[String],
+    ) -> Result<Vec<(Task, Vec<Attempt>)>, MetaError> {
+        let tasks = task::Entity::find()
+            .filter(task::Column::Payload.is_in(payloads))
+            .order_by_asc(task::Column::CreatedAt)
+            .order_by_asc(task::Column::Id)
+            .all(&self.reader)
+            .await?;
+        let mut found = Vec::with_capacity(tasks.len());
+        for row in tasks {
+            found.extend(self.task(row.id).await?);
+        }
+        Ok(found)
+    }
+}
+
+fn part_history(row: part::Model) -> PartHistory {
+    PartHistory {
+        number: row.number.cast_unsigned(),
+        state: row.state,
+        size: row.size.unsigned_abs(),
+        created_at: row.created_at,
+        stored_at: row.stored_at,
+        written_by: row.written_by,
+    }
+}
+
+impl BlobState {
+    /// The name used in the database and in output.
+    pub fn name(self) -> String {
+        self.to_value()
+    }
+}
+
+impl PartState {
+    /// The name used in the database and in output.
+    pub fn name(self) -> String {
+        self.to_value()
+    }
+}

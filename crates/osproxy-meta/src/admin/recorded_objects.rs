@@ -1,0 +1,139 @@
+//! Which rows refer to the objects of a store.
+
+use std::collections::{HashMap, HashSet};
+
+use sea_orm::{
+    ColumnTrait, ConnectionTrait, DbErr, EntityTrait, ExprTrait, QueryFilter, QuerySelect, QueryTrait,
+    sea_query::{Alias, CaseStatement, Condition, Expr, Query, UnionType},
+};
+
+use crate::MetaError;
+use crate::{
+    BlobRecord, Meta,
+    db::{
+        dialect,
+        entities::{blob, part},
+    },
+};
+
+impl Meta {
+    /// Returns the objects of a store that several rows refer to, at least one of them as stored
+    /// content. Maps each key to the number of rows with the object as stored content.
+    pub async fn shared_objects(&self, store: &str) -> Result<HashMap<String, i64>, MetaError> {
+        let (key, content) = (Alias::new("object_key"), Alias::new("content"));
+        let one_if =
+            |condition: Condition| -> Expr { CaseStatement::new().case(condition, 1).finally(0).into() };
+        let whole = Condition::all()
+            .add(blob::Column::State.eq(blob::State::Stored))
+            .add(blob::Column::Layout.eq(blob::Layout::Whole));
+        let blobs = blob::Entity::find()
+            .select_only()
+            .column(blob::Column::ObjectKey)
+            .column_as(one_if(whole), "content")
+            .filter(blob::Column::Backend.eq(store))
+            .filter(blob::Column::ObjectKey.ne(""));
+        let stored = Condition::all()
+            .add(part::Column::State.eq(part::State::Stored))
+            .add(part::Column::Tag.is_null());
+        let parts = part::Entity::find()
+            .inner_join(blob::Entity)
+            .select_only()
+            .column(part::Column::ObjectKey)
+            .column_as(one_if(stored), "content")
+            .filter(blob::Column::Backend.eq(store))
+            .filter(part::Column::State.ne(part::State::Gone));
+        let mut all = blobs.into_query();
+        all.union(UnionType::All, parts.into_query());
+        let sum = || dialect::integer_sum_of(self.reader.get_database_backend(), Expr::col(content.clone()));
+        let shared = Query::select()
+            .column(key.clone())
+            .expr_as(sum(), content.clone())
+            .from_subquery(all, Alias::new("named"))
+            .group_by_col(key)
+            .and_having(Expr::val(1).count().gt(1))
+            .and_having(sum().gt(0))
+            .to_owned();
+        let rows = self.reader.query_all(&shared).await?;
+        rows.iter().map(|row| Ok((row.try_get("", "object_key")?, row.try_get("", "content")?))).collect()
+    }
+
+    /// Returns the keys in `names` (pass a few thousand at most) that a row of this store refers
+    /// to, in any state. Looks up the id at the start of each key first, then scans whole tables
+    /// for the rest.
+    pub async fn referenced_objects(
+        &self,
+        store: &str,
+        names: &[String],
+    ) -> Result<HashSet<String>, MetaError> {
+        let ids = blob_ids_of_keys(names);
+        let mut found = self.referenced_keys(store, names, Some(&ids)).await?;
+        let others: Vec<_> = names.iter().filter(|name| !found.contains(*name)).cloned().collect();
+        if !others.is_empty() {
+            found.extend(self.referenced_keys(store, &others, None).await?);
+        }
+        Ok(found)
+    }
+
+    async fn referenced_keys(
+        &self,
+        store: &str,
+        names: &[String],
+        ids: Option<&[i64]>,
+    ) -> Result<HashSet<String>, DbErr> {
+        let blobs = blob::Entity::find()
+            .select_only()
+            .column(blob::Column::ObjectKey)
+            .filter(blob::Column::Backend.eq(store))
+            .filter(blob::Column::ObjectKey.is_in(names))
+            .apply_if(ids, |query, ids| query.filter(blob::Column::Id.is_in(ids.iter().copied())));
+        let parts = part::Entity::find()
+            .inner_join(blob::Entity)
+            .select_only()
+            .column(part::Column::ObjectKey)
+            .filter(blob::Column::Backend.eq(store))
+            .filter(part::Column::State.ne(part::State::Gone))
+            .filter(part::Column::ObjectKey.is_in(names))
+            .apply_if(ids, |query, ids| query.filter(part::Column::BlobId.is_in(ids.iter().copied())));
+        let mut found: HashSet<String> =
+            blobs.into_tuple::<String>().all(&self.reader).await?.into_iter().collect();
+        found.extend(parts.into_tuple::<String>().all(&self.reader).await?);
+        Ok(found)
+    }
+
+    /// Returns the blobs of a store that refer to the objects `names`, a few thousand keys at most,
+    /// by key.
+    pub async fn blobs_by_key(
+        &self,
+        store: &str,
+        names: &[String],
+    ) -> Result<HashMap<String, Vec<BlobRecord>>, MetaError> {
+        let of_names = |names: &[String]| {
+            blob::Entity::find()
+                .filter(blob::Column::Backend.eq(store))
+                .filter(blob::Column::ObjectKey.is_in(names))
+        };
+        let by_number = of_names(names).filter(blob::Column::Id.is_in(blob_ids_of_keys(names)));
+        let mut rows = by_number.all(&self.reader).await?;
+        let known: HashSet<_> = rows.iter().map(|row| row.object_key.clone()).collect();
+        let others: Vec<_> = names.iter().filter(|name| !known.contains(*name)).cloned().collect();
+        if !others.is_empty() {
+            rows.extend(of_names(&others).all(&self.reader).await?);
+        }
+        let mut blobs: HashMap<String, Vec<BlobRecord>> = HashMap::new();
+        for blob in self.with_file_counts(rows).await? {
+            blobs.entry(blob.object_key.clone()).or_default().push(blob);
+        }
+        Ok(blobs)
+    }
+}
+
+/// Returns the blob ids that the names of most objects begin with. Parts stored by the Go program
+/// lie in a folder named after the id.
+fn blob_ids_of_keys(names: &[String]) -> Vec<i64> {
+    let of_name = |name: &String| {
+        let (folder, name) = name.split_once('/')?;
+        let digits = name.split(|character: char| !character.is_ascii_digit()).next()?;
+        folder.parse().or_else(|_| digits.parse()).ok()
+    };
+    names.iter().filter_map(of_name).collect()
+}

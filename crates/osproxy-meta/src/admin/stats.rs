@@ -1,0 +1,101 @@
+//! Statistics of files, blobs and tasks.
+
+use std::collections::BTreeMap;
+
+use sea_orm::{
+    ActiveEnum, ColumnTrait, ConnectionTrait, EntityTrait, ExprTrait, QueryFilter, QuerySelect,
+    sea_query::Expr,
+};
+
+use crate::MetaError;
+use crate::{
+    FileState, Meta, TaskState,
+    db::{
+        dialect,
+        entities::{blob, file, task},
+    },
+    now_ms,
+};
+
+/// Statistics of the whole database.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Stats {
+    /// When the rows were counted, in milliseconds since the Unix epoch.
+    pub counted_at: i64,
+    /// Number of files by state.
+    pub files: Vec<(FileState, u64)>,
+    /// Number of stored blobs.
+    pub blobs: u64,
+    /// Size of the stored blobs together, in bytes.
+    pub bytes_stored: u64,
+    /// Bytes saved by deduplication: the additional size if every file had a blob of its own.
+    pub bytes_saved: u64,
+    /// Number of tasks by kind and state.
+    pub tasks_by_kind: Vec<(String, TaskState, u64)>,
+}
+
+impl FileState {
+    /// The state's name in the database and in output.
+    pub fn name(self) -> String {
+        self.to_value()
+    }
+}
+
+impl Stats {
+    /// Number of tasks by the name of their state.
+    pub fn tasks_by_state(&self) -> BTreeMap<String, u64> {
+        let mut tasks = BTreeMap::new();
+        for (_, state, count) in &self.tasks_by_kind {
+            *tasks.entry(state.name()).or_default() += count;
+        }
+        tasks
+    }
+}
+
+impl Meta {
+    /// Counts all rows. Scans whole tables or indexes: call it rarely.
+    pub async fn stats(&self) -> Result<Stats, MetaError> {
+        let counted_at = now_ms();
+        let files = file::Entity::find()
+            .select_only()
+            .column(file::Column::State)
+            .column_as(file::Column::Uid.count(), "count")
+            .group_by(file::Column::State);
+        let files: Vec<(FileState, i64)> = files.into_tuple().all(&self.reader).await?;
+        let tasks = task::Entity::find()
+            .select_only()
+            .columns([task::Column::Kind, task::Column::State])
+            .column_as(task::Column::Id.count(), "count")
+            .group_by(task::Column::Kind)
+            .group_by(task::Column::State);
+        let tasks: Vec<(String, TaskState, i64)> = tasks.into_tuple().all(&self.reader).await?;
+        let backend = self.reader.get_database_backend();
+        let shared = Expr::col(blob::Column::Size).mul(Expr::col(blob::Column::Refs).sub(1));
+        let stored = blob::Column::State.eq(blob::State::Stored);
+        let blobs = blob::Entity::find()
+            .select_only()
+            .column_as(blob::Column::Id.count(), "count")
+            .column_as(dialect::integer_sum(backend, blob::Column::Size), "bytes")
+            .filter(stored.clone());
+        let blobs: Option<(i64, Option<i64>)> = blobs.into_tuple().one(&self.reader).await?;
+        let (blobs, bytes_stored) = blobs.unwrap_or_default();
+        let saved = blob::Entity::find()
+            .select_only()
+            .column_as(dialect::integer_sum_of(backend, shared), "bytes")
+            .filter(stored)
+            .filter(blob::Column::Refs.gt(1));
+        let saved: Option<Option<i64>> = saved.into_tuple().one(&self.reader).await?;
+        let whole = |count: i64| Ord::max(count, 0).unsigned_abs();
+        Ok(Stats {
+            counted_at,
+            files: files.into_iter().map(|(state, count)| (state, whole(count))).collect(),
+            blobs: whole(blobs),
+            bytes_stored: whole(bytes_stored.unwrap_or(0)),
+            bytes_saved: whole(saved.flatten().unwrap_or(0)),
+            tasks_by_kind: tasks
+                .into_iter()
+                .map(|(kind, state, count)| (kind, state, whole(count)))
+                .collect(),
+        })
+    }
+}

@@ -1,0 +1,200 @@
+pub(crate) mod blake3_tree;
+pub(crate) mod merges;
+pub(crate) mod orphans;
+
+use osproxy_storage::{Digests, Key};
+use osproxy_types::tenant::Tenant;
+use sea_orm::{
+    ActiveValue::Set,
+    ColumnTrait, DatabaseTransaction, DbErr, EntityTrait, ExprTrait, QueryFilter, QueryOrder,
+    sea_query::{Expr, Func},
+};
+
+use crate::MetaError;
+use crate::{
+    ExpectedDigests, Meta, NewFile, NodeStores,
+    db::entities::{blob, file},
+    files::{decode_key, row_charge, stored_row},
+};
+
+/// Content that is complete, durable and verified.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Blob {
+    /// Blob id.
+    pub id: i64,
+    /// Name of the store that holds it.
+    pub store: String,
+    /// Its key there.
+    pub key: Key,
+    /// Computed digests.
+    pub digests: Digests,
+    /// MIME type detected from the first bytes.
+    pub detected_type: Option<String>,
+}
+
+/// Returns the computed digests of a blob; `None` until all bytes were read.
+pub(crate) fn computed_digests(blob: &blob::Model) -> Result<Option<Digests>, DbErr> {
+    let (md5, sha256) = (decode_digest(blob.md5.as_ref()), decode_digest(blob.sha256.as_ref()));
+    let size = decode_size(blob.id, blob.size)?;
+    Ok(decode_digest(blob.blake3.as_ref()).map(|blake3| Digests { size, md5, sha256, blake3 }))
+}
+
+/// Converts a database value to a digest; `None` if it is missing or has the wrong length.
+pub(crate) fn decode_digest<const N: usize>(bytes: Option<&Vec<u8>>) -> Option<[u8; N]> {
+    bytes.and_then(|bytes| bytes.as_slice().try_into().ok())
+}
+
+/// Converts a digest to a database value.
+pub(crate) fn encode_digest<const N: usize>(digest: Option<[u8; N]>) -> Option<Vec<u8>> {
+    digest.map(|digest| digest.to_vec())
+}
+
+pub(crate) fn decode_size(blob_id: i64, size: i64) -> Result<u64, DbErr> {
+    u64::try_from(size).map_err(|_| DbErr::Custom(format!("blob {blob_id} has a negative size")))
+}
+
+fn from_row(blob: blob::Model) -> Result<Blob, DbErr> {
+    let digests = computed_digests(&blob)?;
+    let damaged = || DbErr::Custom(format!("blob {} was found by digest but has none", blob.id));
+    Ok(Blob {
+        id: blob.id,
+        key: decode_key(&blob.object_key)?,
+        digests: digests.ok_or_else(damaged)?,
+        store: blob.backend,
+        detected_type: blob.sniffed,
+    })
+}
+
+/// Builds the write intent of an object: the row that is committed before the object is written.
+pub(crate) fn intent_row(
+    (id, tenant): (i64, &str),
+    store: &str,
+    object_key: String,
+    here: &NodeStores,
+) -> blob::ActiveModel {
+    blob::ActiveModel {
+        id: Set(id),
+        tenant: Set(tenant.to_owned()),
+        state: Set(blob::State::Writing),
+        layout: Set(blob::Layout::Whole),
+        backend: Set(store.to_owned()),
+        object_key: Set(object_key),
+        refs: Set(0),
+        size: Set(0),
+        claimed_md5: Set(None),
+        md5: Set(None),
+        blake3: Set(None),
+        sniffed: Set(None),
+        created_at: Set(here.clock.now_ms()),
+        written_by: Set(Some(here.node.clone())),
+        upload_id: Set(None),
+        native_highest: Set(None),
+        native_small: Set(None),
+        part_size: Set(None),
+        sha256: Set(None),
+        claimed_sha256: Set(None),
+        claimed_blake3: Set(None),
+    }
+}
+
+/// Adds `count` references to a stored blob and records digests in `computed` that the row lacks.
+/// Returns `false` and changes nothing if the blob is not stored (any more).
+pub(crate) async fn add_references(
+    transaction: &DatabaseTransaction,
+    id: i64,
+    count: i32,
+    computed: Option<&Digests>,
+) -> Result<bool, DbErr> {
+    let mut update = blob::Entity::update_many();
+    let (md5, sha256) = computed.map_or((None, None), |digests| (digests.md5, digests.sha256));
+    for (column, digest) in
+        [(blob::Column::Md5, encode_digest(md5)), (blob::Column::Sha256, encode_digest(sha256))]
+    {
+        if let Some(digest) = digest {
+            let known = Func::coalesce([Expr::col(column), Expr::value(digest)]);
+            update = update.col_expr(column, known.into());
+        }
+    }
+    let taken = update
+        .col_expr(blob::Column::Refs, Expr::col(blob::Column::Refs).add(count))
+        .filter(blob::Column::Id.eq(id))
+        .filter(blob::Column::State.eq(blob::State::Stored))
+        .exec(transaction)
+        .await?;
+    Ok(taken.rows_affected == 1)
+}
+
+/// Filter: blobs of a tenant.
+fn owned_by(tenant: &Tenant) -> Expr {
+    blob::Column::Tenant.eq(tenant.as_str())
+}
+
+impl Meta {
+    /// Returns stored content of a tenant with this MD5; the oldest, if there are several.
+    pub async fn blob_by_md5(&self, tenant: &Tenant, md5: [u8; 16]) -> Result<Option<Blob>, MetaError> {
+        Ok(self.find_blob(owned_by(tenant).and(blob::Column::Md5.eq(md5.to_vec()))).await?)
+    }
+
+    /// Returns stored content of a tenant with this BLAKE3.
+    pub async fn blob_by_blake3(&self, tenant: &Tenant, blake3: [u8; 32]) -> Result<Option<Blob>, MetaError> {
+        Ok(self.find_blob(owned_by(tenant).and(blob::Column::Blake3.eq(blake3.to_vec()))).await?)
+    }
+
+    /// Returns stored content of a tenant with this SHA-256; the oldest, if there are several.
+    pub async fn blob_by_sha256(&self, tenant: &Tenant, sha256: [u8; 32]) -> Result<Option<Blob>, MetaError> {
+        Ok(self.find_blob(owned_by(tenant).and(blob::Column::Sha256.eq(sha256.to_vec()))).await?)
+    }
+
+    /// Returns the blob with this id if it is stored and verified.
+    pub async fn stored_blob(&self, id: i64) -> Result<Option<Blob>, MetaError> {
+        Ok(self.find_blob(blob::Column::Id.eq(id).and(blob::Column::Blake3.is_not_null())).await?)
+    }
+
+    async fn find_blob(&self, which: Expr) -> Result<Option<Blob>, DbErr> {
+        let found = blob::Entity::find()
+            .filter(which)
+            .filter(blob::Column::State.eq(blob::State::Stored))
+            .order_by_asc(blob::Column::Id)
+            .one(&self.reader)
+            .await?;
+        found.map(from_row).transpose()
+    }
+
+    /// Creates files of one tenant that share stored blobs; each comes with the blob's id and size,
+    /// and the file's content type. Returns for each file whether its blob was still stored; the
+    /// others are not created. Returns `None` and creates nothing if the tenant's quota is
+    /// exceeded.
+    pub async fn create_stored_files(
+        &self,
+        files: Vec<(NewFile, (i64, u64), String)>,
+    ) -> Result<Option<Vec<bool>>, MetaError> {
+        let quotas = self.quotas.clone();
+        self.write_or_rollback(move |transaction| {
+            let (files, quotas) = (files.clone(), quotas.clone());
+            Box::pin(async move {
+                let (mut created, mut charge) = (Vec::with_capacity(files.len()), 0_i64);
+                for (file, (blob_id, size), content_type) in &files {
+                    let taken = add_references(transaction, *blob_id, 1, None).await?;
+                    if taken {
+                        let row = stored_row(file, (*blob_id, size.cast_signed()), content_type);
+                        file::Entity::insert(row).exec_without_returning(transaction).await?;
+                        charge = charge.saturating_add_unsigned(*size).saturating_add(row_charge(file));
+                    }
+                    created.push(taken);
+                }
+                let tenant = files.first().map_or("", |(file, ..)| file.tenant.as_str());
+                Ok(quotas.charge(transaction, tenant, charge).await?.commit_or_roll_back(Some(created), None))
+            })
+        })
+        .await
+    }
+}
+
+/// Returns the digests that the client claimed.
+pub(crate) fn expected_digests(blob: &blob::Model) -> ExpectedDigests {
+    ExpectedDigests {
+        md5: decode_digest(blob.claimed_md5.as_ref()),
+        sha256: decode_digest(blob.claimed_sha256.as_ref()),
+        blake3: decode_digest(blob.claimed_blake3.as_ref()),
+    }
+}

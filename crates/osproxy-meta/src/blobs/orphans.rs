@@ -1,0 +1,222 @@
+//! Rows whose object is not content: running and failed writes, and unfinished deletions.
+//! The sweep deletes them, the object first, then the row, so that no object is ever left without a
+//! row.
+
+use osproxy_storage::Key;
+use sea_orm::{
+    ColumnTrait, DatabaseTransaction, DbErr, EntityTrait, QueryFilter, QueryOrder, QuerySelect, QueryTrait,
+    sea_query::Expr,
+};
+
+use crate::MetaError;
+use crate::{
+    Meta,
+    db::entities::{blob, part},
+    files::{decode_key, decode_part_size},
+    uploads::parts::own_key,
+};
+
+/// Table of a row that names an object.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum ObjectRowKind {
+    /// A blob.
+    Blob,
+    /// A part.
+    Part,
+}
+
+/// A row in state `writing` or `deleting`.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct UnfinishedRow {
+    /// Row id.
+    pub id: i64,
+    /// The node that writes the object; `None` for a row marked for deletion, which any node may
+    /// finish.
+    pub writer: Option<String>,
+}
+
+/// A row marked for deletion, with the object to remove.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct PendingDelete {
+    /// The store of the object.
+    pub store: String,
+    /// Key of the object; `None` if it has no object of its own.
+    pub key: Option<Key>,
+    /// Bytes of each part of the blob but the last, if the layout was known before the parts
+    /// arrived.
+    pub part_size: Option<u64>,
+}
+
+impl Meta {
+    /// Returns up to `limit` unfinished rows of this kind in a store, created before
+    /// `created_before` (milliseconds since the Unix epoch) and with an id above `after`, ordered
+    /// by id.
+    pub async fn unfinished_rows(
+        &self,
+        kind: ObjectRowKind,
+        store: &str,
+        created_before: i64,
+        after: i64,
+        limit: u64,
+    ) -> Result<Vec<UnfinishedRow>, MetaError> {
+        match kind {
+            ObjectRowKind::Blob => {
+                let unfinished = blob::Entity::find()
+                    .filter(blob::Column::State.is_in([blob::State::Writing, blob::State::Deleting]))
+                    .filter(blob::Column::Backend.eq(store))
+                    .filter(blob::Column::CreatedAt.lt(created_before))
+                    .filter(blob::Column::Id.gt(after))
+                    .order_by_asc(blob::Column::Id)
+                    .limit(limit);
+                let rows = unfinished.all(&self.reader).await?;
+                let found = |row: blob::Model| UnfinishedRow {
+                    id: row.id,
+                    writer: row.written_by.filter(|_| row.state == blob::State::Writing),
+                };
+                Ok(rows.into_iter().map(found).collect())
+            }
+            ObjectRowKind::Part => {
+                let unfinished = part::Entity::find()
+                    .inner_join(blob::Entity)
+                    .filter(part::Column::State.is_in([part::State::Writing, part::State::Deleting]))
+                    .filter(blob::Column::Backend.eq(store))
+                    .filter(part::Column::CreatedAt.lt(created_before))
+                    .filter(part::Column::Id.gt(after))
+                    .order_by_asc(part::Column::Id)
+                    .limit(limit);
+                let rows = unfinished.all(&self.reader).await?;
+                let found = |row: part::Model| UnfinishedRow {
+                    id: row.id,
+                    writer: row.written_by.filter(|_| row.state == part::State::Writing),
+                };
+                Ok(rows.into_iter().map(found).collect())
+            }
+        }
+    }
+
+    /// Marks an unfinished row for deletion, so that it can never become content, and returns its
+    /// object. Returns `None` if it became content meanwhile, or is gone. Otherwise the caller
+    /// removes the object and then calls [`delete_row`](Self::delete_row).
+    pub async fn mark_deleting(
+        &self,
+        kind: ObjectRowKind,
+        id: i64,
+    ) -> Result<Option<PendingDelete>, MetaError> {
+        self.write(move |transaction| {
+            Box::pin(async move {
+                Ok(match kind {
+                    ObjectRowKind::Blob => {
+                        let condemned = blob::Entity::update_many()
+                            .col_expr(blob::Column::State, Expr::value(blob::State::Deleting))
+                            .filter(blob::Column::Id.eq(id))
+                            .filter(blob::Column::State.is_in([blob::State::Writing, blob::State::Deleting]))
+                            .exec(transaction)
+                            .await?;
+                        let row = blob::Entity::find_by_id(id).one(transaction).await?;
+                        let Some(blob) = row.filter(|_| condemned.rows_affected == 1) else {
+                            return Ok(None);
+                        };
+                        let has_object = !blob.object_key.is_empty();
+                        let key = has_object.then(|| decode_key(&blob.object_key)).transpose()?;
+                        Some(PendingDelete {
+                            store: blob.backend,
+                            key,
+                            part_size: decode_part_size(blob.part_size),
+                        })
+                    }
+                    ObjectRowKind::Part => {
+                        let condemned = part::Entity::update_many()
+                            .col_expr(part::Column::State, Expr::value(part::State::Deleting))
+                            .filter(part::Column::Id.eq(id))
+                            .filter(part::Column::State.is_in([part::State::Writing, part::State::Deleting]))
+                            .exec(transaction)
+                            .await?;
+                        let row =
+                            part::Entity::find_by_id(id).find_also_related(blob::Entity).one(transaction);
+                        let Some((part, Some(blob))) = row.await?.filter(|_| condemned.rows_affected == 1)
+                        else {
+                            return Ok(None);
+                        };
+                        Some(PendingDelete { store: blob.backend, key: own_key(&part)?, part_size: None })
+                    }
+                })
+            })
+        })
+        .await
+    }
+
+    /// Deletes the row of a blob or part whose object is removed. The first row of a part number
+    /// stays, in state `gone`, until its upload ends: it used the key without a write id, which no
+    /// later write may use again. Returns `false` if the blob still has parts.
+    pub async fn delete_row(&self, kind: ObjectRowKind, id: i64) -> Result<bool, MetaError> {
+        self.write(move |transaction| {
+            Box::pin(async move {
+                match kind {
+                    ObjectRowKind::Blob => delete_blob_row(transaction, id).await,
+                    ObjectRowKind::Part => delete_part_row(transaction, id).await.map(|()| true),
+                }
+            })
+        })
+        .await
+    }
+
+    /// Deletes rows in state `gone` whose blob collects no parts any more: of one blob, or of all.
+    pub async fn delete_gone_parts(&self, blob_id: Option<i64>) -> Result<(), MetaError> {
+        self.write(move |transaction| {
+            Box::pin(async move {
+                let receiving = blob::Entity::find()
+                    .select_only()
+                    .column(blob::Column::Id)
+                    .filter(blob::Column::State.eq(blob::State::Receiving))
+                    .into_query();
+                let mut gone = part::Entity::delete_many()
+                    .filter(part::Column::State.eq(part::State::Gone))
+                    .filter(part::Column::BlobId.not_in_subquery(receiving));
+                if let Some(blob_id) = blob_id {
+                    gone = gone.filter(part::Column::BlobId.eq(blob_id));
+                }
+                gone.exec(transaction).await?;
+                Ok(())
+            })
+        })
+        .await
+    }
+}
+
+async fn delete_blob_row(transaction: &DatabaseTransaction, id: i64) -> Result<bool, DbErr> {
+    // With the row locked, a concurrent new part is either visible here, or does not find the blob
+    // any more.
+    let blob = blob::Entity::find_by_id(id).filter(blob::Column::State.eq(blob::State::Deleting));
+    if blob.lock_exclusive().one(transaction).await?.is_none() {
+        return Ok(true);
+    }
+    let part =
+        part::Entity::find().select_only().column(part::Column::Id).filter(part::Column::BlobId.eq(id));
+    let part: Option<i64> = part.into_tuple().one(transaction).await?;
+    if part.is_some() {
+        return Ok(false);
+    }
+    blob::Entity::delete_by_id(id).exec(transaction).await?;
+    Ok(true)
+}
+
+async fn delete_part_row(transaction: &DatabaseTransaction, id: i64) -> Result<(), DbErr> {
+    let row = part::Entity::find_by_id(id).filter(part::Column::State.eq(part::State::Deleting));
+    let Some(row) = row.one(transaction).await? else {
+        return Ok(());
+    };
+    let receiving =
+        blob::Entity::find_by_id(row.blob_id).filter(blob::Column::State.eq(blob::State::Receiving));
+    if Key::parse(&row.object_key).is_ok_and(|key| key.is_first_write())
+        && receiving.one(transaction).await?.is_some()
+    {
+        part::Entity::update_many()
+            .col_expr(part::Column::State, Expr::value(part::State::Gone))
+            .filter(part::Column::Id.eq(id))
+            .exec(transaction)
+            .await?;
+    } else {
+        part::Entity::delete_by_id(id).exec(transaction).await?;
+    }
+    Ok(())
+}

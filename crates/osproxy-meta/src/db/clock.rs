@@ -1,0 +1,49 @@
+//! A local estimate of the database's clock.
+
+use std::{
+    sync::{Arc, Mutex, PoisonError},
+    time::{Duration, Instant},
+};
+
+use sea_orm::DbErr;
+
+use crate::db::{dialect, instrumented::InstrumentedReader};
+
+/// How long an estimate is used before the database is asked again.
+const STALE: Duration = Duration::from_secs(10);
+
+/// The database's clock, accurate to the duration of one query. Leases are measured by it, because
+/// all nodes see the same clock even if their own clocks differ. Clones share one clock.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Clock {
+    /// When the database was last asked, and its answer in milliseconds since the Unix epoch.
+    last_sync: Arc<Mutex<Option<(Instant, i64)>>>,
+}
+
+impl Clock {
+    /// Current time in milliseconds since the Unix epoch. This process's own clock if the database
+    /// has none (SQLite).
+    pub(crate) fn now_ms(&self) -> i64 {
+        match *self.last_sync.lock().unwrap_or_else(PoisonError::into_inner) {
+            Some((at, database_ms)) => {
+                database_ms.saturating_add(at.elapsed().as_millis().try_into().unwrap_or(i64::MAX))
+            }
+            None => crate::now_ms(),
+        }
+    }
+
+    /// Asks the database for the time if the last answer is stale.
+    pub(crate) async fn sync(&self, reader: &InstrumentedReader) -> Result<(), DbErr> {
+        let fresh = {
+            let asked = self.last_sync.lock().unwrap_or_else(PoisonError::into_inner);
+            asked.is_some_and(|(at, _)| at.elapsed() < STALE)
+        };
+        if fresh {
+            return Ok(());
+        }
+        let database_ms = dialect::clock_ms(reader).await?;
+        let asked = database_ms.map(|said| (Instant::now(), said));
+        *self.last_sync.lock().unwrap_or_else(PoisonError::into_inner) = asked;
+        Ok(())
+    }
+}

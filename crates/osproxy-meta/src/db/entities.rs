@@ -1,0 +1,15 @@
+//! Tables, as `SeaORM` entities. The migrations create them.
+
+#![expect(unreachable_pub, reason = "the ORM's derive macros make public items")]
+
+pub(crate) mod api_key;
+pub(crate) mod blob;
+pub(crate) mod challenge;
+pub(crate) mod file;
+pub(crate) mod idempotency_key;
+pub(crate) mod link_key;
+pub(crate) mod link_use;
+pub(crate) mod part;
+pub(crate) mod task;
+pub(crate) mod task_attempt;
+pub(crate) mod tenant;

@@ -1,0 +1,90 @@
+//! Exclusive use of a database server by one node. A node without Redis does not share its database
+//! and takes this lock to enforce that.
+
+use std::{
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
+    time::Duration,
+};
+
+use sea_orm::{DatabaseConnection, DbErr};
+use tokio::task::AbortHandle;
+
+use crate::MetaError;
+use crate::{
+    DatabaseServer,
+    db::{
+        dialect::{self, Lock},
+        migrate,
+    },
+};
+
+/// Interval at which the lock is checked, or reacquired after it was lost.
+const PAUSE: Duration = Duration::from_secs(3);
+/// Timeout of one check.
+const TIMEOUT: Duration = Duration::from_secs(5);
+
+/// A lock on a database server: while it is held, no other node uses the database. It is lost when
+/// the connection breaks, and taken again once the server is back unless another node was faster.
+/// Dropping it releases the lock.
+pub struct ExclusiveLock {
+    held: Arc<AtomicBool>,
+    maintainer: AbortHandle,
+}
+
+impl ExclusiveLock {
+    /// Takes the lock without waiting. Returns `None` if another node holds it.
+    pub async fn try_acquire(server: &DatabaseServer) -> Result<Option<Self>, MetaError> {
+        let connection = migrate::single_connection(server).await?;
+        if !dialect::lock(&connection, Lock::Exclusive, Duration::ZERO).await? {
+            return Ok(None);
+        }
+        let held = Arc::new(AtomicBool::new(true));
+        let keeping = tokio::spawn(maintain(server.clone(), connection, held.clone())).abort_handle();
+        Ok(Some(Self { held, maintainer: keeping }))
+    }
+
+    /// Whether the last check found the lock held.
+    pub fn is_held(&self) -> bool {
+        self.held.load(Ordering::Acquire)
+    }
+}
+
+impl Drop for ExclusiveLock {
+    fn drop(&mut self) {
+        // Drops the connection, which releases the lock.
+        self.maintainer.abort();
+    }
+}
+
+async fn maintain(server: DatabaseServer, mut connection: DatabaseConnection, held: Arc<AtomicBool>) {
+    loop {
+        tokio::time::sleep(PAUSE).await;
+        let check = dialect::holds_lock(&connection, Lock::Exclusive);
+        if matches!(tokio::time::timeout(TIMEOUT, check).await, Ok(Ok(true))) {
+            continue;
+        }
+        if held.swap(false, Ordering::AcqRel) {
+            tracing::warn!("lost the exclusive database lock; no uids are issued until it is reacquired");
+        }
+        let reacquire = async {
+            let connection = migrate::single_connection(&server).await?;
+            let taken = dialect::lock(&connection, Lock::Exclusive, Duration::ZERO).await?;
+            Ok::<_, DbErr>(taken.then_some(connection))
+        };
+        match tokio::time::timeout(TIMEOUT, reacquire).await {
+            Ok(Ok(Some(again))) => {
+                connection = again;
+                held.store(true, Ordering::Release);
+                tracing::info!("reacquired the exclusive database lock");
+            }
+            Ok(Ok(None)) => tracing::error!(
+                "another node uses this database now; configure `redis` on both nodes to share it"
+            ),
+            // The server is unreachable; the health check reports that.
+            Ok(Err(_)) | Err(_) => {}
+        }
+    }
+}

@@ -1,0 +1,133 @@
+//! Metrics of database operations.
+
+use std::{
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering},
+    },
+    time::Instant,
+};
+
+use async_trait::async_trait;
+use sea_orm::{ConnectionTrait, DbBackend, DbErr, ExecResult, QueryResult, SqlErr, Statement};
+
+use crate::{
+    DatabaseSnapshot, Meta, Writer,
+    db::{
+        dialect,
+        metrics::{DatabaseMetrics, DatabaseOperation},
+        server_pool::Reader,
+    },
+};
+
+/// A read connection that measures the duration of each operation.
+pub(crate) struct InstrumentedReader {
+    reader: Reader,
+    metrics: Arc<DatabaseMetrics>,
+    /// Transactions that run or wait.
+    pending_writes: AtomicU64,
+}
+
+/// Decrements the count of transactions when dropped.
+struct PendingWriteGuard<'a>(&'a AtomicU64);
+
+impl<'a> PendingWriteGuard<'a> {
+    fn begin(writes: &'a AtomicU64) -> Self {
+        writes.fetch_add(1, Ordering::Relaxed);
+        Self(writes)
+    }
+}
+
+impl Drop for PendingWriteGuard<'_> {
+    fn drop(&mut self) {
+        self.0.fetch_sub(1, Ordering::Relaxed);
+    }
+}
+
+impl InstrumentedReader {
+    pub(crate) fn new(reader: Reader) -> Self {
+        Self { reader, metrics: Arc::default(), pending_writes: AtomicU64::new(0) }
+    }
+
+    async fn measure<T>(&self, operation_future: impl Future<Output = Result<T, DbErr>>) -> Result<T, DbErr> {
+        measure(&self.metrics, DatabaseOperation::Read, operation_future).await
+    }
+
+    /// Measures a write transaction, including the time it waits.
+    pub(crate) async fn measure_write<T>(
+        &self,
+        running: impl Future<Output = Result<T, DbErr>>,
+    ) -> Result<T, DbErr> {
+        let _write = PendingWriteGuard::begin(&self.pending_writes);
+        measure(&self.metrics, DatabaseOperation::Write, running).await
+    }
+}
+
+async fn measure<T>(
+    metrics: &DatabaseMetrics,
+    operation: DatabaseOperation,
+    asking: impl Future<Output = Result<T, DbErr>>,
+) -> Result<T, DbErr> {
+    let began = Instant::now();
+    let outcome = asking.await;
+    // A unique violation is how a lost race shows; it is an expected outcome.
+    let failed = outcome
+        .as_ref()
+        .is_err_and(|error| !matches!(error.sql_err(), Some(SqlErr::UniqueConstraintViolation(_))));
+    metrics.record(operation, began.elapsed(), failed);
+    outcome
+}
+
+#[async_trait]
+impl ConnectionTrait for InstrumentedReader {
+    fn get_database_backend(&self) -> DbBackend {
+        self.reader.get_database_backend()
+    }
+
+    async fn execute_raw(&self, statement: Statement) -> Result<ExecResult, DbErr> {
+        self.measure(self.reader.execute_raw(statement)).await
+    }
+
+    async fn execute_unprepared(&self, sql: &str) -> Result<ExecResult, DbErr> {
+        self.measure(self.reader.execute_unprepared(sql)).await
+    }
+
+    async fn query_one_raw(&self, statement: Statement) -> Result<Option<QueryResult>, DbErr> {
+        self.measure(self.reader.query_one_raw(statement)).await
+    }
+
+    async fn query_all_raw(&self, statement: Statement) -> Result<Vec<QueryResult>, DbErr> {
+        self.measure(self.reader.query_all_raw(statement)).await
+    }
+}
+
+impl Meta {
+    /// Number of transactions that run or wait.
+    pub fn pending_writes(&self) -> u64 {
+        self.reader.pending_writes.load(Ordering::Relaxed)
+    }
+
+    /// Returns the current metrics of operations, connections, queue and cache.
+    pub fn metrics(&self) -> DatabaseSnapshot {
+        let pool = match &self.reader.reader {
+            Reader::Embedded(connection) => dialect::pool_usage(connection),
+            Reader::Server(server) => server.pool_usage(),
+        };
+        let queued_writes = match &self.writer {
+            Writer::Embedded(queue) => queue.queued(),
+            Writer::Server(_) => 0,
+        };
+        let (cache_hits, cache_misses) = self.file_cache.lookups();
+        DatabaseSnapshot {
+            reads: self.reader.metrics.snapshot(DatabaseOperation::Read),
+            writes: self.reader.metrics.snapshot(DatabaseOperation::Write),
+            idle_connections: pool.idle,
+            connections: pool.connections,
+            max_connections: pool.max,
+            queued_writes,
+            cache_hits,
+            cache_misses,
+            cached_files: self.file_cache.len(),
+        }
+    }
+}

@@ -1,0 +1,109 @@
+//! Metrics of database operations and of the file cache.
+
+use std::{
+    sync::atomic::{AtomicU64, Ordering},
+    time::Duration,
+};
+
+use osproxy_storage::{DurationHistogram, HistogramSnapshot};
+
+/// A kind of database operation.
+#[derive(Clone, Copy, Debug)]
+pub(crate) enum DatabaseOperation {
+    /// A query that changes nothing.
+    Read,
+    /// A transaction, from its request until it is durable, including time in the queue and
+    /// retries.
+    Write,
+}
+
+/// Metrics of a database.
+#[derive(Debug, Default)]
+pub(crate) struct DatabaseMetrics {
+    read: OperationMetrics,
+    write: OperationMetrics,
+}
+
+#[derive(Debug, Default)]
+struct OperationMetrics {
+    durations: DurationHistogram,
+    errors: AtomicU64,
+}
+
+impl DatabaseMetrics {
+    /// Counts an operation.
+    pub(crate) fn record(&self, operation: DatabaseOperation, took: Duration, failed: bool) {
+        let asked = match operation {
+            DatabaseOperation::Read => &self.read,
+            DatabaseOperation::Write => &self.write,
+        };
+        asked.durations.observe(took);
+        if failed {
+            asked.errors.fetch_add(1, Ordering::Relaxed);
+        }
+    }
+
+    /// The durations and errors of an operation so far.
+    pub(crate) fn snapshot(&self, operation: DatabaseOperation) -> OperationSnapshot {
+        let counted = match operation {
+            DatabaseOperation::Read => &self.read,
+            DatabaseOperation::Write => &self.write,
+        };
+        OperationSnapshot {
+            durations: counted.durations.snapshot(),
+            errors: counted.errors.load(Ordering::Relaxed),
+        }
+    }
+}
+
+/// Metrics of the file cache.
+#[derive(Debug, Default)]
+pub(crate) struct CacheMetrics {
+    hits: AtomicU64,
+    misses: AtomicU64,
+}
+
+impl CacheMetrics {
+    /// Counts a lookup as a hit or a miss.
+    pub(crate) fn count_lookup(&self, found: bool) {
+        let counter = if found { &self.hits } else { &self.misses };
+        counter.fetch_add(1, Ordering::Relaxed);
+    }
+
+    /// Number of hits and misses so far.
+    pub(crate) fn lookups(&self) -> (u64, u64) {
+        (self.hits.load(Ordering::Relaxed), self.misses.load(Ordering::Relaxed))
+    }
+}
+
+/// The metrics of a database at one moment.
+#[derive(Clone, Debug)]
+pub struct DatabaseSnapshot {
+    /// Queries that change nothing.
+    pub reads: OperationSnapshot,
+    /// Transactions, from their request until they are durable.
+    pub writes: OperationSnapshot,
+    /// Open connections that are not in use.
+    pub idle_connections: u32,
+    /// Open connections.
+    pub connections: u32,
+    /// Maximum number of open connections.
+    pub max_connections: u32,
+    /// Transactions that wait in the queue; SQLite only.
+    pub queued_writes: u64,
+    /// File lookups that were answered from the cache.
+    pub cache_hits: u64,
+    /// File lookups that needed a query.
+    pub cache_misses: u64,
+    /// Files in the cache.
+    pub cached_files: u64,
+}
+
+/// The metrics of one kind of database operation.
+#[derive(Clone, Debug)]
+pub struct OperationSnapshot {
+    /// Durations of the operations.
+    pub durations: HistogramSnapshot,
+    /// Number of failed operations.
+    pub errors: u64,
+}

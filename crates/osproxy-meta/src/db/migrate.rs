@@ -1,0 +1,73 @@
+//! Runs pending migrations, on one node at a time.
+
+use std::{collections::HashSet, time::Duration};
+
+use sea_orm::{Database, DatabaseConnection, DbErr};
+use sea_orm_migration::MigratorTrait;
+
+use crate::DatabaseServer;
+use crate::db::{
+    dialect::{self, Lock},
+    migrations::Migrator,
+    server_pool::with_single_connection,
+};
+
+/// How long to wait for another node's migration.
+const WAIT: Duration = Duration::from_mins(10);
+
+/// Migrates the database on a server while holding a lock: nodes that start at the same time wait
+/// for each other.
+pub(crate) async fn migrate_server(server: &DatabaseServer) -> Result<(), DbErr> {
+    let connection = single_connection(server).await?;
+    let migrated = async {
+        if !dialect::lock(&connection, Lock::Migrate, Duration::ZERO).await? {
+            tracing::info!("another node is migrating the database; waiting for it");
+            if !dialect::lock(&connection, Lock::Migrate, WAIT).await? {
+                return Err(DbErr::Custom(
+                    "timed out waiting for another node's migration; retry when it is done".into(),
+                ));
+            }
+        }
+        migrate_schema(&connection).await
+    };
+    let migrated = migrated.await;
+    // Closing the connection releases the lock.
+    let closed = connection.close().await;
+    migrated.and(closed)
+}
+
+/// A pool of one connection: a lock taken through it belongs to its owner.
+pub(crate) async fn single_connection(server: &DatabaseServer) -> Result<DatabaseConnection, DbErr> {
+    Database::connect(with_single_connection(dialect::server_options(server)?.options)).await
+}
+
+/// Migrates the tables. The caller must exclude concurrent migrations.
+pub(crate) async fn migrate_schema(connection: &DatabaseConnection) -> Result<(), DbErr> {
+    ensure_not_newer(connection).await?;
+    Migrator::up(connection, None).await
+}
+
+/// Fails unless the tables match this version. Does not migrate.
+pub(crate) async fn ensure_current(connection: &DatabaseConnection) -> Result<(), DbErr> {
+    ensure_not_newer(connection).await?;
+    if Migrator::get_pending_migrations(connection).await?.is_empty() {
+        return Ok(());
+    }
+    let message = "its schema is older than this version of osproxy; run `osproxy migrate` or start the \
+                   service to upgrade it";
+    Err(DbErr::Custom(message.to_owned()))
+}
+
+async fn ensure_not_newer(connection: &DatabaseConnection) -> Result<(), DbErr> {
+    Migrator::install(connection).await?;
+    let migrations = Migrator::migrations();
+    let known: HashSet<_> = migrations.iter().map(|migration| migration.name()).collect();
+    let applied = Migrator::get_migration_models(connection).await?;
+    match applied.into_iter().find(|applied| !known.contains(applied.version.as_str())) {
+        None => Ok(()),
+        Some(newer) => Err(DbErr::Custom(format!(
+            "its schema was created by a newer version of osproxy (unknown migration {}); use that version or a later one",
+            newer.version
+        ))),
+    }
+}

@@ -1,0 +1,85 @@
+//! Disk space kept for the database. When the disk is full, the space is released to the database,
+//! so that deletions, which free space, can still be recorded.
+
+use std::{
+    path::{Path, PathBuf},
+    sync::atomic::{AtomicBool, Ordering},
+    time::Duration,
+};
+
+use rustix::{
+    fs::{FallocateFlags, Mode, OFlags},
+    io::Errno,
+};
+
+/// Bytes kept: the write-ahead log needs about 4 MiB, and a few hundred deletions need about as
+/// much.
+pub(crate) const RESERVE: u64 = 16 << 20;
+/// Interval between attempts to allocate the space again.
+pub(crate) const PAUSE: Duration = Duration::from_secs(1);
+
+/// The file next to the database that occupies the space.
+pub(crate) struct Reserve {
+    path: PathBuf,
+    is_spent: AtomicBool,
+}
+
+impl Reserve {
+    /// Allocates the space for a database, if the disk has that much. Blocks.
+    pub(crate) fn create(database: &Path) -> Self {
+        let mut name = database.file_name().unwrap_or_default().to_owned();
+        name.push("-reserve");
+        let reserve = Self { path: database.with_file_name(name), is_spent: AtomicBool::new(false) };
+        if let Err(error) = reserve.allocate(RESERVE) {
+            tracing::warn!(%error, "cannot reserve disk space; deletions will fail while the disk is full");
+        }
+        reserve
+    }
+
+    /// Whether the disk is full and the space is released to the database.
+    pub(crate) fn is_spent(&self) -> bool {
+        self.is_spent.load(Ordering::Relaxed)
+    }
+
+    /// Releases the space to the database. Returns `false` if there was none. Blocks.
+    pub(crate) fn spend(&self) -> bool {
+        let spent = rustix::fs::unlink(&self.path).is_ok();
+        if !self.is_spent.swap(true, Ordering::Relaxed) {
+            tracing::error!(
+                "the database disk is full; new uploads are refused until space is free, deletions still work"
+            );
+        }
+        spent
+    }
+
+    /// Allocates the space again if the disk has twice as much free. Blocks.
+    pub(crate) fn refill(&self) {
+        match self.allocate(2 * RESERVE) {
+            Err(Errno::NOSPC | Errno::DQUOT) => {}
+            // Not every file system supports `fallocate`; the disk has free space, at least.
+            Ok(()) | Err(_) => self.is_spent.store(false, Ordering::Relaxed),
+        }
+    }
+
+    /// Allocates the space if `free` bytes are available.
+    fn allocate(&self, free: u64) -> rustix::io::Result<()> {
+        // The file exists already; `st_blocks` counts blocks of 512 bytes and shows whether it is
+        // allocated.
+        let is_kept = |kept: rustix::fs::Stat| u64::try_from(kept.st_blocks).unwrap_or(0) * 512 >= RESERVE;
+        if rustix::fs::stat(&self.path).is_ok_and(is_kept) {
+            return Ok(());
+        }
+        let folder = self.path.parent().filter(|folder| !folder.as_os_str().is_empty());
+        let disk = rustix::fs::statvfs(folder.unwrap_or(Path::new(".")))?;
+        if disk.f_bavail.saturating_mul(disk.f_frsize) < free {
+            return Err(Errno::NOSPC);
+        }
+        let flags = OFlags::CREATE | OFlags::WRONLY | OFlags::CLOEXEC;
+        let file = rustix::fs::open(&self.path, flags, Mode::from_bits_retain(0o600))?;
+        let kept = rustix::fs::fallocate(&file, FallocateFlags::empty(), 0, RESERVE);
+        if kept.is_err() {
+            let _ = rustix::fs::unlink(&self.path);
+        }
+        kept
+    }
+}

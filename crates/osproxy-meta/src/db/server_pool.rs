@@ -1,0 +1,348 @@
+//! Connections to a database server: limited in number, with a timeout for each operation, and
+//! reconnected after an outage.
+
+use std::{
+    sync::{Arc, Mutex, PoisonError},
+    time::Duration,
+};
+
+use async_trait::async_trait;
+use futures_util::future::BoxFuture;
+use sea_orm::{
+    ConnectOptions, ConnectionTrait, Database, DatabaseConnection, DatabaseTransaction, DbBackend, DbErr,
+    ExecResult, QueryResult, RuntimeErr, Statement, sqlx,
+};
+use tokio::{
+    task::JoinHandle,
+    time::{Instant, timeout_at},
+};
+
+use crate::db::{
+    dialect::{self, Lock, PoolUsage, ServerOptions},
+    error_class::{RetryClass, retry_class},
+    write_batcher::TxEnd,
+};
+
+/// Maximum number of retries after a conflict with another transaction.
+const CONFLICTS: u32 = 30;
+/// Interval for closing idle connections.
+const IDLE: Duration = Duration::from_mins(1);
+/// Maximum backoff between conflict retries.
+const MAX_PAUSE: Duration = Duration::from_millis(100);
+
+/// How long a connection may take to answer a ping before it counts as dead.
+const PING: Duration = Duration::from_secs(1);
+
+/// The time of the last connection failure.
+///
+/// For a while after a failure, a connection returns to the pool only if it answers a ping. A
+/// connection whose statement timed out keeps its place in the pool until the server has ended the
+/// statement, which it does after the same timeout. So there are never more connections than
+/// configured, neither here nor on the server.
+#[derive(Default)]
+pub(crate) struct RecentFailure(Mutex<Option<Instant>>);
+
+impl RecentFailure {
+    fn record(&self) {
+        *self.0.lock().unwrap_or_else(PoisonError::into_inner) = Some(Instant::now());
+    }
+
+    fn is_recent(&self, timeout: Duration) -> bool {
+        let raised = *self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        raised.is_some_and(|raised| raised.elapsed() < 2 * timeout)
+    }
+
+    /// Pings a connection on its way back to the pool if a failure is recent. After an error the
+    /// connection must be closed.
+    pub(crate) async fn check_released(
+        &self,
+        connection: &mut impl sqlx::Connection,
+        timeout: Duration,
+    ) -> Result<bool, sqlx::Error> {
+        if !self.is_recent(timeout) {
+            return Ok(true);
+        }
+        let ping = async {
+            match connection.ping().await {
+                // This is the error of the abandoned statement, which the server has just ended.
+                // The connection is usable.
+                Err(sqlx::Error::Database(_)) => connection.ping().await,
+                answer => answer,
+            }
+        };
+        let pinging = tokio::time::timeout(timeout + PING, ping).await;
+        pinging.unwrap_or_else(|elapsed| Err(sqlx::Error::Io(elapsed.into()))).map(|()| true)
+    }
+}
+
+/// The connection pool of a database server.
+///
+/// When a statement times out or a connection breaks, the idle connections are pinged and the dead
+/// ones closed. So a slow statement costs one connection for a while, and the first request after
+/// an outage gets a live one.
+pub(crate) struct ServerPool {
+    connection: DatabaseConnection,
+    /// Deadline for a query or a transaction with all its retries.
+    timeout: Duration,
+    recent_failure: Arc<RecentFailure>,
+    /// For the connection that holds a lock.
+    options: ConnectOptions,
+    /// Locked while idle connections are pinged; holds the time when that last began.
+    last_ping: Arc<tokio::sync::Mutex<Option<Instant>>>,
+}
+
+/// Where a transaction failed.
+enum TransactionError {
+    /// Before the commit or rollback: nothing is changed.
+    BeforeCommit(DbErr),
+    /// During the commit or rollback: the outcome is unknown.
+    AtCommit(DbErr),
+}
+
+impl ServerPool {
+    /// Creates the pool; connections open on demand. Closes idle connections beyond `max_idle` once
+    /// a minute.
+    pub(crate) async fn connect(
+        options: ServerOptions,
+        timeout: Duration,
+        max_idle: u32,
+    ) -> Result<Arc<Self>, DbErr> {
+        let ServerOptions { options, suspicion } = options;
+        let connection = Database::connect(options.clone()).await?;
+        let tried = Arc::default();
+        let server =
+            Arc::new(Self { connection, timeout, recent_failure: suspicion, options, last_ping: tried });
+        let known = Arc::downgrade(&server);
+        tokio::spawn(async move {
+            loop {
+                tokio::time::sleep(IDLE).await;
+                let Some(server) = known.upgrade() else {
+                    return;
+                };
+                server.close_idle(max_idle).await;
+            }
+        });
+        Ok(server)
+    }
+
+    /// Closes the connections that are idle now, except `max_idle` of them.
+    pub(crate) async fn close_idle(&self, max_idle: u32) {
+        dialect::close_idle(&self.connection, max_idle).await;
+    }
+
+    pub(crate) fn pool_usage(&self) -> PoolUsage {
+        dialect::pool_usage(&self.connection)
+    }
+
+    /// Takes a lock. Returns a pool of one connection; closing it releases the lock.
+    pub(crate) async fn lock(&self, lock: Lock, wait: Duration) -> Result<DatabaseConnection, DbErr> {
+        let connection = Database::connect(with_single_connection(self.options.clone())).await?;
+        if dialect::lock(&connection, lock, wait).await? {
+            return Ok(connection);
+        }
+        Err(DbErr::Conn(RuntimeErr::Internal(
+            "timed out waiting for a lock held by another node; retry later".to_owned(),
+        )))
+    }
+
+    pub(crate) fn backend(&self) -> sea_orm::DbBackend {
+        self.connection.get_database_backend()
+    }
+
+    /// Records a failure that may affect idle connections too. Returns the task that closes the
+    /// dead ones.
+    fn ping_idle_connections(&self, error: &DbErr) -> JoinHandle<()> {
+        let noticed = Instant::now();
+        self.recent_failure.record();
+        let error = error.to_string();
+        let (connection, tried) = (self.connection.clone(), self.last_ping.clone());
+        tokio::spawn(async move {
+            let mut tried = tried.lock().await;
+            // Otherwise another task has pinged them since.
+            if tried.is_none_or(|tried| tried < noticed) {
+                tracing::warn!(error, "database connection failed; pinging idle connections");
+                *tried = Some(Instant::now());
+                dialect::close_dead(&connection, PING).await;
+            }
+        })
+    }
+
+    /// Runs a query that changes nothing. Retries once after a lost connection.
+    pub(crate) async fn read<T, F>(&self, query: impl Fn(DatabaseConnection) -> F) -> Result<T, DbErr>
+    where
+        F: Future<Output = Result<T, DbErr>>,
+    {
+        let deadline = Instant::now() + self.timeout;
+        let mut again = true;
+        loop {
+            let Ok(answer) = timeout_at(deadline, query(self.connection.clone())).await else {
+                let error = self.timed_out();
+                self.ping_idle_connections(&error);
+                return Err(error);
+            };
+            match answer {
+                Err(error) if retry_class(&error) == RetryClass::Disconnected => {
+                    let _ = self.ping_idle_connections(&error).await;
+                    if !std::mem::take(&mut again) {
+                        return Err(error);
+                    }
+                }
+                answer => return answer,
+            }
+        }
+    }
+
+    /// Runs `work` in a transaction and returns once it is committed. Runs it again after a
+    /// conflict, or once more if the connection was lost before the commit. After an error during
+    /// the commit the outcome is unknown.
+    pub(crate) async fn write<T, W>(&self, work: W) -> Result<T, DbErr>
+    where
+        T: Send + 'static,
+        W: for<'t> Fn(&'t DatabaseTransaction) -> BoxFuture<'t, Result<TxEnd<T>, DbErr>> + Send + 'static,
+    {
+        let deadline = Instant::now() + self.timeout;
+        let (mut again, mut conflicts) = (true, 0);
+        loop {
+            let Ok(outcome) = timeout_at(deadline, transact(&self.connection, &work)).await else {
+                let error = self.timed_out();
+                self.ping_idle_connections(&error);
+                return Err(error);
+            };
+            let error = match outcome {
+                Ok(outcome) => return Ok(outcome),
+                Err(TransactionError::AtCommit(error)) => {
+                    self.ping_idle_connections(&error);
+                    return Err(error);
+                }
+                Err(TransactionError::BeforeCommit(error)) => error,
+            };
+            match retry_class(&error) {
+                RetryClass::Conflict if conflicts < CONFLICTS => {
+                    conflicts += 1;
+                    tokio::time::sleep(backoff(conflicts)).await;
+                }
+                RetryClass::Disconnected => {
+                    let _ = self.ping_idle_connections(&error).await;
+                    if !std::mem::take(&mut again) {
+                        return Err(error);
+                    }
+                }
+                RetryClass::Conflict | RetryClass::Fatal => return Err(error),
+            }
+        }
+    }
+
+    fn timed_out(&self) -> DbErr {
+        DbErr::Conn(RuntimeErr::Internal(format!("the database timed out after {}s", self.timeout.as_secs())))
+    }
+}
+
+/// Options for a pool of one connection: a lock taken through it belongs to the pool's owner.
+pub(crate) fn with_single_connection(mut options: ConnectOptions) -> ConnectOptions {
+    options.max_connections(1).min_connections(0);
+    options
+}
+
+async fn transact<T, W>(connection: &DatabaseConnection, work: &W) -> Result<T, TransactionError>
+where
+    W: for<'t> Fn(&'t DatabaseTransaction) -> BoxFuture<'t, Result<TxEnd<T>, DbErr>>,
+{
+    let transaction = dialect::begin_write(connection).await.map_err(TransactionError::BeforeCommit)?;
+    match work(&transaction).await {
+        Ok(TxEnd::Commit(outcome)) => {
+            transaction.commit().await.map_err(TransactionError::AtCommit)?;
+            Ok(outcome)
+        }
+        Ok(TxEnd::Rollback(outcome)) => {
+            // Nothing is changed either way, but the rest of a transaction must not leak into the
+            // next one on this connection.
+            transaction.rollback().await.map_err(TransactionError::AtCommit)?;
+            Ok(outcome)
+        }
+        Err(error) => match transaction.rollback().await {
+            Ok(()) => Err(TransactionError::BeforeCommit(error)),
+            Err(_) if retry_class(&error) == RetryClass::Disconnected => {
+                Err(TransactionError::BeforeCommit(error))
+            }
+            Err(error) => Err(TransactionError::AtCommit(error)),
+        },
+    }
+}
+
+/// Exponential backoff with full jitter, so that conflicting transactions do not meet again.
+fn backoff(conflicts: u32) -> Duration {
+    let full = Duration::from_millis(1 << conflicts.min(7)).min(MAX_PAUSE);
+    let mut random = [0; 2];
+    let share = getrandom::fill(&mut random).map_or(u16::MAX, |()| u16::from_be_bytes(random));
+    full * u32::from(share) / u32::from(u16::MAX)
+}
+
+/// The connections that this node reads with.
+pub(crate) enum Reader {
+    /// A pool on the database file.
+    Embedded(DatabaseConnection),
+    /// A pool on a server.
+    Server(Arc<ServerPool>),
+}
+
+#[async_trait]
+impl ConnectionTrait for Reader {
+    fn get_database_backend(&self) -> DbBackend {
+        match self {
+            Self::Embedded(connection) => connection.get_database_backend(),
+            Self::Server(server) => server.backend(),
+        }
+    }
+
+    async fn execute_raw(&self, statement: Statement) -> Result<ExecResult, DbErr> {
+        match self {
+            Self::Embedded(connection) => connection.execute_raw(statement).await,
+            Self::Server(server) => {
+                let ask = |connection: DatabaseConnection| {
+                    let statement = statement.clone();
+                    async move { connection.execute_raw(statement).await }
+                };
+                server.read(ask).await
+            }
+        }
+    }
+
+    async fn execute_unprepared(&self, sql: &str) -> Result<ExecResult, DbErr> {
+        match self {
+            Self::Embedded(connection) => connection.execute_unprepared(sql).await,
+            Self::Server(server) => {
+                let ask = |connection: DatabaseConnection| {
+                    let sql = sql.to_owned();
+                    async move { connection.execute_unprepared(&sql).await }
+                };
+                server.read(ask).await
+            }
+        }
+    }
+
+    async fn query_one_raw(&self, statement: Statement) -> Result<Option<QueryResult>, DbErr> {
+        match self {
+            Self::Embedded(connection) => connection.query_one_raw(statement).await,
+            Self::Server(server) => {
+                let ask = |connection: DatabaseConnection| {
+                    let statement = statement.clone();
+                    async move { connection.query_one_raw(statement).await }
+                };
+                server.read(ask).await
+            }
+        }
+    }
+
+    async fn query_all_raw(&self, statement: Statement) -> Result<Vec<QueryResult>, DbErr> {
+        match self {
+            Self::Embedded(connection) => connection.query_all_raw(statement).await,
+            Self::Server(server) => {
+                let ask = |connection: DatabaseConnection| {
+                    let statement = statement.clone();
+                    async move { connection.query_all_raw(statement).await }
+                };
+                server.read(ask).await
+            }
+        }
+    }
+}

@@ -1,0 +1,421 @@
+//! Group commit for the single connection that writes: jobs that wait at the same time share one
+//! transaction and one fsync. Each job of a batch runs behind a savepoint, so that a job that fails
+//! or rolls back undoes only itself.
+
+use std::{
+    any::Any,
+    panic::{self, AssertUnwindSafe},
+    sync::Arc,
+    thread,
+};
+
+use futures_util::{FutureExt, future::BoxFuture};
+use sea_orm::{ConnectionTrait, DatabaseConnection, DatabaseTransaction, DbErr};
+use tokio::{
+    runtime::Runtime,
+    sync::{mpsc, oneshot},
+};
+
+use crate::db::{
+    dialect,
+    error_class::{ErrorClass, error_class},
+    reserve::{self, Reserve},
+};
+
+/// Maximum number of jobs in a batch.
+const MAX_BATCH: usize = 64;
+/// Maximum number of waiting jobs; beyond it, `run` waits.
+const QUEUE: usize = 1024;
+
+/// Commit or roll back; the caller gets the outcome either way.
+pub(crate) enum TxEnd<T> {
+    /// Keep the changes.
+    Commit(T),
+    /// Undo the changes.
+    Rollback(T),
+}
+
+type Connect = Box<dyn Fn() -> BoxFuture<'static, Result<DatabaseConnection, DbErr>> + Send + Sync>;
+
+/// Sends jobs to the thread that owns the connection.
+pub(crate) struct WriteBatcher {
+    jobs: mpsc::Sender<Box<dyn Job>>,
+}
+
+impl WriteBatcher {
+    /// Starts the thread that owns the connection; it ends when the queue is dropped and empty. On
+    /// a full disk it spends `reserve`.
+    pub(crate) fn start(
+        connection: DatabaseConnection,
+        connect: Connect,
+        reserve: Option<Arc<Reserve>>,
+    ) -> std::io::Result<Self> {
+        let (jobs, queue) = mpsc::channel(QUEUE);
+        // Each statement is a round trip to the driver's thread. A dedicated thread, which polls no
+        // sockets, waits for it at half the cost of a task on the runtime of the requests.
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_time().build()?;
+        let writer = BatchWriter { connection: Some(connection), connect, reserve };
+        thread::Builder::new()
+            .name("meta-writer".to_owned())
+            .spawn(move || serve_despite_panics(&runtime, writer, queue))?;
+        Ok(Self { jobs })
+    }
+
+    /// Number of waiting jobs.
+    pub(crate) fn queued(&self) -> u64 {
+        self.jobs.max_capacity().saturating_sub(self.jobs.capacity()) as u64
+    }
+
+    /// Queues `work` and returns its outcome once it is committed or rolled back. `work` may run
+    /// more than once. If it panics, only this call fails.
+    pub(crate) async fn run<T, W>(&self, work: W) -> Result<T, DbErr>
+    where
+        T: Send + 'static,
+        W: for<'t> Fn(&'t DatabaseTransaction) -> BoxFuture<'t, Result<TxEnd<T>, DbErr>> + Send + 'static,
+    {
+        let (reply, answer) = oneshot::channel();
+        let job = Box::new(PendingJob { work, outcome: None, reply });
+        let gone = || DbErr::Custom("the write queue is closed".to_owned());
+        self.jobs.send(job).await.map_err(|_| gone())?;
+        answer.await.map_err(|_| gone())?
+    }
+}
+
+/// A job with its outcome type erased.
+trait Job: Send {
+    /// Runs the work in a transaction and keeps the outcome. Returns whether to keep the changes.
+    fn run<'t>(&'t mut self, transaction: &'t DatabaseTransaction) -> BoxFuture<'t, bool>;
+
+    /// Whether the work failed because the disk is full.
+    fn hit_full_disk(&self) -> bool;
+
+    /// Sends the caller the outcome, or the error of the transaction.
+    fn reply(self: Box<Self>, ended: Result<(), DbErr>);
+}
+
+struct PendingJob<T, W> {
+    work: W,
+    outcome: Option<Result<T, DbErr>>,
+    reply: oneshot::Sender<Result<T, DbErr>>,
+}
+
+impl<T, W> Job for PendingJob<T, W>
+where
+    T: Send,
+    W: for<'t> Fn(&'t DatabaseTransaction) -> BoxFuture<'t, Result<TxEnd<T>, DbErr>> + Send,
+{
+    fn run<'t>(&'t mut self, transaction: &'t DatabaseTransaction) -> BoxFuture<'t, bool> {
+        let Self { work, outcome, .. } = self;
+        // Called inside the future, so that a panic of `work` itself is caught too.
+        let working = AssertUnwindSafe(async move { work(transaction).await });
+        Box::pin(async move {
+            let (result, keep) = match working.catch_unwind().await {
+                Ok(Ok(TxEnd::Commit(done))) => (Ok(done), true),
+                Ok(Ok(TxEnd::Rollback(done))) => (Ok(done), false),
+                Ok(Err(error)) => (Err(error), false),
+                Err(panic) => (Err(panic_error(&*panic)), false),
+            };
+            *outcome = Some(result);
+            keep
+        })
+    }
+
+    fn hit_full_disk(&self) -> bool {
+        matches!(&self.outcome, Some(Err(error)) if error_class(error) == ErrorClass::DiskFull)
+    }
+
+    fn reply(self: Box<Self>, ended: Result<(), DbErr>) {
+        let Self { outcome, reply, .. } = *self;
+        let nothing = || Err(DbErr::Custom("the database job returned no outcome".to_owned()));
+        let result = ended.and_then(|()| outcome.unwrap_or_else(nothing));
+        // The caller may be gone; the work is done anyway.
+        let _ = reply.send(result);
+    }
+}
+
+fn panic_error(panic: &(dyn Any + Send)) -> DbErr {
+    let text = panic.downcast_ref::<&str>().copied();
+    let text = text.or_else(|| panic.downcast_ref::<String>().map(String::as_str));
+    DbErr::Custom(format!("a database job panicked: {}", text.unwrap_or("no message")))
+}
+
+/// Serves the queue until it is closed. A panic outside a job fails the jobs of its batch; later
+/// batches use a new connection.
+fn serve_despite_panics(runtime: &Runtime, mut writer: BatchWriter, mut queue: mpsc::Receiver<Box<dyn Job>>) {
+    let mut serve_once = || runtime.block_on(serve(&mut writer, &mut queue));
+    while panic::catch_unwind(AssertUnwindSafe(&mut serve_once)).is_err() {
+        tracing::error!("database writer panicked; continuing with a new connection");
+    }
+}
+
+async fn serve(writer: &mut BatchWriter, queue: &mut mpsc::Receiver<Box<dyn Job>>) {
+    while let Some(first) = next_job(writer, queue).await {
+        let mut batch = vec![first];
+        while batch.len() < MAX_BATCH
+            && let Ok(next) = queue.try_recv()
+        {
+            batch.push(next);
+        }
+        let ended = writer.execute_with_reserve(&mut batch).await;
+        if batch.len() > 1 && ended.is_err() {
+            // The shared transaction failed: run each job in a transaction of its own.
+            for job in batch {
+                let mut alone = [job];
+                let ended = writer.execute_with_reserve(&mut alone).await;
+                let [job] = alone;
+                job.reply(ended);
+            }
+        } else {
+            for job in batch {
+                job.reply(ended.clone());
+            }
+        }
+    }
+}
+
+/// Waits for the next job. While the reserve is spent, tries to refill it periodically.
+async fn next_job(writer: &BatchWriter, queue: &mut mpsc::Receiver<Box<dyn Job>>) -> Option<Box<dyn Job>> {
+    loop {
+        let Some(reserve) = writer.reserve.as_ref().filter(|reserve| reserve.is_spent()) else {
+            return queue.recv().await;
+        };
+        // This thread may block: nothing else runs on it.
+        reserve.refill();
+        if let Ok(next) = tokio::time::timeout(reserve::PAUSE, queue.recv()).await {
+            return next;
+        }
+    }
+}
+
+/// The single connection that writes.
+struct BatchWriter {
+    /// `None` if the last connection cannot be trusted any more.
+    connection: Option<DatabaseConnection>,
+    connect: Connect,
+    /// Disk space to release when the disk is full.
+    reserve: Option<Arc<Reserve>>,
+}
+
+impl BatchWriter {
+    /// As [`execute`](Self::execute); on a full disk, retries once with the reserve released.
+    async fn execute_with_reserve(&mut self, batch: &mut [Box<dyn Job>]) -> Result<(), DbErr> {
+        let ended = self.execute(batch).await;
+        let is_full = ended.as_ref().is_err_and(|error| error_class(error) == ErrorClass::DiskFull)
+            || batch.iter().any(|job| job.hit_full_disk());
+        if is_full && self.reserve.as_ref().is_some_and(|reserve| reserve.spend()) {
+            return self.execute(batch).await;
+        }
+        ended
+    }
+
+    /// Runs a batch in one transaction. After an error nothing of the batch is kept.
+    async fn execute(&mut self, batch: &mut [Box<dyn Job>]) -> Result<(), DbErr> {
+        let connection = match self.connection.take() {
+            Some(connection) => connection,
+            None => (self.connect)().await?,
+        };
+        let BatchResult { result, is_reusable: intact } = execute(&connection, batch).await;
+        if intact {
+            self.connection = Some(connection);
+        } else if let Err(error) = connection.close().await {
+            tracing::warn!(%error, "cannot close the database connection after an error");
+        }
+        result
+    }
+}
+
+struct BatchResult {
+    result: Result<(), DbErr>,
+    /// Whether the connection can be reused. When a transaction does not end as it should (the disk
+    /// is full, say), the driver may treat later transactions as part of it, and would report
+    /// commits that never happen.
+    is_reusable: bool,
+}
+
+async fn execute(connection: &DatabaseConnection, batch: &mut [Box<dyn Job>]) -> BatchResult {
+    let transaction = match dialect::begin_write(connection).await {
+        Ok(transaction) => transaction,
+        Err(error) => return BatchResult { result: Err(error), is_reusable: false },
+    };
+    let result = match batch {
+        [job] => {
+            if !job.run(&transaction).await {
+                let intact = transaction.rollback().await.is_ok();
+                return BatchResult { result: Ok(()), is_reusable: intact };
+            }
+            Ok(())
+        }
+        batch => run_with_savepoints(&transaction, batch).await,
+    };
+    match result {
+        Ok(()) => {
+            let result = transaction.commit().await;
+            let intact = result.is_ok();
+            BatchResult { result, is_reusable: intact }
+        }
+        Err(error) => {
+            let intact = transaction.rollback().await.is_ok();
+            BatchResult { result: Err(error), is_reusable: intact }
+        }
+    }
+}
+
+/// Runs each job behind a savepoint, and rolls back to it if the job's changes are not to be kept.
+async fn run_with_savepoints(
+    transaction: &DatabaseTransaction,
+    batch: &mut [Box<dyn Job>],
+) -> Result<(), DbErr> {
+    transaction.execute_unprepared("SAVEPOINT job").await?;
+    for job in batch {
+        // One round trip to the driver's thread each. Both statements leave a savepoint for the
+        // next job.
+        let end = if job.run(transaction).await { "RELEASE job; SAVEPOINT job" } else { "ROLLBACK TO job" };
+        if job.hit_full_disk() {
+            // All jobs need disk space; this one hit the limit first.
+            return Err(DbErr::Custom("the database disk is full".to_owned()));
+        }
+        transaction.execute_unprepared(end).await?;
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::atomic::{AtomicUsize, Ordering};
+
+    use super::*;
+
+    async fn numbers(queue: &WriteBatcher) -> Vec<i32> {
+        numbers_of(queue).await.unwrap()
+    }
+
+    async fn numbers_of(queue: &WriteBatcher) -> Result<Vec<i32>, DbErr> {
+        let all = queue.run(|transaction| {
+            Box::pin(async move {
+                let rows = transaction.query_all_raw(statement("SELECT n FROM numbers ORDER BY n")).await?;
+                let numbers: Result<_, _> = rows.iter().map(|row| row.try_get("", "n")).collect();
+                Ok(TxEnd::Commit(numbers?))
+            })
+        });
+        all.await
+    }
+
+    fn statement(sql: &str) -> sea_orm::Statement {
+        sea_orm::Statement::from_string(sea_orm::DbBackend::Sqlite, sql)
+    }
+
+    async fn insert(queue: &WriteBatcher, n: i32, keep: bool) -> Result<i32, DbErr> {
+        queue
+            .run(move |transaction| {
+                Box::pin(async move {
+                    let sql = format!("INSERT INTO numbers VALUES ({n})");
+                    transaction.execute_raw(statement(&sql)).await?;
+                    Ok(if keep { TxEnd::Commit(n) } else { TxEnd::Rollback(-n) })
+                })
+            })
+            .await
+    }
+
+    /// A queue on a new database with an empty table `numbers`; counts reconnections.
+    struct Fixture {
+        queue: WriteBatcher,
+        reconnects: Arc<AtomicUsize>,
+        _folder: tempfile::TempDir,
+    }
+
+    async fn fixture() -> Fixture {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("test.db");
+        let connection = dialect::sqlite_writer(&path).await.unwrap();
+        let create = "CREATE TABLE numbers (n INTEGER PRIMARY KEY)";
+        connection.execute_raw(statement(create)).await.unwrap();
+        let reconnects = Arc::new(AtomicUsize::new(0));
+        let count = reconnects.clone();
+        let connect = move || -> BoxFuture<'static, _> {
+            count.fetch_add(1, Ordering::SeqCst);
+            let path = path.clone();
+            Box::pin(async move { dialect::sqlite_writer(&path).await })
+        };
+        let queue = WriteBatcher::start(connection, Box::new(connect), None).unwrap();
+        Fixture { queue, reconnects, _folder: folder }
+    }
+
+    #[tokio::test]
+    async fn a_job_that_fails_or_is_refused_undoes_only_itself() {
+        let Fixture { queue, reconnects, _folder } = fixture().await;
+        let runs = Arc::new(AtomicUsize::new(0));
+        let counted = runs.clone();
+        let neighbour = queue.run(move |transaction| {
+            counted.fetch_add(1, Ordering::SeqCst);
+            Box::pin(async move {
+                transaction.execute_raw(statement("INSERT INTO numbers VALUES (4)")).await?;
+                Ok(TxEnd::Commit(4))
+            })
+        });
+        // All of them wait at the same time, so they share a transaction.
+        let (one, four, again, undone, panicked, two) = tokio::join!(
+            insert(&queue, 1, true),
+            neighbour,
+            insert(&queue, 1, true),
+            insert(&queue, 3, false),
+            panics(&queue, 5),
+            insert(&queue, 2, true),
+        );
+        assert_eq!((one, undone, four, two), (Ok(1), Ok(-3), Ok(4), Ok(2)));
+        assert!(again.is_err());
+        assert!(panicked.unwrap_err().to_string().contains("five"));
+        assert_eq!(numbers(&queue).await, [1, 2, 4]);
+        assert_eq!(runs.load(Ordering::SeqCst), 1, "the neighbour ran again");
+        assert_eq!(reconnects.load(Ordering::SeqCst), 0);
+    }
+
+    /// Changes something, then panics.
+    async fn panics(queue: &WriteBatcher, n: i32) -> Result<i32, DbErr> {
+        let run = queue.run(move |transaction| {
+            Box::pin(async move {
+                transaction.execute_raw(statement(&format!("INSERT INTO numbers VALUES ({n})"))).await?;
+                panic!("five");
+            })
+        });
+        run.await
+    }
+
+    #[tokio::test]
+    async fn a_panic_of_a_single_job_leaves_the_writer_alive() {
+        let Fixture { queue, reconnects, _folder } = fixture().await;
+        assert!(panics(&queue, 5).await.is_err());
+        let at_once: Result<i32, DbErr> = queue.run(|_| panic!("before there is a future")).await;
+        assert!(at_once.is_err());
+        assert_eq!(insert(&queue, 1, true).await, Ok(1));
+        assert_eq!(numbers(&queue).await, [1]);
+        assert_eq!(reconnects.load(Ordering::SeqCst), 0);
+    }
+
+    fn pending<T, W>(work: W, reply: oneshot::Sender<Result<T, DbErr>>) -> Box<dyn Job>
+    where
+        T: Send + 'static,
+        W: for<'t> Fn(&'t DatabaseTransaction) -> BoxFuture<'t, Result<TxEnd<T>, DbErr>> + Send + 'static,
+    {
+        Box::new(PendingJob { work, outcome: None, reply })
+    }
+
+    #[tokio::test]
+    async fn a_panic_outside_a_job_leaves_the_writer_alive() {
+        /// An outcome without a receiver, whose drop panics in the writer's thread.
+        struct Bomb;
+        impl Drop for Bomb {
+            fn drop(&mut self) {
+                assert_ne!(thread::current().name(), Some("meta-writer"));
+            }
+        }
+        let Fixture { queue, _folder, .. } = fixture().await;
+        let (reply, answer) = oneshot::channel();
+        drop(answer);
+        let bomb = pending(|_| Box::pin(async { Ok(TxEnd::Commit(Bomb)) }), reply);
+        assert!(queue.jobs.send(bomb).await.is_ok());
+        // This may share the bomb's batch, and fail with it.
+        let _ = numbers_of(&queue).await;
+        assert_eq!(insert(&queue, 1, true).await, Ok(1));
+        assert_eq!(numbers(&queue).await, [1]);
+    }
+}

@@ -1,0 +1,307 @@
+//! Deletion and expiry of files. A blob that loses its last file is marked for deletion in the same
+//! transaction, which also enqueues the task that removes its objects.
+
+use osproxy_storage::Key;
+use osproxy_types::{tenant::Tenant, uid::Uid};
+use sea_orm::{
+    ColumnTrait, DatabaseTransaction, DbErr, EntityTrait, ExprTrait, QueryFilter, QueryOrder, QuerySelect,
+    sea_query::Expr,
+};
+
+use crate::MetaError;
+use crate::{
+    FileState, Invalidation, Meta, TaskKind,
+    access::quotas::Quotas,
+    db::{
+        entities::{blob, file, part},
+        write_batcher::TxEnd,
+    },
+    files::{decode_key, decode_part_size, has_blob},
+    tasks::kind::TaskSeed,
+    uploads::parts::own_key,
+};
+
+/// States of an upload that is not complete.
+pub(crate) const OPEN: [FileState; 3] = [FileState::Pending, FileState::Receiving, FileState::Completing];
+
+/// Outcome of removing a file.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum DeleteOutcome {
+    /// The file is removed. If it was the last file of its blob, the blob is marked for deletion
+    /// and a task removes it.
+    Deleted,
+    /// Nothing was removed: the file was removed earlier, or is in another state.
+    Unchanged,
+    /// No such uid.
+    Unknown,
+}
+
+/// Which files to remove, and their new state.
+#[derive(Clone, Debug)]
+struct FileTransition {
+    /// The current state must be one of these.
+    from: Vec<FileState>,
+    /// The new state.
+    to: FileState,
+    /// If set, only files that expired before this time, in milliseconds since the Unix epoch.
+    expired_before: Option<i64>,
+}
+
+/// What is left of a blob that is being deleted.
+#[derive(Clone, Debug)]
+pub struct DeletingBlob {
+    /// The store that holds all of it.
+    pub store: String,
+    /// Row ids of its parts, with the key of each part that is an object of its own.
+    pub parts: Vec<(i64, Option<Key>)>,
+    /// Key of the blob's object, or of the object that its multipart upload would become.
+    pub object: Option<Key>,
+    /// Bytes of each part but the last, if the layout was known before the parts arrived.
+    pub part_size: Option<u64>,
+}
+
+impl Meta {
+    /// Deletes a file of a tenant in any state. If it was the last file of its blob, marks the blob
+    /// for deletion, so that no other file can share it any more, and enqueues a task with the
+    /// unused `task_id` that deletes it.
+    pub async fn delete_file(
+        &self,
+        tenant: Tenant,
+        uid: Uid,
+        task_id: Uid,
+    ) -> Result<DeleteOutcome, MetaError> {
+        let any = [
+            file::State::Pending,
+            file::State::Receiving,
+            file::State::Completing,
+            file::State::Stored,
+            file::State::Corrupt,
+        ];
+        let removal_of = FileTransition { from: any.to_vec(), to: FileState::Deleted, expired_before: None };
+        self.remove(Some(tenant), uid, removal_of, task_id).await
+    }
+
+    /// Expires an upload whose expiry is before `expired_before`, in milliseconds since the Unix
+    /// epoch. An upload that was renewed in the meantime stays. Its blob is treated as by
+    /// [`delete_file`](Self::delete_file).
+    pub async fn expire_upload(
+        &self,
+        uid: Uid,
+        expired_before: i64,
+        task_id: Uid,
+    ) -> Result<DeleteOutcome, MetaError> {
+        let removal_of = FileTransition {
+            from: OPEN.to_vec(),
+            to: FileState::Expired,
+            expired_before: Some(expired_before),
+        };
+        self.remove(None, uid, removal_of, task_id).await
+    }
+
+    /// Extends the expiry of a tenant's open upload to `expires_at`, in milliseconds since the Unix
+    /// epoch; never shortens it. Returns `false` if the tenant has no such open upload.
+    pub async fn renew_upload(&self, tenant: Tenant, uid: Uid, expires_at: i64) -> Result<bool, MetaError> {
+        self.write(move |transaction| {
+            let tenant = tenant.clone();
+            Box::pin(async move {
+                let later = Expr::case(Expr::col(file::Column::ExpiresAt).lt(expires_at), expires_at)
+                    .finally(Expr::col(file::Column::ExpiresAt));
+                let renewed = file::Entity::update_many()
+                    .col_expr(file::Column::ExpiresAt, later.into())
+                    .filter(file::Column::Uid.eq(uid.get()))
+                    .filter(file::Column::Tenant.eq(tenant.as_str()))
+                    .filter(file::Column::State.is_in(OPEN));
+                Ok(renewed.exec(transaction).await?.rows_affected == 1)
+            })
+        })
+        .await
+    }
+
+    /// Deletes an open upload on the client's request.
+    pub async fn abort_upload(&self, uid: Uid, task_id: Uid) -> Result<DeleteOutcome, MetaError> {
+        let removal_of = FileTransition { from: OPEN.to_vec(), to: FileState::Deleted, expired_before: None };
+        self.remove(None, uid, removal_of, task_id).await
+    }
+
+    /// Removes the file; with a `tenant`, only if it is of that tenant.
+    async fn remove(
+        &self,
+        tenant: Option<Tenant>,
+        uid: Uid,
+        removal_of: FileTransition,
+        task_id: Uid,
+    ) -> Result<DeleteOutcome, MetaError> {
+        let (quotas, removal) = (self.quotas.clone(), self.task_seed(task_id));
+        let removed = self
+            .write_or_rollback(move |transaction| {
+                let (tenant, removal_of) = (tenant.clone(), removal_of.clone());
+                let quotas = quotas.clone();
+                Box::pin(async move {
+                    let removed =
+                        remove(transaction, tenant.as_ref(), uid, &removal_of, removal, &quotas).await?;
+                    Ok(match removed {
+                        DeleteOutcome::Deleted => TxEnd::Commit(DeleteOutcome::Deleted),
+                        other => TxEnd::Rollback(other),
+                    })
+                })
+            })
+            .await;
+        self.invalidate_everywhere(Invalidation::File(uid));
+        removed
+    }
+
+    /// Returns up to `limit` open uploads that expire before `at`, in milliseconds since the Unix
+    /// epoch; the earliest first.
+    pub async fn expired_uploads(&self, at: i64, limit: u64) -> Result<Vec<Uid>, MetaError> {
+        let lapsed = file::Entity::find()
+            .select_only()
+            .column(file::Column::Uid)
+            .filter(file::Column::State.is_in(OPEN))
+            .filter(file::Column::ExpiresAt.lt(at))
+            .order_by_asc(file::Column::ExpiresAt)
+            .limit(limit);
+        let uids: Vec<i64> = lapsed.into_tuple().all(&self.reader).await?;
+        Ok(uids.into_iter().map(Uid::from_db).collect())
+    }
+
+    /// Returns what is left of a blob in state `deleting`; `None` if there is no such blob. Marks
+    /// all its parts for deletion; no new part can be added.
+    pub async fn deleting_blob(&self, blob_id: i64) -> Result<Option<DeletingBlob>, MetaError> {
+        self.write(move |transaction| Box::pin(deleting_blob(transaction, blob_id))).await
+    }
+
+    /// Deletes up to `limit` rows of files that were removed before `gone_before`, in milliseconds
+    /// since the Unix epoch. Returns the number of rows.
+    pub async fn purge_files(&self, gone_before: i64, limit: u64) -> Result<u64, MetaError> {
+        self.write(move |transaction| {
+            Box::pin(async move {
+                let gone = file::Entity::find()
+                    .select_only()
+                    .column(file::Column::Uid)
+                    .filter(file::Column::State.is_in([file::State::Expired, file::State::Deleted]))
+                    .filter(file::Column::ExpiresAt.lt(gone_before))
+                    .limit(limit);
+                let uids: Vec<i64> = gone.into_tuple().all(transaction).await?;
+                let purged = file::Entity::delete_many().filter(file::Column::Uid.is_in(uids));
+                Ok(purged.exec(transaction).await?.rows_affected)
+            })
+        })
+        .await
+    }
+}
+
+async fn remove(
+    transaction: &DatabaseTransaction,
+    tenant: Option<&Tenant>,
+    uid: Uid,
+    FileTransition { from, to, expired_before: lapsed_before }: &FileTransition,
+    removal: TaskSeed,
+    quotas: &Quotas,
+) -> Result<DeleteOutcome, DbErr> {
+    // The lock keeps the file's blob from changing until the reference is dropped.
+    let file = file::Entity::find_by_id(uid.get()).lock_exclusive().one(transaction).await?;
+    let is_meant = |file: &file::Model| tenant.is_none_or(|tenant| file.tenant == tenant.as_str());
+    let Some(file) = file.filter(is_meant) else {
+        return Ok(DeleteOutcome::Unknown);
+    };
+    if !from.contains(&file.state) || lapsed_before.is_some_and(|before| file.expires_at >= before) {
+        return Ok(DeleteOutcome::Unchanged);
+    }
+    let gone = file::Entity::update_many()
+        .col_expr(file::Column::State, Expr::value(*to))
+        .col_expr(file::Column::Listed, Expr::value(0))
+        .col_expr(file::Column::BlobId, Expr::value(None::<i64>))
+        .col_expr(file::Column::ExpiresAt, Expr::value(removal.now))
+        .col_expr(file::Column::Charged, Expr::value(0))
+        .col_expr(file::Column::RecordBytes, Expr::value(0))
+        .col_expr(file::Column::Metadata, Expr::value(None::<String>))
+        .filter(file::Column::Uid.eq(uid.get()))
+        .filter(file::Column::State.eq(file.state))
+        .filter(has_blob(file.blob_id))
+        .exec(transaction)
+        .await?;
+    if gone.rows_affected == 0 {
+        return Ok(DeleteOutcome::Unchanged);
+    }
+    if let Some(blob_id) = file.blob_id
+        && let Some(store) = drop_reference(transaction, blob_id).await?
+    {
+        removal.enqueue(transaction, TaskKind::DeleteBlob, blob_id, store).await?;
+    }
+    quotas.charge(transaction, &file.tenant, -file.charged - file.record_bytes).await?;
+    Ok(DeleteOutcome::Deleted)
+}
+
+/// Marks a completing file as corrupt, because its content failed verification; nobody could read
+/// it yet. Drops its reference to the blob; if that was the last one, enqueues the task that
+/// deletes the blob.
+pub(crate) async fn reject_upload(
+    transaction: &DatabaseTransaction,
+    file: &file::Model,
+    blob: &blob::Model,
+    removal: TaskSeed,
+    quotas: &Quotas,
+) -> Result<(), DbErr> {
+    file::Entity::update_many()
+        .col_expr(file::Column::State, Expr::value(FileState::Corrupt))
+        .col_expr(file::Column::BlobId, Expr::value(None::<i64>))
+        .col_expr(file::Column::StoredAt, Expr::value(None::<i64>))
+        .col_expr(file::Column::ExpiresAt, Expr::value(removal.now))
+        .col_expr(file::Column::Charged, Expr::value(0))
+        .filter(file::Column::Uid.eq(file.uid))
+        .exec(transaction)
+        .await?;
+    if let Some(store) = drop_reference(transaction, blob.id).await? {
+        removal.enqueue(transaction, TaskKind::DeleteBlob, blob.id, store).await?;
+    }
+    quotas.charge(transaction, &file.tenant, -file.charged).await?;
+    Ok(())
+}
+
+/// Removes one file's reference to a blob. If it was the last one, marks the blob for deletion and
+/// returns its store.
+async fn drop_reference(transaction: &DatabaseTransaction, blob_id: i64) -> Result<Option<String>, DbErr> {
+    blob::Entity::update_many()
+        .col_expr(blob::Column::Refs, Expr::col(blob::Column::Refs).sub(1))
+        .filter(blob::Column::Id.eq(blob_id))
+        .filter(blob::Column::State.eq(blob::State::Stored))
+        .exec(transaction)
+        .await?;
+    let condemned = blob::Entity::update_many()
+        .col_expr(blob::Column::State, Expr::value(blob::State::Deleting))
+        // Deduplication must not find the blob any more.
+        .col_expr(blob::Column::Md5, Expr::value(None::<Vec<u8>>))
+        .col_expr(blob::Column::Blake3, Expr::value(None::<Vec<u8>>))
+        .col_expr(blob::Column::Sha256, Expr::value(None::<Vec<u8>>))
+        .filter(blob::Column::Id.eq(blob_id))
+        .filter(blob::Column::Refs.lte(0))
+        .filter(blob::Column::State.is_in([blob::State::Stored, blob::State::Receiving]))
+        .exec(transaction)
+        .await?;
+    if condemned.rows_affected == 0 {
+        return Ok(None);
+    }
+    Ok(blob::Entity::find_by_id(blob_id).one(transaction).await?.map(|blob| blob.backend))
+}
+
+async fn deleting_blob(
+    transaction: &DatabaseTransaction,
+    blob_id: i64,
+) -> Result<Option<DeletingBlob>, DbErr> {
+    let blob = blob::Entity::find_by_id(blob_id).one(transaction).await?;
+    let Some(blob) = blob.filter(|blob| blob.state == blob::State::Deleting) else {
+        return Ok(None);
+    };
+    part::Entity::update_many()
+        .col_expr(part::Column::State, Expr::value(part::State::Deleting))
+        .filter(part::Column::BlobId.eq(blob_id))
+        .exec(transaction)
+        .await?;
+    let rows = part::Entity::find().filter(part::Column::BlobId.eq(blob_id)).all(transaction).await?;
+    let parts: Result<Vec<_>, DbErr> = rows.iter().map(|part| Ok((part.id, own_key(part)?))).collect();
+    let parts = parts?;
+    // The object of a running merge has a row of its own.
+    let has_object = blob.layout == blob::Layout::Whole || blob.upload_id.is_some();
+    let object = has_object.then(|| decode_key(&blob.object_key)).transpose()?;
+    Ok(Some(DeletingBlob { store: blob.backend, parts, object, part_size: decode_part_size(blob.part_size) }))
+}

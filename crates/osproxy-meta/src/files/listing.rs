@@ -1,0 +1,260 @@
+//! Reading and listing files of a tenant, page by page.
+
+use std::collections::BTreeMap;
+
+use osproxy_storage::Category;
+use osproxy_types::{tenant::Tenant, uid::Uid};
+use sea_orm::{
+    ColumnTrait, ConnectionTrait, DbErr, EntityTrait, ExprTrait, Order, QueryFilter, QueryOrder, QuerySelect,
+    Select, SelectTwo, sea_query::Expr,
+};
+
+use crate::MetaError;
+use crate::{
+    FileState, Meta, StoredContent,
+    db::{
+        dialect,
+        entities::{blob, file},
+    },
+    files::{content_from_row, delete},
+};
+
+/// How far a file's `created_at` may be from the time in its uid, in milliseconds: clock error of a
+/// node, and the time between the two.
+const DRIFT: i64 = 24 * 3_600_000;
+
+/// Metadata set by the owner of a file.
+pub type Metadata = BTreeMap<String, String>;
+
+/// A file in any state.
+#[derive(Clone, Debug)]
+pub struct FileRecord {
+    /// Uid.
+    pub uid: Uid,
+    /// Owner.
+    pub tenant: Tenant,
+    /// File name.
+    pub name: String,
+    /// Lifecycle state.
+    pub state: FileState,
+    /// MIME type; empty until known.
+    pub content_type: String,
+    /// In milliseconds since the Unix epoch.
+    pub created_at: i64,
+    /// When the upload expires; for expired, deleted and corrupt files, when that happened. In
+    /// milliseconds since the Unix epoch.
+    pub expires_at: i64,
+    /// When the content became complete, in milliseconds since the Unix epoch. `None` for a corrupt
+    /// file, which never was readable.
+    pub stored_at: Option<i64>,
+    /// Bytes: the announced size during the upload, then the size of the content. For a corrupt
+    /// file, the bytes received.
+    pub size: Option<u64>,
+    /// Bytes of the stored parts, during the upload.
+    pub received: Option<u64>,
+    /// Content, once stored.
+    pub content: Option<StoredContent>,
+    /// Metadata set by the owner.
+    pub metadata: Metadata,
+}
+
+impl FileRecord {
+    /// The category of its name.
+    pub fn category(&self) -> Category {
+        Category::of_name(&self.name)
+    }
+}
+
+/// Filter of a listing. Without `state`, it includes all files that are not expired or deleted.
+#[derive(Clone, Debug, Default)]
+pub struct FileFilter {
+    /// Prefix of the name, compared bytewise; 1 to [`MAX_PREFIX`] bytes.
+    pub prefix: Option<String>,
+    /// Category of the name.
+    pub category: Option<Category>,
+    /// Lifecycle state.
+    pub state: Option<FileState>,
+    /// Created at this time or later, in milliseconds since the Unix epoch.
+    pub created_after: Option<i64>,
+    /// Created before this time, in milliseconds since the Unix epoch.
+    pub created_before: Option<i64>,
+}
+
+/// Longest supported name prefix, in bytes.
+pub const MAX_PREFIX: usize = dialect::NAME_START as usize;
+
+/// Position in a listing: the last file of the previous page.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct FilePosition {
+    /// Uid of that file.
+    pub uid: Uid,
+    /// The first bytes of its name, which prefix listings order by.
+    pub name_start: Vec<u8>,
+}
+
+impl FilePosition {
+    /// The position after `file`.
+    pub fn after(file: &FileRecord) -> Self {
+        Self { uid: file.uid, name_start: name_start(&file.name) }
+    }
+}
+
+/// The indexed bytes of a name.
+pub(crate) fn name_start(name: &str) -> Vec<u8> {
+    name.bytes().take(MAX_PREFIX).collect()
+}
+
+impl Meta {
+    /// Reads a file in any state, bypassing the cache; `None` if the uid is unknown.
+    pub async fn file_record(&self, uid: Uid) -> Result<Option<FileRecord>, MetaError> {
+        let row =
+            file::Entity::find_by_id(uid.get()).find_also_related(blob::Entity).one(&self.reader).await?;
+        Ok(row.map(record_from_row).transpose()?)
+    }
+
+    /// Returns up to `limit` files of a tenant after a position. Ordered by uid or, with a prefix,
+    /// by the first bytes of the name and then by uid. Each order has an index, so a page reads
+    /// only the rows it returns, plus those that further filters exclude.
+    pub async fn list_files(
+        &self,
+        tenant: &Tenant,
+        filter: &FileFilter,
+        after: Option<&FilePosition>,
+        limit: u64,
+    ) -> Result<Vec<FileRecord>, MetaError> {
+        let uid = || dialect::listed_uid(self.reader.get_database_backend());
+        let chosen = |filter| filtered(tenant, filter, &uid());
+        let Some(prefix) = filter.prefix.as_deref() else {
+            let mut page = chosen(filter).order_by(uid(), Order::Asc).limit(limit);
+            if let Some(after) = after {
+                page = page.filter(uid().gt(after.uid.get()));
+            }
+            return Ok(self.records(page).await?);
+        };
+        let by_name = || match prefix_upper_bound(prefix.as_bytes()) {
+            Some(end) => chosen(filter).filter(file::Column::NameStart.lt(end)),
+            None => chosen(filter),
+        };
+        let mut files = Vec::new();
+        let rest = match after {
+            None => by_name().filter(file::Column::NameStart.gte(prefix.as_bytes().to_vec())),
+            Some(after) => {
+                // Many names may share their first bytes: read the rest of those first, then what
+                // comes after. With one condition for both, some databases would reread all of the
+                // former for every page.
+                let same_start = by_name()
+                    .filter(file::Column::NameStart.eq(after.name_start.clone()))
+                    .filter(uid().gt(after.uid.get()))
+                    .order_by(uid(), Order::Asc)
+                    .limit(limit);
+                files = self.records(same_start).await?;
+                by_name().filter(file::Column::NameStart.gt(after.name_start.clone()))
+            }
+        };
+        let left = limit.saturating_sub(files.len() as u64);
+        if left > 0 {
+            let rest = rest.order_by_asc(file::Column::NameStart).order_by(uid(), Order::Asc).limit(left);
+            files.extend(self.records(rest).await?);
+        }
+        Ok(files)
+    }
+
+    async fn records(&self, page: SelectTwo<file::Entity, blob::Entity>) -> Result<Vec<FileRecord>, DbErr> {
+        page.all(&self.reader).await?.into_iter().map(record_from_row).collect()
+    }
+}
+
+/// Applies a filter, except for the prefix.
+fn filtered(tenant: &Tenant, filter: &FileFilter, uid: &Expr) -> SelectTwo<file::Entity, blob::Entity> {
+    let mut files: Select<file::Entity> =
+        file::Entity::find().filter(file::Column::Tenant.eq(tenant.as_str()));
+    let is_gone = matches!(filter.state, Some(FileState::Expired | FileState::Deleted));
+    match filter.state {
+        Some(state) => files = files.filter(file::Column::State.eq(state)),
+        None => files = files.filter(file::Column::Listed.eq(1)),
+    }
+    if filter.state.is_some() && (filter.prefix.is_some() || filter.category.is_some()) {
+        // Implied by the state, but the query planner does not know that and could not use the
+        // index.
+        files = files.filter(file::Column::Listed.eq(i32::from(!is_gone)));
+    }
+    if let Some(category) = filter.category {
+        files = files.filter(file::Column::Category.eq(category.as_str()));
+    }
+    if let Some(ms) = filter.created_after {
+        // A uid contains its time of issue, so the index range can be limited.
+        let first = Uid::min_at_ms(ms.saturating_sub(DRIFT));
+        files = files.filter(file::Column::CreatedAt.gte(ms)).filter(uid.clone().gte(first.get()));
+    }
+    if let Some(ms) = filter.created_before {
+        let end = Uid::min_at_ms(ms.saturating_add(DRIFT));
+        files = files.filter(file::Column::CreatedAt.lt(ms)).filter(uid.clone().lt(end.get()));
+    }
+    files.find_also_related(blob::Entity)
+}
+
+/// The smallest byte string greater than all strings with this prefix; `None` if there is none.
+fn prefix_upper_bound(prefix: &[u8]) -> Option<Vec<u8>> {
+    let mut end = prefix.to_vec();
+    while let Some(last) = end.pop() {
+        if last < u8::MAX {
+            end.push(last + 1);
+            return Some(end);
+        }
+    }
+    None
+}
+
+pub(crate) fn record_from_row((file, blob): (file::Model, Option<blob::Model>)) -> Result<FileRecord, DbErr> {
+    let metadata = decode_metadata(&file)?;
+    let content = blob.filter(|_| file.state == FileState::Stored).map(content_from_row).transpose()?;
+    let received = u64::try_from(file.received).unwrap_or(0);
+    let is_open = delete::OPEN.contains(&file.state);
+    let size = match file.state {
+        FileState::Corrupt => Some(received).filter(|size| *size > 0),
+        _ if is_open => file.announced_size.map(i64::unsigned_abs),
+        _ => content.as_ref().map(|content| content.size),
+    };
+    Ok(FileRecord {
+        size,
+        received: is_open.then_some(received),
+        uid: Uid::from_db(file.uid),
+        tenant: Tenant::from_db(&file.tenant),
+        name: file.name,
+        state: file.state,
+        content_type: file.content_type,
+        created_at: file.created_at,
+        expires_at: file.expires_at,
+        stored_at: file.stored_at.filter(|_| !is_open && file.state != FileState::Corrupt),
+        content,
+        metadata,
+    })
+}
+
+/// Parses the metadata column.
+pub(crate) fn decode_metadata(file: &file::Model) -> Result<Metadata, DbErr> {
+    let Some(text) = &file.metadata else {
+        return Ok(Metadata::new());
+    };
+    serde_json::from_str(text)
+        .map_err(|error| DbErr::Custom(format!("the metadata of file {} is corrupt: {error}", file.uid)))
+}
+
+/// Serializes metadata for its column; `None` if empty.
+pub(crate) fn encode_metadata(metadata: &Metadata) -> Option<String> {
+    // Serializing a map of strings cannot fail.
+    (!metadata.is_empty()).then(|| serde_json::to_string(metadata).unwrap_or_default())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_begins_with_a_prefix_ends_before_its_successor() {
+        assert_eq!(prefix_upper_bound(b"ab"), Some(b"ac".to_vec()));
+        assert_eq!(prefix_upper_bound(b"a\xff\xff"), Some(b"b".to_vec()));
+        assert_eq!(prefix_upper_bound(b"\xff"), None);
+        assert_eq!(name_start(&"é".repeat(200)).len(), 255);
+    }
+}

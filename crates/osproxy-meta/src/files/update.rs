@@ -1,0 +1,198 @@
+//! Changes to a file that leave its content alone: rename, metadata, copy.
+
+use std::sync::Arc;
+
+use osproxy_storage::Category;
+use osproxy_types::{content_type, tenant::Tenant, uid::Uid};
+use sea_orm::{
+    ActiveValue::Set, ColumnTrait, DatabaseTransaction, DbErr, EntityTrait, QueryFilter, QuerySelect,
+    sea_query::Expr,
+};
+
+use crate::MetaError;
+use crate::{
+    AnnouncedContent, FileState, Invalidation, Meta, NewFile,
+    access::quotas::{ChargeOutcome, Quotas, record_bytes},
+    blobs,
+    db::{
+        entities::{blob, file},
+        write_batcher::TxEnd,
+    },
+    files::{
+        listing::{self, Metadata, name_start},
+        stored_row,
+    },
+};
+
+/// Edits metadata in place; returns `false` if the result must not be saved.
+pub type MetadataEdit = Arc<dyn Fn(&mut Metadata) -> bool + Send + Sync>;
+
+/// Outcome of updating a file.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum UpdateOutcome {
+    /// Updated.
+    Updated,
+    /// The new metadata is not valid.
+    InvalidMetadata,
+    /// The change would exceed the tenant's quota.
+    OverQuota,
+    /// The file was deleted or expired.
+    Gone(FileState),
+    /// No such uid.
+    Unknown,
+}
+
+/// Outcome of copying a file.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum CopyOutcome {
+    /// Copied.
+    Copied,
+    /// The source's blob was replaced at the same time; read the source again and retry.
+    Conflict,
+    /// The uid of the copy is already in use.
+    UidTaken,
+    /// The tenant's quota is exceeded.
+    OverQuota,
+    /// The source has no content; it is in this state.
+    NotStored(FileState),
+    /// No such uid.
+    Unknown,
+}
+
+impl Meta {
+    /// Renames a tenant's file and edits its metadata. The content keeps its key.
+    pub async fn update_file(
+        &self,
+        tenant: Tenant,
+        uid: Uid,
+        name: Option<String>,
+        change: Option<MetadataEdit>,
+    ) -> Result<UpdateOutcome, MetaError> {
+        let quotas = self.quotas.clone();
+        let updated = self
+            .write_or_rollback(move |transaction| {
+                let (tenant, name, change) = (tenant.clone(), name.clone(), change.clone());
+                let quotas = quotas.clone();
+                Box::pin(async move {
+                    Ok(match update(transaction, &tenant, uid, name, change, &quotas).await? {
+                        UpdateOutcome::Updated => TxEnd::Commit(UpdateOutcome::Updated),
+                        other => TxEnd::Rollback(other),
+                    })
+                })
+            })
+            .await;
+        self.invalidate_everywhere(Invalidation::File(uid));
+        updated
+    }
+
+    /// Creates a file with uid `copy` that shares the content of `uid`, within the same tenant.
+    /// Name and metadata default to those of the source.
+    pub async fn copy_file(
+        &self,
+        tenant: Tenant,
+        uid: Uid,
+        copy: Uid,
+        name: Option<String>,
+        metadata: Option<Metadata>,
+    ) -> Result<CopyOutcome, MetaError> {
+        let quotas = self.quotas.clone();
+        let copying = self.write_or_rollback(move |transaction| {
+            let (tenant, name, metadata) = (tenant.clone(), name.clone(), metadata.clone());
+            let quotas = quotas.clone();
+            Box::pin(async move {
+                Ok(match copy_file(transaction, &tenant, (uid, copy), name, metadata, &quotas).await? {
+                    CopyOutcome::Copied => TxEnd::Commit(CopyOutcome::Copied),
+                    other => TxEnd::Rollback(other),
+                })
+            })
+        });
+        match copying.await {
+            Err(MetaError::Conflict(_)) => Ok(CopyOutcome::UidTaken),
+            copied => copied,
+        }
+    }
+}
+
+async fn update(
+    transaction: &DatabaseTransaction,
+    tenant: &Tenant,
+    uid: Uid,
+    name: Option<String>,
+    change: Option<MetadataEdit>,
+    quotas: &Quotas,
+) -> Result<UpdateOutcome, DbErr> {
+    // Lock the row, so that concurrent metadata edits see each other's result.
+    let file = file::Entity::find_by_id(uid.get()).lock_exclusive().one(transaction).await?;
+    let Some(file) = file.filter(|file| file.tenant == tenant.as_str()) else {
+        return Ok(UpdateOutcome::Unknown);
+    };
+    if matches!(file.state, FileState::Expired | FileState::Deleted) {
+        return Ok(UpdateOutcome::Gone(file.state));
+    }
+    let mut metadata = listing::decode_metadata(&file)?;
+    if let Some(change) = change
+        && !change(&mut metadata)
+    {
+        return Ok(UpdateOutcome::InvalidMetadata);
+    }
+    let before = record_bytes(&file.name, file.metadata.as_deref());
+    let (name, metadata) = (name.unwrap_or(file.name), listing::encode_metadata(&metadata));
+    // A row from before rows were charged starts at 0 and is charged only for its growth.
+    let record = (file.record_bytes + record_bytes(&name, metadata.as_deref()) - before).max(0);
+    file::Entity::update_many()
+        .col_expr(file::Column::Category, Expr::value(Category::of_name(&name).as_str()))
+        .col_expr(file::Column::NameStart, Expr::value(name_start(&name)))
+        .col_expr(file::Column::Name, Expr::value(name))
+        .col_expr(file::Column::Metadata, Expr::value(metadata))
+        .col_expr(file::Column::RecordBytes, Expr::value(record))
+        .filter(file::Column::Uid.eq(uid.get()))
+        .exec(transaction)
+        .await?;
+    Ok(match quotas.charge(transaction, tenant.as_str(), record - file.record_bytes).await? {
+        ChargeOutcome::Allowed => UpdateOutcome::Updated,
+        ChargeOutcome::OverQuota => UpdateOutcome::OverQuota,
+    })
+}
+
+async fn copy_file(
+    transaction: &DatabaseTransaction,
+    tenant: &Tenant,
+    (uid, copy): (Uid, Uid),
+    name: Option<String>,
+    metadata: Option<Metadata>,
+    quotas: &Quotas,
+) -> Result<CopyOutcome, DbErr> {
+    // Lock the row, so that the source keeps its content until the copy has a reference to it.
+    let source = file::Entity::find_by_id(uid.get()).lock_exclusive().one(transaction).await?;
+    let Some(source) = source.filter(|file| file.tenant == tenant.as_str()) else {
+        return Ok(CopyOutcome::Unknown);
+    };
+    let (FileState::Stored, Some(blob_id)) = (source.state, source.blob_id) else {
+        return Ok(CopyOutcome::NotStored(source.state));
+    };
+    if !blobs::add_references(transaction, blob_id, 1, None).await? {
+        return Ok(CopyOutcome::Conflict);
+    }
+    let metadata = match metadata {
+        Some(metadata) => listing::encode_metadata(&metadata),
+        None => source.metadata,
+    };
+    let content_type = match &name {
+        Some(name) if Some(name) != Some(&source.name) => {
+            let blob = blob::Entity::find_by_id(blob_id).one(transaction).await?;
+            content_type::mime_type_of(blob.and_then(|blob| blob.sniffed).as_deref(), name)
+        }
+        _ => source.content_type,
+    };
+    let (tenant, name) = (Tenant::from_db(&source.tenant), name.unwrap_or(source.name));
+    let file = NewFile { uid: copy, tenant, name, announced: AnnouncedContent::default() };
+    let stored = stored_row(&file, (blob_id, source.charged), &content_type);
+    let record = record_bytes(&file.name, metadata.as_deref());
+    let row = file::ActiveModel { metadata: Set(metadata), record_bytes: Set(record), ..stored };
+    file::Entity::insert(row).exec_without_returning(transaction).await?;
+    let charge = source.charged.saturating_add(record);
+    Ok(match quotas.charge(transaction, file.tenant.as_str(), charge).await? {
+        ChargeOutcome::Allowed => CopyOutcome::Copied,
+        ChargeOutcome::OverQuota => CopyOutcome::OverQuota,
+    })
+}

@@ -1,0 +1,235 @@
+//! Read-only access to the database of the Go program, for imports.
+
+use std::time::Duration;
+
+use sea_orm::{ConnectionTrait, DatabaseConnection, DbBackend, DbErr, QueryResult, Statement};
+
+use crate::MetaError;
+use crate::{
+    DatabaseServer,
+    db::{dialect, migrate::single_connection},
+};
+
+/// Statement timeout. The Go program's part tables have no index for these queries.
+const PATIENCE: Duration = Duration::from_hours(1);
+
+/// Possible table names: as configured by the Go program, and gorm's default plurals.
+const NAMES: [GoTables; 2] = [
+    GoTables { files: "meta_data_info", parts: "multi_part_info", tasks: "task_info" },
+    GoTables { files: "meta_data_infos", parts: "multi_part_infos", tasks: "task_infos" },
+];
+
+/// The names of one set of tables.
+#[derive(Clone, Copy, Debug)]
+pub struct GoTables {
+    /// The table of files; also used to detect the set.
+    pub files: &'static str,
+    parts: &'static str,
+    tasks: &'static str,
+}
+
+/// A file's row in the Go program's database.
+#[derive(Clone, Debug, Default)]
+pub struct GoFile {
+    /// Id of the row. If a uid has several rows, the Go program reads the oldest.
+    pub id: i64,
+    /// Uid, as clients know it.
+    pub uid: i64,
+    /// Folder or bucket of its object.
+    pub bucket: String,
+    /// File name, percent-encoded.
+    pub name: String,
+    /// Name of its object.
+    pub storage_name: String,
+    /// MD5 in hexadecimal, as claimed by the client. Verified for merged content and content
+    /// uploaded whole.
+    pub md5: String,
+    /// Size in bytes; claimed by the client for content uploaded in parts.
+    pub size: i64,
+    /// Whether it consists of part objects.
+    pub in_parts: bool,
+    /// Number of parts.
+    pub part_count: i64,
+    /// Whether it is complete.
+    pub is_complete: bool,
+    /// MIME type.
+    pub content_type: String,
+}
+
+/// A part's row in the Go program's database.
+#[derive(Clone, Debug, Default)]
+pub struct GoPart {
+    /// Id of the row. If a part has several rows, the highest id is the latest upload.
+    pub id: i64,
+    /// Uid of its file.
+    pub uid: i64,
+    /// Part number.
+    pub number: i64,
+    /// Folder or bucket of its object.
+    pub bucket: String,
+    /// Name of its object.
+    pub storage_name: String,
+    /// Its file name in the folder of the upload.
+    pub file_name: String,
+    /// Size in bytes.
+    pub size: i64,
+    /// MD5 in hexadecimal; verified on upload.
+    pub md5: String,
+}
+
+/// The number of tasks of one kind in one state.
+#[derive(Clone, Debug)]
+pub struct GoTaskCount {
+    /// Task type: `partMerge` or `partDelete`.
+    pub kind: String,
+    /// 0 queued, 1 running, 2 done, 99 failed.
+    pub state: i64,
+    /// Number of tasks.
+    pub count: i64,
+}
+
+/// A connection to the Go program's database.
+pub struct GoDatabase {
+    connection: DatabaseConnection,
+}
+
+impl GoDatabase {
+    /// Connects to the server. The error is a human-readable message.
+    pub async fn open(server: &DatabaseServer) -> Result<Self, String> {
+        let explain = |error| dialect::open_error_message(server, &error);
+        // Fail fast if the server is unreachable, before switching to the long timeout.
+        let probe = single_connection(server).await.map_err(explain)?;
+        probe.execute_unprepared("SELECT 1").await.map_err(explain)?;
+        probe.close().await.map_err(explain)?;
+        let slow = DatabaseServer { timeout: PATIENCE, ..server.clone() };
+        Ok(Self { connection: single_connection(&slow).await.map_err(explain)? })
+    }
+
+    /// Returns the known sets of tables that exist.
+    pub async fn tables(&self) -> Result<Vec<GoTables>, MetaError> {
+        let schema = match self.connection.get_database_backend() {
+            DbBackend::Postgres => "current_schema()",
+            _ => "DATABASE()",
+        };
+        let sql = format!(
+            "SELECT CONCAT(table_name, '') AS name FROM information_schema.tables WHERE table_schema = {schema}"
+        );
+        let rows = self.query(&sql).await?;
+        let there: Vec<String> = rows.iter().map(|row| row.try_get("", "name")).collect::<Result<_, _>>()?;
+        let is_there = |name: &str| there.iter().any(|there| there == name);
+        Ok(NAMES.into_iter().filter(|tables| is_there(tables.files) && is_there(tables.parts)).collect())
+    }
+
+    /// Counts the files.
+    pub async fn count_files(&self, tables: GoTables) -> Result<i64, MetaError> {
+        let rows = self.query(&format!("SELECT COUNT(*) AS number FROM {}", tables.files)).await?;
+        rows.first().map_or(Ok(0), |row| Ok(row.try_get("", "number")?))
+    }
+
+    /// Returns up to `limit` files with a row id greater than `after`, ordered by row id.
+    pub async fn files(&self, tables: GoTables, after: i64, limit: u64) -> Result<Vec<GoFile>, MetaError> {
+        let sql = format!(
+            "SELECT {id}, {uid}, bucket, name, storage_name, md5, {size}, {in_parts}, {part_count}, {status}, content_type \
+             FROM {table} WHERE id > {after} ORDER BY id LIMIT {limit}",
+            id = self.bigint_column("id", "id"),
+            uid = self.bigint_column("uid", "uid"),
+            size = self.bigint_column("storage_size", "size"),
+            in_parts = self.bigint_column("CASE WHEN multi_part THEN 1 ELSE 0 END", "in_parts"),
+            part_count = self.bigint_column("part_num", "part_count"),
+            status = self.bigint_column("status", "status"),
+            table = tables.files,
+        );
+        self.query(&sql).await?.iter().map(|row| Ok(file(row)?)).collect()
+    }
+
+    /// Returns the complete parts of the files with row ids `first` to `last`, ordered by uid, part
+    /// number and row id.
+    pub async fn parts(&self, tables: GoTables, (first, last): (i64, i64)) -> Result<Vec<GoPart>, MetaError> {
+        let sql = format!(
+            "SELECT {id}, {uid}, {number}, bucket, storage_name, part_file_name, {size}, part_md5 FROM {table} \
+             WHERE status = 1 AND storage_uid IN (SELECT uid FROM {files} WHERE id BETWEEN {first} AND {last}) \
+             ORDER BY storage_uid, chunk_num, id",
+            id = self.bigint_column("id", "id"),
+            uid = self.bigint_column("storage_uid", "uid"),
+            number = self.bigint_column("chunk_num", "number"),
+            size = self.bigint_column("storage_size", "size"),
+            table = tables.parts,
+            files = tables.files,
+        );
+        self.query(&sql).await?.iter().map(|row| Ok(part(row)?)).collect()
+    }
+
+    /// Counts complete parts whose file does not exist.
+    pub async fn count_orphan_parts(&self, tables: GoTables) -> Result<i64, MetaError> {
+        let sql = format!(
+            "SELECT COUNT(*) AS number FROM {} WHERE status = 1 AND storage_uid NOT IN (SELECT uid FROM {})",
+            tables.parts, tables.files
+        );
+        self.query(&sql).await?.first().map_or(Ok(0), |row| Ok(row.try_get("", "number")?))
+    }
+
+    /// Counts the tasks by kind and state.
+    pub async fn task_counts(&self, tables: GoTables) -> Result<Vec<GoTaskCount>, MetaError> {
+        let sql = format!(
+            "SELECT task_type, {state}, COUNT(*) AS number FROM {table} GROUP BY task_type, status ORDER BY task_type, status",
+            state = self.bigint_column("status", "state"),
+            table = tables.tasks,
+        );
+        let tasks = self.query(&sql).await?;
+        let tasks = tasks.iter().map(|row| {
+            Ok(GoTaskCount {
+                kind: row.try_get("", "task_type")?,
+                state: row.try_get("", "state")?,
+                count: row.try_get("", "number")?,
+            })
+        });
+        tasks.collect()
+    }
+
+    async fn query(&self, sql: &str) -> Result<Vec<QueryResult>, DbErr> {
+        let backend = self.connection.get_database_backend();
+        self.connection.query_all_raw(Statement::from_string(backend, sql)).await
+    }
+
+    /// SQL that casts a column to a 64-bit integer, whatever type gorm gave it; NULL becomes 0.
+    fn bigint_column(&self, column: &str, name: &str) -> String {
+        let kind = match self.connection.get_database_backend() {
+            DbBackend::Postgres => "BIGINT",
+            _ => "SIGNED",
+        };
+        format!("CAST(COALESCE({column}, 0) AS {kind}) AS {name}")
+    }
+}
+
+fn text(row: &QueryResult, column: &str) -> Result<String, DbErr> {
+    Ok(row.try_get::<Option<String>>("", column)?.unwrap_or_default())
+}
+
+fn file(row: &QueryResult) -> Result<GoFile, DbErr> {
+    Ok(GoFile {
+        id: row.try_get("", "id")?,
+        uid: row.try_get("", "uid")?,
+        bucket: text(row, "bucket")?,
+        name: text(row, "name")?,
+        storage_name: text(row, "storage_name")?,
+        md5: text(row, "md5")?,
+        size: row.try_get("", "size")?,
+        in_parts: row.try_get::<i64>("", "in_parts")? != 0,
+        part_count: row.try_get("", "part_count")?,
+        is_complete: row.try_get::<i64>("", "status")? == 1,
+        content_type: text(row, "content_type")?,
+    })
+}
+
+fn part(row: &QueryResult) -> Result<GoPart, DbErr> {
+    Ok(GoPart {
+        id: row.try_get("", "id")?,
+        uid: row.try_get("", "uid")?,
+        number: row.try_get("", "number")?,
+        bucket: text(row, "bucket")?,
+        storage_name: text(row, "storage_name")?,
+        file_name: text(row, "part_file_name")?,
+        size: row.try_get("", "size")?,
+        md5: text(row, "part_md5")?,
+    })
+}

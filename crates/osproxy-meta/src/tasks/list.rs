@@ -1,0 +1,174 @@
+//! Listing, retrying and purging tasks.
+
+use sea_orm::{
+    ActiveEnum, ColumnTrait, DbErr, EntityTrait, ExprTrait, QueryFilter, QueryOrder, QuerySelect,
+    sea_query::Expr,
+};
+
+use crate::MetaError;
+use crate::{
+    Attempt, Meta, Task, TaskKind, TaskState,
+    db::entities::{task, task_attempt},
+};
+
+impl TaskState {
+    /// The state's name in the database and in output.
+    pub fn name(self) -> String {
+        self.to_value()
+    }
+}
+
+impl crate::AttemptOutcome {
+    /// The outcome's name in the database and in output.
+    pub fn name(self) -> String {
+        self.to_value()
+    }
+}
+
+/// Which tasks to list.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct TaskFilter<'a> {
+    /// Only tasks in this state.
+    pub state: Option<TaskState>,
+    /// Only tasks of this kind.
+    pub kind: Option<&'a str>,
+}
+
+impl Meta {
+    pub(crate) async fn newest_task_id(&self) -> Result<Option<i64>, DbErr> {
+        let newest =
+            task::Entity::find().select_only().column(task::Column::Id).order_by_desc(task::Column::Id);
+        newest.into_tuple().one(&self.reader).await
+    }
+
+    /// Returns up to `limit` tasks, the newest first; with a `state`, only those.
+    pub async fn tasks(&self, state: Option<TaskState>, limit: u64) -> Result<Vec<Task>, MetaError> {
+        self.list_tasks(TaskFilter { state, kind: None }, None, limit).await
+    }
+
+    /// Returns up to `limit` tasks with an id below `before`, the newest first. Without a filter,
+    /// reads only the rows it returns; with a filter, also scans the rows it skips.
+    pub async fn list_tasks(
+        &self,
+        filter: TaskFilter<'_>,
+        before: Option<i64>,
+        limit: u64,
+    ) -> Result<Vec<Task>, MetaError> {
+        let mut tasks = task::Entity::find().order_by_desc(task::Column::Id).limit(limit);
+        if let Some(state) = filter.state {
+            tasks = tasks.filter(task::Column::State.eq(state));
+        }
+        if let Some(kind) = filter.kind {
+            tasks = tasks.filter(task::Column::Kind.eq(kind));
+        }
+        if let Some(before) = before {
+            tasks = tasks.filter(task::Column::Id.lt(before));
+        }
+        Ok(tasks.all(&self.reader).await?.into_iter().map(to_task).collect())
+    }
+
+    /// Returns a task with its attempts in order.
+    pub async fn task(&self, id: i64) -> Result<Option<(Task, Vec<Attempt>)>, MetaError> {
+        let Some(row) = task::Entity::find_by_id(id).one(&self.reader).await? else {
+            return Ok(None);
+        };
+        let attempts = task_attempt::Entity::find()
+            .filter(task_attempt::Column::TaskId.eq(id))
+            .order_by_asc(task_attempt::Column::Number)
+            .all(&self.reader)
+            .await?;
+        let attempt = |row: task_attempt::Model| Attempt {
+            number: row.number,
+            lease_owner: row.lease_owner,
+            started_at: row.started_at,
+            ended_at: row.ended_at,
+            outcome: row.outcome,
+            error: row.error,
+        };
+        Ok(Some((to_task(row), attempts.into_iter().map(attempt).collect())))
+    }
+
+    /// Whether a task of this kind and payload is queued, running or dead.
+    pub async fn has_task(&self, kind: TaskKind, payload: &str) -> Result<bool, MetaError> {
+        let open = [TaskState::Queued, TaskState::Running, TaskState::Dead];
+        let found = task::Entity::find()
+            .filter(task::Column::Kind.eq(kind.name()))
+            .filter(task::Column::Payload.eq(payload))
+            .filter(task::Column::State.is_in(open))
+            .one(&self.reader)
+            .await?;
+        Ok(found.is_some())
+    }
+
+    /// Queues a dead or waiting task to run now, with up to `attempts` more attempts. Returns
+    /// `false` if there is no such task, or it is running or done.
+    pub async fn retry_task(&self, id: i64, attempts: u32) -> Result<bool, MetaError> {
+        let now = self.clock.now_ms();
+        self.write(move |transaction| {
+            Box::pin(async move {
+                let more = Expr::col(task::Column::Attempts).add(attempts.cast_signed());
+                // A recurring task has no limit of attempts.
+                let unlimited = Expr::col(task::Column::MaxAttempts);
+                let more = Expr::case(Expr::col(task::Column::UniqueKey).is_null(), more).finally(unlimited);
+                let retried = task::Entity::update_many()
+                    .col_expr(task::Column::State, Expr::value(TaskState::Queued))
+                    .col_expr(task::Column::RunAt, Expr::value(now))
+                    .col_expr(task::Column::MaxAttempts, more.into())
+                    .col_expr(task::Column::EndedAt, Expr::value(None::<i64>))
+                    .filter(task::Column::Id.eq(id))
+                    .filter(task::Column::State.is_in([TaskState::Dead, TaskState::Queued]))
+                    .exec(transaction)
+                    .await?;
+                Ok(retried.rows_affected == 1)
+            })
+        })
+        .await
+    }
+
+    /// Deletes done tasks, and ended attempts of recurring tasks, that ended before `ended_before`,
+    /// in milliseconds since the Unix epoch: up to `limit` tasks, and all such attempts. Returns
+    /// the number of rows.
+    pub async fn purge_tasks(&self, ended_before: i64, limit: u64) -> Result<u64, MetaError> {
+        self.write(move |transaction| {
+            Box::pin(async move {
+                let done = task::Entity::find()
+                    .select_only()
+                    .column(task::Column::Id)
+                    .filter(task::Column::State.eq(TaskState::Done))
+                    .filter(task::Column::EndedAt.lt(ended_before))
+                    .limit(limit);
+                let done: Vec<i64> = done.into_tuple().all(transaction).await?;
+                let recurring = task::Entity::find()
+                    .select_only()
+                    .column(task::Column::Id)
+                    .filter(task::Column::UniqueKey.is_not_null());
+                let recurring: Vec<i64> = recurring.into_tuple().all(transaction).await?;
+                let purged = task::Entity::delete_many().filter(task::Column::Id.is_in(done));
+                let purged = purged.exec(transaction).await?.rows_affected;
+                let forgotten = task_attempt::Entity::delete_many()
+                    .filter(task_attempt::Column::TaskId.is_in(recurring))
+                    .filter(task_attempt::Column::EndedAt.lt(ended_before));
+                Ok(purged + forgotten.exec(transaction).await?.rows_affected)
+            })
+        })
+        .await
+    }
+}
+
+fn to_task(row: task::Model) -> Task {
+    Task {
+        id: row.id,
+        kind: row.kind,
+        payload: row.payload,
+        state: row.state,
+        run_at: row.run_at,
+        attempts: row.attempts,
+        max_attempts: row.max_attempts,
+        lease_owner: row.lease_owner,
+        lease_until: row.lease_until,
+        last_error: row.last_error,
+        created_at: row.created_at,
+        ended_at: row.ended_at,
+        is_recurring: row.unique_key.is_some(),
+    }
+}

@@ -1,0 +1,507 @@
+use std::ops::RangeInclusive;
+
+use osproxy_storage::PartLayout;
+use osproxy_types::{content_type, uid::Uid};
+use sea_orm::{
+    ColumnTrait, ConnectionTrait, DatabaseTransaction, DbErr, EntityTrait, QueryFilter, QueryOrder,
+    QuerySelect,
+    sea_query::{self, Expr},
+};
+
+use crate::MetaError;
+use crate::{
+    CompletePreconditions, ExpectedDigests, FileState, Inspection, Meta, TaskKind,
+    access::quotas::{ChargeOutcome, Quotas},
+    blobs::{blake3_tree, encode_digest},
+    db::{
+        dialect,
+        entities::{blob, file, part},
+        write_batcher::TxEnd,
+    },
+    files, now_ms,
+    tasks::kind::TaskSeed,
+    uploads::{
+        finish_multipart::{FinishContext, finish_multipart},
+        inspection::{InspectedUpload, InspectionVerdict, inspect},
+        multipart::{self, MultipartUpload},
+    },
+};
+
+/// Maximum number of ranges in a list of missing parts.
+const MAX_RANGES: usize = 1000;
+
+/// Maximum retries when another blob with the same content appears during the transaction.
+const ROUNDS: usize = 4;
+
+/// The client's request to complete an upload.
+#[derive(Clone, Copy, Debug)]
+pub struct CompleteRequest {
+    /// Number of parts. Defaults to the announced number, or else to the stored parts.
+    pub parts: Option<u32>,
+    /// Total size in bytes. Defaults to the announced size, or else to that of the stored parts.
+    pub size: Option<u64>,
+    /// Expected digests of the whole content; they take precedence over the announced ones.
+    pub expected: ExpectedDigests,
+}
+
+/// Outcome of completing an upload.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum CompleteOutcome {
+    /// The file is stored and can be read.
+    Completed,
+    /// The parts are frozen, but the store must complete its multipart upload first. Then call
+    /// [`Meta::finish_multipart`].
+    Multipart(MultipartUpload),
+    /// The file was already complete and matches the request.
+    AlreadyCompleted,
+    /// The file was already complete and does not match the request.
+    AlreadyCompletedMismatch,
+    /// The file was already complete; whether it matches is unknown until a digest has been
+    /// computed.
+    AlreadyCompletedUnverified,
+    /// The stored parts are not exactly the numbers 1 to `wanted`.
+    PartsMismatch {
+        /// How many parts are stored.
+        there: u64,
+        /// How many parts are expected.
+        wanted: u32,
+        /// Ranges of missing part numbers; the first thousand ranges.
+        missing: Vec<RangeInclusive<u32>>,
+    },
+    /// The parts do not have the expected total size: actual and expected bytes.
+    SizeMismatch(u64, u64),
+    /// A digest does not match: its name, and the computed value in hexadecimal.
+    DigestMismatch(&'static str, String),
+    /// The content does not have the MIME type that the upload's links require.
+    TypeMismatch {
+        /// Required type.
+        wanted: String,
+        /// Detected type.
+        found: String,
+    },
+    /// The parts are larger than this limit in total, in bytes.
+    TooLarge(u64),
+    /// These parts must be read first, then the call repeated with the result.
+    NeedsInspection(Inspection),
+    /// The tenant's quota is exceeded.
+    OverQuota,
+    /// The file cannot be completed in this state.
+    NotOpen(FileState),
+    /// No such uid.
+    Unknown,
+}
+
+impl Meta {
+    /// Completes an upload if its stored parts match `request` and `preconditions`, and enqueues a
+    /// task with the unused `task_id` that merges its blob. The number of statements does not depend on the number of parts.
+    pub async fn complete_upload(
+        &self,
+        uid: Uid,
+        request: CompleteRequest,
+        preconditions: CompletePreconditions,
+        task_id: Uid,
+    ) -> Result<CompleteOutcome, MetaError> {
+        let (here, quotas) = (self.node_stores.clone(), self.quotas.clone());
+        let merge = self.task_seed(task_id);
+        self.write_or_rollback(move |transaction| {
+            let (here, quotas) = (here.clone(), quotas.clone());
+            let conditions = preconditions.clone();
+            Box::pin(async move {
+                let context =
+                    CompleteContext { uid, request, preconditions: &conditions, merge, node: &here.node };
+                Ok(match complete(transaction, context, &quotas).await? {
+                    begun @ (CompleteOutcome::Completed | CompleteOutcome::Multipart(_)) => {
+                        TxEnd::Commit(begun)
+                    }
+                    other => TxEnd::Rollback(other),
+                })
+            })
+        })
+        .await
+    }
+
+    /// Returns up to `limit` uploads whose multipart upload in `store` must be completed.
+    pub async fn completing_uploads(
+        &self,
+        store: &str,
+        limit: u64,
+    ) -> Result<Vec<(Uid, MultipartUpload)>, MetaError> {
+        let files = file::Entity::find()
+            .inner_join(blob::Entity)
+            .select_only()
+            .column(file::Column::Uid)
+            .filter(file::Column::State.eq(file::State::Completing))
+            .filter(blob::Column::Backend.eq(store))
+            .limit(limit);
+        let uids: Vec<i64> = files.into_tuple().all(&self.reader).await?;
+        let mut found = Vec::with_capacity(uids.len());
+        for uid in uids.into_iter().map(Uid::from_db) {
+            if let Some(native) = self.completing_multipart(uid).await? {
+                found.push((uid, native));
+            }
+        }
+        Ok(found)
+    }
+
+    /// Returns the multipart upload that the store must complete for a file; `None` if the file is
+    /// not in state completing.
+    pub async fn completing_multipart(&self, uid: Uid) -> Result<Option<MultipartUpload>, MetaError> {
+        let file = file::Entity::find_by_id(uid.get()).find_also_related(blob::Entity);
+        let file = file.filter(file::Column::State.eq(file::State::Completing));
+        match file.one(&self.reader).await? {
+            Some((_, Some(blob))) => Ok(multipart::upload_to_complete(&self.reader, &blob).await?),
+            _ => Ok(None),
+        }
+    }
+
+    /// Makes the file readable after its store has completed the multipart upload; parts that are
+    /// objects of their own may remain. If a digest or the MIME type does not match, the file
+    /// becomes corrupt. Enqueues a task with the unused `task_id` that verifies, merges or deletes
+    /// the blob, unless none is needed. Returns `NotOpen` if the file is no longer in state
+    /// `completing`.
+    pub async fn finish_multipart(
+        &self,
+        uid: Uid,
+        blob_id: i64,
+        conditions: CompletePreconditions,
+        task_id: Uid,
+    ) -> Result<CompleteOutcome, MetaError> {
+        let follow_up = self.task_seed(task_id);
+        let mut round = 0;
+        loop {
+            let (conditions, quotas) = (conditions.clone(), self.quotas.clone());
+            let finished = self.write_or_rollback(move |transaction| {
+                let (conditions, quotas) = (conditions.clone(), quotas.clone());
+                Box::pin(async move {
+                    let ended = FinishContext { uid, blob_id, preconditions: &conditions, follow_up };
+                    Ok(match finish_multipart(transaction, ended, &quotas).await? {
+                        ended @ (CompleteOutcome::Completed
+                        | CompleteOutcome::DigestMismatch(..)
+                        | CompleteOutcome::TypeMismatch { .. }) => TxEnd::Commit(ended),
+                        other => TxEnd::Rollback(other),
+                    })
+                })
+            });
+            match finished.await {
+                // Another transaction stored a blob with the same content at the same time; the
+                // retry sees it.
+                Err(MetaError::Conflict(_)) if round < ROUNDS => {
+                    round += 1;
+                }
+                finished => return finished,
+            }
+        }
+    }
+}
+
+/// Converts an inspection verdict to an outcome.
+pub(crate) fn outcome_of(judgement: InspectionVerdict) -> CompleteOutcome {
+    match judgement {
+        InspectionVerdict::Passed(_) => CompleteOutcome::Completed,
+        InspectionVerdict::NeedsInspection(inspection) => CompleteOutcome::NeedsInspection(inspection),
+        InspectionVerdict::DigestMismatch(name, found) => CompleteOutcome::DigestMismatch(name, found),
+        InspectionVerdict::TypeMismatch { wanted, found } => CompleteOutcome::TypeMismatch { wanted, found },
+    }
+}
+
+/// A request to complete an upload.
+struct CompleteContext<'a> {
+    uid: Uid,
+    request: CompleteRequest,
+    preconditions: &'a CompletePreconditions,
+    merge: TaskSeed,
+    /// Name of this process.
+    node: &'a str,
+}
+
+async fn complete(
+    transaction: &DatabaseTransaction,
+    CompleteContext { uid, request: said, preconditions: conditions, merge, node }: CompleteContext<'_>,
+    quotas: &Quotas,
+) -> Result<CompleteOutcome, DbErr> {
+    // Lock the row until the end of the transaction: concurrent part uploads and a second
+    // completion wait.
+    let file = file::Entity::find_by_id(uid.get()).lock_exclusive().one(transaction).await?;
+    let Some(file) = file else {
+        return Ok(CompleteOutcome::Unknown);
+    };
+    let blob = match file.blob_id {
+        Some(blob_id) => blob::Entity::find_by_id(blob_id).one(transaction).await?,
+        None => None,
+    };
+    let blob = match (file.state, blob) {
+        (file::State::Stored, Some(blob)) => return Ok(compare_repeated(&file, &blob, &said)),
+        (file::State::Receiving | file::State::Completing, Some(blob)) => blob,
+        (file::State::Pending | file::State::Receiving, None) => {
+            let wanted = expected_part_count(&file, &said).unwrap_or(1);
+            return Ok(CompleteOutcome::PartsMismatch {
+                there: 0,
+                wanted,
+                missing: missing_ranges(&[], wanted),
+            });
+        }
+        (closed, _) => return Ok(CompleteOutcome::NotOpen(closed)),
+    };
+    let blob_id = blob.id;
+    let parts = total_parts(transaction, blob_id).await?;
+    let wanted = expected_part_count(&file, &said).unwrap_or(parts.highest.max(1));
+    if (parts.count, parts.highest) != (u64::from(wanted), wanted) {
+        let numbers = part::Entity::find()
+            .select_only()
+            .column(part::Column::Number)
+            .filter(part::Column::BlobId.eq(blob_id))
+            .filter(part::Column::State.eq(part::State::Stored))
+            .order_by_asc(part::Column::Number);
+        let there: Vec<i32> = numbers.into_tuple().all(transaction).await?;
+        return Ok(CompleteOutcome::PartsMismatch {
+            there: parts.count,
+            wanted,
+            missing: missing_ranges(&there, wanted),
+        });
+    }
+    let size = said.size.or(file.announced_size.map(i64::unsigned_abs)).unwrap_or(parts.size);
+    if parts.size != size {
+        return Ok(CompleteOutcome::SizeMismatch(parts.size, size));
+    }
+    if let Some(max) = conditions.max_size.filter(|max| parts.size > *max) {
+        return Ok(CompleteOutcome::TooLarge(max));
+    }
+    let claims = said.expected.or(files::expected_digests(&file));
+    if let Some(claimed) = claims.blake3
+        && let Some(combined) = blake3_tree::combined_blake3(transaction, &blob).await?
+        && claimed != combined
+    {
+        return Ok(CompleteOutcome::DigestMismatch("blake3", hex::encode(combined)));
+    }
+    let native = multipart::upload_to_complete(transaction, &blob).await?;
+    let subject = InspectedUpload { file: &file, blob: &blob, parts: wanted, size, expected: claims };
+    let sniffed = match inspect(transaction, subject, conditions).await? {
+        InspectionVerdict::Passed(sniffed) => DetectedType::Known(sniffed),
+        // A multipart upload cannot be read before the store has completed it.
+        InspectionVerdict::NeedsInspection(_) if native.is_some() => DetectedType::Unknown,
+        refused => return Ok(outcome_of(refused)),
+    };
+    let required_type = conditions.content_type.clone().or_else(|| file.required_type.clone());
+    let taken = CompletedContent {
+        parts: wanted,
+        size,
+        expected: claims,
+        received: parts.received,
+        node,
+        multipart: native,
+        sniffed,
+        required_type,
+    };
+    let (tenant, charge) = (file.tenant.clone(), size.cast_signed() - file.charged);
+    let taken = complete_locked(transaction, file, &blob, taken, merge).await?;
+    let is_begun = matches!(taken, CompleteOutcome::Completed | CompleteOutcome::Multipart(_));
+    if is_begun && quotas.charge(transaction, &tenant, charge).await? == ChargeOutcome::OverQuota {
+        return Ok(CompleteOutcome::OverQuota);
+    }
+    Ok(taken)
+}
+
+/// The MIME type detected from the first bytes of an upload.
+enum DetectedType {
+    /// The bytes were read; `None` if they match no known type.
+    Known(Option<String>),
+    Unknown,
+}
+
+/// The values to store when an upload is completed.
+struct CompletedContent<'a> {
+    parts: u32,
+    size: u64,
+    expected: ExpectedDigests,
+    received: ReceiveSpan,
+    /// Name of this process.
+    node: &'a str,
+    /// The multipart upload that the store must complete first.
+    multipart: Option<MultipartUpload>,
+    sniffed: DetectedType,
+    /// MIME type that the content must have.
+    required_type: Option<String>,
+}
+
+/// Completes an upload whose parts have been checked. The caller holds the lock on the file's row.
+async fn complete_locked(
+    transaction: &DatabaseTransaction,
+    file: file::Model,
+    blob: &blob::Model,
+    taken: CompletedContent<'_>,
+    merge: TaskSeed,
+) -> Result<CompleteOutcome, DbErr> {
+    let CompletedContent {
+        parts,
+        size,
+        expected: claims,
+        received: came,
+        node,
+        multipart: native,
+        sniffed,
+        required_type,
+    } = taken;
+    let blob_id = blob.id;
+    let content_type = match &sniffed {
+        DetectedType::Known(sniffed) if file.content_type.is_empty() => {
+            content_type::mime_type_of(sniffed.as_deref(), &file.name)
+        }
+        _ => file.content_type,
+    };
+    let sniffed = match sniffed {
+        DetectedType::Known(sniffed) => sniffed,
+        DetectedType::Unknown => None,
+    };
+    let (file_state, blob_state, refs) = match native {
+        Some(_) => (file::State::Completing, blob::State::Receiving, 0),
+        None => (file::State::Stored, blob::State::Stored, 1),
+    };
+    let stored = blob::Entity::update_many()
+        .col_expr(blob::Column::State, Expr::value(blob_state))
+        .col_expr(blob::Column::Refs, Expr::value(refs))
+        .col_expr(blob::Column::Size, Expr::value(size.cast_signed()))
+        .col_expr(blob::Column::ClaimedMd5, Expr::value(encode_digest(claims.md5)))
+        .col_expr(blob::Column::ClaimedSha256, Expr::value(encode_digest(claims.sha256)))
+        .col_expr(blob::Column::ClaimedBlake3, Expr::value(encode_digest(claims.blake3)))
+        .col_expr(blob::Column::Sniffed, Expr::value(sniffed))
+        .filter(blob::Column::Id.eq(blob_id))
+        .filter(blob::Column::State.eq(blob::State::Receiving))
+        .exec(transaction)
+        .await?;
+    if stored.rows_affected == 0 {
+        return Ok(CompleteOutcome::NotOpen(file.state));
+    }
+    file::Entity::update_many()
+        .col_expr(file::Column::State, Expr::value(file_state))
+        .col_expr(file::Column::PartCount, Expr::value(parts.cast_signed()))
+        .col_expr(file::Column::ContentType, Expr::value(content_type))
+        .col_expr(file::Column::RequiredType, Expr::value(required_type))
+        .col_expr(file::Column::StoredAt, Expr::value(now_ms()))
+        .col_expr(file::Column::StoredBy, Expr::value(node))
+        .col_expr(file::Column::ReceivedAs, Expr::value(blob_id))
+        .col_expr(file::Column::ReceivedFrom, Expr::value(came.from))
+        .col_expr(file::Column::ReceivedUntil, Expr::value(came.until))
+        .col_expr(file::Column::ReceivedNodes, Expr::value(came.nodes))
+        .col_expr(file::Column::Charged, Expr::value(size.cast_signed()))
+        .filter(file::Column::Uid.eq(file.uid))
+        .exec(transaction)
+        .await?;
+    if let Some(native) = native {
+        return Ok(CompleteOutcome::Multipart(native));
+    }
+    merge.enqueue(transaction, TaskKind::MergeParts, blob_id, blob.backend.clone()).await?;
+    Ok(CompleteOutcome::Completed)
+}
+
+struct PartTotals {
+    count: u64,
+    highest: u32,
+    size: u64,
+    received: ReceiveSpan,
+}
+
+/// When the parts were received (milliseconds since the Unix epoch), and by how many processes.
+/// Kept in the file's row because the part rows are deleted.
+struct ReceiveSpan {
+    from: Option<i64>,
+    until: Option<i64>,
+    nodes: Option<i32>,
+}
+
+/// Count, highest number, bytes, first start, last end and number of processes of stored parts.
+type PartTotalsRow = (i64, Option<i32>, Option<i64>, Option<i64>, Option<i64>, i64);
+
+/// Sums up the stored parts of a blob. Part numbers are unique, so parts 1 to n are all there if
+/// count and highest number are both n.
+async fn total_parts(transaction: &DatabaseTransaction, blob_id: i64) -> Result<PartTotals, DbErr> {
+    let sum = part::Entity::find()
+        .select_only()
+        .column_as(part::Column::Id.count(), "count")
+        .column_as(part::Column::Number.max(), "highest")
+        .column_as(dialect::integer_sum(transaction.get_database_backend(), part::Column::Size), "size")
+        .column_as(part::Column::CreatedAt.min(), "begun")
+        .column_as(part::Column::StoredAt.max(), "ended")
+        .column_as(sea_query::ExprTrait::count_distinct(Expr::col(part::Column::WrittenBy)), "nodes")
+        .filter(part::Column::BlobId.eq(blob_id))
+        .filter(part::Column::State.eq(part::State::Stored));
+    let sum: Option<PartTotalsRow> = sum.into_tuple().one(transaction).await?;
+    let (count, highest, size, from, until, nodes) = sum.unwrap_or_default();
+    Ok(PartTotals {
+        count: count.unsigned_abs(),
+        highest: highest.unwrap_or(0).cast_unsigned(),
+        size: size.unwrap_or(0).unsigned_abs(),
+        received: ReceiveSpan { from, until, nodes: i32::try_from(nodes).ok().filter(|nodes| *nodes > 0) },
+    })
+}
+
+/// Compares a file that is already complete with a repeated request.
+fn compare_repeated(file: &file::Model, blob: &blob::Model, request: &CompleteRequest) -> CompleteOutcome {
+    let count_fits =
+        request.parts.zip(file.part_count).is_none_or(|(said, count)| count.cast_unsigned() == said);
+    if !count_fits || request.size.is_some_and(|size| blob.size != size.cast_signed()) {
+        return CompleteOutcome::AlreadyCompletedMismatch;
+    }
+    let md5 = (blob.md5.as_ref().or(blob.claimed_md5.as_ref()), encode_digest(request.expected.md5));
+    let sha256 =
+        (blob.sha256.as_ref().or(blob.claimed_sha256.as_ref()), encode_digest(request.expected.sha256));
+    let blake3 =
+        (blob.blake3.as_ref().or(blob.claimed_blake3.as_ref()), encode_digest(request.expected.blake3));
+    let all = [md5, sha256, blake3];
+    let compared = all.iter().filter_map(|(known, said)| Some((*known, said.as_ref()?)));
+    let (mut is_said, mut is_unknown) = (false, false);
+    for (known, said) in compared {
+        is_said = true;
+        match known {
+            Some(known) if known != said => return CompleteOutcome::AlreadyCompletedMismatch,
+            Some(_) => {}
+            None => is_unknown = true,
+        }
+    }
+    // Content that was not uploaded in parts can be matched with a multipart request only by a
+    // digest.
+    if !is_said && file.part_count.is_none() && request.parts.is_some() {
+        return CompleteOutcome::AlreadyCompletedMismatch;
+    }
+    if is_unknown { CompleteOutcome::AlreadyCompletedUnverified } else { CompleteOutcome::AlreadyCompleted }
+}
+
+/// Returns how many parts the upload must have, if announced or requested. A request cannot lower
+/// the announced number: the object was preallocated at the announced size.
+fn expected_part_count(file: &file::Model, said: &CompleteRequest) -> Option<u32> {
+    let announced = files::part_layout(file.announced_size, file.part_size).map(PartLayout::parts);
+    said.parts.max(announced.and_then(|parts| u32::try_from(parts).ok()))
+}
+
+/// Returns the numbers from 1 to `count` that are not in `stored`, which is sorted.
+fn missing_ranges(stored: &[i32], count: u32) -> Vec<RangeInclusive<u32>> {
+    let end = count.saturating_add(1);
+    let there = stored.iter().map(|number| number.cast_unsigned()).take_while(|number| *number <= count);
+    let mut next = 1;
+    let gaps = there.chain([end]).filter_map(|number| {
+        let gap = next..=number - 1;
+        next = number + 1;
+        (!gap.is_empty()).then_some(gap)
+    });
+    gaps.take(MAX_RANGES).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_missing_is_told_in_ranges() {
+        for (there, count, expected) in [
+            (&[][..], 9_999, &[1..=9_999][..]),
+            (&[], 1, &[1..=1]),
+            (&[1, 2, 3], 3, &[]),
+            (&[1, 2, 3, 4], 3, &[]),
+            (&[2, 3, 7], 9, &[1..=1, 4..=6, 8..=9]),
+            (&[10], 10, &[1..=9]),
+        ] {
+            assert_eq!(missing_ranges(there, count), expected, "{there:?} of {count}");
+        }
+        let even: Vec<i32> = (1..=5_000).map(|number| 2 * number).collect();
+        assert_eq!(missing_ranges(&even, 10_000).len(), MAX_RANGES);
+    }
+}

@@ -1,0 +1,144 @@
+//! Inspection of an upload before it is completed: does the content have the MIME type that its
+//! links require, and the digests that the client expects? If the part rows do not contain the
+//! answer, the parts must be read first.
+
+use osproxy_storage::{DigestSelection, Digests};
+use osproxy_types::content_type::{self, HEAD};
+use sea_orm::{ColumnTrait, DatabaseTransaction, DbErr, EntityTrait, QueryFilter, QueryOrder, QuerySelect};
+
+use crate::{
+    ExpectedDigests,
+    blobs::blake3_tree,
+    db::entities::{blob, file, part},
+};
+
+/// What the content of an upload must satisfy, apart from the client's completion request.
+#[derive(Clone, Debug, Default)]
+pub struct CompletePreconditions {
+    /// Maximum size in bytes, from the link.
+    pub max_size: Option<u64>,
+    /// Required MIME type, or a family such as `image/*`, from the link.
+    pub content_type: Option<String>,
+    /// Expected digests are verified before completion up to this size, in bytes; beyond it, a task
+    /// does so later.
+    pub verify_up_to: u64,
+    /// The result of reading the parts, once that was requested.
+    pub inspected: Option<InspectionResult>,
+}
+
+/// Parts to read before an upload can be completed.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Inspection {
+    /// The blob of the parts.
+    pub blob_id: i64,
+    /// Name of the store that holds the parts.
+    pub store: String,
+    /// Whether to detect the MIME type from the first bytes of the content. The first part alone is
+    /// too short.
+    pub needs_first_bytes: bool,
+    /// Digests of the whole content to compute.
+    pub digests: Option<DigestSelection>,
+}
+
+/// The result of reading the parts of an upload.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct InspectionResult {
+    /// Row ids of the parts that were read, ordered by part number.
+    pub part_ids: Vec<i64>,
+    /// MIME type detected from the first bytes.
+    pub detected_type: Option<&'static str>,
+    /// Digests of the whole content, if it was read.
+    pub digests: Option<Digests>,
+}
+
+/// An upload whose parts are all stored.
+pub(crate) struct InspectedUpload<'a> {
+    pub(crate) file: &'a file::Model,
+    pub(crate) blob: &'a blob::Model,
+    /// Number of parts.
+    pub(crate) parts: u32,
+    /// Total size in bytes.
+    pub(crate) size: u64,
+    /// Expected digests.
+    pub(crate) expected: ExpectedDigests,
+}
+
+/// Verdict of an inspection.
+pub(crate) enum InspectionVerdict {
+    /// The content is accepted. Its MIME type detected from the first bytes.
+    Passed(Option<String>),
+    /// These parts must be read first.
+    NeedsInspection(Inspection),
+    /// A digest does not match: its name, and the computed value in hexadecimal.
+    DigestMismatch(&'static str, String),
+    /// The MIME type is not the one that the upload's links require.
+    TypeMismatch { wanted: String, found: String },
+}
+
+/// Inspects an upload. The result of reading parts counts only if none of them has been replaced
+/// since.
+pub(crate) async fn inspect(
+    transaction: &DatabaseTransaction,
+    subject: InspectedUpload<'_>,
+    conditions: &CompletePreconditions,
+) -> Result<InspectionVerdict, DbErr> {
+    let InspectedUpload { file, blob, parts, size, expected: claims } = subject;
+    let first = part::Entity::find()
+        .select_only()
+        .columns([part::Column::Size, part::Column::Sniffed])
+        .filter(part::Column::BlobId.eq(blob.id))
+        .filter(part::Column::Number.eq(1))
+        .filter(part::Column::State.eq(part::State::Stored));
+    let first: Option<(i64, Option<String>)> = first.into_tuple().one(transaction).await?;
+    let (first_size, mut sniffed) = first.unwrap_or_default();
+    let head = parts > 1 && first_size.unsigned_abs() < HEAD as u64;
+    let is_unverified = conditions.verify_up_to > 0
+        && size <= conditions.verify_up_to
+        && (claims.need_full_read()
+            || claims.blake3.is_some() && blake3_tree::combined_blake3(transaction, blob).await?.is_none());
+    let digests = is_unverified.then(|| claims.selection());
+    if head || digests.is_some() {
+        let inspection =
+            Inspection { blob_id: blob.id, store: blob.backend.clone(), needs_first_bytes: head, digests };
+        let Some(inspected) = &conditions.inspected else {
+            return Ok(InspectionVerdict::NeedsInspection(inspection));
+        };
+        let is_enough = digests.is_none()
+            || inspected.digests.is_some() && inspected.part_ids.len() as u64 == u64::from(parts);
+        if !is_enough || !are_current_parts(transaction, blob.id, &inspected.part_ids).await? {
+            return Ok(InspectionVerdict::NeedsInspection(inspection));
+        }
+        if let Some((name, found)) =
+            inspected.digests.as_ref().and_then(|digests| claims.first_mismatch(digests))
+        {
+            return Ok(InspectionVerdict::DigestMismatch(name, found));
+        }
+        if head {
+            sniffed = inspected.detected_type.map(str::to_owned);
+        }
+    }
+    let found = content_type::mime_type_of(sniffed.as_deref(), &file.name);
+    for wanted in [&file.required_type, &conditions.content_type].into_iter().flatten() {
+        if !content_type::matches_pattern(wanted, &found) {
+            return Ok(InspectionVerdict::TypeMismatch { wanted: wanted.clone(), found });
+        }
+    }
+    Ok(InspectionVerdict::Passed(sniffed))
+}
+
+/// Whether the first parts of a blob are the rows with these ids, in this order.
+async fn are_current_parts(
+    transaction: &DatabaseTransaction,
+    blob_id: i64,
+    part_ids: &[i64],
+) -> Result<bool, DbErr> {
+    let ids = part::Entity::find()
+        .select_only()
+        .column(part::Column::Id)
+        .filter(part::Column::BlobId.eq(blob_id))
+        .filter(part::Column::State.eq(part::State::Stored))
+        .order_by_asc(part::Column::Number)
+        .limit(part_ids.len() as u64);
+    let ids: Vec<i64> = ids.into_tuple().all(transaction).await?;
+    Ok(ids == part_ids)
+}

@@ -1,0 +1,14 @@
+//! Upload sessions: writes of whole content and of parts, completion, reservations.
+
+pub(crate) mod complete;
+pub(crate) mod expected_digests;
+pub(crate) mod finish_multipart;
+pub(crate) mod inspection;
+pub(crate) mod multipart;
+pub(crate) mod parts;
+pub(crate) mod placement;
+pub(crate) mod possession;
+pub(crate) mod receiving_blob;
+pub(crate) mod reservations;
+pub(crate) mod status;
+pub(crate) mod whole;

@@ -1,0 +1,312 @@
+//! Multipart uploads of the store. The blob that collects the parts of a file records the key of
+//! the future object and the store's upload id. A part inside that upload has a tag; any other part
+//! is an object of its own.
+//!
+//! Which parts will be completed is unknown until the client completes the upload, and stores
+//! reject small parts in the middle. So [`claim_slot`] admits a part only if the parts of the upload
+//! remain, at every moment, a list that the store accepts.
+
+use osproxy_storage::{Key, PartLayout};
+use sea_orm::{
+    ColumnTrait, ConnectionTrait, DatabaseTransaction, DbErr, EntityTrait, QueryFilter, QueryOrder,
+    QuerySelect,
+    sea_query::{CaseStatement, Condition, Expr},
+};
+
+use crate::MetaError;
+use crate::{
+    Meta, PartSizeLimits,
+    access::quotas::Quotas,
+    db::{
+        dialect,
+        entities::{blob, file, part},
+    },
+    files::decode_key,
+};
+
+/// Highest part number that stores accept.
+const HIGHEST: u32 = 10_000;
+
+/// A slot in a multipart upload of the store.
+#[derive(Clone, Debug)]
+pub struct MultipartSlot {
+    /// Key of the object that the upload will become.
+    pub key: Key,
+    /// The store's upload id; `None` if the upload is not begun yet.
+    pub upload_id: Option<String>,
+    /// How the content is divided into parts, if known in advance.
+    pub layout: Option<PartLayout>,
+}
+
+/// A multipart upload to be completed.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct MultipartUpload {
+    /// The blob that collects its parts.
+    pub blob_id: i64,
+    /// Name of the store.
+    pub store: String,
+    /// Key of the object that the upload will become.
+    pub key: Key,
+    /// The store's upload id.
+    pub upload_id: String,
+    /// Part numbers and tags, in ascending order.
+    pub parts: Vec<(u32, String)>,
+    /// Size of these parts together, in bytes.
+    pub size: u64,
+}
+
+/// Which parts the store has lost.
+#[derive(Clone, Debug)]
+pub enum LostParts {
+    /// These parts; the upload continues.
+    Parts(Vec<u32>),
+    /// The whole upload. Another one may be begun.
+    Upload,
+    /// The store refuses the parts as they are. The client sends them again, and each becomes an
+    /// object of its own.
+    Rejected,
+}
+
+impl Meta {
+    /// Records the store's upload id for a blob, unless one is recorded already. Returns the
+    /// recorded id, which wins; `None` if the blob no longer collects parts.
+    pub async fn record_upload_id(&self, blob_id: i64, upload: String) -> Result<Option<String>, MetaError> {
+        self.write(move |transaction| {
+            let upload = upload.clone();
+            Box::pin(async move {
+                blob::Entity::update_many()
+                    .col_expr(blob::Column::UploadId, Expr::value(upload))
+                    .filter(blob::Column::Id.eq(blob_id))
+                    .filter(blob::Column::State.eq(blob::State::Receiving))
+                    .filter(blob::Column::UploadId.eq(""))
+                    .exec(transaction)
+                    .await?;
+                recorded_upload_id(transaction, blob_id).await
+            })
+        })
+        .await
+    }
+
+    /// Returns the store's upload id for a blob that collects parts, if recorded.
+    pub async fn upload_id(&self, blob_id: i64) -> Result<Option<String>, MetaError> {
+        Ok(recorded_upload_id(&self.reader, blob_id).await?)
+    }
+
+    /// Drops parts that the store has lost, so that the client can send them again; a completing
+    /// file goes back to receiving. Does nothing if the blob has another upload by now.
+    pub async fn drop_lost_parts(
+        &self,
+        blob_id: i64,
+        upload: String,
+        lost: LostParts,
+    ) -> Result<(), MetaError> {
+        let quotas = self.quotas.clone();
+        self.write(move |transaction| {
+            let (upload, lost, quotas) = (upload.clone(), lost.clone(), quotas.clone());
+            Box::pin(async move { drop_lost(transaction, blob_id, &upload, &lost, &quotas).await })
+        })
+        .await
+    }
+
+    /// As [`drop_lost_parts`](Self::drop_lost_parts), for an upload that a part found missing.
+    /// Returns `false`, and changes nothing, unless the file still receives parts: an upload is
+    /// also missing after the store has completed it.
+    pub async fn drop_lost_upload(&self, blob_id: i64, upload: String) -> Result<bool, MetaError> {
+        let quotas = self.quotas.clone();
+        self.write(move |transaction| {
+            let (upload, quotas) = (upload.clone(), quotas.clone());
+            Box::pin(async move {
+                let receiving = file::Entity::find()
+                    .filter(file::Column::BlobId.eq(blob_id))
+                    .filter(file::Column::State.eq(file::State::Receiving))
+                    .lock_exclusive();
+                let is_receiving = receiving.one(transaction).await?.is_some();
+                if !is_receiving || recorded_upload_id(transaction, blob_id).await?.as_ref() != Some(&upload)
+                {
+                    return Ok(false);
+                }
+                drop_lost(transaction, blob_id, &upload, &LostParts::Upload, &quotas).await?;
+                Ok(true)
+            })
+        })
+        .await
+    }
+}
+
+async fn recorded_upload_id(
+    connection: &impl ConnectionTrait,
+    blob_id: i64,
+) -> Result<Option<String>, DbErr> {
+    let named = blob::Entity::find_by_id(blob_id)
+        .select_only()
+        .column(blob::Column::UploadId)
+        .filter(blob::Column::State.eq(blob::State::Receiving));
+    let named: Option<Option<String>> = named.into_tuple().one(connection).await?;
+    Ok(named.flatten().filter(|upload| !upload.is_empty()))
+}
+
+async fn drop_lost(
+    transaction: &DatabaseTransaction,
+    blob_id: i64,
+    upload: &str,
+    lost: &LostParts,
+    quotas: &Quotas,
+) -> Result<(), DbErr> {
+    // Lock order: every transaction locks the file first.
+    let file = file::Entity::find().filter(file::Column::BlobId.eq(blob_id)).lock_exclusive();
+    let Some(file) = file.one(transaction).await? else {
+        return Ok(());
+    };
+    let mut forgotten = blob::Entity::update_many()
+        .filter(blob::Column::Id.eq(blob_id))
+        .filter(blob::Column::State.eq(blob::State::Receiving))
+        .filter(blob::Column::UploadId.eq(upload));
+    forgotten = match lost {
+        LostParts::Parts(_) => forgotten.col_expr(blob::Column::UploadId, Expr::value(upload)),
+        LostParts::Upload => forgotten
+            .col_expr(blob::Column::UploadId, Expr::value(""))
+            .col_expr(blob::Column::NativeHighest, Expr::value(None::<i32>))
+            .col_expr(blob::Column::NativeSmall, Expr::value(None::<i32>)),
+        // No part number is below 0, so no part goes into a multipart upload any more.
+        LostParts::Rejected => forgotten.col_expr(blob::Column::NativeSmall, Expr::value(0)),
+    };
+    if forgotten.exec(transaction).await?.rows_affected == 0 {
+        return Ok(());
+    }
+    // These parts have no object to remove.
+    let mut parts = part::Entity::update_many()
+        .col_expr(part::Column::State, Expr::value(part::State::Gone))
+        .filter(part::Column::BlobId.eq(blob_id))
+        .filter(part::Column::Tag.is_not_null())
+        .filter(part::Column::State.is_in([part::State::Writing, part::State::Stored]));
+    if let LostParts::Parts(numbers) = lost {
+        let numbers = numbers.iter().map(|number| number.cast_signed());
+        parts = parts.filter(part::Column::Number.is_in(numbers));
+    }
+    parts.exec(transaction).await?;
+    file::Entity::update_many()
+        .col_expr(file::Column::State, Expr::value(file::State::Receiving))
+        .filter(file::Column::BlobId.eq(blob_id))
+        .filter(file::Column::State.eq(file::State::Completing))
+        .exec(transaction)
+        .await?;
+    let received = received_bytes(transaction, blob_id).await?;
+    let charged = if file.announced_size.is_some() { file.charged } else { received };
+    file::Entity::update_many()
+        .col_expr(file::Column::Received, Expr::value(received))
+        .col_expr(file::Column::Charged, Expr::value(charged))
+        .filter(file::Column::Uid.eq(file.uid))
+        .exec(transaction)
+        .await?;
+    quotas.charge(transaction, &file.tenant, charged - file.charged).await?;
+    Ok(())
+}
+
+/// Total size of the stored parts of a blob, in bytes.
+async fn received_bytes(transaction: &DatabaseTransaction, blob_id: i64) -> Result<i64, DbErr> {
+    let sum = part::Entity::find()
+        .select_only()
+        .column_as(dialect::integer_sum(transaction.get_database_backend(), part::Column::Size), "sum")
+        .filter(part::Column::BlobId.eq(blob_id))
+        .filter(part::Column::State.eq(part::State::Stored));
+    let sum: Option<Option<i64>> = sum.into_tuple().one(transaction).await?;
+    Ok(sum.flatten().unwrap_or(0))
+}
+
+/// Claims a slot for a part of `size` bytes in the multipart upload of a blob that collects parts.
+/// If the blob has no upload yet, records that one will be begun under `key`. Returns `None` if the
+/// part must become an object of its own.
+pub(crate) async fn claim_slot(
+    transaction: &DatabaseTransaction,
+    key: Key,
+    blob_id: i64,
+    number: u32,
+    size: u64,
+    sizes: PartSizeLimits,
+) -> Result<Option<MultipartSlot>, DbErr> {
+    if number > HIGHEST || size == 0 || size > sizes.max {
+        return Ok(None);
+    }
+    let (n, is_small) = (number.cast_signed(), size < sizes.min);
+    let highest = CaseStatement::new()
+        .case(Condition::all().add(blob::Column::NativeHighest.gt(n)), Expr::col(blob::Column::NativeHighest))
+        .finally(n);
+    let unnamed = CaseStatement::new()
+        .case(Condition::all().add(blob::Column::UploadId.is_null()), "")
+        .finally(Expr::col(blob::Column::UploadId));
+    // The file may have been renamed since the first part: the object keeps the key its upload was
+    // begun under.
+    let named = CaseStatement::new()
+        .case(Condition::all().add(blob::Column::ObjectKey.eq("")), key.as_str())
+        .finally(Expr::col(blob::Column::ObjectKey));
+    // A part below the minimum size must be the last one of the upload.
+    let no_small_before =
+        Condition::any().add(blob::Column::NativeSmall.is_null()).add(blob::Column::NativeSmall.gte(n));
+    let mut claimed = blob::Entity::update_many()
+        .col_expr(blob::Column::NativeHighest, highest.into())
+        .col_expr(blob::Column::UploadId, unnamed.into())
+        .col_expr(blob::Column::ObjectKey, named.into())
+        .filter(blob::Column::Id.eq(blob_id))
+        .filter(blob::Column::State.eq(blob::State::Receiving))
+        .filter(no_small_before);
+    if is_small {
+        let none_behind = Condition::any()
+            .add(blob::Column::NativeHighest.is_null())
+            .add(blob::Column::NativeHighest.lte(n));
+        claimed = claimed.col_expr(blob::Column::NativeSmall, Expr::value(n)).filter(none_behind);
+    }
+    if claimed.exec(transaction).await?.rows_affected == 0 {
+        return Ok(None);
+    }
+    // The UPDATE above locked the row until the end of the transaction. Two concurrent writes must
+    // not share a part number of the store, and a stored part stays until another one replaces it.
+    let another = part::Entity::find()
+        .select_only()
+        .column(part::Column::Id)
+        .filter(part::Column::BlobId.eq(blob_id))
+        .filter(part::Column::Number.eq(n))
+        .filter(part::Column::State.is_in([part::State::Writing, part::State::Stored]));
+    if another.into_tuple::<i64>().one(transaction).await?.is_some() {
+        return Ok(None);
+    }
+    let place = blob::Entity::find_by_id(blob_id)
+        .select_only()
+        .columns([blob::Column::ObjectKey, blob::Column::UploadId]);
+    let place: Option<(String, Option<String>)> = place.into_tuple().one(transaction).await?;
+    let Some((key, upload)) = place else {
+        return Ok(None);
+    };
+    let key = decode_key(&key)?;
+    let upload = upload.filter(|upload| !upload.is_empty());
+    Ok(Some(MultipartSlot { key, upload_id: upload, layout: None }))
+}
+
+/// Returns the multipart upload to complete for a blob; `None` if no stored part is in one.
+pub(crate) async fn upload_to_complete(
+    connection: &impl ConnectionTrait,
+    blob: &blob::Model,
+) -> Result<Option<MultipartUpload>, DbErr> {
+    let Some(upload) = blob.upload_id.as_ref().filter(|upload| !upload.is_empty()) else {
+        return Ok(None);
+    };
+    let rows = part::Entity::find()
+        .filter(part::Column::BlobId.eq(blob.id))
+        .filter(part::Column::State.eq(part::State::Stored))
+        .filter(part::Column::Tag.is_not_null())
+        .order_by_asc(part::Column::Number)
+        .all(connection)
+        .await?;
+    if rows.is_empty() {
+        return Ok(None);
+    }
+    let size = rows.iter().map(|part| part.size.unsigned_abs()).sum();
+    let tagged = |part: part::Model| (part.number.cast_unsigned(), part.tag.unwrap_or_default());
+    Ok(Some(MultipartUpload {
+        blob_id: blob.id,
+        store: blob.backend.clone(),
+        key: decode_key(&blob.object_key)?,
+        upload_id: upload.clone(),
+        parts: rows.into_iter().map(tagged).collect(),
+        size,
+    }))
+}

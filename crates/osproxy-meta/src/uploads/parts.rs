@@ -1,0 +1,519 @@
+//! Parts of an upload. Each write of a part has a row, committed before its bytes are written; of
+//! the rows with the same number at most one is `stored`.
+
+use std::ops::Range;
+
+use osproxy_storage::{Digests, Key, PartLayout};
+use osproxy_types::{tenant::Tenant, uid::Uid};
+use sea_orm::{
+    ActiveValue::Set, ColumnTrait, DatabaseTransaction, DbErr, EntityTrait, QueryFilter, QueryOrder,
+    QuerySelect, sea_query::Expr,
+};
+
+use crate::MetaError;
+use crate::{
+    FileState, Meta, NodeStores, PartDigests,
+    access::quotas::{ChargeOutcome, Quotas},
+    blobs::{decode_digest, encode_digest},
+    db::{
+        entities::{blob, file, part},
+        write_batcher::TxEnd,
+    },
+    files::{decode_key, part_layout},
+    now_ms,
+    uploads::{
+        multipart::{self, MultipartSlot},
+        receiving_blob::{ReceivingBlob, find_or_create},
+    },
+};
+
+/// Maximum number of rows named in one statement.
+pub(crate) const CHUNK: usize = 500;
+
+/// The write intent of a part: its row is committed, so the part may be written.
+#[derive(Clone, Debug)]
+pub struct PartIntent {
+    /// Id of the part's row.
+    pub id: i64,
+    /// The owner of the file.
+    pub tenant: Tenant,
+    /// The blob that collects the parts.
+    pub blob_id: i64,
+    /// Part number, from 1.
+    pub number: u32,
+    /// The store to write to.
+    pub store: String,
+    /// Key to write to. No other write uses it.
+    pub key: Key,
+    /// Write into this slot of the store's multipart upload instead.
+    pub slot: Option<MultipartSlot>,
+    /// How the content is divided into parts, if known in advance.
+    pub layout: Option<PartLayout>,
+}
+
+/// Outcome of [`Meta::begin_part`].
+#[derive(Clone, Debug)]
+pub enum BeginPartOutcome {
+    /// The part may be written.
+    Ready(PartIntent),
+    /// The file is in this state and takes no parts.
+    Closed(FileState),
+    /// The earlier parts are in this store, which another node serves.
+    OtherNode(String),
+    /// The part does not fit the announced content.
+    Mismatch(PartMismatch),
+    /// The part would exceed the maximum size of the content.
+    TooLarge,
+    /// A concurrent part began the upload first: try again.
+    Conflict,
+    /// No such uid.
+    Unknown,
+}
+
+/// Why a part does not fit the announced content.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum PartMismatch {
+    /// The number is too high: the content has this many parts.
+    TooManyParts(u64),
+    /// The part has the wrong size: it must have this many bytes.
+    WrongSize(u64),
+}
+
+/// A part whose bytes are written.
+#[derive(Clone, Debug)]
+pub struct ReceivedPart {
+    /// The computed digests.
+    pub digests: Digests,
+    /// MIME type detected from the first bytes.
+    pub sniffed: Option<&'static str>,
+    /// The store's tag of the part, for a part of a multipart upload.
+    pub tag: String,
+    /// Maximum size of all parts together, in bytes, if the link limits it.
+    pub max_size: Option<u64>,
+    /// MIME type that the link requires of the content.
+    pub content_type: Option<String>,
+}
+
+/// Outcome of [`Meta::finish_part`].
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum FinishPartOutcome {
+    /// The part is stored. It replaces the part with this row id, if any, which the caller removes.
+    Stored(Option<i64>),
+    /// The same bytes are already stored under this number and stay. The caller discards this
+    /// write.
+    Unchanged,
+    /// The file does not take parts any more.
+    Closed,
+    /// The part would exceed the maximum size of the content.
+    TooLarge,
+    /// The part would exceed the tenant's quota.
+    OverQuota,
+    /// The sweep removed the write intent: the write took too long.
+    Swept,
+}
+
+/// A part that is stored.
+#[derive(Clone, Debug)]
+pub struct StoredPart {
+    /// Id of the part's row.
+    pub id: i64,
+    /// Part number, from 1.
+    pub number: u32,
+    /// Key of the object that contains the part.
+    pub key: Key,
+    /// Offset of the part in that object: an object made of a multipart upload contains several
+    /// parts.
+    pub offset: u64,
+    /// Whether the object contains only this part.
+    pub is_own_object: bool,
+    /// Size in bytes.
+    pub size: u64,
+    /// Digests computed when the part was received.
+    pub digests: PartDigests,
+}
+
+impl StoredPart {
+    /// Byte range of the part in its object.
+    pub fn range(&self) -> Range<u64> {
+        self.offset..self.offset + self.size
+    }
+}
+
+impl Meta {
+    /// Starts a write of a part: records a write intent with the unused id `id`.
+    /// If `size` is known, the part may get a slot in the store's multipart upload. Returns
+    /// `TooLarge` if all parts together would exceed `max_size` bytes.
+    pub async fn begin_part(
+        &self,
+        uid: Uid,
+        number: u32,
+        id: Uid,
+        size: Option<u64>,
+        max_size: Option<u64>,
+    ) -> Result<BeginPartOutcome, MetaError> {
+        let here = self.node_stores.clone();
+        let begun = self
+            .write_or_rollback(move |transaction| {
+                let here = here.clone();
+                Box::pin(async move {
+                    Ok(match begin(transaction, uid, number, id.get(), size, max_size, &here).await? {
+                        ready @ BeginPartOutcome::Ready(_) => TxEnd::Commit(ready),
+                        other => TxEnd::Rollback(other),
+                    })
+                })
+            })
+            .await;
+        match begun {
+            Err(MetaError::Conflict(_)) => Ok(BeginPartOutcome::Conflict),
+            begun => begun,
+        }
+    }
+
+    /// Records the part of `intent` as stored. Its object must be published and durable. Replaces
+    /// an earlier part of the same number.
+    pub async fn finish_part(
+        &self,
+        uid: Uid,
+        intent: &PartIntent,
+        part: ReceivedPart,
+    ) -> Result<FinishPartOutcome, MetaError> {
+        let (id, blob_id, number) = (intent.id, intent.blob_id, intent.number);
+        let is_native = intent.slot.is_some();
+        let quotas = self.quotas.clone();
+        self.write_or_rollback(move |transaction| {
+            let (part, quotas) = (part.clone(), quotas.clone());
+            Box::pin(async move {
+                let ReceivedPart { digests, sniffed, tag, max_size, content_type } = part;
+                let tag = is_native.then_some(tag);
+                let Some(receiving) = lock_receiving(transaction, uid, blob_id).await? else {
+                    return Ok(TxEnd::Rollback(FinishPartOutcome::Closed));
+                };
+                let (replaced, before) = match replace_part(transaction, blob_id, number, &digests).await? {
+                    ReplacedPart::Unchanged => return Ok(TxEnd::Rollback(FinishPartOutcome::Unchanged)),
+                    ReplacedPart::Part(id, size) => (Some(id), size),
+                    ReplacedPart::Nothing => (None, 0),
+                };
+                let stored = part::Entity::update_many()
+                    .col_expr(part::Column::State, Expr::value(part::State::Stored))
+                    .col_expr(part::Column::Size, Expr::value(digests.size.cast_signed()))
+                    .col_expr(part::Column::Md5, Expr::value(encode_digest(digests.md5)))
+                    .col_expr(part::Column::Piece, Expr::value(digests.blake3.to_vec()))
+                    .col_expr(part::Column::Sniffed, Expr::value(sniffed))
+                    .col_expr(part::Column::Tag, Expr::value(tag))
+                    .col_expr(part::Column::StoredAt, Expr::value(now_ms()))
+                    .filter(part::Column::Id.eq(id))
+                    .filter(part::Column::State.eq(part::State::Writing))
+                    .exec(transaction)
+                    .await?;
+                if stored.rows_affected == 0 {
+                    return Ok(TxEnd::Rollback(FinishPartOutcome::Swept));
+                }
+                let change = digests.size.cast_signed() - before;
+                if change > 0 && max_size.is_some_and(|max| receiving.received + change > to_i64(max)) {
+                    return Ok(TxEnd::Rollback(FinishPartOutcome::TooLarge));
+                }
+                let charged =
+                    add_received(transaction, uid, receiving, change, content_type, &quotas).await?;
+                Ok(charged
+                    .commit_or_roll_back(FinishPartOutcome::Stored(replaced), FinishPartOutcome::OverQuota))
+            })
+        })
+        .await
+    }
+
+    /// Returns the row ids of the stored parts of a blob, with the key of each part that is an
+    /// object of its own.
+    pub async fn part_objects(&self, blob_id: i64) -> Result<Vec<(i64, Option<Key>)>, MetaError> {
+        let rows = part::Entity::find()
+            .filter(part::Column::BlobId.eq(blob_id))
+            .filter(part::Column::State.eq(part::State::Stored))
+            .all(&self.reader)
+            .await?;
+        rows.iter().map(|part| Ok((part.id, own_key(part)?))).collect()
+    }
+
+    /// Returns the stored parts of a blob by ascending number. Empty if the blob no longer has the
+    /// multipart upload that contained its parts: it is merged or verified, and the part rows are
+    /// about to be deleted.
+    pub async fn parts(&self, blob_id: i64) -> Result<Vec<StoredPart>, MetaError> {
+        let rows = part::Entity::find()
+            .filter(part::Column::BlobId.eq(blob_id))
+            .filter(part::Column::State.eq(part::State::Stored))
+            .order_by_asc(part::Column::Number)
+            .all(&self.reader)
+            .await?;
+        let (mut object, mut divided) = (None, None);
+        if rows.iter().any(|part| part.tag.is_some() || part.piece.is_some())
+            && let Some(blob) = blob::Entity::find_by_id(blob_id).one(&self.reader).await?
+        {
+            divided = part_layout(Some(blob.size), blob.part_size);
+            // A merge resets the upload id: the blob lies in another object then.
+            if blob.upload_id.is_some() {
+                object = Some((decode_key(&blob.object_key)?, self.is_preallocated(&blob.backend)));
+            }
+        }
+        let (mut parts, mut offset) = (Vec::with_capacity(rows.len()), 0);
+        for row in &rows {
+            let mut part = stored(row, divided)?;
+            let place = divided.and_then(|divided| divided.range(part.number)).map(|range| range.start);
+            if row.tag.is_some() {
+                let Some((object, has_places)) = &object else {
+                    return Ok(Vec::new());
+                };
+                let within = place.filter(|_| *has_places).unwrap_or(offset);
+                (part.key, part.offset, part.is_own_object) = (object.clone(), within, false);
+                offset += part.size;
+            }
+            parts.push(part);
+        }
+        Ok(parts)
+    }
+
+    /// Whether the multipart uploads of a store are preallocated files: there a missing part leaves
+    /// a hole.
+    fn is_preallocated(&self, store: &str) -> bool {
+        self.node_stores
+            .store(store)
+            .and_then(|store| store.part_sizes)
+            .is_some_and(|sizes| sizes.preallocated)
+    }
+
+    /// Deletes the rows of parts whose objects are removed.
+    pub async fn delete_part_rows(&self, ids: Vec<i64>) -> Result<(), MetaError> {
+        self.write(move |transaction| {
+            let ids = ids.clone();
+            Box::pin(async move {
+                for ids in ids.chunks(CHUNK) {
+                    let ids = ids.iter().copied();
+                    part::Entity::delete_many().filter(part::Column::Id.is_in(ids)).exec(transaction).await?;
+                }
+                Ok(())
+            })
+        })
+        .await
+    }
+}
+
+/// Returns the key of the part's own object; `None` for a part of a multipart upload.
+pub(crate) fn own_key(row: &part::Model) -> Result<Option<Key>, DbErr> {
+    row.tag.is_none().then(|| decode_key(&row.object_key)).transpose()
+}
+
+fn stored(row: &part::Model, divided: Option<PartLayout>) -> Result<StoredPart, DbErr> {
+    let damaged = || DbErr::Custom(format!("part {} is stored without a size or digest", row.id));
+    if row.md5.is_none() && row.piece.is_none() {
+        return Err(damaged());
+    }
+    Ok(StoredPart {
+        id: row.id,
+        number: row.number.cast_unsigned(),
+        key: decode_key(&row.object_key)?,
+        offset: 0,
+        is_own_object: true,
+        size: u64::try_from(row.size).map_err(|_| damaged())?,
+        digests: PartDigests::from_row(row, divided),
+    })
+}
+
+async fn begin(
+    transaction: &DatabaseTransaction,
+    uid: Uid,
+    number: u32,
+    id: i64,
+    size: Option<u64>,
+    max_size: Option<u64>,
+    node_stores: &NodeStores,
+) -> Result<BeginPartOutcome, DbErr> {
+    let collecting = match find_or_create(transaction, uid, number, id, node_stores).await? {
+        Ok(collecting) => collecting,
+        Err(otherwise) => return Ok(otherwise),
+    };
+    let ReceivingBlob { tenant, name, blob_id, store, earlier_write: another, part_layout: shape, received } =
+        collecting;
+    let size = match size_in_layout(shape, number, size) {
+        Ok(size) => size,
+        Err(misfit) => return Ok(BeginPartOutcome::Mismatch(misfit)),
+    };
+    // For a part that replaces another, `finish_part` checks the limit: only then is the change in
+    // size known.
+    let total = match shape {
+        Some(shape) => shape.size,
+        None if another.is_some() => 0,
+        None => received.saturating_add(size.unwrap_or(0)),
+    };
+    if max_size.is_some_and(|max| total > max) {
+        return Ok(BeginPartOutcome::TooLarge);
+    }
+    let sizes = node_stores.store(&store).and_then(|store| store.part_sizes);
+    let native = match (size, sizes.filter(|sizes| shape.is_some() || !sizes.preallocated)) {
+        (Some(size), Some(sizes)) => {
+            let place = multipart::claim_slot(
+                transaction,
+                node_stores.whole_key(&store, &name, blob_id),
+                blob_id,
+                number,
+                size,
+                sizes,
+            )
+            .await?;
+            place.map(|place| MultipartSlot { layout: shape, ..place })
+        }
+        _ => None,
+    };
+    // If another node begins the same part concurrently, the unique key makes one of them fail and
+    // try again.
+    let key = node_stores.part_key(&store, &name, blob_id, number, another.map(|_| id));
+    let row = part::ActiveModel {
+        id: Set(id),
+        blob_id: Set(blob_id),
+        number: Set(number.cast_signed()),
+        state: Set(part::State::Writing),
+        object_key: Set(key.to_string()),
+        size: Set(0),
+        md5: Set(None),
+        sniffed: Set(None),
+        created_at: Set(node_stores.clock.now_ms()),
+        written_by: Set(Some(node_stores.node.clone())),
+        tag: Set(native.as_ref().map(|_| String::new())),
+        piece: Set(None),
+        stored_at: Set(None),
+    };
+    part::Entity::insert(row).exec_without_returning(transaction).await?;
+    let tenant = Tenant::from_db(&tenant);
+    Ok(BeginPartOutcome::Ready(PartIntent {
+        id,
+        tenant,
+        blob_id,
+        number,
+        store,
+        key,
+        slot: native,
+        layout: shape,
+    }))
+}
+
+/// Returns the size of a part, if known. Fails if the part does not fit the announced content.
+fn size_in_layout(
+    shape: Option<PartLayout>,
+    number: u32,
+    size: Option<u64>,
+) -> Result<Option<u64>, PartMismatch> {
+    let Some(shape) = shape else {
+        return Ok(size);
+    };
+    let range = shape.range(number).ok_or(PartMismatch::TooManyParts(shape.parts()))?;
+    let expected = range.end - range.start;
+    if size.is_some_and(|size| size != expected) {
+        return Err(PartMismatch::WrongSize(expected));
+    }
+    Ok(Some(expected))
+}
+
+/// A file that takes parts; the transaction has locked its row.
+struct ReceivingFile {
+    tenant: String,
+    /// Bytes that its tenant is charged for it.
+    charged: i64,
+    /// Bytes of its stored parts.
+    received: i64,
+    /// MIME type that the content must have.
+    required_type: Option<String>,
+    /// Whether the charge is the announced size, not the received bytes.
+    is_announced: bool,
+}
+
+/// Locks the file's row until the end of the transaction, so that the upload cannot be completed
+/// meanwhile. Returns `None` if the file does not take parts of this blob any more.
+async fn lock_receiving(
+    transaction: &DatabaseTransaction,
+    uid: Uid,
+    blob_id: i64,
+) -> Result<Option<ReceivingFile>, DbErr> {
+    let taken = file::Entity::find_by_id(uid.get())
+        .select_only()
+        .columns([file::Column::Tenant, file::Column::Charged, file::Column::Received])
+        .columns([file::Column::RequiredType, file::Column::AnnouncedSize])
+        .filter(file::Column::State.eq(FileState::Receiving))
+        .filter(file::Column::BlobId.eq(blob_id))
+        .lock_exclusive();
+    let taken = taken.into_tuple::<ReceivingRow>().one(transaction).await?;
+    Ok(taken.map(|(tenant, charged, received, required_type, announced)| ReceivingFile {
+        tenant,
+        charged,
+        received,
+        required_type,
+        is_announced: announced.is_some(),
+    }))
+}
+
+/// Tenant, charged bytes, received bytes, required type and announced size of a file.
+type ReceivingRow = (String, i64, i64, Option<String>, Option<i64>);
+
+/// Adds `change` bytes, which may be negative, to the received bytes of a file. Charges its tenant
+/// for them, unless the announced size is charged already.
+async fn add_received(
+    transaction: &DatabaseTransaction,
+    uid: Uid,
+    receiving: ReceivingFile,
+    change: i64,
+    content_type: Option<String>,
+    quotas: &Quotas,
+) -> Result<ChargeOutcome, DbErr> {
+    let ReceivingFile { tenant, charged, received, required_type, is_announced } = receiving;
+    let added = if is_announced { 0 } else { change };
+    let required_type = content_type.or(required_type);
+    file::Entity::update_many()
+        .col_expr(file::Column::Received, Expr::value(received + change))
+        .col_expr(file::Column::Charged, Expr::value(charged + added))
+        .col_expr(file::Column::RequiredType, Expr::value(required_type))
+        .filter(file::Column::Uid.eq(uid.get()))
+        .exec(transaction)
+        .await?;
+    quotas.charge(transaction, &tenant, added).await
+}
+
+fn to_i64(bytes: u64) -> i64 {
+    i64::try_from(bytes).unwrap_or(i64::MAX)
+}
+
+/// The part stored so far under a part number.
+enum ReplacedPart {
+    Nothing,
+    /// The same bytes, in the store's multipart upload.
+    Unchanged,
+    /// Another part, now marked for deletion: its row id and size.
+    Part(i64, i64),
+}
+
+/// Marks the stored part of this number for deletion, unless it has the same bytes and is in a
+/// multipart upload.
+async fn replace_part(
+    transaction: &DatabaseTransaction,
+    blob_id: i64,
+    number: u32,
+    digests: &Digests,
+) -> Result<ReplacedPart, DbErr> {
+    let before = part::Entity::find()
+        .filter(part::Column::BlobId.eq(blob_id))
+        .filter(part::Column::Number.eq(number.cast_signed()))
+        .filter(part::Column::State.eq(part::State::Stored))
+        .one(transaction)
+        .await?;
+    let Some(before) = before else {
+        return Ok(ReplacedPart::Nothing);
+    };
+    // Rows of older versions have only the MD5.
+    let is_same = match &before.piece {
+        Some(piece) => *piece == digests.blake3,
+        None => before.md5.is_some() && decode_digest(before.md5.as_ref()) == digests.md5,
+    };
+    if before.tag.is_some() && is_same {
+        return Ok(ReplacedPart::Unchanged);
+    }
+    part::Entity::update_many()
+        .col_expr(part::Column::State, Expr::value(part::State::Deleting))
+        .filter(part::Column::Id.eq(before.id))
+        .exec(transaction)
+        .await?;
+    Ok(ReplacedPart::Part(before.id, before.size))
+}

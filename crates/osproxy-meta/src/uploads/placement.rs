@@ -1,0 +1,105 @@
+//! Which store has, or will have, the bytes of a file.
+
+use osproxy_types::uid::Uid;
+use sea_orm::{ColumnTrait, EntityTrait, QueryFilter, QuerySelect};
+
+use crate::MetaError;
+use crate::{
+    BeginPartOutcome, Meta, MultipartSlot,
+    db::{
+        entities::{blob, file},
+        write_batcher::TxEnd,
+    },
+    uploads::receiving_blob::find_or_create,
+};
+
+/// The store of the parts of an upload.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum PartsStore {
+    /// The name of the store.
+    Store(String),
+    /// None yet: the first part decides.
+    Undecided,
+    /// The file takes no parts, or does not exist.
+    NotReceiving,
+}
+
+impl Meta {
+    /// Returns the store of a file's bytes, whether the upload is complete or not; `None` if the
+    /// file has no bytes yet.
+    pub async fn store_of(&self, uid: Uid) -> Result<Option<String>, MetaError> {
+        let store = file::Entity::find_by_id(uid.get())
+            .inner_join(blob::Entity)
+            .select_only()
+            .column(blob::Column::Backend)
+            .filter(blob::Column::State.ne(blob::State::Deleting));
+        Ok(store.into_tuple().one(&self.reader).await?)
+    }
+
+    /// Returns the store of the parts of a file that is not complete.
+    pub async fn parts_store(&self, uid: Uid) -> Result<PartsStore, MetaError> {
+        let found = file::Entity::find_by_id(uid.get())
+            .left_join(blob::Entity)
+            .select_only()
+            .column(file::Column::State)
+            .column(blob::Column::Backend);
+        let found: Option<(file::State, Option<String>)> = found.into_tuple().one(&self.reader).await?;
+        Ok(match found {
+            Some((file::State::Receiving | file::State::Completing, Some(store))) => PartsStore::Store(store),
+            Some((file::State::Pending | file::State::Receiving, None)) => PartsStore::Undecided,
+            _ => PartsStore::NotReceiving,
+        })
+    }
+
+    /// Creates the blob that collects the parts of a file, with a slot in a preallocated file of a
+    /// local store, before the first part arrives. Returns the store, the blob's id and the slot;
+    /// `None` if the parts do not go into a preallocated file here.
+    pub async fn preallocate(
+        &self,
+        uid: Uid,
+        fallback_id: Uid,
+    ) -> Result<Option<(String, i64, MultipartSlot)>, MetaError> {
+        let here = self.node_stores.clone();
+        self.write_or_rollback(move |transaction| {
+            let here = here.clone();
+            Box::pin(async move {
+                let collected = find_or_create(transaction, uid, 0, fallback_id.get(), &here).await?;
+                let place = match &collected {
+                    Ok(collecting) => collecting.claim_slot(transaction, &here).await?,
+                    Err(_) => None,
+                };
+                Ok(match (collected, place) {
+                    (Ok(collecting), Some(place)) => {
+                        TxEnd::Commit(Some((collecting.store, collecting.blob_id, place)))
+                    }
+                    _ => TxEnd::Rollback(None),
+                })
+            })
+        })
+        .await
+    }
+
+    /// Decides that this node stores the parts of a file, unless a store is already chosen. The
+    /// blob that receives them gets the id `fallback_id` if the id equal to the uid is taken.
+    pub async fn choose_parts_store(&self, uid: Uid, fallback_id: Uid) -> Result<PartsStore, MetaError> {
+        let here = self.node_stores.clone();
+        let settled = self
+            .write_or_rollback(move |transaction| {
+                let here = here.clone();
+                Box::pin(async move {
+                    // No part has number 0.
+                    Ok(match find_or_create(transaction, uid, 0, fallback_id.get(), &here).await? {
+                        Ok(collecting) => TxEnd::Commit(PartsStore::Store(collecting.store)),
+                        Err(BeginPartOutcome::OtherNode(store)) => TxEnd::Rollback(PartsStore::Store(store)),
+                        Err(BeginPartOutcome::Conflict) => TxEnd::Rollback(PartsStore::Undecided),
+                        Err(_) => TxEnd::Rollback(PartsStore::NotReceiving),
+                    })
+                })
+            })
+            .await;
+        match settled {
+            Err(MetaError::Conflict(_)) => Ok(PartsStore::Undecided),
+            settled => settled,
+        }
+    }
+}

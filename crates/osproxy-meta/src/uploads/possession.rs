@@ -1,0 +1,110 @@
+//! Challenges: how a client proves that it possesses content which is already stored.
+
+use std::time::Duration;
+
+use osproxy_types::uid::Uid;
+use sea_orm::{
+    ActiveValue::Set, ColumnTrait, DbErr, EntityTrait, QueryFilter, QuerySelect, sea_query::OnConflict,
+};
+
+use crate::MetaError;
+use crate::{Meta, blobs::decode_digest, db::entities::challenge};
+
+/// A challenge for the content of one blob.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct ChallengeRecord {
+    /// Blob id.
+    pub blob_id: i64,
+    /// Random value of this challenge.
+    pub nonce: [u8; 32],
+    /// When it expires, in milliseconds since the Unix epoch.
+    pub expires_at: i64,
+}
+
+impl Meta {
+    /// Creates a challenge that decides whether the pending file `uid` gets the content of a blob.
+    /// It is valid for `ttl` and replaces an earlier challenge of the same file.
+    pub async fn create_challenge(
+        &self,
+        uid: Uid,
+        blob_id: i64,
+        nonce: [u8; 32],
+        ttl: Duration,
+    ) -> Result<ChallengeRecord, MetaError> {
+        let holds = ttl.as_millis().try_into().unwrap_or(i64::MAX);
+        let challenge =
+            ChallengeRecord { blob_id, nonce, expires_at: self.clock.now_ms().saturating_add(holds) };
+        self.write(move |transaction| {
+            let row = challenge::ActiveModel {
+                uid: Set(uid.get()),
+                blob_id: Set(blob_id),
+                nonce: Set(nonce.to_vec()),
+                expires_at: Set(challenge.expires_at),
+            };
+            let columns = [challenge::Column::BlobId, challenge::Column::Nonce, challenge::Column::ExpiresAt];
+            let replaced = OnConflict::column(challenge::Column::Uid).update_columns(columns).to_owned();
+            let insert = challenge::Entity::insert(row).on_conflict(replaced);
+            Box::pin(async move {
+                insert.exec_without_returning(transaction).await?;
+                Ok(())
+            })
+        })
+        .await?;
+        Ok(challenge)
+    }
+
+    /// Returns the challenge of a file, unless it has expired.
+    pub async fn challenge(&self, uid: Uid) -> Result<Option<ChallengeRecord>, MetaError> {
+        let found = challenge::Entity::find_by_id(uid.get())
+            .filter(challenge::Column::ExpiresAt.gt(self.clock.now_ms()))
+            .one(&self.reader)
+            .await?;
+        Ok(found.as_ref().map(from_row).transpose()?)
+    }
+
+    /// Deletes and returns the challenge of a file, unless it has expired. Only one caller gets it,
+    /// so each challenge can be answered once.
+    pub async fn take_challenge(&self, uid: Uid) -> Result<Option<ChallengeRecord>, MetaError> {
+        let now = self.clock.now_ms();
+        self.write(move |transaction| {
+            Box::pin(async move {
+                let row = challenge::Entity::find_by_id(uid.get())
+                    .filter(challenge::Column::ExpiresAt.gt(now))
+                    .lock_exclusive()
+                    .one(transaction)
+                    .await?;
+                let Some(row) = row else {
+                    return Ok(None);
+                };
+                let taken = challenge::Entity::delete_by_id(uid.get()).exec(transaction).await?;
+                Some(&row).filter(|_| taken.rows_affected == 1).map(from_row).transpose()
+            })
+        })
+        .await
+    }
+
+    /// Deletes up to `limit` expired challenges; returns how many.
+    pub async fn purge_challenges(&self, limit: u64) -> Result<u64, MetaError> {
+        let now = self.clock.now_ms();
+        self.write(move |transaction| {
+            Box::pin(async move {
+                let old = challenge::Entity::find()
+                    .select_only()
+                    .column(challenge::Column::Uid)
+                    .filter(challenge::Column::ExpiresAt.lte(now))
+                    .limit(limit);
+                let old: Vec<i64> = old.into_tuple().all(transaction).await?;
+                let purged = challenge::Entity::delete_many().filter(challenge::Column::Uid.is_in(old));
+                Ok(purged.exec(transaction).await?.rows_affected)
+            })
+        })
+        .await
+    }
+}
+
+fn from_row(row: &challenge::Model) -> Result<ChallengeRecord, DbErr> {
+    let nonce = decode_digest(Some(&row.nonce));
+    let nonce =
+        nonce.ok_or_else(|| DbErr::Custom(format!("the challenge of file {} is corrupt", row.uid)))?;
+    Ok(ChallengeRecord { blob_id: row.blob_id, nonce, expires_at: row.expires_at })
+}

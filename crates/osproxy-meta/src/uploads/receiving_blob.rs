@@ -1,0 +1,168 @@
+//! The blob that receives the parts of an upload, and the choice of the write target of a part.
+
+use osproxy_storage::PartLayout;
+use osproxy_types::uid::Uid;
+use sea_orm::{
+    ActiveValue::Set, ColumnTrait, DatabaseTransaction, DbErr, EntityTrait, ExprTrait, FromQueryResult,
+    QueryFilter, QuerySelect, QueryTrait, sea_query::Expr,
+};
+
+use crate::{
+    BeginPartOutcome, FileState, NodeStores, blobs,
+    db::entities::{blob, file, part},
+    files,
+    uploads::multipart::{self, MultipartSlot},
+};
+
+/// The row that determines the write target of a part.
+#[derive(FromQueryResult)]
+struct UploadRow {
+    tenant: String,
+    name: String,
+    state: FileState,
+    blob_id: Option<i64>,
+    /// Store of the existing parts.
+    backend: Option<String>,
+    /// An earlier write of the same part number.
+    another: Option<i64>,
+    announced_size: Option<i64>,
+    part_size: Option<i64>,
+    received: i64,
+}
+
+/// The blob that receives the parts of an upload.
+pub(crate) struct ReceivingBlob {
+    pub(crate) tenant: String,
+    pub(crate) name: String,
+    pub(crate) blob_id: i64,
+    pub(crate) store: String,
+    /// An earlier write of the same part number.
+    pub(crate) earlier_write: Option<i64>,
+    /// Total size and part size, if the client announced them.
+    pub(crate) part_layout: Option<PartLayout>,
+    /// Bytes of the stored parts.
+    pub(crate) received: u64,
+}
+
+impl ReceivingBlob {
+    /// Returns the preallocated object that the parts are written into; `None` if the store has no
+    /// preallocated files or the sizes are unknown.
+    pub(crate) async fn claim_slot(
+        &self,
+        transaction: &DatabaseTransaction,
+        here: &NodeStores,
+    ) -> Result<Option<MultipartSlot>, DbErr> {
+        let sizes =
+            here.store(&self.store).and_then(|store| store.part_sizes).filter(|sizes| sizes.preallocated);
+        let (Some(shape), Some(sizes)) = (self.part_layout, sizes) else {
+            return Ok(None);
+        };
+        let size = Ord::min(shape.part_size, shape.size);
+        let key = here.whole_key(&self.store, &self.name, self.blob_id);
+        let place = multipart::claim_slot(transaction, key, self.blob_id, 1, size, sizes).await?;
+        Ok(place.map(|place| MultipartSlot { layout: Some(shape), ..place }))
+    }
+}
+
+/// Finds or creates the blob that receives the parts of an upload. A new blob gets the uid as its
+/// id, or `fallback_id` if that id may be taken. `number` is the part about to be written, or 0.
+/// The inner `Err` is the outcome to return if this node cannot receive parts.
+pub(crate) async fn find_or_create(
+    transaction: &DatabaseTransaction,
+    uid: Uid,
+    number: u32,
+    fallback_id: i64,
+    here: &NodeStores,
+) -> Result<Result<ReceivingBlob, BeginPartOutcome>, DbErr> {
+    // An earlier write of the same part number, if there is one.
+    let another = part::Entity::find()
+        .select_only()
+        .column(part::Column::Id)
+        .filter(Expr::col((part::Entity, part::Column::BlobId)).equals((file::Entity, file::Column::BlobId)))
+        .filter(part::Column::Number.eq(number.cast_signed()))
+        .limit(1)
+        .into_query();
+    let found = file::Entity::find_by_id(uid.get())
+        .left_join(blob::Entity)
+        .select_only()
+        .columns([file::Column::Tenant, file::Column::Name, file::Column::State, file::Column::BlobId])
+        .columns([file::Column::AnnouncedSize, file::Column::PartSize, file::Column::Received])
+        .column(blob::Column::Backend)
+        .column_as(Expr::SubQuery(None, Box::new(another.into())), "another");
+    let found: Option<UploadRow> = found.into_model().one(transaction).await?;
+    let Some(destination) = found else {
+        return Ok(Err(BeginPartOutcome::Unknown));
+    };
+    let UploadRow { tenant, name, state, blob_id, backend, another, announced_size, part_size, received } =
+        destination;
+    let shape = files::part_layout(announced_size, part_size);
+    if let (file::State::Receiving, Some(store)) = (state, &backend)
+        && here.store(store).is_none()
+    {
+        return Ok(Err(BeginPartOutcome::OtherNode(store.clone())));
+    }
+    let store = backend.unwrap_or_else(|| here.default_store().to_owned());
+    let existing_blob = blob_id;
+    if existing_blob.is_none() && !start_receiving(transaction, uid, state).await? {
+        return Ok(Err(BeginPartOutcome::Conflict));
+    }
+    let blob_id = match (state, blob_id) {
+        (file::State::Receiving, Some(blob_id)) => blob_id,
+        // A write of the whole file may have taken the uid's own number.
+        (file::State::Receiving, None) => fallback_id,
+        (file::State::Pending, _) => uid.get(),
+        (closed, _) => return Ok(Err(BeginPartOutcome::Closed(closed))),
+    };
+    if existing_blob.is_none() {
+        blob::Entity::insert(receiving_row((blob_id, &tenant), &store, here, shape))
+            .exec_without_returning(transaction)
+            .await?;
+        file::Entity::update_many()
+            .col_expr(file::Column::BlobId, Expr::value(blob_id))
+            .filter(file::Column::Uid.eq(uid.get()))
+            .exec(transaction)
+            .await?;
+    }
+    let received = u64::try_from(received).unwrap_or(0);
+    Ok(Ok(ReceivingBlob {
+        tenant,
+        name,
+        blob_id,
+        store,
+        earlier_write: another,
+        part_layout: shape,
+        received,
+    }))
+}
+
+/// Moves a file without a blob from `state` to receiving, which locks its row for the rest of the
+/// transaction. Returns `false` if it is no longer in `state` or has a blob.
+async fn start_receiving(
+    transaction: &DatabaseTransaction,
+    uid: Uid,
+    state: FileState,
+) -> Result<bool, DbErr> {
+    let taken = file::Entity::update_many()
+        .col_expr(file::Column::State, Expr::value(file::State::Receiving))
+        .filter(file::Column::Uid.eq(uid.get()))
+        .filter(file::Column::State.eq(state))
+        .filter(file::Column::BlobId.is_null())
+        .exec(transaction)
+        .await?;
+    Ok(taken.rows_affected == 1)
+}
+
+fn receiving_row(
+    blob: (i64, &str),
+    store: &str,
+    here: &NodeStores,
+    shape: Option<PartLayout>,
+) -> blob::ActiveModel {
+    blob::ActiveModel {
+        state: Set(blob::State::Receiving),
+        layout: Set(blob::Layout::Parts),
+        size: Set(shape.map_or(0, |shape| shape.size.cast_signed())),
+        part_size: Set(shape.map(|shape| shape.part_size.cast_signed())),
+        ..blobs::intent_row(blob, store, String::new(), here)
+    }
+}

@@ -1,0 +1,114 @@
+//! Open uploads of a tenant, and the disk space reserved for them.
+
+use osproxy_types::{tenant::Tenant, uid::Uid};
+use sea_orm::{
+    ColumnTrait, ConnectionTrait, DbErr, EntityTrait, QueryFilter, QueryOrder, QuerySelect, Select,
+};
+
+use crate::MetaError;
+use crate::{
+    FileState, Meta, TaskKind,
+    db::{
+        dialect,
+        entities::{blob, file},
+        write_batcher::TxEnd,
+    },
+    files::delete::OPEN,
+};
+
+/// Number of open uploads, and disk space reserved for uploads.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct OpenUploads {
+    /// Number of open uploads of the tenant.
+    pub uploads: u64,
+    /// Bytes reserved for them on disks of this node.
+    pub reserved: u64,
+    /// Bytes reserved on disks of this node for all tenants.
+    pub reserved_total: u64,
+}
+
+impl Meta {
+    /// Counts the open uploads of a tenant and the reserved bytes. Reads one row per open upload.
+    pub async fn open_uploads(&self, tenant: &Tenant) -> Result<OpenUploads, MetaError> {
+        let open = file::Entity::find()
+            .select_only()
+            .column_as(file::Column::Uid.count(), "count")
+            .filter(file::Column::Tenant.eq(tenant.as_str()))
+            .filter(file::Column::State.is_in(OPEN));
+        let open: Option<i64> = open.into_tuple().one(&self.reader).await?;
+        let of_tenant = self.preallocated_blobs().filter(blob::Column::Tenant.eq(tenant.as_str()));
+        Ok(OpenUploads {
+            uploads: open.unwrap_or(0).unsigned_abs(),
+            reserved: self.total_size(of_tenant).await?,
+            reserved_total: self.total_size(self.preallocated_blobs()).await?,
+        })
+    }
+
+    /// Blobs that have a preallocated file in a store of this node.
+    fn preallocated_blobs(&self) -> Select<blob::Entity> {
+        let placed = |sizes: crate::PartSizeLimits| sizes.preallocated;
+        let here = self.node_stores.stores.iter().filter(|store| store.part_sizes.is_some_and(placed));
+        blob::Entity::find()
+            .filter(blob::Column::State.eq(blob::State::Receiving))
+            .filter(blob::Column::PartSize.is_not_null())
+            .filter(blob::Column::UploadId.is_not_null())
+            .filter(blob::Column::Backend.is_in(here.map(|store| store.name.as_str())))
+    }
+
+    async fn total_size(&self, blobs: Select<blob::Entity>) -> Result<u64, DbErr> {
+        let sum = dialect::integer_sum(self.reader.get_database_backend(), blob::Column::Size);
+        let sum: Option<Option<i64>> =
+            blobs.select_only().column_as(sum, "sum").into_tuple().one(&self.reader).await?;
+        Ok(sum.flatten().unwrap_or(0).unsigned_abs())
+    }
+
+    /// Returns up to `limit` uploads with a reservation in a store that have received nothing:
+    /// those created before `created_before`, in milliseconds since the Unix epoch, with a uid
+    /// above `after`.
+    pub async fn idle_reservations(
+        &self,
+        store: &str,
+        created_before: i64,
+        after: Uid,
+        limit: u64,
+    ) -> Result<Vec<Uid>, MetaError> {
+        let idle = file::Entity::find()
+            .inner_join(blob::Entity)
+            .select_only()
+            .column(file::Column::Uid)
+            .filter(file::Column::State.eq(FileState::Receiving))
+            .filter(file::Column::Received.eq(0))
+            .filter(file::Column::CreatedAt.lt(created_before))
+            .filter(file::Column::Uid.gt(after.get()))
+            .filter(blob::Column::PartSize.is_not_null())
+            .filter(blob::Column::UploadId.is_not_null())
+            .filter(blob::Column::Backend.eq(store))
+            .order_by_asc(file::Column::Uid)
+            .limit(limit);
+        let uids: Vec<i64> = idle.into_tuple().all(&self.reader).await?;
+        Ok(uids.into_iter().map(Uid::from_db).collect())
+    }
+
+    /// Releases the reservation of an upload that has received nothing, and enqueues a task with the
+    /// unused `task_id` that deletes its blob. The first part reserves again. Returns `false` if bytes have arrived or the upload
+    /// is closed.
+    pub async fn release_reservation(&self, uid: Uid, task_id: Uid) -> Result<bool, MetaError> {
+        let removal = self.task_seed(task_id);
+        self.write_or_rollback(move |transaction| {
+            Box::pin(async move {
+                let file = file::Entity::find_by_id(uid.get()).lock_exclusive().one(transaction).await?;
+                let Some(file) = file.filter(|file| file.state == FileState::Receiving) else {
+                    return Ok(TxEnd::Rollback(false));
+                };
+                let Some((blob_id, store)) =
+                    crate::uploads::whole::release_reservation(transaction, &file).await?
+                else {
+                    return Ok(TxEnd::Rollback(false));
+                };
+                removal.enqueue(transaction, TaskKind::DeleteBlob, blob_id, store).await?;
+                Ok(TxEnd::Commit(true))
+            })
+        })
+        .await
+    }
+}

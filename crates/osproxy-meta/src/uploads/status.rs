@@ -1,0 +1,67 @@
+//! Progress of an upload.
+
+use osproxy_types::{tenant::Tenant, uid::Uid};
+use sea_orm::{ColumnTrait, EntityTrait, QueryFilter, QueryOrder, QuerySelect};
+
+use crate::MetaError;
+use crate::{
+    FileState, Meta,
+    db::entities::{blob, file, part},
+};
+
+/// State and progress of an upload.
+#[derive(Clone, Debug)]
+pub struct UploadStatus {
+    /// The owner of the file.
+    pub tenant: Tenant,
+    /// State of the file.
+    pub state: FileState,
+    /// Numbers of the stored parts, ascending.
+    pub parts: Vec<u32>,
+    /// Size of these parts together, in bytes.
+    pub received: u64,
+    /// Size of the content in bytes: announced, or actual once complete.
+    pub size: Option<u64>,
+    /// Bytes of each part but the last, if announced.
+    pub part_size: Option<u64>,
+}
+
+impl Meta {
+    /// Returns the status of an upload; `None` for an unknown uid.
+    pub async fn upload_status(&self, uid: Uid) -> Result<Option<UploadStatus>, MetaError> {
+        let found =
+            file::Entity::find_by_id(uid.get()).find_also_related(blob::Entity).one(&self.reader).await?;
+        let Some((file, blob)) = found else {
+            return Ok(None);
+        };
+        let mut status = UploadStatus {
+            tenant: Tenant::from_db(&file.tenant),
+            state: file.state,
+            parts: Vec::new(),
+            received: 0,
+            size: file.announced_size.map(i64::unsigned_abs),
+            part_size: file.part_size.map(i64::unsigned_abs),
+        };
+        match blob {
+            Some(blob) if blob.state == blob::State::Receiving => {
+                let rows = part::Entity::find()
+                    .select_only()
+                    .columns([part::Column::Number, part::Column::Size])
+                    .filter(part::Column::BlobId.eq(blob.id))
+                    .filter(part::Column::State.eq(part::State::Stored))
+                    .order_by_asc(part::Column::Number);
+                for (number, size) in rows.into_tuple::<(i32, i64)>().all(&self.reader).await? {
+                    status.parts.push(number.cast_unsigned());
+                    status.received += size.unsigned_abs();
+                }
+            }
+            Some(blob) => {
+                status.parts.extend(1..=file.part_count.unwrap_or(0).cast_unsigned());
+                status.received = blob.size.unsigned_abs();
+                status.size = Some(status.received);
+            }
+            None => {}
+        }
+        Ok(Some(status))
+    }
+}

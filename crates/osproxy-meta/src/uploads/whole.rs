@@ -1,0 +1,379 @@
+//! Uploads of a whole file in one request. Each write has a row, the write intent, which is
+//! committed before the object is written. The transaction that makes the object the content of the
+//! file decides which of several concurrent writes wins.
+
+use osproxy_storage::{Digests, Key};
+use osproxy_types::{tenant::Tenant, uid::Uid};
+use sea_orm::{
+    ColumnTrait, DatabaseTransaction, DbErr, EntityTrait, QueryFilter, QuerySelect, sea_query::Expr,
+};
+
+use crate::MetaError;
+use crate::{
+    Blob, ExpectedDigests, FileState, Invalidation, Meta, NodeStores,
+    access::quotas::Quotas,
+    blobs::{self, encode_digest},
+    db::{
+        entities::{blob, file, part},
+        write_batcher::TxEnd,
+    },
+    files::{expected_digests, has_blob},
+    now_ms,
+    tasks::kind::{TaskKind, TaskSeed},
+};
+
+/// The write intent of an object: its row is committed, so the object may be written.
+#[derive(Clone, Debug)]
+pub struct WriteIntent {
+    /// Id of the blob.
+    pub blob_id: i64,
+    /// The store to write to.
+    pub store: String,
+    /// Key to write to. No other write uses it.
+    pub key: Key,
+    /// The owner of the file.
+    pub tenant: Tenant,
+    /// The name of the file.
+    pub name: String,
+    /// The announced size, in bytes.
+    pub size: Option<u64>,
+    /// The announced MIME type.
+    pub content_type: Option<String>,
+    /// The digests expected by the client.
+    pub expected: ExpectedDigests,
+    /// The blob that was created to receive parts of this content, if any. It is marked for
+    /// deletion.
+    pub released: Option<ReleasedReservation>,
+}
+
+/// A blob without parts, marked for deletion because the content arrives as a whole.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum ReleasedReservation {
+    /// Its store is on this node: remove this blob before the content arrives, to free its disk
+    /// space.
+    Local(i64),
+    /// A task of another node removes it.
+    OtherNode,
+}
+
+/// Outcome of [`Meta::begin_upload`].
+#[derive(Clone, Debug)]
+pub enum BeginUploadOutcome {
+    /// The object may be written.
+    Ready(Box<WriteIntent>),
+    /// The file is stored already.
+    Stored,
+    /// The file is in this state and takes no content.
+    Closed(FileState),
+    /// No such uid.
+    Unknown,
+}
+
+/// Outcome of storing content.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum StoreOutcome {
+    /// The file has the content now.
+    Stored,
+    /// Another write finished first; the file has that content.
+    Superseded,
+    /// The blob to share is gone, or a blob with the same content appeared.
+    Conflict,
+    /// The sweep removed the write intent: the write took too long.
+    Swept,
+    /// The content would exceed the tenant's quota.
+    OverQuota,
+}
+
+impl Meta {
+    /// Starts a write of the whole content of `uid`: records a write intent. The first write uses
+    /// the key derived from the uid, every later one the key derived from `fallback_id`, so that no
+    /// key is written twice. If another node reserved disk space for parts of the file, enqueues a
+    /// task with the unused `task_id` that deletes their blob.
+    pub async fn begin_upload(
+        &self,
+        uid: Uid,
+        fallback_id: Uid,
+        task_id: Uid,
+    ) -> Result<BeginUploadOutcome, MetaError> {
+        let (here, removal) = (self.node_stores.clone(), self.task_seed(task_id));
+        self.write(move |transaction| {
+            let here = here.clone();
+            Box::pin(async move { begin(transaction, uid, fallback_id, &here, removal).await })
+        })
+        .await
+    }
+
+    /// Makes the object of an intent the content of the file. It must be published and durable.
+    pub async fn finish_upload(
+        &self,
+        (uid, tenant): (Uid, Tenant),
+        intent_id: i64,
+        digests: Digests,
+        sniffed: Option<&'static str>,
+        content_type: String,
+    ) -> Result<StoreOutcome, MetaError> {
+        let (here, quotas) = (self.node_stores.clone(), self.quotas.clone());
+        let finished = self
+            .write_or_rollback(move |transaction| {
+                let (content_type, here) = (content_type.clone(), here.clone());
+                let (tenant, quotas) = (tenant.clone(), quotas.clone());
+                Box::pin(async move {
+                    let stored = blob::Entity::update_many()
+                        .col_expr(blob::Column::State, Expr::value(blob::State::Stored))
+                        .col_expr(blob::Column::Refs, Expr::value(1))
+                        .col_expr(blob::Column::Size, Expr::value(digests.size.cast_signed()))
+                        .col_expr(blob::Column::Md5, Expr::value(encode_digest(digests.md5)))
+                        .col_expr(blob::Column::Sha256, Expr::value(encode_digest(digests.sha256)))
+                        .col_expr(blob::Column::Blake3, Expr::value(digests.blake3.to_vec()))
+                        .col_expr(blob::Column::Sniffed, Expr::value(sniffed))
+                        .filter(blob::Column::Id.eq(intent_id))
+                        .filter(blob::Column::State.eq(blob::State::Writing))
+                        .exec(transaction)
+                        .await?;
+                    if stored.rows_affected == 0 {
+                        return Ok(TxEnd::Rollback(StoreOutcome::Swept));
+                    }
+                    let content =
+                        NewContent { blob_id: intent_id, size: digests.size, content_type: &content_type };
+                    store_file(transaction, (uid, &tenant), content, &here.node, &quotas).await
+                })
+            })
+            .await;
+        match finished {
+            Err(MetaError::Conflict(_)) => Ok(StoreOutcome::Conflict),
+            finished => finished,
+        }
+    }
+
+    /// Replaces the lost or damaged object of a blob by the object of `intent_id`, which must be
+    /// published, durable, and have the same content. The intent then names the damaged object,
+    /// marked for deletion. Returns `Conflict` if the blob is gone, or another write repaired it.
+    pub async fn repair_blob(&self, damaged: &Blob, intent_id: i64) -> Result<StoreOutcome, MetaError> {
+        let (id, place) = (damaged.id, (damaged.store.clone(), damaged.key.to_string()));
+        let mending = self.write_or_rollback(move |transaction| {
+            Box::pin(repair(transaction, id, place.clone(), intent_id))
+        });
+        let mended = mending.await?;
+        self.invalidate_everywhere(Invalidation::Blob(id));
+        Ok(mended)
+    }
+
+    /// Makes a stored blob with these digests the content of the file. `unpublished` is the intent
+    /// of an object that was never published; its row is deleted.
+    pub async fn share_blob(
+        &self,
+        (uid, tenant): (Uid, Tenant),
+        (blob_id, digests): (i64, Digests),
+        unpublished: Option<i64>,
+        content_type: String,
+    ) -> Result<StoreOutcome, MetaError> {
+        let (here, quotas) = (self.node_stores.clone(), self.quotas.clone());
+        self.write_or_rollback(move |transaction| {
+            let (content_type, here) = (content_type.clone(), here.clone());
+            let (tenant, quotas) = (tenant.clone(), quotas.clone());
+            Box::pin(async move {
+                if !blobs::add_references(transaction, blob_id, 1, Some(&digests)).await? {
+                    return Ok(TxEnd::Rollback(StoreOutcome::Conflict));
+                }
+                if let Some(intent_id) = unpublished {
+                    blob::Entity::delete_many()
+                        .filter(blob::Column::Id.eq(intent_id))
+                        .filter(blob::Column::State.eq(blob::State::Writing))
+                        .exec(transaction)
+                        .await?;
+                }
+                let content = NewContent { blob_id, size: digests.size, content_type: &content_type };
+                store_file(transaction, (uid, &tenant), content, &here.node, &quotas).await
+            })
+        })
+        .await
+    }
+}
+
+async fn begin(
+    transaction: &DatabaseTransaction,
+    uid: Uid,
+    fallback_id: Uid,
+    node_stores: &NodeStores,
+    removal: TaskSeed,
+) -> Result<BeginUploadOutcome, DbErr> {
+    let Some(file) = file::Entity::find_by_id(uid.get()).one(transaction).await? else {
+        return Ok(BeginUploadOutcome::Unknown);
+    };
+    let blob_id = match file.state {
+        file::State::Stored => return Ok(BeginUploadOutcome::Stored),
+        file::State::Pending => {
+            let first = file::Entity::update_many()
+                .col_expr(file::Column::State, Expr::value(file::State::Receiving))
+                .filter(file::Column::Uid.eq(uid.get()))
+                .filter(file::Column::State.eq(file::State::Pending))
+                .exec(transaction)
+                .await?;
+            // A concurrent write through another node may have been first.
+            if first.rows_affected == 1 { uid.get() } else { fallback_id.get() }
+        }
+        file::State::Receiving => fallback_id.get(),
+        closed => return Ok(BeginUploadOutcome::Closed(closed)),
+    };
+    let released = match release_reservation(transaction, &file).await? {
+        Some((blob_id, store)) if node_stores.store(&store).is_none() => {
+            removal.enqueue(transaction, TaskKind::DeleteBlob, blob_id, store).await?;
+            Some(ReleasedReservation::OtherNode)
+        }
+        released => released.map(|(blob_id, _)| ReleasedReservation::Local(blob_id)),
+    };
+    let store = node_stores.default_store();
+    let key = node_stores.whole_key(store, &file.name, blob_id);
+    let row = blobs::intent_row((blob_id, &file.tenant), store, key.to_string(), node_stores);
+    blob::Entity::insert(row).exec_without_returning(transaction).await?;
+    Ok(BeginUploadOutcome::Ready(Box::new(WriteIntent {
+        blob_id,
+        store: store.to_owned(),
+        key,
+        size: file.announced_size.and_then(|size| u64::try_from(size).ok()),
+        expected: expected_digests(&file),
+        content_type: Some(file.content_type).filter(|announced| !announced.is_empty()),
+        tenant: Tenant::from_db(&file.tenant),
+        name: file.name,
+        released,
+    })))
+}
+
+/// Marks for deletion the blob that would receive the parts of a file, if it has none yet. Returns
+/// its id and store; `None` if there is no such blob.
+pub(crate) async fn release_reservation(
+    transaction: &DatabaseTransaction,
+    file: &file::Model,
+) -> Result<Option<(i64, String)>, DbErr> {
+    let Some(blob_id) = file.blob_id else {
+        return Ok(None);
+    };
+    let attempt = part::Entity::find()
+        .select_only()
+        .column(part::Column::Id)
+        .filter(part::Column::BlobId.eq(blob_id))
+        .filter(part::Column::State.is_in([part::State::Writing, part::State::Stored]))
+        .limit(1);
+    let is_empty = attempt.into_tuple::<i64>().one(transaction).await?.is_none();
+    if !is_empty {
+        return Ok(None);
+    }
+    // A part that begins concurrently has locked the row, or finds the blob gone.
+    let condemned = blob::Entity::update_many()
+        .col_expr(blob::Column::State, Expr::value(blob::State::Deleting))
+        .filter(blob::Column::Id.eq(blob_id))
+        .filter(blob::Column::State.eq(blob::State::Receiving))
+        .filter(blob::Column::PartSize.is_not_null())
+        .exec(transaction)
+        .await?;
+    if condemned.rows_affected == 0 {
+        return Ok(None);
+    }
+    file::Entity::update_many()
+        .col_expr(file::Column::BlobId, Expr::value(None::<i64>))
+        .filter(file::Column::Uid.eq(file.uid))
+        .filter(file::Column::BlobId.eq(blob_id))
+        .exec(transaction)
+        .await?;
+    let blob = blob::Entity::find_by_id(blob_id).one(transaction).await?;
+    Ok(blob.map(|blob| (blob_id, blob.backend)))
+}
+
+async fn repair(
+    transaction: &DatabaseTransaction,
+    blob_id: i64,
+    (damaged_store, damaged_key): (String, String),
+    intent_id: i64,
+) -> Result<TxEnd<StoreOutcome>, DbErr> {
+    let Some(intent) = blob::Entity::find_by_id(intent_id).one(transaction).await? else {
+        return Ok(TxEnd::Rollback(StoreOutcome::Swept));
+    };
+    let mended = blob::Entity::update_many()
+        .col_expr(blob::Column::ObjectKey, Expr::value(intent.object_key))
+        .col_expr(blob::Column::Backend, Expr::value(intent.backend))
+        .filter(blob::Column::Id.eq(blob_id))
+        .filter(blob::Column::ObjectKey.eq(&damaged_key))
+        .filter(blob::Column::State.eq(blob::State::Stored))
+        .exec(transaction)
+        .await?;
+    if mended.rows_affected == 0 {
+        return Ok(TxEnd::Rollback(StoreOutcome::Conflict));
+    }
+    let exchanged = blob::Entity::update_many()
+        .col_expr(blob::Column::ObjectKey, Expr::value(damaged_key))
+        .col_expr(blob::Column::Backend, Expr::value(damaged_store))
+        .col_expr(blob::Column::State, Expr::value(blob::State::Deleting))
+        .filter(blob::Column::Id.eq(intent_id))
+        .filter(blob::Column::State.eq(blob::State::Writing))
+        .exec(transaction)
+        .await?;
+    if exchanged.rows_affected == 0 {
+        return Ok(TxEnd::Rollback(StoreOutcome::Swept));
+    }
+    Ok(TxEnd::Commit(StoreOutcome::Stored))
+}
+
+/// New content of a file.
+#[derive(Clone, Copy)]
+struct NewContent<'a> {
+    blob_id: i64,
+    size: u64,
+    content_type: &'a str,
+}
+
+/// The step that decides which of several concurrent writes wins.
+async fn store_file(
+    transaction: &DatabaseTransaction,
+    (uid, tenant): (Uid, &Tenant),
+    content: NewContent<'_>,
+    node: &str,
+    quotas: &Quotas,
+) -> Result<TxEnd<StoreOutcome>, DbErr> {
+    let charged = quotas.lock_charge(transaction, tenant.as_str(), uid).await?;
+    if !set_content(transaction, uid, None, content, node).await? {
+        // Parts of the same file may have arrived meanwhile.
+        let collecting = file::Entity::find_by_id(uid.get()).select_only().column(file::Column::BlobId);
+        let collecting: Option<Option<i64>> = collecting.into_tuple().one(transaction).await?;
+        let Some(collecting) = collecting.flatten() else {
+            return Ok(TxEnd::Rollback(StoreOutcome::Superseded));
+        };
+        if !set_content(transaction, uid, Some(collecting), content, node).await? {
+            return Ok(TxEnd::Rollback(StoreOutcome::Superseded));
+        }
+        // The parts are useless now; the sweep removes them.
+        blob::Entity::update_many()
+            .col_expr(blob::Column::State, Expr::value(blob::State::Deleting))
+            .filter(blob::Column::Id.eq(collecting))
+            .filter(blob::Column::State.eq(blob::State::Receiving))
+            .exec(transaction)
+            .await?;
+    }
+    let charge = content.size.cast_signed() - charged;
+    let charged = quotas.charge(transaction, tenant.as_str(), charge).await?;
+    Ok(charged.commit_or_roll_back(StoreOutcome::Stored, StoreOutcome::OverQuota))
+}
+
+/// Makes a receiving file stored. Returns `false` if it is in another state, or its blob is not
+/// `before`.
+async fn set_content(
+    transaction: &DatabaseTransaction,
+    uid: Uid,
+    before: Option<i64>,
+    NewContent { blob_id, size, content_type }: NewContent<'_>,
+    node: &str,
+) -> Result<bool, DbErr> {
+    let stored = file::Entity::update_many()
+        .col_expr(file::Column::State, Expr::value(file::State::Stored))
+        .col_expr(file::Column::BlobId, Expr::value(blob_id))
+        .col_expr(file::Column::ContentType, Expr::value(content_type))
+        .col_expr(file::Column::StoredAt, Expr::value(now_ms()))
+        .col_expr(file::Column::StoredBy, Expr::value(node))
+        .col_expr(file::Column::ReceivedAs, Expr::value(blob_id))
+        .col_expr(file::Column::Charged, Expr::value(size.cast_signed()))
+        .filter(file::Column::Uid.eq(uid.get()))
+        .filter(file::Column::State.eq(file::State::Receiving))
+        .filter(has_blob(before))
+        .exec(transaction)
+        .await?;
+    Ok(stored.rows_affected == 1)
+}
