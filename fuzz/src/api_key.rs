@@ -1,6 +1,6 @@
 //! API keys. The first line of an input is a key, the second its scopes.
 
-use osproxy_core::api_key::ApiKey;
+use osproxy_core::auth::ApiKey;
 use osproxy_types::scope::{Scope, Scopes};
 
 /// A key that parses has exactly its text, does not show its secret, and equals no other key;

@@ -3,7 +3,7 @@
 
 use std::sync::LazyLock;
 
-use osproxy_core::link::{
+use osproxy_core::links::{
     LinkAction, LinkClaims, LinkConstraints, LinkError, LinkKey, LinkKeys, expires_at_secs, format_date,
     issued_at_secs,
 };

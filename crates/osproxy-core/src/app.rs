@@ -1,67 +1,26 @@
 //! [`App`], the state of a running node that all operations share. No transport code.
 
-mod auth;
-mod background;
-mod backpressure;
-mod cleanup;
-mod content_reader;
-mod cursor;
-mod health;
-mod idempotency;
-mod inspect;
-mod key_rotation;
-mod link_constraints;
-mod metadata;
-mod metrics_export;
-mod multipart;
-mod node_state;
-mod receive;
-mod request_context;
-mod reservations;
-pub mod settings;
-mod signed_urls;
-pub mod startup;
-mod stats;
-mod stores;
-mod transfers;
-mod verify;
-mod write_guard;
-
 use std::{
     collections::HashSet,
     sync::{Arc, Mutex, MutexGuard, PoisonError},
     time::Duration,
 };
 
+use osproxy_cluster::{Coordinator, Event, Forwarder, Message, Owners, UidGenerator};
+use osproxy_meta::{ExclusiveLock, Invalidation, Meta};
 use osproxy_types::uid::Uid;
 use tokio::sync::{Notify, Semaphore, broadcast::error::RecvError};
 
-pub use auth::Caller;
-pub use background::Background;
-pub use backpressure::WorkKind;
-pub use content_reader::ContentReader;
-pub use health::{Dependency, Health, describe_clock_skew, describe_uid_lead};
-pub use idempotency::{HeldIdempotencyKey, IdempotencyOutcome, RecordedAnswer};
-pub use key_rotation::generate_link_key;
-pub use link_constraints::{download_constraints, upload_constraints};
-pub use metadata::{check_metadata, metadata_error};
-pub use node_state::{LoadGuard, NodeState};
-pub use osproxy_cluster::{REQUEST_ID, RegisteredNode, X_FORWARDED_FOR};
-pub use receive::{
-    Received, SizeHint, SizeLimit, WriteTarget, buffer_short_body, check_digests, publish_once,
+use crate::{
+    Background, Error, NodeState, Result, Stores, Transfers,
+    admission::reservations,
+    auth, health,
+    links::{LinkKeys, rotation},
+    metrics::{Metrics, export},
+    objects::multipart,
+    settings::{BuildInfo, Limits},
+    stats,
 };
-pub use request_context::{ClientAddr, RequestId, Subject};
-pub use signed_urls::{UPLOAD_PARAMETERS, upload_query};
-pub use stores::{StoreEntry, Stores};
-pub use transfers::{Transfer, Transfers, buffered_bytes, too_many_transfers};
-pub use verify::ReadRateLimit;
-pub use write_guard::{ActiveWrite, WriteGuard};
-
-use crate::{Error, Result, link::LinkKeys, metrics::Metrics};
-use osproxy_cluster::{Coordinator, Event, Forwarder, Message, Owners, UidGenerator};
-use osproxy_meta::{ExclusiveLock, Invalidation, Meta};
-use settings::{BuildInfo, Limits};
-
 /// A running node: the state that operations, tasks and transports share.
 pub struct App {
     /// Metadata.
@@ -74,8 +33,8 @@ pub struct App {
     pub limits: Limits,
     /// Version of the program.
     pub build: BuildInfo,
-    authenticator: auth::Authenticator,
-    key_rotation: key_rotation::KeyRotation,
+    pub(crate) authenticator: auth::Authenticator,
+    pub(crate) key_rotation: rotation::KeyRotation,
     /// Work that outlives the request that started it. Awaited when the node stops.
     pub background: Background,
     /// Notified when a task is enqueued, so that the task engine looks for it at once.
@@ -97,22 +56,22 @@ pub struct App {
     pub forwarder: Forwarder,
     /// What this node announces about itself.
     pub node: NodeState,
-    uids: UidGenerator,
+    pub(crate) uids: UidGenerator,
     /// Exclusive lock on the database, on a database server without Redis.
-    exclusive_lock: Option<ExclusiveLock>,
-    active_writes: Mutex<HashSet<i64>>,
-    stats_cache: stats::StatsCache,
-    folders: metrics_export::DiskFolders,
-    health_checker: health::HealthChecker,
-    multipart_locks: multipart::StripedLocks,
+    pub(crate) exclusive_lock: Option<ExclusiveLock>,
+    pub(crate) active_writes: Mutex<HashSet<i64>>,
+    pub(crate) stats_cache: stats::StatsCache,
+    pub(crate) folders: export::DiskFolders,
+    pub(crate) health_checker: health::HealthChecker,
+    pub(crate) multipart_locks: multipart::StripedLocks,
     /// Bounds the number of uploads whose parts are read before completion at the same time.
-    inspections: Semaphore,
-    reservations: reservations::DiskReservations,
+    pub(crate) inspections: Semaphore,
+    pub(crate) reservations: reservations::DiskReservations,
 }
 
 impl App {
     /// Sends cache invalidations of this node to the other nodes, and applies theirs.
-    fn exchange_invalidations(self: &Arc<Self>) {
+    pub(crate) fn exchange_invalidations(self: &Arc<Self>) {
         let (sender, receiver) = (Arc::downgrade(self), Arc::downgrade(self));
         self.meta.on_invalidate(move |change| {
             if let Some(app) = sender.upgrade() {

@@ -1,12 +1,48 @@
 //! The service without a transport: operations, upload sessions, links, tasks, admission and
 //! authentication.
 
-pub mod api_key;
-pub mod app;
+mod admission;
+mod app;
+pub mod auth;
+mod background;
+mod digests;
 mod error;
-pub mod link;
+mod health;
+mod idempotency;
+mod inspect;
+pub mod links;
+mod metadata;
 pub mod metrics;
+mod node_state;
+mod objects;
 pub mod ops;
+mod reader;
+mod request_context;
+pub mod settings;
+pub mod startup;
+mod stats;
+mod stores;
 pub mod tasks;
 
+pub use admission::backpressure::WorkKind;
+pub use admission::transfers::{Transfer, Transfers, buffered_bytes, too_many_transfers};
+pub use app::App;
+pub use auth::Caller;
+pub use background::Background;
+pub use digests::ReadRateLimit;
 pub use error::{Error, Result};
+pub use health::{Dependency, Health, describe_clock_skew, describe_uid_lead};
+pub use idempotency::{HeldIdempotencyKey, IdempotencyOutcome, RecordedAnswer};
+pub use links::constraints::{download_constraints, upload_constraints};
+pub use links::rotation::generate_link_key;
+pub use links::signed_urls::{UPLOAD_PARAMETERS, upload_query};
+pub use metadata::{check_metadata, metadata_error};
+pub use node_state::{LoadGuard, NodeState};
+pub use objects::receive::{
+    Received, SizeHint, SizeLimit, WriteTarget, buffer_short_body, check_digests, publish_once,
+};
+pub use objects::write_guard::{ActiveWrite, WriteGuard};
+pub use osproxy_cluster::{REQUEST_ID, RegisteredNode, X_FORWARDED_FOR};
+pub use reader::ContentReader;
+pub use request_context::{ClientAddr, RequestId, Subject};
+pub use stores::{StoreEntry, Stores};

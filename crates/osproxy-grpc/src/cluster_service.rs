@@ -5,10 +5,7 @@ use std::sync::Arc;
 use osproxy_api::grpc::v1::{
     ListNodesRequest, ListNodesResponse, Node, NodeLoad, cluster_service_server::ClusterService,
 };
-use osproxy_core::{
-    app::{App, RegisteredNode},
-    ops,
-};
+use osproxy_core::{App, RegisteredNode, ops};
 use osproxy_types::scope::Scope;
 use tonic::Request;
 

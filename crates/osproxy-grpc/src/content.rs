@@ -20,11 +20,7 @@ use osproxy_api::{
         download_file_response, upload_file_request, upload_part_request,
     },
 };
-use osproxy_core::{
-    Error, Result,
-    app::{App, Caller, Transfer},
-    metrics::InFlightGuard,
-};
+use osproxy_core::{App, Caller, Error, Result, Transfer, metrics::InFlightGuard};
 use osproxy_types::error_chain;
 use tonic::{Status, Streaming};
 

@@ -13,7 +13,7 @@ use osproxy_api::grpc::v1::{
     InstantUploadResponse, ListFilesRequest, ListFilesResponse, Upload, UploadFileRequest, UploadLinks,
     UploadPartRequest, UploadPartResponse, file_service_server::FileService,
 };
-use osproxy_core::{app::App, ops};
+use osproxy_core::{App, ops};
 use osproxy_types::scope::Scope;
 use tonic::{Request, Streaming};
 

@@ -24,9 +24,8 @@ use osproxy_api::{
 };
 use osproxy_cluster::{ForwardContext, ForwardFailure};
 use osproxy_core::{
-    Error, Result,
-    app::{App, ClientAddr, RequestId},
-    link::{LinkConstraints, LinkPeriod},
+    App, ClientAddr, Error, RequestId, Result,
+    links::{LinkConstraints, LinkPeriod},
     ops::{
         UploadOptions, complete_upload::CompleteRequest, download_file::StoredFile,
         upload_file::ExpectedDigests,

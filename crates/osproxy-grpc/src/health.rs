@@ -7,7 +7,7 @@ use osproxy_api::grpc::v1::{
     cluster_service_server::SERVICE_NAME as CLUSTER, file_service_server::SERVICE_NAME as FILES,
     task_service_server::SERVICE_NAME as TASKS,
 };
-use osproxy_core::{app::App, ops::check_health::readiness};
+use osproxy_core::{App, ops::check_health::readiness};
 use tonic::{Request, Response, Status};
 use tonic_health::pb::{
     HealthCheckRequest, HealthCheckResponse,

@@ -24,10 +24,7 @@ use osproxy_api::grpc::{
         task_service_server::TaskServiceServer,
     },
 };
-use osproxy_core::{
-    Error,
-    app::{App, Caller},
-};
+use osproxy_core::{App, Caller, Error};
 use osproxy_types::scope::Scope;
 use tonic::{Request as Asked, Status, server::NamedService, service::Routes};
 use tower::Service;

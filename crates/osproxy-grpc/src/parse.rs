@@ -6,8 +6,7 @@ use osproxy_api::{
     v1::{DEFAULT_PAGE, MAX_PAGE},
 };
 use osproxy_core::{
-    Error, Result,
-    app::{App, Subject},
+    App, Error, Result, Subject,
     ops::{describe_file::FileState, upload_file::ExpectedDigests},
 };
 use osproxy_types::uid::Uid;

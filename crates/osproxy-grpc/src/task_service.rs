@@ -7,8 +7,7 @@ use osproxy_api::grpc::v1::{
     TaskAttempt, task_service_server::TaskService,
 };
 use osproxy_core::{
-    Error, Result,
-    app::App,
+    App, Error, Result,
     ops::{
         self,
         describe_task::{Attempt, AttemptOutcome},

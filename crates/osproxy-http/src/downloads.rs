@@ -8,8 +8,7 @@ use axum::{
 };
 use osproxy_api::ErrorCode;
 use osproxy_core::{
-    Result,
-    app::App,
+    App, Result,
     ops::{
         self,
         download_file::{StoredFile, retry_if_moved},

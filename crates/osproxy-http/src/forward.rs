@@ -9,10 +9,7 @@ use axum::{
 };
 use osproxy_api::ErrorCode;
 use osproxy_cluster::{ForwardContext, ForwardFailure};
-use osproxy_core::{
-    Error, Result,
-    app::{App, ClientAddr, RequestId},
-};
+use osproxy_core::{App, ClientAddr, Error, RequestId, Result};
 
 use crate::extract::body;
 

@@ -29,7 +29,7 @@ pub(super) use responses::{
 };
 
 use crate::{console::health, v0, v1};
-use osproxy_core::app::REQUEST_ID;
+use osproxy_core::REQUEST_ID;
 
 /// Headers that apply to GET only.
 const RANGES: [&str; 2] = ["range", "if-range"];

@@ -5,9 +5,9 @@ use axum::body::Body;
 use bytes::Bytes;
 use futures_util::{TryStreamExt, stream};
 use osproxy_core::{
-    Result,
-    app::{UPLOAD_PARAMETERS, upload_query},
-    link::{LinkAction, LinkConstraints, LinkError, LinkKeys},
+    Result, UPLOAD_PARAMETERS,
+    links::{LinkAction, LinkConstraints, LinkError, LinkKeys},
+    upload_query,
 };
 use osproxy_types::uid::Uid;
 use time::OffsetDateTime;

@@ -8,7 +8,7 @@ use axum::{
     routing::{get, post, put},
 };
 use osproxy_api::v1::LINKS;
-use osproxy_core::app::App;
+use osproxy_core::App;
 use tower_http::cors::CorsLayer;
 
 use crate::{
@@ -55,7 +55,7 @@ fn with_middleware(
 #[derive(Default)]
 pub struct GrpcRoutes {
     /// Calls that change nothing. Like `changes` and `transfers` they are authenticated: each
-    /// request has a [`Caller`](osproxy_core::app::Caller) extension.
+    /// request has a [`Caller`](osproxy_core::Caller) extension.
     pub reads: Router,
     /// Calls that may change something.
     pub changes: Router,

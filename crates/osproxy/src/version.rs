@@ -1,6 +1,6 @@
 //! Version of this build.
 
-use osproxy_core::app::settings::BuildInfo;
+use osproxy_core::settings::BuildInfo;
 
 /// Version number, as in the node registry and metrics.
 pub const NUMBER: &str = env!("CARGO_PKG_VERSION");

@@ -6,7 +6,7 @@ use osproxy_meta::{DeleteOutcome, FileState};
 use osproxy_types::uid::Uid;
 
 use super::{state_error, unknown_uid_error};
-use crate::{Error, Result, app::App};
+use crate::{App, Error, Result};
 
 /// Aborts an upload that is not complete: `uid` accepts no more content, and a task removes what
 /// was received.

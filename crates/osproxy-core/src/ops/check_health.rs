@@ -2,8 +2,8 @@
 
 use std::sync::Arc;
 
-pub use crate::app::{Dependency, Health};
-use crate::{Error, Result, app::App};
+use crate::{App, Error, Result};
+pub use crate::{Dependency, Health};
 
 /// Readiness of a node.
 #[derive(Clone, Debug, PartialEq, Eq)]

@@ -7,7 +7,7 @@ use osproxy_api::ErrorCode;
 pub use osproxy_meta::{CompleteRequest, ExpectedDigests};
 
 use super::{LinkConstraints, content_type_error, state_error, too_large_error, unknown_uid_error};
-use crate::{Error, Result, app::App};
+use crate::{App, Error, Result};
 use osproxy_meta::{CompleteOutcome, CompletePreconditions, MultipartUpload};
 use osproxy_types::uid::Uid;
 

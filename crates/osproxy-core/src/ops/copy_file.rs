@@ -7,10 +7,7 @@ use osproxy_meta::{CopyOutcome, FileRecord, FileState, Metadata};
 use osproxy_types::uid::Uid;
 
 use super::{describe_file::describe_file, file_name, state_error, too_large_error, unknown_uid_error};
-use crate::{
-    Error, Result,
-    app::{App, Caller, HeldIdempotencyKey, check_metadata},
-};
+use crate::{App, Caller, Error, HeldIdempotencyKey, Result, check_metadata};
 
 /// Maximum attempts when the content moves during the copy.
 const MAX_TRIES: usize = 4;

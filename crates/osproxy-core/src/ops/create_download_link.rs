@@ -7,7 +7,7 @@ use osproxy_types::uid::Uid;
 use time::OffsetDateTime;
 
 use super::{Tenant, check_expire};
-use crate::{Result, app::App, link::LinkPeriod};
+use crate::{App, Result, links::LinkPeriod};
 
 /// Files for which download links can be created.
 #[derive(Debug)]

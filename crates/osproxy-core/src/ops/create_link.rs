@@ -4,7 +4,7 @@ use osproxy_types::uid::Uid;
 use time::OffsetDateTime;
 
 use super::{Tenant, check_expire, download_file::own_file, file_name};
-use crate::{Error, Result, app::App, link::LinkPeriod};
+use crate::{App, Error, Result, links::LinkPeriod};
 
 /// Parameters of a download link.
 #[derive(Debug)]

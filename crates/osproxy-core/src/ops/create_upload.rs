@@ -14,11 +14,7 @@ use super::{
     Tenant, abort_upload::abort_upload, check_expire, delete_file::delete_file, file_name,
     prove_possession::create_challenge, too_large_error,
 };
-use crate::{
-    Error, Result,
-    app::{App, Caller, HeldIdempotencyKey, WorkKind, check_metadata},
-    metrics::DedupSource,
-};
+use crate::{App, Caller, Error, HeldIdempotencyKey, Result, WorkKind, check_metadata, metrics::DedupSource};
 use osproxy_meta::{Blob, CreateOutcome, FileState, KnownContent, NewFile, NewUpload};
 use osproxy_types::{content_type, uid::Uid};
 

@@ -8,10 +8,7 @@ use super::{
     check_expire, state_error,
     upload_status::{FileState, UploadStatus, own_upload_status},
 };
-use crate::{
-    Result,
-    app::{App, Caller, upload_constraints},
-};
+use crate::{App, Caller, Result, upload_constraints};
 
 /// New links of an upload.
 #[derive(Debug)]

@@ -6,7 +6,7 @@ use osproxy_meta::{DeleteOutcome, FileState};
 use osproxy_types::uid::Uid;
 
 use super::{Tenant, state_error, unknown_uid_error};
-use crate::{Error, Result, app::App};
+use crate::{App, Error, Result};
 
 /// Deletes a file of a tenant, complete or not. Nobody can open it when this returns. A task
 /// removes the content, unless another file shares it. A repetition changes nothing and fails with

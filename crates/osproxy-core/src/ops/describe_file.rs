@@ -5,7 +5,7 @@ pub use osproxy_meta::{ContentLayout, FileRecord, FileState};
 use osproxy_types::uid::Uid;
 
 use super::{Tenant, state_error, unknown_uid_error};
-use crate::{Result, app::App};
+use crate::{App, Result};
 
 /// Returns the record of a file of a tenant, in any state. Fails if the file is deleted or expired.
 pub async fn describe_file(app: &App, tenant: &Tenant, uid: Uid) -> Result<FileRecord> {

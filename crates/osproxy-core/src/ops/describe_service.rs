@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 pub use osproxy_meta::Stats;
 
-use crate::{Result, app::App};
+use crate::{App, Result};
 
 /// Returns database statistics, at most some seconds old.
 pub async fn describe_service(app: &Arc<App>) -> Result<Arc<Stats>> {

@@ -4,7 +4,7 @@ use osproxy_api::ErrorCode;
 
 pub use osproxy_meta::{Attempt, AttemptOutcome, Task};
 
-use crate::{Error, Result, app::App};
+use crate::{App, Error, Result};
 
 /// Returns a task and all its attempts.
 pub async fn describe_task(app: &App, id: i64) -> Result<(Task, Vec<Attempt>)> {

@@ -2,11 +2,11 @@
 
 use std::{ops::Range, sync::Arc};
 
-pub use crate::app::ContentReader;
+pub use crate::ContentReader;
 pub use osproxy_meta::StoredFile;
 
 use super::{Tenant, describe_file::describe_file, state_error, unknown_uid_error};
-use crate::{Error, Result, app::App};
+use crate::{App, Error, Result};
 use osproxy_meta::FileState;
 use osproxy_types::uid::Uid;
 

@@ -4,11 +4,7 @@ use osproxy_meta::{AnnouncedContent, NewFile};
 use osproxy_types::{content_type, uid::Uid};
 
 use super::file_name;
-use crate::{
-    Error, Result,
-    app::{App, Caller, WorkKind},
-    metrics::DedupSource,
-};
+use crate::{App, Caller, Error, Result, WorkKind, metrics::DedupSource};
 
 /// Content that the client has, and its path on the client.
 #[derive(Debug)]

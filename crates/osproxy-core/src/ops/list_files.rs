@@ -4,7 +4,7 @@ pub use osproxy_meta::{FileFilter, FilePosition, FileRecord, MAX_PREFIX};
 pub use osproxy_storage::Category;
 
 use super::Tenant;
-use crate::{Error, Result, app::App};
+use crate::{App, Error, Result};
 
 /// A page of files.
 #[derive(Debug)]

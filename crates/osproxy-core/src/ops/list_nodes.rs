@@ -1,8 +1,8 @@
 //! List the nodes of the cluster.
 
-use crate::{Error, Result, app::App};
+use crate::{App, Error, Result};
 
-pub use crate::app::RegisteredNode;
+pub use crate::RegisteredNode;
 
 /// Returns the nodes with a recent heartbeat, including this one.
 pub async fn list_nodes(app: &App) -> Result<Vec<RegisteredNode>> {

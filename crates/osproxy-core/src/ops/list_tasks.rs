@@ -2,7 +2,7 @@
 
 pub use osproxy_meta::{Task, TaskFilter, TaskState};
 
-use crate::{Result, app::App};
+use crate::{App, Result};
 
 /// A page of tasks.
 #[derive(Debug)]

@@ -4,7 +4,7 @@ use osproxy_api::ErrorCode;
 use osproxy_meta::{PartsStore, StoredFile};
 use osproxy_types::uid::Uid;
 
-use crate::{Error, Result, app::App};
+use crate::{App, Error, Result};
 
 /// Maximum attempts when concurrent requests start the same upload.
 const MAX_TRIES: usize = 3;

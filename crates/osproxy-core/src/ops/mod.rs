@@ -30,11 +30,8 @@ pub mod upload_status;
 use osproxy_api::ErrorCode;
 use osproxy_storage::DigestSelection;
 
-pub use crate::link::LinkConstraints;
-use crate::{
-    Error, Result,
-    app::{App, SizeHint},
-};
+pub use crate::links::LinkConstraints;
+use crate::{App, Error, Result, SizeHint};
 use osproxy_meta::{ExpectedDigests, FileState};
 use osproxy_types::content_type;
 pub use osproxy_types::tenant::Tenant;

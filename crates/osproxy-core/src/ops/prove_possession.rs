@@ -10,7 +10,7 @@ use osproxy_storage::ErrorKind;
 use osproxy_types::uid::Uid;
 
 use super::upload_file;
-use crate::{Error, Result, app::App};
+use crate::{App, Error, Result};
 
 /// Lifetime of a challenge.
 const CHALLENGE_TTL: Duration = Duration::from_mins(1);

@@ -4,7 +4,7 @@ use osproxy_api::ErrorCode;
 use osproxy_meta::{Task, TaskState};
 
 use super::describe_task::describe_task;
-use crate::{Error, Result, app::App};
+use crate::{App, Error, Result};
 
 /// Makes a dead task due now, with as many attempts as a new one.
 pub async fn retry_task(app: &App, id: i64) -> Result<Task> {

@@ -3,7 +3,7 @@
 use osproxy_types::uid::Uid;
 
 use super::{Tenant, unknown_uid_error};
-use crate::{Result, app::App};
+use crate::{App, Result};
 
 /// Revokes all links to a file of a tenant that were issued until now, for upload and for download.
 /// Links issued later are valid. Other nodes apply it when they receive the invalidation, and after

@@ -7,10 +7,7 @@ use osproxy_meta::{FileRecord, Metadata, MetadataEdit, UpdateOutcome};
 use osproxy_types::uid::Uid;
 
 use super::{Tenant, describe_file::describe_file, file_name, state_error, unknown_uid_error};
-use crate::{
-    Error, Result,
-    app::{App, check_metadata, metadata_error},
-};
+use crate::{App, Error, Result, check_metadata, metadata_error};
 
 /// Renames a file of a tenant if `name` is given, and changes its metadata. The content does not
 /// change. Every later request, on any node, sees the result.

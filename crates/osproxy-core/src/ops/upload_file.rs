@@ -8,7 +8,9 @@ use osproxy_api::ErrorCode;
 use osproxy_storage::{Digests, Key};
 use osproxy_types::error_chain;
 
-pub use crate::app::SizeHint;
+use crate::WorkKind;
+
+pub use crate::SizeHint;
 pub use osproxy_meta::ExpectedDigests;
 pub use osproxy_storage::DigestSelection;
 
@@ -17,12 +19,8 @@ use super::{
     state_error, unknown_uid_error,
 };
 use crate::{
-    Error, Result,
-    app::{
-        self, ActiveWrite, App, Received, SizeLimit, WriteGuard, WriteTarget, buffered_bytes, check_digests,
-        publish_once,
-    },
-    metrics::DedupSource,
+    ActiveWrite, App, Error, Received, Result, SizeLimit, WriteGuard, WriteTarget, buffered_bytes,
+    check_digests, metrics::DedupSource, publish_once,
 };
 use osproxy_meta::{
     BeginUploadOutcome, Blob, FileState, ObjectRowKind, ReleasedReservation, StoreOutcome, StoredContent,
@@ -47,7 +45,7 @@ pub async fn upload_file(
     size: SizeHint,
     body: impl Stream<Item = Result<Bytes>> + Send + Unpin,
 ) -> Result<()> {
-    app.check_backpressure(app::WorkKind::Content)?;
+    app.check_backpressure(WorkKind::Content)?;
     app.check_free_space(0).await?;
     let kept = if app.stores.needs_part_lengths() { buffered_bytes(size) } else { 0 };
     let mut transfer = app.transfers.admit(&terms, kept).await?;

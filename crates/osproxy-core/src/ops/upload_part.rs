@@ -21,11 +21,8 @@ use super::{
     too_large_error, unknown_uid_error,
 };
 use crate::{
-    Error, Result,
-    app::{
-        ActiveWrite, App, Received, SizeHint, SizeLimit, Transfer, WorkKind, WriteGuard, WriteTarget,
-        buffer_short_body, buffered_bytes, check_digests, publish_once,
-    },
+    ActiveWrite, App, Error, Received, Result, SizeHint, SizeLimit, Transfer, WorkKind, WriteGuard,
+    WriteTarget, buffer_short_body, buffered_bytes, check_digests, publish_once,
 };
 
 /// Maximum attempts when concurrent requests start the same upload.

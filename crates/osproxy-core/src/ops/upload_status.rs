@@ -5,7 +5,7 @@ pub use osproxy_meta::{FileState, UploadStatus};
 use osproxy_types::uid::Uid;
 
 use super::{Tenant, state_error, unknown_uid_error};
-use crate::{Result, app::App};
+use crate::{App, Result};
 
 /// Returns the status of an upload, with the numbers of its received parts in ascending order; for
 /// a complete file, those of all parts it was uploaded in.

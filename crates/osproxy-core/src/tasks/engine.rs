@@ -18,11 +18,7 @@ use super::{
     log_throttle::LogThrottle,
     running::{RunningTasks, millis},
 };
-use crate::{
-    Error, Result,
-    app::{App, LoadGuard},
-    metrics::TaskOutcome,
-};
+use crate::{App, Error, LoadGuard, Result, metrics::TaskOutcome};
 
 /// How many due tasks to read at once.
 const PAGE: u64 = 64;

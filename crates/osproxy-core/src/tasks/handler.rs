@@ -6,7 +6,7 @@ use futures_util::future::BoxFuture;
 use osproxy_meta::{MetaError, TaskKind};
 use serde::{Serialize, de::DeserializeOwned};
 
-use crate::{Error, app::App};
+use crate::{App, Error};
 
 /// One kind of task.
 ///

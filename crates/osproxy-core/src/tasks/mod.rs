@@ -17,7 +17,7 @@ pub use handler::{Registry, TaskContext, TaskError, TaskHandler};
 use osproxy_meta::NewTask;
 use osproxy_types::uid::Uid;
 
-use crate::{Result, app::App};
+use crate::{App, Result};
 
 fn new_task<H: TaskHandler>(app: &App, id: Uid, payload: &H::Payload) -> NewTask {
     // If a payload cannot be serialized, it is empty, and the task fails when it is parsed.

@@ -4,11 +4,7 @@ use osproxy_api::{
     grpc::v1::{self, CreateDownloadLinkRequest, CreateUploadLinkRequest, DownloadLink, UploadLinks},
     v1::{Constraints, CreateLinkRequest, Disposition},
 };
-use osproxy_core::{
-    Result,
-    app::{App, Caller, download_constraints},
-    ops,
-};
+use osproxy_core::{App, Caller, Result, download_constraints, ops};
 use tonic::Extensions;
 
 use crate::{parse, render};

@@ -15,9 +15,8 @@ use osproxy_api::{
     },
 };
 use osproxy_core::{
-    Error, Result,
-    app::{App, Caller, Transfer},
-    link::LinkConstraints,
+    App, Caller, Error, Result, Transfer,
+    links::LinkConstraints,
     metrics::InFlightGuard,
     ops::{
         self,

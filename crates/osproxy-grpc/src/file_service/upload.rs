@@ -12,8 +12,7 @@ use osproxy_api::grpc::v1::{
     UploadPartHeader, UploadPartRequest, UploadPartResponse,
 };
 use osproxy_core::{
-    Error, Result,
-    app::{App, Caller},
+    App, Caller, Error, Result,
     ops::{
         self, UploadOptions,
         complete_upload::CompleteRequest,

@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use axum::{Json, extract::State, http::StatusCode};
 use osproxy_core::{
-    app::{App, Dependency},
+    App, Dependency,
     ops::check_health::{self, Readiness},
 };
 use serde::Serialize;

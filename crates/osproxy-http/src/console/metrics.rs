@@ -7,7 +7,7 @@ use axum::{
     http::{HeaderValue, header},
     response::{IntoResponse, Response},
 };
-use osproxy_core::{Error, app::App, metrics::MetricsPage};
+use osproxy_core::{App, Error, metrics::MetricsPage};
 
 use crate::{
     extract::auth::{Admin, Authenticated},

@@ -11,7 +11,7 @@ use axum::{
     response::{Html, IntoResponse, Response},
 };
 use base64::{Engine, prelude::BASE64_STANDARD};
-use osproxy_core::app::App;
+use osproxy_core::App;
 use sha2::{Digest, Sha256};
 
 use crate::console::health;

@@ -9,10 +9,7 @@ use axum::{
     response::Response,
 };
 use osproxy_api::ErrorCode;
-use osproxy_core::{
-    Error, Result,
-    app::{App, Caller, ClientAddr},
-};
+use osproxy_core::{App, Caller, ClientAddr, Error, Result};
 use osproxy_types::scope::Scope;
 
 use crate::respond::error::{HandlerResult, Rejection};

@@ -3,9 +3,8 @@
 use axum::http::request::Parts;
 use osproxy_api::ErrorCode;
 use osproxy_core::{
-    Error, Result,
-    app::App,
-    link::{self, LinkClaims, LinkConstraints, LinkError},
+    App, Error, Result,
+    links::{self, LinkClaims, LinkConstraints, LinkError},
 };
 use osproxy_types::uid::Uid;
 
@@ -41,7 +40,7 @@ pub(crate) async fn verify(
         Error::new(code, error.to_string())
     })?;
     let (issued, end) =
-        (link::issued_at_secs(claims.date), link::expires_at_secs(claims.date, claims.expire));
+        (links::issued_at_secs(claims.date), links::expires_at_secs(claims.date, claims.expire));
     let (Some(issued), Some(ends_at)) = (issued, end) else {
         return Err(Error::internal("a link with a valid signature has an invalid date"));
     };

@@ -21,11 +21,7 @@ use bytes::Bytes;
 use http_body::{Body as _, Frame, SizeHint};
 use osproxy_api::ERROR_HEADER;
 use osproxy_cluster::trace_context;
-use osproxy_core::{
-    Error,
-    app::{App, LoadGuard, Subject},
-    metrics::RouteMetrics,
-};
+use osproxy_core::{App, Error, LoadGuard, Subject, metrics::RouteMetrics};
 use osproxy_types::error_chain;
 use tracing::Span;
 

@@ -4,7 +4,7 @@ use std::net::{IpAddr, SocketAddr};
 
 use axum::http::{HeaderMap, header};
 use ipnet::IpNet;
-use osproxy_core::app::{ClientAddr, X_FORWARDED_FOR};
+use osproxy_core::{ClientAddr, X_FORWARDED_FOR};
 
 use crate::extract::forwarded;
 

@@ -10,7 +10,7 @@ use osproxy_api::{
     ERROR_HEADER, v0,
     v1::{self, IDEMPOTENCY_REPLAYED},
 };
-use osproxy_core::app::REQUEST_ID;
+use osproxy_core::REQUEST_ID;
 use tower::{Layer, ServiceExt};
 use tower_http::cors::{AllowHeaders, AllowOrigin, CorsLayer};
 

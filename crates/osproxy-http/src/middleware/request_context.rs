@@ -16,7 +16,7 @@ use axum::{
     response::Response,
 };
 use osproxy_cluster::trace_context;
-use osproxy_core::app::{App, REQUEST_ID, RequestId, Subject};
+use osproxy_core::{App, REQUEST_ID, RequestId, Subject};
 use tracing::Instrument;
 
 use super::{

@@ -20,10 +20,7 @@ use governor::{
     state::keyed::HashMapStateStore,
 };
 use osproxy_api::ErrorCode;
-use osproxy_core::{
-    Error,
-    app::{ClientAddr, too_many_transfers},
-};
+use osproxy_core::{ClientAddr, Error, too_many_transfers};
 use tokio::sync::Semaphore;
 
 use crate::{respond::error::Rejection, settings::RequestLimits};

@@ -19,9 +19,8 @@ use futures_util::StreamExt;
 use http_body::{Frame, SizeHint};
 use osproxy_api::ErrorCode;
 use osproxy_core::{
-    Error, Result,
-    app::{App, Transfer},
-    link::LinkConstraints,
+    App, Error, Result, Transfer,
+    links::LinkConstraints,
     metrics::InFlightGuard,
     ops::download_file::{ContentReader, StoredFile, open_content},
 };

@@ -15,7 +15,7 @@ use osproxy_api::{
     v0::PREFIX as V0,
     v1::{LINKS, PREFIX as V1},
 };
-use osproxy_core::{Error, app::RequestId};
+use osproxy_core::{Error, RequestId};
 use osproxy_types::error_chain;
 
 use crate::{settings::RenderGrpcError, v0, v1};

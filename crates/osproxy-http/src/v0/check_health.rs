@@ -2,7 +2,7 @@ use std::sync::Arc;
 
 use axum::{Json, extract::State};
 use osproxy_api::v0::{Envelope, PREFIX};
-use osproxy_core::{app::App, ops};
+use osproxy_core::{App, ops};
 
 use crate::{openapi, respond::error::HandlerResult};
 

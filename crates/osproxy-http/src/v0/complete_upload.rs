@@ -10,8 +10,8 @@ use osproxy_api::{
     v0::{Envelope, PREFIX},
 };
 use osproxy_core::{
-    app::App,
-    link::LinkAction,
+    App,
+    links::LinkAction,
     ops::{
         self,
         complete_upload::{CompleteRequest, ExpectedDigests},

@@ -3,9 +3,8 @@ use std::{collections::HashSet, str::FromStr, sync::Arc};
 use axum::{Json, body::Body, extract::State};
 use osproxy_api::v0::{CreateDownloadLinkRequest, DownloadLink, Envelope, FileMeta, MAX_DOWNLOADS, PREFIX};
 use osproxy_core::{
-    Error,
-    app::App,
-    link::{LinkAction, LinkPeriod},
+    App, Error,
+    links::{LinkAction, LinkPeriod},
     ops::{self, download_file::StoredFile},
 };
 use osproxy_types::uid::Uid;

@@ -5,9 +5,8 @@ use osproxy_api::v0::{
     CreateUploadRequest, Envelope, MAX_UPLOADS, MultiUploadUrls, PREFIX, UploadLinks, UploadUrls,
 };
 use osproxy_core::{
-    Error,
-    app::App,
-    link::LinkAction,
+    App, Error,
+    links::LinkAction,
     ops::{
         self,
         create_upload::{AnnouncedContent, CreatedUpload, UploadRequest},

@@ -5,7 +5,7 @@ use axum::{
     response::Response,
 };
 use osproxy_api::v0::PREFIX;
-use osproxy_core::{Error, app::App, link::LinkAction};
+use osproxy_core::{App, Error, links::LinkAction};
 
 use super::query::LenientQuery;
 use crate::{

@@ -3,8 +3,7 @@ use std::sync::Arc;
 use axum::{Json, body::Body, extract::State};
 use osproxy_api::v0::{Envelope, InstantUploadRequest, InstantUploadResult, MAX_UPLOADS, PREFIX};
 use osproxy_core::{
-    Error,
-    app::App,
+    App, Error,
     ops::{self, instant_upload::InstantItem},
 };
 

@@ -5,7 +5,7 @@ use osproxy_api::{
     schema,
     v0::{Envelope, PREFIX},
 };
-use osproxy_core::{Error, app::App, ops};
+use osproxy_core::{App, Error, ops};
 use osproxy_types::uid::Uid;
 
 use super::query::LenientQuery;

@@ -5,9 +5,8 @@ use std::{borrow::Cow, str::FromStr};
 use axum::http::request::Parts;
 use osproxy_api::v0::PREFIX;
 use osproxy_core::{
-    Error, Result,
-    app::App,
-    link::{self as signing, LinkAction, LinkClaims, LinkConstraints, LinkKeys},
+    App, Error, Result,
+    links::{self as signing, LinkAction, LinkClaims, LinkConstraints, LinkKeys},
 };
 use osproxy_types::uid::Uid;
 use time::OffsetDateTime;

@@ -9,8 +9,8 @@ use osproxy_api::{
     v0::{Envelope, PREFIX},
 };
 use osproxy_core::{
-    app::App,
-    link::LinkAction,
+    App,
+    links::LinkAction,
     ops::{
         self, UploadOptions,
         upload_file::{DigestSelection, ExpectedDigests},

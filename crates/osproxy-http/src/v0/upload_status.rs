@@ -8,7 +8,7 @@ use osproxy_api::{
     schema,
     v0::{Envelope, PREFIX},
 };
-use osproxy_core::{Error, app::App, link::LinkAction, ops};
+use osproxy_core::{App, Error, links::LinkAction, ops};
 use osproxy_types::{scope::Scope, uid::Uid};
 
 use super::query::LenientQuery;

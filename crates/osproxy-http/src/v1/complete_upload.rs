@@ -7,7 +7,7 @@ use axum::{
 };
 use osproxy_api::v1::{CompleteUploadRequest, PREFIX, UploadStatus};
 use osproxy_core::{
-    app::App,
+    App,
     ops::{self, complete_upload::CompleteRequest},
 };
 

@@ -5,11 +5,7 @@ use axum::{
     response::Response,
 };
 use osproxy_api::v1::{CopiedFile, CopyFileRequest, FileUid, PREFIX};
-use osproxy_core::{
-    Result,
-    app::{App, Caller, HeldIdempotencyKey},
-    ops,
-};
+use osproxy_core::{App, Caller, HeldIdempotencyKey, Result, ops};
 use osproxy_types::{scope::Scope, uid::Uid};
 
 use super::{

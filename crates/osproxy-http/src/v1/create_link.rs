@@ -5,11 +5,7 @@ use axum::{
     response::Response,
 };
 use osproxy_api::v1::{CreateLinkRequest, CreatedLink, PREFIX};
-use osproxy_core::{
-    Result,
-    app::{App, Caller, download_constraints},
-    ops,
-};
+use osproxy_core::{App, Caller, Result, download_constraints, ops};
 use osproxy_types::uid::Uid;
 
 use super::{

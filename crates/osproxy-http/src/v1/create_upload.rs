@@ -6,12 +6,12 @@ use axum::{
 };
 use osproxy_api::v1::{self, ByteRange, CreateUploadRequest, CreatedState, CreatedUpload, PREFIX};
 use osproxy_core::{
-    Error, Result,
-    app::{App, Caller, HeldIdempotencyKey, upload_constraints},
+    App, Caller, Error, HeldIdempotencyKey, Result,
     ops::{
         self, LinkConstraints,
         create_upload::{AnnouncedContent, PossessionChallenge, UploadRequest},
     },
+    upload_constraints,
 };
 use osproxy_types::uid::Uid;
 use time::OffsetDateTime;

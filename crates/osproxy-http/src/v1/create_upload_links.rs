@@ -6,7 +6,7 @@ use axum::{
     http::StatusCode,
 };
 use osproxy_api::v1::{CreateUploadLinksRequest, CreatedUploadLinks, PREFIX};
-use osproxy_core::{app::App, ops};
+use osproxy_core::{App, ops};
 
 use super::{
     json,

@@ -2,7 +2,7 @@ use std::sync::Arc;
 
 use axum::{Json, extract::State, http::Uri};
 use osproxy_api::v1::{File, PREFIX};
-use osproxy_core::{app::App, ops};
+use osproxy_core::{App, ops};
 
 use super::{
     path::{self, PathResult},

@@ -2,7 +2,7 @@ use std::sync::Arc;
 
 use axum::{Json, extract::State, http::Uri};
 use osproxy_api::v1::{PREFIX, Stats};
-use osproxy_core::{app::App, ops};
+use osproxy_core::{App, ops};
 
 use super::{query::Query, render, time_format::format_time};
 use crate::{

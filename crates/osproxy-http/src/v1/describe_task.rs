@@ -6,7 +6,7 @@ use osproxy_api::{
     v1::{PREFIX, TaskAttempt, TaskDetails},
 };
 use osproxy_core::{
-    app::App,
+    App,
     ops::{
         self,
         describe_task::{Attempt, AttemptOutcome},

@@ -6,9 +6,8 @@ use axum::{
 };
 use osproxy_api::{ErrorCode, v1};
 use osproxy_core::{
-    Error,
-    app::App,
-    link::{LinkAction, LinkClaims, LinkError},
+    App, Error,
+    links::{LinkAction, LinkClaims, LinkError},
 };
 
 use super::{

@@ -12,8 +12,7 @@ use osproxy_api::{
     v1::{IDEMPOTENCY_KEY, IDEMPOTENCY_REPLAYED, MAX_IDEMPOTENCY_KEY, PROBLEM, Problem},
 };
 use osproxy_core::{
-    Error, Result,
-    app::{App, Caller, HeldIdempotencyKey, IdempotencyOutcome, RecordedAnswer, RequestId},
+    App, Caller, Error, HeldIdempotencyKey, IdempotencyOutcome, RecordedAnswer, RequestId, Result,
 };
 use osproxy_types::error_chain;
 use serde::Serialize;

@@ -6,8 +6,7 @@ use osproxy_api::{
     v1::{self, FileState, Files, PREFIX},
 };
 use osproxy_core::{
-    Error, Result,
-    app::App,
+    App, Error, Result,
     ops::list_files::{self, Category, FileFilter, FilePosition},
 };
 use osproxy_types::uid::Uid;

@@ -3,7 +3,7 @@ use std::sync::Arc;
 use axum::{Json, extract::State, http::Uri};
 use osproxy_api::v1::{Node, NodeLoad, Nodes, PREFIX};
 use osproxy_core::{
-    app::App,
+    App,
     ops::list_nodes::{self, RegisteredNode},
 };
 

@@ -3,8 +3,7 @@ use std::sync::Arc;
 use axum::{Json, extract::State, http::Uri};
 use osproxy_api::v1::{self, PREFIX, Tasks};
 use osproxy_core::{
-    Error,
-    app::App,
+    App, Error,
     ops::list_tasks::{self, TaskFilter, TaskState},
 };
 

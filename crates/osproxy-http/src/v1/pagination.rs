@@ -1,7 +1,7 @@
 //! Pagination: page size and cursor.
 
 use osproxy_api::v1::{DEFAULT_PAGE, MAX_PAGE};
-use osproxy_core::{Error, Result, app::App};
+use osproxy_core::{App, Error, Result};
 use serde::de::DeserializeOwned;
 
 use super::query::Query;

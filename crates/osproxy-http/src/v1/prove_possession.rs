@@ -5,7 +5,7 @@ use axum::{
     response::{IntoResponse, Response},
 };
 use osproxy_api::v1::{PREFIX, ProofRequest, UploadStatus};
-use osproxy_core::{app::App, ops};
+use osproxy_core::{App, ops};
 
 use super::{
     digest, json,

@@ -8,7 +8,7 @@ use osproxy_api::{
     schema,
     v1::{PREFIX, Task},
 };
-use osproxy_core::{app::App, ops};
+use osproxy_core::{App, ops};
 
 use super::{
     json,

@@ -5,7 +5,7 @@ use axum::{
     http::{StatusCode, Uri},
 };
 use osproxy_api::v1::PREFIX;
-use osproxy_core::{app::App, ops};
+use osproxy_core::{App, ops};
 
 use super::{
     path::{self, PathResult},

@@ -8,7 +8,7 @@ use axum::{
     response::{IntoResponse, Response},
 };
 use osproxy_api::v1::{File, PREFIX, UpdateFileRequest};
-use osproxy_core::{app::App, ops};
+use osproxy_core::{App, ops};
 use osproxy_types::scope::Scope;
 
 use super::{

@@ -9,7 +9,7 @@ use osproxy_api::{
     v1::{PREFIX, UploadStatus},
 };
 use osproxy_core::{
-    app::App,
+    App,
     ops::{self, UploadOptions, upload_file::DigestSelection},
 };
 

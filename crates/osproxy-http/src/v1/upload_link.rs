@@ -5,9 +5,8 @@
 use axum::http::request::Parts;
 use osproxy_api::ErrorCode;
 use osproxy_core::{
-    Error, Result,
-    app::{App, UPLOAD_PARAMETERS},
-    link::{LinkAction, LinkClaims, LinkConstraints, LinkError},
+    App, Error, Result, UPLOAD_PARAMETERS,
+    links::{LinkAction, LinkClaims, LinkConstraints, LinkError},
 };
 use osproxy_types::uid::Uid;
 

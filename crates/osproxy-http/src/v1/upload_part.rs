@@ -7,8 +7,7 @@ use axum::{
 };
 use osproxy_api::{schema::Content, v1::PREFIX};
 use osproxy_core::{
-    Error,
-    app::App,
+    App, Error,
     ops::{self, UploadOptions, upload_file::DigestSelection},
 };
 

@@ -6,7 +6,7 @@ use axum::{
 };
 use osproxy_api::v1::{PREFIX, UploadState, UploadStatus};
 use osproxy_core::{
-    app::App,
+    App,
     ops::{self, upload_status::FileState},
 };
 use osproxy_types::uid::Uid;

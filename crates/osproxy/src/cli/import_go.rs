@@ -14,7 +14,7 @@ use std::{
 use anyhow::{Context, bail};
 use clap::Args;
 use futures_util::{StreamExt, TryStreamExt, stream};
-use osproxy_core::app::App;
+use osproxy_core::App;
 use osproxy_meta::{DatabaseLocation, GoDatabase, GoTables, ImportTarget};
 use osproxy_types::tenant::Tenant;
 use plan::{FilePlan, ImportPlanner};

@@ -2,7 +2,7 @@
 
 use anyhow::{Context, bail};
 use clap::{Args, Subcommand};
-use osproxy_core::api_key::ApiKey;
+use osproxy_core::auth::ApiKey;
 use osproxy_meta::{ApiKeyRecord, Meta};
 use osproxy_types::{scope::Scopes, tenant::Tenant};
 use serde::Serialize;

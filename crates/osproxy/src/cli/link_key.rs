@@ -2,7 +2,7 @@
 
 use anyhow::{Context, bail};
 use clap::Subcommand;
-use osproxy_core::app;
+
 use osproxy_meta::Meta;
 
 use super::format_timestamp;
@@ -40,7 +40,7 @@ pub fn run(loaded: &LoadedConfig, verb: LinkKeyCommand) -> anyhow::Result<()> {
 }
 
 async fn rotate(meta: &Meta) -> anyhow::Result<()> {
-    let (id, secret) = app::generate_link_key().context("cannot generate a key")?;
+    let (id, secret) = osproxy_core::generate_link_key().context("cannot generate a key")?;
     meta.add_link_key(id.clone(), secret).await?;
     super::print_line(&format!("{id} now signs links"));
     Ok(())

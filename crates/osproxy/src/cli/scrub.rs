@@ -7,7 +7,7 @@ use std::process::ExitCode;
 
 use bytesize::ByteSize;
 use clap::Args;
-use osproxy_core::app::ReadRateLimit;
+use osproxy_core::ReadRateLimit;
 use osproxy_meta::{Meta, NodeStores};
 use report::ScrubReport;
 use scrubber::Scrubber;

@@ -8,7 +8,7 @@ use std::{net::SocketAddr, time::Duration};
 use anyhow::Context;
 use listeners::Listeners;
 use osproxy_core::{
-    app::App,
+    App,
     tasks::{self, Engine},
 };
 use tokio::{

@@ -10,7 +10,7 @@ pub use store_diagnosis::explain_store_error;
 
 use std::{os::unix::fs::DirBuilderExt, path::Path, sync::Arc};
 
-use osproxy_core::app::{
+use osproxy_core::{
     App,
     startup::{Startup, StartupError, context},
 };

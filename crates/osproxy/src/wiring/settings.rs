@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use osproxy_cluster::RedisSettings;
-use osproxy_core::app::{
+use osproxy_core::{
     settings::{
         DiskSettings, Limits, LinkKeySecret, PeerSettings, ReservationLimits, Settings, TransferLimits,
     },

@@ -2,7 +2,7 @@
 
 use std::{sync::Arc, time::Duration};
 
-use osproxy_core::app::{
+use osproxy_core::{
     ReadRateLimit, StoreEntry, Stores,
     startup::{StartupError, context, lock_error},
 };

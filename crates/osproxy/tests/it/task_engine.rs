@@ -10,7 +10,7 @@ use std::{
 
 use osproxy::{config::Config, wiring};
 use osproxy_core::{
-    app::App,
+    App,
     tasks::{Engine, EngineSettings, Registry, TaskContext, TaskError, TaskHandler, enqueue},
 };
 use osproxy_meta::{AttemptOutcome, NewTask, Task, TaskKind, TaskState};

@@ -10,9 +10,9 @@ use osproxy_storage::{DigestSelection, Digests, ObjectWriter, SizeHint};
 use osproxy_types::error_chain;
 
 use crate::{
-    Result,
-    app::{ActiveWrite, App, WriteGuard, publish_once},
+    ActiveWrite, App, Result, WriteGuard,
     metrics::DedupSource,
+    publish_once,
     tasks::{TaskContext, TaskError, TaskHandler},
 };
 

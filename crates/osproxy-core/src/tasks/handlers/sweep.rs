@@ -6,8 +6,7 @@ use osproxy_meta::{ObjectRowKind, TaskKind, UnfinishedRow};
 use osproxy_types::{error_chain, uid::Uid};
 
 use crate::{
-    Result,
-    app::App,
+    App, Result,
     tasks::{TaskContext, TaskError, TaskHandler},
 };
 

@@ -9,7 +9,7 @@ use osproxy_types::tenant::Tenant;
 
 use super::merge_parts::{check_not_imported, check_parts, reject};
 use crate::{
-    app::App,
+    App,
     metrics::DedupSource,
     tasks::{TaskContext, TaskError, TaskHandler},
 };

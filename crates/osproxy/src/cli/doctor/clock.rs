@@ -1,4 +1,4 @@
-use osproxy_core::app::{describe_clock_skew, describe_uid_lead};
+use osproxy_core::{describe_clock_skew, describe_uid_lead};
 use osproxy_meta::now_ms;
 
 use super::report::DoctorReport;

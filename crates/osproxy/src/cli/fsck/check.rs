@@ -1,7 +1,7 @@
 use std::{collections::HashMap, sync::Arc};
 
 use futures_util::{StreamExt, TryStreamExt, stream};
-use osproxy_core::{Result, app::App};
+use osproxy_core::{App, Result};
 use osproxy_meta::{
     BlobRecord, BlobState, NewTask, ObjectRowKind, PartRecord, PartState, RecordedLayout, TaskKind,
 };

@@ -2,7 +2,7 @@
 
 use std::{collections::HashMap, sync::Arc};
 
-use osproxy_core::{Result, app::App, ops};
+use osproxy_core::{App, Result, ops};
 use osproxy_meta::{GoFile, GoPart, ImportContent, ImportFile, ImportPart, NewTask, TaskKind, now_ms};
 use osproxy_storage::{DigestSelection, ErrorKind, Key};
 use osproxy_types::uid::Uid;

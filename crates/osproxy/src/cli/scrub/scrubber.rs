@@ -1,4 +1,4 @@
-use osproxy_core::{Result, app::Stores};
+use osproxy_core::{Result, Stores};
 use osproxy_meta::{ContentRecord, Meta, MetaError, PartDigests, RecordedLayout, StoredPart};
 use osproxy_storage::{DigestSelection, Digests, ErrorKind, Key};
 use osproxy_types::error_chain;

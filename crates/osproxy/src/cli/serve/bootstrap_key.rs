@@ -9,7 +9,7 @@ use std::{
 };
 
 use anyhow::{Context, bail};
-use osproxy_core::{api_key::ApiKey, app::App};
+use osproxy_core::{App, auth::ApiKey};
 use osproxy_meta::ApiKeyRecord;
 use osproxy_types::{scope::Scopes, tenant::Tenant};
 

@@ -4,8 +4,8 @@ use std::{fmt::Write, net::SocketAddr, sync::Arc, time::Duration};
 
 use anyhow::Context;
 use futures_util::future::join3;
-use osproxy_core::app::App;
-use osproxy_http::{GrpcRoutes, ListenerSettings, RequestLimiter, server::Tls};
+use osproxy_core::App;
+use osproxy_http::{GrpcRoutes, ListenerSettings, RequestLimiter, listener::Tls};
 use tokio::{net::TcpListener, runtime::Handle};
 use tokio_util::{sync::CancellationToken, task::AbortOnDropHandle};
 

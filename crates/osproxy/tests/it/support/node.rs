@@ -8,8 +8,7 @@ use osproxy::{
     },
 };
 use osproxy_core::{
-    app::App,
-    ops,
+    App, ops,
     tasks::{self, Engine},
 };
 use osproxy_http::{self as http, GrpcRoutes, RequestLimiter};

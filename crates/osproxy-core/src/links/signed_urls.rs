@@ -5,8 +5,10 @@ use osproxy_types::uid::Uid;
 use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, utf8_percent_encode};
 use time::OffsetDateTime;
 
-use super::App;
-use crate::link::{self, LinkAction, LinkClaims, LinkConstraints, LinkKeys, LinkPeriod};
+use crate::{
+    App,
+    links::{LinkAction, LinkClaims, LinkConstraints, LinkKeys, LinkPeriod},
+};
 
 /// The unreserved characters of RFC 3986.
 const UNRESERVED: &AsciiSet = &NON_ALPHANUMERIC.remove(b'-').remove(b'.').remove(b'_').remove(b'~');
@@ -52,7 +54,7 @@ impl App {
         constraints: &LinkConstraints,
     ) -> String {
         let (uid, date, expire) =
-            (uid.to_string(), link::format_date(period.date), period.lifetime_secs.to_string());
+            (uid.to_string(), super::format_date(period.date), period.lifetime_secs.to_string());
         let extra = [filename, disposition.as_str()];
         let claims = LinkClaims {
             action: LinkAction::Download,
@@ -78,7 +80,7 @@ pub fn upload_query(
     (date, expire): (OffsetDateTime, i64),
     constraints: &LinkConstraints,
 ) -> String {
-    let (uid, date, expire) = (uid.to_string(), link::format_date(date), expire.to_string());
+    let (uid, date, expire) = (uid.to_string(), super::format_date(date), expire.to_string());
     let claims = LinkClaims {
         action: LinkAction::Upload,
         uid: &uid,

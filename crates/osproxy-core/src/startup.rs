@@ -12,13 +12,16 @@ use osproxy_meta::{DatabaseLocation, DatabaseOptions, ExclusiveLock, Meta, NodeS
 use osproxy_storage::BufferBudget;
 use tokio::sync::{Notify, Semaphore};
 
-use super::{
-    App, Background, Stores, Transfers, auth, generate_link_key, health, inspect, key_rotation,
-    metrics_export, multipart, reservations,
+use crate::{
+    App, Background, NodeState, Stores, Transfers,
+    admission::reservations,
+    auth, generate_link_key, health, inspect,
+    links::{self, LinkKeys},
+    metrics::{Metrics, export},
+    objects::multipart,
     settings::{LinkKeySecret, Settings},
     stats,
 };
-use crate::{app::NodeState, link::LinkKeys, metrics::Metrics};
 
 const REDIS_CONTEXT: &str = "cannot use Redis";
 
@@ -124,7 +127,7 @@ impl Startup {
         let links = load_link_keys(settings.link_keys, &meta).await?;
         let secrets = settings.peers.secret.map(|secret| vec![secret]);
         let is_for_cluster = secrets.is_none();
-        let secrets = secrets.unwrap_or_else(|| key_rotation::cluster_secrets(&links));
+        let secrets = secrets.unwrap_or_else(|| links::rotation::cluster_secrets(&links));
         let peers = PeerClient::new(&secrets, settings.peers.timeout, settings.peers.max_forwards);
         let peers = peers.map_err(context(SECRET_CONTEXT))?;
         let owners = Owners::new(coordinator.clone(), settings.cluster.heartbeat);
@@ -136,7 +139,7 @@ impl Startup {
             limits: settings.limits,
             build: settings.build,
             authenticator: auth::Authenticator::new(settings.is_open),
-            key_rotation: key_rotation::KeyRotation {
+            key_rotation: links::rotation::KeyRotation {
                 is_configured: has_configured_keys,
                 is_for_cluster,
                 last_read: Mutex::new(Instant::now()),
@@ -155,7 +158,7 @@ impl Startup {
             exclusive_lock,
             active_writes: Mutex::default(),
             stats_cache: stats::StatsCache::default(),
-            folders: metrics_export::DiskFolders::new(&settings.disks),
+            folders: export::DiskFolders::new(&settings.disks),
             health_checker: health::HealthChecker::default(),
             multipart_locks: multipart::StripedLocks::default(),
             inspections: Semaphore::new(inspect::MAX_INSPECTIONS),
@@ -206,7 +209,7 @@ async fn load_link_keys(configured: Vec<LinkKeySecret>, meta: &Meta) -> Result<L
         let fresh = generate_link_key().map_err(context(LINK_KEYS_CONTEXT))?;
         secrets = meta.link_keys_or_create(fresh).await.map_err(context(LINK_KEYS_CONTEXT))?;
     }
-    key_rotation::parse_link_keys(&secrets)
+    links::rotation::parse_link_keys(&secrets)
         .map_err(context(LINK_KEYS_CONTEXT))?
         .ok_or("no link key is configured or stored")
         .map_err(context(LINK_KEYS_CONTEXT))

@@ -13,10 +13,10 @@ use osproxy_api::ErrorCode;
 use osproxy_storage::{BufferBudget, BufferReservation, SizeHint, UNKNOWN_PART};
 use osproxy_types::tenant::Tenant;
 
-use super::settings::TransferLimits;
 use crate::{
     Error, Result,
-    link::{CountedLimit, LinkConstraints},
+    links::{CountedLimit, LinkConstraints},
+    settings::TransferLimits,
 };
 
 /// Maximum buffer memory of a transfer, in bytes, without content of unknown length.
@@ -52,7 +52,7 @@ pub struct Transfer {
 }
 
 impl Transfers {
-    pub(super) fn new(limits: TransferLimits) -> Arc<Self> {
+    pub(crate) fn new(limits: TransferLimits) -> Arc<Self> {
         Arc::new(Self {
             limits,
             running: AtomicU32::new(0),
@@ -63,7 +63,7 @@ impl Transfers {
     }
 
     /// The memory that the buffers of all transfers share.
-    pub(super) fn buffers(&self) -> &BufferBudget {
+    pub(crate) fn buffers(&self) -> &BufferBudget {
         &self.buffers
     }
 

@@ -10,7 +10,7 @@ use osproxy_storage::{
     BufferReservation, DigestSelection, Digests, ErrorKind, Key, ObjectWriter, UNKNOWN_PART,
 };
 
-use super::{App, WriteGuard};
+use crate::{App, WriteGuard};
 use crate::{Error, Result};
 use osproxy_meta::ExpectedDigests;
 use osproxy_types::content_type::Sniffer;

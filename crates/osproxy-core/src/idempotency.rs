@@ -3,8 +3,7 @@
 use osproxy_api::ErrorCode;
 use sha2::{Digest, Sha256};
 
-use super::{App, Caller};
-use crate::{Error, Result};
+use crate::{App, Caller, Error, Result};
 pub use osproxy_meta::RecordedAnswer;
 use osproxy_meta::{IdempotentRequest, KeyAcquisition};
 use osproxy_types::uid::Uid;

@@ -15,7 +15,7 @@ pub struct Background {
 
 impl Background {
     /// Spawns on the current runtime.
-    pub(super) fn on_current_runtime() -> Self {
+    pub(crate) fn on_current_runtime() -> Self {
         Self { runtime: Handle::current(), tasks: TaskTracker::new() }
     }
 
@@ -28,7 +28,7 @@ impl Background {
     }
 
     /// Spawns `work` without side effects. Shutdown does not wait for it.
-    pub(super) fn spawn_detached<F>(&self, work: F) -> JoinHandle<F::Output>
+    pub(crate) fn spawn_detached<F>(&self, work: F) -> JoinHandle<F::Output>
     where
         F: Future<Output: Send> + Send + 'static,
     {

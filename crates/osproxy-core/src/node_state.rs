@@ -7,7 +7,7 @@ use std::sync::{
 
 use osproxy_cluster::{Coordinator, LoadReport, NodeDescription};
 
-use super::Stores;
+use crate::Stores;
 
 /// State of this node: its address, its load, and whether it drains. Clones share it.
 #[derive(Clone)]
@@ -54,7 +54,7 @@ impl Drop for LoadGuard {
 
 impl NodeState {
     /// State of the node `id`, which started at `started_at`, in milliseconds since the Unix epoch.
-    pub(super) fn new(id: String, started_at: i64, stores: &Stores, version: &str) -> Self {
+    pub(crate) fn new(id: String, started_at: i64, stores: &Stores, version: &str) -> Self {
         let description = NodeDescription {
             id,
             address: String::new(),
@@ -98,7 +98,7 @@ impl NodeState {
     }
 
     /// Number of running requests and tasks.
-    pub(super) fn load(&self) -> (u64, u64) {
+    pub(crate) fn load(&self) -> (u64, u64) {
         let [requests, tasks] =
             [&self.0.requests, &self.0.tasks].map(|counter| counter.load(Ordering::Relaxed));
         (requests, tasks)

@@ -5,8 +5,7 @@ use futures_util::TryStreamExt;
 use osproxy_meta::{Blob, ObjectRowKind, PendingDelete, StoredPart};
 use osproxy_storage::{ErrorKind, Key, ObjectWriter};
 
-use super::App;
-use crate::Result;
+use crate::{App, Result};
 
 /// Maximum number of objects per delete request.
 const DELETE_BATCH: usize = 500;

@@ -6,8 +6,7 @@ use osproxy_meta::{DatabaseSnapshot, Stats};
 use osproxy_storage::{DiskSpace, check_writable};
 use osproxy_types::error_chain;
 
-use super::{App, health::SingleFlight, settings::DiskSettings};
-use crate::metrics::MetricsPage;
+use crate::{App, health::SingleFlight, metrics::MetricsPage, settings::DiskSettings};
 
 /// How long to wait for the database statistics and for the disks. All other metrics are exported
 /// in any case.
@@ -15,7 +14,7 @@ const TIMEOUT: Duration = Duration::from_secs(5);
 
 /// The folders whose disks a node needs.
 #[derive(Debug)]
-pub(super) struct DiskFolders {
+pub(crate) struct DiskFolders {
     folders: Arc<[Folder]>,
     space: SingleFlight,
 }
@@ -29,7 +28,7 @@ struct Folder {
 }
 
 impl DiskFolders {
-    pub(super) fn new(disks: &DiskSettings) -> Self {
+    pub(crate) fn new(disks: &DiskSettings) -> Self {
         let data = Folder { name: "data", path: disks.data_dir.clone(), min_free: 0 };
         let objects = disks.object_folder.clone();
         let objects = objects.map(|path| Folder { name: "objects", path, min_free: disks.keep_free });
@@ -38,7 +37,7 @@ impl DiskFolders {
 
     /// Returns the name and problem of each folder that is not writable, or whose disk has less
     /// than `least` bytes (or less than the folder's `min_free`) available.
-    pub(super) fn problems(&self, least: u64) -> impl Future<Output = Vec<(&'static str, String)>> + use<> {
+    pub(crate) fn problems(&self, least: u64) -> impl Future<Output = Vec<(&'static str, String)>> + use<> {
         let folders = self.folders.clone();
         async move {
             let asking = tokio::task::spawn_blocking(move || {

@@ -16,11 +16,10 @@ use osproxy_types::tenant::Tenant;
 use quick_cache::sync::Cache;
 use tokio::sync::Mutex;
 
-use super::{
-    App,
+use crate::{
+    App, Error, Result,
     settings::{DiskSettings, ReservationLimits},
 };
-use crate::{Error, Result};
 
 /// How long a measurement of a disk is reused.
 const DISK_TTL: Duration = Duration::from_secs(1);
@@ -36,7 +35,7 @@ const REFUSAL_TTL: Duration = Duration::from_secs(1);
 const CACHED_TENANTS: usize = 10_000;
 
 /// Limits on uploads that are not complete.
-pub(super) struct DiskReservations {
+pub(crate) struct DiskReservations {
     disks: Vec<LocalDisk>,
     limits: ReservationLimits,
     tenants: Cache<Tenant, Arc<UploadUsage>>,
@@ -64,7 +63,7 @@ struct UploadUsage {
 }
 
 impl DiskReservations {
-    pub(super) fn new(
+    pub(crate) fn new(
         limits: ReservationLimits,
         settings: &DiskSettings,
         database: &DatabaseLocation,
@@ -144,7 +143,7 @@ impl App {
 
     /// Reserves disk space for an upload of `bytes`. Returns whether the shares of the tenant and
     /// of all tenants allow it.
-    pub(super) async fn try_reserve(&self, tenant: &Tenant, bytes: u64) -> Result<bool> {
+    pub(crate) async fn try_reserve(&self, tenant: &Tenant, bytes: u64) -> Result<bool> {
         let room = &self.reservations;
         let Some(disk) = room.disks.iter().find(|disk| disk.has_objects) else {
             return Ok(true);

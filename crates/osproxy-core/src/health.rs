@@ -12,7 +12,7 @@ use futures_util::{
 use osproxy_meta::now_ms;
 use osproxy_types::error_chain;
 
-use super::App;
+use crate::App;
 
 /// How long a result is reused.
 const RESULT_TTL: Duration = Duration::from_secs(1);
@@ -73,7 +73,7 @@ struct Problem {
 
 /// Runs health checks, one at a time, and caches their results.
 #[derive(Default)]
-pub(super) struct HealthChecker {
+pub(crate) struct HealthChecker {
     current: Mutex<Option<SharedCheck>>,
     /// Problems of disks and stores, and when these were checked.
     disks_and_stores: tokio::sync::Mutex<Option<(Instant, Vec<Problem>)>>,
@@ -90,12 +90,12 @@ type SharedCheck = Shared<BoxFuture<'static, (Instant, Health)>>;
 
 /// Runs one check at a time, so that a check that hangs occupies only one task.
 #[derive(Clone, Debug, Default)]
-pub(super) struct SingleFlight(Arc<tokio::sync::Mutex<()>>);
+pub(crate) struct SingleFlight(Arc<tokio::sync::Mutex<()>>);
 
 impl SingleFlight {
     /// Spawns `check` on this runtime and waits for it. Returns `None` if it, or a previous check
     /// that it waits for, has not ended after `timeout`.
-    pub(super) async fn run<T: Send + 'static>(
+    pub(crate) async fn run<T: Send + 'static>(
         &self,
         timeout: Duration,
         check: impl Future<Output = T> + Send + 'static,

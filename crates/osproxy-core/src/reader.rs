@@ -14,8 +14,7 @@ use osproxy_meta::{ContentLayout, StoredFile, StoredPart};
 use osproxy_storage::{self as storage, Backend, ErrorKind, Key, Multipart, ObjectReader};
 use osproxy_types::uid::Uid;
 
-use super::App;
-use crate::{Error, Result};
+use crate::{App, Error, Result};
 
 /// Maximum lookups of a file whose bytes keep moving, before the reader fails.
 const MAX_TRIES: usize = 3;

@@ -6,15 +6,14 @@ use osproxy_meta::{LocalStore, PartSizeLimits};
 use osproxy_storage::{Backend, Diagnosis, Multipart, layers::Counters};
 use osproxy_types::error_chain;
 
-use super::ReadRateLimit;
-use crate::{Error, Result, metrics::MetricsPage};
+use crate::{Error, ReadRateLimit, Result, metrics::MetricsPage};
 
 /// All stores of this node. New files go to the first.
 pub struct Stores {
     entries: Vec<StoreEntry>,
     has_node_local: bool,
     /// Rate limiter for reading content to compute digests.
-    pub(super) read_rate: ReadRateLimit,
+    pub(crate) read_rate: ReadRateLimit,
 }
 
 /// An open store.
@@ -117,7 +116,7 @@ impl Stores {
     }
 
     /// Exports the operation counters of all stores.
-    pub(super) fn export(&self, page: &mut MetricsPage) {
+    pub(crate) fn export(&self, page: &mut MetricsPage) {
         let label = |place: &StoreEntry| vec![("backend", place.store.name().to_owned())];
         let operations = || {
             self.entries.iter().flat_map(|place| {
@@ -161,7 +160,7 @@ impl Stores {
     }
 
     /// Returns the name and error of each remote store that fails.
-    pub(super) async fn problems(&self) -> Vec<(String, String)> {
+    pub(crate) async fn problems(&self) -> Vec<(String, String)> {
         let remote = self.entries.iter().filter(|place| !place.is_disk);
         let asking = remote.map(async |place| {
             let error = place.store.prepare(false).await.err()?;

@@ -8,14 +8,13 @@ use std::{
 use osproxy_meta::Stats;
 use tokio::sync::Mutex;
 
-use super::App;
-use crate::{Error, Result};
+use crate::{App, Error, Result};
 
 /// How long statistics are reused.
 const STATS_TTL: Duration = Duration::from_secs(10);
 
 /// The last statistics, and when they were read.
-pub(super) type StatsCache = Arc<Mutex<Option<(Instant, Arc<Stats>)>>>;
+pub(crate) type StatsCache = Arc<Mutex<Option<(Instant, Arc<Stats>)>>>;
 
 impl App {
     /// Returns database statistics, at most ten seconds old. Counting reads whole tables, so it

@@ -1,5 +1,9 @@
 //! Authentication with API keys, and authorization by scope.
 
+mod api_key;
+
+pub use api_key::ApiKey;
+
 use std::{
     num::NonZeroU32,
     sync::{
@@ -18,11 +22,9 @@ use osproxy_types::{
 };
 use quick_cache::sync::Cache;
 
-use super::App;
 use crate::{
-    Error, Result,
-    api_key::ApiKey,
-    link::{CountedLimit, LinkConstraints},
+    App, Error, Result,
+    links::{CountedLimit, LinkConstraints},
 };
 
 /// How long a cached key is used without reading it again. A revoked key works at most this long
@@ -101,14 +103,14 @@ struct CachedKey {
 }
 
 /// Authenticates requests, with a cache of API keys.
-pub(super) struct Authenticator {
+pub(crate) struct Authenticator {
     /// Whether callers without a key are served.
     is_open: bool,
     keys: Cache<String, Arc<CachedKey>>,
 }
 
 impl Authenticator {
-    pub(super) fn new(is_open: bool) -> Self {
+    pub(crate) fn new(is_open: bool) -> Self {
         Self { is_open, keys: Cache::new(CACHE_CAPACITY) }
     }
 }

@@ -12,8 +12,7 @@ use osproxy_meta::StoredPart;
 use osproxy_storage::{DigestSelection, Digester, Digests, Key};
 use tokio::{task::JoinHandle, time::Instant};
 
-use super::Stores;
-use crate::{Error, Result};
+use crate::{Error, Result, Stores};
 
 /// How far reading may fall behind the rate limit and still catch up.
 const MAX_LAG: Duration = Duration::from_millis(100);

@@ -8,11 +8,10 @@ use osproxy_meta::{Inspection, InspectionResult, StoredPart};
 use osproxy_storage::{self as storage, ErrorKind};
 use osproxy_types::content_type::{self, HEAD};
 
-use super::App;
-use crate::{Error, Result};
+use crate::{App, Error, Result};
 
 /// Maximum concurrent inspections; further ones wait.
-pub(super) const MAX_INSPECTIONS: usize = 8;
+pub(crate) const MAX_INSPECTIONS: usize = 8;
 /// Maximum concurrent reads of short parts of one upload.
 const MAX_READS: usize = 8;
 

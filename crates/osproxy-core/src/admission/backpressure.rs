@@ -2,8 +2,7 @@
 
 use osproxy_api::ErrorCode;
 
-use super::App;
-use crate::{Error, Result};
+use crate::{App, Error, Result};
 
 /// What a request starts.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -8,10 +8,9 @@ use std::{
 use osproxy_types::{error_chain, uid::Uid};
 use time::OffsetDateTime;
 
-use super::App;
 use crate::{
-    Error, Result,
-    link::{CountedLimit, LinkAction, LinkClaims, LinkConstraints, LinkError, LinkKey, LinkKeys},
+    App, Error, Result,
+    links::{CountedLimit, LinkAction, LinkClaims, LinkConstraints, LinkError, LinkKey, LinkKeys},
 };
 
 /// How often a node looks for new link keys.
@@ -20,12 +19,12 @@ const POLL_INTERVAL: Duration = Duration::from_secs(10);
 const MIN_POLL_INTERVAL: Duration = Duration::from_secs(1);
 
 /// Source of the link keys, and when they were last read.
-pub(super) struct KeyRotation {
+pub(crate) struct KeyRotation {
     /// The keys are configured, so they never change.
-    pub(super) is_configured: bool,
+    pub(crate) is_configured: bool,
     /// The secret that nodes share is derived from the keys.
-    pub(super) is_for_cluster: bool,
-    pub(super) last_read: Mutex<Instant>,
+    pub(crate) is_for_cluster: bool,
+    pub(crate) last_read: Mutex<Instant>,
 }
 
 impl App {
@@ -70,7 +69,7 @@ impl App {
     }
 
     /// Spawns a task that looks for new link keys while the node runs.
-    pub(super) fn spawn_link_key_polling(self: &Arc<Self>) {
+    pub(crate) fn spawn_link_key_polling(self: &Arc<Self>) {
         if self.key_rotation.is_configured {
             return;
         }
@@ -116,7 +115,7 @@ pub fn generate_link_key() -> std::result::Result<(String, Vec<u8>), getrandom::
 }
 
 /// Creates link keys from ids and secrets. The first one signs. Returns `None` if there are none.
-pub(super) fn parse_link_keys(secrets: &[(String, Vec<u8>)]) -> Result<Option<LinkKeys>> {
+pub(crate) fn parse_link_keys(secrets: &[(String, Vec<u8>)]) -> Result<Option<LinkKeys>> {
     let keys: std::result::Result<Vec<_>, _> =
         secrets.iter().map(|(id, secret)| LinkKey::new(id, secret)).collect();
     let mut keys = keys.map_err(Error::internal)?.into_iter();
@@ -125,7 +124,7 @@ pub(super) fn parse_link_keys(secrets: &[(String, Vec<u8>)]) -> Result<Option<Li
 
 /// Derives the secrets that nodes share when none is configured. The oldest comes first: every node
 /// has it, also one that has not read the newest yet.
-pub(super) fn cluster_secrets(links: &LinkKeys) -> Vec<Vec<u8>> {
+pub(crate) fn cluster_secrets(links: &LinkKeys) -> Vec<Vec<u8>> {
     let mut secrets = links.derive_secrets("osproxy nodes v1");
     secrets.reverse();
     secrets

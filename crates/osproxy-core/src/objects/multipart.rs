@@ -10,8 +10,7 @@ use osproxy_storage::{ErrorKind, Key};
 use osproxy_types::{error_chain, tenant::Tenant, uid::Uid};
 use tokio::sync::Mutex;
 
-use super::App;
-use crate::{Error, Result};
+use crate::{App, Error, Result};
 
 /// Maximum lookups of a completed object, and the pause between them, before its parts count as
 /// lost. Some stores remove a multipart upload before its object becomes visible.
@@ -23,7 +22,7 @@ const MAX_TRIES: usize = 3;
 
 /// Striped locks that keep a node from starting the same multipart upload twice. Blobs of the same
 /// stripe wait for each other.
-pub(super) struct StripedLocks([Mutex<()>; 64]);
+pub(crate) struct StripedLocks([Mutex<()>; 64]);
 
 impl Default for StripedLocks {
     fn default() -> Self {

@@ -5,10 +5,9 @@ use std::net::IpAddr;
 use ipnet::IpNet;
 use osproxy_api::v1::{Constraints, CreateLinkRequest};
 
-use super::Caller;
 use crate::{
-    Error, Result,
-    link::{CountedLimit, LinkConstraints},
+    Caller, Error, Result,
+    links::{CountedLimit, LinkConstraints},
 };
 
 /// Maximum networks of a link: they are part of its URL.

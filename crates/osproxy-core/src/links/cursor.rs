@@ -5,8 +5,7 @@ use hmac::{Hmac, KeyInit, Mac};
 use serde::{Serialize, de::DeserializeOwned};
 use sha2::Sha256;
 
-use super::App;
-use crate::{Error, Result};
+use crate::{App, Error, Result};
 
 /// Label for deriving the secret of cursors.
 const LABEL: &str = "osproxy cursor v1";

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use osproxy_meta::ObjectRowKind;
 use osproxy_types::error_chain;
 
-use super::App;
+use crate::App;
 
 /// Marks a blob or part as being written by this process. Nothing removes it while this value
 /// lives.

@@ -1,0 +1,5 @@
+//! Admission: concurrency limits, backpressure, and reservations of disk space.
+
+pub(crate) mod backpressure;
+pub(crate) mod reservations;
+pub(crate) mod transfers;
