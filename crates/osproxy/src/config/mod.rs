@@ -321,7 +321,7 @@ mod tests {
             "log.levle: unknown setting, did you mean `level`?",
             "log.format: must be one of text, json, not \"xml\"",
             "sever: unknown setting, did you mean `server`?",
-            "uploads.max_size: must be a whole number",
+            "uploads.max_size: must be a non-negative whole number, not a number",
             "links.keys[0]: the secret must have at least 16 bytes",
             "app.port: 70000 is above 65535",
             "local.fsync: must be true or false, not a number",

@@ -4,11 +4,11 @@ use crate::support::spawn_failing;
 async fn a_good_configuration_is_fine() {
     let folder = tempfile::tempdir().unwrap();
     let (status, said, _) = spawn_failing(folder.path(), &[], &["check-config"]).await;
-    assert_eq!((status.code(), said.as_str()), (Some(0), "the configuration is fine\n"));
+    assert_eq!((status.code(), said.as_str()), (Some(0), "the configuration is valid\n"));
 
     let example = concat!(env!("CARGO_MANIFEST_DIR"), "/../../config/config.yaml");
     let (status, said, _) = spawn_failing(folder.path(), &[], &["check-config", "--config", example]).await;
-    assert_eq!((status.code(), said.as_str()), (Some(0), "the configuration is fine\n"));
+    assert_eq!((status.code(), said.as_str()), (Some(0), "the configuration is valid\n"));
 }
 
 #[tokio::test]

@@ -170,9 +170,9 @@ async fn messages_about_parts_say_what_must_be() {
         told["detail"].as_str().unwrap().to_owned()
     };
     let said = detail(1, b"short", 422, "size_mismatch").await;
-    assert_eq!(said, "this part must have 65536 bytes, by the size and part size of this upload");
+    assert_eq!(said, "this part must have 65536 bytes, as the size and part size of the upload require");
     let said = detail(4, b"x", 422, "size_mismatch").await;
-    assert_eq!(said, "this upload has 3 parts, by its size and part size");
+    assert_eq!(said, "the part number is too high: this upload has 3 parts");
     let content_link = &upload.links.as_ref().unwrap().content;
     let told = expect_problem(service.put(content_link, b"short").await, 422, "size_mismatch").await;
     assert_eq!(told["detail"], "the content must have the announced 131077 bytes, not 5");

@@ -188,7 +188,7 @@ async fn content_never_changes_once_stored() {
     assert_eq!(put_form(&service, url, Form::new().part("file", file(&bytes))).await.status(), 200);
     for other in [&b""[..], b"other", &bytes[..299_999]] {
         let message = expect_v0_error(service.put(url, other).await, 422).await;
-        assert!(message.contains("already complete, with other content"), "{message}");
+        assert!(message.contains("already complete and has different content"), "{message}");
     }
     let claimed = format!("{url}&md5={}", md5_hex(b"other"));
     expect_v0_error(service.put(&claimed, b"other").await, 422).await;
@@ -371,7 +371,7 @@ async fn comparing_with_what_is_stored_takes_no_more_than_that() {
         .send_head("PUT", &link.url.single, "Content-Length: 5000000000\r\nConnection: close\r\n")
         .await;
     let answer = String::from_utf8(connection.read_some().await).unwrap();
-    assert!(answer.contains("already complete, with other content"), "{answer}");
+    assert!(answer.contains("already complete and has different content"), "{answer}");
     assert_eq!(service.objects().len(), 1);
 }
 
