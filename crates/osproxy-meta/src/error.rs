@@ -24,7 +24,7 @@ pub enum MetaError {
 /// The error of the database driver, for logs.
 #[derive(Debug, thiserror::Error)]
 #[error(transparent)]
-pub struct DriverError(#[from] DbErr);
+pub struct DriverError(DbErr);
 
 impl From<DbErr> for MetaError {
     fn from(error: DbErr) -> Self {

@@ -1,8 +1,7 @@
 //! osproxy: a file-storage service between applications and object stores.
 //!
-//! Modules import each other in one direction: `main` → `cli` → {`grpc`, `http`} → `ops` → `tasks`
-//! → `app` → {`meta`, `coord`, storage, `cluster`, `link`, `tenant`, `uid`} → `metrics`.
-//! docs/ARCHITECTURE.md has the map.
+//! This crate is the program: command line, configuration, telemetry, and the wiring of the other
+//! crates. docs/ARCHITECTURE.md has the map.
 
 pub mod cli;
 pub mod config;

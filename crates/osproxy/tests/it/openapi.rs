@@ -14,7 +14,7 @@ fn document() -> Value {
     serde_json::from_str(include_str!("../../../../docs/openapi.json")).unwrap()
 }
 
-/// The routes of `http/mod.rs`, by method and path.
+/// The routes of `osproxy-http/src/routes.rs`, by method and path.
 fn routes() -> BTreeSet<String> {
     let page = include_str!("../../../osproxy-http/src/routes.rs");
     let mut found = BTreeSet::new();
