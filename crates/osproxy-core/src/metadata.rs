@@ -1,12 +1,12 @@
 //! Limits of file metadata that applications set.
 
 use osproxy_api::v1::{MAX_METADATA_BYTES, MAX_METADATA_KEY, MAX_METADATA_KEYS, MAX_METADATA_VALUE};
-use osproxy_meta::Metadata;
+use osproxy_meta::FileMetadata;
 
 use crate::{Error, Result};
 
 /// Fails if the metadata exceeds its limits.
-pub fn check_metadata(metadata: &Metadata) -> Result<()> {
+pub fn check_metadata(metadata: &FileMetadata) -> Result<()> {
     let bytes: usize = metadata.iter().map(|(key, value)| key.len() + value.len()).sum();
     let fits = metadata.len() <= MAX_METADATA_KEYS
         && bytes <= MAX_METADATA_BYTES
@@ -28,7 +28,7 @@ pub fn metadata_error() -> Error {
 mod tests {
     use super::*;
 
-    fn of(entries: usize, key: usize, value: usize) -> Metadata {
+    fn of(entries: usize, key: usize, value: usize) -> FileMetadata {
         let key = |number: usize| format!("{number:0key$}");
         (0..entries).map(|number| (key(number), "v".repeat(value))).collect()
     }
@@ -41,6 +41,6 @@ mod tests {
         for (entries, key, value) in [(65, 2, 0), (64, 128, 129), (1, 129, 0), (1, 1, 4097), (4, 3, 4094)] {
             assert!(check_metadata(&of(entries, key, value)).is_err(), "{entries} {key} {value}");
         }
-        assert!(check_metadata(&Metadata::from([(String::new(), String::new())])).is_err());
+        assert!(check_metadata(&FileMetadata::from([(String::new(), String::new())])).is_err());
     }
 }

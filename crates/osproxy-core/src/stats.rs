@@ -5,7 +5,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use osproxy_meta::Stats;
+use osproxy_meta::DatabaseStats;
 use tokio::sync::Mutex;
 
 use crate::{App, Error, Result};
@@ -14,12 +14,12 @@ use crate::{App, Error, Result};
 const STATS_TTL: Duration = Duration::from_secs(10);
 
 /// The last statistics, and when they were read.
-pub(crate) type StatsCache = Arc<Mutex<Option<(Instant, Arc<Stats>)>>>;
+pub(crate) type StatsCache = Arc<Mutex<Option<(Instant, Arc<DatabaseStats>)>>>;
 
 impl App {
     /// Returns database statistics, at most ten seconds old. Counting reads whole tables, so it
     /// runs once at a time, and continues when the request that started it is dropped.
-    pub async fn stats(self: &Arc<Self>) -> Result<Arc<Stats>> {
+    pub async fn stats(self: &Arc<Self>) -> Result<Arc<DatabaseStats>> {
         let app = self.clone();
         let counting = self.background.spawn(async move {
             let mut counted = app.stats_cache.lock().await;

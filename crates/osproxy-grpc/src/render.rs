@@ -4,8 +4,8 @@ use bytes::Bytes;
 use osproxy_api::grpc::v1;
 use osproxy_core::ops::{
     describe_file::{ContentLayout, FileRecord, FileState},
-    list_tasks::{Task, TaskState},
-    upload_status::UploadStatus,
+    list_tasks::{TaskRecord, TaskState},
+    upload_status::UploadProgress,
 };
 use osproxy_types::uid::Uid;
 use prost_types::Timestamp;
@@ -62,7 +62,7 @@ pub(super) fn state(state: FileState) -> v1::FileState {
     }
 }
 
-pub(super) fn upload(uid: Uid, status: UploadStatus) -> v1::Upload {
+pub(super) fn upload(uid: Uid, status: UploadProgress) -> v1::Upload {
     v1::Upload {
         uid: uid.to_string(),
         state: state(status.state).into(),
@@ -73,7 +73,7 @@ pub(super) fn upload(uid: Uid, status: UploadStatus) -> v1::Upload {
     }
 }
 
-pub(super) fn task(task: Task) -> v1::Task {
+pub(super) fn task(task: TaskRecord) -> v1::Task {
     let state = match task.state {
         TaskState::Queued => v1::TaskState::Queued,
         TaskState::Running => v1::TaskState::Running,

@@ -33,8 +33,8 @@ pub use access::idempotency::{IdempotentRequest, KeyAcquisition, RecordedAnswer}
 pub use access::quotas::QuotaUsage;
 pub use access::tenants::TenantUsage;
 pub use admin::history::{BlobHistory, FileHistory, PartHistory};
-pub use admin::integrity::{BlobRecord, BlobState, ContentRecord, PartRecord, PartState, RecordedLayout};
-pub use admin::stats::Stats;
+pub use admin::integrity::{BlobLayout, BlobRecord, BlobState, ContentRecord, PartRecord, PartState};
+pub use admin::stats::DatabaseStats;
 pub use blobs::Blob;
 pub use blobs::blake3_tree::PartDigests;
 pub use blobs::merges::{BeginMergeOutcome, MergeIntent, MergeOutcome, UnverifiedBlob, WholeBlob};
@@ -44,7 +44,7 @@ pub use db::location::{DatabaseLocation, DatabaseServer, DatabaseTarget, ServerK
 pub use db::metrics::{DatabaseSnapshot, OperationSnapshot};
 pub use error::{DriverError, MetaError};
 pub use files::delete::{DeleteOutcome, DeletingBlob};
-pub use files::listing::{FileFilter, FilePosition, FileRecord, MAX_PREFIX, Metadata};
+pub use files::listing::{FileFilter, FileMetadata, FilePosition, FileRecord, MAX_PREFIX};
 pub use files::update::{CopyOutcome, MetadataEdit, UpdateOutcome};
 pub use files::{
     AnnouncedContent, ContentLayout, CreateOutcome, FileState, KnownContent, NewFile, NewUpload,
@@ -54,7 +54,7 @@ pub use import::go_database::{GoDatabase, GoFile, GoPart, GoTables, GoTaskCount}
 pub use import::{ImportContent, ImportFile, ImportOutcome, ImportPart, ImportTarget};
 pub use tasks::kind::{BlobPayload, TaskKind};
 pub use tasks::list::TaskFilter;
-pub use tasks::{Attempt, AttemptOutcome, AttemptResult, ClaimedTask, NewTask, Task, TaskState};
+pub use tasks::{Attempt, AttemptOutcome, AttemptResult, ClaimedTask, NewTask, TaskRecord, TaskState};
 pub use uploads::complete::{CompleteOutcome, CompleteRequest};
 pub use uploads::expected_digests::ExpectedDigests;
 pub use uploads::inspection::{CompletePreconditions, Inspection, InspectionResult};
@@ -65,7 +65,7 @@ pub use uploads::parts::{
 pub use uploads::placement::PartsStore;
 pub use uploads::possession::ChallengeRecord;
 pub use uploads::reservations::OpenUploads;
-pub use uploads::status::UploadStatus;
+pub use uploads::status::UploadProgress;
 pub use uploads::whole::{BeginUploadOutcome, ReleasedReservation, StoreOutcome, WriteIntent};
 
 use access::quotas::Quotas;

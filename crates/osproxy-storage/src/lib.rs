@@ -53,4 +53,4 @@ pub use disk::{DiskSpace, check_writable};
 pub use durations::{DurationHistogram, HistogramSnapshot};
 pub use error::{Error, ErrorKind, Result};
 pub use key::{Category, InvalidKey, Key, extension};
-pub use object_http::{Diagnosis, ErrorResponse, HttpSettings, UNKNOWN_PART};
+pub use object_http::{ClientSettings, Diagnosis, ErrorResponse, UNKNOWN_PART};

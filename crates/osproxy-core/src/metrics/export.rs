@@ -2,7 +2,7 @@
 
 use std::{path::PathBuf, sync::Arc, time::Duration};
 
-use osproxy_meta::{DatabaseSnapshot, Stats};
+use osproxy_meta::{DatabaseSnapshot, DatabaseStats};
 use osproxy_storage::{DiskSpace, check_writable};
 use osproxy_types::error_chain;
 
@@ -148,7 +148,7 @@ fn export_database(database: &DatabaseSnapshot, page: &mut MetricsPage) {
     page.gauge("cache_files", "Files in the cache", plain(database.cached_files));
 }
 
-fn export_stats(stats: &Stats, page: &mut MetricsPage) {
+fn export_stats(stats: &DatabaseStats, page: &mut MetricsPage) {
     page.timestamp(
         "counted_time_seconds",
         "Unix time of the last refresh of the database statistics",

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use osproxy_api::ErrorCode;
-use osproxy_meta::{CopyOutcome, FileRecord, FileState, Metadata};
+use osproxy_meta::{CopyOutcome, FileMetadata, FileRecord, FileState};
 use osproxy_types::uid::Uid;
 
 use super::{describe_file::describe_file, file_name, state_error, too_large_error, unknown_uid_error};
@@ -20,7 +20,7 @@ pub async fn copy_file(
     caller: &Caller,
     uid: Uid,
     name: Option<&str>,
-    metadata: Option<Metadata>,
+    metadata: Option<FileMetadata>,
     key: Option<&HeldIdempotencyKey>,
 ) -> Result<FileRecord> {
     app.check_database_space()?;

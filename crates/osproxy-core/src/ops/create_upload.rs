@@ -8,7 +8,7 @@ use osproxy_types::error_chain;
 use time::OffsetDateTime;
 
 pub use super::prove_possession::PossessionChallenge;
-pub use osproxy_meta::{AnnouncedContent, ExpectedDigests, Metadata};
+pub use osproxy_meta::{AnnouncedContent, ExpectedDigests, FileMetadata};
 
 use super::{
     Tenant, abort_upload::abort_upload, check_expire, delete_file::delete_file, file_name,
@@ -42,7 +42,7 @@ pub struct UploadRequest {
 
 /// A new upload, or a file that is complete already.
 #[derive(Debug)]
-pub struct CreatedUpload {
+pub struct NewUploadSession {
     /// Its uid.
     pub uid: Uid,
     /// Size of every part but the last, in bytes, if the size was announced.
@@ -58,7 +58,7 @@ pub struct CreatedUpload {
 #[derive(Debug)]
 pub struct CreatedUploads {
     /// In the order of the requests.
-    pub uploads: Vec<CreatedUpload>,
+    pub uploads: Vec<NewUploadSession>,
     /// When the uploads were created; the date of their links.
     pub created_at: OffsetDateTime,
 }
@@ -116,7 +116,7 @@ pub async fn create_upload(
         return Ok(CreatedUploads { uploads: Vec::new(), created_at });
     }
     let RecordedUploads { stored, created_before: before } = record(app, &mut plans, expires, key).await?;
-    let plan_of = |(plan, is_stored): (&PlannedUpload, &bool)| CreatedUpload {
+    let plan_of = |(plan, is_stored): (&PlannedUpload, &bool)| NewUploadSession {
         uid: plan.file.uid,
         part_size: plan.file.announced.part_size,
         is_stored: *is_stored,

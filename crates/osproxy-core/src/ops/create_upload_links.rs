@@ -6,7 +6,7 @@ use time::OffsetDateTime;
 
 use super::{
     check_expire, state_error,
-    upload_status::{FileState, UploadStatus, own_upload_status},
+    upload_status::{FileState, UploadProgress, own_upload_status},
 };
 use crate::{App, Caller, Result, upload_constraints};
 
@@ -18,7 +18,7 @@ pub struct NewLinks {
     /// When they expire, in milliseconds since the Unix epoch.
     pub expires_at: i64,
     /// Status of the upload.
-    pub status: UploadStatus,
+    pub status: UploadProgress,
 }
 
 /// Creates links to an upload of the caller's tenant that are valid for `expires_in` seconds, and

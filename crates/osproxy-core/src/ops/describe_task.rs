@@ -2,12 +2,12 @@
 
 use osproxy_api::ErrorCode;
 
-pub use osproxy_meta::{Attempt, AttemptOutcome, Task};
+pub use osproxy_meta::{Attempt, AttemptOutcome, TaskRecord};
 
 use crate::{App, Error, Result};
 
 /// Returns a task and all its attempts.
-pub async fn describe_task(app: &App, id: i64) -> Result<(Task, Vec<Attempt>)> {
+pub async fn describe_task(app: &App, id: i64) -> Result<(TaskRecord, Vec<Attempt>)> {
     let unknown = || Error::new(ErrorCode::TaskNotFound, "there is no task with this id");
     app.meta.task(id).await?.ok_or_else(unknown)
 }

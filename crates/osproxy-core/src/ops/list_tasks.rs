@@ -1,6 +1,6 @@
 //! List tasks, page by page.
 
-pub use osproxy_meta::{Task, TaskFilter, TaskState};
+pub use osproxy_meta::{TaskFilter, TaskRecord, TaskState};
 
 use crate::{App, Result};
 
@@ -8,7 +8,7 @@ use crate::{App, Result};
 #[derive(Debug)]
 pub struct TaskPage {
     /// The tasks, newest first.
-    pub tasks: Vec<Task>,
+    pub tasks: Vec<TaskRecord>,
     /// Id of the last task, if there is another page.
     pub next: Option<i64>,
 }

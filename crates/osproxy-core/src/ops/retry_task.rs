@@ -1,13 +1,13 @@
 //! Retry a dead task.
 
 use osproxy_api::ErrorCode;
-use osproxy_meta::{Task, TaskState};
+use osproxy_meta::{TaskRecord, TaskState};
 
 use super::describe_task::describe_task;
 use crate::{App, Error, Result};
 
 /// Makes a dead task due now, with as many attempts as a new one.
-pub async fn retry_task(app: &App, id: i64) -> Result<Task> {
+pub async fn retry_task(app: &App, id: i64) -> Result<TaskRecord> {
     let (task, _) = describe_task(app, id).await?;
     let refused = |state: TaskState| {
         let message = format!("only a dead task can be retried; this one is {}", state.name());

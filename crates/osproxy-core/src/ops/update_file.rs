@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use osproxy_api::v1::MetadataChanges;
-use osproxy_meta::{FileRecord, Metadata, MetadataEdit, UpdateOutcome};
+use osproxy_meta::{FileMetadata, FileRecord, MetadataEdit, UpdateOutcome};
 use osproxy_types::uid::Uid;
 
 use super::{Tenant, describe_file::describe_file, file_name, state_error, unknown_uid_error};
@@ -45,7 +45,7 @@ async fn update(
 }
 
 /// Applies a patch. Returns `false` if the result exceeds the limits of metadata.
-fn apply_patch(metadata: &mut Metadata, patch: &MetadataChanges) -> bool {
+fn apply_patch(metadata: &mut FileMetadata, patch: &MetadataChanges) -> bool {
     let MetadataChanges::Set(patch) = patch else {
         metadata.clear();
         return true;

@@ -1,6 +1,6 @@
 //! Describe an upload.
 
-pub use osproxy_meta::{FileState, UploadStatus};
+pub use osproxy_meta::{FileState, UploadProgress};
 
 use osproxy_types::uid::Uid;
 
@@ -9,16 +9,16 @@ use crate::{App, Result};
 
 /// Returns the status of an upload, with the numbers of its received parts in ascending order; for
 /// a complete file, those of all parts it was uploaded in.
-pub async fn upload_status(app: &App, uid: Uid) -> Result<UploadStatus> {
+pub async fn upload_status(app: &App, uid: Uid) -> Result<UploadProgress> {
     visible_status(app.meta.upload_status(uid).await?)
 }
 
 /// As [`upload_status`], for a file of this tenant only.
-pub async fn own_upload_status(app: &App, tenant: &Tenant, uid: Uid) -> Result<UploadStatus> {
+pub async fn own_upload_status(app: &App, tenant: &Tenant, uid: Uid) -> Result<UploadProgress> {
     visible_status(app.meta.upload_status(uid).await?.filter(|status| status.tenant == *tenant))
 }
 
-fn visible_status(status: Option<UploadStatus>) -> Result<UploadStatus> {
+fn visible_status(status: Option<UploadProgress>) -> Result<UploadProgress> {
     let status = status.ok_or_else(unknown_uid_error)?;
     match status.state {
         FileState::Pending | FileState::Receiving | FileState::Completing | FileState::Stored => Ok(status),

@@ -9,7 +9,7 @@ use osproxy_core::{
     links::LinkAction,
     ops::{
         self,
-        create_upload::{AnnouncedContent, CreatedUpload, UploadRequest},
+        create_upload::{AnnouncedContent, NewUploadSession, UploadRequest},
     },
 };
 
@@ -52,7 +52,7 @@ pub(crate) async fn create_upload(
     let wishes = paths.iter().map(wish).collect();
     let created = ops::create_upload::create_upload(&app, &caller, wishes, expire, None).await?;
     let terms = caller.upload_constraints();
-    let links = created.uploads.into_iter().zip(paths).map(|(CreatedUpload { uid, .. }, path)| {
+    let links = created.uploads.into_iter().zip(paths).map(|(NewUploadSession { uid, .. }, path)| {
         let query = query::signed_query(
             &app.links,
             LinkAction::Upload,

@@ -3,7 +3,7 @@
 use osproxy_api::v1;
 use osproxy_core::ops::{
     describe_file::{ContentLayout, FileRecord, FileState},
-    list_tasks::{Task, TaskState},
+    list_tasks::{TaskRecord, TaskState},
 };
 
 use super::time_format::format_time;
@@ -60,7 +60,7 @@ pub(super) fn parse_state(state: v1::FileState) -> FileState {
     }
 }
 
-pub(super) fn task(task: Task) -> v1::Task {
+pub(super) fn task(task: TaskRecord) -> v1::Task {
     // A handler of another version may have written a payload that is not JSON: return it as text.
     let payload = serde_json::from_str(&task.payload).unwrap_or(serde_json::Value::String(task.payload));
     v1::Task {

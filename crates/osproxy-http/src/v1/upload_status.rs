@@ -61,7 +61,7 @@ pub(super) async fn status(app: &App, uid: Uid) -> HandlerResult<Json<UploadStat
     Ok(render(uid, ops::upload_status::upload_status(app, uid).await?))
 }
 
-fn render(uid: Uid, status: ops::upload_status::UploadStatus) -> Json<UploadStatus> {
+fn render(uid: Uid, status: ops::upload_status::UploadProgress) -> Json<UploadStatus> {
     Json(UploadStatus {
         uid: uid.to_string(),
         state: match status.state {

@@ -5,7 +5,7 @@ use sea_orm::{ActiveEnum, ColumnTrait, EntityTrait, QueryFilter, QueryOrder};
 
 use crate::MetaError;
 use crate::{
-    Attempt, BlobState, FileState, Meta, PartState, Task,
+    Attempt, BlobState, FileState, Meta, PartState, TaskRecord,
     db::entities::{blob, file, part, task},
 };
 
@@ -108,7 +108,7 @@ impl Meta {
             blob: blob.map(|blob| BlobHistory {
                 id: blob.id,
                 state: blob.state,
-                is_whole: blob.layout == blob::Layout::Whole,
+                is_whole: blob.layout == blob::BlobLayout::Whole,
                 is_verified: blob.blake3.is_some(),
                 store: blob.backend,
                 size: blob.size.unsigned_abs(),
@@ -125,7 +125,7 @@ impl Meta {
     pub async fn tasks_with_payloads(
         &self,
         payloads: &[String],
-    ) -> Result<Vec<(Task, Vec<Attempt>)>, MetaError> {
+    ) -> Result<Vec<(TaskRecord, Vec<Attempt>)>, MetaError> {
         let tasks = task::Entity::find()
             .filter(task::Column::Payload.is_in(payloads))
             .order_by_asc(task::Column::CreatedAt)

@@ -13,7 +13,7 @@ use crate::{
     db::entities::{blob, file, part},
 };
 
-pub use blob::{Layout as RecordedLayout, State as BlobState};
+pub use blob::{BlobLayout, State as BlobState};
 pub use part::State as PartState;
 
 /// A blob's row, with the number of files that refer to it.
@@ -24,7 +24,7 @@ pub struct BlobRecord {
     /// Lifecycle state.
     pub state: BlobState,
     /// Whether it is one object or several parts.
-    pub layout: RecordedLayout,
+    pub layout: BlobLayout,
     /// Key of the whole object.
     pub object_key: String,
     /// Size in bytes.
@@ -52,7 +52,7 @@ pub struct ContentRecord {
     /// Name of the store.
     pub store: String,
     /// Whether it is one object or several parts.
-    pub layout: RecordedLayout,
+    pub layout: BlobLayout,
     /// Key of the whole object.
     pub object_key: String,
     /// Size in bytes.

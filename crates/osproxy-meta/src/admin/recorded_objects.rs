@@ -25,7 +25,7 @@ impl Meta {
             |condition: Condition| -> Expr { CaseStatement::new().case(condition, 1).finally(0).into() };
         let whole = Condition::all()
             .add(blob::Column::State.eq(blob::State::Stored))
-            .add(blob::Column::Layout.eq(blob::Layout::Whole));
+            .add(blob::Column::Layout.eq(blob::BlobLayout::Whole));
         let blobs = blob::Entity::find()
             .select_only()
             .column(blob::Column::ObjectKey)

@@ -19,7 +19,7 @@ use crate::{
 
 /// Statistics of the whole database.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Stats {
+pub struct DatabaseStats {
     /// When the rows were counted, in milliseconds since the Unix epoch.
     pub counted_at: i64,
     /// Number of files by state.
@@ -41,7 +41,7 @@ impl FileState {
     }
 }
 
-impl Stats {
+impl DatabaseStats {
     /// Number of tasks by the name of their state.
     pub fn tasks_by_state(&self) -> BTreeMap<String, u64> {
         let mut tasks = BTreeMap::new();
@@ -54,7 +54,7 @@ impl Stats {
 
 impl Meta {
     /// Counts all rows. Scans whole tables or indexes: call it rarely.
-    pub async fn stats(&self) -> Result<Stats, MetaError> {
+    pub async fn stats(&self) -> Result<DatabaseStats, MetaError> {
         let counted_at = now_ms();
         let files = file::Entity::find()
             .select_only()
@@ -86,7 +86,7 @@ impl Meta {
             .filter(blob::Column::Refs.gt(1));
         let saved: Option<Option<i64>> = saved.into_tuple().one(&self.reader).await?;
         let whole = |count: i64| Ord::max(count, 0).unsigned_abs();
-        Ok(Stats {
+        Ok(DatabaseStats {
             counted_at,
             files: files.into_iter().map(|(state, count)| (state, whole(count))).collect(),
             blobs: whole(blobs),

@@ -124,7 +124,7 @@ impl Meta {
                         return Ok(TxEnd::Rollback(MergeOutcome::Swept));
                     }
                     let merged = blob::Entity::update_many()
-                        .col_expr(blob::Column::Layout, Expr::value(blob::Layout::Whole))
+                        .col_expr(blob::Column::Layout, Expr::value(blob::BlobLayout::Whole))
                         .col_expr(blob::Column::ObjectKey, Expr::value(key))
                         .col_expr(blob::Column::UploadId, Expr::value(None::<String>))
                         .col_expr(blob::Column::Md5, Expr::value(encode_digest(digests.md5)))
@@ -132,7 +132,7 @@ impl Meta {
                         .col_expr(blob::Column::Blake3, Expr::value(digests.blake3.to_vec()))
                         .filter(blob::Column::Id.eq(blob_id))
                         .filter(blob::Column::State.eq(blob::State::Stored))
-                        .filter(blob::Column::Layout.eq(blob::Layout::Parts))
+                        .filter(blob::Column::Layout.eq(blob::BlobLayout::Parts))
                         .exec(transaction)
                         .await?;
                     Ok(match merged.rows_affected {
@@ -162,7 +162,7 @@ impl Meta {
                         .col_expr(blob::Column::Blake3, Expr::value(digests.blake3.to_vec()))
                         .filter(blob::Column::Id.eq(blob_id))
                         .filter(blob::Column::State.eq(blob::State::Stored))
-                        .filter(blob::Column::Layout.eq(blob::Layout::Whole))
+                        .filter(blob::Column::Layout.eq(blob::BlobLayout::Whole))
                         .filter(blob::Column::Blake3.is_null())
                         .exec(transaction)
                         .await?;
@@ -181,7 +181,7 @@ impl Meta {
     pub async fn unverified_blob(&self, blob_id: i64) -> Result<Option<UnverifiedBlob>, MetaError> {
         let blob = blob::Entity::find_by_id(blob_id)
             .filter(blob::Column::State.eq(blob::State::Stored))
-            .filter(blob::Column::Layout.eq(blob::Layout::Whole))
+            .filter(blob::Column::Layout.eq(blob::BlobLayout::Whole))
             .filter(blob::Column::Blake3.is_null());
         let Some(blob) = blob.one(&self.reader).await? else {
             return Ok(None);
@@ -308,8 +308,8 @@ async fn begin(
         return Ok(BeginMergeOutcome::Gone);
     };
     match (blob.state, blob.layout) {
-        (blob::State::Stored, blob::Layout::Parts) => {}
-        (blob::State::Stored, blob::Layout::Whole) => {
+        (blob::State::Stored, blob::BlobLayout::Parts) => {}
+        (blob::State::Stored, blob::BlobLayout::Whole) => {
             let size = blobs::decode_size(blob.id, blob.size)?;
             return Ok(BeginMergeOutcome::AlreadyMerged(WholeBlob {
                 key: decode_key(&blob.object_key)?,

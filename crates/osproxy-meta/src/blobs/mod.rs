@@ -76,7 +76,7 @@ pub(crate) fn intent_row(
         id: Set(id),
         tenant: Set(tenant.to_owned()),
         state: Set(blob::State::Writing),
-        layout: Set(blob::Layout::Whole),
+        layout: Set(blob::BlobLayout::Whole),
         backend: Set(store.to_owned()),
         object_key: Set(object_key),
         refs: Set(0),

@@ -7,8 +7,9 @@ use osproxy_types::{tenant::Tenant, uid::Uid};
 
 use super::{begin, digests, finish, uid};
 use crate::{
-    CopyOutcome, DeleteOutcome, FileFilter, FilePosition, FileState, IdempotentRequest, KeyAcquisition, Meta,
-    Metadata, MetadataEdit, RecordedAnswer, StoreOutcome, TaskFilter, TaskState, UpdateOutcome, now_ms,
+    CopyOutcome, DeleteOutcome, FileFilter, FileMetadata, FilePosition, FileState, IdempotentRequest,
+    KeyAcquisition, Meta, MetadataEdit, RecordedAnswer, StoreOutcome, TaskFilter, TaskState, UpdateOutcome,
+    now_ms,
 };
 
 pub(super) async fn run(meta: &Meta) {
@@ -146,7 +147,7 @@ async fn changes_are_seen_and_bounded(meta: &Meta) {
     create(meta, base, "before.jpg").await;
     let note = |key: &str, value: &str| -> MetadataEdit {
         let (key, value) = (key.to_owned(), value.to_owned());
-        Arc::new(move |metadata: &mut Metadata| {
+        Arc::new(move |metadata: &mut FileMetadata| {
             metadata.insert(key.clone(), value.clone());
             value != "refused"
         })
@@ -168,7 +169,7 @@ async fn changes_are_seen_and_bounded(meta: &Meta) {
     let file = meta.file_record(uid(base)).await.unwrap().unwrap();
     assert_eq!((file.name.as_str(), file.category()), ("after.mp3", Category::Audio));
     let expected = [(odd, odd), ("b", "c")].map(|(key, value)| (key.to_owned(), value.to_owned()));
-    assert_eq!(file.metadata, Metadata::from(expected));
+    assert_eq!(file.metadata, FileMetadata::from(expected));
     assert_eq!(names(meta, &prefixed("before"), 10).await, [""; 0]);
     let audio = FileFilter { category: Some(Category::Audio), ..prefixed("after") };
     assert_eq!(names(meta, &audio, 10).await, ["after.mp3"]);
@@ -217,7 +218,7 @@ async fn copies_share_content(meta: &Meta) {
     let after = meta.stats().await.unwrap();
     assert_eq!((after.blobs, after.bytes_stored), (before.blobs, before.bytes_stored));
     assert_eq!(after.bytes_saved, before.bytes_saved + 12);
-    let stored = |stats: &crate::Stats| {
+    let stored = |stats: &crate::DatabaseStats| {
         stats.files.iter().find(|(state, _)| *state == FileState::Stored).map(|(_, count)| *count)
     };
     assert_eq!(stored(&after), stored(&before).map(|count| count + 2));

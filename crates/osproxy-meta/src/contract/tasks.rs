@@ -1,6 +1,8 @@
 //! The task queue.
 
-use crate::{AttemptOutcome, AttemptResult, ClaimedTask, Meta, NewTask, Task, TaskKind::Other, TaskState};
+use crate::{
+    AttemptOutcome, AttemptResult, ClaimedTask, Meta, NewTask, TaskKind::Other, TaskRecord, TaskState,
+};
 
 /// A lease that lasts longer than the test.
 const LONG: i64 = 3_600_000;
@@ -22,7 +24,7 @@ async fn claim(meta: &Meta, id: i64, owner: &str, lease: i64) -> Option<ClaimedT
     meta.claim_task(id, owner, lease).await.unwrap()
 }
 
-async fn task(meta: &Meta, id: i64) -> Task {
+async fn task(meta: &Meta, id: i64) -> TaskRecord {
     meta.task(id).await.unwrap().unwrap().0
 }
 

@@ -301,7 +301,7 @@ async fn deleting_blob(
     let parts: Result<Vec<_>, DbErr> = rows.iter().map(|part| Ok((part.id, own_key(part)?))).collect();
     let parts = parts?;
     // The object of a running merge has a row of its own.
-    let has_object = blob.layout == blob::Layout::Whole || blob.upload_id.is_some();
+    let has_object = blob.layout == blob::BlobLayout::Whole || blob.upload_id.is_some();
     let object = has_object.then(|| decode_key(&blob.object_key)).transpose()?;
     Ok(Some(DeletingBlob { store: blob.backend, parts, object, part_size: decode_part_size(blob.part_size) }))
 }

@@ -24,7 +24,7 @@ use crate::{
 const DRIFT: i64 = 24 * 3_600_000;
 
 /// Metadata set by the owner of a file.
-pub type Metadata = BTreeMap<String, String>;
+pub type FileMetadata = BTreeMap<String, String>;
 
 /// A file in any state.
 #[derive(Clone, Debug)]
@@ -55,7 +55,7 @@ pub struct FileRecord {
     /// Content, once stored.
     pub content: Option<StoredContent>,
     /// Metadata set by the owner.
-    pub metadata: Metadata,
+    pub metadata: FileMetadata,
 }
 
 impl FileRecord {
@@ -232,16 +232,16 @@ pub(crate) fn record_from_row((file, blob): (file::Model, Option<blob::Model>)) 
 }
 
 /// Parses the metadata column.
-pub(crate) fn decode_metadata(file: &file::Model) -> Result<Metadata, DbErr> {
+pub(crate) fn decode_metadata(file: &file::Model) -> Result<FileMetadata, DbErr> {
     let Some(text) = &file.metadata else {
-        return Ok(Metadata::new());
+        return Ok(FileMetadata::new());
     };
     serde_json::from_str(text)
         .map_err(|error| DbErr::Custom(format!("the metadata of file {} is corrupt: {error}", file.uid)))
 }
 
 /// Serializes metadata for its column; `None` if empty.
-pub(crate) fn encode_metadata(metadata: &Metadata) -> Option<String> {
+pub(crate) fn encode_metadata(metadata: &FileMetadata) -> Option<String> {
     // Serializing a map of strings cannot fail.
     (!metadata.is_empty()).then(|| serde_json::to_string(metadata).unwrap_or_default())
 }

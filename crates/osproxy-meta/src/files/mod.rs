@@ -15,7 +15,7 @@ use time::OffsetDateTime;
 
 use crate::MetaError;
 use crate::{
-    ExpectedDigests, Meta, Metadata,
+    ExpectedDigests, FileMetadata, Meta,
     access::quotas::{Quotas, record_bytes},
     blobs::{self, decode_digest, encode_digest},
     db::{
@@ -83,7 +83,7 @@ pub struct AnnouncedContent {
     /// Expected digests.
     pub expected: ExpectedDigests,
     /// Metadata set by the owner.
-    pub metadata: Metadata,
+    pub metadata: FileMetadata,
 }
 
 /// A stored file, with everything needed to read it. The bytes never change; their location may.
@@ -397,8 +397,8 @@ pub(crate) fn content_from_row(blob: blob::Model) -> Result<StoredContent, DbErr
         blob_id: blob.id,
         size: blobs::decode_size(blob.id, blob.size)?,
         layout: match blob.layout {
-            blob::Layout::Whole => ContentLayout::Whole(decode_key(&blob.object_key)?),
-            blob::Layout::Parts => ContentLayout::Parts,
+            blob::BlobLayout::Whole => ContentLayout::Whole(decode_key(&blob.object_key)?),
+            blob::BlobLayout::Parts => ContentLayout::Parts,
         },
         digests: blobs::computed_digests(&blob)?,
         is_utf8: content_type::is_utf8(blob.sniffed.as_deref()),

@@ -19,13 +19,13 @@ use crate::{
         write_batcher::TxEnd,
     },
     files::{
-        listing::{self, Metadata, name_start},
+        listing::{self, FileMetadata, name_start},
         stored_row,
     },
 };
 
 /// Edits metadata in place; returns `false` if the result must not be saved.
-pub type MetadataEdit = Arc<dyn Fn(&mut Metadata) -> bool + Send + Sync>;
+pub type MetadataEdit = Arc<dyn Fn(&mut FileMetadata) -> bool + Send + Sync>;
 
 /// Outcome of updating a file.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -93,7 +93,7 @@ impl Meta {
         uid: Uid,
         copy: Uid,
         name: Option<String>,
-        metadata: Option<Metadata>,
+        metadata: Option<FileMetadata>,
     ) -> Result<CopyOutcome, MetaError> {
         let quotas = self.quotas.clone();
         let copying = self.write_or_rollback(move |transaction| {
@@ -159,7 +159,7 @@ async fn copy_file(
     tenant: &Tenant,
     (uid, copy): (Uid, Uid),
     name: Option<String>,
-    metadata: Option<Metadata>,
+    metadata: Option<FileMetadata>,
     quotas: &Quotas,
 ) -> Result<CopyOutcome, DbErr> {
     // Lock the row, so that the source keeps its content until the copy has a reference to it.

@@ -356,7 +356,7 @@ impl ImportTransaction<'_> {
         let Some(known) = known else {
             let row = blob::ActiveModel {
                 state: Set(blob::State::Stored),
-                layout: Set(blob::Layout::Whole),
+                layout: Set(blob::BlobLayout::Whole),
                 refs: Set(1),
                 size: Set(size.cast_signed()),
                 claimed_md5: Set(encode_digest(md5)),
@@ -370,10 +370,10 @@ impl ImportTransaction<'_> {
             return Ok(true);
         };
         let is_same = match known.layout {
-            blob::Layout::Whole => known.object_key == key.as_str(),
+            blob::BlobLayout::Whole => known.object_key == key.as_str(),
             // Imported in parts and merged by the other program since. Files that share it read the
             // parts until osproxy has merged them too.
-            blob::Layout::Parts => md5.is_some() && known.claimed_md5 == encode_digest(md5),
+            blob::BlobLayout::Parts => md5.is_some() && known.claimed_md5 == encode_digest(md5),
         };
         let is_same = is_same
             && known.size == size.cast_signed()
@@ -456,7 +456,7 @@ impl ImportTransaction<'_> {
     /// Common columns of imported blobs.
     fn blob_row(&self, id: i64, object_key: String) -> blob::ActiveModel {
         blob::ActiveModel {
-            layout: Set(blob::Layout::Parts),
+            layout: Set(blob::BlobLayout::Parts),
             created_at: Set(Uid::from_db(id).timestamp_ms().cast_signed()),
             written_by: Set(None),
             ..blobs::intent_row((id, self.into.tenant.as_str()), &self.into.store, object_key, self.here)

@@ -7,7 +7,7 @@ use sea_orm::{
 
 use crate::MetaError;
 use crate::{
-    Attempt, Meta, Task, TaskKind, TaskState,
+    Attempt, Meta, TaskKind, TaskRecord, TaskState,
     db::entities::{task, task_attempt},
 };
 
@@ -42,7 +42,7 @@ impl Meta {
     }
 
     /// Returns up to `limit` tasks, the newest first; with a `state`, only those.
-    pub async fn tasks(&self, state: Option<TaskState>, limit: u64) -> Result<Vec<Task>, MetaError> {
+    pub async fn tasks(&self, state: Option<TaskState>, limit: u64) -> Result<Vec<TaskRecord>, MetaError> {
         self.list_tasks(TaskFilter { state, kind: None }, None, limit).await
     }
 
@@ -53,7 +53,7 @@ impl Meta {
         filter: TaskFilter<'_>,
         before: Option<i64>,
         limit: u64,
-    ) -> Result<Vec<Task>, MetaError> {
+    ) -> Result<Vec<TaskRecord>, MetaError> {
         let mut tasks = task::Entity::find().order_by_desc(task::Column::Id).limit(limit);
         if let Some(state) = filter.state {
             tasks = tasks.filter(task::Column::State.eq(state));
@@ -68,7 +68,7 @@ impl Meta {
     }
 
     /// Returns a task with its attempts in order.
-    pub async fn task(&self, id: i64) -> Result<Option<(Task, Vec<Attempt>)>, MetaError> {
+    pub async fn task(&self, id: i64) -> Result<Option<(TaskRecord, Vec<Attempt>)>, MetaError> {
         let Some(row) = task::Entity::find_by_id(id).one(&self.reader).await? else {
             return Ok(None);
         };
@@ -155,8 +155,8 @@ impl Meta {
     }
 }
 
-fn to_task(row: task::Model) -> Task {
-    Task {
+fn to_task(row: task::Model) -> TaskRecord {
+    TaskRecord {
         id: row.id,
         kind: row.kind,
         payload: row.payload,

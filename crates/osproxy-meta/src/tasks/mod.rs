@@ -67,7 +67,7 @@ pub enum AttemptResult {
 
 /// A task, as recorded.
 #[derive(Clone, Debug)]
-pub struct Task {
+pub struct TaskRecord {
     /// Task id.
     pub id: i64,
     /// Name of the handler.

@@ -77,7 +77,7 @@ pub(crate) async fn finish_multipart(
         .filter(part::Column::State.eq(part::State::Stored))
         .filter(part::Column::Tag.is_null());
     let is_whole = object.into_tuple::<i64>().one(transaction).await?.is_none();
-    let layout = if is_whole { blob::Layout::Whole } else { blob::Layout::Parts };
+    let layout = if is_whole { blob::BlobLayout::Whole } else { blob::BlobLayout::Parts };
     let mut complete = blob::Entity::update_many()
         .col_expr(blob::Column::State, Expr::value(blob::State::Stored))
         .col_expr(blob::Column::Layout, Expr::value(layout))

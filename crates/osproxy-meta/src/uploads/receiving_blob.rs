@@ -160,7 +160,7 @@ fn receiving_row(
 ) -> blob::ActiveModel {
     blob::ActiveModel {
         state: Set(blob::State::Receiving),
-        layout: Set(blob::Layout::Parts),
+        layout: Set(blob::BlobLayout::Parts),
         size: Set(shape.map_or(0, |shape| shape.size.cast_signed())),
         part_size: Set(shape.map(|shape| shape.part_size.cast_signed())),
         ..blobs::intent_row(blob, store, String::new(), here)

@@ -11,7 +11,7 @@ use crate::{
 
 /// State and progress of an upload.
 #[derive(Clone, Debug)]
-pub struct UploadStatus {
+pub struct UploadProgress {
     /// The owner of the file.
     pub tenant: Tenant,
     /// State of the file.
@@ -28,13 +28,13 @@ pub struct UploadStatus {
 
 impl Meta {
     /// Returns the status of an upload; `None` for an unknown uid.
-    pub async fn upload_status(&self, uid: Uid) -> Result<Option<UploadStatus>, MetaError> {
+    pub async fn upload_status(&self, uid: Uid) -> Result<Option<UploadProgress>, MetaError> {
         let found =
             file::Entity::find_by_id(uid.get()).find_also_related(blob::Entity).one(&self.reader).await?;
         let Some((file, blob)) = found else {
             return Ok(None);
         };
-        let mut status = UploadStatus {
+        let mut status = UploadProgress {
             tenant: Tenant::from_db(&file.tenant),
             state: file.state,
             parts: Vec::new(),

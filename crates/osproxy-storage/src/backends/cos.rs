@@ -5,7 +5,7 @@ use reqsign_tencent_cos::{Credential, DefaultCredentialProvider, RequestSigner, 
 
 use super::s3::split_endpoint;
 use crate::{
-    Backend, HttpSettings, Result,
+    Backend, ClientSettings, Result,
     object_http::{CrcHeader, HttpStore, Vendor, context},
 };
 
@@ -23,7 +23,7 @@ pub struct CosSettings {
     /// the environment.
     pub credentials: Option<(String, String, Option<String>)>,
     /// Connection settings.
-    pub http: HttpSettings,
+    pub http: ClientSettings,
 }
 
 /// Tencent Cloud Object Storage.

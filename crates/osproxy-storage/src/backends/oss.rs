@@ -13,7 +13,7 @@ use reqsign_core::Signer;
 
 use super::s3::split_endpoint;
 use crate::{
-    Backend, HttpSettings, Result,
+    Backend, ClientSettings, Result,
     object_http::{CrcHeader, HttpStore, Vendor, context},
 };
 
@@ -30,7 +30,7 @@ pub struct OssSettings {
     /// the environment, the usual files, or the metadata service of the machine.
     pub credentials: Option<(String, String, Option<String>)>,
     /// Connection settings.
-    pub http: HttpSettings,
+    pub http: ClientSettings,
 }
 
 /// Aliyun Object Storage Service.

@@ -4,7 +4,7 @@ use reqsign_aws_v4::{Credential, DefaultCredentialProvider, RequestSigner, Stati
 use reqsign_core::Signer;
 
 use crate::{
-    Backend, HttpSettings, Result,
+    Backend, ClientSettings, Result,
     object_http::{CrcHeader, HttpStore, Vendor, context},
 };
 
@@ -23,7 +23,7 @@ pub struct S3Settings {
     /// the environment, the usual files, or the metadata service of the machine.
     pub credentials: Option<(String, String, Option<String>)>,
     /// Connection settings.
-    pub http: HttpSettings,
+    pub http: ClientSettings,
 }
 
 /// S3, `MinIO` and other stores with the S3 API.

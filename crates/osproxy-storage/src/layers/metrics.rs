@@ -63,13 +63,13 @@ impl Counters {
 
 /// A layer that counts operations, failures and bytes.
 #[derive(Clone, Debug, Default)]
-pub struct Metrics {
+pub struct MetricsLayer {
     /// The shared counters.
     pub counters: Arc<Counters>,
 }
 
 #[async_trait]
-impl Layer for Metrics {
+impl Layer for MetricsLayer {
     async fn run_once<'a, T: Send + 'a>(
         &'a self,
         operation: Operation,

@@ -17,7 +17,7 @@ use futures_util::future::BoxFuture;
 
 pub use backoff::Backoff;
 pub use limit::Limit;
-pub use metrics::{Counters, Metrics, OperationCounters};
+pub use metrics::{Counters, MetricsLayer, OperationCounters};
 pub use retry::Retry;
 pub(crate) use timeout::TimedOut;
 pub use timeout::Timeout;

@@ -38,7 +38,7 @@ const UNRESERVED_AND_SLASH: &AsciiSet = &UNRESERVED.remove(b'/');
 
 /// Connection settings of a store.
 #[derive(Clone, Debug, Default)]
-pub struct HttpSettings {
+pub struct ClientSettings {
     /// PEM file with trusted CA certificates, which replace the public ones.
     pub ca: Option<PathBuf>,
     /// Proxy URL, such as `http://proxy:3128`.
@@ -141,7 +141,7 @@ impl Request {
 }
 
 impl<V: Vendor> Client<V> {
-    pub(super) fn new(vendor: V, bucket: Option<String>, settings: &HttpSettings) -> Result<Self> {
+    pub(super) fn new(vendor: V, bucket: Option<String>, settings: &ClientSettings) -> Result<Self> {
         let failed = |source: Box<dyn StdError + Send + Sync>| {
             Error::new(ErrorKind::Other, V::NAME, "set up").with_source(source)
         };

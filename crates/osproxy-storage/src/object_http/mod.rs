@@ -32,7 +32,7 @@ use crate::{
 pub(crate) use checksum::CrcHeader;
 pub(crate) use client::context;
 use client::{Client, Request};
-pub use client::{ErrorResponse, HttpSettings};
+pub use client::{ClientSettings, ErrorResponse};
 use diagnosis::BucketNotFound;
 pub use diagnosis::Diagnosis;
 pub use sizes::FIRST_PART as UNKNOWN_PART;
@@ -71,7 +71,7 @@ pub(crate) struct HttpStore<V> {
 impl<V: Vendor> HttpStore<V> {
     /// Does not contact the store. Objects of all categories go into `bucket`; without it, each
     /// category has a bucket of its own name.
-    pub(crate) fn new(vendor: V, bucket: Option<String>, http: &HttpSettings) -> Result<Self> {
+    pub(crate) fn new(vendor: V, bucket: Option<String>, http: &ClientSettings) -> Result<Self> {
         Ok(Self { client: Arc::new(Client::new(vendor, bucket, http)?) })
     }
 

@@ -2,7 +2,7 @@
 
 use anyhow::{Context, bail};
 use clap::{Subcommand, ValueEnum};
-use osproxy_meta::{AttemptOutcome, Meta, Task, TaskState};
+use osproxy_meta::{AttemptOutcome, Meta, TaskRecord, TaskState};
 
 use super::format_timestamp;
 use crate::config::LoadedConfig;
@@ -89,7 +89,7 @@ async fn list(meta: &Meta, state: Option<TaskState>, limit: u64) -> anyhow::Resu
 }
 
 /// When a task ended, when its lease expires, or when it is due.
-fn timing(task: &Task) -> String {
+fn timing(task: &TaskRecord) -> String {
     match (task.ended_at, task.lease_until) {
         (Some(ended), _) => format!("ended {}", format_timestamp(ended)),
         (None, Some(until)) => format!("lease to {}", format_timestamp(until)),
@@ -97,7 +97,7 @@ fn timing(task: &Task) -> String {
     }
 }
 
-fn format_attempts(task: &Task) -> String {
+fn format_attempts(task: &TaskRecord) -> String {
     if task.is_recurring {
         return task.attempts.to_string();
     }

@@ -1,7 +1,7 @@
 use std::{path::PathBuf, sync::Arc};
 
 use osproxy_storage::{
-    Backend, HttpSettings,
+    Backend, ClientSettings,
     backends::{CosSettings, cos},
 };
 
@@ -43,17 +43,17 @@ impl RemoteStoreSection for CosSection {
     }
 
     fn describe(&self) -> Option<StoreDescription> {
-        let settings = self.settings(HttpSettings::default()).ok()?;
+        let settings = self.settings(ClientSettings::default()).ok()?;
         Some(StoreDescription::new(settings.endpoint, settings.bucket, settings.credentials))
     }
 
-    fn open(&self, http: HttpSettings) -> Result<Arc<dyn Backend>, String> {
+    fn open(&self, http: ClientSettings) -> Result<Arc<dyn Backend>, String> {
         stores::into_backend(cos(self.settings(http)?))
     }
 }
 
 impl CosSection {
-    fn settings(&self, http: HttpSettings) -> Result<CosSettings, String> {
+    fn settings(&self, http: ClientSettings) -> Result<CosSettings, String> {
         let (name, file) = ("secret_key", self.secret_key_file.as_deref());
         let secret = secret::resolve(name, self.secret_key.as_ref(), file)?;
         let endpoint = match (&self.endpoint, &self.region) {

@@ -1,7 +1,7 @@
 use std::{path::PathBuf, sync::Arc};
 
 use osproxy_storage::{
-    Backend, HttpSettings,
+    Backend, ClientSettings,
     backends::{OssSettings, oss},
 };
 
@@ -41,17 +41,17 @@ impl RemoteStoreSection for OssSection {
     }
 
     fn describe(&self) -> Option<StoreDescription> {
-        let settings = self.settings(HttpSettings::default()).ok()?;
+        let settings = self.settings(ClientSettings::default()).ok()?;
         Some(StoreDescription::new(settings.endpoint, settings.bucket, settings.credentials))
     }
 
-    fn open(&self, http: HttpSettings) -> Result<Arc<dyn Backend>, String> {
+    fn open(&self, http: ClientSettings) -> Result<Arc<dyn Backend>, String> {
         stores::into_backend(oss(self.settings(http)?))
     }
 }
 
 impl OssSection {
-    fn settings(&self, http: HttpSettings) -> Result<OssSettings, String> {
+    fn settings(&self, http: ClientSettings) -> Result<OssSettings, String> {
         let (name, file) = ("access_key_secret", self.access_key_secret_file.as_deref());
         let secret = secret::resolve(name, self.access_key_secret.as_ref(), file)?;
         let endpoint =

@@ -1,7 +1,7 @@
 use std::{path::PathBuf, sync::Arc};
 
 use osproxy_storage::{
-    Backend, HttpSettings,
+    Backend, ClientSettings,
     backends::{S3Settings, s3},
 };
 
@@ -45,17 +45,17 @@ impl RemoteStoreSection for S3Section {
     }
 
     fn describe(&self) -> Option<StoreDescription> {
-        let settings = self.settings(HttpSettings::default()).ok()?;
+        let settings = self.settings(ClientSettings::default()).ok()?;
         Some(StoreDescription::new(settings.endpoint, settings.bucket, settings.credentials))
     }
 
-    fn open(&self, http: HttpSettings) -> Result<Arc<dyn Backend>, String> {
+    fn open(&self, http: ClientSettings) -> Result<Arc<dyn Backend>, String> {
         stores::into_backend(s3(self.settings(http)?))
     }
 }
 
 impl S3Section {
-    fn settings(&self, http: HttpSettings) -> Result<S3Settings, String> {
+    fn settings(&self, http: ClientSettings) -> Result<S3Settings, String> {
         let (name, file) = ("secret_access_key", self.secret_access_key_file.as_deref());
         let secret = secret::resolve(name, self.secret_access_key.as_ref(), file)?;
         let amazon = format!("https://s3.{}.amazonaws.com", self.region);

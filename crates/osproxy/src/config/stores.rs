@@ -1,6 +1,6 @@
 use std::{fmt, path::PathBuf, sync::Arc, time::Duration};
 
-use osproxy_storage::{Backend, BufferBudget, HttpSettings};
+use osproxy_storage::{Backend, BufferBudget, ClientSettings};
 use osproxy_types::error_chain;
 
 use super::{
@@ -56,7 +56,7 @@ pub(super) trait RemoteStoreSection {
 
     /// Opens the store without contacting it. Fails with a message if the settings are invalid.
     /// Blocks to read files.
-    fn open(&self, http: HttpSettings) -> Result<Arc<dyn Backend>, String>;
+    fn open(&self, http: ClientSettings) -> Result<Arc<dyn Backend>, String>;
 }
 
 section! {
@@ -141,7 +141,7 @@ impl Config {
         buffers: Option<BufferBudget>,
     ) -> Result<Arc<dyn Backend>, String> {
         let (_, section) = self.section(kind).ok_or("not a remote store")?;
-        let http = HttpSettings {
+        let http = ClientSettings {
             ca: self.stores.ca.clone(),
             proxy: self.stores.proxy.as_ref().map(|proxy| proxy.reveal().to_owned()),
             connect_timeout: Some(Duration::from_secs(self.stores.timeout.min(10))),

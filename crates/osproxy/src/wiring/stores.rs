@@ -10,7 +10,7 @@ use osproxy_meta::DatabaseLocation;
 use osproxy_storage::{
     Backend, BufferBudget, Diagnosis,
     backends::Local,
-    layers::{Layered, Limit, Metrics, Retry, Timeout},
+    layers::{Layered, Limit, MetricsLayer, Retry, Timeout},
 };
 use osproxy_types::error_chain;
 
@@ -107,7 +107,7 @@ fn local_entry(store: Local, database: &DatabaseLocation) -> StoreEntry {
     };
     // Local disks need metrics only: retries do not help, and file descriptors are too cheap to
     // limit.
-    let metrics = Metrics::default();
+    let metrics = MetricsLayer::default();
     let counters = metrics.counters.clone();
     let store: Arc<dyn Backend> = Arc::new(Layered::new(metrics, Arc::new(store)));
     StoreEntry { name, store, counters, is_shared: false, is_disk: true }
@@ -123,7 +123,7 @@ fn remote_entry(config: &Config, store: Arc<dyn Backend>) -> StoreEntry {
         operation: Duration::from_secs(section.timeout),
         complete: Duration::from_secs(section.timeout.saturating_mul(10)),
     };
-    let metrics = Metrics::default();
+    let metrics = MetricsLayer::default();
     let counters = metrics.counters.clone();
     let transfers = usize::try_from(section.max_transfers).unwrap_or(usize::MAX >> 3);
     let limit = Limit::new(backend, transfers.min(usize::MAX >> 3), Duration::from_secs(section.timeout));

@@ -13,7 +13,7 @@ use osproxy_core::{
     App,
     tasks::{Engine, EngineSettings, Registry, TaskContext, TaskError, TaskHandler, enqueue},
 };
-use osproxy_meta::{AttemptOutcome, NewTask, Task, TaskKind, TaskState};
+use osproxy_meta::{AttemptOutcome, NewTask, TaskKind, TaskRecord, TaskState};
 use tokio_util::sync::CancellationToken;
 
 const HOUR: Duration = Duration::from_hours(1);
@@ -101,7 +101,7 @@ impl Bench {
         waited.unwrap_or_else(|_| panic!("waited too long until {what}"));
     }
 
-    async fn task(&self, id: i64) -> Task {
+    async fn task(&self, id: i64) -> TaskRecord {
         self.app.meta.task(id).await.unwrap().unwrap().0
     }
 

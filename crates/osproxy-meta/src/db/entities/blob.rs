@@ -9,7 +9,7 @@ pub struct Model {
     pub id: i64,
     pub tenant: String,
     pub state: State,
-    pub layout: Layout,
+    pub layout: BlobLayout,
     /// Name of the store.
     pub backend: String,
     /// Key of the whole object. While the layout is `parts`: key of the multipart upload or
@@ -71,7 +71,7 @@ pub enum State {
 /// Location of a blob's bytes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, EnumIter, DeriveActiveEnum)]
 #[sea_orm(rs_type = "String", db_type = "String(StringLen::N(16))")]
-pub enum Layout {
+pub enum BlobLayout {
     /// One object.
     #[sea_orm(string_value = "whole")]
     Whole,

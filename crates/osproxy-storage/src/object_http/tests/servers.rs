@@ -5,7 +5,7 @@ use http::{HeaderValue, header, request::Parts};
 
 use super::super::{CrcHeader, HttpStore, Vendor};
 use crate::{
-    HttpSettings,
+    ClientSettings,
     backends::{Cos, CosSettings, Oss, OssSettings, S3, S3Settings, open_cos, open_oss, open_s3},
 };
 
@@ -63,7 +63,7 @@ fn s3_at(server: &str, name: Option<&str>, credentials: Credentials) -> HttpStor
         bucket: name.map(bucket),
         path_style: true,
         credentials: Some(credentials),
-        http: HttpSettings::default(),
+        http: ClientSettings::default(),
     };
     open_s3(settings).unwrap()
 }
@@ -118,8 +118,8 @@ pub(super) fn temporary() -> Credentials {
 
 /// The stand-ins for COS and OSS are proxies, so that the real host names are signed without being
 /// resolved.
-fn through(server: &str) -> HttpSettings {
-    HttpSettings { proxy: Some(from(server)), ..HttpSettings::default() }
+fn through(server: &str) -> ClientSettings {
+    ClientSettings { proxy: Some(from(server)), ..ClientSettings::default() }
 }
 
 /// Signs for another address than the request is sent to.

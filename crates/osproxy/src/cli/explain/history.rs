@@ -1,6 +1,6 @@
 //! History of an upload, as text and as JSON.
 
-use osproxy_meta::{Attempt, AttemptOutcome, BlobHistory, FileHistory, FileState, PartHistory, Task};
+use osproxy_meta::{Attempt, AttemptOutcome, BlobHistory, FileHistory, FileState, PartHistory, TaskRecord};
 use serde::Serialize;
 
 use crate::cli::format_timestamp;
@@ -99,7 +99,7 @@ struct TaskAttempt {
 }
 
 impl UploadHistory {
-    pub(super) fn new(uid: i64, history: FileHistory, tasks: Vec<(Task, Vec<Attempt>)>) -> Self {
+    pub(super) fn new(uid: i64, history: FileHistory, tasks: Vec<(TaskRecord, Vec<Attempt>)>) -> Self {
         let FileHistory { state, created_at, expires_at, .. } = history;
         let is_gone = matches!(state, FileState::Expired | FileState::Deleted | FileState::Corrupt);
         let is_open = matches!(state, FileState::Pending | FileState::Receiving | FileState::Completing);
@@ -237,7 +237,7 @@ fn part(part: PartHistory, attempt: u32) -> PartReport {
     }
 }
 
-fn task((task, attempts): (Task, Vec<Attempt>)) -> BackgroundTask {
+fn task((task, attempts): (TaskRecord, Vec<Attempt>)) -> BackgroundTask {
     let attempt = |attempt: Attempt| TaskAttempt {
         number: attempt.number,
         node: attempt.lease_owner,

@@ -3,7 +3,7 @@ use std::{collections::HashMap, sync::Arc};
 use futures_util::{StreamExt, TryStreamExt, stream};
 use osproxy_core::{App, Result};
 use osproxy_meta::{
-    BlobRecord, BlobState, NewTask, ObjectRowKind, PartRecord, PartState, RecordedLayout, TaskKind,
+    BlobLayout, BlobRecord, BlobState, NewTask, ObjectRowKind, PartRecord, PartState, TaskKind,
 };
 use osproxy_storage::{DigestSelection, Digests, ErrorKind, Key, ListedObject};
 use osproxy_types::error_chain;
@@ -155,7 +155,7 @@ impl Fsck {
         let is_there = |sizes: &HashMap<String, u64>, key: &String, size: i64| {
             sizes.get(key).copied() == u64::try_from(size).ok()
         };
-        if blob.state == BlobState::Stored && blob.layout == RecordedLayout::Whole {
+        if blob.state == BlobState::Stored && blob.layout == BlobLayout::Whole {
             self.has_missing_content |= !is_there(&self.sizes, &blob.object_key, blob.size);
         }
         let objects = parts.iter().filter(|part| part.state == PartState::Stored && part.tag.is_none());
@@ -221,8 +221,8 @@ impl Fsck {
         }
         let parts = self.parts_of(blob).await?;
         match blob.layout {
-            RecordedLayout::Whole => self.check_whole(blob, &parts).await,
-            RecordedLayout::Parts => self.check_parts(blob, &parts).await,
+            BlobLayout::Whole => self.check_whole(blob, &parts).await,
+            BlobLayout::Parts => self.check_parts(blob, &parts).await,
         }
     }
 
@@ -355,8 +355,8 @@ impl Fsck {
             BlobState::Receiving => "receives parts for no file",
             _ => "is used by no file",
         };
-        let is_content = blob.state == BlobState::Stored && blob.layout == RecordedLayout::Whole;
-        let has_object = blob.layout == RecordedLayout::Whole || blob.upload_id.is_some();
+        let is_content = blob.state == BlobState::Stored && blob.layout == BlobLayout::Whole;
+        let has_object = blob.layout == BlobLayout::Whole || blob.upload_id.is_some();
         let own = has_object.then(|| (blob.object_key.clone(), is_content));
         let mut keys: Vec<_> = own.into_iter().collect();
         let parts = self.app.meta.part_records(blob.id).await?.into_iter();

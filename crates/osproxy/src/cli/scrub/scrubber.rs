@@ -1,5 +1,5 @@
 use osproxy_core::{Result, Stores};
-use osproxy_meta::{ContentRecord, Meta, MetaError, PartDigests, RecordedLayout, StoredPart};
+use osproxy_meta::{BlobLayout, ContentRecord, Meta, MetaError, PartDigests, StoredPart};
 use osproxy_storage::{DigestSelection, Digests, ErrorKind, Key};
 use osproxy_types::error_chain;
 
@@ -112,7 +112,7 @@ impl Scrubber {
             });
             self.report.blobs += 1;
             // Content in parts is verified by the digests of its parts.
-            let is_known = blob.digests.is_some() || blob.layout == RecordedLayout::Parts;
+            let is_known = blob.digests.is_some() || blob.layout == BlobLayout::Parts;
             self.report.unverified += u64::from(!is_known);
             break;
         }
@@ -156,7 +156,7 @@ impl Scrubber {
             let object_key = blob.object_key.clone();
             vec![Extent { part: None, object_key, offset: 0, size, is_object: true, recorded: known }]
         };
-        if let (RecordedLayout::Whole, Some(digests)) = (blob.layout, blob.digests) {
+        if let (BlobLayout::Whole, Some(digests)) = (blob.layout, blob.digests) {
             return Ok(Ok(whole(RecordedDigest::Whole(digests))));
         }
         let parts = match self.meta.parts(blob.id).await {
@@ -166,8 +166,8 @@ impl Scrubber {
         let are_all = parts.iter().map(|part| part.size).sum::<u64>() == size && !parts.is_empty();
         Ok(match blob.layout {
             _ if are_all => Ok(parts.into_iter().map(Extent::from).collect()),
-            RecordedLayout::Whole => Ok(whole(RecordedDigest::Size)),
-            RecordedLayout::Parts => Err(ContentFault::Parts),
+            BlobLayout::Whole => Ok(whole(RecordedDigest::Size)),
+            BlobLayout::Parts => Err(ContentFault::Parts),
         })
     }
 

@@ -1,6 +1,6 @@
 use futures_util::TryStreamExt;
 use osproxy_storage::{
-    Backend, HttpSettings,
+    Backend, ClientSettings,
     backends::{CosSettings, OssSettings, S3Settings, cos, oss, s3},
 };
 use rustix::process::{Pid, Signal};
@@ -47,7 +47,7 @@ impl Server {
             bucket: bucket.map(str::to_owned),
             path_style: true,
             credentials: Some((id.clone(), secret.clone(), None)),
-            http: HttpSettings::default(),
+            http: ClientSettings::default(),
         });
         let key = ["S3__ACCESS_KEY_ID", "S3__SECRET_ACCESS_KEY"];
         Self { settings, store: Box::new(store.unwrap()), key }.with(key[0], &id).with(key[1], &secret)
@@ -68,7 +68,7 @@ impl Server {
             appid: "1250000000".to_owned(),
             bucket: bucket.map(str::to_owned),
             credentials: Some((id.clone(), secret.clone(), None)),
-            http: HttpSettings { proxy: Some(proxy), ..HttpSettings::default() },
+            http: ClientSettings { proxy: Some(proxy), ..ClientSettings::default() },
         });
         let key = ["COS__SECRET_ID", "COS__SECRET_KEY"];
         Self { settings, store: Box::new(store.unwrap()), key }.with(key[0], &id).with(key[1], &secret)
@@ -85,7 +85,7 @@ impl Server {
             region: "cn-test".to_owned(),
             bucket: bucket.map(str::to_owned),
             credentials: Some((id.clone(), secret.clone(), None)),
-            http: HttpSettings { proxy: Some(proxy), ..HttpSettings::default() },
+            http: ClientSettings { proxy: Some(proxy), ..ClientSettings::default() },
         });
         let key = ["OSS__ACCESS_KEY_ID", "OSS__ACCESS_KEY_SECRET"];
         Self { settings, store: Box::new(store.unwrap()), key }.with(key[0], &id).with(key[1], &secret)

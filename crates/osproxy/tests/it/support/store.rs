@@ -8,7 +8,7 @@ use std::{
 
 use futures_util::TryStreamExt;
 use osproxy_storage::{
-    Backend, HttpSettings, Key, SizeHint,
+    Backend, ClientSettings, Key, SizeHint,
     backends::{CosSettings, OssSettings, S3Settings, cos, oss, s3},
 };
 
@@ -173,8 +173,8 @@ impl Store {
         let (id, secret) = self.key();
         let (bucket, credentials) = (self.bucket.clone(), Some((id, secret, None)));
         let ca = (self.server == StoreServer::S3Tls).then(|| env("OSPROXY_TEST_CA").into());
-        let http = HttpSettings { ca, ..HttpSettings::default() };
-        let through = HttpSettings { proxy: Some(self.url()), ..HttpSettings::default() };
+        let http = ClientSettings { ca, ..ClientSettings::default() };
+        let through = ClientSettings { proxy: Some(self.url()), ..ClientSettings::default() };
         match self.server {
             StoreServer::S3 | StoreServer::S3Tls | StoreServer::S3Parts => {
                 let (endpoint, region) = (self.url(), "us-east-1".to_owned());
