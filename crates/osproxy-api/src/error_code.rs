@@ -62,7 +62,7 @@ codes! {
     TaskNotFound = "task_not_found",
     /// Only dead tasks can be retried.
     TaskNotDead = "task_not_dead",
-    /// The file has other content already; the content of a uid never changes.
+    /// The file is already complete; the content of a uid never changes.
     AlreadyStored = "already_stored",
     /// The merged content does not match the expected digests.
     FileCorrupt = "file_corrupt",

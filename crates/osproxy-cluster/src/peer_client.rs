@@ -105,7 +105,9 @@ pub struct ForwardError {
 
 /// The token is not valid for this request, or has expired.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
-#[error("the token of a forwarded request is invalid; check that all nodes have the same secret and time")]
+#[error(
+    "the token of a forwarded request is invalid; check that all nodes have the same `cluster.secret` (or, without it, the same link keys) and synchronized clocks"
+)]
 pub struct InvalidPeerToken;
 
 #[derive(Debug, thiserror::Error)]
@@ -115,7 +117,7 @@ struct PeerTimeout;
 /// The cause is the configuration or the registry, not the client.
 #[derive(Debug, thiserror::Error)]
 #[error(
-    "the node rejected the token: another process has its address now, or the nodes differ in secret or time"
+    "the node rejected the token: another process has its address now, or the nodes differ in `cluster.secret`, link keys or clocks"
 )]
 struct TokenRejected;
 

@@ -18,8 +18,8 @@ pub fn check_metadata(metadata: &FileMetadata) -> Result<()> {
 /// The error for metadata that exceeds its limits.
 pub fn metadata_error() -> Error {
     Error::invalid(format!(
-        "`metadata` must have at most {MAX_METADATA_KEYS} keys of 1 to {MAX_METADATA_KEY} bytes, values of at most \
-         {MAX_METADATA_VALUE} bytes, and {MAX_METADATA_BYTES} bytes in all"
+        "`metadata` must have at most {MAX_METADATA_KEYS} keys; each key must have 1 to {MAX_METADATA_KEY} bytes, \
+         each value at most {MAX_METADATA_VALUE} bytes, and all together at most {MAX_METADATA_BYTES} bytes"
     ))
     .with_field("metadata")
 }

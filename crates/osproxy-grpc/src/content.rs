@@ -111,8 +111,8 @@ fn stream_error(status: &Status) -> Error {
     }
 }
 
-/// Turns errors of the request body into a gRPC status. Otherwise tonic takes some connection
-/// errors for the end of the stream, and a truncated upload would look complete.
+/// Maps errors of the request body to a gRPC status. Without this, tonic treats a request that is
+/// reset with `CANCEL` as finished, and a truncated upload looks complete.
 pub(super) async fn report_body_errors(request: Request, next: Next) -> Response {
     next.run(request.map(|body| axum::body::Body::new(body.map_err(|_| to_status(incomplete_stream())))))
         .await

@@ -159,7 +159,10 @@ async fn response_error(answer: Response<Body>) -> Error {
     let (head, body) = answer.into_parts();
     let code = head.headers.get(ERROR_HEADER).and_then(|name| ErrorCode::named(name.to_str().ok()?));
     let Some(code) = code else {
-        return Error::node_unavailable(format!("its response has status {} and no error code", head.status));
+        return Error::node_unavailable(format!(
+            "the node responded with status {} and no known error code",
+            head.status
+        ));
     };
     let body = Limited::new(body, MAX_PROBLEM).collect().await;
     let problem = body.ok().and_then(|body| serde_json::from_slice::<Problem>(&body.to_bytes()).ok());

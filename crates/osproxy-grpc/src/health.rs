@@ -62,8 +62,8 @@ async fn status(app: &Arc<App>, service: &str) -> ServingStatus {
     if readiness(app).await.accepts_requests() { ServingStatus::Serving } else { ServingStatus::NotServing }
 }
 
-/// Waits until the status differs from `before`. Returns `None` once the node drains and its last
-/// status was sent, because shutdown waits for open streams.
+/// Waits until the status differs from `before`, and returns it. Returns `None` if the node drains
+/// and `before` is its last status: this ends the stream, for which shutdown would wait.
 async fn next_status(app: &Arc<App>, service: &str, before: Option<ServingStatus>) -> Option<ServingStatus> {
     loop {
         // Read before the status, so that the last status of a draining node is still sent.

@@ -66,7 +66,8 @@ pub struct GrpcRoutes {
 }
 
 impl GrpcRoutes {
-    /// Merges the routes, with authentication and the limits of `limiter`.
+    /// Merges the routes into one router with the request limits of `limiter`. Authenticates all
+    /// calls except those in `open`.
     fn with_limits(self, app: &Arc<App>, limiter: &Arc<RequestLimiter>) -> Router<Arc<App>> {
         // Authenticate only after the limits.
         let authenticated =

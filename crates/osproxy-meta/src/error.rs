@@ -5,8 +5,9 @@ use crate::db::error_class::{ErrorClass, error_class};
 /// Why a metadata operation failed.
 #[derive(Debug, thiserror::Error)]
 pub enum MetaError {
-    /// Another transaction inserted the same unique key first. Read again and decide anew.
-    #[error("another transaction inserted the same key")]
+    /// A unique constraint was violated: another transaction wrote the same key first. Read the
+    /// rows again before retrying.
+    #[error("another transaction wrote the same key")]
     Conflict(#[source] DriverError),
     /// The database is unreachable, busy or refuses, or a conflict outlasted all retries. The same
     /// call may succeed later. If the connection broke during a commit, the outcome is unknown.

@@ -77,14 +77,15 @@ pub trait Multipart: Send + Sync {
         false
     }
 
-    /// Begins an upload, with this part layout if it is known. Returns the id of the upload, at
-    /// most 1,024 bytes. Fails with `Full`, and begins nothing, if there is no space for all of it.
-    async fn begin(&self, key: &Key, shape: Option<PartLayout>) -> Result<String>;
+    /// Begins a multipart upload and returns its id, at most 1,024 bytes. `layout` is the part
+    /// layout, if it is known. Fails with `Full`, without creating an upload, if the store has no
+    /// space for the whole upload.
+    async fn begin(&self, key: &Key, layout: Option<PartLayout>) -> Result<String>;
 
     /// Like [`begin`](Self::begin), but a preallocating store only checks that there is space for
     /// all of it now, without reserving it. A later part may still fail with `Full`.
-    async fn begin_unreserved(&self, key: &Key, shape: PartLayout) -> Result<String> {
-        self.begin(key, Some(shape)).await
+    async fn begin_unreserved(&self, key: &Key, layout: PartLayout) -> Result<String> {
+        self.begin(key, Some(layout)).await
     }
 
     /// Begins part `number` (1 to 10,000) of `size` bytes. [`ObjectWriter::publish`] returns the
@@ -144,7 +145,7 @@ pub type UploadList = Pin<Box<dyn Stream<Item = Result<ListedUpload>> + Send>>;
 pub struct PartLayout {
     /// Bytes of all parts.
     pub size: u64,
-    /// Bytes of each part except the last, which has the rest. Not 0.
+    /// Size of each part except the last, in bytes. Not 0.
     pub part_size: u64,
 }
 

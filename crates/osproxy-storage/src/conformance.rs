@@ -250,7 +250,8 @@ async fn objects_can_be_appended_to_another(store: &dyn Backend) {
     store.delete(&parts.into_iter().map(|(key, _)| key).collect::<Vec<_>>()).await.unwrap();
 }
 
-/// Appends an object in the store, or copies its bytes if the store cannot.
+/// Appends the object at `key` to `writer`: within the store if it supports that, otherwise by
+/// copying the bytes.
 async fn append(store: &dyn Backend, writer: &mut dyn ObjectWriter, key: &Key, size: u64) {
     if writer.append_object(key, size).await.unwrap() {
         return;

@@ -13,7 +13,9 @@ pub struct Tenant(Arc<str>);
 
 /// The text is not a tenant name.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
-#[error("a tenant name must have 1 to {MAX_TENANT_NAME_BYTES} characters of a-z, 0-9, - and _")]
+#[error(
+    "a tenant name must be 1 to {MAX_TENANT_NAME_BYTES} characters long and contain only `a`-`z`, `0`-`9`, `-` and `_`"
+)]
 pub struct InvalidTenant;
 
 impl Tenant {

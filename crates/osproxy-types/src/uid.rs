@@ -37,7 +37,7 @@ impl Uid {
         Self((if since < most { since } else { most }) << (WORKER_BITS + SEQUENCE_BITS))
     }
 
-    /// Converts a number that was stored as a uid.
+    /// Creates a uid from its number, without checking it.
     pub const fn from_db(uid: i64) -> Self {
         Self(uid)
     }

@@ -217,7 +217,8 @@ pub struct CopyFileRequest {
     pub metadata: Option<BTreeMap<String, String>>,
 }
 
-/// Deserializes an optional field of a merge patch, in which `null` is not the same as absent.
+/// Deserializes a present field of a merge patch. Passes `null` to `T`; `None` means that the field
+/// is absent.
 fn not_null<'de, D: Deserializer<'de>, T: Deserialize<'de>>(input: D) -> Result<Option<T>, D::Error> {
     T::deserialize(input).map(Some)
 }

@@ -106,7 +106,7 @@ impl App {
     }
 
     /// Deletes a blob in state `deleting` with its objects. Returns `false` if some of its parts
-    /// are still being written: their write guards remove them, and the next call deletes the blob.
+    /// are still being written: their write guards remove them, and a later call deletes the blob.
     pub async fn delete_blob(&self, blob_id: i64) -> Result<bool> {
         let Some(remains) = self.meta.deleting_blob(blob_id).await? else {
             return Ok(true);

@@ -63,8 +63,9 @@ impl WriteGuard {
         self.cleanup = Cleanup::LeaveToSweep;
     }
 
-    /// Keeps the object under the key: it was there before, although no row names it. That happens
-    /// when the database is older than the store, such as after a restore.
+    /// Makes the guard remove only the row when it is dropped, and log an error. For an object that
+    /// existed under the key before this write. That happens when the database is older than the
+    /// store, such as after a restore.
     pub fn keep_object(&mut self) {
         tracing::error!(
             id = self.active.as_ref().map(|writing| writing.id),

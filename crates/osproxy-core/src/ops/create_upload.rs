@@ -21,7 +21,8 @@ use osproxy_types::{content_type, uid::Uid};
 /// Default part size in bytes, for content of up to [`DEFAULT_MAX_PARTS`] parts. Such a part takes
 /// about a second on a slow line, and is large enough for every store.
 const DEFAULT_PART_SIZE: u64 = 8 << 20;
-/// Number of parts above which parts become larger.
+/// By default, content that would need more than this many parts of [`DEFAULT_PART_SIZE`] gets
+/// larger parts, within the limits.
 const DEFAULT_MAX_PARTS: u64 = 1000;
 /// Minimum part size that a client may request, in bytes.
 const MIN_PART_SIZE: u64 = 64 << 10;
@@ -50,7 +51,7 @@ pub struct NewUploadSession {
     /// Whether known content with the expected digests has become the content of the file, so that
     /// nothing has to be sent.
     pub is_stored: bool,
-    /// The challenge to answer before known content becomes the content of the file.
+    /// If set, the client can prove possession with this challenge instead of sending the content.
     pub challenge: Option<PossessionChallenge>,
 }
 

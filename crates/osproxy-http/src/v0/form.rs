@@ -96,7 +96,7 @@ impl Stream for MeteredBody {
 }
 
 #[derive(Debug, thiserror::Error)]
-#[error("the form has too much data outside of its content")]
+#[error("the form has too much data outside the field `file`")]
 struct FormTooLarge;
 
 struct Form {

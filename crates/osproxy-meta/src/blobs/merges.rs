@@ -64,7 +64,8 @@ pub struct UnverifiedBlob {
     pub key: Key,
     /// Size in bytes.
     pub size: u64,
-    /// Bytes of each part but the last, if the layout was known before the parts arrived.
+    /// Size of each part except the last, in bytes, if the layout was known before the parts
+    /// arrived.
     pub part_size: Option<u64>,
     /// The digests expected by the client.
     pub expected: ExpectedDigests,

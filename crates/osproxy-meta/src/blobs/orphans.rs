@@ -42,8 +42,8 @@ pub struct PendingDelete {
     pub store: String,
     /// Key of the object; `None` if it has no object of its own.
     pub key: Option<Key>,
-    /// Bytes of each part of the blob but the last, if the layout was known before the parts
-    /// arrived.
+    /// Size of each part of the blob except the last, in bytes, if the layout was known before the
+    /// parts arrived.
     pub part_size: Option<u64>,
 }
 

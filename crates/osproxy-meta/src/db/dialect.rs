@@ -397,7 +397,7 @@ pub(crate) fn table(backend: DbBackend, mut table: TableCreateStatement) -> Tabl
 pub(crate) enum Lock {
     /// Held during migrations, and while the first API key or link key is created.
     Migrate = 1,
-    /// Held by a node that must not share the database.
+    /// Held by a node without Redis, to keep other such nodes off the database.
     Exclusive = 2,
 }
 

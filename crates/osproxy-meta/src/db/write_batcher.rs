@@ -43,8 +43,9 @@ pub(crate) struct WriteBatcher {
 }
 
 impl WriteBatcher {
-    /// Starts the thread that owns the connection; it ends when the queue is dropped and empty. On
-    /// a full disk it spends `reserve`.
+    /// Starts the thread that owns the connection. The thread exits once the `WriteBatcher` is
+    /// dropped and the queue is empty. If the disk is full, it releases `reserve` and retries the
+    /// batch once.
     pub(crate) fn start(
         connection: DatabaseConnection,
         connect: Connect,

@@ -56,7 +56,8 @@ pub struct DeletingBlob {
     pub parts: Vec<(i64, Option<Key>)>,
     /// Key of the blob's object, or of the object that its multipart upload would become.
     pub object: Option<Key>,
-    /// Bytes of each part but the last, if the layout was known before the parts arrived.
+    /// Size of each part except the last, in bytes, if the layout was known before the parts
+    /// arrived.
     pub part_size: Option<u64>,
 }
 

@@ -44,8 +44,8 @@ pub struct FileRecord {
     /// When the upload expires; for expired, deleted and corrupt files, when that happened. In
     /// milliseconds since the Unix epoch.
     pub expires_at: i64,
-    /// When the content became complete, in milliseconds since the Unix epoch. `None` for a corrupt
-    /// file, which never was readable.
+    /// When the content became complete, in milliseconds since the Unix epoch. `None` until then,
+    /// and for a corrupt file, even if it was readable before verification.
     pub stored_at: Option<i64>,
     /// Bytes: the announced size during the upload, then the size of the content. For a corrupt
     /// file, the bytes received.
@@ -112,9 +112,10 @@ impl Meta {
         Ok(row.map(record_from_row).transpose()?)
     }
 
-    /// Returns up to `limit` files of a tenant after a position. Ordered by uid or, with a prefix,
-    /// by the first bytes of the name and then by uid. Each order has an index, so a page reads
-    /// only the rows it returns, plus those that further filters exclude.
+    /// Returns up to `limit` files of a tenant after a position, ordered by uid or, with a prefix,
+    /// by the first [`MAX_PREFIX`] bytes of the name and then by uid. An index provides each order,
+    /// so a page reads only the rows that it returns and those that a filter outside the index
+    /// excludes.
     pub async fn list_files(
         &self,
         tenant: &Tenant,

@@ -76,7 +76,7 @@ pub enum CreateOutcome {
 pub struct AnnouncedContent {
     /// Total size in bytes.
     pub size: Option<u64>,
-    /// Bytes of each part but the last. Set only together with `size`.
+    /// Size of each part except the last, in bytes. Set only together with `size`.
     pub part_size: Option<u64>,
     /// MIME type; if unset, it is detected from the content.
     pub content_type: Option<String>,

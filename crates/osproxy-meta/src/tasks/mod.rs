@@ -113,8 +113,9 @@ pub struct Attempt {
     pub error: Option<String>,
 }
 
-/// Enqueues a task in the transaction that requires it. With a `store`, it runs on a node that has
-/// that store. `now` is the time of the database's clock.
+/// Enqueues a task within `transaction`. It is due at `now`, the time of the database's clock in
+/// milliseconds since the Unix epoch. If `store` is given, only a node that has that store runs the
+/// task.
 pub(crate) async fn enqueue(
     transaction: &DatabaseTransaction,
     new: NewTask,

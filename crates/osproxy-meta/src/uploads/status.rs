@@ -22,7 +22,8 @@ pub struct UploadProgress {
     pub received: u64,
     /// Size of the content in bytes: announced, or actual once complete.
     pub size: Option<u64>,
-    /// Bytes of each part but the last, if announced.
+    /// Size of each part except the last, in bytes; `None` if the size of the content was not
+    /// announced.
     pub part_size: Option<u64>,
 }
 

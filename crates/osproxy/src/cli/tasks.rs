@@ -88,7 +88,8 @@ async fn list(meta: &Meta, state: Option<TaskState>, limit: u64) -> anyhow::Resu
     Ok(())
 }
 
-/// When a task ended, when its lease expires, or when it is due.
+/// Formats the end of a task; if it has not ended, the expiry of its lease; if it has no lease, the
+/// time it is due.
 fn timing(task: &TaskRecord) -> String {
     match (task.ended_at, task.lease_until) {
         (Some(ended), _) => format!("ended {}", format_timestamp(ended)),

@@ -10,7 +10,7 @@ section! {
     ignored []
 }
 
-/// Path of traces below the URL of a collector.
+/// Path that is appended to the URL of the collector, unless it already ends with it.
 const PATH: &str = "/v1/traces";
 
 impl TelemetrySection {

@@ -334,7 +334,7 @@ async fn a_form_that_is_large_outside_of_its_content_is_refused() {
         let request = service.client().put(service.url(&link.url.single));
         let request = request.header("content-type", "multipart/form-data; boundary=X").body(body);
         let message = expect_v0_error(request.send().await.unwrap(), 413).await;
-        assert!(message.contains("outside of its content"), "{message}");
+        assert!(message.contains("outside the field `file`"), "{message}");
     }
     assert_nothing_left(&service).await;
 }

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use osproxy_meta::TaskKind;
+use osproxy_meta::{DeleteOutcome, TaskKind};
 
 use crate::tasks::{TaskContext, TaskError, TaskHandler};
 
@@ -30,8 +30,8 @@ impl TaskHandler for ExpireUploads {
             }
             for uid in expired_uploads {
                 let task_id = app.next_uid().await?;
-                app.meta.expire_upload(uid, expired_before, task_id).await?;
-                expired += 1;
+                let outcome = app.meta.expire_upload(uid, expired_before, task_id).await?;
+                expired += u64::from(outcome == DeleteOutcome::Deleted);
             }
             app.notify_all_task_engines();
         }

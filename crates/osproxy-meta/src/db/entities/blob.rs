@@ -37,7 +37,7 @@ pub struct Model {
     pub native_highest: Option<i32>,
     /// Number of the part that is smaller than the store's minimum, and so must be the last.
     pub native_small: Option<i32>,
-    /// Bytes of each part but the last, if fixed before the upload.
+    /// Size of each part except the last, in bytes, if fixed before the upload.
     pub part_size: Option<i64>,
     /// Computed, if requested; set once verified.
     pub sha256: Option<Vec<u8>>,

@@ -24,7 +24,7 @@ pub struct Model {
     pub stored_at: Option<i64>,
     /// Total size in bytes, as announced.
     pub announced_size: Option<i64>,
-    /// Bytes of each part but the last, for content of announced size.
+    /// Size of each part except the last, in bytes, for content of announced size.
     pub part_size: Option<i64>,
     /// Expected digests, as announced.
     pub claimed_md5: Option<Vec<u8>>,

@@ -12,7 +12,7 @@ pub struct Model {
     pub idempotency_key: String,
     /// Hash of method, path and body.
     pub request: Vec<u8>,
-    /// Unique id of the execution that owns the key; empty once that has released it.
+    /// Unique id of the execution that owns the key; empty after the key is released.
     pub owner: String,
     pub state: State,
     /// HTTP status of the answer; set once done.

@@ -151,7 +151,7 @@ pub(super) async fn parts(store: &dyn Backend, key: &Key, upload: &str) -> Check
     tags.reverse();
     uploads.complete(key, upload, &tags).await?;
     compare(store, key, 0..content.len(), &content).await?;
-    Ok(format!("parts of {} MiB and {LAST_PART} bytes, sent last part first", first >> 20))
+    Ok(format!("two parts, uploaded in reverse order: {LAST_PART} bytes, then {} MiB", first >> 20))
 }
 
 /// Uploads a part and aborts the multipart upload.

@@ -138,11 +138,11 @@ impl<'a> ImportPlanner<'a> {
             if md5.is_none() || read.md5 != md5 {
                 let wanted = file.size;
                 return Ok(Err(format!(
-                    "its object is damaged: {key} has {size} bytes, its row says {wanted}"
+                    "its object is damaged: {key} has {size} bytes; its row in the Go database has {wanted}"
                 )));
             }
             if i64::try_from(size) != Ok(file.size) {
-                remarks.push(format!("it has {size} bytes; its row says {}", file.size));
+                remarks.push(format!("it has {size} bytes; its row in the Go database has {}", file.size));
             }
         }
         let verify = match md5 {
@@ -160,7 +160,10 @@ impl<'a> ImportPlanner<'a> {
     ) -> Result<ImportContent> {
         let size: i64 = found.iter().map(|part| part.row.size).sum();
         if size != file.size {
-            remarks.push(format!("its parts have {size} bytes; its row says {}", file.size));
+            remarks.push(format!(
+                "its parts have {size} bytes in total; its row in the Go database has {}",
+                file.size
+            ));
         }
         let parts = self.to_imported_parts(found, true).await?;
         let merge = self.task(TaskKind::MergeParts, file.uid).await?;

@@ -18,7 +18,8 @@ pub(super) enum ContentFault {
     Size { found: u64, recorded: u64 },
     /// The content has different digests than recorded.
     Digest,
-    /// The recorded parts do not add up to the content.
+    /// The sizes of the recorded parts do not add up to the size of the content, or no parts are
+    /// recorded.
     Parts,
     /// The store cannot read it.
     Unreadable(String),
