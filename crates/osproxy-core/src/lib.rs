@@ -5,6 +5,7 @@ mod admission;
 mod app;
 pub mod auth;
 mod background;
+mod content_reader;
 mod digests;
 mod error;
 mod health;
@@ -16,7 +17,6 @@ pub mod metrics;
 mod node_state;
 mod objects;
 pub mod ops;
-mod reader;
 mod request_context;
 pub mod settings;
 pub mod startup;
@@ -29,13 +29,14 @@ pub use admission::transfers::{Transfer, Transfers, buffered_bytes, too_many_tra
 pub use app::App;
 pub use auth::Caller;
 pub use background::Background;
+pub use content_reader::ContentReader;
 pub use digests::ReadRateLimit;
 pub use error::{Error, Result};
 pub use health::{Dependency, Health, describe_clock_skew, describe_uid_lead};
 pub use idempotency::{HeldIdempotencyKey, IdempotencyOutcome, RecordedAnswer};
+pub use links::build_urls::{UPLOAD_PARAMETERS, upload_query};
 pub use links::constraints::{download_constraints, upload_constraints};
 pub use links::rotation::generate_link_key;
-pub use links::signed_urls::{UPLOAD_PARAMETERS, upload_query};
 pub use metadata::{check_metadata, metadata_error};
 pub use node_state::{LoadGuard, NodeState};
 pub use objects::receive::{
@@ -43,6 +44,5 @@ pub use objects::receive::{
 };
 pub use objects::write_guard::{ActiveWrite, WriteGuard};
 pub use osproxy_cluster::{REQUEST_ID, RegisteredNode, X_FORWARDED_FOR};
-pub use reader::ContentReader;
 pub use request_context::{ClientAddr, RequestId, Subject};
 pub use stores::{StoreEntry, Stores};

@@ -41,6 +41,14 @@ impl From<DbErr> for MetaError {
 }
 
 impl MetaError {
+    /// What is wrong with a row that makes no sense; `None` for errors of the database itself.
+    pub fn row_fault(&self) -> Option<&str> {
+        match self.driver() {
+            DbErr::Custom(fault) => Some(fault),
+            _ => None,
+        }
+    }
+
     /// The error of the database driver.
     pub(super) const fn driver(&self) -> &DbErr {
         let (Self::Conflict(error) | Self::Retryable(error) | Self::DiskFull(error) | Self::Bug(error)) =

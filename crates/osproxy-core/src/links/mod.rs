@@ -1,12 +1,13 @@
 //! Signed links: keys, claims, constraints and cursors.
 
+pub(crate) mod build_urls;
 pub(crate) mod constraints;
 pub(crate) mod cursor;
-mod link;
 pub(crate) mod rotation;
-pub(crate) mod signed_urls;
+mod signature;
+mod verify;
 
-pub use link::{
+pub use signature::{
     CountedLimit, LinkAction, LinkClaims, LinkConstraints, LinkError, LinkKey, LinkKeys, LinkPeriod,
     expires_at_secs, format_date, issued_at_secs,
 };

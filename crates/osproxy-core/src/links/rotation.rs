@@ -1,22 +1,21 @@
-//! Key rotation while a node runs, and the revocation and use limits of links.
+//! Key rotation while a node runs.
 
 use std::{
     sync::{Arc, Mutex, PoisonError},
     time::{Duration, Instant},
 };
 
-use osproxy_types::{error_chain, uid::Uid};
-use time::OffsetDateTime;
+use osproxy_types::error_chain;
 
 use crate::{
     App, Error, Result,
-    links::{CountedLimit, LinkAction, LinkClaims, LinkConstraints, LinkError, LinkKey, LinkKeys},
+    links::{LinkKey, LinkKeys},
 };
 
 /// How often a node looks for new link keys.
 const POLL_INTERVAL: Duration = Duration::from_secs(10);
 /// Minimum time between two lookups caused by links with an unknown key.
-const MIN_POLL_INTERVAL: Duration = Duration::from_secs(1);
+pub(super) const MIN_POLL_INTERVAL: Duration = Duration::from_secs(1);
 
 /// Source of the link keys, and when they were last read.
 pub(crate) struct KeyRotation {
@@ -28,21 +27,8 @@ pub(crate) struct KeyRotation {
 }
 
 impl App {
-    /// Checks the signature and the lifetime of a link, and returns its constraints.
-    pub async fn verify_link(
-        &self,
-        claims: &LinkClaims<'_>,
-        signature: &str,
-    ) -> Result<std::result::Result<LinkConstraints, LinkError>> {
-        if !self.links.contains_key_of(signature) {
-            // Another node may sign with a key that was created a moment ago.
-            self.reload_link_keys(MIN_POLL_INTERVAL).await?;
-        }
-        Ok(self.links.verify(claims, signature, OffsetDateTime::now_utc()))
-    }
-
     /// Reads the keys again, unless they were read less than `min_age` ago.
-    async fn reload_link_keys(&self, min_age: Duration) -> Result<()> {
+    pub(super) async fn reload_link_keys(&self, min_age: Duration) -> Result<()> {
         if self.key_rotation.is_configured {
             return Ok(());
         }
@@ -86,23 +72,6 @@ impl App {
                 }
             }
         });
-    }
-
-    /// Returns whether links to `uid` that were issued at `issued`, in seconds since the Unix
-    /// epoch, are revoked.
-    pub async fn is_revoked(&self, uid: Uid, action: LinkAction, issued: i64) -> Result<bool> {
-        Ok(issued < self.meta.links_valid_from(uid, action == LinkAction::Download).await?)
-    }
-
-    /// Returns whether a link has no uses left.
-    pub async fn is_used_up(&self, uses: &CountedLimit) -> Result<bool> {
-        Ok(self.meta.link_uses(&uses.id).await? >= uses.max)
-    }
-
-    /// Counts one use of a link that expires at `end`, in seconds since the Unix epoch. Returns
-    /// `false` if it had no uses left.
-    pub async fn count_link_use(&self, uses: &CountedLimit, end: i64) -> Result<bool> {
-        Ok(self.meta.count_link_use(&uses.id, uses.max, end.saturating_mul(1000)).await?)
     }
 }
 

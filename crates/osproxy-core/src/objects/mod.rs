@@ -1,6 +1,6 @@
 //! Writing and removing objects, and the guards that clean up after failures.
 
-pub(crate) mod cleanup;
+pub(crate) mod delete;
 pub(crate) mod multipart;
 pub(crate) mod receive;
 pub(crate) mod write_guard;

@@ -3,6 +3,7 @@
 
 pub mod abort_upload;
 pub mod check_health;
+mod checks;
 pub mod complete_upload;
 pub mod copy_file;
 pub mod create_download_link;
@@ -27,17 +28,15 @@ pub mod upload_file;
 pub mod upload_part;
 pub mod upload_status;
 
-use osproxy_api::ErrorCode;
+use osproxy_meta::ExpectedDigests;
 use osproxy_storage::DigestSelection;
-
-pub use crate::links::LinkConstraints;
-use crate::{App, Error, Result, SizeHint};
-use osproxy_meta::{ExpectedDigests, FileState};
-use osproxy_types::content_type;
 pub use osproxy_types::tenant::Tenant;
 
-/// Maximum length of a file name, in bytes.
-const MAX_NAME_LEN: usize = 1024;
+pub use crate::links::LinkConstraints;
+use checks::{
+    check_content_type, check_quota, content_type_error, state_error, too_large_error, unknown_uid_error,
+};
+pub use checks::{check_expire, file_name};
 
 /// What is known about content before it arrives.
 #[derive(Clone, Debug, Default)]
@@ -48,107 +47,4 @@ pub struct UploadOptions {
     pub digests: DigestSelection,
     /// Constraints of the link.
     pub constraints: LinkConstraints,
-}
-
-/// Fails if the link does not accept the MIME type of the content. The type is the one detected
-/// from the first bytes, or else that of the file name.
-fn check_content_type(terms: &LinkConstraints, sniffed: Option<&str>, name: &str) -> Result<()> {
-    let found = content_type::mime_type_of(sniffed, name);
-    if terms.accepts_content_type(&found) {
-        return Ok(());
-    }
-    Err(content_type_error(terms.content_type.as_deref().unwrap_or_default(), &found))
-}
-
-/// The error for content of a MIME type that the link does not accept.
-fn content_type_error(wanted: &str, found: &str) -> Error {
-    let message = format!("the link accepts content of type {wanted} only; this is {found}");
-    Error::new(ErrorCode::UnsupportedMediaType, message)
-}
-
-/// The error for content that exceeds the limit of the link or the API key.
-fn too_large_error(max: u64) -> Error {
-    Error::new(ErrorCode::TooLarge, format!("this file must not be larger than {max} bytes"))
-}
-
-/// Fails before the content arrives if it would exceed the tenant's quota. Concurrent uploads are
-/// charged when they end.
-async fn check_quota(app: &App, tenant: &Tenant, size: SizeHint) -> Result<()> {
-    match size {
-        SizeHint::Exact(size) if !app.meta.has_quota_left(tenant, size).await? => {
-            Err(Error::quota_exceeded())
-        }
-        _ => Ok(()),
-    }
-}
-
-/// Checks the lifetime of a link, in seconds.
-pub fn check_expire(app: &App, expire: i64) -> Result<()> {
-    let max = app.limits.max_link_secs;
-    if (1..=max).contains(&expire) {
-        Ok(())
-    } else {
-        Err(Error::invalid(format!("the lifetime of a link must be 1 to {max} seconds"))
-            .with_field("expires_in"))
-    }
-}
-
-/// The error for a uid that was never issued, or whose row was purged.
-fn unknown_uid_error() -> Error {
-    Error::new(ErrorCode::FileNotFound, "there is no file with this uid")
-}
-
-/// Returns why a file in this state accepts no content, or has none.
-fn state_error(state: FileState) -> Error {
-    let (code, message) = match state {
-        FileState::Pending | FileState::Receiving => {
-            (ErrorCode::NotStored, "the upload of this file is not complete")
-        }
-        FileState::Completing => {
-            return Error::unavailable("the upload of this file is being completed");
-        }
-        FileState::Stored => (ErrorCode::AlreadyStored, "this file is complete and cannot be changed"),
-        FileState::Expired => (ErrorCode::FileGone, "the upload of this file was not completed in time"),
-        FileState::Corrupt => {
-            (ErrorCode::FileCorrupt, "the content did not have the expected digests or type and was removed")
-        }
-        FileState::Deleted => (ErrorCode::FileGone, "this file was deleted"),
-    };
-    Error::new(code, message)
-}
-
-/// Returns the name of a file: the last component of its path on the client. Names are arbitrary
-/// text without NUL, which databases refuse.
-pub fn file_name(path: &str) -> Result<&str> {
-    let name = path.trim_end_matches('/').rsplit('/').next().unwrap_or_default();
-    if name.is_empty() || name.len() > MAX_NAME_LEN {
-        let message = format!("a path must end in a name of 1 to {MAX_NAME_LEN} bytes");
-        return Err(Error::invalid(message).with_field("name"));
-    }
-    if name.contains('\0') {
-        return Err(Error::invalid("a name must not contain NUL").with_field("name"));
-    }
-    Ok(name)
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn names_are_the_last_component_and_otherwise_untouched() {
-        for (path, name) in [
-            ("a.txt", "a.txt"),
-            ("/tmp/a b.txt", "a b.txt"),
-            ("dir/sub/", "sub"),
-            ("../..", ".."),
-            ("C:\\x\\y.doc", "C:\\x\\y.doc"),
-            ("名前\r\n\"';.png", "名前\r\n\"';.png"),
-        ] {
-            assert_eq!(file_name(path).unwrap(), name);
-        }
-        for path in ["", "/", "///", "a\0b", &"x".repeat(1025)] {
-            assert!(file_name(path).is_err(), "{path:?}");
-        }
-    }
 }

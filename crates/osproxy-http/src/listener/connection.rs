@@ -27,7 +27,7 @@ use super::{
     tls::Tls,
 };
 use crate::{
-    middleware::{ProbeSchedule, rate_limiter::RateLimiter},
+    middleware::{ProbeSchedule, minimum_rate::RateLimiter},
     settings::ListenerSettings,
 };
 

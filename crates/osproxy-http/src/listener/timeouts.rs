@@ -20,7 +20,7 @@ use tokio::{
 };
 
 use super::{MAX_BUFFERED, head_error::HeadErrorResponder};
-use crate::middleware::rate_limiter::RateLimiter;
+use crate::middleware::minimum_rate::RateLimiter;
 
 /// Timeouts of a connection.
 #[derive(Clone, Copy, Debug)]

@@ -4,9 +4,9 @@
 mod access_log;
 mod client_addr;
 pub(crate) mod cors;
+pub(crate) mod minimum_rate;
 mod plain_body;
 mod probes;
-pub(crate) mod rate_limiter;
 mod request_body;
 mod request_context;
 mod request_head;

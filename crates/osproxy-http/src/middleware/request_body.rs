@@ -19,7 +19,7 @@ use http_body::{Body as _, Frame, SizeHint};
 use http_body_util::BodyExt;
 use osproxy_cluster::idle_timeout::IdleTimeout;
 
-use crate::middleware::rate_limiter::RateLimiter;
+use crate::middleware::minimum_rate::RateLimiter;
 
 /// Maximum number of bytes of an unread body to drain.
 const MAX_BYTES: u64 = 16 << 20;

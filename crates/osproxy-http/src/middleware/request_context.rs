@@ -27,7 +27,7 @@ use super::{
 };
 use crate::{
     listener::{RemoteAddr, UnparsableHead},
-    middleware::rate_limiter::RateLimiter,
+    middleware::minimum_rate::RateLimiter,
     settings::HttpSettings,
 };
 

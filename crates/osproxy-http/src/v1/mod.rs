@@ -3,7 +3,6 @@
 
 pub(super) mod abort_upload;
 pub(super) mod complete_upload;
-mod content;
 pub(super) mod copy_file;
 pub(super) mod create_link;
 pub(super) mod create_upload;
@@ -24,6 +23,7 @@ mod path;
 pub(super) mod problem;
 pub(super) mod prove_possession;
 pub(super) mod query;
+mod reject_form;
 mod render;
 pub(super) mod retry_task;
 pub(super) mod revoke_links;

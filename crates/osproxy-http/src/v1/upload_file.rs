@@ -14,8 +14,9 @@ use osproxy_core::{
 };
 
 use super::{
-    content, digest,
+    digest,
     path::{self, PathResult},
+    reject_form::reject_form,
     upload_link, upload_status,
 };
 use crate::{extract::body, openapi, respond::error::HandlerResult};
@@ -45,7 +46,7 @@ pub(crate) async fn upload_file(
 ) -> HandlerResult<Json<UploadStatus>> {
     let (request, content) = request.into_parts();
     let (uid, constraints) = upload_link::verify(&app, &path::parameters(uid)?, &request).await?;
-    content::reject_form(&request.headers)?;
+    reject_form(&request.headers)?;
     let options = UploadOptions {
         expected: digest::from_headers(&request.headers)?,
         digests: DigestSelection::default(),

@@ -12,8 +12,9 @@ use osproxy_core::{
 };
 
 use super::{
-    content, digest,
+    digest,
     path::{self, PathResult},
+    reject_form::reject_form,
     upload_link,
 };
 use crate::{
@@ -57,7 +58,7 @@ pub(crate) async fn upload_part(
         .filter(|_| digits)
         .ok_or_else(|| Error::invalid("the part number must be a whole number").with_field("number"))?;
     ops::upload_part::check_number(&app, number)?;
-    content::reject_form(&request.headers)?;
+    reject_form(&request.headers)?;
     let options = UploadOptions {
         expected: digest::from_headers(&request.headers)?,
         digests: DigestSelection::default(),

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use osproxy_storage::Category;
 use osproxy_types::{tenant::Tenant, uid::Uid};
 
-use super::{begin, digests, finish, uid};
+use super::{begin, digests, finish, parts::enqueued, uid};
 use crate::{
     CopyOutcome, DeleteOutcome, FileFilter, FileMetadata, FilePosition, FileState, IdempotentRequest,
     KeyAcquisition, Meta, MetadataEdit, RecordedAnswer, StoreOutcome, TaskFilter, TaskState, UpdateOutcome,
@@ -89,6 +89,7 @@ async fn pages_follow_each_other(meta: &Meta) {
         meta.delete_file(Tenant::default(), uid(base + 3), uid(base + 100)).await.unwrap(),
         DeleteOutcome::Deleted
     );
+    assert_eq!(enqueued(meta, base + 100).await, None, "the file had no content to delete");
     for filter in [
         FileFilter::default(),
         prefixed("same"),

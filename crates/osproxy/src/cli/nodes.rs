@@ -44,7 +44,7 @@ pub fn run(loaded: &LoadedConfig, options: NodesArgs) -> anyhow::Result<()> {
     }
     let header = format!(
         "{:<16}  {:<21}  {:<9}  {:<20}  {:<20}  {:>8}  {:>5}  {:>5}  {}",
-        "ID", "ADDRESS", "VERSION", "STARTED", "HEARD", "REQUESTS", "TASKS", "LOAD", "STORES"
+        "ID", "ADDRESS", "VERSION", "STARTED", "HEARTBEAT", "REQUESTS", "TASKS", "LOAD", "STORES"
     );
     let rows = nodes.iter().map(|RegisteredNode { node, last_heartbeat: heard_at }| {
         format!(

@@ -166,6 +166,22 @@ mod tests {
     }
 
     #[test]
+    fn sentinel_cluster_and_a_private_ca_are_passed_on() {
+        let settings = |text: &str| parse(text, &[]).unwrap().redis.settings().unwrap().unwrap();
+        let redis = settings("redis: {sentinel: {master: m, nodes: ['a:1', 'b:2']}}");
+        let RedisAddress::Sentinel(master, nodes) = redis.address else { panic!("{:?}", redis.address) };
+        assert_eq!((master.as_str(), nodes), ("m", vec![("a".to_owned(), 1), ("b".to_owned(), 2)]));
+        let redis = settings("redis: {cluster: ['c:3']}");
+        let RedisAddress::Cluster(nodes) = redis.address else { panic!("{:?}", redis.address) };
+        assert_eq!(nodes, [("c".to_owned(), 3)]);
+        // Any file: only Redis reads the certificates.
+        let ca = concat!(env!("CARGO_MANIFEST_DIR"), "/Cargo.toml");
+        let redis = settings(&format!("redis: {{host: r, tls: true, tls_ca: '{ca}'}}"));
+        let content = include_bytes!("../../Cargo.toml").as_slice();
+        assert_eq!((redis.tls, redis.ca_pem.as_deref()), (true, Some(content)));
+    }
+
+    #[test]
     fn what_does_not_go_together_is_told() {
         for (text, problem) in [
             ("{host: r, url: 'redis://hush@r'}", "set only one of"),

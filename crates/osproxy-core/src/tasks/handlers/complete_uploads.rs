@@ -11,7 +11,7 @@ use crate::tasks::{TaskContext, TaskError, TaskHandler};
 const PAGE: u64 = 200;
 
 /// Handler of the task `complete_uploads`.
-pub struct CompleteUploads;
+pub(super) struct CompleteUploads;
 
 impl TaskHandler for CompleteUploads {
     const KIND: TaskKind = TaskKind::CompleteUploads;

@@ -5,7 +5,7 @@ use osproxy_meta::{BlobPayload, TaskKind};
 use crate::tasks::{TaskContext, TaskError, TaskHandler};
 
 /// Handler of the task `delete_blob`.
-pub struct DeleteBlob;
+pub(super) struct DeleteBlob;
 
 impl TaskHandler for DeleteBlob {
     const KIND: TaskKind = TaskKind::DeleteBlob;

@@ -10,7 +10,7 @@ use crate::tasks::{TaskContext, TaskError, TaskHandler};
 const PAGE: u64 = 200;
 
 /// Handler of the task `expire_uploads`.
-pub struct ExpireUploads;
+pub(super) struct ExpireUploads;
 
 impl TaskHandler for ExpireUploads {
     const KIND: TaskKind = TaskKind::ExpireUploads;

@@ -21,7 +21,7 @@ use crate::{
 const MAX_TRIES: usize = 4;
 
 /// Handler of the task `merge_parts`.
-pub struct MergeParts;
+pub(super) struct MergeParts;
 
 impl TaskHandler for MergeParts {
     const KIND: TaskKind = TaskKind::MergeParts;

@@ -1,11 +1,11 @@
 //! One file for each kind of task, and the list of them all.
 
-pub mod complete_uploads;
-pub mod delete_blob;
-pub mod expire_uploads;
-pub mod merge_parts;
-pub mod sweep;
-pub mod verify_blob;
+mod complete_uploads;
+mod delete_blob;
+mod expire_uploads;
+mod merge_parts;
+mod sweep;
+mod verify_blob;
 
 use super::Registry;
 

@@ -20,7 +20,7 @@ const FILE_RETENTION: Duration = Duration::from_hours(7 * 24);
 const PAGE: u64 = 200;
 
 /// Handler of the task `sweep`.
-pub struct Sweep;
+pub(super) struct Sweep;
 
 impl TaskHandler for Sweep {
     const KIND: TaskKind = TaskKind::Sweep;

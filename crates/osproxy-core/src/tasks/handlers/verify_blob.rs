@@ -19,7 +19,7 @@ use crate::{
 const MAX_TRIES: usize = 4;
 
 /// Handler of the task `verify_blob`.
-pub struct VerifyBlob;
+pub(super) struct VerifyBlob;
 
 impl TaskHandler for VerifyBlob {
     const KIND: TaskKind = TaskKind::VerifyBlob;

@@ -1,5 +1,5 @@
 use osproxy_core::{Result, Stores};
-use osproxy_meta::{BlobLayout, ContentRecord, Meta, MetaError, PartDigests, StoredPart};
+use osproxy_meta::{BlobLayout, ContentRecord, Meta, PartDigests, StoredPart};
 use osproxy_storage::{DigestSelection, Digests, ErrorKind, Key};
 use osproxy_types::error_chain;
 
@@ -160,8 +160,11 @@ impl Scrubber {
             return Ok(Ok(whole(RecordedDigest::Whole(digests))));
         }
         let parts = match self.meta.parts(blob.id).await {
-            Err(error @ MetaError::Bug(_)) => return Ok(Err(ContentFault::Unreadable(error_chain(&error)))),
-            parts => parts?,
+            Err(error) => match error.row_fault() {
+                Some(fault) => return Ok(Err(ContentFault::Unreadable(fault.to_owned()))),
+                None => return Err(error.into()),
+            },
+            Ok(parts) => parts,
         };
         let are_all = parts.iter().map(|part| part.size).sum::<u64>() == size && !parts.is_empty();
         Ok(match blob.layout {

@@ -3,7 +3,7 @@ use osproxy_api::ErrorCode;
 use osproxy_core::{Error, Result};
 
 /// Rejects a form where the body must be raw content: its framing would be stored with the content.
-pub(super) fn reject_form(headers: &HeaderMap) -> Result<()> {
+pub(crate) fn reject_form(headers: &HeaderMap) -> Result<()> {
     let given = headers.get(header::CONTENT_TYPE).map_or("", |value| value.to_str().unwrap_or_default());
     if given.trim_start().to_ascii_lowercase().starts_with("multipart/") {
         let message = "a form is not supported here: send the content as the body";

@@ -54,7 +54,7 @@ impl App {
         constraints: &LinkConstraints,
     ) -> String {
         let (uid, date, expire) =
-            (uid.to_string(), super::format_date(period.date), period.lifetime_secs.to_string());
+            (uid.to_string(), crate::links::format_date(period.date), period.lifetime_secs.to_string());
         let extra = [filename, disposition.as_str()];
         let claims = LinkClaims {
             action: LinkAction::Download,
@@ -80,7 +80,7 @@ pub fn upload_query(
     (date, expire): (OffsetDateTime, i64),
     constraints: &LinkConstraints,
 ) -> String {
-    let (uid, date, expire) = (uid.to_string(), super::format_date(date), expire.to_string());
+    let (uid, date, expire) = (uid.to_string(), crate::links::format_date(date), expire.to_string());
     let claims = LinkClaims {
         action: LinkAction::Upload,
         uid: &uid,

@@ -1,0 +1,42 @@
+//! Verifies links: signature, lifetime, revocation and use limits.
+
+use osproxy_types::uid::Uid;
+use time::OffsetDateTime;
+
+use super::rotation::MIN_POLL_INTERVAL;
+use crate::{
+    App, Result,
+    links::{CountedLimit, LinkAction, LinkClaims, LinkConstraints, LinkError},
+};
+
+impl App {
+    /// Checks the signature and the lifetime of a link, and returns its constraints.
+    pub async fn verify_link(
+        &self,
+        claims: &LinkClaims<'_>,
+        signature: &str,
+    ) -> Result<std::result::Result<LinkConstraints, LinkError>> {
+        if !self.links.contains_key_of(signature) {
+            // Another node may sign with a key that was created a moment ago.
+            self.reload_link_keys(MIN_POLL_INTERVAL).await?;
+        }
+        Ok(self.links.verify(claims, signature, OffsetDateTime::now_utc()))
+    }
+
+    /// Returns whether links to `uid` that were issued at `issued`, in seconds since the Unix
+    /// epoch, are revoked.
+    pub async fn is_revoked(&self, uid: Uid, action: LinkAction, issued: i64) -> Result<bool> {
+        Ok(issued < self.meta.links_valid_from(uid, action == LinkAction::Download).await?)
+    }
+
+    /// Returns whether a link has no uses left.
+    pub async fn is_used_up(&self, uses: &CountedLimit) -> Result<bool> {
+        Ok(self.meta.link_uses(&uses.id).await? >= uses.max)
+    }
+
+    /// Counts one use of a link that expires at `end`, in seconds since the Unix epoch. Returns
+    /// `false` if it had no uses left.
+    pub async fn count_link_use(&self, uses: &CountedLimit, end: i64) -> Result<bool> {
+        Ok(self.meta.count_link_use(&uses.id, uses.max, end.saturating_mul(1000)).await?)
+    }
+}

@@ -1,0 +1,113 @@
+//! Checks and errors that several operations share: names, types, quotas, states of files.
+
+use osproxy_api::ErrorCode;
+use osproxy_meta::FileState;
+use osproxy_types::{content_type, tenant::Tenant};
+
+use crate::{App, Error, Result, SizeHint, links::LinkConstraints};
+
+/// Maximum length of a file name, in bytes.
+const MAX_NAME_LEN: usize = 1024;
+
+/// Fails if the link does not accept the MIME type of the content. The type is the one detected
+/// from the first bytes, or else that of the file name.
+pub(super) fn check_content_type(terms: &LinkConstraints, sniffed: Option<&str>, name: &str) -> Result<()> {
+    let found = content_type::mime_type_of(sniffed, name);
+    if terms.accepts_content_type(&found) {
+        return Ok(());
+    }
+    Err(content_type_error(terms.content_type.as_deref().unwrap_or_default(), &found))
+}
+
+/// The error for content of a MIME type that the link does not accept.
+pub(super) fn content_type_error(wanted: &str, found: &str) -> Error {
+    let message = format!("the link accepts content of type {wanted} only; this is {found}");
+    Error::new(ErrorCode::UnsupportedMediaType, message)
+}
+
+/// The error for content that exceeds the limit of the link or the API key.
+pub(super) fn too_large_error(max: u64) -> Error {
+    Error::new(ErrorCode::TooLarge, format!("this file must not be larger than {max} bytes"))
+}
+
+/// Fails before the content arrives if it would exceed the tenant's quota. Concurrent uploads are
+/// charged when they end.
+pub(super) async fn check_quota(app: &App, tenant: &Tenant, size: SizeHint) -> Result<()> {
+    match size {
+        SizeHint::Exact(size) if !app.meta.has_quota_left(tenant, size).await? => {
+            Err(Error::quota_exceeded())
+        }
+        _ => Ok(()),
+    }
+}
+
+/// Checks the lifetime of a link, in seconds.
+pub fn check_expire(app: &App, expire: i64) -> Result<()> {
+    let max = app.limits.max_link_secs;
+    if (1..=max).contains(&expire) {
+        Ok(())
+    } else {
+        Err(Error::invalid(format!("the lifetime of a link must be 1 to {max} seconds"))
+            .with_field("expires_in"))
+    }
+}
+
+/// The error for a uid that was never issued, or whose row was purged.
+pub(super) fn unknown_uid_error() -> Error {
+    Error::new(ErrorCode::FileNotFound, "there is no file with this uid")
+}
+
+/// Returns why a file in this state accepts no content, or has none.
+pub(super) fn state_error(state: FileState) -> Error {
+    let (code, message) = match state {
+        FileState::Pending | FileState::Receiving => {
+            (ErrorCode::NotStored, "the upload of this file is not complete")
+        }
+        FileState::Completing => {
+            return Error::unavailable("the upload of this file is being completed");
+        }
+        FileState::Stored => (ErrorCode::AlreadyStored, "this file is complete and cannot be changed"),
+        FileState::Expired => (ErrorCode::FileGone, "the upload of this file was not completed in time"),
+        FileState::Corrupt => {
+            (ErrorCode::FileCorrupt, "the content did not have the expected digests or type and was removed")
+        }
+        FileState::Deleted => (ErrorCode::FileGone, "this file was deleted"),
+    };
+    Error::new(code, message)
+}
+
+/// Returns the name of a file: the last component of its path on the client. Names are arbitrary
+/// text without NUL, which databases refuse.
+pub fn file_name(path: &str) -> Result<&str> {
+    let name = path.trim_end_matches('/').rsplit('/').next().unwrap_or_default();
+    if name.is_empty() || name.len() > MAX_NAME_LEN {
+        let message = format!("a path must end in a name of 1 to {MAX_NAME_LEN} bytes");
+        return Err(Error::invalid(message).with_field("name"));
+    }
+    if name.contains('\0') {
+        return Err(Error::invalid("a name must not contain NUL").with_field("name"));
+    }
+    Ok(name)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn names_are_the_last_component_and_otherwise_untouched() {
+        for (path, name) in [
+            ("a.txt", "a.txt"),
+            ("/tmp/a b.txt", "a b.txt"),
+            ("dir/sub/", "sub"),
+            ("../..", ".."),
+            ("C:\\x\\y.doc", "C:\\x\\y.doc"),
+            ("名前\r\n\"';.png", "名前\r\n\"';.png"),
+        ] {
+            assert_eq!(file_name(path).unwrap(), name);
+        }
+        for path in ["", "/", "///", "a\0b", &"x".repeat(1025)] {
+            assert!(file_name(path).is_err(), "{path:?}");
+        }
+    }
+}
