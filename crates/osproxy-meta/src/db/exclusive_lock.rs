@@ -26,9 +26,9 @@ const PAUSE: Duration = Duration::from_secs(3);
 /// Timeout of one check.
 const TIMEOUT: Duration = Duration::from_secs(5);
 
-/// A lock on a database server: while it is held, no other node uses the database. It is lost when
-/// the connection breaks, and taken again once the server is back unless another node was faster.
-/// Dropping it releases the lock.
+/// A lock on a database server that nodes without Redis take: while it is held, no other such node
+/// uses the database. It is lost when the connection breaks, and taken again once the server is
+/// back unless another node was faster. Dropping it releases the lock.
 pub struct ExclusiveLock {
     held: Arc<AtomicBool>,
     maintainer: AbortHandle,
