@@ -104,46 +104,41 @@ pub fn router(
 ) -> Router {
     let limit_requests = from_fn_with_state(limiter.clone(), middleware::limit_requests);
     let v0 = Router::new()
-        .route("/ping", get(v0::check_health::ping).layer(from_fn(middleware::throttle_probes)))
-        .route("/link/upload", post(v0::create_upload::create_upload))
-        .route("/link/download", post(v0::create_download_link::create_download_link))
-        .route("/resume", post(v0::instant_upload::instant_upload))
-        .route("/upload/merge", put(v0::complete_upload::complete_upload))
-        .route("/proxy", get(v0::locate_content::locate_content))
-        .route("/checkpoint", get(v0::upload_status::upload_status))
-        .route("/download", get(v0::download_file::download_file))
+        .route("/ping", get(v0::health::ping).layer(from_fn(middleware::throttle_probes)))
+        .route("/link/upload", post(v0::uploads::create_upload))
+        .route("/link/download", post(v0::downloads::create_download_link))
+        .route("/resume", post(v0::uploads::instant_upload))
+        .route("/upload/merge", put(v0::uploads::complete_upload))
+        .route("/proxy", get(v0::downloads::locate_content))
+        .route("/checkpoint", get(v0::uploads::upload_status))
+        .route("/download", get(v0::downloads::download_file))
         .route_layer(limit_requests.clone())
-        .route("/health", get(v0::check_health::health).layer(from_fn(middleware::throttle_probes)))
-        .route("/upload", put(v0::upload_file::upload_file))
-        .route("/upload/multi", put(v0::upload_part::upload_part));
-    // Applications call these with an API key. The adapter in `v1/` has the name of its operation.
+        .route("/health", get(v0::health::health).layer(from_fn(middleware::throttle_probes)))
+        .route("/upload", put(v0::content::upload_file))
+        .route("/upload/multi", put(v0::content::upload_part));
+    // Applications call these with an API key.
     let v1 = Router::new()
-        .route("/files", get(v1::list_files::list_files))
+        .route("/files", get(v1::files::list_files))
         .route(
             "/files/{uid}",
-            get(v1::describe_file::describe_file)
-                .patch(v1::update_file::update_file)
-                .delete(v1::delete_file::delete_file),
+            get(v1::files::describe_file).patch(v1::files::update_file).delete(v1::files::delete_file),
         )
-        .route("/files/{uid}/copy", post(v1::copy_file::copy_file))
-        .route(
-            "/files/{uid}/links",
-            post(v1::create_link::create_link).delete(v1::revoke_links::revoke_links),
-        )
-        .route("/tasks", get(v1::list_tasks::list_tasks))
-        .route("/tasks/{id}", get(v1::describe_task::describe_task))
-        .route("/tasks/{id}/retry", post(v1::retry_task::retry_task))
-        .route("/nodes", get(v1::list_nodes::list_nodes))
-        .route("/stats", get(v1::describe_service::describe_service))
-        .route("/uploads", post(v1::create_upload::create_upload))
-        .route("/uploads/{uid}/links", post(v1::create_upload_links::create_upload_links))
+        .route("/files/{uid}/copy", post(v1::files::copy_file))
+        .route("/files/{uid}/links", post(v1::links::create_link).delete(v1::links::revoke_links))
+        .route("/tasks", get(v1::tasks::list_tasks))
+        .route("/tasks/{id}", get(v1::tasks::describe_task))
+        .route("/tasks/{id}/retry", post(v1::tasks::retry_task))
+        .route("/nodes", get(v1::service::list_nodes))
+        .route("/stats", get(v1::service::describe_service))
+        .route("/uploads", post(v1::uploads::create_upload))
+        .route("/uploads/{uid}/links", post(v1::uploads::create_upload_links))
         // Clients of the applications call these with a signed link.
-        .route("/uploads/{uid}", get(v1::upload_status::upload_status).delete(v1::abort_upload::abort_upload))
-        .route("/uploads/{uid}/proof", post(v1::prove_possession::prove_possession))
-        .route("/uploads/{uid}/complete", post(v1::complete_upload::complete_upload))
+        .route("/uploads/{uid}", get(v1::uploads::upload_status).delete(v1::uploads::abort_upload))
+        .route("/uploads/{uid}/proof", post(v1::uploads::prove_possession))
+        .route("/uploads/{uid}/complete", post(v1::uploads::complete_upload))
         .route_layer(limit_requests.clone())
-        .route("/uploads/{uid}/content", put(v1::upload_file::upload_file))
-        .route("/uploads/{uid}/parts/{number}", put(v1::upload_part::upload_part))
+        .route("/uploads/{uid}/content", put(v1::content::upload_file))
+        .route("/uploads/{uid}/parts/{number}", put(v1::content::upload_part))
         .layer(from_fn(v1::reject_unexpected_body));
     let probes = Router::new()
         .route("/health/live", get(health::live))
@@ -155,7 +150,7 @@ pub fn router(
         .nest(osproxy_api::v1::PREFIX, v1)
         .route(
             &format!("{LINKS}/{{uid}}/{{filename}}"),
-            get(v1::download_file::download_file).layer(limit_requests),
+            get(v1::downloads::download_file).layer(limit_requests),
         )
         .layer(from_fn(middleware::reject_encoded_body))
         .route(

@@ -2,19 +2,13 @@
 //! query.
 
 mod body;
-pub(super) mod check_health;
-pub(super) mod complete_upload;
-pub(super) mod create_download_link;
-pub(super) mod create_upload;
-pub(super) mod download_file;
+pub(super) mod content;
+pub(super) mod downloads;
 mod envelope;
 pub(super) mod form;
-pub(super) mod instant_upload;
+pub(super) mod health;
 mod json;
-pub(super) mod locate_content;
 pub(super) mod query;
-pub(super) mod upload_file;
-pub(super) mod upload_part;
-pub(super) mod upload_status;
+pub(super) mod uploads;
 
 pub(super) use envelope::render;

@@ -1,38 +1,24 @@
 //! API v1: operations of applications, authenticated by API key, and of their clients, by signed
 //! link.
 
-pub(super) mod abort_upload;
-pub(super) mod complete_upload;
-pub(super) mod copy_file;
-pub(super) mod create_link;
-pub(super) mod create_upload;
-pub(super) mod create_upload_links;
-pub(super) mod delete_file;
-pub(super) mod describe_file;
-pub(super) mod describe_service;
-pub(super) mod describe_task;
+pub(super) mod content;
 pub(super) mod digest;
-pub(super) mod download_file;
+pub(super) mod downloads;
+pub(super) mod files;
 mod idempotency;
 mod json;
-pub(super) mod list_files;
-pub(super) mod list_nodes;
-pub(super) mod list_tasks;
+pub(super) mod links;
 mod pagination;
 mod path;
 pub(super) mod problem;
-pub(super) mod prove_possession;
 pub(super) mod query;
 mod reject_form;
 mod render;
-pub(super) mod retry_task;
-pub(super) mod revoke_links;
+pub(super) mod service;
+pub(super) mod tasks;
 mod time_format;
-pub(super) mod update_file;
-pub(super) mod upload_file;
 pub(super) mod upload_link;
-pub(super) mod upload_part;
-pub(super) mod upload_status;
+pub(super) mod uploads;
 
 use axum::{
     extract::Request,

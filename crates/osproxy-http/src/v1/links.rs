@@ -1,7 +1,10 @@
+//! Download links of a file, and their revocation.
+
 use std::sync::Arc;
 
 use axum::{
     extract::{Request, State},
+    http::{StatusCode, Uri},
     response::Response,
 };
 use osproxy_api::v1::{CreateLinkRequest, CreatedLink, PREFIX};
@@ -16,7 +19,7 @@ use super::{
     time_format::format_time,
 };
 use crate::{
-    extract::auth::{Authenticated, Read},
+    extract::auth::{Authenticated, Delete, Read},
     openapi,
     respond::error::HandlerResult,
 };
@@ -51,10 +54,11 @@ pub(crate) async fn create_link(
     let body = json::read(&request.headers, body).await?;
     let wanted: CreateLinkRequest = json::parse(&body)?;
     // Links are not stored, so the operation does not need the reserved uid of the key.
-    run_idempotent(&app, &caller, &request, &body, |_| create(app.clone(), caller.clone(), uid, wanted)).await
+    run_idempotent(&app, &caller, &request, &body, |_| new_link(app.clone(), caller.clone(), uid, wanted))
+        .await
 }
 
-async fn create(
+async fn new_link(
     app: Arc<App>,
     caller: Caller,
     uid: Uid,
@@ -67,4 +71,28 @@ async fn create(
     let url = app.download_link((uid, &link.filename), link.period, disposition, &constraints);
     let expires_at = format_time(link.period.expires_at_secs().saturating_mul(1000));
     CreatedResponse::new(None, &CreatedLink { url, expires_at })
+}
+
+/// `DELETE /files/{uid}/links`
+#[utoipa::path(
+    delete, path = "/files/{uid}/links", context_path = PREFIX, tag = "Files", operation_id = "v1_revoke_links",
+    summary = "Revoke the links of a file", description = "Revokes all upload and download links that were issued so far.",
+    params(openapi::UidPath),
+    security(("api_key" = ["delete"])),
+    responses(
+        (status = 204, description = "The links are revoked."),
+        openapi::Failures,
+        openapi::OfFile,
+        (status = 415, response = openapi::UnsupportedType),
+    )
+)]
+pub(crate) async fn revoke_links(
+    State(app): State<Arc<App>>,
+    Authenticated { caller, .. }: Authenticated<Delete>,
+    uid: PathResult<String>,
+    uri: Uri,
+) -> HandlerResult<StatusCode> {
+    Query::parse(uri.query(), &[])?;
+    ops::revoke_links::revoke_links(&app, &caller.tenant, path::uid(uid)?).await?;
+    Ok(StatusCode::NO_CONTENT)
 }

@@ -1,3 +1,5 @@
+//! Content of an upload: sent whole, or part by part.
+
 use std::sync::Arc;
 
 use axum::{
@@ -25,6 +27,50 @@ use crate::{
     openapi,
     respond::error::HandlerResult,
 };
+
+/// `PUT /upload`: the content is the field `file` of a form, or the raw body.
+#[utoipa::path(
+    put, path = "/upload", context_path = PREFIX, tag = "v0 Uploads",
+    summary = "Upload a whole file", description = "",
+    params(
+        openapi::UploadLinkQuery,
+        ("md5" = Option<Md5>, Query, description = "Expected MD5 of the content."),
+    ),
+    request_body(description = "The content: the field `file` of a form or, with any other content type, the raw body.", content(
+        (Content = "application/octet-stream"),
+        (openapi::UploadForm = "multipart/form-data")
+    )),
+    responses(
+        (status = 200, description = "The file is durably stored, or was already stored with the same content.", body = Envelope<String>, example = json!({"code": 0, "message": "ok", "data": ""})),
+        (status = 404, response = openapi::NotFound),
+        (status = 408, response = openapi::Interrupted),
+        (status = 415, response = openapi::Encoded),
+        (status = 501, response = openapi::Coded),
+        (status = 413, response = openapi::TooLarge),
+        (status = 422, response = openapi::Invalid),
+        (status = 500, response = openapi::Internal),
+        (status = 503, response = openapi::Unavailable),
+        (status = 507, response = openapi::Full),
+    )
+)]
+pub(crate) async fn upload_file(
+    State(app): State<Arc<App>>,
+    request: Request,
+) -> HandlerResult<Json<Envelope<&'static str>>> {
+    let (request, content) = request.into_parts();
+    let query = LenientQuery::parse(request.uri.query());
+    let (uid, VerifiedLink { constraints, .. }) =
+        query.verify_link(&app, &request, LinkAction::Upload, &[]).await?;
+    let md5 = query.parse_md5()?;
+    let (size, content) = body::content(&request.headers, content, md5).await?;
+    let options = UploadOptions {
+        expected: ExpectedDigests::md5_only(md5),
+        digests: DigestSelection::MD5,
+        constraints,
+    };
+    ops::upload_file::upload_file(&app, uid, options, size, content).await?;
+    Ok(Json(Envelope::ok("")))
+}
 
 /// `PUT /upload/multi`: the part is the field `file` of a form, or the raw body.
 #[utoipa::path(

@@ -1,3 +1,5 @@
+//! Probes for load balancers and monitoring.
+
 use std::sync::Arc;
 
 use axum::{Json, extract::State};

@@ -1,3 +1,5 @@
+//! Downloads by signed link.
+
 use std::sync::Arc;
 
 use axum::{

@@ -1,13 +1,15 @@
+//! Nodes and statistics of the service.
+
 use std::sync::Arc;
 
 use axum::{Json, extract::State, http::Uri};
-use osproxy_api::v1::{Node, NodeLoad, Nodes, PREFIX};
+use osproxy_api::v1::{Node, NodeLoad, Nodes, PREFIX, Stats};
 use osproxy_core::{
     App,
-    ops::list_nodes::{self, RegisteredNode},
+    ops::{self, list_nodes::RegisteredNode},
 };
 
-use super::{query::Query, time_format::format_time};
+use super::{query::Query, render, time_format::format_time};
 use crate::{
     extract::auth::{Admin, Authenticated},
     openapi,
@@ -30,7 +32,7 @@ pub(crate) async fn list_nodes(
     uri: Uri,
 ) -> HandlerResult<Json<Nodes>> {
     Query::parse(uri.query(), &[])?;
-    let nodes = list_nodes::list_nodes(&app).await?;
+    let nodes = ops::list_nodes::list_nodes(&app).await?;
     Ok(Json(Nodes { nodes: nodes.into_iter().map(node).collect() }))
 }
 
@@ -49,4 +51,32 @@ fn node(RegisteredNode { node, last_heartbeat: heard_at }: RegisteredNode) -> No
             load_average: node.load.load_average,
         },
     }
+}
+
+/// `GET /stats`
+#[utoipa::path(
+    get, path = "/stats", context_path = PREFIX, tag = "Service", operation_id = "v1_describe_service",
+    summary = "Get statistics", description = "Counts files, blobs, bytes and tasks.",
+    security(("api_key" = ["admin"])),
+    responses(
+        (status = 200, description = "The statistics, which may be some seconds old.", body = Stats),
+        openapi::Failures,
+    )
+)]
+pub(crate) async fn describe_service(
+    State(app): State<Arc<App>>,
+    _: Authenticated<Admin>,
+    uri: Uri,
+) -> HandlerResult<Json<Stats>> {
+    Query::parse(uri.query(), &[])?;
+    let stats = ops::describe_service::describe_service(&app).await?;
+    let files = stats.files.iter().map(|(state, count)| (render::state(*state).as_str().to_owned(), *count));
+    Ok(Json(Stats {
+        counted_at: format_time(stats.counted_at),
+        files: files.collect(),
+        blobs: stats.blobs,
+        bytes_stored: stats.bytes_stored,
+        bytes_saved: stats.bytes_saved,
+        tasks: stats.tasks_by_state(),
+    }))
 }

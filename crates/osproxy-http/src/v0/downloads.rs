@@ -1,7 +1,18 @@
+//! Downloads by signed link.
+
 use std::{collections::HashSet, str::FromStr, sync::Arc};
 
-use axum::{Json, body::Body, extract::State};
-use osproxy_api::v0::{CreateDownloadLinkRequest, DownloadLink, Envelope, FileMeta, MAX_DOWNLOADS, PREFIX};
+use axum::{
+    Json,
+    body::Body,
+    extract::{Request, State},
+    http::Uri,
+    response::Response,
+};
+use osproxy_api::{
+    schema,
+    v0::{CreateDownloadLinkRequest, DownloadLink, Envelope, FileMeta, MAX_DOWNLOADS, PREFIX},
+};
 use osproxy_core::{
     App, Error,
     links::{LinkAction, LinkPeriod},
@@ -9,12 +20,19 @@ use osproxy_core::{
 };
 use osproxy_types::uid::Uid;
 
-use super::{download_file::LINK_PARAMETERS, json, query};
-use crate::{
-    extract::auth::{Authenticated, Read},
-    openapi,
-    respond::error::HandlerResult,
+use super::{
+    json,
+    query::{self, LenientQuery},
 };
+use crate::{
+    downloads::serve_file,
+    extract::auth::{Admin, Authenticated, Read},
+    openapi,
+    respond::{content::Presentation, disposition::Disposition, error::HandlerResult},
+};
+
+/// Parameters of download links beyond those of all links, in the order of the signature.
+const LINK_PARAMETERS: [&str; 3] = ["name", "bucket", "object"];
 
 /// `POST /link/download`
 #[utoipa::path(
@@ -100,4 +118,60 @@ fn meta(file: &StoredFile, object: String) -> FileMeta {
         md5: file.content.md5().map(hex::encode).unwrap_or_default(),
         size: file.content.size.to_string(),
     }
+}
+
+/// `GET` and `HEAD /download`
+#[utoipa::path(
+    get, path = "/download", context_path = PREFIX, tag = "v0 Downloads",
+    summary = "Download a file or a range of it", description = "",
+    params(
+        openapi::DownloadLinkQuery,
+        ("online" = inline(Option<openapi::OnlineValue>), Query, description = "`0`: browsers save the file; `1` or absent: they display it."),
+        openapi::ConditionalHeaders,
+    ),
+    responses(
+        openapi::ContentResponses,
+        (status = 403, response = openapi::Forbidden),
+        (status = 404, response = openapi::NotFound),
+        (status = 412, response = openapi::PreconditionFailed),
+        (status = 416, response = openapi::RangeNotSatisfiable),
+        (status = 422, response = openapi::Invalid),
+        (status = 500, response = openapi::Internal),
+        (status = 503, response = openapi::Unavailable),
+    )
+)]
+pub(crate) async fn download_file(State(app): State<Arc<App>>, request: Request) -> HandlerResult<Response> {
+    let (request, _) = request.into_parts();
+    let query = LenientQuery::parse(request.uri.query());
+    let (uid, link) = query.verify_link(&app, &request, LinkAction::Download, &LINK_PARAMETERS).await?;
+    let disposition = match query.get("online") {
+        "" | "1" => Disposition::Inline,
+        "0" => Disposition::Attachment,
+        _ => return Err(Error::invalid("`online` must be 0 or 1").into()),
+    };
+    serve_file(&app, &request, uid, Presentation { disposition, filename: None, link: &link }).await
+}
+
+/// `GET /proxy`: returns the address of this node if only this node has content of the uid.
+#[utoipa::path(
+    get, path = "/proxy", context_path = PREFIX, tag = "v0 Downloads",
+    summary = "Check whether only this node has the content", description = "Fails with 404 if it has none, or if other nodes have it too.",
+    params(("uid" = schema::Uid, Query, description = "Uid of the file.", example = "1548722401845518336")),
+    security(("api_key" = ["admin"])),
+    responses(
+        (status = 200, description = "The address of this node.", body = Envelope<String>, example = json!({"code": 0, "message": "ok", "data": "10.0.0.7:8888"})),
+        (status = 404, response = openapi::NotFound),
+        (status = 422, response = openapi::Invalid),
+        (status = 500, response = openapi::Internal),
+        (status = 503, response = openapi::Unavailable),
+    )
+)]
+pub(crate) async fn locate_content(
+    State(app): State<Arc<App>>,
+    _: Authenticated<Admin>,
+    uri: Uri,
+) -> HandlerResult<Json<Envelope<String>>> {
+    let query = LenientQuery::parse(uri.query());
+    let uid = Uid::from_str(query.get("uid")).map_err(|error| Error::invalid(error.to_string()))?;
+    Ok(Json(Envelope::ok(ops::locate_content::locate_content(&app, uid).await?.to_owned())))
 }

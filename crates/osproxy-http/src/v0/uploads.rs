@@ -1,0 +1,226 @@
+//! Upload sessions: created by the application, used by its clients by signed link.
+
+use std::{collections::HashSet, str::FromStr, sync::Arc};
+
+use axum::{
+    Json,
+    body::Body,
+    extract::{Request, State},
+    response::{IntoResponse, Response},
+};
+use osproxy_api::{
+    schema::{self, Md5},
+    v0::{
+        CreateUploadRequest, Envelope, InstantUploadRequest, InstantUploadResult, MAX_UPLOADS,
+        MultiUploadUrls, PREFIX, UploadLinks, UploadUrls,
+    },
+};
+use osproxy_core::{
+    App, Error,
+    links::LinkAction,
+    ops::{
+        self,
+        complete_upload::{CompleteRequest, ExpectedDigests},
+        create_upload::{AnnouncedContent, NewUploadSession, UploadRequest},
+        instant_upload::InstantItem,
+    },
+};
+use osproxy_types::{scope::Scope, uid::Uid};
+
+use super::{
+    json,
+    query::{self, LenientQuery},
+};
+use crate::{
+    extract::{
+        auth::{self, Authenticated, Upload},
+        link::VerifiedLink,
+    },
+    forward::{self, RequestSource},
+    openapi,
+    respond::error::HandlerResult,
+};
+
+/// `POST /link/upload`
+#[utoipa::path(
+    post, path = "/link/upload", context_path = PREFIX, tag = "v0 Links",
+    summary = "Issue upload links", description = "",
+    request_body = CreateUploadRequest,
+    security(("api_key" = ["upload"])),
+    responses(
+        (status = 200, description = "One entry for each path, in the same order.", body = Envelope<Vec<UploadLinks>>),
+        (status = 413, response = openapi::TooLarge),
+        (status = 408, response = openapi::Interrupted),
+        (status = 415, response = openapi::Encoded),
+        (status = 501, response = openapi::Coded),
+        (status = 422, response = openapi::Invalid),
+        (status = 500, response = openapi::Internal),
+        (status = 503, response = openapi::Unavailable),
+    )
+)]
+pub(crate) async fn create_upload(
+    State(app): State<Arc<App>>,
+    Authenticated { caller, .. }: Authenticated<Upload>,
+    body: Body,
+) -> HandlerResult<Json<Envelope<Vec<UploadLinks>>>> {
+    let CreateUploadRequest { file_path: mut paths, expire } = json::parse(body).await?;
+    if !(1..=MAX_UPLOADS).contains(&paths.len()) {
+        return Err(Error::invalid(format!("`filePath` must have 1 to {MAX_UPLOADS} entries")).into());
+    }
+    let mut seen = HashSet::new();
+    paths.retain(|path| seen.insert(path.clone()));
+    let wish = |path: &String| UploadRequest { path: path.clone(), announced: AnnouncedContent::default() };
+    let wishes = paths.iter().map(wish).collect();
+    let created = ops::create_upload::create_upload(&app, &caller, wishes, expire, None).await?;
+    let terms = caller.upload_constraints();
+    let links = created.uploads.into_iter().zip(paths).map(|(NewUploadSession { uid, .. }, path)| {
+        let query = query::signed_query(
+            &app.links,
+            LinkAction::Upload,
+            uid,
+            (created.created_at, expire),
+            &[],
+            &terms,
+        );
+        UploadLinks {
+            uid: uid.to_string(),
+            path,
+            url: UploadUrls {
+                single: query::relative_url("/upload", &query),
+                multi: MultiUploadUrls {
+                    upload: query::relative_url("/upload/multi", &query),
+                    merge: query::relative_url("/upload/merge", &query),
+                },
+            },
+        }
+    });
+    Ok(Json(Envelope::ok(links.collect())))
+}
+
+/// `POST /resume`
+#[utoipa::path(
+    post, path = "/resume", context_path = PREFIX, tag = "v0 Links",
+    summary = "Create files from stored content", description = "",
+    request_body = InstantUploadRequest,
+    security(("api_key" = ["upload"])),
+    responses(
+        (
+            status = 200,
+            description = "One entry for each digest, in the same order. `uid` is empty if the content is not stored and must be sent.",
+            body = Envelope<Vec<InstantUploadResult>>
+        ),
+        (status = 413, response = openapi::TooLarge),
+        (status = 408, response = openapi::Interrupted),
+        (status = 415, response = openapi::Encoded),
+        (status = 501, response = openapi::Coded),
+        (status = 422, response = openapi::Invalid),
+        (status = 500, response = openapi::Internal),
+        (status = 503, response = openapi::Unavailable),
+        (status = 507, response = openapi::Full),
+    )
+)]
+pub(crate) async fn instant_upload(
+    State(app): State<Arc<App>>,
+    Authenticated { caller, .. }: Authenticated<Upload>,
+    body: Body,
+) -> HandlerResult<Json<Envelope<Vec<InstantUploadResult>>>> {
+    let InstantUploadRequest { data } = json::parse(body).await?;
+    if !(1..=MAX_UPLOADS).contains(&data.len()) {
+        return Err(Error::invalid(format!("`data` must have 1 to {MAX_UPLOADS} entries")).into());
+    }
+    let mut wanted = Vec::with_capacity(data.len());
+    for item in &data {
+        let md5 = query::md5(&item.md5)?;
+        wanted.push(InstantItem { md5, path: &item.path });
+    }
+    let uids = ops::instant_upload::instant_upload(&app, &caller, &wanted).await?;
+    let results = data.into_iter().zip(uids).map(|(item, uid)| InstantUploadResult {
+        md5: item.md5,
+        uid: uid.map(|uid| uid.to_string()).unwrap_or_default(),
+    });
+    Ok(Json(Envelope::ok(results.collect())))
+}
+
+/// `GET /checkpoint`. Clients of the Go program send only the uid, which is enough with
+/// `auth.mode: open`. Otherwise the request needs an API key, or the other parameters of the upload
+/// link.
+#[utoipa::path(
+    get, path = "/checkpoint", context_path = PREFIX, tag = "v0 Uploads",
+    summary = "List the received parts", description = "Requires an API key, or the parameters of an upload link.",
+    params(
+        ("uid" = schema::Uid, Query, description = "Uid of the file.", example = "1548722401845518336"),
+        ("date" = Option<String>, Query, description = "`date` of the upload link; required without an API key."),
+        ("expire" = Option<String>, Query, description = "`expire` of the upload link; required without an API key."),
+        ("signature" = Option<String>, Query, description = "`signature` of the upload link; required without an API key."),
+    ),
+    security((), ("api_key" = ["upload"])),
+    responses(
+        (status = 200, description = "Numbers of the received parts, in ascending order.", body = Envelope<Vec<u32>>, example = json!({"code": 0, "message": "ok", "data": [1, 2, 4]})),
+        (status = 404, response = openapi::NotFound),
+        (status = 422, response = openapi::Invalid),
+        (status = 500, response = openapi::Internal),
+        (status = 503, response = openapi::Unavailable),
+    )
+)]
+pub(crate) async fn upload_status(
+    State(app): State<Arc<App>>,
+    request: Request,
+) -> HandlerResult<Json<Envelope<Vec<u32>>>> {
+    let (request, _) = request.into_parts();
+    let query = LenientQuery::parse(request.uri.query());
+    let uid = Uid::from_str(query.get("uid")).map_err(|error| Error::invalid(error.to_string()))?;
+    let status = if query.get("signature").is_empty() {
+        let caller = auth::authenticate(&app, &request).await?;
+        caller.require_scope(Scope::Upload)?;
+        ops::upload_status::own_upload_status(&app, &caller.tenant, uid).await?
+    } else {
+        query.verify_link(&app, &request, LinkAction::Upload, &[]).await?;
+        ops::upload_status::upload_status(&app, uid).await?
+    };
+    Ok(Json(Envelope::ok(status.parts)))
+}
+
+/// `PUT /upload/merge`
+#[utoipa::path(
+    put, path = "/upload/merge", context_path = PREFIX, tag = "v0 Uploads",
+    summary = "Complete an upload in parts", description = "",
+    params(
+        openapi::UploadLinkQuery,
+        ("num" = u32, Query, minimum = 1, maximum = 10_000, description = "Number of parts.", example = 5),
+        ("size" = u64, Query, description = "Size of all parts together, in bytes.", example = 41_943_040),
+        ("md5" = Option<Md5>, Query, description = "Expected MD5 of the whole content. A mismatch makes the request fail. Content larger than `uploads.verify_up_to` is verified by a task afterwards; on a mismatch the file becomes corrupt."),
+    ),
+    responses(
+        (status = 200, description = "The file can be read. Repeating the request has no effect.", body = Envelope<String>, example = json!({"code": 0, "message": "ok", "data": ""})),
+        (status = 403, response = openapi::Forbidden),
+        (status = 404, response = openapi::NotFound),
+        (status = 413, response = openapi::TooLarge),
+        (status = 422, response = openapi::Invalid),
+        (status = 500, response = openapi::Internal),
+        (status = 503, response = openapi::Unavailable),
+        (status = 507, response = openapi::Full),
+    )
+)]
+pub(crate) async fn complete_upload(
+    State(app): State<Arc<App>>,
+    request: Request,
+) -> HandlerResult<Response> {
+    let (request, _) = request.into_parts();
+    let query = LenientQuery::parse(request.uri.query());
+    let (uid, VerifiedLink { constraints, .. }) =
+        query.verify_link(&app, &request, LinkAction::Upload, &[]).await?;
+    let (parts, size) = (query.number("num")?, query.number("size")?);
+    let expected = CompleteRequest {
+        parts: Some(parts),
+        size: Some(size),
+        expected: ExpectedDigests::md5_only(query.parse_md5()?),
+    };
+    // Only the node that has the parts can say whether the file can be read.
+    if forward::request_source(&app, &request)? == RequestSource::Client
+        && let Some(store) = ops::locate_content::parts_elsewhere(&app, uid).await?
+    {
+        return Ok(forward::forward_without_body(&app, RequestSource::Client, &store, &request).await?);
+    }
+    ops::complete_upload::complete_upload(&app, uid, expected, &constraints).await?;
+    Ok(Json(Envelope::ok("")).into_response())
+}

@@ -1,0 +1,249 @@
+//! Files of a tenant.
+
+use std::sync::Arc;
+
+use axum::{
+    Json,
+    body::Body,
+    extract::{Request, State},
+    http::{HeaderMap, StatusCode, Uri},
+    response::{IntoResponse, Response},
+};
+use osproxy_api::{
+    schema::Moment,
+    v1::{self, CopiedFile, CopyFileRequest, File, FileState, FileUid, Files, PREFIX, UpdateFileRequest},
+};
+use osproxy_core::{
+    App, Caller, Error, HeldIdempotencyKey, Result,
+    ops::{
+        self,
+        list_files::{Category, FileFilter, FilePosition},
+    },
+};
+use osproxy_types::{scope::Scope, uid::Uid};
+use serde::{Deserialize, Serialize};
+
+use super::{
+    idempotency::{CreatedResponse, run_idempotent},
+    json, pagination,
+    path::{self, PathResult},
+    query::Query,
+    render, time_format,
+};
+use crate::{
+    extract::auth::{Authenticated, Delete, Read, Upload},
+    openapi,
+    respond::error::HandlerResult,
+};
+
+/// Parameters that filter files. A cursor is bound to their values in this order.
+const FILTERS: [&str; 5] = ["prefix", "category", "state", "created_after", "created_before"];
+
+/// Content of a cursor.
+#[derive(Serialize, Deserialize)]
+struct Cursor {
+    uid: i64,
+    name_start: String,
+}
+
+/// `GET /files`
+#[utoipa::path(
+    get, path = "/files", context_path = PREFIX, tag = "Files", operation_id = "v1_list_files",
+    summary = "List files", description = "",
+    params(
+        ("prefix" = Option<String>, Query, description = "Only files whose names start with these bytes.", min_length = 1, max_length = 255, example = "report"),
+        ("category" = inline(Option<openapi::CategoryName>), Query, description = "Only files of this category, which follows from the extension of the name."),
+        ("state" = Option<FileState>, Query, description = "Only files in this state; by default, all except `expired` and `deleted`."),
+        ("created_after" = Option<Moment>, Query, description = "Only files created at this time or later."),
+        ("created_before" = Option<Moment>, Query, description = "Only files created before this time."),
+        openapi::PageQuery,
+    ),
+    security(("api_key" = ["read"])),
+    responses(
+        (status = 200, description = "A page of files, ordered by uid; with `prefix`, by name.", body = Files),
+        openapi::Failures,
+    )
+)]
+pub(crate) async fn list_files(
+    State(app): State<Arc<App>>,
+    Authenticated { caller, .. }: Authenticated<Read>,
+    uri: Uri,
+) -> HandlerResult<Json<Files>> {
+    let known: Vec<_> = FILTERS.into_iter().chain(["limit", "cursor"]).collect();
+    let query = Query::parse(uri.query(), &known)?;
+    let limit = pagination::limit(&query)?;
+    let filter = filter(&query)?;
+    let filters = FILTERS.map(|name| query.get(name).unwrap_or_default());
+    let after = pagination::parse_cursor(&app, &filters, &query)?.map(position).transpose()?;
+    let page = ops::list_files::list_files(&app, &caller.tenant, &filter, after.as_ref(), limit).await?;
+    let next = page.next.map(|next| Cursor {
+        uid: next.uid.get(),
+        // Needed only with `prefix`; omitted otherwise, since names may be long.
+        name_start: filter.prefix.as_ref().map(|_| hex::encode(next.name_start)).unwrap_or_default(),
+    });
+    Ok(Json(Files {
+        files: page.files.into_iter().map(render::file).collect(),
+        next_cursor: next.map(|next| app.sign_cursor(&filters, &next)).transpose()?,
+    }))
+}
+
+fn position(cursor: Cursor) -> Result<FilePosition> {
+    let name_start = hex::decode(cursor.name_start).map_err(Error::internal)?;
+    Ok(FilePosition { uid: Uid::from_db(cursor.uid), name_start })
+}
+
+fn filter(query: &Query<'_>) -> Result<FileFilter> {
+    let moment = |name| query.get(name).map(|text| time_format::parse_time(name, text)).transpose();
+    Ok(FileFilter {
+        prefix: query.get("prefix").map(str::to_owned),
+        category: query.one_of("category", &Category::ALL, Category::as_str)?,
+        state: query.one_of("state", &v1::FileState::ALL, v1::FileState::as_str)?.map(render::parse_state),
+        created_after: moment("created_after")?,
+        created_before: moment("created_before")?,
+    })
+}
+
+/// `GET /files/{uid}`
+#[utoipa::path(
+    get, path = "/files/{uid}", context_path = PREFIX, tag = "Files", operation_id = "v1_describe_file",
+    summary = "Describe a file", description = "",
+    params(
+        openapi::UidPath,
+    ),
+    security(("api_key" = ["read"])),
+    responses(
+        (status = 200, description = "The file.", body = File),
+        openapi::Failures,
+        openapi::OfFile,
+    )
+)]
+pub(crate) async fn describe_file(
+    State(app): State<Arc<App>>,
+    Authenticated { caller, .. }: Authenticated<Read>,
+    uid: PathResult<String>,
+    uri: Uri,
+) -> HandlerResult<Json<File>> {
+    Query::parse(uri.query(), &[])?;
+    let file = ops::describe_file::describe_file(&app, &caller.tenant, path::uid(uid)?).await?;
+    Ok(Json(render::file(file)))
+}
+
+/// `PATCH /files/{uid}`
+#[utoipa::path(
+    patch, path = "/files/{uid}", context_path = PREFIX, tag = "Files", operation_id = "v1_update_file",
+    summary = "Change the name or metadata of a file", description = "The body is a merge patch (RFC 7396): absent members stay unchanged, and metadata members that are `null` are removed.",
+    params(
+        openapi::UidPath,
+    ),
+    request_body(content(
+        (UpdateFileRequest = "application/merge-patch+json"),
+        (UpdateFileRequest = "application/json"),
+    )),
+    security(("api_key" = ["upload"])),
+    responses(
+        (status = 200, description = "The changed file.", body = File),
+        (status = 204, description = "The file was changed. It is not returned, because the API key lacks the scope `read`."),
+        openapi::Failures,
+        openapi::OfFile,
+        openapi::OfBody,
+    )
+)]
+pub(crate) async fn update_file(
+    State(app): State<Arc<App>>,
+    Authenticated { caller, .. }: Authenticated<Upload>,
+    uid: PathResult<String>,
+    uri: Uri,
+    headers: HeaderMap,
+    body: Body,
+) -> HandlerResult<Response> {
+    let uid = path::uid(uid)?;
+    Query::parse(uri.query(), &[])?;
+    let UpdateFileRequest { name, metadata } = json::parse(&json::read_patch(&headers, body).await?)?;
+    let file = ops::update_file::update_file(&app, &caller.tenant, uid, name.as_deref(), metadata).await?;
+    // The scope `upload` alone does not allow reading files.
+    if !caller.has_scope(Scope::Read) {
+        return Ok(StatusCode::NO_CONTENT.into_response());
+    }
+    Ok(Json(render::file(file)).into_response())
+}
+
+/// `DELETE /files/{uid}`
+#[utoipa::path(
+    delete, path = "/files/{uid}", context_path = PREFIX, tag = "Files", operation_id = "v1_delete_file",
+    summary = "Delete a file", description = "Works for uploads too, at any stage.",
+    params(
+        openapi::UidPath,
+    ),
+    security(("api_key" = ["delete"])),
+    responses(
+        (status = 204, description = "The file is deleted, or the upload with its parts."),
+        openapi::Failures,
+        openapi::OfFile,
+    )
+)]
+pub(crate) async fn delete_file(
+    State(app): State<Arc<App>>,
+    Authenticated { caller, .. }: Authenticated<Delete>,
+    uid: PathResult<String>,
+    uri: Uri,
+) -> HandlerResult<StatusCode> {
+    Query::parse(uri.query(), &[])?;
+    ops::delete_file::delete_file(&app, &caller.tenant, path::uid(uid)?).await?;
+    Ok(StatusCode::NO_CONTENT)
+}
+
+/// `POST /files/{uid}/copy`
+#[utoipa::path(
+    post, path = "/files/{uid}/copy", context_path = PREFIX, tag = "Files", operation_id = "v1_copy_file",
+    summary = "Copy a file", description = "Creates a second file with the same content, without copying bytes.",
+    params(
+        openapi::UidPath,
+        openapi::IdempotencyKey,
+    ),
+    request_body(content = CopyFileRequest),
+    security(("api_key" = ["upload"])),
+    responses(
+        (status = 201, description = "The copy. Without the scope `read`, only its uid.", body = CopiedFile, headers(("location" = String, description = "URL of the new file."), ("idempotency-replayed" = String, description = "`true` if this is the recorded response to an earlier request with the same key."))),
+        openapi::Failures,
+        openapi::OfFile,
+        openapi::OfBody,
+        openapi::OfKey,
+        openapi::OfRoom,
+    )
+)]
+pub(crate) async fn copy_file(
+    State(app): State<Arc<App>>,
+    Authenticated { caller, .. }: Authenticated<Upload>,
+    uid: PathResult<String>,
+    request: Request,
+) -> HandlerResult<Response> {
+    let uid = path::uid(uid)?;
+    let (request, body) = request.into_parts();
+    Query::parse(request.uri.query(), &[])?;
+    let body = json::read(&request.headers, body).await?;
+    let wanted: CopyFileRequest = json::parse(&body)?;
+    run_idempotent(&app, &caller, &request, &body, |key| {
+        new_copy(app.clone(), caller.clone(), uid, wanted, key)
+    })
+    .await
+}
+
+async fn new_copy(
+    app: Arc<App>,
+    caller: Caller,
+    uid: Uid,
+    request: CopyFileRequest,
+    key: Option<HeldIdempotencyKey>,
+) -> Result<CreatedResponse> {
+    let CopyFileRequest { name, metadata } = request;
+    let copy = ops::copy_file::copy_file(&app, &caller, uid, name.as_deref(), metadata, key.as_ref()).await?;
+    let uid = copy.uid.to_string();
+    let location = format!("{PREFIX}/files/{uid}");
+    // The scope `upload` alone does not allow reading files.
+    let body = if caller.has_scope(Scope::Read) {
+        CopiedFile::Known(Box::new(render::file(copy)))
+    } else {
+        CopiedFile::Unread(FileUid { uid })
+    };
+    CreatedResponse::new(Some(location), &body)
+}

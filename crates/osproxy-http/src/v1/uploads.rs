@@ -1,0 +1,339 @@
+//! Upload sessions: created by the application, used by its clients by signed link.
+
+use std::{ops::Range, sync::Arc};
+
+use axum::{
+    Json,
+    body::HttpBody,
+    extract::{FromRequestParts, Request, State},
+    http::StatusCode,
+    response::{IntoResponse, Response},
+};
+use osproxy_api::v1::{
+    self, ByteRange, CompleteUploadRequest, CreateUploadLinksRequest, CreateUploadRequest, CreatedState,
+    CreatedUpload, CreatedUploadLinks, PREFIX, ProofRequest, UploadState, UploadStatus,
+};
+use osproxy_core::{
+    App, Caller, Error, HeldIdempotencyKey, Result,
+    ops::{
+        self, LinkConstraints,
+        complete_upload::CompleteRequest,
+        create_upload::{AnnouncedContent, PossessionChallenge, UploadRequest},
+        upload_status::FileState,
+    },
+    upload_constraints,
+};
+use osproxy_types::uid::Uid;
+use time::OffsetDateTime;
+
+use super::{
+    digest,
+    idempotency::{CreatedResponse, run_idempotent},
+    json,
+    path::{self, PathResult},
+    query::Query,
+    time_format::format_time,
+    upload_link,
+};
+use crate::{
+    extract::auth::{Authenticated, Upload},
+    forward::{self, RequestSource},
+    openapi,
+    respond::error::HandlerResult,
+};
+
+/// A request with any of these is authenticated as a link.
+const LINK_PARAMETERS: [&str; 3] = ["date", "expire", "signature"];
+
+/// `POST /uploads`
+#[utoipa::path(
+    post, path = "/uploads", context_path = PREFIX, tag = "Uploads", operation_id = "v1_create_upload",
+    summary = "Create an upload", description = "Pass the links to the client that has the content. If the content with the given digests is already stored, it need not be sent.",
+    params(
+        openapi::IdempotencyKey,
+    ),
+    request_body(content = CreateUploadRequest),
+    security(("api_key" = ["upload"])),
+    responses(
+        (status = 201, description = "The upload was created.", body = CreatedUpload, headers(("location" = String, description = "URL of the new file."), ("idempotency-replayed" = String, description = "`true` if this is the recorded response to an earlier request with the same key."))),
+        openapi::Failures,
+        openapi::OfBody,
+        openapi::OfKey,
+        openapi::OfRoom,
+    )
+)]
+pub(crate) async fn create_upload(
+    State(app): State<Arc<App>>,
+    Authenticated { caller, .. }: Authenticated<Upload>,
+    request: Request,
+) -> HandlerResult<Response> {
+    let (request, body) = request.into_parts();
+    Query::parse(request.uri.query(), &[])?;
+    let body = json::read(&request.headers, body).await?;
+    let wanted: CreateUploadRequest = json::parse(&body)?;
+    run_idempotent(&app, &caller, &request, &body, |key| new_upload(app.clone(), caller.clone(), wanted, key))
+        .await
+}
+
+async fn new_upload(
+    app: Arc<App>,
+    caller: Caller,
+    mut request: CreateUploadRequest,
+    key: Option<HeldIdempotencyKey>,
+) -> Result<CreatedResponse> {
+    let expire = request.expires_in;
+    let constraints = upload_constraints(&caller, request.size, request.constraints.take())?;
+    let upload_request = upload_request(request)?;
+    let created =
+        ops::create_upload::create_upload(&app, &caller, vec![upload_request], expire, key.as_ref()).await?;
+    let date = (created.created_at, expire);
+    let missing = || Error::internal("an upload was not created");
+    let upload = created.uploads.into_iter().next().ok_or_else(missing)?;
+    let is_pending = !upload.is_stored;
+    // The date of a link has whole seconds.
+    let expires_at = created.created_at.unix_timestamp().saturating_add(expire).saturating_mul(1000);
+    let answer = CreatedUpload {
+        uid: upload.uid.to_string(),
+        state: if is_pending { CreatedState::Pending } else { CreatedState::Stored },
+        part_size: upload.part_size.filter(|_| is_pending),
+        links: is_pending.then(|| app.upload_links(upload.uid, date, &constraints)),
+        expires_at: is_pending.then(|| format_time(expires_at)),
+        challenge: upload
+            .challenge
+            .map(|challenge| render_challenge(&app, upload.uid, date, &constraints, challenge)),
+    };
+    CreatedResponse::new(Some(format!("{PREFIX}/files/{}", upload.uid)), &answer)
+}
+
+/// Renders a challenge, with the link for its proof.
+fn render_challenge(
+    app: &App,
+    uid: Uid,
+    date: (OffsetDateTime, i64),
+    constraints: &LinkConstraints,
+    challenge: PossessionChallenge,
+) -> v1::Challenge {
+    let range = |range: Range<u64>| ByteRange { offset: range.start, length: range.end - range.start };
+    v1::Challenge {
+        key: hex::encode(challenge.nonce),
+        ranges: challenge.ranges.into_iter().map(range).collect(),
+        link: app.proof_link(uid, date, constraints),
+        expires_at: format_time(challenge.expires_at),
+    }
+}
+
+fn upload_request(request: CreateUploadRequest) -> Result<UploadRequest> {
+    let expected_digests =
+        digest::from_fields(request.md5.as_ref(), request.sha256.as_ref(), request.blake3.as_ref())?;
+    let announced = AnnouncedContent {
+        size: request.size,
+        part_size: request.part_size,
+        content_type: request.content_type,
+        expected: expected_digests,
+        metadata: request.metadata,
+    };
+    Ok(UploadRequest { path: request.name, announced })
+}
+
+/// `POST /uploads/{uid}/links`
+#[utoipa::path(
+    post, path = "/uploads/{uid}/links", context_path = PREFIX, tag = "Uploads", operation_id = "v1_create_upload_links",
+    summary = "Create new links for an upload", description = "For an upload whose links have expired or are lost. Received parts are kept, and the upload stays open as long as the new links are valid. Constraints of earlier links do not apply to the new ones; give them again.",
+    params(
+        openapi::UidPath,
+    ),
+    request_body(content = CreateUploadLinksRequest),
+    security(("api_key" = ["upload"])),
+    responses(
+        (status = 201, description = "The new links.", body = CreatedUploadLinks),
+        openapi::Failures,
+        openapi::OfFile,
+        openapi::OfBody,
+    )
+)]
+pub(crate) async fn create_upload_links(
+    State(app): State<Arc<App>>,
+    Authenticated { caller, .. }: Authenticated<Upload>,
+    uid: PathResult<String>,
+    request: Request,
+) -> HandlerResult<(StatusCode, Json<CreatedUploadLinks>)> {
+    let uid = path::uid(uid)?;
+    let (request, body) = request.into_parts();
+    Query::parse(request.uri.query(), &[])?;
+    let CreateUploadLinksRequest { expires_in, constraints } =
+        json::parse(&json::read(&request.headers, body).await?)?;
+    let made =
+        ops::create_upload_links::create_upload_links(&app, &caller, uid, expires_in, constraints).await?;
+    let answer = CreatedUploadLinks {
+        uid: uid.to_string(),
+        part_size: made.status.part_size,
+        links: made.links,
+        expires_at: format_time(made.expires_at),
+    };
+    Ok((StatusCode::CREATED, Json(answer)))
+}
+
+/// `GET /uploads/{uid}`: with an upload link, or with an API key and no parameter of a link.
+#[utoipa::path(
+    get, path = "/uploads/{uid}", context_path = PREFIX, tag = "Uploads", operation_id = "v1_upload_status",
+    summary = "Get the status of an upload", description = "Requires an upload link, or an API key and no parameter of a link.",
+    params(
+        openapi::UidPath,
+        openapi::OptionalSignedQuery,
+    ),
+    security((), ("api_key" = ["upload"])),
+    responses(
+        (status = 200, description = "The status of the upload.", body = UploadStatus),
+        openapi::Failures,
+        openapi::OfLink,
+    )
+)]
+pub(crate) async fn upload_status(
+    State(app): State<Arc<App>>,
+    uid: PathResult<String>,
+    request: Request,
+) -> HandlerResult<Json<UploadStatus>> {
+    let (mut request, _) = request.into_parts();
+    let query = request.uri.query().unwrap_or_default().as_bytes();
+    if !form_urlencoded::parse(query).any(|(name, _)| LINK_PARAMETERS.contains(&&*name)) {
+        let Authenticated { caller, .. } =
+            Authenticated::<Upload>::from_request_parts(&mut request, &app).await?;
+        let uid = path::uid(uid)?;
+        return Ok(render_status(
+            uid,
+            ops::upload_status::own_upload_status(&app, &caller.tenant, uid).await?,
+        ));
+    }
+    let (uid, _) = upload_link::verify(&app, &path::parameters(uid)?, &request).await?;
+    status(&app, uid).await
+}
+
+/// Returns the status of an upload.
+pub(super) async fn status(app: &App, uid: Uid) -> HandlerResult<Json<UploadStatus>> {
+    Ok(render_status(uid, ops::upload_status::upload_status(app, uid).await?))
+}
+
+fn render_status(uid: Uid, status: ops::upload_status::UploadProgress) -> Json<UploadStatus> {
+    Json(UploadStatus {
+        uid: uid.to_string(),
+        state: match status.state {
+            FileState::Pending => UploadState::Pending,
+            FileState::Completing => UploadState::Completing,
+            FileState::Stored => UploadState::Stored,
+            // The operation fails for files in the remaining states.
+            _ => UploadState::Receiving,
+        },
+        size: status.size,
+        part_size: status.part_size,
+        parts: status.parts,
+        received: status.received,
+    })
+}
+
+/// `POST /uploads/{uid}/complete`
+#[utoipa::path(
+    post, path = "/uploads/{uid}/complete", context_path = PREFIX, tag = "Uploads", operation_id = "v1_complete_upload",
+    summary = "Complete an upload in parts", description = "",
+    params(
+        openapi::UidPath,
+        openapi::SignedQuery,
+    ),
+    request_body(content = Option<CompleteUploadRequest>, description = "Expected values, which must match the parts. The body is optional."),
+    responses(
+        (status = 200, description = "The file can be read.", body = UploadStatus),
+        openapi::Failures,
+        openapi::OfLink,
+        openapi::OfContent,
+        openapi::OfRoom,
+    )
+)]
+pub(crate) async fn complete_upload(
+    State(app): State<Arc<App>>,
+    uid: PathResult<String>,
+    request: Request,
+) -> HandlerResult<Response> {
+    let (request, body) = request.into_parts();
+    let (uid, constraints) = upload_link::verify(&app, &path::parameters(uid)?, &request).await?;
+    if forward::request_source(&app, &request)? == RequestSource::Client
+        && let Some(store) = ops::locate_content::parts_elsewhere(&app, uid).await?
+    {
+        return Ok(
+            forward::forward(&app, RequestSource::Client, &store, Request::from_parts(request, body)).await?
+        );
+    }
+    let expected: CompleteUploadRequest = if body.size_hint().exact() == Some(0) {
+        CompleteUploadRequest::default()
+    } else {
+        let body = json::read(&request.headers, body).await?;
+        // `null` counts as no body.
+        if body.trim_ascii() == b"null" { CompleteUploadRequest::default() } else { json::parse(&body)? }
+    };
+    let expected_digests =
+        digest::from_fields(expected.md5.as_ref(), expected.sha256.as_ref(), expected.blake3.as_ref())?;
+    let request = CompleteRequest { parts: expected.parts, size: expected.size, expected: expected_digests };
+    ops::complete_upload::complete_upload(&app, uid, request, &constraints).await?;
+    Ok(status(&app, uid).await?.into_response())
+}
+
+/// `POST /uploads/{uid}/proof`
+#[utoipa::path(
+    post, path = "/uploads/{uid}/proof", context_path = PREFIX, tag = "Uploads", operation_id = "v1_prove_possession",
+    summary = "Answer a challenge", description = "Proves that the client has the content, which is already stored and need not be sent.",
+    params(
+        openapi::UidPath,
+        openapi::SignedQuery,
+    ),
+    request_body(content = ProofRequest),
+    responses(
+        (status = 200, description = "The file is stored.", body = UploadStatus),
+        openapi::Failures,
+        openapi::OfLink,
+        openapi::OfContent,
+        openapi::OfRoom,
+    )
+)]
+pub(crate) async fn prove_possession(
+    State(app): State<Arc<App>>,
+    uid: PathResult<String>,
+    request: Request,
+) -> HandlerResult<Response> {
+    let (request, body) = request.into_parts();
+    let (uid, _) = upload_link::verify(&app, &path::parameters(uid)?, &request).await?;
+    if forward::request_source(&app, &request)? == RequestSource::Client
+        && let Some(store) = ops::prove_possession::content_elsewhere(&app, uid).await?
+    {
+        return Ok(
+            forward::forward(&app, RequestSource::Client, &store, Request::from_parts(request, body)).await?
+        );
+    }
+    let ProofRequest { proof } = json::parse(&json::read(&request.headers, body).await?)?;
+    let proof = digest::required_hex("proof", &proof)?;
+    ops::prove_possession::prove_possession(&app, uid, proof).await?;
+    Ok(status(&app, uid).await?.into_response())
+}
+
+/// `DELETE /uploads/{uid}`
+#[utoipa::path(
+    delete, path = "/uploads/{uid}", context_path = PREFIX, tag = "Uploads", operation_id = "v1_abort_upload",
+    summary = "Abort an upload", description = "Deletes the upload and the parts that were received.",
+    params(
+        openapi::UidPath,
+        openapi::SignedQuery,
+    ),
+    responses(
+        (status = 204, description = "The upload and its parts are deleted."),
+        (status = 409, response = openapi::Conflict),
+        openapi::Failures,
+        openapi::OfLink,
+    )
+)]
+pub(crate) async fn abort_upload(
+    State(app): State<Arc<App>>,
+    uid: PathResult<String>,
+    request: Request,
+) -> HandlerResult<StatusCode> {
+    let (request, _) = request.into_parts();
+    let (uid, _) = upload_link::verify(&app, &path::parameters(uid)?, &request).await?;
+    ops::abort_upload::abort_upload(&app, uid).await?;
+    Ok(StatusCode::NO_CONTENT)
+}
