@@ -18,14 +18,15 @@ mod node_state;
 mod objects;
 pub mod ops;
 mod request_context;
+mod session;
 pub mod settings;
 pub mod startup;
 mod stats;
 mod stores;
 pub mod tasks;
 
-pub use admission::backpressure::WorkKind;
-pub use admission::transfers::{Transfer, Transfers, buffered_bytes, too_many_transfers};
+pub use admission::guard::AdmissionGuard;
+pub use admission::transfers::{Transfers, too_many_transfers};
 pub use app::App;
 pub use auth::Caller;
 pub use background::Background;
@@ -39,10 +40,6 @@ pub use links::constraints::{download_constraints, upload_constraints};
 pub use links::rotation::generate_link_key;
 pub use metadata::{check_metadata, metadata_error};
 pub use node_state::{LoadGuard, NodeState};
-pub use objects::receive::{
-    Received, SizeHint, SizeLimit, WriteTarget, buffer_short_body, check_digests, publish_once,
-};
-pub use objects::write_guard::{ActiveWrite, WriteGuard};
 pub use osproxy_cluster::{REQUEST_ID, RegisteredNode, X_FORWARDED_FOR};
 pub use request_context::{ClientAddr, RequestId, Subject};
 pub use stores::{StoreEntry, Stores};

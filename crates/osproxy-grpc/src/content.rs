@@ -20,7 +20,7 @@ use osproxy_api::{
         download_file_response, upload_file_request, upload_part_request,
     },
 };
-use osproxy_core::{App, Caller, Error, Result, Transfer, metrics::InFlightGuard};
+use osproxy_core::{AdmissionGuard, App, Caller, Error, Result};
 use osproxy_types::error_chain;
 use tonic::{Status, Streaming};
 
@@ -130,7 +130,7 @@ pub(super) struct Download {
     /// The content that follows.
     pub(super) content: BoxStream<'static, Result<Bytes>>,
     /// Counts the download while the stream exists.
-    pub(super) _running: Option<(Transfer, InFlightGuard)>,
+    pub(super) _running: Option<AdmissionGuard>,
 }
 
 impl Stream for Download {

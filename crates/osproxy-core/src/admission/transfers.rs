@@ -87,7 +87,7 @@ impl Transfers {
 
 /// Returns how many bytes to reserve for content of this length, in a store that must know lengths
 /// in advance.
-pub fn buffered_bytes(size: SizeHint) -> u64 {
+pub(crate) fn buffered_bytes(size: SizeHint) -> u64 {
     match size {
         SizeHint::Exact(_) => 0,
         // One part, and what arrives while it is sent.

@@ -2,8 +2,8 @@
 //! object has a row.
 
 use futures_util::TryStreamExt;
-use osproxy_meta::{Blob, ObjectRowKind, PendingDelete, StoredPart};
-use osproxy_storage::{ErrorKind, Key, ObjectWriter};
+use osproxy_meta::{ObjectRowKind, PendingDelete, StoredPart};
+use osproxy_storage::{Key, ObjectWriter};
 
 use crate::{App, Result};
 
@@ -11,24 +11,6 @@ use crate::{App, Result};
 const DELETE_BATCH: usize = 500;
 
 impl App {
-    /// Returns whether the object of a blob exists with its full size. Only then is its content
-    /// shared: if an object was damaged outside of osproxy, content that clients send again must
-    /// replace it.
-    ///
-    /// A blob in the store of another node counts as intact while that node is alive, since only
-    /// that node can check and repair it. If the node is away, content that a client sends again
-    /// replaces the blob.
-    pub async fn is_intact(&self, blob: &Blob) -> Result<bool> {
-        if !self.stores.has(&blob.store) {
-            return Ok(!self.owners.is_owner_away(&blob.store).await);
-        }
-        match self.stores.get(&blob.store)?.size(&blob.key).await {
-            Ok(size) => Ok(size == blob.digests.size),
-            Err(error) if error.kind == ErrorKind::NotFound => Ok(false),
-            Err(error) => Err(error.into()),
-        }
-    }
-
     /// Removes an object that is not content: marks the row for deletion, deletes the object, then
     /// the row. Returns `false` if it has become content or is gone already. After a crash in
     /// between, the sweep continues.

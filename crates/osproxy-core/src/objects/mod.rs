@@ -1,6 +1,7 @@
-//! Writing and removing objects, and the guards that clean up after failures.
+//! Objects in the stores: deduplication, deletion, multipart uploads, and guards of unfinished
+//! writes.
 
+pub(crate) mod deduplicate;
 pub(crate) mod delete;
 pub(crate) mod multipart;
-pub(crate) mod receive;
 pub(crate) mod write_guard;

@@ -3,13 +3,14 @@
 use std::sync::Arc;
 
 use osproxy_meta::ObjectRowKind;
+use osproxy_storage::{ErrorKind, ObjectWriter};
 use osproxy_types::error_chain;
 
-use crate::App;
+use crate::{App, Result};
 
 /// Marks a blob or part as being written by this process. Nothing removes it while this value
 /// lives.
-pub struct ActiveWrite {
+pub(crate) struct ActiveWrite {
     app: Arc<App>,
     id: i64,
 }
@@ -17,7 +18,7 @@ pub struct ActiveWrite {
 impl ActiveWrite {
     /// Marks the blob or part `id`, which belongs to one write only. Call this before its row
     /// exists, where possible: code that removes such rows must find the mark.
-    pub fn new(app: &Arc<App>, id: i64) -> Self {
+    pub(crate) fn new(app: &Arc<App>, id: i64) -> Self {
         app.active_writes().insert(id);
         Self { app: app.clone(), id }
     }
@@ -34,7 +35,7 @@ impl Drop for ActiveWrite {
 ///
 /// A future that publishes the object must run to its end: if it is dropped half way, the object
 /// can appear after its row was removed.
-pub struct WriteGuard {
+pub(crate) struct WriteGuard {
     kind: ObjectRowKind,
     active: Option<ActiveWrite>,
     cleanup: Cleanup,
@@ -53,20 +54,20 @@ enum Cleanup {
 
 impl WriteGuard {
     /// Guards a write intent that was just recorded.
-    pub fn new(kind: ObjectRowKind, writing: ActiveWrite) -> Self {
+    pub(crate) fn new(kind: ObjectRowKind, writing: ActiveWrite) -> Self {
         Self { kind, active: Some(writing), cleanup: Cleanup::Remove }
     }
 
     /// Leaves the cleanup to the sweep, because the store did not answer and may create the object
     /// later. The row must stay until then.
-    pub fn leave_to_sweep(&mut self) {
+    fn leave_to_sweep(&mut self) {
         self.cleanup = Cleanup::LeaveToSweep;
     }
 
     /// Makes the guard remove only the row when it is dropped, and log an error. For an object that
     /// existed under the key before this write. That happens when the database is older than the
     /// store, such as after a restore.
-    pub fn keep_object(&mut self) {
+    fn keep_object(&mut self) {
         tracing::error!(
             id = self.active.as_ref().map(|writing| writing.id),
             "an object without a database row exists under this key; keeping it"
@@ -74,8 +75,25 @@ impl WriteGuard {
         self.cleanup = Cleanup::KeepObject;
     }
 
+    /// Publishes the writer, unless that was done before. On failure, decides what the guard may
+    /// remove.
+    pub(crate) async fn publish(&mut self, unpublished: &mut Option<Box<dyn ObjectWriter>>) -> Result<()> {
+        let Some(writer) = unpublished.take() else {
+            return Ok(());
+        };
+        if let Err(error) = writer.publish().await {
+            match error.kind {
+                ErrorKind::Other if error.retryable => self.leave_to_sweep(),
+                ErrorKind::Exists => self.keep_object(),
+                _ => {}
+            }
+            return Err(error.into());
+        }
+        Ok(())
+    }
+
     /// Disarms the guard: the object is content now, or it was never published and its row is gone.
-    pub fn disarm(mut self) {
+    pub(crate) fn disarm(mut self) {
         self.active = None;
     }
 }

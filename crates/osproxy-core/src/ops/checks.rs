@@ -2,43 +2,36 @@
 
 use osproxy_api::ErrorCode;
 use osproxy_meta::FileState;
-use osproxy_types::{content_type, tenant::Tenant};
+use osproxy_types::content_type;
 
-use crate::{App, Error, Result, SizeHint, links::LinkConstraints};
+use crate::{App, Error, Result, links::LinkConstraints};
 
 /// Maximum length of a file name, in bytes.
 const MAX_NAME_LEN: usize = 1024;
 
 /// Fails if the link does not accept the MIME type of the content. The type is the one detected
 /// from the first bytes, or else that of the file name.
-pub(super) fn check_content_type(terms: &LinkConstraints, sniffed: Option<&str>, name: &str) -> Result<()> {
+pub(crate) fn check_content_type(
+    constraints: &LinkConstraints,
+    sniffed: Option<&str>,
+    name: &str,
+) -> Result<()> {
     let found = content_type::mime_type_of(sniffed, name);
-    if terms.accepts_content_type(&found) {
+    if constraints.accepts_content_type(&found) {
         return Ok(());
     }
-    Err(content_type_error(terms.content_type.as_deref().unwrap_or_default(), &found))
+    Err(content_type_error(constraints.content_type.as_deref().unwrap_or_default(), &found))
 }
 
 /// The error for content of a MIME type that the link does not accept.
-pub(super) fn content_type_error(wanted: &str, found: &str) -> Error {
+pub(crate) fn content_type_error(wanted: &str, found: &str) -> Error {
     let message = format!("the link accepts content of type {wanted} only; this is {found}");
     Error::new(ErrorCode::UnsupportedMediaType, message)
 }
 
 /// The error for content that exceeds the limit of the link or the API key.
-pub(super) fn too_large_error(max: u64) -> Error {
+pub(crate) fn too_large_error(max: u64) -> Error {
     Error::new(ErrorCode::TooLarge, format!("this file must not be larger than {max} bytes"))
-}
-
-/// Fails before the content arrives if it would exceed the tenant's quota. Concurrent uploads are
-/// charged when they end.
-pub(super) async fn check_quota(app: &App, tenant: &Tenant, size: SizeHint) -> Result<()> {
-    match size {
-        SizeHint::Exact(size) if !app.meta.has_quota_left(tenant, size).await? => {
-            Err(Error::quota_exceeded())
-        }
-        _ => Ok(()),
-    }
 }
 
 /// Checks the lifetime of a link, in seconds.
@@ -53,12 +46,12 @@ pub fn check_expire(app: &App, expire: i64) -> Result<()> {
 }
 
 /// The error for a uid that was never issued, or whose row was purged.
-pub(super) fn unknown_uid_error() -> Error {
+pub(crate) fn unknown_uid_error() -> Error {
     Error::new(ErrorCode::FileNotFound, "there is no file with this uid")
 }
 
 /// Returns why a file in this state accepts no content, or has none.
-pub(super) fn state_error(state: FileState) -> Error {
+pub(crate) fn state_error(state: FileState) -> Error {
     let (code, message) = match state {
         FileState::Pending | FileState::Receiving => {
             (ErrorCode::NotStored, "the upload of this file is not complete")

@@ -134,7 +134,7 @@ async fn complete_multipart(
 
 /// Continues the completion of an upload that another request has started. Afterwards the upload is
 /// complete, or accepts parts again.
-pub(super) async fn resume_completion(app: &Arc<App>, uid: Uid) -> Result<()> {
+pub(crate) async fn resume_completion(app: &Arc<App>, uid: Uid) -> Result<()> {
     let Some(native) = app.meta.completing_multipart(uid).await? else {
         return Ok(());
     };

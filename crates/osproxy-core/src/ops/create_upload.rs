@@ -11,10 +11,10 @@ pub use super::prove_possession::PossessionChallenge;
 pub use osproxy_meta::{AnnouncedContent, ExpectedDigests, FileMetadata};
 
 use super::{
-    Tenant, abort_upload::abort_upload, check_expire, delete_file::delete_file, file_name,
+    abort_upload::abort_upload, check_expire, delete_file::delete_file, file_name,
     prove_possession::create_challenge, too_large_error,
 };
-use crate::{App, Caller, Error, HeldIdempotencyKey, Result, WorkKind, check_metadata, metrics::DedupSource};
+use crate::{App, Caller, Error, HeldIdempotencyKey, Result, check_metadata, metrics::DedupSource};
 use osproxy_meta::{Blob, CreateOutcome, FileState, KnownContent, NewFile, NewUpload};
 use osproxy_types::{content_type, uid::Uid};
 
@@ -90,9 +90,7 @@ pub async fn create_upload(
     key: Option<&HeldIdempotencyKey>,
 ) -> Result<CreatedUploads> {
     check_expire(app, expire)?;
-    app.check_backpressure(WorkKind::Upload)?;
-    app.check_free_space(0).await?;
-    app.charge_incomplete_uploads(&caller.tenant, requests.len() as u64).await?;
+    app.admit_uploads(&caller.tenant, requests.len() as u64).await?;
     let created_at = OffsetDateTime::now_utc();
     let expires = created_at + Duration::from_secs(expire.unsigned_abs());
     let validated = validate(app, caller, requests)?;
@@ -103,7 +101,8 @@ pub async fn create_upload(
             None => app.next_uid().await?,
         };
         let file = NewFile { uid, tenant: caller.tenant.clone(), name, announced };
-        let known = find_known_content(app, &file).await?;
+        let AnnouncedContent { expected, size, .. } = &file.announced;
+        let known = app.find_known_content(&file.tenant, expected, *size).await?;
         // A client that does not know the size must not learn it from the challenge.
         let known = known.filter(|_| !app.limits.prove_possession || file.announced.size.is_some());
         if let (Some(max), Some(blob)) = (caller.max_size, &known)
@@ -280,27 +279,6 @@ async fn undo(app: &Arc<App>, plans: &[PlannedUpload], stored: &[bool], key: Opt
 fn has_several_parts(file: &NewFile) -> bool {
     let AnnouncedContent { size, part_size, .. } = file.announced;
     size.zip(part_size).is_some_and(|(size, part_size)| PartLayout { size, part_size }.parts() > 1)
-}
-
-/// Returns stored content that has all expected digests.
-async fn find_known_content(app: &App, file: &NewFile) -> Result<Option<Blob>> {
-    let AnnouncedContent { expected: claims, size, .. } = &file.announced;
-    let Some(blob) = find_by_digest(app, &file.tenant, claims).await? else {
-        return Ok(None);
-    };
-    let matches =
-        size.is_none_or(|size| size == blob.digests.size) && claims.first_mismatch(&blob.digests).is_none();
-    Ok(if matches && app.is_intact(&blob).await? { Some(blob) } else { None })
-}
-
-async fn find_by_digest(app: &App, tenant: &Tenant, claims: &ExpectedDigests) -> Result<Option<Blob>> {
-    // Digests without known collisions come first.
-    Ok(match claims {
-        ExpectedDigests { blake3: Some(blake3), .. } => app.meta.blob_by_blake3(tenant, *blake3).await?,
-        ExpectedDigests { sha256: Some(sha256), .. } => app.meta.blob_by_sha256(tenant, *sha256).await?,
-        ExpectedDigests { md5: Some(md5), .. } => app.meta.blob_by_md5(tenant, *md5).await?,
-        _ => None,
-    })
 }
 
 /// Returns the part size of content whose size is announced.

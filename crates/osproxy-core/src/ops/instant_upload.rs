@@ -1,10 +1,10 @@
 //! Instant upload: create files of known content without sending it.
 
-use osproxy_meta::{AnnouncedContent, NewFile};
+use osproxy_meta::{AnnouncedContent, ExpectedDigests, NewFile};
 use osproxy_types::{content_type, uid::Uid};
 
 use super::file_name;
-use crate::{App, Caller, Error, Result, WorkKind, metrics::DedupSource};
+use crate::{App, Caller, Error, Result, metrics::DedupSource};
 
 /// Content that the client has, and its path on the client.
 #[derive(Debug)]
@@ -24,8 +24,7 @@ pub async fn instant_upload(
     items: &[InstantItem<'_>],
 ) -> Result<Vec<Option<Uid>>> {
     let names = items.iter().map(|item| file_name(item.path)).collect::<Result<Vec<_>>>()?;
-    app.check_backpressure(WorkKind::Upload)?;
-    app.check_free_space(0).await?;
+    app.admit_instant_uploads().await?;
     if app.limits.prove_possession {
         // API v0 has no way to answer a challenge.
         return Ok(vec![None; items.len()]);
@@ -33,10 +32,10 @@ pub async fn instant_upload(
     let mut created = vec![None; items.len()];
     let (mut files, mut sizes) = (Vec::new(), Vec::new());
     for ((item, name), slot) in items.iter().zip(names).zip(&mut created) {
-        if let Some(blob) = app.meta.blob_by_md5(&caller.tenant, item.md5).await?
+        let expected = ExpectedDigests::md5_only(Some(item.md5));
+        if let Some(blob) = app.find_known_content(&caller.tenant, &expected, None).await?
             // The caller may not create a larger file: sending it is refused too.
             && caller.max_size.is_none_or(|max| blob.digests.size <= max)
-            && app.is_intact(&blob).await?
         {
             let uid = app.next_uid().await?;
             let content_type = content_type::mime_type_of(blob.detected_type.as_deref(), name);

@@ -33,8 +33,8 @@ use osproxy_storage::DigestSelection;
 pub use osproxy_types::tenant::Tenant;
 
 pub use crate::links::LinkConstraints;
-use checks::{
-    check_content_type, check_quota, content_type_error, state_error, too_large_error, unknown_uid_error,
+pub(crate) use checks::{
+    check_content_type, content_type_error, state_error, too_large_error, unknown_uid_error,
 };
 pub use checks::{check_expire, file_name};
 

@@ -9,8 +9,7 @@ use osproxy_meta::{Blob, FileState};
 use osproxy_storage::ErrorKind;
 use osproxy_types::uid::Uid;
 
-use super::upload_file;
-use crate::{App, Error, Result};
+use crate::{App, Error, Result, session::share_known_content};
 
 /// Lifetime of a challenge.
 const CHALLENGE_TTL: Duration = Duration::from_mins(1);
@@ -75,7 +74,7 @@ pub async fn prove_possession(app: &Arc<App>, uid: Uid, proof: [u8; 32]) -> Resu
         let message = "the answer to the challenge is wrong; send the content";
         return Err(Error::new(ErrorCode::DigestMismatch, message));
     }
-    upload_file::share_known(app, uid, blob).await
+    share_known_content(app, uid, blob).await
 }
 
 fn challenge_gone() -> Error {

@@ -15,9 +15,8 @@ use osproxy_api::{
     },
 };
 use osproxy_core::{
-    App, Caller, Error, Result, Transfer,
+    AdmissionGuard, App, Caller, Error, Result,
     links::LinkConstraints,
-    metrics::InFlightGuard,
     ops::{
         self,
         download_file::StoredFile,
@@ -65,23 +64,21 @@ pub(super) async fn download(
 }
 
 /// The content of a file, and the guards that count a local download.
-type OpenedContent = (BoxStream<'static, Result<Bytes>>, Option<(Transfer, InFlightGuard)>);
+type OpenedContent = (BoxStream<'static, Result<Bytes>>, Option<AdmissionGuard>);
 
 async fn open(
     app: &Arc<App>,
     file: Arc<StoredFile>,
     range: Range<u64>,
-    terms: &LinkConstraints,
+    constraints: &LinkConstraints,
     extensions: &Extensions,
 ) -> Result<OpenedContent> {
     if let Some(store) = ops::locate_content::store_elsewhere(app, &file) {
-        let content = forward::download_file(app, (store, extensions), &file, range, terms).await?;
+        let content = forward::download_file(app, (store, extensions), &file, range, constraints).await?;
         return Ok((content.boxed(), None));
     }
-    let mut transfer = app.transfers.admit(terms, 0).await?;
-    transfer.charge(&file.tenant)?;
-    let running = (transfer, app.metrics.downloads.begin());
-    Ok((ops::download_file::open_content(app, &file, range).await?.boxed(), Some(running)))
+    let admission = app.admit_download(constraints, &file.tenant).await?;
+    Ok((ops::download_file::open_content(app, &file, range).await?.boxed(), Some(admission)))
 }
 
 /// Content of a page token.

@@ -19,9 +19,8 @@ use futures_util::StreamExt;
 use http_body::{Frame, SizeHint};
 use osproxy_api::ErrorCode;
 use osproxy_core::{
-    App, Error, Result, Transfer,
+    AdmissionGuard, App, Error, Result,
     links::LinkConstraints,
-    metrics::InFlightGuard,
     ops::download_file::{ContentReader, StoredFile, open_content},
 };
 use osproxy_types::content_type;
@@ -169,7 +168,7 @@ struct ContentBody {
     reader: ContentReader,
     remaining: u64,
     /// Counts the download until the body is dropped.
-    _guards: (Transfer, InFlightGuard),
+    _admission: AdmissionGuard,
 }
 
 impl ContentBody {
@@ -179,11 +178,9 @@ impl ContentBody {
         range: Range<u64>,
         constraints: &LinkConstraints,
     ) -> Result<Self> {
-        let mut transfer = app.transfers.admit(constraints, 0).await?;
-        transfer.charge(&file.tenant)?;
-        let running = (transfer, app.metrics.downloads.begin());
+        let admission = app.admit_download(constraints, &file.tenant).await?;
         let reader = open_content(app, file, range.clone()).await?;
-        Ok(Self { remaining: range.end - range.start, reader, _guards: running })
+        Ok(Self { remaining: range.end - range.start, reader, _admission: admission })
     }
 }
 

@@ -10,9 +10,12 @@ use osproxy_storage::{DigestSelection, Digests, ObjectWriter, SizeHint};
 use osproxy_types::error_chain;
 
 use crate::{
-    ActiveWrite, App, Result, WriteGuard,
+    App, Result,
     metrics::DedupSource,
-    publish_once,
+    objects::{
+        deduplicate::SameContent,
+        write_guard::{ActiveWrite, WriteGuard},
+    },
     tasks::{TaskContext, TaskError, TaskHandler},
 };
 
@@ -159,8 +162,8 @@ async fn commit_merge(
 ) -> Result<(), TaskError> {
     let mut unpublished = Some(writer);
     for _ in 0..MAX_TRIES {
-        let merged = match app.meta.blob_by_blake3(&intent.tenant, digests.blake3).await? {
-            Some(same) if app.is_intact(&same).await? => {
+        let merged = match app.find_same_content(&intent.tenant, &digests).await? {
+            SameContent::Intact(same) => {
                 let task_id = app.next_uid().await?;
                 let shared = app.meta.share_content(blob_id, same.id, digests, task_id).await?;
                 app.notify_task_engine();
@@ -173,13 +176,8 @@ async fn commit_merge(
                 }
                 shared
             }
-            Some(lost) => {
-                let id = lost.id;
-                tracing::error!(
-                    blob_id = id,
-                    "the store has lost content; replacing it with the same content from this upload"
-                );
-                publish_once(&mut guard, &mut unpublished).await?;
+            SameContent::Lost(lost) => {
+                guard.publish(&mut unpublished).await?;
                 match app.meta.repair_blob(&lost, intent.intent_id).await? {
                     // The row of this write now names the damaged object, which the write guard
                     // removes. In the next round the files share the repaired blob.
@@ -190,8 +188,8 @@ async fn commit_merge(
                     StoreOutcome::Swept => MergeOutcome::Swept,
                 }
             }
-            None => {
-                publish_once(&mut guard, &mut unpublished).await?;
+            SameContent::None => {
+                guard.publish(&mut unpublished).await?;
                 let merged = app.meta.finish_merge(blob_id, &intent, digests).await?;
                 if merged == MergeOutcome::Stored {
                     guard.disarm();

@@ -11,6 +11,7 @@ use super::merge_parts::{check_not_imported, check_parts, reject};
 use crate::{
     App,
     metrics::DedupSource,
+    objects::deduplicate::SameContent,
     tasks::{TaskContext, TaskError, TaskHandler},
 };
 
@@ -100,25 +101,19 @@ async fn record_digests(
 ) -> Result<(), TaskError> {
     for _ in 0..MAX_TRIES {
         let task_id = app.next_uid().await?;
-        let settled = match app.meta.blob_by_blake3(tenant, digests.blake3).await? {
-            Some(same) if app.is_intact(&same).await? => {
+        let settled = match app.find_same_content(tenant, &digests).await? {
+            SameContent::Intact(same) => {
                 let shared = app.meta.share_content(blob_id, same.id, digests, task_id).await?;
                 if shared == MergeOutcome::Stored {
                     app.metrics.count_deduplicated(DedupSource::Parts, digests.size);
                 }
                 shared
             }
-            Some(lost) => {
-                tracing::error!(
-                    blob_id = lost.id,
-                    "the store has lost content; its files now use the same content from this upload"
-                );
-                match app.meta.replace_lost_blob(lost.id, blob_id, task_id).await? {
-                    MergeOutcome::Stored => MergeOutcome::Conflict,
-                    other => other,
-                }
-            }
-            None => app.meta.finish_verification(blob_id, digests).await?,
+            SameContent::Lost(lost) => match app.meta.replace_lost_blob(lost.id, blob_id, task_id).await? {
+                MergeOutcome::Stored => MergeOutcome::Conflict,
+                other => other,
+            },
+            SameContent::None => app.meta.finish_verification(blob_id, digests).await?,
         };
         app.notify_task_engine();
         if settled != MergeOutcome::Conflict {

@@ -1,0 +1,90 @@
+//! The decision whether a request may start: backpressure, disk space, concurrency and quota.
+
+use std::sync::Arc;
+
+use osproxy_storage::{BufferReservation, SizeHint};
+use osproxy_types::tenant::Tenant;
+
+use super::{
+    backpressure::WorkKind,
+    transfers::{Transfer, buffered_bytes},
+};
+use crate::{App, Error, Result, links::LinkConstraints, metrics::InFlightGuard};
+
+/// A transfer that was admitted. Holds its slot and its memory until it is dropped.
+#[derive(Debug)]
+pub struct AdmissionGuard {
+    transfer: Transfer,
+    _running: InFlightGuard,
+}
+
+impl App {
+    /// Decides whether `count` new upload sessions of `tenant` may be created. Fails under
+    /// backpressure, if a local disk is full, or at the tenant's limit of incomplete uploads.
+    pub async fn admit_uploads(&self, tenant: &Tenant, count: u64) -> Result<()> {
+        self.check_backpressure(WorkKind::Upload)?;
+        self.check_free_space(0).await?;
+        self.charge_incomplete_uploads(tenant, count).await
+    }
+
+    /// Decides whether files of known content may be created. Fails under backpressure, or if a
+    /// local disk is full.
+    pub async fn admit_instant_uploads(&self) -> Result<()> {
+        self.check_backpressure(WorkKind::Upload)?;
+        self.check_free_space(0).await
+    }
+
+    /// Admits a body of this size, sent through a link with these constraints. Fails under
+    /// backpressure, if a local disk is full, at a concurrency limit, or if no buffer memory
+    /// becomes free within 10 seconds. The tenant is not known yet: call
+    /// [`charge_upload`](AdmissionGuard::charge_upload) before streaming.
+    pub async fn admit_content(
+        &self,
+        constraints: &LinkConstraints,
+        size: SizeHint,
+    ) -> Result<AdmissionGuard> {
+        self.check_backpressure(WorkKind::Content)?;
+        self.check_free_space(0).await?;
+        let buffered = if self.stores.needs_part_lengths() { buffered_bytes(size) } else { 0 };
+        let transfer = self.transfers.admit(constraints, buffered).await?;
+        Ok(AdmissionGuard { transfer, _running: self.metrics.uploads.begin() })
+    }
+
+    /// Admits a download of a file of `tenant`, through a link with these constraints. Fails at a
+    /// concurrency limit, or if no buffer memory becomes free within 10 seconds.
+    pub async fn admit_download(
+        &self,
+        constraints: &LinkConstraints,
+        tenant: &Tenant,
+    ) -> Result<AdmissionGuard> {
+        let mut transfer = self.transfers.admit(constraints, 0).await?;
+        transfer.charge(tenant)?;
+        Ok(AdmissionGuard { transfer, _running: self.metrics.downloads.begin() })
+    }
+}
+
+impl AdmissionGuard {
+    /// Charges the transfer to the tenant of its file. Fails at the tenant's concurrency limit, or
+    /// if content of size `uncharged` would exceed its quota. `None`: the size was announced and
+    /// charged when the upload was created. Concurrent uploads are charged when they end.
+    pub async fn charge_upload(
+        &mut self,
+        app: &App,
+        tenant: &Tenant,
+        uncharged: Option<SizeHint>,
+    ) -> Result<()> {
+        self.transfer.charge(tenant)?;
+        match uncharged {
+            Some(SizeHint::Exact(size)) if !app.meta.has_quota_left(tenant, size).await? => {
+                Err(Error::quota_exceeded())
+            }
+            _ => Ok(()),
+        }
+    }
+
+    /// Returns the memory reservation. Code that holds the buffers longer than the transfer must
+    /// keep it.
+    pub(crate) fn buffers(&self) -> Option<Arc<BufferReservation>> {
+        self.transfer.buffers()
+    }
+}

@@ -1,0 +1,178 @@
+//! The upload session: the one path of content into the service, whatever the protocol. A body is
+//! the whole content or one part of it, and goes through three steps:
+//! [`create`](UploadSession::create) records the write intent, [`stream`](UploadSession::stream)
+//! brings the bytes into the store, and [`commit`](UploadSession::commit) makes them content.
+
+mod part;
+mod receive;
+mod whole;
+
+use std::sync::Arc;
+
+use bytes::Bytes;
+use futures_util::Stream;
+use osproxy_meta::ExpectedDigests;
+use osproxy_storage::{DigestSelection, SizeHint};
+use osproxy_types::{tenant::Tenant, uid::Uid};
+
+use crate::{App, Error, Result, admission::guard::AdmissionGuard, ops::UploadOptions};
+use part::PartWrite;
+use receive::{Destination, Received, buffer_short_body, check_digests, receive};
+pub(crate) use whole::share_known_content;
+use whole::{Comparison, WholeWrite};
+
+/// A body that a client wants to send.
+pub(crate) struct WriteRequest {
+    pub(crate) uid: Uid,
+    pub(crate) piece: Piece,
+    pub(crate) options: UploadOptions,
+    /// What is known about the length of the body.
+    pub(crate) size: SizeHint,
+}
+
+/// Which piece of the content a body is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Piece {
+    Whole,
+    /// The part with this number, starting at 1.
+    Part(u32),
+}
+
+/// Stores `body`, and returns when it is durable. If that fails, or the future is dropped, nothing
+/// of the body is left behind.
+pub(crate) async fn write(
+    app: &Arc<App>,
+    mut request: WriteRequest,
+    body: impl Stream<Item = Result<Bytes>> + Send + Unpin,
+) -> Result<()> {
+    let admission = app.admit_content(&request.options.constraints, request.size).await?;
+    if let Piece::Part(_) = request.piece
+        && app.stores.needs_part_lengths()
+    {
+        let limit = part::size_limit(app, &request.options.constraints);
+        let (size, body) = buffer_short_body(limit, request.size, body).await?;
+        request.size = size;
+        return UploadSession::create(app, request, admission).await?.run(body).await;
+    }
+    UploadSession::create(app, request, admission).await?.run(body).await
+}
+
+/// An admitted body on its way into a store. Dropped before it is committed, it leaves nothing
+/// behind.
+struct UploadSession {
+    app: Arc<App>,
+    uid: Uid,
+    options: UploadOptions,
+    size: SizeHint,
+    admission: AdmissionGuard,
+    write: PendingWrite,
+}
+
+/// What a body is going to become.
+enum PendingWrite {
+    Whole(WholeWrite),
+    Part(Box<PartWrite>),
+    /// The file is complete. The body is compared with its content, and removed.
+    Compare(Comparison),
+}
+
+/// What is required of a body, and where it goes.
+struct BodyPlan<'a> {
+    tenant: &'a Tenant,
+    /// Whether the size of the content was announced, and charged to the tenant's quota then.
+    is_charged: bool,
+    expected: ExpectedDigests,
+    destination: Destination<'a>,
+}
+
+impl UploadSession {
+    /// Records the write intent. Fails if the file does not accept this body.
+    async fn create(app: &Arc<App>, request: WriteRequest, admission: AdmissionGuard) -> Result<Self> {
+        let WriteRequest { uid, piece, options, size } = request;
+        let (begun_app, max_size) = (app.clone(), options.constraints.max_size);
+        // Changes to the database are spawned, so that a client that disconnects does not cut them
+        // off.
+        let begun = app.background.spawn(async move {
+            match piece {
+                Piece::Whole => whole::begin(&begun_app, uid).await,
+                Piece::Part(number) => {
+                    let part = part::begin(&begun_app, uid, number, size, max_size).await?;
+                    Ok(PendingWrite::Part(Box::new(part)))
+                }
+            }
+        });
+        let write = begun.await.map_err(Error::internal)??;
+        Ok(Self { app: app.clone(), uid, options, size, admission, write })
+    }
+
+    async fn run(mut self, body: impl Stream<Item = Result<Bytes>> + Send + Unpin) -> Result<()> {
+        let received = self.stream(body).await?;
+        self.commit(received).await
+    }
+
+    /// Streams the body into the store and checks it. Nothing is published yet.
+    async fn stream(&mut self, body: impl Stream<Item = Result<Bytes>> + Send + Unpin) -> Result<Received> {
+        match self.try_stream(body).await {
+            Ok(received) => Ok(received),
+            Err(error) => Err(match &self.write {
+                PendingWrite::Part(part) => {
+                    part::explain_failure(&self.app, self.uid, part.multipart(), error).await
+                }
+                PendingWrite::Compare(_) => Comparison::explain_failure(error),
+                PendingWrite::Whole(_) => error,
+            }),
+        }
+    }
+
+    async fn try_stream(
+        &mut self,
+        body: impl Stream<Item = Result<Bytes>> + Send + Unpin,
+    ) -> Result<Received> {
+        let (app, options) = (&self.app, &self.options);
+        let plan = match &self.write {
+            PendingWrite::Whole(whole) => whole.plan(app, options, self.size)?,
+            PendingWrite::Part(part) => part.plan(app, options, self.size),
+            PendingWrite::Compare(comparison) => comparison.plan(app, options, self.size)?,
+        };
+        let uncharged = (!plan.is_charged).then_some(plan.destination.size);
+        self.admission.charge_upload(app, plan.tenant, uncharged).await?;
+        let mut received = receive(app, plan.destination, body).await?;
+        received.buffers = self.admission.buffers();
+        check_digests(&plan.expected, &received.digests)?;
+        match &self.write {
+            PendingWrite::Whole(whole) => whole.check_content_type(options, &received)?,
+            PendingWrite::Part(part) if part.determines_content_type(&received) => {
+                part::check_first_part(app, self.uid, &options.constraints, received.sniffed).await?;
+            }
+            PendingWrite::Part(_) | PendingWrite::Compare(_) => {}
+        }
+        Ok(received)
+    }
+
+    /// Publishes what was received, and makes it content. The body counts against the limits of
+    /// admission until then.
+    async fn commit(self, received: Received) -> Result<()> {
+        let Self { app, uid, options, admission: _admission, write, .. } = self;
+        match write {
+            PendingWrite::Whole(whole) => {
+                // Spawned, so that it runs to its end if the client disconnects.
+                let committed = app.background.spawn(whole.commit(app.clone(), uid, received));
+                committed.await.map_err(Error::internal)?
+            }
+            PendingWrite::Part(part) => {
+                let multipart = part.multipart();
+                let committed = part.commit(app.clone(), uid, received, options.constraints);
+                match app.background.spawn(committed).await.map_err(Error::internal)? {
+                    Ok(()) => Ok(()),
+                    Err(error) => Err(part::explain_failure(&app, uid, multipart, error).await),
+                }
+            }
+            PendingWrite::Compare(comparison) => comparison.finish(&received.digests),
+        }
+    }
+}
+
+/// Returns the digests to compute of a body.
+fn select_digests(options: &UploadOptions, expected: &ExpectedDigests) -> DigestSelection {
+    DigestSelection { md5: options.digests.md5 || expected.md5.is_some(), ..expected.selection() }
+}

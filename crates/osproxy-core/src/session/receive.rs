@@ -1,0 +1,170 @@
+//! Streams a request body into a store.
+
+use std::sync::Arc;
+
+use bytes::{Bytes, BytesMut};
+use futures_util::{Stream, StreamExt, stream};
+use osproxy_api::ErrorCode;
+use osproxy_meta::ExpectedDigests;
+use osproxy_storage::{
+    BufferReservation, DigestSelection, Digests, Key, ObjectWriter, SizeHint, UNKNOWN_PART,
+};
+use osproxy_types::content_type::Sniffer;
+
+use crate::{App, Error, Result};
+
+/// Content that was received but not published. Dropped, it leaves nothing in the store.
+pub(super) struct Received {
+    /// Publishes the content.
+    pub(super) writer: Box<dyn ObjectWriter>,
+    /// Computed digests of the content.
+    pub(super) digests: Digests,
+    /// MIME type detected from the first bytes, with a charset if all of it is UTF-8 text.
+    pub(super) sniffed: Option<&'static str>,
+    /// Reservation of the buffers that the writer holds.
+    pub(super) buffers: Option<Arc<BufferReservation>>,
+}
+
+/// Maximum size of a body.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct SizeLimit {
+    /// Noun for the error message, such as `file`.
+    pub(super) subject: &'static str,
+    /// In bytes.
+    pub(super) max: u64,
+}
+
+impl SizeLimit {
+    fn check(self, size: u64) -> Result<()> {
+        let Self { subject, max } = self;
+        if size > max {
+            let message = format!("a {subject} must not be larger than {max} bytes");
+            return Err(Error::new(ErrorCode::TooLarge, message));
+        }
+        Ok(())
+    }
+}
+
+/// Where a body goes, and what it may be.
+pub(super) struct Destination<'a> {
+    pub(super) store: &'a str,
+    pub(super) target: WriteTarget<'a>,
+    /// The digests to compute in addition to BLAKE3.
+    pub(super) digests: DigestSelection,
+    pub(super) limit: SizeLimit,
+    /// What is known about the length of the body.
+    pub(super) size: SizeHint,
+}
+
+/// The write target of a body.
+#[derive(Clone, Copy)]
+pub(super) enum WriteTarget<'a> {
+    /// An object of its own: the whole content, or a part that is merged later.
+    Object(&'a Key),
+    /// A part of the store's multipart upload; in a store that preallocates files, the slot of the
+    /// part.
+    MultipartPart { key: &'a Key, upload_id: &'a str, number: u32 },
+}
+
+/// Longest body that is buffered to find out its length, in bytes.
+const MAX_BUFFERED: u64 = UNKNOWN_PART;
+
+/// Chunks below this size, in bytes, are coalesced.
+const COALESCE_BELOW: usize = 4096;
+
+/// Finds out the length of a short body of unknown length, by buffering it to its end. Fails as
+/// soon as the body exceeds `limit`.
+pub(super) async fn buffer_short_body(
+    limit: SizeLimit,
+    size: SizeHint,
+    mut body: impl Stream<Item = Result<Bytes>> + Send + Unpin,
+) -> Result<(SizeHint, impl Stream<Item = Result<Bytes>> + Send + Unpin)> {
+    // A multipart form adds only a few bytes to the content.
+    let is_short =
+        !matches!(size, SizeHint::Exact(_)) && size.at_most().unwrap_or(0) <= MAX_BUFFERED + (64 << 10);
+    let (mut kept, mut length, mut ended) = (Vec::<Bytes>::new(), 0, false);
+    // Small chunks are coalesced, because each chunk has a fixed cost.
+    let mut small = BytesMut::new();
+    while is_short && !ended && length <= MAX_BUFFERED {
+        match body.next().await {
+            Some(bytes) => {
+                let bytes = bytes?;
+                length += bytes.len() as u64;
+                limit.check(length)?;
+                if bytes.len() < COALESCE_BELOW {
+                    small.extend_from_slice(&bytes);
+                    if small.len() >= COALESCE_BELOW {
+                        kept.push(small.split().freeze());
+                    }
+                    continue;
+                }
+                if !small.is_empty() {
+                    kept.push(small.split().freeze());
+                }
+                kept.push(bytes);
+            }
+            None => ended = true,
+        }
+    }
+    if !small.is_empty() {
+        kept.push(small.freeze());
+    }
+    let size = if ended { SizeHint::Exact(length) } else { size };
+    Ok((size, stream::iter(kept.into_iter().map(Ok)).chain(body)))
+}
+
+/// Streams a body to its destination, and returns once all of it has arrived. Fails before reading
+/// the body if its size exceeds the limit.
+pub(super) async fn receive(
+    app: &App,
+    destination: Destination<'_>,
+    mut body: impl Stream<Item = Result<Bytes>> + Send + Unpin,
+) -> Result<Received> {
+    let Destination { store, target, digests, limit, size } = destination;
+    if let SizeHint::Exact(size) = size {
+        limit.check(size)?;
+    }
+    let mut writer = match target {
+        WriteTarget::Object(key) => app.stores.get(store)?.create(key, size).await?,
+        WriteTarget::MultipartPart { key, upload_id, number } => {
+            let SizeHint::Exact(size) = size else {
+                return Err(Error::internal("the size of a part is not known"));
+            };
+            app.stores.multipart(store)?.create_part(key, upload_id, number, size).await?
+        }
+    };
+    writer.select_digests(digests);
+    let mut content_type = Sniffer::default();
+    let mut received = 0;
+    while let Some(bytes) = body.next().await {
+        let bytes = bytes?;
+        received += bytes.len() as u64;
+        limit.check(received)?;
+        if let SizeHint::Exact(size) = size
+            && received > size
+        {
+            let message = format!("the body has more than the expected {size} bytes");
+            return Err(Error::new(ErrorCode::SizeMismatch, message));
+        }
+        content_type.update(&bytes);
+        writer.write(bytes).await?;
+    }
+    if let SizeHint::Exact(size) = size
+        && size != received
+    {
+        return Err(Error::new(ErrorCode::IncompleteBody, "the body ended before it was complete"));
+    }
+    let (digests, sniffed) = (writer.finish().await?, content_type.finish());
+    Ok(Received { writer, digests, sniffed, buffers: None })
+}
+
+/// Fails with `DigestMismatch` if the content does not have the expected digests.
+pub(super) fn check_digests(expected: &ExpectedDigests, digests: &Digests) -> Result<()> {
+    match expected.first_mismatch(digests) {
+        Some((name, found)) => Err(Error::new(
+            ErrorCode::DigestMismatch,
+            format!("the {name} of the content is {found}, which differs from the expected digest"),
+        )),
+        None => Ok(()),
+    }
+}

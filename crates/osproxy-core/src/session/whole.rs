@@ -1,0 +1,285 @@
+//! The whole content of a file in one body.
+
+use std::sync::Arc;
+
+use osproxy_api::ErrorCode;
+use osproxy_meta::{
+    BeginUploadOutcome, Blob, FileState, ObjectRowKind, ReleasedReservation, StoreOutcome, StoredContent,
+    StoredFile, WriteIntent,
+};
+use osproxy_storage::{Digests, Key, SizeHint};
+use osproxy_types::{content_type, error_chain, uid::Uid};
+
+use super::{
+    BodyPlan, PendingWrite,
+    receive::{Destination, Received, SizeLimit, WriteTarget, check_digests},
+    select_digests,
+};
+use crate::{
+    App, Error, Result,
+    metrics::DedupSource,
+    objects::{
+        deduplicate::SameContent,
+        write_guard::{ActiveWrite, WriteGuard},
+    },
+    ops::{
+        UploadOptions, check_content_type, complete_upload::resume_completion, download_file::download_file,
+        state_error, unknown_uid_error,
+    },
+};
+
+/// Maximum attempts when the same content appears or disappears concurrently, before the client
+/// must retry.
+const MAX_TRIES: usize = 4;
+
+/// A write of the whole content whose intent is recorded.
+pub(super) struct WholeWrite {
+    guard: WriteGuard,
+    intent: Box<WriteIntent>,
+}
+
+/// Records the intent to write the whole content of `uid`.
+pub(super) async fn begin(app: &Arc<App>, uid: Uid) -> Result<PendingWrite> {
+    for _ in 0..MAX_TRIES {
+        let fallback_id = app.next_uid().await?;
+        let task_id = app.next_uid().await?;
+        match app.meta.begin_upload(uid, fallback_id, task_id).await? {
+            BeginUploadOutcome::Ready(intent) => {
+                // Not earlier: the uid's own id may belong to a failed write, which the sweep must
+                // be able to remove.
+                let guard = WriteGuard::new(ObjectRowKind::Blob, ActiveWrite::new(app, intent.blob_id));
+                release(app, intent.released).await;
+                return Ok(PendingWrite::Whole(WholeWrite { guard, intent }));
+            }
+            BeginUploadOutcome::Stored => {
+                return Ok(PendingWrite::Compare(Comparison::new(uid, download_file(app, uid).await?)));
+            }
+            BeginUploadOutcome::Closed(FileState::Completing) => resume_completion(app, uid).await?,
+            BeginUploadOutcome::Closed(state) => return Err(state_error(state)),
+            BeginUploadOutcome::Unknown => return Err(unknown_uid_error()),
+        }
+    }
+    Err(state_error(FileState::Completing))
+}
+
+/// Frees the disk space that was reserved for parts.
+async fn release(app: &App, released: Option<ReleasedReservation>) {
+    match released {
+        None => {}
+        Some(ReleasedReservation::OtherNode) => app.notify_all_task_engines(),
+        Some(ReleasedReservation::Local(blob_id)) => {
+            // The sweep removes later what cannot be removed now.
+            if let Err(error) = app.delete_blob(blob_id).await {
+                tracing::warn!(
+                    blob_id,
+                    error = error_chain(&error),
+                    "cannot release reserved disk space yet; the sweep retries"
+                );
+            }
+        }
+    }
+}
+
+impl WholeWrite {
+    pub(super) fn plan(&self, app: &App, options: &UploadOptions, size: SizeHint) -> Result<BodyPlan<'_>> {
+        let intent = &self.intent;
+        let expected = options.expected.or(intent.expected);
+        let max = app.limits.max_size.min(options.constraints.max_size.unwrap_or(u64::MAX));
+        Ok(BodyPlan {
+            tenant: &intent.tenant,
+            is_charged: intent.size.is_some(),
+            expected,
+            destination: Destination {
+                store: &intent.store,
+                target: WriteTarget::Object(&intent.key),
+                digests: select_digests(options, &expected),
+                limit: SizeLimit { subject: "file", max },
+                size: body_length(intent, size)?,
+            },
+        })
+    }
+
+    pub(super) fn check_content_type(&self, options: &UploadOptions, received: &Received) -> Result<()> {
+        check_content_type(&options.constraints, received.sniffed, &self.intent.name)
+    }
+
+    /// Makes received content the content of the file: shares a blob with the same content if there
+    /// is one, and publishes it otherwise.
+    pub(super) async fn commit(self, app: Arc<App>, uid: Uid, received: Received) -> Result<()> {
+        let _committing = app.metrics.commits.begin();
+        let Self { mut guard, intent } = self;
+        let Received { writer, digests, sniffed, buffers: _buffers } = received;
+        let content_type = intent.content_type.clone();
+        let content_type = content_type.unwrap_or_else(|| content_type::mime_type_of(sniffed, &intent.name));
+        let owner = || (uid, intent.tenant.clone());
+        let mut unpublished = Some(writer);
+        for _ in 0..MAX_TRIES {
+            let outcome = match app.find_same_content(&intent.tenant, &digests).await? {
+                SameContent::Intact(same) => {
+                    let own_id = unpublished.as_ref().map(|_| intent.blob_id);
+                    let content_type = content_type.clone();
+                    let shared =
+                        app.meta.share_blob(owner(), (same.id, digests), own_id, content_type).await?;
+                    if shared == StoreOutcome::Stored && own_id.is_some() {
+                        guard.disarm();
+                        app.metrics.count_deduplicated(DedupSource::Upload, digests.size);
+                        return Ok(());
+                    }
+                    shared
+                }
+                SameContent::Lost(lost) => {
+                    guard.publish(&mut unpublished).await?;
+                    match app.meta.repair_blob(&lost, intent.blob_id).await? {
+                        // The row of this write now names the damaged object, which the write guard
+                        // removes. The next round shares the repaired blob.
+                        StoreOutcome::Stored => StoreOutcome::Conflict,
+                        other => other,
+                    }
+                }
+                SameContent::None => {
+                    guard.publish(&mut unpublished).await?;
+                    let content_type = content_type.clone();
+                    let stored = app
+                        .meta
+                        .finish_upload(owner(), intent.blob_id, digests, sniffed, content_type)
+                        .await?;
+                    if stored == StoreOutcome::Stored {
+                        guard.disarm();
+                        return Ok(());
+                    }
+                    stored
+                }
+            };
+            match outcome {
+                StoreOutcome::Stored => return Ok(()),
+                StoreOutcome::Conflict => {}
+                StoreOutcome::OverQuota => return Err(Error::quota_exceeded()),
+                StoreOutcome::Superseded => return compare_with_winner(&app, uid, &digests).await,
+                StoreOutcome::Swept => {
+                    // The object was published after its row was removed.
+                    app.stores.get(&intent.store)?.delete(std::slice::from_ref(&intent.key)).await?;
+                    return Err(Error::unavailable(
+                        "the upload took too long and was discarded; send the content again",
+                    ));
+                }
+            }
+        }
+        Err(Error::unavailable("the same content is being stored and removed concurrently; retry"))
+    }
+}
+
+/// Returns the announced length of the content, or else what is known about it.
+fn body_length(intent: &WriteIntent, size: SizeHint) -> Result<SizeHint> {
+    match (intent.size, size) {
+        (Some(announced), SizeHint::Exact(size)) if size != announced => Err(Error::new(
+            ErrorCode::SizeMismatch,
+            format!("the content must have the announced {announced} bytes, not {size}"),
+        )),
+        (Some(announced), _) => Ok(SizeHint::Exact(announced)),
+        (None, size) => Ok(size),
+    }
+}
+
+/// Makes the known content of `blob` the content of `uid`, without a body. Runs to its end if it is
+/// dropped.
+pub(crate) async fn share_known_content(app: &Arc<App>, uid: Uid, blob: Blob) -> Result<()> {
+    let sharing = app.background.spawn(share(app.clone(), uid, blob));
+    sharing.await.map_err(Error::internal)?
+}
+
+async fn share(app: Arc<App>, uid: Uid, blob: Blob) -> Result<()> {
+    let WholeWrite { guard, intent } = match begin(&app, uid).await? {
+        PendingWrite::Compare(comparison) => return comparison.finish(&blob.digests),
+        PendingWrite::Whole(write) => write,
+        PendingWrite::Part(_) => return Err(Error::internal("a part was begun for the whole content")),
+    };
+    let content_type = intent.content_type;
+    let content_type = content_type
+        .unwrap_or_else(|| content_type::mime_type_of(blob.detected_type.as_deref(), &intent.name));
+    let (known, own_id) = ((blob.id, blob.digests), Some(intent.blob_id));
+    match app.meta.share_blob((uid, intent.tenant), known, own_id, content_type).await? {
+        StoreOutcome::Stored => {
+            guard.disarm();
+            app.metrics.count_deduplicated(DedupSource::Proof, blob.digests.size);
+            Ok(())
+        }
+        StoreOutcome::Superseded => compare_with_winner(&app, uid, &blob.digests).await,
+        StoreOutcome::OverQuota => Err(Error::quota_exceeded()),
+        StoreOutcome::Conflict | StoreOutcome::Swept => {
+            let message = "the known content was removed meanwhile; send the content";
+            Err(Error::new(ErrorCode::ChallengeGone, message))
+        }
+    }
+}
+
+/// A body for a file that is complete already. It is compared with the content and removed.
+pub(super) struct Comparison {
+    stored: Arc<StoredFile>,
+    key: Key,
+}
+
+impl Comparison {
+    fn new(uid: Uid, stored: Arc<StoredFile>) -> Self {
+        let key = Key::whole(stored.object_category(), uid.get(), stored.extension().as_deref());
+        Self { stored, key }
+    }
+
+    /// The body goes to an unpublished object: dropping its writer removes what it wrote, which is
+    /// never more than the file has.
+    pub(super) fn plan<'a>(
+        &'a self,
+        app: &'a App,
+        options: &UploadOptions,
+        size: SizeHint,
+    ) -> Result<BodyPlan<'a>> {
+        let content = &self.stored.content;
+        let known = content.digests.ok_or_else(unverified_error)?;
+        check_digests(&options.expected, &known).map_err(|_| already_stored_error())?;
+        Ok(BodyPlan {
+            tenant: &self.stored.tenant,
+            is_charged: true,
+            expected: options.expected,
+            destination: Destination {
+                store: app.stores.name_for_new(),
+                target: WriteTarget::Object(&self.key),
+                digests: options.expected.selection(),
+                limit: SizeLimit { subject: "file", max: content.size },
+                size,
+            },
+        })
+    }
+
+    /// Returns the error for a body that could not be received: a longer one differs from the
+    /// content.
+    pub(super) fn explain_failure(error: Error) -> Error {
+        if error.code == ErrorCode::TooLarge { already_stored_error() } else { error }
+    }
+
+    /// Fails unless the content that was sent is the content of the file.
+    pub(super) fn finish(&self, sent: &Digests) -> Result<()> {
+        check_same_content(&self.stored.content, sent)
+    }
+}
+
+/// Compares what was sent with the content of the write that won.
+async fn compare_with_winner(app: &Arc<App>, uid: Uid, sent: &Digests) -> Result<()> {
+    resume_completion(app, uid).await?;
+    let winner = download_file(app, uid).await?;
+    check_same_content(&winner.content, sent)
+}
+
+fn check_same_content(stored: &StoredContent, sent: &Digests) -> Result<()> {
+    let known = stored.digests.ok_or_else(unverified_error)?;
+    if known.blake3 == sent.blake3 { Ok(()) } else { Err(already_stored_error()) }
+}
+
+/// The error for content that was sent in parts and is not merged yet: without a digest of the
+/// whole, it cannot be compared with what is sent now.
+fn unverified_error() -> Error {
+    let message = "this file is already complete; its digest is not computed yet, so it cannot be compared";
+    Error::new(ErrorCode::AlreadyStored, message)
+}
+
+fn already_stored_error() -> Error {
+    Error::new(ErrorCode::AlreadyStored, "this file is already complete and has different content")
+}
