@@ -1,72 +1,74 @@
 //! [`App`], the state of a running node that all operations share. No transport code.
 
-use std::{
-    collections::HashSet,
-    sync::{Arc, Mutex, MutexGuard, PoisonError},
-    time::Duration,
-};
+use std::{collections::HashSet, sync::Arc};
 
-use osproxy_cluster::{Coordinator, Event, Forwarder, Message, Owners, UidGenerator};
-use osproxy_meta::{ExclusiveLock, Invalidation, Meta};
+use osproxy_cluster::{Coordinator, Event, Forwarder, Message};
+use osproxy_meta::{Invalidation, Meta};
 use osproxy_types::uid::Uid;
-use tokio::sync::{Notify, Semaphore, broadcast::error::RecvError};
+use tokio::sync::broadcast::error::RecvError;
 
 use crate::{
-    Background, Error, NodeState, Result, Stores, Transfers,
-    admission::reservations,
-    auth, health,
-    links::{LinkKeys, rotation},
+    Background, Error, IdempotencyKeys, NodeState, Result, Stores, Uids,
+    admission::Admission,
+    auth::Authenticator,
+    health,
+    links::Links,
     metrics::{Metrics, export},
-    objects::multipart,
+    objects::Objects,
+    ops::{Files, Tasks, Uploads},
     settings::{BuildInfo, Limits},
     stats,
+    tasks::TaskNotifier,
 };
-/// A running node: the state that operations, tasks and transports share.
+
+/// A running node. Operations, tasks and transports take the handles that they need from it.
 pub struct App {
     /// Metadata.
-    pub meta: Meta,
+    pub meta: Arc<Meta>,
     /// Object stores.
-    pub stores: Stores,
+    pub stores: Arc<Stores>,
+    /// Cleanup, deduplication and multipart uploads of objects.
+    pub objects: Arc<Objects>,
+    /// Decides whether requests may start.
+    pub admission: Arc<Admission>,
+    /// Authenticates API keys.
+    pub auth: Arc<Authenticator>,
     /// Signs and verifies links.
-    pub links: LinkKeys,
+    pub links: Arc<Links>,
+    /// Makes repeated requests take effect once.
+    pub idempotency: Arc<IdempotencyKeys>,
+    /// Generates uids.
+    pub uids: Arc<Uids>,
+    /// What operations on files need.
+    pub files: Arc<Files>,
+    /// What operations on upload sessions need.
+    pub uploads: Arc<Uploads>,
+    /// What operations on tasks need.
+    pub tasks: Arc<Tasks>,
+    /// Wakes the task engines.
+    pub task_notifier: Arc<TaskNotifier>,
+    /// Work that outlives the request that started it. Awaited when the node stops.
+    pub background: Arc<Background>,
+    /// Metrics of this node.
+    pub metrics: Arc<Metrics>,
     /// Configured limits.
     pub limits: Limits,
     /// Version of the program.
     pub build: BuildInfo,
-    pub(crate) authenticator: auth::Authenticator,
-    pub(crate) key_rotation: rotation::KeyRotation,
-    /// Work that outlives the request that started it. Awaited when the node stops.
-    pub background: Background,
-    /// Notified when a task is enqueued, so that the task engine looks for it at once.
-    pub task_notify: Notify,
     /// Random id of this process, under which it holds leases.
     pub node_id: String,
     /// When the node started, in milliseconds since the Unix epoch. Older unfinished writes in a
     /// node-local store belong to no live process.
     pub started_at: i64,
-    /// Metrics of this node.
-    pub metrics: Metrics,
-    /// Admission of transfers: concurrency limits and buffer memory.
-    pub transfers: Arc<Transfers>,
     /// Node registry, worker id, and messages between nodes.
     pub coordinator: Arc<dyn Coordinator>,
-    /// Which nodes have the stores that this node does not have.
-    pub owners: Owners,
     /// Forwards requests to other nodes, and verifies requests that they forwarded.
     pub forwarder: Forwarder,
     /// What this node announces about itself.
     pub node: NodeState,
-    pub(crate) uids: UidGenerator,
-    /// Exclusive lock on the database, on a database server without Redis.
-    pub(crate) exclusive_lock: Option<ExclusiveLock>,
-    pub(crate) active_writes: Mutex<HashSet<i64>>,
     pub(crate) stats_cache: stats::StatsCache,
     pub(crate) folders: export::DiskFolders,
     pub(crate) health_checker: health::HealthChecker,
-    pub(crate) multipart_locks: multipart::StripedLocks,
-    /// Bounds the number of uploads whose parts are read before completion at the same time.
-    pub(crate) inspections: Semaphore,
-    pub(crate) reservations: reservations::DiskReservations,
 }
 
 impl App {
@@ -100,47 +102,14 @@ impl App {
                     Event::Message(Message::BlobChanged { blob_id }) => {
                         app.meta.invalidate(Invalidation::Blob(blob_id));
                     }
-                    Event::Message(Message::TaskEnqueued) => app.task_notify.notify_one(),
+                    Event::Message(Message::TaskEnqueued) => app.task_notifier.notify_node(),
                     Event::MayHaveMissed => {
                         app.meta.set_cache_enabled(app.coordinator.is_connected());
-                        app.task_notify.notify_one();
+                        app.task_notifier.notify_node();
                     }
                 }
             }
         });
-    }
-
-    /// Wakes the task engine of this node, for a task that it may run. Other nodes find the task by
-    /// polling: a message costs each of them something, so uploads must not send any.
-    pub fn notify_task_engine(&self) {
-        self.task_notify.notify_one();
-    }
-
-    /// Wakes the task engines of all nodes, because the store that the task needs may be another
-    /// node's.
-    pub fn notify_all_task_engines(&self) {
-        self.notify_task_engine();
-        self.coordinator.publish(Message::TaskEnqueued);
-    }
-
-    /// Returns a new uid, unique in the cluster. Fails with `Unavailable` if this node has no valid
-    /// worker id or has lost its exclusive lock on the database.
-    pub async fn next_uid(&self) -> Result<Uid> {
-        if self.exclusive_lock.as_ref().is_some_and(|alone| !alone.is_held()) {
-            return Err(Error::unavailable("this node has lost its exclusive lock on the database"));
-        }
-        for _ in 0..MAX_TRIES {
-            let worker = self.coordinator.worker_lease();
-            let worker = worker.ok_or_else(|| Error::unavailable("this node has no worker id"))?;
-            let now_ms = u64::try_from(self.meta.now_ms()).unwrap_or(0);
-            match self.uids.next(worker.window(), now_ms) {
-                // Checked last: the process may have been suspended for long at any point before.
-                Some(uid) if worker.permits(uid) => return Ok(uid),
-                // Renewing the lease adds more uids.
-                _ => tokio::time::sleep(PAUSE).await,
-            }
-        }
-        Err(Error::unavailable("the worker id lease has no uids left, or ends too soon"))
     }
 
     /// Returns the ids of the processes that may be writing to a store now, including this one.
@@ -152,13 +121,4 @@ impl App {
         }
         Ok(writers)
     }
-
-    /// Ids of the blobs and parts that this process is writing now.
-    pub fn active_writes(&self) -> MutexGuard<'_, HashSet<i64>> {
-        self.active_writes.lock().unwrap_or_else(PoisonError::into_inner)
-    }
 }
-
-/// Maximum attempts of `next_uid`, and the pause between them.
-const MAX_TRIES: usize = 4;
-const PAUSE: Duration = Duration::from_millis(10);

@@ -1,15 +1,18 @@
 //! Idempotency keys: a request that is repeated takes effect once.
 
+use std::sync::Arc;
+
 use osproxy_api::ErrorCode;
 use sha2::{Digest, Sha256};
 
-use crate::{App, Caller, Error, Result};
 pub use osproxy_meta::RecordedAnswer;
-use osproxy_meta::{IdempotentRequest, KeyAcquisition};
+use osproxy_meta::{IdempotentRequest, KeyAcquisition, Meta};
 use osproxy_types::uid::Uid;
 
-/// An idempotency key that is held for a request. The holder ends it with [`App::record_answer`] or
-/// [`App::release_idempotency_key`]. Otherwise a repetition of the request may take the key over
+use crate::{Caller, Error, Result, Uids, admission::Admission};
+
+/// An idempotency key that is held for a request. The holder ends it with [`IdempotencyKeys::record_answer`] or
+/// [`IdempotencyKeys::release`]. Otherwise a repetition of the request may take the key over
 /// after a minute.
 ///
 /// Every repetition creates its result under the same reserved uid: one of them creates it, the
@@ -36,19 +39,21 @@ pub enum IdempotencyOutcome {
     Answered(RecordedAnswer),
 }
 
-impl App {
+/// Acquires idempotency keys and records the answers to their requests.
+pub struct IdempotencyKeys {
+    pub(crate) meta: Arc<Meta>,
+    pub(crate) uids: Arc<Uids>,
+    pub(crate) admission: Arc<Admission>,
+}
+
+impl IdempotencyKeys {
     /// Takes an idempotency key for a request, which is identified by its hash, or returns the
     /// response that was recorded for it. Fails with `KeyReused` if the key was used for another
     /// request, and with `InProgress` if the same request has not ended.
-    pub async fn acquire_idempotency_key(
-        &self,
-        caller: &Caller,
-        key: &str,
-        request: [u8; 32],
-    ) -> Result<IdempotencyOutcome> {
-        self.check_database_space()?;
+    pub async fn acquire(&self, caller: &Caller, key: &str, request: [u8; 32]) -> Result<IdempotencyOutcome> {
+        self.admission.check_database_space()?;
         // Identifies this holder of the key, in this process and all others.
-        let holder = self.next_uid().await?;
+        let holder = self.uids.next().await?;
         let key = scoped_key(caller.key.as_deref(), key);
         let request =
             IdempotentRequest { tenant: caller.tenant.clone(), key, fingerprint: request, owner: holder };
@@ -70,20 +75,20 @@ impl App {
     }
 
     /// Releases the key of a request that failed.
-    pub async fn release_idempotency_key(&self, key: HeldIdempotencyKey) -> Result<()> {
+    pub async fn release(&self, key: HeldIdempotencyKey) -> Result<()> {
         Ok(self.meta.release_key(key.request).await?)
     }
 
     /// Returns whether this holder still has its key. Only then may it undo what was created under
     /// the reserved uid.
-    pub async fn holds_idempotency_key(&self, key: &HeldIdempotencyKey) -> Result<bool> {
+    pub async fn is_held(&self, key: &HeldIdempotencyKey) -> Result<bool> {
         Ok(self.meta.renew_key(key.request.clone()).await?)
     }
 
     /// Reserves another uid for the result, after what was created under the first one was undone.
     /// Fails with `InProgress` if another holder has taken the key over.
     pub async fn reserve_uid(&self, key: &HeldIdempotencyKey) -> Result<Uid> {
-        let uid = self.next_uid().await?;
+        let uid = self.uids.next().await?;
         if self.meta.reserve_uid(key.request.clone(), uid).await? { Ok(uid) } else { Err(in_progress()) }
     }
 }

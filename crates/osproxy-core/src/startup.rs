@@ -10,17 +10,19 @@ use osproxy_cluster::{
 };
 use osproxy_meta::{DatabaseLocation, DatabaseOptions, ExclusiveLock, Meta, NodeStores, now_ms};
 use osproxy_storage::BufferBudget;
-use tokio::sync::{Notify, Semaphore};
+use tokio::sync::Semaphore;
 
 use crate::{
-    App, Background, NodeState, Stores, Transfers,
-    admission::reservations,
-    auth, generate_link_key, health, inspect,
-    links::{self, LinkKeys},
-    metrics::{Metrics, export},
-    objects::multipart,
-    settings::{LinkKeySecret, Settings},
+    App, Authenticator, Background, IdempotencyKeys, NodeState, Stores, Transfers, Uids,
+    admission::{Admission, reservations::DiskReservations},
+    generate_link_key, health,
+    links::{self, LinkKeys, Links, rotation::KeyRotation},
+    metrics::{Metrics, export::DiskFolders},
+    objects::{Objects, inspect::MAX_INSPECTIONS, multipart::StripedLocks},
+    ops::{Files, Tasks, Uploads},
+    settings::{BuildInfo, Limits, LinkKeySecret, Settings},
     stats,
+    tasks::TaskNotifier,
 };
 
 const REDIS_CONTEXT: &str = "cannot use Redis";
@@ -108,6 +110,7 @@ impl Startup {
         };
         let meta = Meta::open(database, options).await;
         let meta = meta.map_err(|error| StartupError::msg(Meta::open_error_message(database, &error)))?;
+        let meta = Arc::new(meta);
         // No other process uses the node-local stores or, if `is_alone`, this database, so the
         // leases of earlier processes are void.
         let is_alone = exclusive_lock.is_some() || matches!(database, DatabaseLocation::File(_));
@@ -131,46 +134,142 @@ impl Startup {
         let peers = PeerClient::new(&secrets, settings.peers.timeout, settings.peers.max_forwards);
         let peers = peers.map_err(context(SECRET_CONTEXT))?;
         let owners = Owners::new(coordinator.clone(), settings.cluster.heartbeat);
-        let node = NodeState::new(node_id.clone(), started_at, &stores, settings.build.version);
-        let app = Arc::new(App {
+        let reservations = DiskReservations::new(settings.reservations, &settings.disks, &settings.database);
+        let app = Parts {
+            node: NodeState::new(node_id.clone(), started_at, &stores, settings.build.version),
+            forwarder: Forwarder::new(peers, owners.clone(), node_id.clone()),
+            owners,
+            uids: Arc::new(Uids::new(
+                UidGenerator::new(newest),
+                meta.clone(),
+                coordinator.clone(),
+                exclusive_lock,
+            )),
             meta,
-            stores,
-            links,
-            limits: settings.limits,
-            build: settings.build,
-            authenticator: auth::Authenticator::new(settings.is_open),
-            key_rotation: links::rotation::KeyRotation {
+            stores: Arc::new(stores),
+            coordinator,
+            transfers,
+            reservations,
+            link_keys: links,
+            key_rotation: KeyRotation {
                 is_configured: has_configured_keys,
                 is_for_cluster,
                 last_read: Mutex::new(Instant::now()),
             },
-            background: Background::on_current_runtime(),
-            task_notify: Notify::new(),
+            folders: DiskFolders::new(&settings.disks),
+            limits: settings.limits,
+            build: settings.build,
+            is_open: settings.is_open,
+            node_id,
             started_at,
-            node,
-            node_id: node_id.clone(),
-            metrics: Metrics::default(),
-            transfers,
-            uids: UidGenerator::new(newest),
-            coordinator,
-            forwarder: Forwarder::new(peers, owners.clone(), node_id.clone()),
-            owners,
-            exclusive_lock,
-            active_writes: Mutex::default(),
-            stats_cache: stats::StatsCache::default(),
-            folders: export::DiskFolders::new(&settings.disks),
-            health_checker: health::HealthChecker::default(),
-            multipart_locks: multipart::StripedLocks::default(),
-            inspections: Semaphore::new(inspect::MAX_INSPECTIONS),
-            reservations: reservations::DiskReservations::new(
-                settings.reservations,
-                &settings.disks,
-                &settings.database,
-            ),
-        });
+        }
+        .assemble();
         app.exchange_invalidations();
-        app.spawn_link_key_polling();
+        app.links.spawn_polling();
         Ok(app)
+    }
+}
+
+/// What a node is assembled from.
+struct Parts {
+    meta: Arc<Meta>,
+    stores: Arc<Stores>,
+    coordinator: Arc<dyn Coordinator>,
+    owners: Owners,
+    forwarder: Forwarder,
+    node: NodeState,
+    uids: Arc<Uids>,
+    transfers: Arc<Transfers>,
+    reservations: DiskReservations,
+    link_keys: LinkKeys,
+    key_rotation: KeyRotation,
+    folders: DiskFolders,
+    limits: Limits,
+    build: BuildInfo,
+    is_open: bool,
+    node_id: String,
+    started_at: i64,
+}
+
+impl Parts {
+    /// Creates the handles of the node.
+    fn assemble(self) -> Arc<App> {
+        let Self { meta, stores, uids, limits, .. } = self;
+        let metrics = Arc::new(Metrics::default());
+        let background = Arc::new(Background::on_current_runtime());
+        let task_notifier = Arc::new(TaskNotifier::new(self.coordinator.clone()));
+        let admission = Arc::new(Admission {
+            meta: meta.clone(),
+            stores: stores.clone(),
+            metrics: metrics.clone(),
+            limits,
+            transfers: self.transfers,
+            reservations: self.reservations,
+        });
+        let objects = Arc::new(Objects {
+            meta: meta.clone(),
+            stores: stores.clone(),
+            owners: self.owners,
+            admission: admission.clone(),
+            uids: uids.clone(),
+            task_notifier: task_notifier.clone(),
+            background: background.clone(),
+            limits,
+            active_writes: Mutex::default(),
+            multipart_locks: StripedLocks::default(),
+            inspections: Semaphore::new(MAX_INSPECTIONS),
+        });
+        let links = Arc::new(Links {
+            keys: self.link_keys,
+            rotation: self.key_rotation,
+            meta: meta.clone(),
+            forwarder: self.forwarder.clone(),
+        });
+        let idempotency = Arc::new(IdempotencyKeys {
+            meta: meta.clone(),
+            uids: uids.clone(),
+            admission: admission.clone(),
+        });
+        let files = Arc::new(Files {
+            meta: meta.clone(),
+            stores: stores.clone(),
+            objects: objects.clone(),
+            admission: admission.clone(),
+            idempotency: idempotency.clone(),
+            uids: uids.clone(),
+            task_notifier: task_notifier.clone(),
+            background: background.clone(),
+            limits,
+            node: self.node.clone(),
+        });
+        let uploads = Arc::new(Uploads::new(files.clone(), links.clone(), metrics.clone()));
+        let tasks = Tasks { meta: meta.clone(), task_notifier: task_notifier.clone(), limits };
+        Arc::new(App {
+            auth: Arc::new(Authenticator::new(meta.clone(), self.is_open)),
+            meta,
+            stores,
+            objects,
+            admission,
+            links,
+            idempotency,
+            uids,
+            files,
+            uploads,
+            tasks: Arc::new(tasks),
+            task_notifier,
+            background,
+            metrics,
+            limits,
+            build: self.build,
+            node_id: self.node_id,
+            started_at: self.started_at,
+            coordinator: self.coordinator,
+            forwarder: self.forwarder,
+            node: self.node,
+            stats_cache: stats::StatsCache::default(),
+            folders: self.folders,
+            health_checker: health::HealthChecker::default(),
+        })
     }
 }
 

@@ -18,7 +18,7 @@ impl ClusterService for Service {
     async fn list_nodes(&self, request: Request<ListNodesRequest>) -> RpcResult<ListNodesResponse> {
         let result = async {
             caller(&request, Scope::Admin)?;
-            let nodes = ops::list_nodes::list_nodes(&self.0).await?;
+            let nodes = ops::list_nodes::list_nodes(&*self.0.coordinator).await?;
             Ok(ListNodesResponse { nodes: nodes.into_iter().map(node).collect() })
         }
         .await;

@@ -87,7 +87,7 @@ pub(super) fn until_revoked(
     caller: Caller,
     content: impl Stream<Item = Result<Bytes>> + Send + Unpin + 'static,
 ) -> BoxStream<'static, Result<Bytes>> {
-    let revoked = Box::pin(async move { app.wait_for_revocation(&caller).await });
+    let revoked = Box::pin(async move { app.auth.wait_for_revocation(&caller).await });
     let next = |state: Option<_>| async move {
         let (mut content, mut revoked) = state?;
         let chunk = tokio::select! {

@@ -59,7 +59,7 @@ impl FileService for Service {
         let result = async {
             let caller = caller(&request, Scope::Upload)?;
             let uid = parse::uid(request.extensions(), &request.get_ref().uid)?;
-            let status = ops::upload_status::own_upload_status(&self.0, &caller.tenant, uid).await?;
+            let status = ops::upload_status::own_upload_status(&self.0.uploads, &caller.tenant, uid).await?;
             Ok(render::upload(uid, status))
         }
         .await;
@@ -80,8 +80,8 @@ impl FileService for Service {
         let result = async {
             let caller = caller(&request, Scope::Upload)?;
             let uid = parse::uid(request.extensions(), &request.get_ref().uid)?;
-            ops::upload_status::own_upload_status(&self.0, &caller.tenant, uid).await?;
-            ops::abort_upload::abort_upload(&self.0, uid).await?;
+            ops::upload_status::own_upload_status(&self.0.uploads, &caller.tenant, uid).await?;
+            ops::abort_upload::abort_upload(&self.0.uploads, uid).await?;
             Ok(())
         }
         .await;
@@ -139,7 +139,7 @@ impl FileService for Service {
         let result = async {
             let caller = caller(&request, Scope::Read)?;
             let uid = parse::uid(request.extensions(), &request.get_ref().uid)?;
-            let file = ops::describe_file::describe_file(&self.0, &caller.tenant, uid).await?;
+            let file = ops::describe_file::describe_file(&self.0.files, &caller.tenant, uid).await?;
             Ok(render::file(file))
         }
         .await;
@@ -159,7 +159,7 @@ impl FileService for Service {
         let result = async {
             let caller = caller(&request, Scope::Delete)?;
             let uid = parse::uid(request.extensions(), &request.get_ref().uid)?;
-            ops::delete_file::delete_file(&self.0, &caller.tenant, uid).await?;
+            ops::delete_file::delete_file(&self.0.files, &caller.tenant, uid).await?;
             Ok(())
         }
         .await;
@@ -174,7 +174,7 @@ impl FileService for Service {
             let name = parse::optional_text(name);
             let metadata = metadata.map(|metadata| metadata.entries.into_iter().collect());
             let name = name.as_deref();
-            let copy = ops::copy_file::copy_file(&self.0, &caller, uid, name, metadata, None).await?;
+            let copy = ops::copy_file::copy_file(&self.0.files, &caller, uid, name, metadata, None).await?;
             // Without the scope `read` the caller learns only the uid.
             let response = if caller.has_scope(Scope::Read) {
                 render::file(copy)

@@ -55,8 +55,11 @@ pub(super) async fn upload_part(
     size: Option<u64>,
     content: impl Stream<Item = Result<Bytes>> + Send + Unpin + 'static,
 ) -> Result<()> {
-    let path =
-        app.upload_links(uid, period(), &said.constraints).part.replace("{number}", &number.to_string());
+    let path = app
+        .links
+        .upload_links(uid, period(), &said.constraints)
+        .part
+        .replace("{number}", &number.to_string());
     let mut request = Request::put(path);
     if let Some(digests) = digests(&said.expected) {
         request = request.header("repr-digest", digests);
@@ -85,7 +88,7 @@ pub(super) async fn complete_upload(
     CompleteRequest { parts, size, expected: claims }: CompleteRequest,
     terms: &LinkConstraints,
 ) -> Result<()> {
-    let path = app.upload_links(uid, period(), terms).complete;
+    let path = app.links.upload_links(uid, period(), terms).complete;
     let request_body = CompleteUploadRequest {
         parts,
         size,
@@ -108,7 +111,7 @@ pub(super) async fn download_file(
     terms: &LinkConstraints,
 ) -> Result<impl Stream<Item = Result<Bytes>> + Send + use<>> {
     let (date, expire) = period();
-    let path = app.download_link(
+    let path = app.links.download_link(
         (file.uid, "content"),
         LinkPeriod { date, lifetime_secs: expire },
         Disposition::Attachment,

@@ -105,5 +105,5 @@ pub(super) fn position<T: DeserializeOwned>(app: &App, filters: &[&str], token: 
         return Ok(None);
     }
     let refused = || Error::invalid("`page_token` was not issued for these filters").with_field("page_token");
-    app.verify_cursor(filters, token)?.ok_or_else(refused).map(Some)
+    app.links.verify_cursor(filters, token)?.ok_or_else(refused).map(Some)
 }

@@ -38,8 +38,8 @@ impl TaskService for Service {
             let filters = ["tasks", &name, kind.unwrap_or_default()];
             let before = parse::position(&self.0, &filters, &request.page_token)?;
             let filter = TaskFilter { state, kind };
-            let page = ops::list_tasks::list_tasks(&self.0, filter, before, limit).await?;
-            let next = page.next.map(|next| self.0.sign_cursor(&filters, &next)).transpose()?;
+            let page = ops::list_tasks::list_tasks(&self.0.tasks, filter, before, limit).await?;
+            let next = page.next.map(|next| self.0.links.sign_cursor(&filters, &next)).transpose()?;
             Ok(ListTasksResponse {
                 tasks: page.tasks.into_iter().map(render::task).collect(),
                 next_page_token: next.unwrap_or_default(),
@@ -53,7 +53,7 @@ impl TaskService for Service {
         let result = async {
             caller(&request, Scope::Admin)?;
             let id = id(&request.into_inner().id)?;
-            let (task, attempts) = ops::describe_task::describe_task(&self.0, id).await?;
+            let (task, attempts) = ops::describe_task::describe_task(&self.0.tasks, id).await?;
             let history = attempts.into_iter().map(attempt).collect();
             Ok(GetTaskResponse { task: Some(render::task(task)), history })
         }
@@ -65,7 +65,7 @@ impl TaskService for Service {
         let result = async {
             caller(&request, Scope::Admin)?;
             let id = id(&request.into_inner().id)?;
-            let task = ops::retry_task::retry_task(&self.0, id).await?;
+            let task = ops::retry_task::retry_task(&self.0.tasks, id).await?;
             Ok(render::task(task))
         }
         .await;

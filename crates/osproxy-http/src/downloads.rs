@@ -34,9 +34,9 @@ pub(crate) async fn serve_file(
     presentation: Presentation<'_>,
 ) -> HandlerResult<Response> {
     let source = forward::request_source(app, request)?;
-    let file = ops::download_file::download_file(app, uid).await?;
+    let file = ops::download_file::download_file(&app.files, uid).await?;
     let read = |file: Arc<StoredFile>| async move {
-        match ops::locate_content::store_elsewhere(app, &file) {
+        match ops::locate_content::store_elsewhere(&app.files, &file) {
             None => content::respond(app, &file, &request.method, &request.headers, presentation).await,
             Some(store) => forward::forward_without_body(app, source, store, request).await,
         }
@@ -45,7 +45,7 @@ pub(crate) async fn serve_file(
         Ok(answer) => forward::is_misdirected(answer),
         Err(error) => error.code == ErrorCode::NodeUnavailable,
     };
-    let answer = retry_if_moved(app, file, read, has_moved).await?;
+    let answer = retry_if_moved(&app.files, file, read, has_moved).await?;
     // Only responses with content count as a use, and only on the node that the client called.
     if source == RequestSource::Client && request.method == Method::GET && answer.status().is_success() {
         link::count_use(app, presentation.link).await?;

@@ -2,7 +2,7 @@
 
 use osproxy_api::ErrorCode;
 
-use crate::{App, Error, Result};
+use crate::{Error, Result};
 
 /// What a request starts.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -13,7 +13,7 @@ pub enum WorkKind {
     Content,
 }
 
-impl App {
+impl super::Admission {
     /// Returns `StorageFull` while the disk of the database is full: the space left is kept for
     /// operations that free space.
     pub fn check_database_space(&self) -> Result<()> {

@@ -6,10 +6,11 @@ use osproxy_storage::{BufferReservation, SizeHint};
 use osproxy_types::tenant::Tenant;
 
 use super::{
+    Admission,
     backpressure::WorkKind,
     transfers::{Transfer, buffered_bytes},
 };
-use crate::{App, Error, Result, links::LinkConstraints, metrics::InFlightGuard};
+use crate::{Error, Result, links::LinkConstraints, metrics::InFlightGuard};
 
 /// A transfer that was admitted. Holds its slot and its memory until it is dropped.
 #[derive(Debug)]
@@ -18,7 +19,7 @@ pub struct AdmissionGuard {
     _running: InFlightGuard,
 }
 
-impl App {
+impl Admission {
     /// Decides whether `count` new upload sessions of `tenant` may be created. Fails under
     /// backpressure, if a local disk is full, or at the tenant's limit of incomplete uploads.
     pub async fn admit_uploads(&self, tenant: &Tenant, count: u64) -> Result<()> {
@@ -69,13 +70,13 @@ impl AdmissionGuard {
     /// charged when the upload was created. Concurrent uploads are charged when they end.
     pub async fn charge_upload(
         &mut self,
-        app: &App,
+        admission: &Admission,
         tenant: &Tenant,
         uncharged: Option<SizeHint>,
     ) -> Result<()> {
         self.transfer.charge(tenant)?;
         match uncharged {
-            Some(SizeHint::Exact(size)) if !app.meta.has_quota_left(tenant, size).await? => {
+            Some(SizeHint::Exact(size)) if !admission.meta.has_quota_left(tenant, size).await? => {
                 Err(Error::quota_exceeded())
             }
             _ => Ok(()),

@@ -17,7 +17,7 @@ use quick_cache::sync::Cache;
 use tokio::sync::Mutex;
 
 use crate::{
-    App, Error, Result,
+    Error, Result,
     settings::{DiskSettings, ReservationLimits},
 };
 
@@ -108,7 +108,7 @@ impl LocalDisk {
     }
 }
 
-impl App {
+impl super::Admission {
     /// Returns `StorageFull` unless the local disks have space for `bytes` of content and for the
     /// rows of a local database, beyond `local.keep_free`.
     pub async fn check_free_space(&self, bytes: u64) -> Result<()> {

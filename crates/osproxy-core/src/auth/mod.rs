@@ -15,7 +15,7 @@ use std::{
 
 use governor::{DefaultDirectRateLimiter, Quota, RateLimiter, clock::Clock};
 use osproxy_api::ErrorCode;
-use osproxy_meta::ApiKeyRecord;
+use osproxy_meta::{ApiKeyRecord, Meta};
 use osproxy_types::{
     scope::{Scope, Scopes},
     tenant::Tenant,
@@ -23,7 +23,7 @@ use osproxy_types::{
 use quick_cache::sync::Cache;
 
 use crate::{
-    App, Error, Result,
+    Error, Result,
     links::{CountedLimit, LinkConstraints},
 };
 
@@ -103,23 +103,22 @@ struct CachedKey {
 }
 
 /// Authenticates requests, with a cache of API keys.
-pub(crate) struct Authenticator {
+pub struct Authenticator {
+    meta: Arc<Meta>,
     /// Whether callers without a key are served.
     is_open: bool,
     keys: Cache<String, Arc<CachedKey>>,
 }
 
 impl Authenticator {
-    pub(crate) fn new(is_open: bool) -> Self {
-        Self { is_open, keys: Cache::new(CACHE_CAPACITY) }
+    pub(crate) fn new(meta: Arc<Meta>, is_open: bool) -> Self {
+        Self { meta, is_open, keys: Cache::new(CACHE_CAPACITY) }
     }
-}
 
-impl App {
     /// Returns the caller for the token in `Authorization: Bearer`, and counts the request against
     /// the rate limit of its key. Callers without a key are served only in `auth.mode: open`.
     pub async fn authenticate(&self, token: Option<&str>) -> Result<Caller> {
-        let is_open = self.authenticator.is_open;
+        let is_open = self.is_open;
         match token {
             // An open service ignores tokens that are meant for other services.
             Some(token) if !is_open || ApiKey::has_key_prefix(token) => self.authenticate_key(token).await,
@@ -172,7 +171,7 @@ impl App {
     }
 
     async fn cached_key(&self, id: &str) -> Result<Arc<CachedKey>> {
-        let before = self.authenticator.keys.get(id);
+        let before = self.keys.get(id);
         if let Some(known) = &before
             && (known.read_at.elapsed() < CACHE_TTL
                 || known.read_at.elapsed() < CACHE_TTL + STALE_WHILE_REVALIDATE
@@ -193,7 +192,7 @@ impl App {
             record: kept,
             rate,
         });
-        self.authenticator.keys.insert(id.to_owned(), known.clone());
+        self.keys.insert(id.to_owned(), known.clone());
         Ok(known)
     }
 }

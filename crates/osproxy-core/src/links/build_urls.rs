@@ -5,10 +5,7 @@ use osproxy_types::uid::Uid;
 use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, utf8_percent_encode};
 use time::OffsetDateTime;
 
-use crate::{
-    App,
-    links::{LinkAction, LinkClaims, LinkConstraints, LinkKeys, LinkPeriod},
-};
+use crate::links::{LinkAction, LinkClaims, LinkConstraints, LinkKeys, LinkPeriod, Links};
 
 /// The unreserved characters of RFC 3986.
 const UNRESERVED: &AsciiSet = &NON_ALPHANUMERIC.remove(b'-').remove(b'.').remove(b'_').remove(b'~');
@@ -16,7 +13,7 @@ const UNRESERVED: &AsciiSet = &NON_ALPHANUMERIC.remove(b'-').remove(b'.').remove
 /// Query parameters of an upload link.
 pub const UPLOAD_PARAMETERS: [&str; 3] = ["date", "expire", "signature"];
 
-impl App {
+impl Links {
     /// Returns the links of an upload. They are valid during `period`: its start, and its length in
     /// seconds.
     pub fn upload_links(
@@ -25,7 +22,7 @@ impl App {
         period: (OffsetDateTime, i64),
         constraints: &LinkConstraints,
     ) -> UploadLinks {
-        let query = upload_query(&self.links, uid, period, constraints);
+        let query = upload_query(&self.keys, uid, period, constraints);
         let url = |what: &str| format!("{PREFIX}/uploads/{uid}{what}?{query}");
         UploadLinks {
             content: url("/content"),
@@ -42,7 +39,7 @@ impl App {
         period: (OffsetDateTime, i64),
         constraints: &LinkConstraints,
     ) -> String {
-        format!("{PREFIX}/uploads/{uid}/proof?{}", upload_query(&self.links, uid, period, constraints))
+        format!("{PREFIX}/uploads/{uid}/proof?{}", upload_query(&self.keys, uid, period, constraints))
     }
 
     /// Returns the download link of a file, with the name under which it is saved.
@@ -66,7 +63,7 @@ impl App {
         let query = form_urlencoded::Serializer::new(String::new())
             .append_pair("date", &date)
             .append_pair("expire", &expire)
-            .append_pair("signature", &self.links.sign(&claims, constraints))
+            .append_pair("signature", &self.keys.sign(&claims, constraints))
             .append_pair("disposition", disposition.as_str())
             .finish();
         format!("{LINKS}/{uid}/{}?{query}", utf8_percent_encode(filename, UNRESERVED))

@@ -5,7 +5,8 @@ use hmac::{Hmac, KeyInit, Mac};
 use serde::{Serialize, de::DeserializeOwned};
 use sha2::Sha256;
 
-use crate::{App, Error, Result};
+use super::Links;
+use crate::{Error, Result};
 
 /// Label for deriving the secret of cursors.
 const LABEL: &str = "osproxy cursor v1";
@@ -13,12 +14,12 @@ const LABEL: &str = "osproxy cursor v1";
 /// Length of the authentication code, in bytes.
 const MAC_LEN: usize = 32;
 
-impl App {
+impl Links {
     /// Returns a cursor for the page that starts at `position`. It is valid with the same `filters`
     /// only, and only this service can create one.
     pub fn sign_cursor<T: Serialize>(&self, filters: &[&str], position: &T) -> Result<String> {
         let position = serde_json::to_vec(position).map_err(Error::internal)?;
-        let secrets = self.links.derive_secrets(LABEL);
+        let secrets = self.keys.derive_secrets(LABEL);
         let secret = secrets.first().ok_or_else(|| Error::internal("there is no link key"))?;
         let mut cursor = mac(secret, filters, &position)?.finalize().into_bytes().to_vec();
         cursor.extend(position);
@@ -34,7 +35,7 @@ impl App {
         let Some((given, position)) = cursor.split_at_checked(MAC_LEN) else {
             return Ok(None);
         };
-        for secret in self.links.derive_secrets(LABEL) {
+        for secret in self.keys.derive_secrets(LABEL) {
             if mac(&secret, filters, position)?.verify_slice(given).is_ok() {
                 return serde_json::from_slice(position).map(Some).map_err(Error::internal);
             }

@@ -11,3 +11,17 @@ pub use signature::{
     CountedLimit, LinkAction, LinkClaims, LinkConstraints, LinkError, LinkKey, LinkKeys, LinkPeriod,
     expires_at_secs, format_date, issued_at_secs,
 };
+
+use std::sync::Arc;
+
+use osproxy_cluster::Forwarder;
+use osproxy_meta::Meta;
+
+/// Signs and verifies links.
+pub struct Links {
+    /// The keys of the links.
+    pub keys: LinkKeys,
+    pub(crate) rotation: rotation::KeyRotation,
+    pub(crate) meta: Arc<Meta>,
+    pub(crate) forwarder: Forwarder,
+}

@@ -8,8 +8,8 @@ use std::{
 use osproxy_types::error_chain;
 
 use crate::{
-    App, Error, Result,
-    links::{LinkKey, LinkKeys},
+    Error, Result,
+    links::{LinkKey, LinkKeys, Links},
 };
 
 /// How often a node looks for new link keys.
@@ -26,14 +26,14 @@ pub(crate) struct KeyRotation {
     pub(crate) last_read: Mutex<Instant>,
 }
 
-impl App {
+impl Links {
     /// Reads the keys again, unless they were read less than `min_age` ago.
-    pub(super) async fn reload_link_keys(&self, min_age: Duration) -> Result<()> {
-        if self.key_rotation.is_configured {
+    pub(super) async fn reload_keys(&self, min_age: Duration) -> Result<()> {
+        if self.rotation.is_configured {
             return Ok(());
         }
         {
-            let mut looked = self.key_rotation.last_read.lock().unwrap_or_else(PoisonError::into_inner);
+            let mut looked = self.rotation.last_read.lock().unwrap_or_else(PoisonError::into_inner);
             if looked.elapsed() < min_age {
                 return Ok(());
             }
@@ -43,30 +43,30 @@ impl App {
             // Keep the old keys: a node without any cannot serve links.
             return Ok(());
         };
-        if self.links.has_same_ids(&keys) {
+        if self.keys.has_same_ids(&keys) {
             return Ok(());
         }
-        self.links.replace(&keys);
-        if self.key_rotation.is_for_cluster {
-            self.forwarder.replace_secrets(&cluster_secrets(&self.links)).map_err(Error::internal)?;
+        self.keys.replace(&keys);
+        if self.rotation.is_for_cluster {
+            self.forwarder.replace_secrets(&cluster_secrets(&self.keys)).map_err(Error::internal)?;
         }
         tracing::info!("the link keys have changed");
         Ok(())
     }
 
     /// Spawns a task that looks for new link keys while the node runs.
-    pub(crate) fn spawn_link_key_polling(self: &Arc<Self>) {
-        if self.key_rotation.is_configured {
+    pub(crate) fn spawn_polling(self: &Arc<Self>) {
+        if self.rotation.is_configured {
             return;
         }
-        let app = Arc::downgrade(self);
+        let links = Arc::downgrade(self);
         tokio::spawn(async move {
             loop {
                 tokio::time::sleep(POLL_INTERVAL).await;
-                let Some(app) = app.upgrade() else {
+                let Some(links) = links.upgrade() else {
                     return;
                 };
-                if let Err(error) = app.reload_link_keys(MIN_POLL_INTERVAL).await {
+                if let Err(error) = links.reload_keys(MIN_POLL_INTERVAL).await {
                     let error = error_chain(&error);
                     tracing::warn!(error, "cannot read the link keys");
                 }

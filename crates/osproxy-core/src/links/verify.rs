@@ -5,22 +5,22 @@ use time::OffsetDateTime;
 
 use super::rotation::MIN_POLL_INTERVAL;
 use crate::{
-    App, Result,
-    links::{CountedLimit, LinkAction, LinkClaims, LinkConstraints, LinkError},
+    Result,
+    links::{CountedLimit, LinkAction, LinkClaims, LinkConstraints, LinkError, Links},
 };
 
-impl App {
+impl Links {
     /// Checks the signature and the lifetime of a link, and returns its constraints.
-    pub async fn verify_link(
+    pub async fn verify(
         &self,
         claims: &LinkClaims<'_>,
         signature: &str,
     ) -> Result<std::result::Result<LinkConstraints, LinkError>> {
-        if !self.links.contains_key_of(signature) {
+        if !self.keys.contains_key_of(signature) {
             // Another node may sign with a key that was created a moment ago.
-            self.reload_link_keys(MIN_POLL_INTERVAL).await?;
+            self.reload_keys(MIN_POLL_INTERVAL).await?;
         }
-        Ok(self.links.verify(claims, signature, OffsetDateTime::now_utc()))
+        Ok(self.keys.verify(claims, signature, OffsetDateTime::now_utc()))
     }
 
     /// Returns whether links to `uid` that were issued at `issued`, in seconds since the Unix
@@ -36,7 +36,7 @@ impl App {
 
     /// Counts one use of a link that expires at `end`, in seconds since the Unix epoch. Returns
     /// `false` if it had no uses left.
-    pub async fn count_link_use(&self, uses: &CountedLimit, end: i64) -> Result<bool> {
+    pub async fn count_use(&self, uses: &CountedLimit, end: i64) -> Result<bool> {
         Ok(self.meta.count_link_use(&uses.id, uses.max, end.saturating_mul(1000)).await?)
     }
 }

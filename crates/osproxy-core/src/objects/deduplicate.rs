@@ -4,7 +4,8 @@ use osproxy_meta::{Blob, ExpectedDigests};
 use osproxy_storage::{Digests, ErrorKind};
 use osproxy_types::tenant::Tenant;
 
-use crate::{App, Result};
+use super::Objects;
+use crate::Result;
 
 /// Whether a tenant has content already.
 pub(crate) enum SameContent {
@@ -14,7 +15,7 @@ pub(crate) enum SameContent {
     Lost(Blob),
 }
 
-impl App {
+impl Objects {
     /// Looks for a blob of `tenant` with this content. Logs an error if its object is lost.
     pub(crate) async fn find_same_content(&self, tenant: &Tenant, digests: &Digests) -> Result<SameContent> {
         let Some(blob) = self.meta.blob_by_blake3(tenant, digests.blake3).await? else {

@@ -5,12 +5,13 @@ use futures_util::TryStreamExt;
 use osproxy_meta::{ObjectRowKind, PendingDelete, StoredPart};
 use osproxy_storage::{Key, ObjectWriter};
 
-use crate::{App, Result};
+use super::Objects;
+use crate::Result;
 
 /// Maximum number of objects per delete request.
 const DELETE_BATCH: usize = 500;
 
-impl App {
+impl Objects {
     /// Removes an object that is not content: marks the row for deletion, deletes the object, then
     /// the row. Returns `false` if it has become content or is gone already. After a crash in
     /// between, the sweep continues.

@@ -1,7 +1,43 @@
-//! Objects in the stores: deduplication, deletion, multipart uploads, and guards of unfinished
-//! writes.
+//! Objects in the stores: deduplication, deletion, multipart uploads, reading, and guards of
+//! unfinished writes.
 
 pub(crate) mod deduplicate;
 pub(crate) mod delete;
+pub(crate) mod inspect;
 pub(crate) mod multipart;
+pub(crate) mod reader;
 pub(crate) mod write_guard;
+
+use std::{
+    collections::HashSet,
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
+};
+
+use osproxy_cluster::Owners;
+use osproxy_meta::Meta;
+use tokio::sync::Semaphore;
+
+use crate::{Background, Stores, Uids, admission::Admission, settings::Limits, tasks::TaskNotifier};
+
+/// The objects of this node's stores, together with their rows.
+pub struct Objects {
+    pub(crate) meta: Arc<Meta>,
+    pub(crate) stores: Arc<Stores>,
+    pub(crate) owners: Owners,
+    pub(crate) admission: Arc<Admission>,
+    pub(crate) uids: Arc<Uids>,
+    pub(crate) task_notifier: Arc<TaskNotifier>,
+    pub(crate) background: Arc<Background>,
+    pub(crate) limits: Limits,
+    pub(crate) active_writes: Mutex<HashSet<i64>>,
+    pub(crate) multipart_locks: multipart::StripedLocks,
+    /// Bounds the number of uploads whose parts are read before completion at the same time.
+    pub(crate) inspections: Semaphore,
+}
+
+impl Objects {
+    /// Ids of the blobs and parts that this process is writing now.
+    pub(crate) fn active_writes(&self) -> MutexGuard<'_, HashSet<i64>> {
+        self.active_writes.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}

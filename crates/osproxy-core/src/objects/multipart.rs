@@ -10,7 +10,8 @@ use osproxy_storage::{ErrorKind, Key};
 use osproxy_types::{error_chain, tenant::Tenant, uid::Uid};
 use tokio::sync::Mutex;
 
-use crate::{App, Error, Result};
+use super::Objects;
+use crate::{Error, Result};
 
 /// Maximum lookups of a completed object, and the pause between them, before its parts count as
 /// lost. Some stores remove a multipart upload before its object becomes visible.
@@ -49,7 +50,7 @@ enum MultipartOutcome {
     PartsLost,
 }
 
-impl App {
+impl Objects {
     /// Returns the store's id of the multipart upload for a part. Starts the upload if necessary.
     /// Returns `None` if the blob no longer accepts parts.
     pub async fn ensure_multipart_upload(
@@ -69,7 +70,9 @@ impl App {
             return Ok(Some(named));
         }
         let may_reserve = match slot.layout {
-            Some(shape) if multipart.is_preallocated() => self.try_reserve(tenant, shape.size).await?,
+            Some(shape) if multipart.is_preallocated() => {
+                self.admission.try_reserve(tenant, shape.size).await?
+            }
             _ => true,
         };
         let begun = match slot.layout {
@@ -97,7 +100,7 @@ impl App {
         if !self.stores.preallocates() {
             return Ok(());
         }
-        let Some((store, blob_id, place)) = self.meta.preallocate(uid, self.next_uid().await?).await? else {
+        let Some((store, blob_id, place)) = self.meta.preallocate(uid, self.uids.next().await?).await? else {
             return Ok(());
         };
         self.ensure_multipart_upload(&store, blob_id, &place, tenant).await?;
@@ -182,7 +185,7 @@ impl App {
         if self.complete_multipart(upload).await? == MultipartOutcome::PartsLost {
             return Ok(CompleteOutcome::NotOpen(FileState::Receiving));
         }
-        let task_id = self.next_uid().await?;
+        let task_id = self.uids.next().await?;
         let mut conditions = CompletePreconditions {
             verify_up_to: self.limits.verify_up_to,
             ..CompletePreconditions::default()
@@ -199,7 +202,7 @@ impl App {
                     {
                         tracing::warn!(%uid, "the content does not have the expected digests or type");
                     }
-                    self.notify_task_engine();
+                    self.task_notifier.notify_node();
                     return Ok(completed);
                 }
             }

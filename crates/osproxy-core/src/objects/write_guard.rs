@@ -6,27 +6,28 @@ use osproxy_meta::ObjectRowKind;
 use osproxy_storage::{ErrorKind, ObjectWriter};
 use osproxy_types::error_chain;
 
-use crate::{App, Result};
+use super::Objects;
+use crate::Result;
 
 /// Marks a blob or part as being written by this process. Nothing removes it while this value
 /// lives.
 pub(crate) struct ActiveWrite {
-    app: Arc<App>,
+    objects: Arc<Objects>,
     id: i64,
 }
 
 impl ActiveWrite {
     /// Marks the blob or part `id`, which belongs to one write only. Call this before its row
     /// exists, where possible: code that removes such rows must find the mark.
-    pub(crate) fn new(app: &Arc<App>, id: i64) -> Self {
-        app.active_writes().insert(id);
-        Self { app: app.clone(), id }
+    pub(crate) fn new(objects: &Arc<Objects>, id: i64) -> Self {
+        objects.active_writes().insert(id);
+        Self { objects: objects.clone(), id }
     }
 }
 
 impl Drop for ActiveWrite {
     fn drop(&mut self) {
-        self.app.active_writes().remove(&self.id);
+        self.objects.active_writes().remove(&self.id);
     }
 }
 
@@ -104,11 +105,11 @@ impl Drop for WriteGuard {
             return;
         };
         let (kind, cleanup) = (self.kind, self.cleanup);
-        writing.app.clone().background.spawn(async move {
+        writing.objects.clone().background.spawn(async move {
             let cleaned = match cleanup {
-                Cleanup::Remove => writing.app.delete_unreferenced(kind, writing.id).await,
+                Cleanup::Remove => writing.objects.delete_unreferenced(kind, writing.id).await,
                 Cleanup::LeaveToSweep => Ok(true),
-                Cleanup::KeepObject => writing.app.delete_unpublished_row(kind, writing.id).await,
+                Cleanup::KeepObject => writing.objects.delete_unpublished_row(kind, writing.id).await,
             };
             // The sweep removes later what cannot be removed now.
             if let Err(error) = cleaned {

@@ -5,26 +5,26 @@ use std::sync::Arc;
 use osproxy_meta::{DeleteOutcome, FileState};
 use osproxy_types::uid::Uid;
 
-use super::{state_error, unknown_uid_error};
-use crate::{App, Error, Result};
+use super::{Uploads, state_error, unknown_uid_error};
+use crate::{Error, Result};
 
 /// Aborts an upload that is not complete: `uid` accepts no more content, and a task removes what
 /// was received.
-pub async fn abort_upload(app: &Arc<App>, uid: Uid) -> Result<()> {
-    let task_id = app.next_uid().await?;
+pub async fn abort_upload(uploads: &Arc<Uploads>, uid: Uid) -> Result<()> {
+    let task_id = uploads.uids.next().await?;
     // Spawned, so that it runs to its end if the client disconnects.
-    let aborting = app.background.spawn(abort(app.clone(), uid, task_id));
+    let aborting = uploads.background.spawn(abort(uploads.clone(), uid, task_id));
     aborting.await.map_err(Error::internal)?
 }
 
-async fn abort(app: Arc<App>, uid: Uid, task_id: Uid) -> Result<()> {
-    match app.meta.abort_upload(uid, task_id).await? {
+async fn abort(uploads: Arc<Uploads>, uid: Uid, task_id: Uid) -> Result<()> {
+    match uploads.meta.abort_upload(uid, task_id).await? {
         DeleteOutcome::Deleted => {
-            app.notify_all_task_engines();
+            uploads.task_notifier.notify_cluster();
             Ok(())
         }
         DeleteOutcome::Unchanged => {
-            let state = app.meta.file_state(uid).await?;
+            let state = uploads.meta.file_state(uid).await?;
             Err(state.map_or_else(unknown_uid_error, |state| match state {
                 // The file reached this state a moment ago.
                 FileState::Pending | FileState::Receiving => {

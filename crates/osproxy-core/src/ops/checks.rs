@@ -4,7 +4,7 @@ use osproxy_api::ErrorCode;
 use osproxy_meta::FileState;
 use osproxy_types::content_type;
 
-use crate::{App, Error, Result, links::LinkConstraints};
+use crate::{Error, Result, links::LinkConstraints, settings::Limits};
 
 /// Maximum length of a file name, in bytes.
 const MAX_NAME_LEN: usize = 1024;
@@ -35,8 +35,8 @@ pub(crate) fn too_large_error(max: u64) -> Error {
 }
 
 /// Checks the lifetime of a link, in seconds.
-pub fn check_expire(app: &App, expire: i64) -> Result<()> {
-    let max = app.limits.max_link_secs;
+pub fn check_expire(limits: &Limits, expire: i64) -> Result<()> {
+    let max = limits.max_link_secs;
     if (1..=max).contains(&expire) {
         Ok(())
     } else {

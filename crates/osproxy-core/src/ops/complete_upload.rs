@@ -6,8 +6,8 @@ use osproxy_api::ErrorCode;
 
 pub use osproxy_meta::{CompleteRequest, ExpectedDigests};
 
-use super::{LinkConstraints, content_type_error, state_error, too_large_error, unknown_uid_error};
-use crate::{App, Error, Result};
+use super::{LinkConstraints, Uploads, content_type_error, state_error, too_large_error, unknown_uid_error};
+use crate::{Error, Result};
 use osproxy_meta::{CompleteOutcome, CompletePreconditions, MultipartUpload};
 use osproxy_types::uid::Uid;
 
@@ -19,12 +19,12 @@ const MAX_TRIES: usize = 3;
 /// content up to `uploads.verify_up_to` bytes are verified first, those of larger content by the
 /// task. Idempotent.
 pub async fn complete_upload(
-    app: &Arc<App>,
+    uploads: &Arc<Uploads>,
     uid: Uid,
     request: CompleteRequest,
     constraints: &LinkConstraints,
 ) -> Result<()> {
-    let (max_parts, max_size) = (app.limits.max_parts, app.limits.max_size);
+    let (max_parts, max_size) = (uploads.limits.max_parts, uploads.limits.max_size);
     if request.parts.is_some_and(|parts| !(1..=max_parts).contains(&parts)) {
         return Err(Error::invalid(format!("an upload must have 1 to {max_parts} parts")));
     }
@@ -32,11 +32,11 @@ pub async fn complete_upload(
         let message = format!("a file must not be larger than {max_size} bytes");
         return Err(Error::new(ErrorCode::TooLarge, message));
     }
-    match try_complete(app, uid, request, constraints).await? {
+    match try_complete(uploads, uid, request, constraints).await? {
         CompleteOutcome::Multipart(native) => {
             // Spawned, so that it runs to its end if the client disconnects.
-            let completing = complete_multipart(app.clone(), uid, request, constraints.clone(), native);
-            app.background.spawn(completing).await.map_err(Error::internal)?
+            let completing = complete_multipart(uploads.clone(), uid, request, constraints.clone(), native);
+            uploads.background.spawn(completing).await.map_err(Error::internal)?
         }
         other => into_result(other),
     }
@@ -44,7 +44,7 @@ pub async fn complete_upload(
 
 /// Completes an upload, or starts to. Reads its parts first if necessary.
 async fn try_complete(
-    app: &Arc<App>,
+    uploads: &Arc<Uploads>,
     uid: Uid,
     said: CompleteRequest,
     terms: &LinkConstraints,
@@ -52,18 +52,18 @@ async fn try_complete(
     let mut conditions = CompletePreconditions {
         max_size: terms.max_size,
         content_type: terms.content_type.clone(),
-        verify_up_to: app.limits.verify_up_to,
+        verify_up_to: uploads.limits.verify_up_to,
         inspected: None,
     };
     for _ in 0..MAX_TRIES {
-        let task_id = app.next_uid().await?;
-        match app.meta.complete_upload(uid, said, conditions.clone(), task_id).await? {
+        let task_id = uploads.uids.next().await?;
+        match uploads.meta.complete_upload(uid, said, conditions.clone(), task_id).await? {
             CompleteOutcome::NeedsInspection(inspection) => {
-                conditions.inspected = app.inspect(&inspection).await?;
+                conditions.inspected = uploads.objects.inspect(&inspection).await?;
             }
             completed => {
                 if completed == CompleteOutcome::Completed {
-                    app.notify_task_engine();
+                    uploads.task_notifier.notify_node();
                 }
                 return Ok(completed);
             }
@@ -113,18 +113,18 @@ fn into_result(completed: CompleteOutcome) -> Result<()> {
 /// Completes the multipart upload in the store, then the file. If it fails in between, a retry
 /// resumes it.
 async fn complete_multipart(
-    app: Arc<App>,
+    uploads: Arc<Uploads>,
     uid: Uid,
     said: CompleteRequest,
     terms: LinkConstraints,
     upload: MultipartUpload,
 ) -> Result<()> {
-    match app.finish_completion(uid, &upload).await? {
+    match uploads.objects.finish_completion(uid, &upload).await? {
         CompleteOutcome::NotOpen(_) | CompleteOutcome::Unknown => {}
         completed => return into_result(completed),
     }
     // Another request completed the upload, the file was removed, or parts were lost: check again.
-    match try_complete(&app, uid, said, &terms).await? {
+    match try_complete(&uploads, uid, said, &terms).await? {
         CompleteOutcome::Multipart(_) => {
             Err(Error::unavailable("the parts changed during completion; retry"))
         }
@@ -134,12 +134,15 @@ async fn complete_multipart(
 
 /// Continues the completion of an upload that another request has started. Afterwards the upload is
 /// complete, or accepts parts again.
-pub(crate) async fn resume_completion(app: &Arc<App>, uid: Uid) -> Result<()> {
-    let Some(native) = app.meta.completing_multipart(uid).await? else {
+pub(crate) async fn resume_completion(uploads: &Arc<Uploads>, uid: Uid) -> Result<()> {
+    let Some(native) = uploads.meta.completing_multipart(uid).await? else {
         return Ok(());
     };
-    let app = app.clone();
-    let completing = app.clone().background.spawn(async move { app.finish_completion(uid, &native).await });
+    let uploads = uploads.clone();
+    let completing = uploads
+        .clone()
+        .background
+        .spawn(async move { uploads.objects.finish_completion(uid, &native).await });
     completing.await.map_err(Error::internal)?.map(|_| ())
 }
 

@@ -6,8 +6,10 @@ use osproxy_api::ErrorCode;
 use osproxy_meta::{CopyOutcome, FileMetadata, FileRecord, FileState};
 use osproxy_types::uid::Uid;
 
-use super::{describe_file::describe_file, file_name, state_error, too_large_error, unknown_uid_error};
-use crate::{App, Caller, Error, HeldIdempotencyKey, Result, check_metadata};
+use super::{
+    Files, describe_file::describe_file, file_name, state_error, too_large_error, unknown_uid_error,
+};
+use crate::{Caller, Error, HeldIdempotencyKey, Result, check_metadata};
 
 /// Maximum attempts when the content moves during the copy.
 const MAX_TRIES: usize = 4;
@@ -16,40 +18,42 @@ const MAX_TRIES: usize = 4;
 /// caller's tenant, no larger than the caller may create. Name and metadata are copied unless
 /// given. With an idempotency key, the copy is created once, under the reserved uid.
 pub async fn copy_file(
-    app: &Arc<App>,
+    files: &Arc<Files>,
     caller: &Caller,
     uid: Uid,
     name: Option<&str>,
     metadata: Option<FileMetadata>,
     key: Option<&HeldIdempotencyKey>,
 ) -> Result<FileRecord> {
-    app.check_database_space()?;
+    files.admission.check_database_space()?;
     let name = name.map(file_name).transpose().map_err(|error| error.with_field("name"))?;
     if let Some(metadata) = &metadata {
         check_metadata(metadata)?;
     }
-    app.check_free_space(0).await?;
+    files.admission.check_free_space(0).await?;
     let tenant = &caller.tenant;
     if let Some(max) = caller.max_size
-        && describe_file(app, tenant, uid).await?.size.is_some_and(|size| size > max)
+        && describe_file(files, tenant, uid).await?.size.is_some_and(|size| size > max)
     {
         return Err(too_large_error(max));
     }
     let mut copy = match key {
         Some(key) => key.uid(),
-        None => app.next_uid().await?,
+        None => files.uids.next().await?,
     };
     for _ in 0..MAX_TRIES {
         let name = name.map(str::to_owned);
-        match app.meta.copy_file(tenant.clone(), uid, copy, name, metadata.clone()).await? {
-            CopyOutcome::Copied => return describe_file(app, tenant, copy).await,
+        match files.meta.copy_file(tenant.clone(), uid, copy, name, metadata.clone()).await? {
+            CopyOutcome::Copied => return describe_file(files, tenant, copy).await,
             CopyOutcome::Conflict => {}
             CopyOutcome::UidTaken => {
                 let key = key.ok_or_else(|| Error::internal("a uid was issued twice"))?;
                 // An earlier request with this key created the copy. If that is gone, a new one is
                 // created.
-                match describe_file(app, tenant, copy).await {
-                    Err(gone) if gone.code == ErrorCode::FileGone => copy = app.reserve_uid(key).await?,
+                match describe_file(files, tenant, copy).await {
+                    Err(gone) if gone.code == ErrorCode::FileGone => {
+                        copy = files.idempotency.reserve_uid(key).await?;
+                    }
                     made => return made,
                 }
             }

@@ -6,8 +6,8 @@ use osproxy_meta::StoredFile;
 use osproxy_types::uid::Uid;
 use time::OffsetDateTime;
 
-use super::{Tenant, check_expire};
-use crate::{App, Result, links::LinkPeriod};
+use super::{Files, Tenant, check_expire};
+use crate::{Result, links::LinkPeriod};
 
 /// Files for which download links can be created.
 #[derive(Debug)]
@@ -21,14 +21,14 @@ pub struct LinkableFiles {
 /// Returns the complete files of a tenant among `uids`, for links that are valid for at least
 /// `expire` seconds. Omits unknown uids, files of other tenants, and incomplete files.
 pub async fn create_download_link(
-    app: &App,
+    files: &Files,
     tenant: &Tenant,
     uids: &[Uid],
     expire: i64,
 ) -> Result<LinkableFiles> {
-    check_expire(app, expire)?;
-    let mut files = app.meta.stored_files(uids).await?;
-    files.retain(|file| file.tenant == *tenant);
-    let period = LinkPeriod::rounded(OffsetDateTime::now_utc(), expire, app.limits.link_round_secs);
-    Ok(LinkableFiles { files, period })
+    check_expire(&files.limits, expire)?;
+    let mut found = files.meta.stored_files(uids).await?;
+    found.retain(|file| file.tenant == *tenant);
+    let period = LinkPeriod::rounded(OffsetDateTime::now_utc(), expire, files.limits.link_round_secs);
+    Ok(LinkableFiles { files: found, period })
 }

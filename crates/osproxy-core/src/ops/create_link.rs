@@ -3,8 +3,8 @@
 use osproxy_types::uid::Uid;
 use time::OffsetDateTime;
 
-use super::{Tenant, check_expire, download_file::own_file, file_name};
-use crate::{App, Error, Result, links::LinkPeriod};
+use super::{Files, Tenant, check_expire, download_file::own_file, file_name};
+use crate::{Error, Result, links::LinkPeriod};
 
 /// Parameters of a download link.
 #[derive(Debug)]
@@ -18,27 +18,27 @@ pub struct DownloadLinkSpec {
 /// Returns the parameters of a link to a complete file of a tenant that is valid for at least
 /// `expires_in` seconds. `filename` defaults to the name of the file.
 pub async fn create_link(
-    app: &App,
+    files: &Files,
     tenant: &Tenant,
     uid: Uid,
     expires_in: i64,
     filename: Option<&str>,
 ) -> Result<DownloadLinkSpec> {
-    if check_expire(app, expires_in).is_err() {
-        let message = format!("`expires_in` must be 1 to {} seconds", app.limits.max_link_secs);
+    if check_expire(&files.limits, expires_in).is_err() {
+        let message = format!("`expires_in` must be 1 to {} seconds", files.limits.max_link_secs);
         return Err(Error::invalid(message).with_field("expires_in"));
     }
     let given = filename.map(file_name).transpose().map_err(|error| error.with_field("filename"))?;
     if given.is_some_and(is_dot_segment) {
         return Err(Error::invalid("`filename` must not be `.` or `..`").with_field("filename"));
     }
-    let file = own_file(app, tenant, uid).await?;
+    let file = own_file(files, tenant, uid).await?;
     let filename = match given {
         Some(filename) => filename.to_owned(),
         None if is_dot_segment(&file.name) => uid.to_string(),
         None => file.name.replace('/', "_"),
     };
-    let period = LinkPeriod::rounded(OffsetDateTime::now_utc(), expires_in, app.limits.link_round_secs);
+    let period = LinkPeriod::rounded(OffsetDateTime::now_utc(), expires_in, files.limits.link_round_secs);
     Ok(DownloadLinkSpec { filename, period: LinkPeriod { date: file.link_date(period.date), ..period } })
 }
 

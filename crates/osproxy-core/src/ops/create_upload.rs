@@ -11,10 +11,10 @@ pub use super::prove_possession::PossessionChallenge;
 pub use osproxy_meta::{AnnouncedContent, ExpectedDigests, FileMetadata};
 
 use super::{
-    abort_upload::abort_upload, check_expire, delete_file::delete_file, file_name,
+    Uploads, abort_upload::abort_upload, check_expire, delete_file::delete_file, file_name,
     prove_possession::create_challenge, too_large_error,
 };
-use crate::{App, Caller, Error, HeldIdempotencyKey, Result, check_metadata, metrics::DedupSource};
+use crate::{Caller, Error, HeldIdempotencyKey, Result, check_metadata, metrics::DedupSource};
 use osproxy_meta::{Blob, CreateOutcome, FileState, KnownContent, NewFile, NewUpload};
 use osproxy_types::{content_type, uid::Uid};
 
@@ -83,28 +83,28 @@ struct PlannedUpload {
 /// With an idempotency key there is one request, whose file is created once, under the reserved
 /// uid.
 pub async fn create_upload(
-    app: &Arc<App>,
+    uploads: &Arc<Uploads>,
     caller: &Caller,
     requests: Vec<UploadRequest>,
     expire: i64,
     key: Option<&HeldIdempotencyKey>,
 ) -> Result<CreatedUploads> {
-    check_expire(app, expire)?;
-    app.admit_uploads(&caller.tenant, requests.len() as u64).await?;
+    check_expire(&uploads.limits, expire)?;
+    uploads.admission.admit_uploads(&caller.tenant, requests.len() as u64).await?;
     let created_at = OffsetDateTime::now_utc();
     let expires = created_at + Duration::from_secs(expire.unsigned_abs());
-    let validated = validate(app, caller, requests)?;
+    let validated = validate(uploads, caller, requests)?;
     let mut plans = Vec::with_capacity(validated.len());
     for (name, announced) in validated {
         let uid = match key {
             Some(key) => key.uid(),
-            None => app.next_uid().await?,
+            None => uploads.uids.next().await?,
         };
         let file = NewFile { uid, tenant: caller.tenant.clone(), name, announced };
         let AnnouncedContent { expected, size, .. } = &file.announced;
-        let known = app.find_known_content(&file.tenant, expected, *size).await?;
+        let known = uploads.objects.find_known_content(&file.tenant, expected, *size).await?;
         // A client that does not know the size must not learn it from the challenge.
-        let known = known.filter(|_| !app.limits.prove_possession || file.announced.size.is_some());
+        let known = known.filter(|_| !uploads.limits.prove_possession || file.announced.size.is_some());
         if let (Some(max), Some(blob)) = (caller.max_size, &known)
             && blob.digests.size > max
         {
@@ -115,29 +115,30 @@ pub async fn create_upload(
     if plans.is_empty() {
         return Ok(CreatedUploads { uploads: Vec::new(), created_at });
     }
-    let RecordedUploads { stored, created_before: before } = record(app, &mut plans, expires, key).await?;
+    let RecordedUploads { stored, created_before: before } =
+        record(uploads, &mut plans, expires, key).await?;
     let plan_of = |(plan, is_stored): (&PlannedUpload, &bool)| NewUploadSession {
         uid: plan.file.uid,
         part_size: plan.file.announced.part_size,
         is_stored: *is_stored,
         challenge: None,
     };
-    let mut uploads: Vec<_> = plans.iter().zip(&stored).map(plan_of).collect();
-    for (plan, upload) in plans.iter().zip(&mut uploads).filter(|(_, upload)| !upload.is_stored) {
-        match prepare(app, plan).await {
+    let mut created: Vec<_> = plans.iter().zip(&stored).map(plan_of).collect();
+    for (plan, upload) in plans.iter().zip(&mut created).filter(|(_, upload)| !upload.is_stored) {
+        match prepare(uploads, plan).await {
             Ok(challenge) => upload.challenge = challenge,
             Err(error) => {
-                undo(app, &plans, &stored, key).await;
+                undo(uploads, &plans, &stored, key).await;
                 return Err(error);
             }
         }
     }
-    Ok(CreatedUploads { uploads, created_at: before.unwrap_or(created_at) })
+    Ok(CreatedUploads { uploads: created, created_at: before.unwrap_or(created_at) })
 }
 
 /// Checks the requests. Returns the names of their files and what is announced, with part sizes.
 fn validate(
-    app: &App,
+    uploads: &Uploads,
     caller: &Caller,
     wishes: Vec<UploadRequest>,
 ) -> Result<Vec<(String, AnnouncedContent)>> {
@@ -149,7 +150,7 @@ fn validate(
             let message = format!("`content_type` must be a MIME type of at most {MAX_MIME_LEN} bytes");
             return Err(Error::invalid(message).with_field("content_type"));
         }
-        announced.part_size = part_size(app, caller, &announced)?;
+        announced.part_size = part_size(uploads, caller, &announced)?;
         validated.push((name, announced));
     }
     Ok(validated)
@@ -165,16 +166,16 @@ struct RecordedUploads {
 
 /// Records all plans, or none.
 async fn record(
-    app: &Arc<App>,
+    uploads: &Arc<Uploads>,
     plans: &mut [PlannedUpload],
-    lapses: OffsetDateTime,
+    expires: OffsetDateTime,
     key: Option<&HeldIdempotencyKey>,
 ) -> Result<RecordedUploads> {
     for _ in 0..MAX_TRIES {
-        let uploads = plans.iter().map(|plan| new_upload(app, plan)).collect();
-        match app.meta.create_files(uploads, lapses.unix_timestamp() * 1000).await? {
+        let new = plans.iter().map(|plan| new_upload(uploads, plan)).collect();
+        match uploads.meta.create_files(new, expires.unix_timestamp() * 1000).await? {
             CreateOutcome::Created(stored) => {
-                count_instant_uploads(app, plans, &stored);
+                count_instant_uploads(uploads, plans, &stored);
                 return Ok(RecordedUploads { stored, created_before: None });
             }
             CreateOutcome::OverQuota => return Err(Error::quota_exceeded()),
@@ -184,9 +185,9 @@ async fn record(
             return Err(Error::internal("a uid was issued twice"));
         };
         // An earlier request with this key created the upload: return that, unless it was undone.
-        match find_earlier(app, file).await? {
+        match find_earlier(uploads, file).await? {
             Some(recorded) => return Ok(recorded),
-            None => file.uid = app.reserve_uid(key).await?,
+            None => file.uid = uploads.idempotency.reserve_uid(key).await?,
         }
     }
     Err(Error::unavailable("the upload was undone repeatedly; retry"))
@@ -194,9 +195,9 @@ async fn record(
 
 /// Returns the upload that an earlier request created under the uid of `file`; `None` if it is
 /// gone.
-async fn find_earlier(app: &App, file: &mut NewFile) -> Result<Option<RecordedUploads>> {
-    let found = app.meta.file_record(file.uid).await?;
-    let status = app.meta.upload_status(file.uid).await?;
+async fn find_earlier(uploads: &Uploads, file: &mut NewFile) -> Result<Option<RecordedUploads>> {
+    let found = uploads.meta.file_record(file.uid).await?;
+    let status = uploads.meta.upload_status(file.uid).await?;
     let Some((found, status)) = found.filter(|found| found.tenant == file.tenant).zip(status) else {
         return Ok(None);
     };
@@ -210,8 +211,8 @@ async fn find_earlier(app: &App, file: &mut NewFile) -> Result<Option<RecordedUp
     Ok(Some(RecordedUploads { stored: vec![found.state == FileState::Stored], created_before: before }))
 }
 
-fn new_upload(app: &App, PlannedUpload { file, known }: &PlannedUpload) -> NewUpload {
-    let known = known.as_ref().filter(|_| !app.limits.prove_possession).map(|blob| {
+fn new_upload(uploads: &Uploads, PlannedUpload { file, known }: &PlannedUpload) -> NewUpload {
+    let known = known.as_ref().filter(|_| !uploads.limits.prove_possession).map(|blob| {
         let content_type = file.announced.content_type.clone();
         let content_type = content_type
             .unwrap_or_else(|| content_type::mime_type_of(blob.detected_type.as_deref(), &file.name));
@@ -221,15 +222,17 @@ fn new_upload(app: &App, PlannedUpload { file, known }: &PlannedUpload) -> NewUp
 }
 
 /// Counts instant uploads, and expected digests that no stored content has.
-fn count_instant_uploads(app: &App, plans: &[PlannedUpload], stored: &[bool]) {
+fn count_instant_uploads(uploads: &Uploads, plans: &[PlannedUpload], stored: &[bool]) {
     for (PlannedUpload { file, known }, is_stored) in plans.iter().zip(stored) {
         match known {
             Some(blob) if *is_stored => {
-                app.metrics.count_deduplicated(DedupSource::Instant, blob.digests.size);
+                uploads.metrics.count_deduplicated(DedupSource::Instant, blob.digests.size);
             }
             // Counted when the client answers the challenge.
-            Some(_) if app.limits.prove_possession => {}
-            _ if file.announced.expected != ExpectedDigests::default() => app.metrics.count_instant_miss(),
+            Some(_) if uploads.limits.prove_possession => {}
+            _ if file.announced.expected != ExpectedDigests::default() => {
+                uploads.metrics.count_instant_miss();
+            }
             _ => {}
         }
     }
@@ -238,33 +241,38 @@ fn count_instant_uploads(app: &App, plans: &[PlannedUpload], stored: &[bool]) {
 /// Prepares a recorded file for its content: reserves space, or creates a challenge. After a
 /// challenge, content is not likely to be sent; if it is, its first part reserves the space.
 async fn prepare(
-    app: &Arc<App>,
+    uploads: &Arc<Uploads>,
     PlannedUpload { file, known }: &PlannedUpload,
 ) -> Result<Option<PossessionChallenge>> {
-    if let Some(blob) = known.as_ref().filter(|_| app.limits.prove_possession) {
-        return create_challenge(app, file.uid, blob).await.map(Some);
+    if let Some(blob) = known.as_ref().filter(|_| uploads.limits.prove_possession) {
+        return create_challenge(uploads, file.uid, blob).await.map(Some);
     }
-    if let Some(size) = file.announced.size.filter(|_| app.stores.preallocates()) {
-        app.check_free_space(size).await?;
+    if let Some(size) = file.announced.size.filter(|_| uploads.stores.preallocates()) {
+        uploads.admission.check_free_space(size).await?;
     }
     if has_several_parts(file) {
-        app.preallocate(file.uid, &file.tenant).await?;
+        uploads.objects.preallocate(file.uid, &file.tenant).await?;
     }
     Ok(None)
 }
 
 /// Undoes uploads whose client gets an error, unless another request with the same idempotency key
 /// continues with them. What cannot be undone expires.
-async fn undo(app: &Arc<App>, plans: &[PlannedUpload], stored: &[bool], key: Option<&HeldIdempotencyKey>) {
+async fn undo(
+    uploads: &Arc<Uploads>,
+    plans: &[PlannedUpload],
+    stored: &[bool],
+    key: Option<&HeldIdempotencyKey>,
+) {
     let is_ours = match key {
-        Some(key) => app.holds_idempotency_key(key).await,
+        Some(key) => uploads.idempotency.is_held(key).await,
         None => Ok(true),
     };
     for (PlannedUpload { file, .. }, is_stored) in plans.iter().zip(stored) {
         let taken_back = match &is_ours {
             Ok(false) => return,
-            Ok(true) if *is_stored => delete_file(app, &file.tenant, file.uid).await,
-            Ok(true) => abort_upload(app, file.uid).await,
+            Ok(true) if *is_stored => delete_file(&uploads.files, &file.tenant, file.uid).await,
+            Ok(true) => abort_upload(uploads, file.uid).await,
             Err(error) => {
                 tracing::warn!(uid = %file.uid, error = error_chain(error), "cannot undo an upload yet");
                 return;
@@ -282,8 +290,8 @@ fn has_several_parts(file: &NewFile) -> bool {
 }
 
 /// Returns the part size of content whose size is announced.
-fn part_size(app: &App, caller: &Caller, announced: &AnnouncedContent) -> Result<Option<u64>> {
-    let limits = &app.limits;
+fn part_size(uploads: &Uploads, caller: &Caller, announced: &AnnouncedContent) -> Result<Option<u64>> {
+    let limits = &uploads.limits;
     let Some(size) = announced.size else {
         let alone = Error::invalid("`part_size` requires `size`").with_field("part_size");
         return if announced.part_size.is_some() { Err(alone) } else { Ok(None) };
@@ -293,7 +301,7 @@ fn part_size(app: &App, caller: &Caller, announced: &AnnouncedContent) -> Result
         let message = format!("a file must not be larger than {max_size} bytes");
         return Err(Error::new(ErrorCode::TooLarge, message));
     }
-    let smallest = app.stores.min_part_size().max(MIN_PART_SIZE);
+    let smallest = uploads.stores.min_part_size().max(MIN_PART_SIZE);
     let largest = prev_power_of_two(limits.max_part_size);
     let fewest = |parts: u64| size.div_ceil(parts.max(1)).next_power_of_two();
     let least = smallest.next_power_of_two().max(fewest(limits.max_parts.into()));

@@ -5,10 +5,10 @@ use osproxy_types::uid::Uid;
 use time::OffsetDateTime;
 
 use super::{
-    check_expire, state_error,
+    Uploads, check_expire, state_error,
     upload_status::{FileState, UploadProgress, own_upload_status},
 };
-use crate::{App, Caller, Result, upload_constraints};
+use crate::{Caller, Result, upload_constraints};
 
 /// New links of an upload.
 #[derive(Debug)]
@@ -26,27 +26,31 @@ pub struct NewLinks {
 /// limits of the caller's key, and not those of earlier links. Earlier links and received parts
 /// stay valid.
 pub async fn create_upload_links(
-    app: &App,
+    uploads: &Uploads,
     caller: &Caller,
     uid: Uid,
     expires_in: i64,
     constraints: Option<Constraints>,
 ) -> Result<NewLinks> {
-    check_expire(app, expires_in)?;
-    let status = own_upload_status(app, &caller.tenant, uid).await?;
+    check_expire(&uploads.limits, expires_in)?;
+    let status = own_upload_status(uploads, &caller.tenant, uid).await?;
     let link_constraints = upload_constraints(caller, status.size, constraints)?;
     // Dated after the last revocation.
     let now = OffsetDateTime::now_utc();
-    let from = OffsetDateTime::from_unix_timestamp(app.meta.links_valid_from(uid, false).await?);
+    let from = OffsetDateTime::from_unix_timestamp(uploads.meta.links_valid_from(uid, false).await?);
     let date = from.map_or(now, |from| now.max(from));
     let expires_at = date.unix_timestamp().saturating_add(expires_in).saturating_mul(1000);
-    let is_renewed = app.meta.renew_upload(caller.tenant.clone(), uid, expires_at).await?;
+    let is_renewed = uploads.meta.renew_upload(caller.tenant.clone(), uid, expires_at).await?;
     if !is_renewed && status.state != FileState::Stored {
         // It was completed or aborted meanwhile.
-        let status = own_upload_status(app, &caller.tenant, uid).await?;
+        let status = own_upload_status(uploads, &caller.tenant, uid).await?;
         if status.state != FileState::Stored {
             return Err(state_error(FileState::Expired));
         }
     }
-    Ok(NewLinks { links: app.upload_links(uid, (date, expires_in), &link_constraints), expires_at, status })
+    Ok(NewLinks {
+        links: uploads.links.upload_links(uid, (date, expires_in), &link_constraints),
+        expires_at,
+        status,
+    })
 }

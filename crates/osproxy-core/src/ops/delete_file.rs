@@ -5,24 +5,24 @@ use std::sync::Arc;
 use osproxy_meta::{DeleteOutcome, FileState};
 use osproxy_types::uid::Uid;
 
-use super::{Tenant, state_error, unknown_uid_error};
-use crate::{App, Error, Result};
+use super::{Files, Tenant, state_error, unknown_uid_error};
+use crate::{Error, Result};
 
 /// Deletes a file of a tenant, complete or not. Nobody can open it when this returns. A task
 /// removes the content, unless another file shares it. A repetition changes nothing and fails with
 /// `FileGone`.
-pub async fn delete_file(app: &Arc<App>, tenant: &Tenant, uid: Uid) -> Result<()> {
-    let task_id = app.next_uid().await?;
+pub async fn delete_file(files: &Arc<Files>, tenant: &Tenant, uid: Uid) -> Result<()> {
+    let task_id = files.uids.next().await?;
     // Spawned, so that it runs to its end if the client disconnects: the cache must be invalidated
     // with the file.
-    let deleting = app.background.spawn(delete(app.clone(), tenant.clone(), uid, task_id));
+    let deleting = files.background.spawn(delete(files.clone(), tenant.clone(), uid, task_id));
     deleting.await.map_err(Error::internal)?
 }
 
-async fn delete(app: Arc<App>, tenant: Tenant, uid: Uid, task_id: Uid) -> Result<()> {
-    match app.meta.delete_file(tenant, uid, task_id).await? {
+async fn delete(files: Arc<Files>, tenant: Tenant, uid: Uid, task_id: Uid) -> Result<()> {
+    match files.meta.delete_file(tenant, uid, task_id).await? {
         DeleteOutcome::Deleted => {
-            app.notify_all_task_engines();
+            files.task_notifier.notify_cluster();
             Ok(())
         }
         // Or its upload was aborted, which gives the same result.

@@ -3,8 +3,8 @@
 use osproxy_meta::{AnnouncedContent, ExpectedDigests, NewFile};
 use osproxy_types::{content_type, uid::Uid};
 
-use super::file_name;
-use crate::{App, Caller, Error, Result, metrics::DedupSource};
+use super::{Uploads, file_name};
+use crate::{Caller, Error, Result, metrics::DedupSource};
 
 /// Content that the client has, and its path on the client.
 #[derive(Debug)]
@@ -19,13 +19,13 @@ pub struct InstantItem<'a> {
 /// verified by osproxy. Returns the new uids in the order of the items, with `None` where the
 /// content must be sent.
 pub async fn instant_upload(
-    app: &App,
+    uploads: &Uploads,
     caller: &Caller,
     items: &[InstantItem<'_>],
 ) -> Result<Vec<Option<Uid>>> {
     let names = items.iter().map(|item| file_name(item.path)).collect::<Result<Vec<_>>>()?;
-    app.admit_instant_uploads().await?;
-    if app.limits.prove_possession {
+    uploads.admission.admit_instant_uploads().await?;
+    if uploads.limits.prove_possession {
         // API v0 has no way to answer a challenge.
         return Ok(vec![None; items.len()]);
     }
@@ -33,11 +33,11 @@ pub async fn instant_upload(
     let (mut files, mut sizes) = (Vec::new(), Vec::new());
     for ((item, name), slot) in items.iter().zip(names).zip(&mut created) {
         let expected = ExpectedDigests::md5_only(Some(item.md5));
-        if let Some(blob) = app.find_known_content(&caller.tenant, &expected, None).await?
+        if let Some(blob) = uploads.objects.find_known_content(&caller.tenant, &expected, None).await?
             // The caller may not create a larger file: sending it is refused too.
             && caller.max_size.is_none_or(|max| blob.digests.size <= max)
         {
-            let uid = app.next_uid().await?;
+            let uid = uploads.uids.next().await?;
             let content_type = content_type::mime_type_of(blob.detected_type.as_deref(), name);
             let name = name.to_owned();
             let file =
@@ -49,16 +49,16 @@ pub async fn instant_upload(
         }
     }
     if !files.is_empty() {
-        let recorded = app.meta.create_stored_files(files).await?.ok_or_else(Error::quota_exceeded)?;
+        let recorded = uploads.meta.create_stored_files(files).await?.ok_or_else(Error::quota_exceeded)?;
         let mut recorded = recorded.into_iter().zip(sizes);
         // A blob that was removed meanwhile counts as unknown content.
         for slot in created.iter_mut().filter(|slot| slot.is_some()) {
             match recorded.next() {
-                Some((true, size)) => app.metrics.count_deduplicated(DedupSource::Instant, size),
+                Some((true, size)) => uploads.metrics.count_deduplicated(DedupSource::Instant, size),
                 _ => *slot = None,
             }
         }
     }
-    created.iter().filter(|slot| slot.is_none()).for_each(|_| app.metrics.count_instant_miss());
+    created.iter().filter(|slot| slot.is_none()).for_each(|_| uploads.metrics.count_instant_miss());
     Ok(created)
 }

@@ -3,8 +3,8 @@
 pub use osproxy_meta::{FileFilter, FilePosition, FileRecord, MAX_PREFIX};
 pub use osproxy_storage::Category;
 
-use super::Tenant;
-use crate::{App, Error, Result};
+use super::{Files, Tenant};
+use crate::{Error, Result};
 
 /// A page of files.
 #[derive(Debug)]
@@ -17,7 +17,7 @@ pub struct FilePage {
 
 /// Returns up to `limit` files of a tenant after a position, in a stable order.
 pub async fn list_files(
-    app: &App,
+    files: &Files,
     tenant: &Tenant,
     filter: &FileFilter,
     after: Option<&FilePosition>,
@@ -30,7 +30,7 @@ pub async fn list_files(
         return Err(Error::invalid(message).with_field("prefix"));
     }
     // One more, to see whether there is another page.
-    let mut files = app.meta.list_files(tenant, filter, after, limit + 1).await?;
+    let mut files = files.meta.list_files(tenant, filter, after, limit + 1).await?;
     let has_more = files.len() as u64 > limit;
     if has_more {
         files.pop();

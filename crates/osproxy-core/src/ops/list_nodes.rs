@@ -1,10 +1,12 @@
 //! List the nodes of the cluster.
 
-use crate::{App, Error, Result};
+use osproxy_cluster::Coordinator;
+
+use crate::{Error, Result};
 
 pub use crate::RegisteredNode;
 
 /// Returns the nodes with a recent heartbeat, including this one.
-pub async fn list_nodes(app: &App) -> Result<Vec<RegisteredNode>> {
-    app.coordinator.list_nodes().await.map_err(Error::unavailable)
+pub async fn list_nodes(coordinator: &dyn Coordinator) -> Result<Vec<RegisteredNode>> {
+    coordinator.list_nodes().await.map_err(Error::unavailable)
 }

@@ -2,7 +2,8 @@
 
 pub use osproxy_meta::{TaskFilter, TaskRecord, TaskState};
 
-use crate::{App, Result};
+use super::Tasks;
+use crate::Result;
 
 /// A page of tasks.
 #[derive(Debug)]
@@ -15,13 +16,13 @@ pub struct TaskPage {
 
 /// Returns up to `limit` tasks older than the task with the id `before`, newest first.
 pub async fn list_tasks(
-    app: &App,
+    tasks: &Tasks,
     filter: TaskFilter<'_>,
     before: Option<i64>,
     limit: u64,
 ) -> Result<TaskPage> {
     // One more, to see whether there is another page.
-    let mut tasks = app.meta.list_tasks(filter, before, limit + 1).await?;
+    let mut tasks = tasks.meta.list_tasks(filter, before, limit + 1).await?;
     let has_more = tasks.len() as u64 > limit;
     if has_more {
         tasks.pop();

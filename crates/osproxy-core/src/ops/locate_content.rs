@@ -4,38 +4,39 @@ use osproxy_api::ErrorCode;
 use osproxy_meta::{PartsStore, StoredFile};
 use osproxy_types::uid::Uid;
 
-use crate::{App, Error, Result};
+use super::{Files, Uploads};
+use crate::{Error, Result};
 
 /// Maximum attempts when concurrent requests start the same upload.
 const MAX_TRIES: usize = 3;
 
 /// Returns the address of this node, if it has bytes of `uid` that no other node has.
-pub async fn locate_content(app: &App, uid: Uid) -> Result<&str> {
-    let store = app.meta.store_of(uid).await?;
-    let is_own = store.is_some_and(|store| app.stores.has(&store) && !app.stores.is_shared(&store));
+pub async fn locate_content(files: &Files, uid: Uid) -> Result<&str> {
+    let store = files.meta.store_of(uid).await?;
+    let is_own = store.is_some_and(|store| files.stores.has(&store) && !files.stores.is_shared(&store));
     let absent = || Error::new(ErrorCode::FileNotFound, "this node does not have the bytes of this file");
-    is_own.then(|| app.node.address()).ok_or_else(absent)
+    is_own.then(|| files.node.address()).ok_or_else(absent)
 }
 
 /// Returns the store of a file, if only another node has it.
-pub fn store_elsewhere<'a>(app: &App, file: &'a StoredFile) -> Option<&'a str> {
-    Some(file.content.store.as_str()).filter(|store| !app.stores.has(store))
+pub fn store_elsewhere<'a>(files: &Files, file: &'a StoredFile) -> Option<&'a str> {
+    Some(file.content.store.as_str()).filter(|store| !files.stores.has(store))
 }
 
 /// Returns the store for the parts of `uid`, if only another node has it. The first part decides:
 /// if there is none yet, the parts go to this node.
-pub async fn assign_parts(app: &App, uid: Uid) -> Result<Option<String>> {
+pub async fn assign_parts(uploads: &Uploads, uid: Uid) -> Result<Option<String>> {
     // With shared stores only, any node accepts any part.
-    if !app.stores.has_node_local() {
+    if !uploads.stores.has_node_local() {
         return Ok(None);
     }
     for _ in 0..MAX_TRIES {
-        let place = match app.meta.parts_store(uid).await? {
-            PartsStore::Undecided => app.meta.choose_parts_store(uid, app.next_uid().await?).await?,
+        let place = match uploads.meta.parts_store(uid).await? {
+            PartsStore::Undecided => uploads.meta.choose_parts_store(uid, uploads.uids.next().await?).await?,
             decided => decided,
         };
         match place {
-            PartsStore::Store(store) => return Ok(Some(store).filter(|store| !app.stores.has(store))),
+            PartsStore::Store(store) => return Ok(Some(store).filter(|store| !uploads.stores.has(store))),
             PartsStore::NotReceiving => return Ok(None),
             PartsStore::Undecided => {}
         }
@@ -44,12 +45,12 @@ pub async fn assign_parts(app: &App, uid: Uid) -> Result<Option<String>> {
 }
 
 /// Returns the store that has the parts of `uid`, if only another node has it.
-pub async fn parts_elsewhere(app: &App, uid: Uid) -> Result<Option<String>> {
-    if !app.stores.has_node_local() {
+pub async fn parts_elsewhere(uploads: &Uploads, uid: Uid) -> Result<Option<String>> {
+    if !uploads.stores.has_node_local() {
         return Ok(None);
     }
-    Ok(match app.meta.parts_store(uid).await? {
-        PartsStore::Store(store) if !app.stores.has(&store) => Some(store),
+    Ok(match uploads.meta.parts_store(uid).await? {
+        PartsStore::Store(store) if !uploads.stores.has(&store) => Some(store),
         _ => None,
     })
 }

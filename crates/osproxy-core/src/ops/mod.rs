@@ -15,6 +15,7 @@ pub mod describe_file;
 pub mod describe_service;
 pub mod describe_task;
 pub mod download_file;
+mod handles;
 pub mod instant_upload;
 pub mod list_files;
 pub mod list_nodes;
@@ -37,6 +38,7 @@ pub(crate) use checks::{
     check_content_type, content_type_error, state_error, too_large_error, unknown_uid_error,
 };
 pub use checks::{check_expire, file_name};
+pub use handles::{Files, Tasks, Uploads};
 
 /// What is known about content before it arrives.
 #[derive(Clone, Debug, Default)]

@@ -9,7 +9,8 @@ use osproxy_meta::{Blob, FileState};
 use osproxy_storage::ErrorKind;
 use osproxy_types::uid::Uid;
 
-use crate::{App, Error, Result, session::share_known_content};
+use super::Uploads;
+use crate::{Error, Result, session::share_known_content};
 
 /// Lifetime of a challenge.
 const CHALLENGE_TTL: Duration = Duration::from_mins(1);
@@ -34,39 +35,43 @@ pub struct PossessionChallenge {
 }
 
 /// Creates a challenge for the pending file `uid` about the content of `blob`.
-pub(super) async fn create_challenge(app: &App, uid: Uid, blob: &Blob) -> Result<PossessionChallenge> {
+pub(super) async fn create_challenge(
+    uploads: &Uploads,
+    uid: Uid,
+    blob: &Blob,
+) -> Result<PossessionChallenge> {
     let mut nonce = [0; 32];
     getrandom::fill(&mut nonce).map_err(Error::internal)?;
     let osproxy_meta::ChallengeRecord { expires_at, .. } =
-        app.meta.create_challenge(uid, blob.id, nonce, CHALLENGE_TTL).await?;
+        uploads.meta.create_challenge(uid, blob.id, nonce, CHALLENGE_TTL).await?;
     Ok(PossessionChallenge { nonce, ranges: ranges(&nonce, blob.digests.size), expires_at })
 }
 
 /// Returns the store of the content that the challenge of `uid` is about, if only another node has
 /// it.
-pub async fn content_elsewhere(app: &App, uid: Uid) -> Result<Option<String>> {
-    let Some(challenge) = app.meta.challenge(uid).await? else {
+pub async fn content_elsewhere(uploads: &Uploads, uid: Uid) -> Result<Option<String>> {
+    let Some(challenge) = uploads.meta.challenge(uid).await? else {
         return Ok(None);
     };
-    let blob = app.meta.stored_blob(challenge.blob_id).await?;
-    Ok(blob.map(|blob| blob.store).filter(|store| !app.stores.has(store)))
+    let blob = uploads.meta.stored_blob(challenge.blob_id).await?;
+    Ok(blob.map(|blob| blob.store).filter(|store| !uploads.stores.has(store)))
 }
 
 /// Accepts one answer to the challenge of `uid`. If it is correct, the known content becomes the
 /// content of the file; otherwise the client must send it. A client that missed the response can
 /// send a correct answer again.
-pub async fn prove_possession(app: &Arc<App>, uid: Uid, proof: [u8; 32]) -> Result<()> {
-    let Some(challenge) = app.meta.challenge(uid).await? else {
-        return match app.meta.file_state(uid).await? {
+pub async fn prove_possession(uploads: &Arc<Uploads>, uid: Uid, proof: [u8; 32]) -> Result<()> {
+    let Some(challenge) = uploads.meta.challenge(uid).await? else {
+        return match uploads.meta.file_state(uid).await? {
             Some(FileState::Stored) => Ok(()),
             _ => Err(challenge_gone()),
         };
     };
-    let blob = app.meta.stored_blob(challenge.blob_id).await?.ok_or_else(challenge_gone)?;
+    let blob = uploads.meta.stored_blob(challenge.blob_id).await?.ok_or_else(challenge_gone)?;
     // Computed before the challenge is used up: an outage of the store must not cost the client its
     // challenge.
-    let expected = expected_proof(app, &blob, &challenge.nonce).await?.ok_or_else(challenge_gone)?;
-    if app.meta.take_challenge(uid).await? != Some(challenge) {
+    let expected = expected_proof(uploads, &blob, &challenge.nonce).await?.ok_or_else(challenge_gone)?;
+    if uploads.meta.take_challenge(uid).await? != Some(challenge) {
         return Err(challenge_gone());
     }
     // This comparison takes constant time.
@@ -74,7 +79,7 @@ pub async fn prove_possession(app: &Arc<App>, uid: Uid, proof: [u8; 32]) -> Resu
         let message = "the answer to the challenge is wrong; send the content";
         return Err(Error::new(ErrorCode::DigestMismatch, message));
     }
-    share_known_content(app, uid, blob).await
+    share_known_content(uploads, uid, blob).await
 }
 
 fn challenge_gone() -> Error {
@@ -98,8 +103,8 @@ fn ranges(nonce: &[u8; 32], size: u64) -> Vec<Range<u64>> {
 }
 
 /// Computes the right answer. Returns `None` if the content is gone.
-async fn expected_proof(app: &App, blob: &Blob, nonce: &[u8; 32]) -> Result<Option<blake3::Hash>> {
-    let store = app.stores.get(&blob.store)?;
+async fn expected_proof(uploads: &Uploads, blob: &Blob, nonce: &[u8; 32]) -> Result<Option<blake3::Hash>> {
+    let store = uploads.stores.get(&blob.store)?;
     let read = |range: Range<u64>| async {
         let reader = store.open(&blob.key, range).await?;
         reader.try_collect::<Vec<Bytes>>().await

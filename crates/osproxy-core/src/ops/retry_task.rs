@@ -3,12 +3,12 @@
 use osproxy_api::ErrorCode;
 use osproxy_meta::{TaskRecord, TaskState};
 
-use super::describe_task::describe_task;
-use crate::{App, Error, Result};
+use super::{Tasks, describe_task::describe_task};
+use crate::{Error, Result};
 
 /// Makes a dead task due now, with as many attempts as a new one.
-pub async fn retry_task(app: &App, id: i64) -> Result<TaskRecord> {
-    let (task, _) = describe_task(app, id).await?;
+pub async fn retry_task(tasks: &Tasks, id: i64) -> Result<TaskRecord> {
+    let (task, _) = describe_task(tasks, id).await?;
     let refused = |state: TaskState| {
         let message = format!("only a dead task can be retried; this one is {}", state.name());
         Error::new(ErrorCode::TaskNotDead, message)
@@ -16,12 +16,12 @@ pub async fn retry_task(app: &App, id: i64) -> Result<TaskRecord> {
     if task.state != TaskState::Dead {
         return Err(refused(task.state));
     }
-    let is_due = app.meta.retry_task(id, app.limits.max_task_attempts).await?;
-    let (task, _) = describe_task(app, id).await?;
+    let is_due = tasks.meta.retry_task(id, tasks.limits.max_task_attempts).await?;
+    let (task, _) = describe_task(tasks, id).await?;
     if !is_due {
         // Another request did the same, and the task has been claimed since.
         return Err(refused(task.state));
     }
-    app.notify_all_task_engines();
+    tasks.task_notifier.notify_cluster();
     Ok(task)
 }

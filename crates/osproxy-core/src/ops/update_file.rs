@@ -6,13 +6,13 @@ use osproxy_api::v1::MetadataChanges;
 use osproxy_meta::{FileMetadata, FileRecord, MetadataEdit, UpdateOutcome};
 use osproxy_types::uid::Uid;
 
-use super::{Tenant, describe_file::describe_file, file_name, state_error, unknown_uid_error};
-use crate::{App, Error, Result, check_metadata, metadata_error};
+use super::{Files, Tenant, describe_file::describe_file, file_name, state_error, unknown_uid_error};
+use crate::{Error, Result, check_metadata, metadata_error};
 
 /// Renames a file of a tenant if `name` is given, and changes its metadata. The content does not
 /// change. Every later request, on any node, sees the result.
 pub async fn update_file(
-    app: &Arc<App>,
+    files: &Arc<Files>,
     tenant: &Tenant,
     uid: Uid,
     name: Option<&str>,
@@ -21,12 +21,12 @@ pub async fn update_file(
     let name = name.map(file_name).transpose().map_err(|error| error.with_field("name"))?;
     let change =
         patch.map(|patch| -> MetadataEdit { Arc::new(move |metadata| apply_patch(metadata, &patch)) });
-    let updating = update(app.clone(), tenant.clone(), uid, name.map(str::to_owned), change);
+    let updating = update(files.clone(), tenant.clone(), uid, name.map(str::to_owned), change);
     // Spawned, so that it runs to its end if the client disconnects: the cache must be invalidated
     // with the file.
-    let updating = app.background.spawn(updating);
+    let updating = files.background.spawn(updating);
     match updating.await.map_err(Error::internal)?? {
-        UpdateOutcome::Updated => describe_file(app, tenant, uid).await,
+        UpdateOutcome::Updated => describe_file(files, tenant, uid).await,
         UpdateOutcome::InvalidMetadata => Err(metadata_error()),
         UpdateOutcome::OverQuota => Err(Error::quota_exceeded()),
         UpdateOutcome::Gone(state) => Err(state_error(state)),
@@ -35,13 +35,13 @@ pub async fn update_file(
 }
 
 async fn update(
-    app: Arc<App>,
+    files: Arc<Files>,
     tenant: Tenant,
     uid: Uid,
     name: Option<String>,
     change: Option<MetadataEdit>,
 ) -> Result<UpdateOutcome> {
-    Ok(app.meta.update_file(tenant, uid, name, change).await?)
+    Ok(files.meta.update_file(tenant, uid, name, change).await?)
 }
 
 /// Applies a patch. Returns `false` if the result exceeds the limits of metadata.

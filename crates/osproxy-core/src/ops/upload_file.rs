@@ -8,9 +8,9 @@ pub use osproxy_meta::ExpectedDigests;
 pub use osproxy_storage::{DigestSelection, SizeHint};
 use osproxy_types::uid::Uid;
 
-use super::UploadOptions;
+use super::{UploadOptions, Uploads};
 use crate::{
-    App, Result,
+    Result,
     session::{self, Piece, WriteRequest},
 };
 
@@ -21,11 +21,11 @@ use crate::{
 /// Concurrent writes for one uid are allowed: the first to end wins, and the others succeed if they
 /// sent the same content. A write that fails, breaks off or is dropped leaves nothing behind.
 pub async fn upload_file(
-    app: &Arc<App>,
+    uploads: &Arc<Uploads>,
     uid: Uid,
     options: UploadOptions,
     size: SizeHint,
     body: impl Stream<Item = Result<Bytes>> + Send + Unpin,
 ) -> Result<()> {
-    session::write(app, WriteRequest { uid, piece: Piece::Whole, options, size }, body).await
+    session::write(uploads, WriteRequest { uid, piece: Piece::Whole, options, size }, body).await
 }

@@ -7,9 +7,9 @@ use futures_util::Stream;
 use osproxy_storage::SizeHint;
 use osproxy_types::uid::Uid;
 
-use super::UploadOptions;
+use super::{UploadOptions, Uploads};
 use crate::{
-    App, Error, Result,
+    Error, Result,
     session::{self, Piece, WriteRequest},
 };
 
@@ -21,20 +21,20 @@ use crate::{
 /// writes of the same part, the one that ends last counts. A write that fails leaves nothing
 /// behind, and does not affect the part that was there before.
 pub async fn upload_part(
-    app: &Arc<App>,
+    uploads: &Arc<Uploads>,
     uid: Uid,
     number: u32,
     options: UploadOptions,
     size: SizeHint,
     body: impl Stream<Item = Result<Bytes>> + Send + Unpin,
 ) -> Result<()> {
-    check_number(app, number)?;
-    session::write(app, WriteRequest { uid, piece: Piece::Part(number), options, size }, body).await
+    check_number(uploads, number)?;
+    session::write(uploads, WriteRequest { uid, piece: Piece::Part(number), options, size }, body).await
 }
 
 /// Fails unless `number` is an allowed part number.
-pub fn check_number(app: &App, number: u32) -> Result<()> {
-    let max = app.limits.max_parts;
+pub fn check_number(uploads: &Uploads, number: u32) -> Result<()> {
+    let max = uploads.limits.max_parts;
     if (1..=max).contains(&number) {
         return Ok(());
     }

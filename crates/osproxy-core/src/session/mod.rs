@@ -15,7 +15,11 @@ use osproxy_meta::ExpectedDigests;
 use osproxy_storage::{DigestSelection, SizeHint};
 use osproxy_types::{tenant::Tenant, uid::Uid};
 
-use crate::{App, Error, Result, admission::guard::AdmissionGuard, ops::UploadOptions};
+use crate::{
+    Error, Result,
+    admission::guard::AdmissionGuard,
+    ops::{UploadOptions, Uploads},
+};
 use part::PartWrite;
 use receive::{Destination, Received, buffer_short_body, check_digests, receive};
 pub(crate) use whole::share_known_content;
@@ -41,26 +45,26 @@ pub(crate) enum Piece {
 /// Stores `body`, and returns when it is durable. If that fails, or the future is dropped, nothing
 /// of the body is left behind.
 pub(crate) async fn write(
-    app: &Arc<App>,
+    uploads: &Arc<Uploads>,
     mut request: WriteRequest,
     body: impl Stream<Item = Result<Bytes>> + Send + Unpin,
 ) -> Result<()> {
-    let admission = app.admit_content(&request.options.constraints, request.size).await?;
+    let admission = uploads.admission.admit_content(&request.options.constraints, request.size).await?;
     if let Piece::Part(_) = request.piece
-        && app.stores.needs_part_lengths()
+        && uploads.stores.needs_part_lengths()
     {
-        let limit = part::size_limit(app, &request.options.constraints);
+        let limit = part::size_limit(uploads, &request.options.constraints);
         let (size, body) = buffer_short_body(limit, request.size, body).await?;
         request.size = size;
-        return UploadSession::create(app, request, admission).await?.run(body).await;
+        return UploadSession::create(uploads, request, admission).await?.run(body).await;
     }
-    UploadSession::create(app, request, admission).await?.run(body).await
+    UploadSession::create(uploads, request, admission).await?.run(body).await
 }
 
 /// An admitted body on its way into a store. Dropped before it is committed, it leaves nothing
 /// behind.
 struct UploadSession {
-    app: Arc<App>,
+    uploads: Arc<Uploads>,
     uid: Uid,
     options: UploadOptions,
     size: SizeHint,
@@ -87,22 +91,26 @@ struct BodyPlan<'a> {
 
 impl UploadSession {
     /// Records the write intent. Fails if the file does not accept this body.
-    async fn create(app: &Arc<App>, request: WriteRequest, admission: AdmissionGuard) -> Result<Self> {
+    async fn create(
+        uploads: &Arc<Uploads>,
+        request: WriteRequest,
+        admission: AdmissionGuard,
+    ) -> Result<Self> {
         let WriteRequest { uid, piece, options, size } = request;
-        let (begun_app, max_size) = (app.clone(), options.constraints.max_size);
+        let (beginning, max_size) = (uploads.clone(), options.constraints.max_size);
         // Changes to the database are spawned, so that a client that disconnects does not cut them
         // off.
-        let begun = app.background.spawn(async move {
+        let begun = uploads.background.spawn(async move {
             match piece {
-                Piece::Whole => whole::begin(&begun_app, uid).await,
+                Piece::Whole => whole::begin(&beginning, uid).await,
                 Piece::Part(number) => {
-                    let part = part::begin(&begun_app, uid, number, size, max_size).await?;
+                    let part = part::begin(&beginning, uid, number, size, max_size).await?;
                     Ok(PendingWrite::Part(Box::new(part)))
                 }
             }
         });
         let write = begun.await.map_err(Error::internal)??;
-        Ok(Self { app: app.clone(), uid, options, size, admission, write })
+        Ok(Self { uploads: uploads.clone(), uid, options, size, admission, write })
     }
 
     async fn run(mut self, body: impl Stream<Item = Result<Bytes>> + Send + Unpin) -> Result<()> {
@@ -116,7 +124,7 @@ impl UploadSession {
             Ok(received) => Ok(received),
             Err(error) => Err(match &self.write {
                 PendingWrite::Part(part) => {
-                    part::explain_failure(&self.app, self.uid, part.multipart(), error).await
+                    part::explain_failure(&self.uploads, self.uid, part.multipart(), error).await
                 }
                 PendingWrite::Compare(_) => Comparison::explain_failure(error),
                 PendingWrite::Whole(_) => error,
@@ -128,21 +136,21 @@ impl UploadSession {
         &mut self,
         body: impl Stream<Item = Result<Bytes>> + Send + Unpin,
     ) -> Result<Received> {
-        let (app, options) = (&self.app, &self.options);
+        let (uploads, options) = (&self.uploads, &self.options);
         let plan = match &self.write {
-            PendingWrite::Whole(whole) => whole.plan(app, options, self.size)?,
-            PendingWrite::Part(part) => part.plan(app, options, self.size),
-            PendingWrite::Compare(comparison) => comparison.plan(app, options, self.size)?,
+            PendingWrite::Whole(whole) => whole.plan(uploads, options, self.size)?,
+            PendingWrite::Part(part) => part.plan(uploads, options, self.size),
+            PendingWrite::Compare(comparison) => comparison.plan(uploads, options, self.size)?,
         };
         let uncharged = (!plan.is_charged).then_some(plan.destination.size);
-        self.admission.charge_upload(app, plan.tenant, uncharged).await?;
-        let mut received = receive(app, plan.destination, body).await?;
+        self.admission.charge_upload(&uploads.admission, plan.tenant, uncharged).await?;
+        let mut received = receive(uploads, plan.destination, body).await?;
         received.buffers = self.admission.buffers();
         check_digests(&plan.expected, &received.digests)?;
         match &self.write {
             PendingWrite::Whole(whole) => whole.check_content_type(options, &received)?,
             PendingWrite::Part(part) if part.determines_content_type(&received) => {
-                part::check_first_part(app, self.uid, &options.constraints, received.sniffed).await?;
+                part::check_first_part(uploads, self.uid, &options.constraints, received.sniffed).await?;
             }
             PendingWrite::Part(_) | PendingWrite::Compare(_) => {}
         }
@@ -152,19 +160,19 @@ impl UploadSession {
     /// Publishes what was received, and makes it content. The body counts against the limits of
     /// admission until then.
     async fn commit(self, received: Received) -> Result<()> {
-        let Self { app, uid, options, admission: _admission, write, .. } = self;
+        let Self { uploads, uid, options, admission: _admission, write, .. } = self;
         match write {
             PendingWrite::Whole(whole) => {
                 // Spawned, so that it runs to its end if the client disconnects.
-                let committed = app.background.spawn(whole.commit(app.clone(), uid, received));
+                let committed = uploads.background.spawn(whole.commit(uploads.clone(), uid, received));
                 committed.await.map_err(Error::internal)?
             }
             PendingWrite::Part(part) => {
                 let multipart = part.multipart();
-                let committed = part.commit(app.clone(), uid, received, options.constraints);
-                match app.background.spawn(committed).await.map_err(Error::internal)? {
+                let committed = part.commit(uploads.clone(), uid, received, options.constraints);
+                match uploads.background.spawn(committed).await.map_err(Error::internal)? {
                     Ok(()) => Ok(()),
-                    Err(error) => Err(part::explain_failure(&app, uid, multipart, error).await),
+                    Err(error) => Err(part::explain_failure(&uploads, uid, multipart, error).await),
                 }
             }
             PendingWrite::Compare(comparison) => comparison.finish(&received.digests),

@@ -19,12 +19,12 @@ use super::{
     select_digests,
 };
 use crate::{
-    App, Error, Result,
+    Error, Result,
     links::LinkConstraints,
     objects::write_guard::{ActiveWrite, WriteGuard},
     ops::{
-        UploadOptions, check_content_type, complete_upload::resume_completion, state_error, too_large_error,
-        unknown_uid_error,
+        UploadOptions, Uploads, check_content_type, complete_upload::resume_completion, state_error,
+        too_large_error, unknown_uid_error,
     },
 };
 
@@ -49,15 +49,15 @@ pub(super) struct PartTarget {
 }
 
 /// The maximum size of a part that is sent through a link with these constraints.
-pub(super) fn size_limit(app: &App, constraints: &LinkConstraints) -> SizeLimit {
-    let max = app.limits.max_part_size.min(constraints.max_size.unwrap_or(u64::MAX));
+pub(super) fn size_limit(uploads: &Uploads, constraints: &LinkConstraints) -> SizeLimit {
+    let max = uploads.limits.max_part_size.min(constraints.max_size.unwrap_or(u64::MAX));
     SizeLimit { subject: "part", max }
 }
 
 /// Records the intent to write part `number` of `uid`, and starts the store's multipart upload if
 /// the part needs one. `max_size` limits the sum of all parts, in bytes.
 pub(super) async fn begin(
-    app: &Arc<App>,
+    uploads: &Arc<Uploads>,
     uid: Uid,
     number: u32,
     size: SizeHint,
@@ -65,9 +65,9 @@ pub(super) async fn begin(
 ) -> Result<PartWrite> {
     let size = if let SizeHint::Exact(size) = size { Some(size) } else { None };
     for _ in 0..MAX_TRIES {
-        let part_id = app.next_uid().await?;
-        let active = ActiveWrite::new(app, part_id.get());
-        match app.meta.begin_part(uid, number, part_id, size, max_size).await? {
+        let part_id = uploads.uids.next().await?;
+        let active = ActiveWrite::new(&uploads.objects, part_id.get());
+        match uploads.meta.begin_part(uid, number, part_id, size, max_size).await? {
             BeginPartOutcome::Ready(intent) => {
                 let guard = WriteGuard::new(ObjectRowKind::Part, active);
                 let Some(slot) = &intent.slot else {
@@ -76,13 +76,13 @@ pub(super) async fn begin(
                 let (store, blob_id) = (intent.store.clone(), intent.blob_id);
                 // Without an upload id, the upload has ended in the meantime: look again.
                 if let Some(upload_id) =
-                    app.ensure_multipart_upload(&store, blob_id, slot, &intent.tenant).await?
+                    uploads.objects.ensure_multipart_upload(&store, blob_id, slot, &intent.tenant).await?
                 {
                     let target = PartTarget { store, blob_id, key: slot.key.clone(), upload_id };
                     return Ok(PartWrite { guard, intent, multipart: Some(target) });
                 }
             }
-            BeginPartOutcome::Closed(FileState::Completing) => resume_completion(app, uid).await?,
+            BeginPartOutcome::Closed(FileState::Completing) => resume_completion(uploads, uid).await?,
             BeginPartOutcome::Closed(state) => return Err(state_error(state)),
             BeginPartOutcome::OtherNode(store) => return Err(Error::store_unreachable(&store)),
             BeginPartOutcome::Unknown => return Err(unknown_uid_error()),
@@ -99,7 +99,7 @@ impl PartWrite {
         self.multipart.clone()
     }
 
-    pub(super) fn plan(&self, app: &App, options: &UploadOptions, size: SizeHint) -> BodyPlan<'_> {
+    pub(super) fn plan(&self, uploads: &Uploads, options: &UploadOptions, size: SizeHint) -> BodyPlan<'_> {
         let intent = &self.intent;
         let target = match &self.multipart {
             Some(PartTarget { key, upload_id, .. }) => {
@@ -121,7 +121,7 @@ impl PartWrite {
                 store: &intent.store,
                 target,
                 digests: DigestSelection { subtree_offset, ..select_digests(options, &options.expected) },
-                limit: size_limit(app, &options.constraints),
+                limit: size_limit(uploads, &options.constraints),
                 size,
             },
         }
@@ -137,12 +137,12 @@ impl PartWrite {
     /// Publishes the part and records it, in place of an earlier part with its number.
     pub(super) async fn commit(
         self,
-        app: Arc<App>,
+        uploads: Arc<Uploads>,
         uid: Uid,
         received: Received,
         constraints: LinkConstraints,
     ) -> Result<()> {
-        let _committing = app.metrics.commits.begin();
+        let _committing = uploads.metrics.commits.begin();
         let Self { mut guard, intent, multipart } = self;
         let Received { writer, digests, sniffed, buffers: _buffers } = received;
         let mut tag = String::new();
@@ -154,17 +154,17 @@ impl PartWrite {
         }
         let LinkConstraints { max_size, content_type, .. } = constraints;
         let part = ReceivedPart { digests, sniffed, tag, max_size, content_type };
-        let outcome = app.meta.finish_part(uid, &intent, part).await?;
+        let outcome = uploads.meta.finish_part(uid, &intent, part).await?;
         if !matches!(outcome, FinishPartOutcome::Stored(_)) && multipart.is_none() {
             // Its row may be gone already, and the write guard cannot find the object without it.
-            app.stores.get(&intent.store)?.delete(std::slice::from_ref(&intent.key)).await?;
+            uploads.stores.get(&intent.store)?.delete(std::slice::from_ref(&intent.key)).await?;
         }
         match outcome {
             FinishPartOutcome::Stored(replaced) => {
                 guard.disarm();
                 if let Some(replaced) = replaced
                     // The sweep removes later what cannot be removed now.
-                    && let Err(error) = app.delete_unreferenced(ObjectRowKind::Part, replaced).await
+                    && let Err(error) = uploads.objects.delete_unreferenced(ObjectRowKind::Part, replaced).await
                 {
                     tracing::warn!(
                         part_id = replaced,
@@ -177,7 +177,7 @@ impl PartWrite {
             FinishPartOutcome::Unchanged => Ok(()),
             FinishPartOutcome::TooLarge => Err(too_large_error(max_size.unwrap_or_default())),
             FinishPartOutcome::OverQuota => Err(Error::quota_exceeded()),
-            FinishPartOutcome::Closed => Err(match app.meta.file_state(uid).await? {
+            FinishPartOutcome::Closed => Err(match uploads.meta.file_state(uid).await? {
                 // The parts of this file now belong to another blob.
                 Some(FileState::Pending | FileState::Receiving) => {
                     Error::unavailable("the upload was restarted; send the part again")
@@ -193,7 +193,7 @@ impl PartWrite {
 
 /// Fails if the link does not accept the MIME type of the content, as its first part has it.
 pub(super) async fn check_first_part(
-    app: &App,
+    uploads: &Uploads,
     uid: Uid,
     constraints: &LinkConstraints,
     sniffed: Option<&'static str>,
@@ -201,14 +201,14 @@ pub(super) async fn check_first_part(
     if constraints.content_type.is_none() {
         return Ok(());
     }
-    let file = app.meta.file_record(uid).await?.ok_or_else(unknown_uid_error)?;
+    let file = uploads.meta.file_record(uid).await?.ok_or_else(unknown_uid_error)?;
     check_content_type(constraints, sniffed, &file.name)
 }
 
 /// Returns the error for the client after a part failed. If the store refused it, the multipart
 /// upload may be lost, which lets the client send its parts again, or have ended.
 pub(super) async fn explain_failure(
-    app: &App,
+    uploads: &Uploads,
     uid: Uid,
     multipart: Option<PartTarget>,
     error: Error,
@@ -217,12 +217,12 @@ pub(super) async fn explain_failure(
     let Some(PartTarget { store, blob_id, key, upload_id }) = multipart.filter(|_| is_store_error) else {
         return error;
     };
-    match app.reset_if_lost(&store, blob_id, &key, &upload_id).await {
+    match uploads.objects.reset_if_lost(&store, blob_id, &key, &upload_id).await {
         Ok(true) => return Error::unavailable(error),
         Ok(false) => {}
         Err(failed) => return failed,
     }
-    match app.meta.file_state(uid).await {
+    match uploads.meta.file_state(uid).await {
         Ok(Some(FileState::Pending | FileState::Receiving)) => error,
         Ok(state) => state.map_or_else(unknown_uid_error, state_error),
         Err(failed) => failed.into(),

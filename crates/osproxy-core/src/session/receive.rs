@@ -11,7 +11,7 @@ use osproxy_storage::{
 };
 use osproxy_types::content_type::Sniffer;
 
-use crate::{App, Error, Result};
+use crate::{Error, Result, ops::Uploads};
 
 /// Content that was received but not published. Dropped, it leaves nothing in the store.
 pub(super) struct Received {
@@ -116,7 +116,7 @@ pub(super) async fn buffer_short_body(
 /// Streams a body to its destination, and returns once all of it has arrived. Fails before reading
 /// the body if its size exceeds the limit.
 pub(super) async fn receive(
-    app: &App,
+    uploads: &Uploads,
     destination: Destination<'_>,
     mut body: impl Stream<Item = Result<Bytes>> + Send + Unpin,
 ) -> Result<Received> {
@@ -125,12 +125,12 @@ pub(super) async fn receive(
         limit.check(size)?;
     }
     let mut writer = match target {
-        WriteTarget::Object(key) => app.stores.get(store)?.create(key, size).await?,
+        WriteTarget::Object(key) => uploads.stores.get(store)?.create(key, size).await?,
         WriteTarget::MultipartPart { key, upload_id, number } => {
             let SizeHint::Exact(size) = size else {
                 return Err(Error::internal("the size of a part is not known"));
             };
-            app.stores.multipart(store)?.create_part(key, upload_id, number, size).await?
+            uploads.stores.multipart(store)?.create_part(key, upload_id, number, size).await?
         }
     };
     writer.select_digests(digests);

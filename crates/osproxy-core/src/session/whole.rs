@@ -16,15 +16,15 @@ use super::{
     select_digests,
 };
 use crate::{
-    App, Error, Result,
+    Error, Result,
     metrics::DedupSource,
     objects::{
         deduplicate::SameContent,
         write_guard::{ActiveWrite, WriteGuard},
     },
     ops::{
-        UploadOptions, check_content_type, complete_upload::resume_completion, download_file::download_file,
-        state_error, unknown_uid_error,
+        UploadOptions, Uploads, check_content_type, complete_upload::resume_completion,
+        download_file::download_file, state_error, unknown_uid_error,
     },
 };
 
@@ -39,22 +39,26 @@ pub(super) struct WholeWrite {
 }
 
 /// Records the intent to write the whole content of `uid`.
-pub(super) async fn begin(app: &Arc<App>, uid: Uid) -> Result<PendingWrite> {
+pub(super) async fn begin(uploads: &Arc<Uploads>, uid: Uid) -> Result<PendingWrite> {
     for _ in 0..MAX_TRIES {
-        let fallback_id = app.next_uid().await?;
-        let task_id = app.next_uid().await?;
-        match app.meta.begin_upload(uid, fallback_id, task_id).await? {
+        let fallback_id = uploads.uids.next().await?;
+        let task_id = uploads.uids.next().await?;
+        match uploads.meta.begin_upload(uid, fallback_id, task_id).await? {
             BeginUploadOutcome::Ready(intent) => {
                 // Not earlier: the uid's own id may belong to a failed write, which the sweep must
                 // be able to remove.
-                let guard = WriteGuard::new(ObjectRowKind::Blob, ActiveWrite::new(app, intent.blob_id));
-                release(app, intent.released).await;
+                let guard =
+                    WriteGuard::new(ObjectRowKind::Blob, ActiveWrite::new(&uploads.objects, intent.blob_id));
+                release(uploads, intent.released).await;
                 return Ok(PendingWrite::Whole(WholeWrite { guard, intent }));
             }
             BeginUploadOutcome::Stored => {
-                return Ok(PendingWrite::Compare(Comparison::new(uid, download_file(app, uid).await?)));
+                return Ok(PendingWrite::Compare(Comparison::new(
+                    uid,
+                    download_file(&uploads.files, uid).await?,
+                )));
             }
-            BeginUploadOutcome::Closed(FileState::Completing) => resume_completion(app, uid).await?,
+            BeginUploadOutcome::Closed(FileState::Completing) => resume_completion(uploads, uid).await?,
             BeginUploadOutcome::Closed(state) => return Err(state_error(state)),
             BeginUploadOutcome::Unknown => return Err(unknown_uid_error()),
         }
@@ -63,13 +67,13 @@ pub(super) async fn begin(app: &Arc<App>, uid: Uid) -> Result<PendingWrite> {
 }
 
 /// Frees the disk space that was reserved for parts.
-async fn release(app: &App, released: Option<ReleasedReservation>) {
+async fn release(uploads: &Uploads, released: Option<ReleasedReservation>) {
     match released {
         None => {}
-        Some(ReleasedReservation::OtherNode) => app.notify_all_task_engines(),
+        Some(ReleasedReservation::OtherNode) => uploads.task_notifier.notify_cluster(),
         Some(ReleasedReservation::Local(blob_id)) => {
             // The sweep removes later what cannot be removed now.
-            if let Err(error) = app.delete_blob(blob_id).await {
+            if let Err(error) = uploads.objects.delete_blob(blob_id).await {
                 tracing::warn!(
                     blob_id,
                     error = error_chain(&error),
@@ -81,10 +85,15 @@ async fn release(app: &App, released: Option<ReleasedReservation>) {
 }
 
 impl WholeWrite {
-    pub(super) fn plan(&self, app: &App, options: &UploadOptions, size: SizeHint) -> Result<BodyPlan<'_>> {
+    pub(super) fn plan(
+        &self,
+        uploads: &Uploads,
+        options: &UploadOptions,
+        size: SizeHint,
+    ) -> Result<BodyPlan<'_>> {
         let intent = &self.intent;
         let expected = options.expected.or(intent.expected);
-        let max = app.limits.max_size.min(options.constraints.max_size.unwrap_or(u64::MAX));
+        let max = uploads.limits.max_size.min(options.constraints.max_size.unwrap_or(u64::MAX));
         Ok(BodyPlan {
             tenant: &intent.tenant,
             is_charged: intent.size.is_some(),
@@ -105,8 +114,8 @@ impl WholeWrite {
 
     /// Makes received content the content of the file: shares a blob with the same content if there
     /// is one, and publishes it otherwise.
-    pub(super) async fn commit(self, app: Arc<App>, uid: Uid, received: Received) -> Result<()> {
-        let _committing = app.metrics.commits.begin();
+    pub(super) async fn commit(self, uploads: Arc<Uploads>, uid: Uid, received: Received) -> Result<()> {
+        let _committing = uploads.metrics.commits.begin();
         let Self { mut guard, intent } = self;
         let Received { writer, digests, sniffed, buffers: _buffers } = received;
         let content_type = intent.content_type.clone();
@@ -114,22 +123,22 @@ impl WholeWrite {
         let owner = || (uid, intent.tenant.clone());
         let mut unpublished = Some(writer);
         for _ in 0..MAX_TRIES {
-            let outcome = match app.find_same_content(&intent.tenant, &digests).await? {
+            let outcome = match uploads.objects.find_same_content(&intent.tenant, &digests).await? {
                 SameContent::Intact(same) => {
                     let own_id = unpublished.as_ref().map(|_| intent.blob_id);
                     let content_type = content_type.clone();
                     let shared =
-                        app.meta.share_blob(owner(), (same.id, digests), own_id, content_type).await?;
+                        uploads.meta.share_blob(owner(), (same.id, digests), own_id, content_type).await?;
                     if shared == StoreOutcome::Stored && own_id.is_some() {
                         guard.disarm();
-                        app.metrics.count_deduplicated(DedupSource::Upload, digests.size);
+                        uploads.metrics.count_deduplicated(DedupSource::Upload, digests.size);
                         return Ok(());
                     }
                     shared
                 }
                 SameContent::Lost(lost) => {
                     guard.publish(&mut unpublished).await?;
-                    match app.meta.repair_blob(&lost, intent.blob_id).await? {
+                    match uploads.meta.repair_blob(&lost, intent.blob_id).await? {
                         // The row of this write now names the damaged object, which the write guard
                         // removes. The next round shares the repaired blob.
                         StoreOutcome::Stored => StoreOutcome::Conflict,
@@ -139,7 +148,7 @@ impl WholeWrite {
                 SameContent::None => {
                     guard.publish(&mut unpublished).await?;
                     let content_type = content_type.clone();
-                    let stored = app
+                    let stored = uploads
                         .meta
                         .finish_upload(owner(), intent.blob_id, digests, sniffed, content_type)
                         .await?;
@@ -154,10 +163,10 @@ impl WholeWrite {
                 StoreOutcome::Stored => return Ok(()),
                 StoreOutcome::Conflict => {}
                 StoreOutcome::OverQuota => return Err(Error::quota_exceeded()),
-                StoreOutcome::Superseded => return compare_with_winner(&app, uid, &digests).await,
+                StoreOutcome::Superseded => return compare_with_winner(&uploads, uid, &digests).await,
                 StoreOutcome::Swept => {
                     // The object was published after its row was removed.
-                    app.stores.get(&intent.store)?.delete(std::slice::from_ref(&intent.key)).await?;
+                    uploads.stores.get(&intent.store)?.delete(std::slice::from_ref(&intent.key)).await?;
                     return Err(Error::unavailable(
                         "the upload took too long and was discarded; send the content again",
                     ));
@@ -182,13 +191,13 @@ fn body_length(intent: &WriteIntent, size: SizeHint) -> Result<SizeHint> {
 
 /// Makes the known content of `blob` the content of `uid`, without a body. Runs to its end if it is
 /// dropped.
-pub(crate) async fn share_known_content(app: &Arc<App>, uid: Uid, blob: Blob) -> Result<()> {
-    let sharing = app.background.spawn(share(app.clone(), uid, blob));
+pub(crate) async fn share_known_content(uploads: &Arc<Uploads>, uid: Uid, blob: Blob) -> Result<()> {
+    let sharing = uploads.background.spawn(share(uploads.clone(), uid, blob));
     sharing.await.map_err(Error::internal)?
 }
 
-async fn share(app: Arc<App>, uid: Uid, blob: Blob) -> Result<()> {
-    let WholeWrite { guard, intent } = match begin(&app, uid).await? {
+async fn share(uploads: Arc<Uploads>, uid: Uid, blob: Blob) -> Result<()> {
+    let WholeWrite { guard, intent } = match begin(&uploads, uid).await? {
         PendingWrite::Compare(comparison) => return comparison.finish(&blob.digests),
         PendingWrite::Whole(write) => write,
         PendingWrite::Part(_) => return Err(Error::internal("a part was begun for the whole content")),
@@ -197,13 +206,13 @@ async fn share(app: Arc<App>, uid: Uid, blob: Blob) -> Result<()> {
     let content_type = content_type
         .unwrap_or_else(|| content_type::mime_type_of(blob.detected_type.as_deref(), &intent.name));
     let (known, own_id) = ((blob.id, blob.digests), Some(intent.blob_id));
-    match app.meta.share_blob((uid, intent.tenant), known, own_id, content_type).await? {
+    match uploads.meta.share_blob((uid, intent.tenant), known, own_id, content_type).await? {
         StoreOutcome::Stored => {
             guard.disarm();
-            app.metrics.count_deduplicated(DedupSource::Proof, blob.digests.size);
+            uploads.metrics.count_deduplicated(DedupSource::Proof, blob.digests.size);
             Ok(())
         }
-        StoreOutcome::Superseded => compare_with_winner(&app, uid, &blob.digests).await,
+        StoreOutcome::Superseded => compare_with_winner(&uploads, uid, &blob.digests).await,
         StoreOutcome::OverQuota => Err(Error::quota_exceeded()),
         StoreOutcome::Conflict | StoreOutcome::Swept => {
             let message = "the known content was removed meanwhile; send the content";
@@ -228,7 +237,7 @@ impl Comparison {
     /// never more than the file has.
     pub(super) fn plan<'a>(
         &'a self,
-        app: &'a App,
+        uploads: &'a Uploads,
         options: &UploadOptions,
         size: SizeHint,
     ) -> Result<BodyPlan<'a>> {
@@ -240,7 +249,7 @@ impl Comparison {
             is_charged: true,
             expected: options.expected,
             destination: Destination {
-                store: app.stores.name_for_new(),
+                store: uploads.stores.name_for_new(),
                 target: WriteTarget::Object(&self.key),
                 digests: options.expected.selection(),
                 limit: SizeLimit { subject: "file", max: content.size },
@@ -262,9 +271,9 @@ impl Comparison {
 }
 
 /// Compares what was sent with the content of the write that won.
-async fn compare_with_winner(app: &Arc<App>, uid: Uid, sent: &Digests) -> Result<()> {
-    resume_completion(app, uid).await?;
-    let winner = download_file(app, uid).await?;
+async fn compare_with_winner(uploads: &Arc<Uploads>, uid: Uid, sent: &Digests) -> Result<()> {
+    resume_completion(uploads, uid).await?;
+    let winner = download_file(&uploads.files, uid).await?;
     check_same_content(&winner.content, sent)
 }
 

@@ -86,7 +86,7 @@ impl Engine {
             };
             tokio::select! {
                 () = stop.cancelled() => {}
-                () = engine.app.task_notify.notified() => {}
+                () = engine.app.task_notifier.notified() => {}
                 true = running.wait_for_one() => {}
                 () = tokio::time::sleep(pause) => {}
             }
@@ -107,7 +107,7 @@ impl Engine {
             };
             for store in stores {
                 let ensured = async {
-                    let id = self.app.next_uid().await?.get();
+                    let id = self.app.uids.next().await?.get();
                     let new =
                         NewTask { id, kind: *kind, payload: "null".to_owned(), max_attempts: UNLIMITED };
                     self.app.meta.ensure_recurring(new, store).await.map_err(Error::from)

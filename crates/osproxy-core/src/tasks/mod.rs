@@ -9,10 +9,12 @@ pub mod engine;
 mod handler;
 pub mod handlers;
 mod log_throttle;
+mod notifier;
 mod running;
 
 pub use engine::{Engine, EngineSettings};
 pub use handler::{Registry, TaskContext, TaskError, TaskHandler};
+pub use notifier::TaskNotifier;
 
 use osproxy_meta::NewTask;
 use osproxy_types::uid::Uid;
@@ -28,9 +30,9 @@ fn new_task<H: TaskHandler>(app: &App, id: Uid, payload: &H::Payload) -> NewTask
 /// Enqueues a task that belongs to no other transaction, wakes the engine, and returns the task's
 /// id.
 pub async fn enqueue<H: TaskHandler>(app: &App, payload: &H::Payload) -> Result<i64> {
-    let new = new_task::<H>(app, app.next_uid().await?, payload);
+    let new = new_task::<H>(app, app.uids.next().await?, payload);
     let id = new.id;
     app.meta.enqueue(new, None).await?;
-    app.notify_task_engine();
+    app.task_notifier.notify_node();
     Ok(id)
 }

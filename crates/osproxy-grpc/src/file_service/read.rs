@@ -39,8 +39,8 @@ pub(super) async fn download(
     request: &DownloadFileRequest,
 ) -> Result<Download> {
     let uid = parse::uid(extensions, &request.uid)?;
-    let record = ops::describe_file::describe_file(app, &caller.tenant, uid).await?;
-    let file = ops::download_file::own_file(app, &caller.tenant, uid).await?;
+    let record = ops::describe_file::describe_file(&app.files, &caller.tenant, uid).await?;
+    let file = ops::download_file::own_file(&app.files, &caller.tenant, uid).await?;
     let size = file.content.size;
     if request.offset > size {
         let message = format!("the file has {size} bytes");
@@ -56,7 +56,7 @@ pub(super) async fn download(
         let has_moved = |opened: &Result<_>| {
             opened.as_ref().is_err_and(|error: &Error| error.code == ErrorCode::NodeUnavailable)
         };
-        ops::download_file::retry_if_moved(app, file, open, has_moved).await?
+        ops::download_file::retry_if_moved(&app.files, file, open, has_moved).await?
     };
     let content = until_revoked(app.clone(), caller.clone(), content);
     let part = Some(download_file_response::Part::File(render::file(record)));
@@ -73,12 +73,12 @@ async fn open(
     constraints: &LinkConstraints,
     extensions: &Extensions,
 ) -> Result<OpenedContent> {
-    if let Some(store) = ops::locate_content::store_elsewhere(app, &file) {
+    if let Some(store) = ops::locate_content::store_elsewhere(&app.files, &file) {
         let content = forward::download_file(app, (store, extensions), &file, range, constraints).await?;
         return Ok((content.boxed(), None));
     }
-    let admission = app.admit_download(constraints, &file.tenant).await?;
-    Ok((ops::download_file::open_content(app, &file, range).await?.boxed(), Some(admission)))
+    let admission = app.admission.admit_download(constraints, &file.tenant).await?;
+    Ok((ops::download_file::open_content(&app.files, &file, range).await?.boxed(), Some(admission)))
 }
 
 /// Content of a page token.
@@ -115,9 +115,10 @@ pub(super) async fn list(app: &App, caller: &Caller, request: ListFilesRequest) 
     let bound = filters_json.map_err(Error::internal)?;
     let filters = ["grpc files", bound.as_str()];
     let after = parse::position(app, &filters, &request.page_token)?.map(position).transpose()?;
-    let page = ops::list_files::list_files(app, &caller.tenant, &filter, after.as_ref(), limit).await?;
+    let page =
+        ops::list_files::list_files(&app.files, &caller.tenant, &filter, after.as_ref(), limit).await?;
     let next = page.next.map(|next| Cursor { uid: next.uid.get(), name_start: hex::encode(next.name_start) });
-    let next = next.map(|next| app.sign_cursor(&filters, &next)).transpose()?;
+    let next = next.map(|next| app.links.sign_cursor(&filters, &next)).transpose()?;
     Ok(ListFilesResponse {
         files: page.files.into_iter().map(render::file).collect(),
         next_page_token: next.unwrap_or_default(),

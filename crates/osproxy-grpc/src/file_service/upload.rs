@@ -46,7 +46,8 @@ pub(super) async fn create(
         metadata: request.metadata.into_iter().collect(),
     };
     let request = UploadRequest { path: request.name, announced };
-    let created = ops::create_upload::create_upload(app, caller, vec![request], expire, None).await?;
+    let created =
+        ops::create_upload::create_upload(&app.uploads, caller, vec![request], expire, None).await?;
     let upload = created.uploads.into_iter().next();
     let upload = upload.ok_or_else(|| Error::internal("no upload was created"))?;
     let is_pending = !upload.is_stored;
@@ -63,12 +64,12 @@ pub(super) async fn create(
 /// found.
 async fn parse_own_uid(app: &App, caller: &Caller, extensions: &Extensions, uid: &str) -> Result<Uid> {
     let uid = parse::uid(extensions, uid)?;
-    ops::upload_status::own_upload_status(app, &caller.tenant, uid).await?;
+    ops::upload_status::own_upload_status(&app.uploads, &caller.tenant, uid).await?;
     Ok(uid)
 }
 
 async fn status(app: &App, uid: Uid) -> Result<Upload> {
-    Ok(render::upload(uid, ops::upload_status::upload_status(app, uid).await?))
+    Ok(render::upload(uid, ops::upload_status::upload_status(&app.uploads, uid).await?))
 }
 
 fn size_hint(size: Option<u64>) -> SizeHint {
@@ -90,7 +91,7 @@ pub(super) async fn whole(
         constraints: caller.upload_constraints(),
     };
     let content = until_revoked(app.clone(), caller.clone(), data_stream(messages));
-    ops::upload_file::upload_file(app, uid, options, size_hint(announced), content).await?;
+    ops::upload_file::upload_file(&app.uploads, uid, options, size_hint(announced), content).await?;
     status(app, uid).await
 }
 
@@ -101,7 +102,7 @@ pub(super) async fn part(
     mut messages: Streaming<UploadPartRequest>,
 ) -> Result<UploadPartResponse> {
     let UploadPartHeader { uid, number, size: announced, digests } = read_header(&mut messages).await?;
-    ops::upload_part::check_number(app, number)?;
+    ops::upload_part::check_number(&app.uploads, number)?;
     let uid = parse_own_uid(app, caller, extensions, &uid).await?;
     let claims = parse::expected_digests(digests.as_ref())?;
     let said = UploadOptions {
@@ -115,12 +116,15 @@ pub(super) async fn part(
         until_revoked(app.clone(), caller.clone(), data_stream(messages)).inspect_ok(move |bytes| {
             count.fetch_add(bytes.len() as u64, Ordering::Relaxed);
         });
-    match ops::locate_content::assign_parts(app, uid).await? {
+    match ops::locate_content::assign_parts(&app.uploads, uid).await? {
         Some(store) => {
             let to = (store.as_str(), extensions);
             forward::upload_part(app, to, (uid, number), &said, announced, content).await?;
         }
-        None => ops::upload_part::upload_part(app, uid, number, said, size_hint(announced), content).await?,
+        None => {
+            let size = size_hint(announced);
+            ops::upload_part::upload_part(&app.uploads, uid, number, said, size, content).await?;
+        }
     }
     Ok(UploadPartResponse { size: received.load(Ordering::Relaxed) })
 }
@@ -135,9 +139,9 @@ pub(super) async fn complete(
     let claims = parse::expected_digests(request.digests.as_ref())?;
     let said = CompleteRequest { parts: request.parts, size: request.size, expected: claims };
     let constraints = caller.upload_constraints();
-    match ops::locate_content::parts_elsewhere(app, uid).await? {
+    match ops::locate_content::parts_elsewhere(&app.uploads, uid).await? {
         Some(store) => forward::complete_upload(app, (&store, extensions), uid, said, &constraints).await?,
-        None => ops::complete_upload::complete_upload(app, uid, said, &constraints).await?,
+        None => ops::complete_upload::complete_upload(&app.uploads, uid, said, &constraints).await?,
     }
     status(app, uid).await
 }
@@ -156,7 +160,7 @@ pub(super) async fn instant(
     };
     let items = request.items.iter().map(|wanted| Ok(Item { md5: item(wanted)?, path: &wanted.name }));
     let wanted: Vec<_> = items.collect::<Result<_>>()?;
-    let created = ops::instant_upload::instant_upload(app, caller, &wanted).await?;
+    let created = ops::instant_upload::instant_upload(&app.uploads, caller, &wanted).await?;
     let result =
         |uid: Option<Uid>| InstantUploadResult { uid: uid.map(|uid| uid.to_string()).unwrap_or_default() };
     Ok(InstantUploadResponse { results: created.into_iter().map(result).collect() })

@@ -69,7 +69,7 @@ pub(crate) fn client_address(request: &Parts) -> Option<IpAddr> {
 
 /// Authenticates a request.
 pub(crate) async fn authenticate(app: &App, request: &Parts) -> Result<Caller> {
-    app.authenticate(bearer_token(&request.headers)?).await
+    app.auth.authenticate(bearer_token(&request.headers)?).await
 }
 
 /// Returns the token of `Authorization: Bearer TOKEN`. Ignores other schemes.

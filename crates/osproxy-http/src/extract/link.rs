@@ -31,7 +31,7 @@ pub(crate) async fn verify(
     claims: &LinkClaims<'_>,
     signature: &str,
 ) -> Result<VerifiedLink> {
-    let verified = app.verify_link(claims, signature).await?;
+    let verified = app.links.verify(claims, signature).await?;
     let constraints = verified.map_err(|error| {
         let code = match error {
             LinkError::Signature => ErrorCode::InvalidSignature,
@@ -44,7 +44,7 @@ pub(crate) async fn verify(
     let (Some(issued), Some(ends_at)) = (issued, end) else {
         return Err(Error::internal("a link with a valid signature has an invalid date"));
     };
-    if app.is_revoked(uid, claims.action, issued).await? {
+    if app.links.is_revoked(uid, claims.action, issued).await? {
         return Err(Error::new(
             ErrorCode::LinkRevoked,
             "the links of this file were revoked; request a new one",
@@ -57,7 +57,7 @@ pub(crate) async fn verify(
             return Err(Error::new(ErrorCode::PermissionDenied, message));
         }
         if let Some(uses) = &constraints.uses
-            && app.is_used_up(uses).await?
+            && app.links.is_used_up(uses).await?
         {
             return Err(used_up_error());
         }
@@ -69,7 +69,7 @@ pub(crate) async fn verify(
 /// left; the content must not be sent then.
 pub(crate) async fn count_use(app: &App, link: &VerifiedLink) -> Result<()> {
     match &link.constraints.uses {
-        Some(uses) if !app.count_link_use(uses, link.expires_at).await? => Err(used_up_error()),
+        Some(uses) if !app.links.count_use(uses, link.expires_at).await? => Err(used_up_error()),
         _ => Ok(()),
     }
 }

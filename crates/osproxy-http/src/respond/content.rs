@@ -178,8 +178,8 @@ impl ContentBody {
         range: Range<u64>,
         constraints: &LinkConstraints,
     ) -> Result<Self> {
-        let admission = app.admit_download(constraints, &file.tenant).await?;
-        let reader = open_content(app, file, range.clone()).await?;
+        let admission = app.admission.admit_download(constraints, &file.tenant).await?;
+        let reader = open_content(&app.files, file, range.clone()).await?;
         Ok(Self { remaining: range.end - range.start, reader, _admission: admission })
     }
 }

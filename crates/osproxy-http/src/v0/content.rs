@@ -68,7 +68,7 @@ pub(crate) async fn upload_file(
         digests: DigestSelection::MD5,
         constraints,
     };
-    ops::upload_file::upload_file(&app, uid, options, size, content).await?;
+    ops::upload_file::upload_file(&app.uploads, uid, options, size, content).await?;
     Ok(Json(Envelope::ok("")))
 }
 
@@ -105,10 +105,10 @@ pub(crate) async fn upload_part(State(app): State<Arc<App>>, request: Request) -
     let (uid, VerifiedLink { constraints, .. }) =
         query.verify_link(&app, &request, LinkAction::Upload, &[]).await?;
     let number = query.number("chunkNum")?;
-    ops::upload_part::check_number(&app, number)?;
+    ops::upload_part::check_number(&app.uploads, number)?;
     let md5 = query.parse_md5()?;
     if forward::request_source(&app, &request)? == RequestSource::Client
-        && let Some(store) = ops::locate_content::assign_parts(&app, uid).await?
+        && let Some(store) = ops::locate_content::assign_parts(&app.uploads, uid).await?
     {
         drop(query);
         return Ok(forward::forward(
@@ -125,6 +125,6 @@ pub(crate) async fn upload_part(State(app): State<Arc<App>>, request: Request) -
         digests: DigestSelection::MD5,
         constraints,
     };
-    ops::upload_part::upload_part(&app, uid, number, options, size, content).await?;
+    ops::upload_part::upload_part(&app.uploads, uid, number, options, size, content).await?;
     Ok(Json(Envelope::ok("")).into_response())
 }

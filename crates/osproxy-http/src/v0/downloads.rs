@@ -73,7 +73,7 @@ pub(crate) async fn create_download_link(
         }
     }
     let readable =
-        ops::create_download_link::create_download_link(&app, &caller.tenant, &uids, expire).await?;
+        ops::create_download_link::create_download_link(&app.files, &caller.tenant, &uids, expire).await?;
     let terms = caller.link_constraints();
     let links: Vec<_> = readable
         .files
@@ -84,7 +84,7 @@ pub(crate) async fn create_download_link(
             let extra = [(name_field, file.name.as_str()), (bucket_field, bucket), (object_field, &object)];
             let LinkPeriod { date, lifetime_secs: expire } = readable.period;
             let query = query::signed_query(
-                &app.links,
+                &app.links.keys,
                 LinkAction::Download,
                 file.uid,
                 (file.link_date(date), expire),
@@ -173,5 +173,5 @@ pub(crate) async fn locate_content(
 ) -> HandlerResult<Json<Envelope<String>>> {
     let query = LenientQuery::parse(uri.query());
     let uid = Uid::from_str(query.get("uid")).map_err(|error| Error::invalid(error.to_string()))?;
-    Ok(Json(Envelope::ok(ops::locate_content::locate_content(&app, uid).await?.to_owned())))
+    Ok(Json(Envelope::ok(ops::locate_content::locate_content(&app.files, uid).await?.to_owned())))
 }

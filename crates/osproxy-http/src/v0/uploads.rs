@@ -71,11 +71,11 @@ pub(crate) async fn create_upload(
     paths.retain(|path| seen.insert(path.clone()));
     let wish = |path: &String| UploadRequest { path: path.clone(), announced: AnnouncedContent::default() };
     let wishes = paths.iter().map(wish).collect();
-    let created = ops::create_upload::create_upload(&app, &caller, wishes, expire, None).await?;
+    let created = ops::create_upload::create_upload(&app.uploads, &caller, wishes, expire, None).await?;
     let terms = caller.upload_constraints();
     let links = created.uploads.into_iter().zip(paths).map(|(NewUploadSession { uid, .. }, path)| {
         let query = query::signed_query(
-            &app.links,
+            &app.links.keys,
             LinkAction::Upload,
             uid,
             (created.created_at, expire),
@@ -133,7 +133,7 @@ pub(crate) async fn instant_upload(
         let md5 = query::md5(&item.md5)?;
         wanted.push(InstantItem { md5, path: &item.path });
     }
-    let uids = ops::instant_upload::instant_upload(&app, &caller, &wanted).await?;
+    let uids = ops::instant_upload::instant_upload(&app.uploads, &caller, &wanted).await?;
     let results = data.into_iter().zip(uids).map(|(item, uid)| InstantUploadResult {
         md5: item.md5,
         uid: uid.map(|uid| uid.to_string()).unwrap_or_default(),
@@ -172,10 +172,10 @@ pub(crate) async fn upload_status(
     let status = if query.get("signature").is_empty() {
         let caller = auth::authenticate(&app, &request).await?;
         caller.require_scope(Scope::Upload)?;
-        ops::upload_status::own_upload_status(&app, &caller.tenant, uid).await?
+        ops::upload_status::own_upload_status(&app.uploads, &caller.tenant, uid).await?
     } else {
         query.verify_link(&app, &request, LinkAction::Upload, &[]).await?;
-        ops::upload_status::upload_status(&app, uid).await?
+        ops::upload_status::upload_status(&app.uploads, uid).await?
     };
     Ok(Json(Envelope::ok(status.parts)))
 }
@@ -217,10 +217,10 @@ pub(crate) async fn complete_upload(
     };
     // Only the node that has the parts can say whether the file can be read.
     if forward::request_source(&app, &request)? == RequestSource::Client
-        && let Some(store) = ops::locate_content::parts_elsewhere(&app, uid).await?
+        && let Some(store) = ops::locate_content::parts_elsewhere(&app.uploads, uid).await?
     {
         return Ok(forward::forward_without_body(&app, RequestSource::Client, &store, &request).await?);
     }
-    ops::complete_upload::complete_upload(&app, uid, expected, &constraints).await?;
+    ops::complete_upload::complete_upload(&app.uploads, uid, expected, &constraints).await?;
     Ok(Json(Envelope::ok("")).into_response())
 }

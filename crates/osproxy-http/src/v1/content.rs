@@ -62,7 +62,7 @@ pub(crate) async fn upload_file(
         constraints,
     };
     let (size, content) = body::into_content(content);
-    ops::upload_file::upload_file(&app, uid, options, size, content).await?;
+    ops::upload_file::upload_file(&app.uploads, uid, options, size, content).await?;
     uploads::status(&app, uid).await
 }
 
@@ -99,7 +99,7 @@ pub(crate) async fn upload_part(
         .ok()
         .filter(|_| digits)
         .ok_or_else(|| Error::invalid("the part number must be a whole number").with_field("number"))?;
-    ops::upload_part::check_number(&app, number)?;
+    ops::upload_part::check_number(&app.uploads, number)?;
     reject_form(&request.headers)?;
     let options = UploadOptions {
         expected: digest::from_headers(&request.headers)?,
@@ -107,7 +107,7 @@ pub(crate) async fn upload_part(
         constraints,
     };
     if forward::request_source(&app, &request)? == RequestSource::Client
-        && let Some(store) = ops::locate_content::assign_parts(&app, uid).await?
+        && let Some(store) = ops::locate_content::assign_parts(&app.uploads, uid).await?
     {
         return Ok(forward::forward(
             &app,
@@ -118,6 +118,6 @@ pub(crate) async fn upload_part(
         .await?);
     }
     let (size, content) = body::into_content(content);
-    ops::upload_part::upload_part(&app, uid, number, options, size, content).await?;
+    ops::upload_part::upload_part(&app.uploads, uid, number, options, size, content).await?;
     Ok(StatusCode::NO_CONTENT.into_response())
 }

@@ -75,7 +75,8 @@ pub(crate) async fn list_files(
     let filter = filter(&query)?;
     let filters = FILTERS.map(|name| query.get(name).unwrap_or_default());
     let after = pagination::parse_cursor(&app, &filters, &query)?.map(position).transpose()?;
-    let page = ops::list_files::list_files(&app, &caller.tenant, &filter, after.as_ref(), limit).await?;
+    let page =
+        ops::list_files::list_files(&app.files, &caller.tenant, &filter, after.as_ref(), limit).await?;
     let next = page.next.map(|next| Cursor {
         uid: next.uid.get(),
         // Needed only with `prefix`; omitted otherwise, since names may be long.
@@ -83,7 +84,7 @@ pub(crate) async fn list_files(
     });
     Ok(Json(Files {
         files: page.files.into_iter().map(render::file).collect(),
-        next_cursor: next.map(|next| app.sign_cursor(&filters, &next)).transpose()?,
+        next_cursor: next.map(|next| app.links.sign_cursor(&filters, &next)).transpose()?,
     }))
 }
 
@@ -124,7 +125,7 @@ pub(crate) async fn describe_file(
     uri: Uri,
 ) -> HandlerResult<Json<File>> {
     Query::parse(uri.query(), &[])?;
-    let file = ops::describe_file::describe_file(&app, &caller.tenant, path::uid(uid)?).await?;
+    let file = ops::describe_file::describe_file(&app.files, &caller.tenant, path::uid(uid)?).await?;
     Ok(Json(render::file(file)))
 }
 
@@ -159,7 +160,8 @@ pub(crate) async fn update_file(
     let uid = path::uid(uid)?;
     Query::parse(uri.query(), &[])?;
     let UpdateFileRequest { name, metadata } = json::parse(&json::read_patch(&headers, body).await?)?;
-    let file = ops::update_file::update_file(&app, &caller.tenant, uid, name.as_deref(), metadata).await?;
+    let file =
+        ops::update_file::update_file(&app.files, &caller.tenant, uid, name.as_deref(), metadata).await?;
     // The scope `upload` alone does not allow reading files.
     if !caller.has_scope(Scope::Read) {
         return Ok(StatusCode::NO_CONTENT.into_response());
@@ -188,7 +190,7 @@ pub(crate) async fn delete_file(
     uri: Uri,
 ) -> HandlerResult<StatusCode> {
     Query::parse(uri.query(), &[])?;
-    ops::delete_file::delete_file(&app, &caller.tenant, path::uid(uid)?).await?;
+    ops::delete_file::delete_file(&app.files, &caller.tenant, path::uid(uid)?).await?;
     Ok(StatusCode::NO_CONTENT)
 }
 
@@ -236,7 +238,8 @@ async fn new_copy(
     key: Option<HeldIdempotencyKey>,
 ) -> Result<CreatedResponse> {
     let CopyFileRequest { name, metadata } = request;
-    let copy = ops::copy_file::copy_file(&app, &caller, uid, name.as_deref(), metadata, key.as_ref()).await?;
+    let copy =
+        ops::copy_file::copy_file(&app.files, &caller, uid, name.as_deref(), metadata, key.as_ref()).await?;
     let uid = copy.uid.to_string();
     let location = format!("{PREFIX}/files/{uid}");
     // The scope `upload` alone does not allow reading files.

@@ -59,7 +59,7 @@ where
         let done = app.background.spawn(work(None)).await.map_err(Error::internal)?;
         return Ok(render(done?.into_keyed_answer()));
     };
-    let key = match app.acquire_idempotency_key(caller, key, hash_request(request, body)).await? {
+    let key = match app.idempotency.acquire(caller, key, hash_request(request, body)).await? {
         IdempotencyOutcome::Held(taken) => taken,
         IdempotencyOutcome::Answered(before) => {
             let mut answer = render(before);
@@ -94,14 +94,16 @@ async fn record_outcome(
                 location: location.clone(),
                 body: body.clone(),
             };
-            app.record_answer(key, answer).await
+            app.idempotency.record_answer(key, answer).await
         }
-        Err(error) if v1_status(error).is_server_error() => app.release_idempotency_key(key).await,
+        Err(error) if v1_status(error).is_server_error() => app.idempotency.release(key).await,
         Err(error) => {
             let status = v1_status(error);
             let problem = problem::document(status, &ErrorContext { error, request_id });
             let body = serde_json::to_string(&problem).unwrap_or_default();
-            app.record_answer(key, RecordedAnswer { status: status.as_u16(), location: None, body }).await
+            app.idempotency
+                .record_answer(key, RecordedAnswer { status: status.as_u16(), location: None, body })
+                .await
         }
     };
     if let Err(error) = settled {

@@ -67,8 +67,8 @@ async fn new_link(
     let constraints = download_constraints(&caller, &request)?;
     let CreateLinkRequest { expires_in, disposition, filename, .. } = request;
     let name = filename.as_deref();
-    let link = ops::create_link::create_link(&app, &caller.tenant, uid, expires_in, name).await?;
-    let url = app.download_link((uid, &link.filename), link.period, disposition, &constraints);
+    let link = ops::create_link::create_link(&app.files, &caller.tenant, uid, expires_in, name).await?;
+    let url = app.links.download_link((uid, &link.filename), link.period, disposition, &constraints);
     let expires_at = format_time(link.period.expires_at_secs().saturating_mul(1000));
     CreatedResponse::new(None, &CreatedLink { url, expires_at })
 }
@@ -93,6 +93,6 @@ pub(crate) async fn revoke_links(
     uri: Uri,
 ) -> HandlerResult<StatusCode> {
     Query::parse(uri.query(), &[])?;
-    ops::revoke_links::revoke_links(&app, &caller.tenant, path::uid(uid)?).await?;
+    ops::revoke_links::revoke_links(&app.files, &caller.tenant, path::uid(uid)?).await?;
     Ok(StatusCode::NO_CONTENT)
 }

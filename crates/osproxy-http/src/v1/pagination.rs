@@ -27,5 +27,5 @@ pub(super) fn parse_cursor<T: DeserializeOwned>(
         return Ok(None);
     };
     let refused = || Error::invalid("`cursor` was not issued for these filters").with_field("cursor");
-    app.verify_cursor(filters, cursor)?.ok_or_else(refused).map(Some)
+    app.links.verify_cursor(filters, cursor)?.ok_or_else(refused).map(Some)
 }

@@ -32,7 +32,7 @@ pub(crate) async fn list_nodes(
     uri: Uri,
 ) -> HandlerResult<Json<Nodes>> {
     Query::parse(uri.query(), &[])?;
-    let nodes = ops::list_nodes::list_nodes(&app).await?;
+    let nodes = ops::list_nodes::list_nodes(&*app.coordinator).await?;
     Ok(Json(Nodes { nodes: nodes.into_iter().map(node).collect() }))
 }
 

@@ -69,10 +69,10 @@ pub(crate) async fn list_tasks(
     let filters = ["tasks"].into_iter().chain(FILTERS.map(|name| query.get(name).unwrap_or_default()));
     let filters: Vec<_> = filters.collect();
     let before = pagination::parse_cursor(&app, &filters, &query)?;
-    let page = ops::list_tasks::list_tasks(&app, filter, before, limit).await?;
+    let page = ops::list_tasks::list_tasks(&app.tasks, filter, before, limit).await?;
     Ok(Json(Tasks {
         tasks: page.tasks.into_iter().map(render::task).collect(),
-        next_cursor: page.next.map(|next| app.sign_cursor(&filters, &next)).transpose()?,
+        next_cursor: page.next.map(|next| app.links.sign_cursor(&filters, &next)).transpose()?,
     }))
 }
 
@@ -97,7 +97,7 @@ pub(crate) async fn describe_task(
     uri: Uri,
 ) -> HandlerResult<Json<TaskDetails>> {
     Query::parse(uri.query(), &[])?;
-    let (task, attempts) = ops::describe_task::describe_task(&app, path::task_id(id)?).await?;
+    let (task, attempts) = ops::describe_task::describe_task(&app.tasks, path::task_id(id)?).await?;
     let history = attempts.into_iter().map(attempt).collect();
     Ok(Json(TaskDetails { task: render::task(task), history }))
 }
@@ -137,6 +137,6 @@ pub(crate) async fn retry_task(
     let (request, _) = request.into_parts();
     Query::parse(request.uri.query(), &[])?;
     json::reject_body(&request)?;
-    let task = ops::retry_task::retry_task(&app, path::task_id(id)?).await?;
+    let task = ops::retry_task::retry_task(&app.tasks, path::task_id(id)?).await?;
     Ok(Json(render::task(task)))
 }

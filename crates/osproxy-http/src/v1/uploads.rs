@@ -85,7 +85,8 @@ async fn new_upload(
     let constraints = upload_constraints(&caller, request.size, request.constraints.take())?;
     let upload_request = upload_request(request)?;
     let created =
-        ops::create_upload::create_upload(&app, &caller, vec![upload_request], expire, key.as_ref()).await?;
+        ops::create_upload::create_upload(&app.uploads, &caller, vec![upload_request], expire, key.as_ref())
+            .await?;
     let date = (created.created_at, expire);
     let missing = || Error::internal("an upload was not created");
     let upload = created.uploads.into_iter().next().ok_or_else(missing)?;
@@ -96,7 +97,7 @@ async fn new_upload(
         uid: upload.uid.to_string(),
         state: if is_pending { CreatedState::Pending } else { CreatedState::Stored },
         part_size: upload.part_size.filter(|_| is_pending),
-        links: is_pending.then(|| app.upload_links(upload.uid, date, &constraints)),
+        links: is_pending.then(|| app.links.upload_links(upload.uid, date, &constraints)),
         expires_at: is_pending.then(|| format_time(expires_at)),
         challenge: upload
             .challenge
@@ -117,7 +118,7 @@ fn render_challenge(
     v1::Challenge {
         key: hex::encode(challenge.nonce),
         ranges: challenge.ranges.into_iter().map(range).collect(),
-        link: app.proof_link(uid, date, constraints),
+        link: app.links.proof_link(uid, date, constraints),
         expires_at: format_time(challenge.expires_at),
     }
 }
@@ -163,7 +164,8 @@ pub(crate) async fn create_upload_links(
     let CreateUploadLinksRequest { expires_in, constraints } =
         json::parse(&json::read(&request.headers, body).await?)?;
     let made =
-        ops::create_upload_links::create_upload_links(&app, &caller, uid, expires_in, constraints).await?;
+        ops::create_upload_links::create_upload_links(&app.uploads, &caller, uid, expires_in, constraints)
+            .await?;
     let answer = CreatedUploadLinks {
         uid: uid.to_string(),
         part_size: made.status.part_size,
@@ -201,7 +203,7 @@ pub(crate) async fn upload_status(
         let uid = path::uid(uid)?;
         return Ok(render_status(
             uid,
-            ops::upload_status::own_upload_status(&app, &caller.tenant, uid).await?,
+            ops::upload_status::own_upload_status(&app.uploads, &caller.tenant, uid).await?,
         ));
     }
     let (uid, _) = upload_link::verify(&app, &path::parameters(uid)?, &request).await?;
@@ -210,7 +212,7 @@ pub(crate) async fn upload_status(
 
 /// Returns the status of an upload.
 pub(super) async fn status(app: &App, uid: Uid) -> HandlerResult<Json<UploadStatus>> {
-    Ok(render_status(uid, ops::upload_status::upload_status(app, uid).await?))
+    Ok(render_status(uid, ops::upload_status::upload_status(&app.uploads, uid).await?))
 }
 
 fn render_status(uid: Uid, status: ops::upload_status::UploadProgress) -> Json<UploadStatus> {
@@ -255,7 +257,7 @@ pub(crate) async fn complete_upload(
     let (request, body) = request.into_parts();
     let (uid, constraints) = upload_link::verify(&app, &path::parameters(uid)?, &request).await?;
     if forward::request_source(&app, &request)? == RequestSource::Client
-        && let Some(store) = ops::locate_content::parts_elsewhere(&app, uid).await?
+        && let Some(store) = ops::locate_content::parts_elsewhere(&app.uploads, uid).await?
     {
         return Ok(
             forward::forward(&app, RequestSource::Client, &store, Request::from_parts(request, body)).await?
@@ -271,7 +273,7 @@ pub(crate) async fn complete_upload(
     let expected_digests =
         digest::from_fields(expected.md5.as_ref(), expected.sha256.as_ref(), expected.blake3.as_ref())?;
     let request = CompleteRequest { parts: expected.parts, size: expected.size, expected: expected_digests };
-    ops::complete_upload::complete_upload(&app, uid, request, &constraints).await?;
+    ops::complete_upload::complete_upload(&app.uploads, uid, request, &constraints).await?;
     Ok(status(&app, uid).await?.into_response())
 }
 
@@ -300,7 +302,7 @@ pub(crate) async fn prove_possession(
     let (request, body) = request.into_parts();
     let (uid, _) = upload_link::verify(&app, &path::parameters(uid)?, &request).await?;
     if forward::request_source(&app, &request)? == RequestSource::Client
-        && let Some(store) = ops::prove_possession::content_elsewhere(&app, uid).await?
+        && let Some(store) = ops::prove_possession::content_elsewhere(&app.uploads, uid).await?
     {
         return Ok(
             forward::forward(&app, RequestSource::Client, &store, Request::from_parts(request, body)).await?
@@ -308,7 +310,7 @@ pub(crate) async fn prove_possession(
     }
     let ProofRequest { proof } = json::parse(&json::read(&request.headers, body).await?)?;
     let proof = digest::required_hex("proof", &proof)?;
-    ops::prove_possession::prove_possession(&app, uid, proof).await?;
+    ops::prove_possession::prove_possession(&app.uploads, uid, proof).await?;
     Ok(status(&app, uid).await?.into_response())
 }
 
@@ -334,6 +336,6 @@ pub(crate) async fn abort_upload(
 ) -> HandlerResult<StatusCode> {
     let (request, _) = request.into_parts();
     let (uid, _) = upload_link::verify(&app, &path::parameters(uid)?, &request).await?;
-    ops::abort_upload::abort_upload(&app, uid).await?;
+    ops::abort_upload::abort_upload(&app.uploads, uid).await?;
     Ok(StatusCode::NO_CONTENT)
 }

@@ -144,10 +144,10 @@ async fn failures_and_panics_are_tried_again_and_what_is_of_no_use_is_not() {
         assert_eq!((task.attempts, task.last_error.as_deref()), (attempts, Some(error)), "{payload}");
     }
     // A payload that cannot be parsed is a permanent error too.
-    let id = bench.app.next_uid().await.unwrap().get();
+    let id = bench.app.uids.next().await.unwrap().get();
     let new = NewTask { id, kind: TaskKind::Other("gate"), payload: "{".to_owned(), max_attempts: 5 };
     bench.app.meta.enqueue(new, None).await.unwrap();
-    bench.app.notify_task_engine();
+    bench.app.task_notifier.notify_node();
     bench.until_state(id, TaskState::Dead).await;
     assert_eq!(bench.task(id).await.attempts, 1);
 }

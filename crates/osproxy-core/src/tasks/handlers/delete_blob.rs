@@ -15,7 +15,7 @@ impl TaskHandler for DeleteBlob {
     async fn run(&self, context: &TaskContext, payload: BlobPayload) -> Result<(), TaskError> {
         // Write guards remove parts that are still being written, and the next sweep then removes
         // the row.
-        context.app.delete_blob(payload.blob_id).await?;
+        context.app.objects.delete_blob(payload.blob_id).await?;
         Ok(())
     }
 }

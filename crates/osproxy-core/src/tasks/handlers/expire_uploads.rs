@@ -29,11 +29,11 @@ impl TaskHandler for ExpireUploads {
                 break;
             }
             for uid in expired_uploads {
-                let task_id = app.next_uid().await?;
+                let task_id = app.uids.next().await?;
                 let outcome = app.meta.expire_upload(uid, expired_before, task_id).await?;
                 expired += u64::from(outcome == DeleteOutcome::Deleted);
             }
-            app.notify_all_task_engines();
+            app.task_notifier.notify_cluster();
         }
         if expired > 0 {
             tracing::info!(expired, "expired uploads that were not completed in time");

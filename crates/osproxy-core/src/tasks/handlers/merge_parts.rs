@@ -37,8 +37,8 @@ impl TaskHandler for MergeParts {
         BlobPayload { blob_id }: BlobPayload,
     ) -> Result<(), TaskError> {
         let app = &context.app;
-        let fallback_id = app.next_uid().await?.get();
-        let writing = ActiveWrite::new(app, fallback_id);
+        let fallback_id = app.uids.next().await?.get();
+        let writing = ActiveWrite::new(&app.objects, fallback_id);
         let store = match app.meta.begin_merge(blob_id, fallback_id).await? {
             BeginMergeOutcome::Ready(intent) => {
                 let store = intent.store.clone();
@@ -56,7 +56,7 @@ impl TaskHandler for MergeParts {
         };
         // Readers that still need a part continue with the merged object.
         let parts = app.meta.part_objects(blob_id).await?;
-        app.delete_parts(&store, &parts).await?;
+        app.objects.delete_parts(&store, &parts).await?;
         Ok(app.meta.delete_gone_parts(Some(blob_id)).await?)
     }
 }
@@ -72,7 +72,7 @@ async fn merge(
         .select_digests(DigestSelection { sha256: intent.expected.sha256.is_some(), ..DigestSelection::MD5 });
     let parts = app.meta.parts(blob_id).await?;
     for part in &parts {
-        app.append_part(&intent.store, &mut *writer, part).await?;
+        app.objects.append_part(&intent.store, &mut *writer, part).await?;
     }
     let digests = writer.finish().await?;
     if digests.size != intent.size {
@@ -99,9 +99,9 @@ async fn merge(
 /// Rejects content whose digest is not the expected one.
 pub(super) async fn reject(app: &App, blob_id: i64, digest: &str, found: &str) -> Result<(), TaskError> {
     tracing::warn!(blob_id, digest, found, "the content does not have the expected digest");
-    let task_id = app.next_uid().await?;
+    let task_id = app.uids.next().await?;
     app.meta.reject_content(blob_id, task_id).await?;
-    app.notify_task_engine();
+    app.task_notifier.notify_node();
     Ok(())
 }
 
@@ -140,7 +140,7 @@ pub(super) async fn check_parts(
 /// Removes the object of the multipart upload, which the intent names now.
 async fn delete_multipart_object(app: &App, intent_id: i64) {
     // The sweep removes later what cannot be removed now.
-    if let Err(error) = app.delete_unreferenced(ObjectRowKind::Blob, intent_id).await {
+    if let Err(error) = app.objects.delete_unreferenced(ObjectRowKind::Blob, intent_id).await {
         let error = error_chain(&error);
         tracing::warn!(
             intent_id,
@@ -162,11 +162,11 @@ async fn commit_merge(
 ) -> Result<(), TaskError> {
     let mut unpublished = Some(writer);
     for _ in 0..MAX_TRIES {
-        let merged = match app.find_same_content(&intent.tenant, &digests).await? {
+        let merged = match app.objects.find_same_content(&intent.tenant, &digests).await? {
             SameContent::Intact(same) => {
-                let task_id = app.next_uid().await?;
+                let task_id = app.uids.next().await?;
                 let shared = app.meta.share_content(blob_id, same.id, digests, task_id).await?;
-                app.notify_task_engine();
+                app.task_notifier.notify_node();
                 if shared == MergeOutcome::Stored {
                     if unpublished.is_some() {
                         app.metrics.count_deduplicated(DedupSource::Parts, digests.size);

@@ -69,9 +69,9 @@ async fn release_reservations(app: &App, store: &str) -> Result<()> {
         };
         after = *last;
         for uid in page {
-            let task_id = app.next_uid().await?;
+            let task_id = app.uids.next().await?;
             if app.meta.release_reservation(uid, task_id).await? {
-                app.notify_task_engine();
+                app.task_notifier.notify_node();
             }
         }
     }
@@ -96,7 +96,7 @@ impl SweepScope<'_> {
     fn is_in_use(&self, app: &App, found: &UnfinishedRow) -> bool {
         match &found.writer {
             Some(writer) if *writer != app.node_id => self.writers.contains(writer),
-            _ => app.active_writes().contains(&found.id),
+            _ => app.objects.active_writes().contains(&found.id),
         }
     }
 }
@@ -135,9 +135,9 @@ async fn sweep(app: &App, kind: ObjectRowKind, swept: &SweepScope<'_>) -> Result
 
 async fn sweep_one(app: &App, kind: ObjectRowKind, id: i64) -> Result<bool> {
     match kind {
-        ObjectRowKind::Part => app.delete_unreferenced(kind, id).await,
+        ObjectRowKind::Part => app.objects.delete_unreferenced(kind, id).await,
         ObjectRowKind::Blob => {
-            Ok(app.meta.mark_deleting(kind, id).await?.is_some() && app.delete_blob(id).await?)
+            Ok(app.meta.mark_deleting(kind, id).await?.is_some() && app.objects.delete_blob(id).await?)
         }
     }
 }

@@ -36,7 +36,7 @@ impl TaskHandler for VerifyBlob {
         if let Some(blob) = app.meta.unverified_blob(blob_id).await? {
             // If two nodes started this upload concurrently, one may have crashed before it aborted
             // its duplicate.
-            app.abort_multipart_uploads(&blob.store, &blob.key, blob.part_size).await?;
+            app.objects.abort_multipart_uploads(&blob.store, &blob.key, blob.part_size).await?;
             verify(app, blob_id, &blob).await?;
         }
         let parts = app.meta.part_objects(blob_id).await?;
@@ -100,8 +100,8 @@ async fn record_digests(
     digests: Digests,
 ) -> Result<(), TaskError> {
     for _ in 0..MAX_TRIES {
-        let task_id = app.next_uid().await?;
-        let settled = match app.find_same_content(tenant, &digests).await? {
+        let task_id = app.uids.next().await?;
+        let settled = match app.objects.find_same_content(tenant, &digests).await? {
             SameContent::Intact(same) => {
                 let shared = app.meta.share_content(blob_id, same.id, digests, task_id).await?;
                 if shared == MergeOutcome::Stored {
@@ -115,7 +115,7 @@ async fn record_digests(
             },
             SameContent::None => app.meta.finish_verification(blob_id, digests).await?,
         };
-        app.notify_task_engine();
+        app.task_notifier.notify_node();
         if settled != MergeOutcome::Conflict {
             return Ok(());
         }

@@ -204,7 +204,7 @@ impl Fsck {
         }
         let safe = !self.has_dangling_files;
         let outcome = if self.options.repair && safe {
-            Some(self.app.delete_unreferenced(kind, id).await)
+            Some(self.app.objects.delete_unreferenced(kind, id).await)
         } else {
             None
         };
@@ -265,7 +265,7 @@ impl Fsck {
 
     async fn remove_parts(&self, parts: &[PartRecord]) -> Result<bool> {
         let named = parts.iter().filter_map(|part| Some((part.id, Some(Key::parse(&part.object_key).ok()?))));
-        self.app.delete_parts(&self.store, &named.collect::<Vec<_>>()).await?;
+        self.app.objects.delete_parts(&self.store, &named.collect::<Vec<_>>()).await?;
         Ok(true)
     }
 
@@ -297,7 +297,7 @@ impl Fsck {
     }
 
     async fn task(&self, kind: TaskKind, blob: &BlobRecord) -> Result<NewTask> {
-        let id = self.app.next_uid().await?;
+        let id = self.app.uids.next().await?;
         Ok(NewTask::for_blob(kind, id, blob.id, self.app.limits.max_task_attempts))
     }
 
@@ -378,7 +378,8 @@ impl Fsck {
     }
 
     async fn remove(&self, blob_id: i64) -> Result<bool> {
-        Ok(self.app.meta.mark_unreferenced_deleting(blob_id).await? && self.app.delete_blob(blob_id).await?)
+        Ok(self.app.meta.mark_unreferenced_deleting(blob_id).await?
+            && self.app.objects.delete_blob(blob_id).await?)
     }
 
     /// Whether an object exists with the recorded size. Missing content cannot be repaired here; it

@@ -171,7 +171,7 @@ impl<'a> ImportPlanner<'a> {
     }
 
     async fn task(&self, kind: TaskKind, blob_id: i64) -> Result<NewTask> {
-        let id = self.app.next_uid().await?;
+        let id = self.app.uids.next().await?;
         Ok(NewTask::for_blob(kind, id, blob_id, self.app.limits.max_task_attempts))
     }
 
@@ -196,7 +196,7 @@ impl<'a> ImportPlanner<'a> {
         let mut imported = Vec::with_capacity(found.len());
         for (place, part) in (1..).zip(found) {
             imported.push(ImportPart {
-                id: self.app.next_uid().await?.get(),
+                id: self.app.uids.next().await?.get(),
                 number: if renumber { place } else { u32::try_from(part.row.number).unwrap_or(place) },
                 key: part.key,
                 size: part.row.size.unsigned_abs(),

@@ -148,7 +148,7 @@ impl TestNode {
     pub async fn delete(&self, uid: &str) {
         let app = &self.running.as_ref().unwrap().app;
         let deleted = ops::delete_file::delete_file(
-            app,
+            &app.files,
             &osproxy_types::tenant::Tenant::default(),
             uid.parse().unwrap(),
         )

@@ -14,12 +14,13 @@ use osproxy_meta::{ContentLayout, StoredFile, StoredPart};
 use osproxy_storage::{self as storage, Backend, ErrorKind, Key, Multipart, ObjectReader};
 use osproxy_types::uid::Uid;
 
-use crate::{App, Error, Result};
+use super::Objects;
+use crate::{Error, Result};
 
 /// Maximum lookups of a file whose bytes keep moving, before the reader fails.
 const MAX_TRIES: usize = 3;
 
-impl App {
+impl Objects {
     /// Opens the bytes `range` of a file, which must lie within its size. Returns `None` if the
     /// file is gone.
     ///
@@ -45,11 +46,11 @@ impl App {
 
 /// Opens the bytes of a file at their last known location.
 async fn open(
-    app: &Arc<App>,
+    objects: &Arc<Objects>,
     file: &StoredFile,
     range: Range<u64>,
 ) -> Result<storage::Result<ContentReader>> {
-    let store = app.stores.get(&file.content.store)?;
+    let store = objects.stores.get(&file.content.store)?;
     Ok(match &file.content.layout {
         // An object on a local disk stays readable while it is open.
         ContentLayout::Whole(key) if store.multipart().is_none_or(Multipart::is_preallocated) => {
@@ -57,15 +58,15 @@ async fn open(
         }
         ContentLayout::Whole(key) => {
             let pieces = VecDeque::from([ObjectRange { key: key.clone(), range: range.clone() }]);
-            RelocatingReader::open(app, file, range, pieces).await?.map(ContentReader::Relocating)
+            RelocatingReader::open(objects, file, range, pieces).await?.map(ContentReader::Relocating)
         }
         ContentLayout::Parts => {
-            let parts = app.meta.parts(file.content.blob_id).await?;
+            let parts = objects.meta.parts(file.content.blob_id).await?;
             let Some(pieces) = object_ranges(parts, &range, file.content.size) else {
                 // The parts are being removed, so the bytes have been relocated.
                 return Ok(Err(storage::Error::not_found(store.name(), "open")));
             };
-            RelocatingReader::open(app, file, range, pieces).await?.map(ContentReader::Relocating)
+            RelocatingReader::open(objects, file, range, pieces).await?.map(ContentReader::Relocating)
         }
     })
 }
@@ -125,7 +126,7 @@ impl NextRange {
 /// Reads objects one after the other, and opens the next one ahead. When an object is gone, looks
 /// up where its bytes are now and continues there.
 pub struct RelocatingReader {
-    app: Arc<App>,
+    objects: Arc<Objects>,
     store: Arc<dyn Backend>,
     uid: Uid,
     /// The bytes of the file that are not read yet.
@@ -140,14 +141,14 @@ pub struct RelocatingReader {
 impl RelocatingReader {
     /// Opens the first of the object ranges.
     async fn open(
-        app: &Arc<App>,
+        objects: &Arc<Objects>,
         file: &StoredFile,
         range: Range<u64>,
         pieces: VecDeque<ObjectRange>,
     ) -> Result<storage::Result<Box<Self>>> {
-        let store = app.stores.get(&file.content.store)?;
+        let store = objects.stores.get(&file.content.store)?;
         let mut reader = Self {
-            app: app.clone(),
+            objects: objects.clone(),
             store: store.clone(),
             uid: file.uid,
             remaining: range,
@@ -173,13 +174,13 @@ impl RelocatingReader {
 
     /// Starts to look up where the rest of the bytes is now.
     fn relocate(&mut self) {
-        let (app, uid, rest) = (self.app.clone(), self.uid, self.remaining.clone());
+        let (objects, uid, rest) = (self.objects.clone(), self.uid, self.remaining.clone());
         self.relocating = Some(Box::pin(async move {
             for _ in 0..MAX_TRIES {
-                app.meta.evict_file(uid);
-                let file = app.meta.stored_file(uid).await?;
+                objects.meta.evict_file(uid);
+                let file = objects.meta.stored_file(uid).await?;
                 let file = file.ok_or_else(|| Error::internal("the file was removed while it was read"))?;
-                match open(&app, &file, rest.clone()).await? {
+                match open(&objects, &file, rest.clone()).await? {
                     Err(error) if error.kind == ErrorKind::NotFound => {}
                     opened => return Ok(opened?),
                 }

@@ -8,14 +8,15 @@ use osproxy_meta::{Inspection, InspectionResult, StoredPart};
 use osproxy_storage::{self as storage, ErrorKind};
 use osproxy_types::content_type::{self, HEAD};
 
-use crate::{App, Error, Result};
+use super::Objects;
+use crate::{Error, Result};
 
 /// Maximum concurrent inspections; further ones wait.
 pub(crate) const MAX_INSPECTIONS: usize = 8;
 /// Maximum concurrent reads of short parts of one upload.
 const MAX_READS: usize = 8;
 
-impl App {
+impl Objects {
     /// Reads the parts that `inspection` asks for. Returns `None` if they were replaced or removed
     /// in the meantime.
     pub async fn inspect(&self, inspection: &Inspection) -> Result<Option<InspectionResult>> {

@@ -1,0 +1,66 @@
+//! What the operations work with.
+
+use std::sync::Arc;
+
+use osproxy_meta::Meta;
+
+use crate::{
+    Background, IdempotencyKeys, NodeState, Stores, admission::Admission, links::Links, metrics::Metrics,
+    objects::Objects, settings::Limits, tasks::TaskNotifier, uids::Uids,
+};
+
+/// Operations on files: describe, list, download, update, copy, delete, links.
+pub struct Files {
+    pub(crate) meta: Arc<Meta>,
+    pub(crate) stores: Arc<Stores>,
+    pub(crate) objects: Arc<Objects>,
+    pub(crate) admission: Arc<Admission>,
+    pub(crate) idempotency: Arc<IdempotencyKeys>,
+    pub(crate) uids: Arc<Uids>,
+    pub(crate) task_notifier: Arc<TaskNotifier>,
+    pub(crate) background: Arc<Background>,
+    pub(crate) limits: Limits,
+    pub(crate) node: NodeState,
+}
+
+/// Operations on upload sessions: create, upload, complete, abort, instant upload.
+pub struct Uploads {
+    pub(crate) files: Arc<Files>,
+    pub(crate) meta: Arc<Meta>,
+    pub(crate) stores: Arc<Stores>,
+    pub(crate) objects: Arc<Objects>,
+    pub(crate) admission: Arc<Admission>,
+    pub(crate) idempotency: Arc<IdempotencyKeys>,
+    pub(crate) links: Arc<Links>,
+    pub(crate) uids: Arc<Uids>,
+    pub(crate) task_notifier: Arc<TaskNotifier>,
+    pub(crate) background: Arc<Background>,
+    pub(crate) metrics: Arc<Metrics>,
+    pub(crate) limits: Limits,
+}
+
+impl Uploads {
+    pub(crate) fn new(files: Arc<Files>, links: Arc<Links>, metrics: Arc<Metrics>) -> Self {
+        Self {
+            meta: files.meta.clone(),
+            stores: files.stores.clone(),
+            objects: files.objects.clone(),
+            admission: files.admission.clone(),
+            idempotency: files.idempotency.clone(),
+            uids: files.uids.clone(),
+            task_notifier: files.task_notifier.clone(),
+            background: files.background.clone(),
+            limits: files.limits,
+            files,
+            links,
+            metrics,
+        }
+    }
+}
+
+/// Operations on tasks: describe, list, retry.
+pub struct Tasks {
+    pub(crate) meta: Arc<Meta>,
+    pub(crate) task_notifier: Arc<TaskNotifier>,
+    pub(crate) limits: Limits,
+}

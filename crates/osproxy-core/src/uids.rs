@@ -1,0 +1,58 @@
+//! Generation of uids.
+
+use std::{sync::Arc, time::Duration};
+
+use osproxy_cluster::{Coordinator, UidGenerator};
+use osproxy_meta::{ExclusiveLock, Meta};
+use osproxy_types::uid::Uid;
+
+use crate::{Error, Result};
+
+/// Maximum attempts of [`Uids::next`], and the pause between them.
+const MAX_TRIES: usize = 4;
+const PAUSE: Duration = Duration::from_millis(10);
+
+/// Generates uids that are unique in the cluster.
+pub struct Uids {
+    generator: UidGenerator,
+    meta: Arc<Meta>,
+    coordinator: Arc<dyn Coordinator>,
+    /// Exclusive lock on the database, on a database server without Redis.
+    exclusive_lock: Option<ExclusiveLock>,
+}
+
+impl Uids {
+    pub(crate) fn new(
+        generator: UidGenerator,
+        meta: Arc<Meta>,
+        coordinator: Arc<dyn Coordinator>,
+        exclusive_lock: Option<ExclusiveLock>,
+    ) -> Self {
+        Self { generator, meta, coordinator, exclusive_lock }
+    }
+
+    /// Returns a new uid, unique in the cluster. Fails with `Unavailable` if this node has no valid
+    /// worker id or has lost its exclusive lock on the database.
+    pub async fn next(&self) -> Result<Uid> {
+        if self.exclusive_lock.as_ref().is_some_and(|lock| !lock.is_held()) {
+            return Err(Error::unavailable("this node has lost its exclusive lock on the database"));
+        }
+        for _ in 0..MAX_TRIES {
+            let worker = self.coordinator.worker_lease();
+            let worker = worker.ok_or_else(|| Error::unavailable("this node has no worker id"))?;
+            let now_ms = u64::try_from(self.meta.now_ms()).unwrap_or(0);
+            match self.generator.next(worker.window(), now_ms) {
+                // Checked last: the process may have been suspended for long at any point before.
+                Some(uid) if worker.permits(uid) => return Ok(uid),
+                // Renewing the lease adds more uids.
+                _ => tokio::time::sleep(PAUSE).await,
+            }
+        }
+        Err(Error::unavailable("the worker id lease has no uids left, or ends too soon"))
+    }
+
+    /// Returns the time of the newest uid, in milliseconds since the Unix epoch.
+    pub(crate) fn last_timestamp_ms(&self) -> u64 {
+        self.generator.last_timestamp_ms()
+    }
+}
