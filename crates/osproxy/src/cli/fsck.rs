@@ -32,8 +32,8 @@ pub struct FsckArgs {
     repair: bool,
     /// Delete orphans: objects that no metadata refers to. Do not use this if the metadata may be
     /// older than the store.
-    #[arg(long)]
-    delete_strays: bool,
+    #[arg(long, alias = "delete-strays")]
+    delete_orphans: bool,
 }
 
 /// Compares metadata and stores in both directions and prints one line for each difference.
@@ -63,4 +63,25 @@ pub fn run(loaded: &LoadedConfig, options: FsckArgs) -> anyhow::Result<ExitCode>
             _ => ExitCode::from(super::DIFFERENT),
         })
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::Parser;
+
+    use super::FsckArgs;
+
+    #[derive(Parser)]
+    struct CommandLine {
+        #[command(flatten)]
+        options: FsckArgs,
+    }
+
+    #[test]
+    fn the_old_name_of_a_flag_still_works() {
+        for flag in ["--delete-orphans", "--delete-strays"] {
+            let line = CommandLine::try_parse_from(["fsck", flag]);
+            assert!(line.is_ok_and(|line| line.options.delete_orphans), "{flag}");
+        }
+    }
 }

@@ -127,7 +127,7 @@ async fn strays_are_told_and_deleted_only_when_that_is_asked_for() {
     let (code, said) = fsck(&service, &["--repair"]).await;
     assert_eq!(code, 4);
     assert!(said.contains("object image/1.png (5 bytes) is an orphan: no row names it\n"), "{said}");
-    let (code, said) = fsck(&service, &["--delete-strays"]).await;
+    let (code, said) = fsck(&service, &["--delete-orphans"]).await;
     // Files that osproxy cannot have written are not deleted.
     assert_eq!(code, 4);
     assert!(said.contains("2 differences, 1 repaired"), "{said}");

@@ -335,7 +335,7 @@ async fn what_nothing_names_in_the_store_is_told_and_deleted_only_when_that_is_a
         let (code, said) = service.cli(&["fsck", "--repair"]).await;
         assert_eq!(code, 4, "{said}");
         assert!(said.contains("unknown/1.bin is an orphan: no row names it\n"), "{said}");
-        let (code, said) = service.cli(&["fsck", "--delete-strays"]).await;
+        let (code, said) = service.cli(&["fsck", "--delete-orphans"]).await;
         assert_eq!(code, 3, "{said}");
         let (code, said) = service.cli(&["fsck"]).await;
         assert_eq!(code, 0, "{said}");

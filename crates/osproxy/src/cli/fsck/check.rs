@@ -437,7 +437,7 @@ impl Fsck {
     async fn handle_orphan(&mut self, object: &ListedObject) -> Result<()> {
         let what = format!("object {} ({} bytes) is an orphan: no row names it", object.name, object.size);
         let deleted = match Key::parse(&object.name) {
-            Ok(key) if self.options.delete_strays => {
+            Ok(key) if self.options.delete_orphans => {
                 self.app.stores.get(&self.store)?.delete(&[key]).await?;
                 true
             }
