@@ -60,7 +60,7 @@ pub struct CreateUploadRequest {
     /// without NUL. Duplicate paths count once.
     #[schema(value_type = Vec<ClientPath>, min_items = 1, max_items = 50)]
     pub file_path: Vec<String>,
-    /// Lifetime of the links in seconds; the maximum is the setting `links.max_expire`.
+    /// Lifetime of the links in seconds; the maximum is the setting `links.max_lifetime`.
     #[serde(deserialize_with = "integer::deserialize")]
     #[schema(example = 3600, minimum = 1, maximum = 31_536_000)]
     pub expire: i64,
@@ -112,7 +112,7 @@ pub struct CreateDownloadLinkRequest {
     /// 1 to 200 uids. Unknown and incomplete files are omitted from the response.
     #[schema(value_type = Vec<Uid>, min_items = 1, max_items = 200)]
     pub uid: Vec<String>,
-    /// Lifetime of the links in seconds; the maximum is the setting `links.max_expire`.
+    /// Lifetime of the links in seconds; the maximum is the setting `links.max_lifetime`.
     #[serde(deserialize_with = "integer::deserialize")]
     #[schema(example = 3600, minimum = 1, maximum = 31_536_000)]
     pub expire: i64,

@@ -63,18 +63,18 @@ pub struct Limits {
     /// How long an upload session is kept after it has expired, in milliseconds.
     pub expired_retention_ms: i64,
     /// Whether an instant upload requires a proof of possession.
-    pub prove_possession: bool,
+    pub require_possession_proof: bool,
     /// Maximum size for which expected digests are verified before an upload is complete, in bytes.
-    pub verify_up_to: u64,
+    pub max_inline_verification_size: u64,
     /// How long disk space stays reserved for an upload that has received nothing, in milliseconds.
-    pub reservation_ttl_ms: i64,
+    pub reservation_timeout_ms: i64,
     /// Maximum attempts of a task.
     pub max_task_attempts: u32,
     /// Maximum lifetime of a link, in seconds.
-    pub max_link_secs: i64,
+    pub max_link_lifetime_secs: i64,
     /// Download links to a file that are issued within this many seconds are identical, which lets
     /// caches share them. 0: every link is different.
-    pub link_round_secs: i64,
+    pub link_rounding_window_secs: i64,
     /// Whether shared caches may store content.
     pub public_links: bool,
     /// Maximum pending writes (transactions and received content) when an upload is created.
@@ -89,7 +89,7 @@ pub struct TransferLimits {
     /// Maximum concurrent transfers of one tenant. If `None`, only `max` applies.
     pub max_per_tenant: Option<u32>,
     /// Memory for the buffers of all transfers together, in bytes.
-    pub buffer_bytes: u64,
+    pub max_buffer_memory: u64,
 }
 
 /// Limits of uploads that are not complete.
@@ -98,9 +98,9 @@ pub struct ReservationLimits {
     /// Maximum uploads of one tenant.
     pub max_tenant_uploads: u64,
     /// Percentage of the disk with the objects that may be reserved.
-    pub percent: u64,
+    pub max_reserved_percent: u64,
     /// Percentage of the disk with the objects that may be reserved for one tenant.
-    pub tenant_percent: u64,
+    pub max_reserved_tenant_percent: u64,
 }
 
 /// The folders whose disks a node needs, besides that of an `SQLite` database.
@@ -111,7 +111,7 @@ pub struct DiskSettings {
     /// Folder of the objects. `None` if no objects are stored on this machine.
     pub object_folder: Option<PathBuf>,
     /// Space that uploads must leave free, in bytes.
-    pub keep_free: u64,
+    pub min_free_space: u64,
 }
 
 /// Version of a build.

@@ -26,7 +26,7 @@ pub struct HttpSettings {
     /// Minimum rate at which a client must send a body, in bytes per second; 0 turns the check off.
     pub min_rate: u64,
     /// How long a client may be slower than `min_rate`.
-    pub rate_window: Duration,
+    pub min_rate_window: Duration,
     /// Largest request head, in bytes.
     pub max_head_bytes: u32,
     /// Networks of proxies whose forwarding headers are trusted.
@@ -93,7 +93,7 @@ pub struct ListenerSettings {
     /// check off.
     pub min_rate: u64,
     /// How long a client may be slower than `min_rate`.
-    pub rate_window: Duration,
+    pub min_rate_window: Duration,
     /// Largest request head, in bytes.
     pub max_head_bytes: u32,
     /// Concurrent connections; further ones wait to be accepted.

@@ -10,7 +10,7 @@ use crate::{
 #[derive(Clone, Debug, Serialize, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 pub struct CreateLinkRequest {
-    /// Lifetime of the link in seconds; the maximum is the setting `links.max_expire`.
+    /// Lifetime of the link in seconds; the maximum is the setting `links.max_lifetime`.
     #[serde(deserialize_with = "integer::deserialize")]
     #[schema(example = 3600, minimum = 1, maximum = 31_536_000)]
     pub expires_in: i64,

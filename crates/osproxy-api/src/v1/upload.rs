@@ -112,7 +112,7 @@ pub struct CreatedUpload {
     #[schema(value_type = Option<Moment>)]
     pub expires_at: Option<String>,
     /// A challenge, if content with the expected digests exists: a client that solves it need not
-    /// send the content. Requires the setting `uploads.prove_possession`.
+    /// send the content. Requires the setting `uploads.require_possession_proof`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub challenge: Option<Challenge>,
 }

@@ -25,7 +25,7 @@ impl super::Admission {
 
     /// Returns `Overloaded` while too many writes are pending. Pending writes are transactions that
     /// wait for the database and received content that is not durable yet. New uploads are refused
-    /// from `limits.max_backlog` on, content from one and a half times as many on. Running
+    /// from `limits.max_pending_writes` on, content from one and a half times as many on. Running
     /// transfers continue, because aborting them would waste the work done for them, and downloads
     /// are never refused.
     pub fn check_backpressure(&self, beginning: WorkKind) -> Result<()> {

@@ -50,7 +50,7 @@ struct LocalDisk {
     folder: PathBuf,
     has_objects: bool,
     /// Space that uploads must leave free, in bytes.
-    keep_free: u64,
+    min_free_space: u64,
     measured: Mutex<Option<(Instant, DiskSpace)>>,
 }
 
@@ -71,7 +71,7 @@ impl DiskReservations {
         let disk = |folder, has_objects| LocalDisk {
             folder,
             has_objects,
-            keep_free: settings.keep_free,
+            min_free_space: settings.min_free_space,
             measured: Mutex::default(),
         };
         let mut disks = Vec::new();
@@ -110,12 +110,16 @@ impl LocalDisk {
 
 impl super::Admission {
     /// Returns `StorageFull` unless the local disks have space for `bytes` of content and for the
-    /// rows of a local database, beyond `local.keep_free`.
+    /// rows of a local database, beyond `local.min_free_space`.
     pub async fn check_free_space(&self, bytes: u64) -> Result<()> {
-        for disk in self.reservations.disks.iter().filter(|disk| disk.keep_free > 0) {
-            let needed = if disk.has_objects { disk.keep_free.saturating_add(bytes) } else { disk.keep_free };
+        for disk in self.reservations.disks.iter().filter(|disk| disk.min_free_space > 0) {
+            let needed = if disk.has_objects {
+                disk.min_free_space.saturating_add(bytes)
+            } else {
+                disk.min_free_space
+            };
             if disk.space().await.is_some_and(|space| space.free < needed) {
-                return Err(Error::storage_full("the free disk space is down to `local.keep_free`"));
+                return Err(Error::storage_full("the free disk space is down to `local.min_free_space`"));
             }
         }
         Ok(())
@@ -155,7 +159,9 @@ impl super::Admission {
             reserved.load(Ordering::Relaxed).saturating_add(bytes) <= space.total / 100 * share
         };
         let held = self.upload_usage(tenant, USAGE_TTL).await?;
-        if !fits(&held.reserved, room.limits.tenant_percent) || !fits(&room.reserved, room.limits.percent) {
+        if !fits(&held.reserved, room.limits.max_reserved_tenant_percent)
+            || !fits(&room.reserved, room.limits.max_reserved_percent)
+        {
             return Ok(false);
         }
         held.reserved.fetch_add(bytes, Ordering::Relaxed);

@@ -56,7 +56,7 @@ impl Transfers {
         Arc::new(Self {
             limits,
             running: AtomicU32::new(0),
-            buffers: BufferBudget::new(limits.buffer_bytes),
+            buffers: BufferBudget::new(limits.max_buffer_memory),
             wait: MEMORY_WAIT,
             running_by_payer: Mutex::default(),
         })
@@ -155,7 +155,8 @@ fn too_many(message: &'static str) -> Error {
 mod tests {
     use super::*;
 
-    const LIMITS: TransferLimits = TransferLimits { max: 1024, max_per_tenant: None, buffer_bytes: 1 << 30 };
+    const LIMITS: TransferLimits =
+        TransferLimits { max: 1024, max_per_tenant: None, max_buffer_memory: 1 << 30 };
 
     async fn begin(transfers: &Arc<Transfers>, tenant: &Tenant) -> Result<Transfer> {
         let mut transfer = transfers.admit(&LinkConstraints::default(), 0).await?;
@@ -204,7 +205,7 @@ mod tests {
 
     #[tokio::test]
     async fn one_waits_for_memory_and_is_refused_when_none_becomes_free() {
-        let mut transfers = Transfers::new(TransferLimits { buffer_bytes: 16 << 20, ..LIMITS });
+        let mut transfers = Transfers::new(TransferLimits { max_buffer_memory: 16 << 20, ..LIMITS });
         Arc::get_mut(&mut transfers).unwrap().wait = Duration::ZERO;
         let unknown = buffered_bytes(SizeHint::Unknown);
         assert_eq!(

@@ -31,7 +31,7 @@ impl DiskFolders {
     pub(crate) fn new(disks: &DiskSettings) -> Self {
         let data = Folder { name: "data", path: disks.data_dir.clone(), min_free: 0 };
         let objects = disks.object_folder.clone();
-        let objects = objects.map(|path| Folder { name: "objects", path, min_free: disks.keep_free });
+        let objects = objects.map(|path| Folder { name: "objects", path, min_free: disks.min_free_space });
         Self { folders: [data].into_iter().chain(objects).collect(), space: SingleFlight::default() }
     }
 

@@ -187,7 +187,7 @@ impl Objects {
         }
         let task_id = self.uids.next().await?;
         let mut conditions = CompletePreconditions {
-            verify_up_to: self.limits.verify_up_to,
+            max_inline_verification_size: self.limits.max_inline_verification_size,
             ..CompletePreconditions::default()
         };
         for _ in 0..MAX_TRIES {

@@ -36,7 +36,7 @@ pub(crate) fn too_large_error(max: u64) -> Error {
 
 /// Checks the lifetime of a link, in seconds.
 pub fn check_expire(limits: &Limits, expire: i64) -> Result<()> {
-    let max = limits.max_link_secs;
+    let max = limits.max_link_lifetime_secs;
     if (1..=max).contains(&expire) {
         Ok(())
     } else {

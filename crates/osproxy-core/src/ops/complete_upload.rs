@@ -16,7 +16,7 @@ const MAX_TRIES: usize = 3;
 
 /// Makes the parts of `uid` its content, if they match `request` and `constraints`. The file can be
 /// read when this returns, whatever its size; a task merges its parts later. Expected digests of
-/// content up to `uploads.verify_up_to` bytes are verified first, those of larger content by the
+/// content up to `uploads.max_inline_verification_size` bytes are verified first, those of larger content by the
 /// task. Idempotent.
 pub async fn complete_upload(
     uploads: &Arc<Uploads>,
@@ -52,7 +52,7 @@ async fn try_complete(
     let mut conditions = CompletePreconditions {
         max_size: terms.max_size,
         content_type: terms.content_type.clone(),
-        verify_up_to: uploads.limits.verify_up_to,
+        max_inline_verification_size: uploads.limits.max_inline_verification_size,
         inspected: None,
     };
     for _ in 0..MAX_TRIES {

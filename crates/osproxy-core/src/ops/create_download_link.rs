@@ -29,6 +29,7 @@ pub async fn create_download_link(
     check_expire(&files.limits, expire)?;
     let mut found = files.meta.stored_files(uids).await?;
     found.retain(|file| file.tenant == *tenant);
-    let period = LinkPeriod::rounded(OffsetDateTime::now_utc(), expire, files.limits.link_round_secs);
+    let period =
+        LinkPeriod::rounded(OffsetDateTime::now_utc(), expire, files.limits.link_rounding_window_secs);
     Ok(LinkableFiles { files: found, period })
 }

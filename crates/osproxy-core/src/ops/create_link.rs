@@ -25,7 +25,7 @@ pub async fn create_link(
     filename: Option<&str>,
 ) -> Result<DownloadLinkSpec> {
     if check_expire(&files.limits, expires_in).is_err() {
-        let message = format!("`expires_in` must be 1 to {} seconds", files.limits.max_link_secs);
+        let message = format!("`expires_in` must be 1 to {} seconds", files.limits.max_link_lifetime_secs);
         return Err(Error::invalid(message).with_field("expires_in"));
     }
     let given = filename.map(file_name).transpose().map_err(|error| error.with_field("filename"))?;
@@ -38,7 +38,8 @@ pub async fn create_link(
         None if is_dot_segment(&file.name) => uid.to_string(),
         None => file.name.replace('/', "_"),
     };
-    let period = LinkPeriod::rounded(OffsetDateTime::now_utc(), expires_in, files.limits.link_round_secs);
+    let period =
+        LinkPeriod::rounded(OffsetDateTime::now_utc(), expires_in, files.limits.link_rounding_window_secs);
     Ok(DownloadLinkSpec { filename, period: LinkPeriod { date: file.link_date(period.date), ..period } })
 }
 

@@ -76,7 +76,7 @@ struct PlannedUpload {
 ///
 /// Announced sizes are charged to the tenant's quota; fails if it would be exceeded. If stored
 /// content has the expected digests, it becomes the content of the file at once, or, with
-/// `uploads.prove_possession`, after a proof of possession. A store that preallocates files
+/// `uploads.require_possession_proof`, after a proof of possession. A store that preallocates files
 /// reserves space for the content, unless the client gets a challenge; if there is not enough
 /// space, this fails and leaves nothing behind.
 ///
@@ -104,7 +104,8 @@ pub async fn create_upload(
         let AnnouncedContent { expected, size, .. } = &file.announced;
         let known = uploads.objects.find_known_content(&file.tenant, expected, *size).await?;
         // A client that does not know the size must not learn it from the challenge.
-        let known = known.filter(|_| !uploads.limits.prove_possession || file.announced.size.is_some());
+        let known =
+            known.filter(|_| !uploads.limits.require_possession_proof || file.announced.size.is_some());
         if let (Some(max), Some(blob)) = (caller.max_size, &known)
             && blob.digests.size > max
         {
@@ -212,7 +213,7 @@ async fn find_earlier(uploads: &Uploads, file: &mut NewFile) -> Result<Option<Re
 }
 
 fn new_upload(uploads: &Uploads, PlannedUpload { file, known }: &PlannedUpload) -> NewUpload {
-    let known = known.as_ref().filter(|_| !uploads.limits.prove_possession).map(|blob| {
+    let known = known.as_ref().filter(|_| !uploads.limits.require_possession_proof).map(|blob| {
         let content_type = file.announced.content_type.clone();
         let content_type = content_type
             .unwrap_or_else(|| content_type::mime_type_of(blob.detected_type.as_deref(), &file.name));
@@ -229,7 +230,7 @@ fn count_instant_uploads(uploads: &Uploads, plans: &[PlannedUpload], stored: &[b
                 uploads.metrics.count_deduplicated(DedupSource::Instant, blob.digests.size);
             }
             // Counted when the client answers the challenge.
-            Some(_) if uploads.limits.prove_possession => {}
+            Some(_) if uploads.limits.require_possession_proof => {}
             _ if file.announced.expected != ExpectedDigests::default() => {
                 uploads.metrics.count_instant_miss();
             }
@@ -244,7 +245,7 @@ async fn prepare(
     uploads: &Arc<Uploads>,
     PlannedUpload { file, known }: &PlannedUpload,
 ) -> Result<Option<PossessionChallenge>> {
-    if let Some(blob) = known.as_ref().filter(|_| uploads.limits.prove_possession) {
+    if let Some(blob) = known.as_ref().filter(|_| uploads.limits.require_possession_proof) {
         return create_challenge(uploads, file.uid, blob).await.map(Some);
     }
     if let Some(size) = file.announced.size.filter(|_| uploads.stores.preallocates()) {

@@ -25,7 +25,7 @@ pub async fn instant_upload(
 ) -> Result<Vec<Option<Uid>>> {
     let names = items.iter().map(|item| file_name(item.path)).collect::<Result<Vec<_>>>()?;
     uploads.admission.admit_instant_uploads().await?;
-    if uploads.limits.prove_possession {
+    if uploads.limits.require_possession_proof {
         // API v0 has no way to answer a challenge.
         return Ok(vec![None; items.len()]);
     }

@@ -94,7 +94,7 @@ impl ConnectionServer {
             .max_local_error_reset_streams(MAX_FAULTY_STREAMS)
             .keep_alive_interval(PING)
             .keep_alive_timeout(PONG);
-        let rate_limiter = RateLimiter::new(settings.min_rate, settings.rate_window);
+        let rate_limiter = RateLimiter::new(settings.min_rate, settings.min_rate_window);
         Self { http, router, tls, timeouts: patience, rate_limiter }
     }
 

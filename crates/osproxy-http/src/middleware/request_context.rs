@@ -57,7 +57,7 @@ pub(crate) async fn request_context(
     }
     let peer = parts.extensions.get::<RemoteAddr>().map(|peer| peer.0.ip());
     let client = peer.map(|peer| client_addr(peer, &parts.headers, &settings.trusted_proxies));
-    let rate_limiter = RateLimiter::new(settings.min_rate, settings.rate_window);
+    let rate_limiter = RateLimiter::new(settings.min_rate, settings.min_rate_window);
     let head = (parts.version, &parts.headers);
     let body = DrainOnDropBody::new(body, head, settings.body_timeout, rate_limiter);
     let address = client.map(|client| client.0);

@@ -21,7 +21,7 @@ pub struct CompletePreconditions {
     pub content_type: Option<String>,
     /// Expected digests are verified before completion up to this size, in bytes; beyond it, a task
     /// does so later.
-    pub verify_up_to: u64,
+    pub max_inline_verification_size: u64,
     /// The result of reading the parts, once that was requested.
     pub inspected: Option<InspectionResult>,
 }
@@ -92,8 +92,8 @@ pub(crate) async fn inspect(
     let first: Option<(i64, Option<String>)> = first.into_tuple().one(transaction).await?;
     let (first_size, mut sniffed) = first.unwrap_or_default();
     let head = parts > 1 && first_size.unsigned_abs() < HEAD as u64;
-    let is_unverified = conditions.verify_up_to > 0
-        && size <= conditions.verify_up_to
+    let is_unverified = conditions.max_inline_verification_size > 0
+        && size <= conditions.max_inline_verification_size
         && (claims.need_full_read()
             || claims.blake3.is_some() && blake3_tree::combined_blake3(transaction, blob).await?.is_none());
     let digests = is_unverified.then(|| claims.selection());

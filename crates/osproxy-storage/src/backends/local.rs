@@ -61,7 +61,7 @@ struct Root {
     /// processes.
     next_temporary: AtomicU64,
     /// Bytes of the disk that objects must not use.
-    keep_free: AtomicU64,
+    min_free_space: AtomicU64,
     slot_locks: preallocated::SlotLocks,
     /// Folders whose creation was synced to disk.
     durable_folders: Mutex<HashSet<String>>,
@@ -123,8 +123,8 @@ impl Local {
 
     /// Leaves `bytes` of the disk free for others, such as the database: writes that would use them
     /// fail as on a full disk. Concurrent writes may exceed the limit by some MiB each.
-    pub fn keep_free(&self, bytes: u64) {
-        self.root.keep_free.store(bytes, Ordering::Relaxed);
+    pub fn set_min_free_space(&self, bytes: u64) {
+        self.root.min_free_space.store(bytes, Ordering::Relaxed);
     }
 
     /// The id of the store: eight hexadecimal digits, random and kept in a file under the root, so
@@ -227,17 +227,17 @@ impl Root {
             fsync,
             id,
             next_temporary: AtomicU64::new(0),
-            keep_free: AtomicU64::new(0),
+            min_free_space: AtomicU64::new(0),
             slot_locks: preallocated::SlotLocks::default(),
             durable_folders: Mutex::default(),
             lock: None,
         }
     }
 
-    /// Fails with `NOSPC` if `bytes` more would leave less than [`Local::keep_free`] free.
+    /// Fails with `NOSPC` if `bytes` more would leave less than [`Local::set_min_free_space`] free.
     fn check_free_space(&self, bytes: u64) -> rustix::io::Result<()> {
-        let keep_free = self.keep_free.load(Ordering::Relaxed);
-        if keep_free > 0 && free_bytes(&self.folder)? < keep_free.saturating_add(bytes) {
+        let min_free_space = self.min_free_space.load(Ordering::Relaxed);
+        if min_free_space > 0 && free_bytes(&self.folder)? < min_free_space.saturating_add(bytes) {
             return Err(Errno::NOSPC);
         }
         Ok(())

@@ -172,8 +172,8 @@ fn task_settings(section: &TasksSection) -> tasks::EngineSettings {
     tasks::EngineSettings {
         lease: Duration::from_secs(section.lease),
         poll_interval: Duration::from_secs(section.poll_interval),
-        initial_backoff: Duration::from_secs(section.first_retry),
-        max_backoff: Duration::from_secs(section.max_retry),
+        initial_backoff: Duration::from_secs(section.min_backoff),
+        max_backoff: Duration::from_secs(section.max_backoff),
     }
 }
 

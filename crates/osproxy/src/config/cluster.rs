@@ -24,12 +24,12 @@ section! {
         /// `0.0.0.0`, the address of the interface towards Redis.
         advertise: Option<String> = None,
         /// Interval of heartbeats, in seconds. A node that misses three heartbeats counts as dead.
-        heartbeat: u64 = 5,
+        heartbeat: u64 as seconds = 5,
         /// How long a node may issue uids without contact to Redis, in seconds. The worker id of a
         /// dead node becomes free after this time.
-        worker_lease: u64 = 120,
+        worker_lease: u64 as seconds = 120,
         /// Idle timeout of requests that are forwarded to another node, in seconds.
-        forward_timeout: u64 = 30,
+        forward_timeout: u64 as seconds = 30,
         /// Secret that authenticates nodes to each other; the same on all nodes, at least 16 random
         /// bytes. When not set, it is derived from the keys that sign links.
         secret: Option<Secret> = None,

@@ -11,7 +11,7 @@ section! {
         /// Request headers that pages may send; `*` allows all.
         allow_headers: Vec<String> = vec!["*".to_owned()],
         /// How long browsers may cache the answer to a preflight request, in seconds.
-        max_age: u64 = 3600,
+        max_age: u64 as seconds = 3600,
     }
     ignored []
 }

@@ -52,13 +52,13 @@ section! {
         max_open_conns: u32 = 16,
         /// Timeout for a response from the server, in seconds. After that, the request fails
         /// with 503.
-        timeout: u64 = 10,
+        timeout: u64 as seconds = 10,
         /// Number of complete files that are cached in memory, about 500 bytes each; 0 turns the
         /// cache off.
         cache_entries: u64 = 10_000,
         /// How long a file stays in the cache at most, in seconds. Limits how stale it can get if
         /// the notification of a change is lost.
-        cache_seconds: u64 = 10,
+        cache_max_age | cache_seconds: u64 as seconds = 10,
     }
     ignored ["db_name", "charset", "log_mode", "enable_lg_log", "enable_file_log_writer", "log_filename"]
 }

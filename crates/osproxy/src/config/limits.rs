@@ -11,7 +11,7 @@ section! {
         max_transfers: u32 = 1024,
         /// Memory for the buffers of all transfers together, in bytes. A transfer takes 1 MiB; up
         /// to 10 MiB if its length is not known in advance and a remote store is enabled.
-        max_buffer: u64 = 1 << 30,
+        max_buffer_memory | max_buffer: u64 as bytes = 1 << 30,
         /// Concurrent transfers of one tenant. When not set, `max_transfers`.
         max_tenant_transfers: Option<u32> = None,
         /// Incomplete uploads of one tenant, including upload links that have not been used yet.
@@ -19,7 +19,7 @@ section! {
         /// Backpressure: new uploads are rejected while this many transactions and received
         /// contents wait for the database or the disk. Content of uploads that exist already is
         /// rejected at one and a half times this number.
-        max_backlog: u32 = 256,
+        max_pending_writes | max_backlog: u32 = 256,
         /// Requests per second from one address, or from one IPv6 network of 64 bits. When not set,
         /// unlimited. Danger: behind a proxy that is missing in `server.trusted_proxies`, all
         /// clients share the address of the proxy.
@@ -42,16 +42,16 @@ impl LimitsSection {
             ("max_transfers", Some(self.max_transfers)),
             ("max_tenant_transfers", self.max_tenant_transfers),
             ("max_tenant_uploads", Some(self.max_tenant_uploads)),
-            ("max_backlog", Some(self.max_backlog)),
+            ("max_pending_writes", Some(self.max_pending_writes)),
             ("max_address_rate", self.max_address_rate),
         ] {
             if value.is_some_and(|value| !(1..=MAX).contains(&value)) {
                 findings.problem(&format!("limits.{name}"), format_args!("must be 1 to {MAX}"));
             }
         }
-        if !(MIN_BUFFER..=MAX_BUFFER).contains(&self.max_buffer) {
-            let what = format_args!("must be {MIN_BUFFER} (16 MiB) to {MAX_BUFFER} (8 TiB) bytes");
-            findings.problem("limits.max_buffer", what);
+        if !(MIN_BUFFER..=MAX_BUFFER).contains(&self.max_buffer_memory) {
+            let what = "must be 16MiB to 8TiB";
+            findings.problem("limits.max_buffer_memory", what);
         }
     }
 }

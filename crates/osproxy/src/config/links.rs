@@ -10,9 +10,9 @@ const MIN_SECRET: usize = 16;
 /// Maximum length of a key id.
 const MAX_ID: usize = 32;
 /// Longest lifetime of links, in seconds: a hundred years.
-const MAX_EXPIRE: u64 = 100 * 365 * 24 * 60 * 60;
+const MAX_LIFETIME: u64 = 100 * 365 * 24 * 60 * 60;
 /// Longest rounding window, in seconds: a day.
-const MAX_ROUND: u64 = 24 * 60 * 60;
+const MAX_ROUNDING_WINDOW: u64 = 24 * 60 * 60;
 
 section! {
     /// `links`: signed links.
@@ -21,12 +21,12 @@ section! {
         /// first start and stored in the database.
         keys: Vec<LinkKeySection> = Vec::new(),
         /// Longest lifetime of a link, in seconds.
-        max_expire: u64 = 365 * 24 * 60 * 60,
+        max_lifetime | max_expire: u64 as seconds = 365 * 24 * 60 * 60,
         /// Rounding window of download links, in seconds: links for the same file that are
         /// requested within one window are identical, so that browsers and CDNs can cache them.
         /// Each is valid for up to one window longer than requested. 0 turns rounding off. Links
         /// with `max_uses` always differ.
-        round_secs: u64 = 0,
+        rounding_window | round_secs: u64 as seconds = 0,
         /// Whether shared caches, such as a CDN, may keep content until its link expires. They
         /// continue to serve it after the link is revoked or the file is deleted. Content of links
         /// that are bound to networks or to a number of uses is never cached.
@@ -80,11 +80,12 @@ impl LinksSection {
                 findings.problem(&path, format_args!("the id {:?} is used twice", key.id));
             }
         }
-        if !(1..=MAX_EXPIRE).contains(&self.max_expire) {
-            findings.problem("links.max_expire", format_args!("must be 1 to {MAX_EXPIRE} seconds"));
+        if !(1..=MAX_LIFETIME).contains(&self.max_lifetime) {
+            findings.problem("links.max_lifetime", format_args!("must be 1 to {MAX_LIFETIME} seconds"));
         }
-        if self.round_secs > MAX_ROUND {
-            findings.problem("links.round_secs", format_args!("must be 0 to {MAX_ROUND} seconds"));
+        if self.rounding_window > MAX_ROUNDING_WINDOW {
+            findings
+                .problem("links.rounding_window", format_args!("must be 0 to {MAX_ROUNDING_WINDOW} seconds"));
         }
     }
 }

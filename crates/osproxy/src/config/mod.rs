@@ -13,6 +13,7 @@ mod links;
 mod local;
 mod log;
 mod oss;
+mod quantity;
 mod redis;
 mod s3;
 mod secret;
@@ -144,7 +145,7 @@ impl std::error::Error for InvalidConfig {}
 pub struct LoadedConfig {
     /// The settings.
     pub config: Config,
-    /// Settings that are accepted but have no effect, one sentence each.
+    /// Settings that are accepted but have an old name or no effect, one sentence each.
     pub warnings: Vec<String>,
 }
 
@@ -314,14 +315,18 @@ mod tests {
 
     #[test]
     fn all_problems_are_told_at_once_with_the_nearest_known_name() {
-        let text = "log: {levle: info, format: xml}\nsever: {}\nuploads: {max_size: -1}\n\
+        let text = "log: {levle: info, format: xml}\nsever: {}\nuploads: {max_size: -1, max_parts: -1}\n\
+                    server: {max_connections: 1.5}\nstores: {timeout: 1.5}\n\
                     links: {keys: [{id: a, secret: short}]}\napp: {port: 70000}\nlocal: {fsync: 1}";
         let problems = parse(text, &[("OSPROXY__AUTH__MOED", "open")]).unwrap_err();
         for expected in [
             "log.levle: unknown setting, did you mean `level`?",
             "log.format: must be one of text, json, not \"xml\"",
             "sever: unknown setting, did you mean `server`?",
-            "uploads.max_size: must be a non-negative whole number, not a number",
+            "uploads.max_size: must be a size such as 8MiB or 1GB, or a whole number of bytes, not -1",
+            "uploads.max_parts: must be a non-negative whole number, not -1",
+            "server.max_connections: must be a non-negative whole number, not 1.5",
+            "stores.timeout: must be a duration such as 30s, 5m or 1h, or a whole number of seconds, not 1.5",
             "links.keys[0]: the secret must have at least 16 bytes",
             "app.port: 70000 is above 65535",
             "local.fsync: must be true or false, not a number",
@@ -332,7 +337,7 @@ mod tests {
                 "{expected}\nnot in {problems:#?}"
             );
         }
-        assert_eq!(problems.len(), 8, "{problems:#?}");
+        assert_eq!(problems.len(), 11, "{problems:#?}");
     }
 
     #[test]
@@ -354,6 +359,59 @@ mod tests {
         assert_eq!(loaded.config.app.port, 8889);
         assert_eq!(loaded.config.log.format, LogFormat::Json);
         assert_eq!(loaded.warnings.len(), 11, "{:#?}", loaded.warnings);
+    }
+
+    #[test]
+    fn old_names_of_settings_still_work_with_a_warning() {
+        let load = |text: &str, environment: &[(&str, &str)]| {
+            let owned = |(name, value): &(&str, &str)| ((*name).to_owned(), (*value).to_owned());
+            read(text, environment.iter().map(owned), ConfigOverrides::default())
+        };
+        for (section, old, new, value) in [
+            ("database", "cache_seconds", "cache_max_age", "7"),
+            ("limits", "max_backlog", "max_pending_writes", "7"),
+            ("limits", "max_buffer", "max_buffer_memory", "32MiB"),
+            ("links", "max_expire", "max_lifetime", "7h"),
+            ("links", "round_secs", "rounding_window", "7"),
+            ("local", "keep_free", "min_free_space", "7GB"),
+            ("local", "reserve_percent", "max_reserved_percent", "7"),
+            ("local", "reserve_secs", "reservation_timeout", "7"),
+            ("local", "reserve_tenant_percent", "max_reserved_tenant_percent", "7"),
+            ("server", "rate_window", "min_rate_window", "7"),
+            ("stores", "attempts", "max_attempts", "7"),
+            ("stores", "ca", "ca_file", "ca.pem"),
+            ("stores", "make_buckets", "create_buckets", "false"),
+            ("tasks", "first_retry", "min_backoff", "7"),
+            ("tasks", "max_retry", "max_backoff", "7"),
+            ("uploads", "keep_lapsed", "expired_retention", "7"),
+            ("uploads", "prove_possession", "require_possession_proof", "true"),
+            ("uploads", "verify_up_to", "max_inline_verification_size", "7"),
+        ] {
+            let with_new = load(&format!("{section}: {{{new}: {value}}}"), &[]).unwrap();
+            assert_ne!(with_new.config, Config::default(), "{new}");
+            assert_eq!(with_new.warnings, [""; 0]);
+            let variable = format!("OSPROXY__{section}__{old}").to_uppercase();
+            for with_old in [
+                load(&format!("{section}: {{{old}: {value}}}"), &[]).unwrap(),
+                load("", &[(&variable, value)]).unwrap(),
+            ] {
+                assert_eq!(with_old.config, with_new.config, "{old}");
+                assert_eq!(with_old.warnings, [format!("`{section}.{old}` is now called `{section}.{new}`")]);
+            }
+            for (text, environment) in [
+                (format!("{section}: {{{old}: {value}, {new}: {value}}}"), vec![]),
+                (format!("{section}: {{{new}: {value}}}"), vec![(variable.as_str(), value)]),
+            ] {
+                let problems = load(&text, &environment).unwrap_err().0;
+                let name = format!("{section}.{new}");
+                let expected = format!(
+                    "{section}.{old}: is an old name of `{name}`, and `{name}` is set; remove one of them"
+                );
+                assert_eq!(problems, [expected]);
+            }
+        }
+        let problems = parse("uploads: {keep_lapsed: never}", &[]).unwrap_err();
+        assert!(problems[0].starts_with("uploads.keep_lapsed: must be a duration"), "{problems:?}");
     }
 
     #[test]

@@ -12,30 +12,30 @@ section! {
         listen: Option<String> = None,
         /// How long the node continues to serve after SIGTERM, SIGINT or SIGHUP while
         /// `/health/ready` reports that it is not ready, so that load balancers stop sending
-        /// requests, in seconds. When not set, 5 in a cluster and 0 on a single node.
-        drain_delay: Option<u64> = None,
+        /// requests, in seconds. When not set, 5 s in a cluster and 0 s on a single node.
+        drain_delay: Option<u64> as seconds = None,
         /// How long running requests may continue after that, in seconds.
-        shutdown_grace: u64 = 30,
+        shutdown_grace: u64 as seconds = 30,
         /// Timeout for the head of a request, in seconds.
-        header_timeout: u64 = 30,
+        header_timeout: u64 as seconds = 30,
         /// How long a client may pause while it sends a body, in seconds.
-        body_timeout: u64 = 60,
+        body_timeout: u64 as seconds = 60,
         /// How long a client may pause while it receives a response, in seconds.
-        write_timeout: u64 = 60,
+        write_timeout: u64 as seconds = 60,
         /// How long a connection may stay open without a request, in seconds.
-        idle_timeout: u64 = 75,
+        idle_timeout: u64 as seconds = 75,
         /// Minimum rate at which a client must send a body and receive a response, in bytes per
         /// second; 0 turns the check off. Time in which the service itself waits, such as for a
         /// store, does not count.
-        min_rate: u64 = 1024,
+        min_rate: u64 as bytes = 1024,
         /// How long a client may be slower than `min_rate`, in seconds.
-        rate_window: u64 = 30,
+        min_rate_window | rate_window: u64 as seconds = 30,
         /// Networks of trusted proxies, such as `10.0.0.0/8`. Their `X-Forwarded-For` and
         /// `Forwarded` headers give the client address. Danger: every machine in these networks can
         /// claim any client address.
         trusted_proxies: Vec<IpNet> = Vec::new(),
         /// Longest head of a request, in bytes; a head has at most 100 fields.
-        max_header_bytes: u32 = 32 * 1024,
+        max_header_bytes: u32 as bytes = 32 * 1024,
         /// Concurrent connections; further ones wait to be accepted.
         max_connections: u16 = 4096,
         /// Concurrent connections from one address, or from one IPv6 network of 64 bits; further
@@ -76,7 +76,7 @@ impl ServerSection {
             ("body_timeout", self.body_timeout, 1),
             ("write_timeout", self.write_timeout, 1),
             ("idle_timeout", self.idle_timeout, 1),
-            ("rate_window", self.rate_window, 1),
+            ("min_rate_window", self.min_rate_window, 1),
         ] {
             if !(min..=MAX_TIMEOUT).contains(&seconds) {
                 findings.problem(
@@ -86,10 +86,7 @@ impl ServerSection {
             }
         }
         if !(MIN_HEADER..=MAX_HEADER).contains(&self.max_header_bytes) {
-            findings.problem(
-                "server.max_header_bytes",
-                format_args!("must be {MIN_HEADER} to {MAX_HEADER} bytes"),
-            );
+            findings.problem("server.max_header_bytes", "must be 4KiB to 1MiB");
         }
         if self.max_connections == 0 {
             findings.problem("server.max_connections", "must be at least 1");

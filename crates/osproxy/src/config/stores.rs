@@ -66,15 +66,15 @@ section! {
         /// first enabled one of `local`, `s3`, `cos` and `oss`.
         upload_to: Option<StoreKind> = None,
         /// Whether missing buckets are created at startup.
-        make_buckets: bool = true,
+        create_buckets | make_buckets: bool = true,
         /// Timeout for a response from a store, in seconds.
-        timeout: u64 = 30,
+        timeout: u64 as seconds = 30,
         /// Number of attempts for operations that can be repeated.
-        attempts: u32 = 4,
+        max_attempts | attempts: u32 = 4,
         /// Concurrent reads and writes of objects; further ones wait.
         max_transfers: u64 = 256,
         /// PEM file with the CA certificates that are trusted for stores.
-        ca: Option<PathBuf> = None,
+        ca_file | ca: Option<PathBuf> = None,
         /// URL of an HTTP proxy for all stores; may contain a password.
         proxy: Option<Secret> = None,
     }
@@ -86,7 +86,7 @@ impl StoresSection {
     pub(super) fn check(&self, findings: &mut Findings) {
         for (name, value, min, max) in [
             ("timeout", self.timeout, 1, 3600),
-            ("attempts", self.attempts.into(), 1, 20),
+            ("max_attempts", self.max_attempts.into(), 1, 20),
             // A merge reads while it writes, and several merges run at once: they must not wait for
             // each other.
             ("max_transfers", self.max_transfers, 8, 1 << 20),
@@ -142,7 +142,7 @@ impl Config {
     ) -> Result<Arc<dyn Backend>, String> {
         let (_, section) = self.section(kind).ok_or("not a remote store")?;
         let http = ClientSettings {
-            ca: self.stores.ca.clone(),
+            ca: self.stores.ca_file.clone(),
             proxy: self.stores.proxy.as_ref().map(|proxy| proxy.reveal().to_owned()),
             connect_timeout: Some(Duration::from_secs(self.stores.timeout.min(10))),
             buffers,

@@ -7,13 +7,13 @@ section! {
         max_attempts: u32 = 5,
         /// Lease of a running task, in seconds. If its node does not renew the lease in time,
         /// another node takes the task over.
-        lease: u64 = 30,
+        lease: u64 as seconds = 30,
         /// Interval at which a node looks for due tasks that it was not notified of, in seconds.
-        poll_interval: u64 = 5,
+        poll_interval: u64 as seconds = 5,
         /// Delay after the first failed attempt, in seconds; it doubles with each further failure.
-        first_retry: u64 = 10,
+        min_backoff | first_retry: u64 as seconds = 10,
         /// Longest delay after a failed attempt, in seconds.
-        max_retry: u64 = 600,
+        max_backoff | max_retry: u64 as seconds = 600,
     }
     ignored []
 }
@@ -25,8 +25,8 @@ impl TasksSection {
         for (name, value) in [
             ("lease", self.lease),
             ("poll_interval", self.poll_interval),
-            ("first_retry", self.first_retry),
-            ("max_retry", self.max_retry),
+            ("min_backoff", self.min_backoff),
+            ("max_backoff", self.max_backoff),
         ] {
             if !(1..=day).contains(&value) {
                 findings.problem(&format!("tasks.{name}"), format_args!("must be 1 to {day} seconds"));

@@ -4,20 +4,20 @@ section! {
     /// `uploads`: limits and verification of uploads.
     UploadsSection {
         /// Largest file, in bytes.
-        max_size: u64 = 5 << 40,
+        max_size: u64 as bytes = 5 << 40,
         /// Largest part, in bytes.
-        max_part_size: u64 = 5 << 30,
+        max_part_size: u64 as bytes = 5 << 30,
         /// Highest part number.
         max_parts: u32 = 10_000,
         /// How long an incomplete upload is kept after its link has expired, in seconds.
-        keep_lapsed: u64 = 3600,
+        expired_retention | keep_lapsed: u64 as seconds = 3600,
         /// Whether a client must prove possession of known content before it gets a file without
         /// sending the content. Clients of API v0 cannot prove it and must send the content.
-        prove_possession: bool = false,
+        require_possession_proof | prove_possession: bool = false,
         /// Largest content whose expected digests are verified before an upload is acknowledged as
         /// complete, in bytes; 0 verifies none before. Larger content is acknowledged at once and
         /// verified by a task; on a mismatch the file becomes corrupt.
-        verify_up_to: u64 = 64 << 20,
+        max_inline_verification_size | verify_up_to: u64 as bytes = 64 << 20,
     }
     ignored []
 }
@@ -25,7 +25,7 @@ section! {
 /// The limit of object stores.
 const MAX_PARTS: u32 = 10_000;
 /// Ten years, in seconds.
-const MAX_KEEP: u64 = 10 * 365 * 24 * 60 * 60;
+const MAX_RETENTION: u64 = 10 * 365 * 24 * 60 * 60;
 
 impl UploadsSection {
     /// Checks the allowed ranges.
@@ -38,8 +38,11 @@ impl UploadsSection {
         if !(1..=MAX_PARTS).contains(&self.max_parts) {
             findings.problem("uploads.max_parts", format_args!("must be 1 to {MAX_PARTS}"));
         }
-        if self.keep_lapsed > MAX_KEEP {
-            findings.problem("uploads.keep_lapsed", format_args!("must be at most {MAX_KEEP} seconds"));
+        if self.expired_retention > MAX_RETENTION {
+            findings.problem(
+                "uploads.expired_retention",
+                format_args!("must be at most {MAX_RETENTION} seconds"),
+            );
         }
     }
 }

@@ -30,6 +30,16 @@ impl RawValue {
         }
     }
 
+    /// Numbers and text themselves, the kind of other values. Not for settings with secrets.
+    pub(super) fn shown(&self) -> String {
+        match self {
+            Self::Integer(value) => value.to_string(),
+            Self::Float(value) => format!("{value:?}"),
+            Self::Text(text) | Self::Untyped(text) => format!("{text:?}"),
+            _ => self.kind().to_owned(),
+        }
+    }
+
     /// The value of a key, if this is a section that contains it.
     pub(super) fn get_mut(&mut self, key: &str) -> Option<&mut Self> {
         if let Self::Map(map) = self { map.get_mut(key) } else { None }
@@ -164,20 +174,20 @@ impl SettingValue for u64 {
         };
         let value = value.and_then(|value| Self::try_from(value).ok());
         if value.is_none() {
-            findings.type_mismatch(path, "a non-negative whole number", &node);
+            let found = node.shown();
+            findings.problem(path, format_args!("must be a non-negative whole number, not {found}"));
         }
         value
     }
 }
 
-/// Reads a number of a smaller type.
-fn read_small_integer<T: TryFrom<u64>>(
-    node: RawValue,
+/// Converts a number to a smaller type.
+pub(super) fn to_small_integer<T: TryFrom<u64>>(
+    value: u64,
     path: &str,
     findings: &mut Findings,
     max: impl fmt::Display,
 ) -> Option<T> {
-    let value = u64::read(node, path, findings)?;
     let small = T::try_from(value).ok();
     if small.is_none() {
         findings.problem(path, format_args!("{value} is above {max}"));
@@ -187,13 +197,13 @@ fn read_small_integer<T: TryFrom<u64>>(
 
 impl SettingValue for u16 {
     fn read(node: RawValue, path: &str, findings: &mut Findings) -> Option<Self> {
-        read_small_integer(node, path, findings, Self::MAX)
+        to_small_integer(u64::read(node, path, findings)?, path, findings, Self::MAX)
     }
 }
 
 impl SettingValue for u32 {
     fn read(node: RawValue, path: &str, findings: &mut Findings) -> Option<Self> {
-        read_small_integer(node, path, findings, Self::MAX)
+        to_small_integer(u64::read(node, path, findings)?, path, findings, Self::MAX)
     }
 }
 
@@ -244,6 +254,39 @@ impl<T: SettingValue> SettingValue for Vec<T> {
     }
 }
 
+/// The value of a setting under the name that the user wrote.
+pub(super) struct Written {
+    /// Full path of that name.
+    pub(super) path: String,
+    pub(super) node: RawValue,
+}
+
+/// Takes a setting out of its section, under its name or an old one. An old name is a warning; more
+/// than one name is a problem.
+pub(super) fn take(
+    section: &mut BTreeMap<String, RawValue>,
+    path: &str,
+    name: &str,
+    old_names: &[&str],
+    findings: &mut Findings,
+) -> Option<Written> {
+    let current = join(path, name);
+    let mut written = section.remove(name).map(|node| Written { path: current.clone(), node });
+    for old_name in old_names {
+        let Some(node) = section.remove(*old_name) else { continue };
+        let old = join(path, old_name);
+        if let Some(Written { path: other, .. }) = &written {
+            let problem =
+                format_args!("is an old name of `{current}`, and `{other}` is set; remove one of them");
+            findings.problem(&old, problem);
+        } else {
+            findings.warnings.push(format!("`{old}` is now called `{current}`"));
+            written = Some(Written { path: old, node });
+        }
+    }
+    written
+}
+
 /// Reports the keys that remain in a section after all known settings were taken out.
 pub(super) fn report_unknown(
     rest: BTreeMap<String, RawValue>,
@@ -272,13 +315,23 @@ pub(super) fn join(path: &str, key: &str) -> String {
     if path.is_empty() { key.to_owned() } else { format!("{path}.{key}") }
 }
 
-/// Declares a section of settings with documentation and defaults. `ignored` lists keys of the Go
-/// program that have no effect here: they are accepted with a warning.
+/// Declares a section of settings with documentation and defaults:
+///
+/// ```text
+/// name | old_name: type as unit = default,
+/// ```
+///
+/// Old names are accepted with a warning. The unit is `seconds` or `bytes`: the setting also accepts
+/// text such as `30s` or `8MiB`, and the field has the number of units. `ignored` lists keys of the
+/// Go program that have no effect here: they are accepted with a warning.
 macro_rules! section {
     (
         $(#[$doc:meta])*
         $name:ident {
-            $($(#[$field_doc:meta])* $field:ident: $type:ty = $default:expr,)*
+            $(
+                $(#[$field_doc:meta])*
+                $field:ident $(| $old_name:ident)*: $type:ty $(as $unit:ident)? = $default:expr,
+            )*
         }
         ignored [$($ignored:literal),*]
     ) => {
@@ -300,7 +353,7 @@ macro_rules! section {
                 path: &str,
                 findings: &mut $crate::config::value::Findings,
             ) -> Option<Self> {
-                use $crate::config::value::{RawValue, SettingValue, join, report_unknown};
+                use $crate::config::value::{RawValue, read_setting, report_unknown, take};
                 let mut settings = Self::default();
                 let mut map = match node {
                     // A section in which all settings are commented out.
@@ -312,17 +365,40 @@ macro_rules! section {
                     }
                 };
                 $(
-                    if let Some(node) = map.remove(stringify!($field)) {
-                        let path = join(path, stringify!($field));
-                        if let Some(value) = <$type as SettingValue>::read(node, &path, findings) {
-                            settings.$field = value;
-                        }
+                    let old_names = &[$(stringify!($old_name)),*];
+                    if let Some(written) = take(&mut map, path, stringify!($field), old_names, findings)
+                        && let Some(value) = read_setting!(written, findings, $type $(as $unit)?)
+                    {
+                        settings.$field = value;
                     }
                 )*
                 report_unknown(map, path, &[$(stringify!($field)),*], &[$($ignored),*], findings);
                 Some(settings)
             }
         }
+    };
+}
+
+/// Reads the value of a setting that was declared with or without a unit.
+macro_rules! read_setting {
+    ($written:ident, $findings:ident, $type:ty) => {
+        <$type as $crate::config::value::SettingValue>::read($written.node, &$written.path, $findings)
+    };
+    ($written:ident, $findings:ident, $type:ty as seconds) => {
+        <$type as $crate::config::quantity::Quantity>::read_as(
+            $crate::config::quantity::Unit::Seconds,
+            $written.node,
+            &$written.path,
+            $findings,
+        )
+    };
+    ($written:ident, $findings:ident, $type:ty as bytes) => {
+        <$type as $crate::config::quantity::Quantity>::read_as(
+            $crate::config::quantity::Unit::Bytes,
+            $written.node,
+            &$written.path,
+            $findings,
+        )
     };
 }
 
@@ -367,4 +443,4 @@ macro_rules! choice {
     };
 }
 
-pub(super) use {choice, section};
+pub(super) use {choice, read_setting, section};

@@ -37,17 +37,17 @@ pub fn node_settings(config: &Config) -> Result<Settings, StartupError> {
         transfers: TransferLimits {
             max: config.limits.max_transfers,
             max_per_tenant: config.limits.max_tenant_transfers,
-            buffer_bytes: config.limits.max_buffer,
+            max_buffer_memory: config.limits.max_buffer_memory,
         },
         reservations: ReservationLimits {
             max_tenant_uploads: config.limits.max_tenant_uploads.into(),
-            percent: config.local.reserve_percent.into(),
-            tenant_percent: config.local.reserve_tenant_percent.into(),
+            max_reserved_percent: config.local.max_reserved_percent.into(),
+            max_reserved_tenant_percent: config.local.max_reserved_tenant_percent.into(),
         },
         disks: DiskSettings {
             data_dir: config.data_dir.clone(),
             object_folder: config.stores().contains(&StoreKind::Local).then(|| config.object_folder()),
-            keep_free: config.local.keep_free,
+            min_free_space: config.local.min_free_space,
         },
         is_open: config.auth.mode == AuthMode::Open,
         link_keys,
@@ -64,7 +64,7 @@ pub fn database_options(config: &Config, node_stores: NodeStores) -> DatabaseOpt
 fn cache_limits(config: &Config) -> CacheLimits {
     CacheLimits {
         max_entries: usize::try_from(config.database.cache_entries).unwrap_or(usize::MAX),
-        max_age: Duration::from_secs(config.database.cache_seconds),
+        max_age: Duration::from_secs(config.database.cache_max_age),
     }
 }
 
@@ -84,15 +84,15 @@ fn limits(config: &Config) -> Limits {
         max_size: config.uploads.max_size,
         max_part_size: config.uploads.max_part_size,
         max_parts: config.uploads.max_parts,
-        expired_retention_ms: config.uploads.keep_lapsed.saturating_mul(1000).cast_signed(),
-        prove_possession: config.uploads.prove_possession,
-        verify_up_to: config.uploads.verify_up_to,
-        reservation_ttl_ms: config.local.reserve_secs.saturating_mul(1000).cast_signed(),
+        expired_retention_ms: config.uploads.expired_retention.saturating_mul(1000).cast_signed(),
+        require_possession_proof: config.uploads.require_possession_proof,
+        max_inline_verification_size: config.uploads.max_inline_verification_size,
+        reservation_timeout_ms: config.local.reservation_timeout.saturating_mul(1000).cast_signed(),
         max_task_attempts: config.tasks.max_attempts,
-        max_link_secs: config.links.max_expire.cast_signed(),
-        link_round_secs: config.links.round_secs.cast_signed(),
+        max_link_lifetime_secs: config.links.max_lifetime.cast_signed(),
+        link_rounding_window_secs: config.links.rounding_window.cast_signed(),
         public_links: config.links.public_cache,
-        max_pending_writes: config.limits.max_backlog.into(),
+        max_pending_writes: config.limits.max_pending_writes.into(),
     }
 }
 

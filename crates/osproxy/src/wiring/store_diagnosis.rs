@@ -28,7 +28,7 @@ pub fn explain_store_error(config: &Config, kind: StoreKind, diagnosis: Diagnosi
             format!("there was no answer in time; check `{place}`, firewalls and the load of {host}")
         }
         Diagnosis::UntrustedCertificate => {
-            "the certificate is not trusted; set `stores.ca` for your own CA".to_owned()
+            "the certificate is not trusted; set `stores.ca_file` for your own CA".to_owned()
         }
         Diagnosis::CertificateNameMismatch => format!(
             "the certificate is for another host name; check the name in `{}`{}",
@@ -89,9 +89,9 @@ fn explain_access_error(config: &Config, names: &SettingNames, diagnosis: Diagno
             "the store refused the request; check the access key, its permissions, and who owns the bucket"
                 .to_owned()
         }
-        Diagnosis::BucketNotFound if config.stores.make_buckets => "the bucket does not exist".to_owned(),
+        Diagnosis::BucketNotFound if config.stores.create_buckets => "the bucket does not exist".to_owned(),
         Diagnosis::BucketNotFound => {
-            "the bucket does not exist and `stores.make_buckets` is off; create it or turn that on".to_owned()
+            "the bucket does not exist and `stores.create_buckets` is off; create it or turn that on".to_owned()
         }
         Diagnosis::BucketTaken => {
             format!("the bucket belongs to another account; set another `{section}.bucket`")

@@ -33,7 +33,7 @@ pub async fn open(
                     .open_store(remote, Some(buffers.clone()))
                     .map_err(context(format!("cannot use {remote}")))?;
                 let place = remote_entry(config, store);
-                match place.store.prepare(config.stores.make_buckets).await {
+                match place.store.prepare(config.stores.create_buckets).await {
                     Err(problem) if places.is_empty() => {
                         return Err(store_startup_error(config, remote, &problem));
                     }
@@ -94,7 +94,7 @@ async fn open_local(config: &Config, database: &DatabaseLocation) -> Result<Stor
     let what = format!("the object folder {}", root.display());
     let store = Local::open(&root, config.local.fsync).await;
     let store = store.map_err(|error| lock_error(&what, error))?;
-    store.keep_free(config.local.keep_free);
+    store.set_min_free_space(config.local.min_free_space);
     Ok(local_entry(store, database))
 }
 
@@ -129,7 +129,7 @@ fn remote_entry(config: &Config, store: Arc<dyn Backend>) -> StoreEntry {
     let limit = Limit::new(backend, transfers.min(usize::MAX >> 3), Duration::from_secs(section.timeout));
     let store: Arc<dyn Backend> = Arc::new(Layered::new(timeout, store));
     let store: Arc<dyn Backend> = Arc::new(Layered::new(metrics, store));
-    let store: Arc<dyn Backend> = Arc::new(Layered::new(Retry { attempts: section.attempts }, store));
+    let store: Arc<dyn Backend> = Arc::new(Layered::new(Retry { attempts: section.max_attempts }, store));
     let store: Arc<dyn Backend> = Arc::new(Layered::new(limit, store));
     StoreEntry { name: backend.to_owned(), store, counters, is_shared: config.is_clustered(), is_disk: false }
 }

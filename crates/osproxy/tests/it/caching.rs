@@ -105,7 +105,7 @@ async fn answers_vary_by_the_origin_only_where_origins_are_listed() {
 
 #[tokio::test]
 async fn links_that_are_asked_for_within_a_window_are_the_same_and_hold_long_enough() {
-    let service = Service::start_with(&[("LINKS__ROUND_SECS", "86400")]).await;
+    let service = Service::start_with(&[("LINKS__ROUNDING_WINDOW", "86400")]).await;
     let uid = service.store("x.bin", b"x").await;
     let wish = json!({"expires_in": 60});
     let v0 = async || service.download_link(&uid).await.unwrap().url;
@@ -201,7 +201,7 @@ async fn a_shared_cache_outlives_no_link() {
 #[tokio::test]
 #[ignore = "needs nginx: just test-servers"]
 async fn a_shared_cache_keeps_content_where_it_may_and_links_are_rounded() {
-    let settings = [("LINKS__PUBLIC_CACHE", "true"), ("LINKS__ROUND_SECS", "86400")];
+    let settings = [("LINKS__PUBLIC_CACHE", "true"), ("LINKS__ROUNDING_WINDOW", "86400")];
     let service = Service::start_with(&settings).await;
     let nginx = cache_in_front_of(&service).await;
     let uid = service.store("x.bin", &content(1, 10_000)).await;

@@ -42,7 +42,7 @@ async fn what_does_not_go_together_about_stores_is_told() {
         ("s3: {enabled: true, access_key_id: x}", "s3: `secret_access_key` is missing"),
         ("s3: {enabled: true, secret_access_key: hidden}", "s3: `access_key_id` is missing"),
         ("s3: {enabled: true, access_key_id: x, secret_access_key_file: none}", "s3: none: No such file"),
-        ("{s3: {enabled: true}, stores: {ca: none.pem}}", "s3: s3 set up"),
+        ("{s3: {enabled: true}, stores: {ca_file: none.pem}}", "s3: s3 set up"),
         ("cos: {enabled: true, region: ap-nanjing}", "cos: `appid` is missing"),
         ("cos: {enabled: true, appid: 1}", "cos: `region` is missing"),
         ("oss: {enabled: true}", "oss: `endpoint` is missing"),

@@ -137,7 +137,7 @@ async fn empty_files_and_single_parts_work() {
 
 #[tokio::test]
 async fn a_false_md5_makes_the_file_corrupt() {
-    let mut service = Service::start_with(&[("UPLOADS__VERIFY_UP_TO", "0")]).await;
+    let mut service = Service::start_with(&[("UPLOADS__MAX_INLINE_VERIFICATION_SIZE", "0")]).await;
     let link = service.upload_link("x.bin").await;
     service.put_parts(&link, &[b"one", b"two"]).await;
     let url = format!("{}&num=2&size=6&md5={}", link.url.multi.merge, md5_hex(b"other"));
@@ -212,7 +212,7 @@ async fn digests_of_small_content_are_verified_before_the_answer() {
     service.database().wait_until_idle().await;
     service.assert_consistent().await;
     // Beyond the limit, a task finds it out afterwards.
-    service.set_setting("UPLOADS__VERIFY_UP_TO", "99999");
+    service.set_setting("UPLOADS__MAX_INLINE_VERIFICATION_SIZE", "99999");
     service.restart().await;
     let link = service.upload_link("x.bin").await;
     service.put_parts(&link, &[&bytes[..60_000], &bytes[60_000..]]).await;
@@ -221,7 +221,9 @@ async fn digests_of_small_content_are_verified_before_the_answer() {
 
 #[tokio::test]
 async fn a_link_issued_before_says_why_a_corrupt_file_cannot_be_read() {
-    let service = Service::start_with(&[("TASKS__POLL_INTERVAL", "1"), ("UPLOADS__VERIFY_UP_TO", "0")]).await;
+    let service =
+        Service::start_with(&[("TASKS__POLL_INTERVAL", "1"), ("UPLOADS__MAX_INLINE_VERIFICATION_SIZE", "0")])
+            .await;
     service.database().hold_merges().await;
     let link = service.upload_link("x.bin").await;
     service.put_parts(&link, &[b"one"]).await;
@@ -290,7 +292,9 @@ async fn what_shares_content_is_still_what_its_client_sent() {
 /// Nobody has these bytes, so an instant upload must not find them.
 #[tokio::test]
 async fn content_that_was_only_claimed_is_not_there() {
-    let service = Service::start_with(&[("TASKS__POLL_INTERVAL", "1"), ("UPLOADS__VERIFY_UP_TO", "0")]).await;
+    let service =
+        Service::start_with(&[("TASKS__POLL_INTERVAL", "1"), ("UPLOADS__MAX_INLINE_VERIFICATION_SIZE", "0")])
+            .await;
     service.database().hold_merges().await;
     let link = service.upload_link("x.bin").await;
     service.put_parts(&link, &[b"one"]).await;

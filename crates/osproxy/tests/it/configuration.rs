@@ -9,7 +9,10 @@ use serde_json::Value;
 /// A setting of a section.
 struct Setting {
     name: String,
+    old_names: Vec<String>,
     kind: String,
+    /// `seconds` or `bytes`, for a duration or a size.
+    unit: Option<String>,
     meaning: String,
 }
 
@@ -55,11 +58,19 @@ fn parse_declaration(body: &str) -> (String, Declaration) {
         } else {
             let line = line.strip_suffix(',').unwrap_or_else(|| panic!("unknown line {line}"));
             let (left, right) = line.split_once(" = ").unwrap();
-            let (name, kind) = match left.split_once(": ") {
-                Some((name, kind)) => (name.to_owned(), kind.to_owned()),
-                None => (right.trim_matches('"').to_owned(), String::new()),
+            let (names, kind) = left.split_once(": ").unwrap_or((right.trim_matches('"'), ""));
+            let (kind, unit) = match kind.split_once(" as ") {
+                Some((kind, unit)) => (kind, Some(unit.to_owned())),
+                None => (kind, None),
             };
-            declared.members.push(Setting { name, kind, meaning: std::mem::take(&mut comment) });
+            let mut names = names.split(" | ").map(str::to_owned);
+            declared.members.push(Setting {
+                name: names.next().unwrap(),
+                old_names: names.collect(),
+                kind: kind.to_owned(),
+                unit,
+                meaning: std::mem::take(&mut comment),
+            });
         }
     }
     (name, declared)
@@ -90,10 +101,16 @@ fn kind_in_words(kind: &str, declared: &BTreeMap<String, Declaration>) -> String
     }
 }
 
-/// The unit that a meaning names.
-fn unit(meaning: &str) -> &'static str {
-    let units = [("in bytes per second", ", B/s"), ("in seconds", ", seconds"), ("in bytes", ", bytes")];
-    units.iter().find(|(words, _)| meaning.contains(words)).map_or("", |(_, unit)| unit)
+/// What a setting accepts.
+fn type_in_words(setting: &Setting, declared: &BTreeMap<String, Declaration>) -> String {
+    let is_rate = setting.meaning.contains("per second");
+    match setting.unit.as_deref() {
+        Some("seconds") => "duration (`30s`, `5m`, `1h`) or seconds".to_owned(),
+        Some("bytes") if is_rate => "size (`8MiB`, `1GB`) or bytes, per second".to_owned(),
+        Some("bytes") => "size (`8MiB`, `1GB`) or bytes".to_owned(),
+        Some(unit) => panic!("unknown unit {unit}"),
+        None => kind_in_words(&setting.kind, declared),
+    }
 }
 
 fn default_in_words(value: &Value) -> String {
@@ -106,9 +123,19 @@ fn default_in_words(value: &Value) -> String {
     }
 }
 
-/// A meaning, with the words of a choice, and its danger highlighted.
-fn meaning_in_words(setting: &Setting, declared: &BTreeMap<String, Declaration>) -> String {
+/// A meaning, with the words of a choice and the old names, and its danger highlighted. `path` is
+/// that of the section.
+fn meaning_in_words(setting: &Setting, path: &str, declared: &BTreeMap<String, Declaration>) -> String {
     let mut text = setting.meaning.trim().replace("Danger:", "**Danger:**");
+    if let Some(unit) = &setting.unit
+        && !text.contains("per second")
+    {
+        // The type says it. The comment is that of a number in the code.
+        text = text.replace(&format!(", in {unit}"), "");
+    }
+    for old_name in &setting.old_names {
+        write!(text, " Old name: `{path}.{old_name}`.").unwrap();
+    }
     let kind = setting.kind.trim_start_matches("Option<").trim_end_matches('>');
     for word in declared.get(kind).iter().flat_map(|choice| &choice.members) {
         write!(text, "<br>`{}`: {}", word.name, word.meaning.trim()).unwrap();
@@ -134,10 +161,10 @@ fn describe(
             _ if is_list => String::new(),
             name => format!("<br>`OSPROXY__{name}`"),
         };
-        let (kind, unit) = (kind_in_words(&setting.kind, declared), unit(&setting.meaning));
+        let kind = type_in_words(setting, declared);
         let default = default_in_words(&defaults[&setting.name]);
-        let meaning = meaning_in_words(setting, declared);
-        writeln!(page, "| `{full}`{variable} | {kind}{unit} | {default} | {meaning} |").unwrap();
+        let meaning = meaning_in_words(setting, path, declared);
+        writeln!(page, "| `{full}`{variable} | {kind} | {default} | {meaning} |").unwrap();
     }
     if !section.ignored.is_empty() {
         let keys: Vec<_> = section.ignored.iter().map(|key| format!("`{key}`")).collect();
@@ -167,9 +194,13 @@ This page is generated from the code by `just reference`; a test compares it wit
 osproxy runs without any configuration. Later sources override earlier ones: the defaults below; a YAML file, given by `--config FILE` or
 `OSPROXY_CONFIG`; the environment variables named below; the flags `--listen` (`server.listen`) and `--data-dir` (`data_dir`). Lists can only be set in a file.
 Unknown keys are errors. `osproxy check-config --config FILE` reports all errors in a file and exits;
-[config/config.yaml](../config/config.yaml) has all settings with their defaults. Sizes in bytes and times in seconds are whole numbers without a unit.
+[config/config.yaml](../config/config.yaml) has all settings with their defaults.
 
-A setting that ends with `_file` is the path of a file with a secret, which keeps the secret out of the configuration and the environment; set either this or the secret itself.
+A duration is text such as `30s`, `5m`, `1h 30m` or `7days`, or a whole number of seconds; fractions of a second are errors. (`m` is minutes, `M` is months of 30.44 days.)
+A size is text such as `8MiB`, `5 GiB` or `1GB`, or a whole number of bytes. `KiB`, `MiB`, `GiB` and `TiB` are powers of 1024; `KB`, `MB`, `GB` and `TB`, and also `K`, `M`, `G` and `T`, are powers of 1000.
+An old name of a setting still works, in files and in the environment, and writes a warning to the log; using both names is an error.
+
+A secret can be in a file, which keeps it out of the configuration and the environment: set either the secret itself, or the setting that ends with `_file` to the path of that file.
 Changes take effect at the next start, except for certificates, which are read again when their files change. The default – means that the setting is not set.
 ";
 

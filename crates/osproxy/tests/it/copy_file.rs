@@ -40,7 +40,7 @@ async fn a_copy_shares_bytes_and_outlives_its_source() {
 
 #[tokio::test]
 async fn what_lies_in_parts_is_copied_too_and_merged_once_for_both() {
-    let mut service = Service::start_with(&[("UPLOADS__VERIFY_UP_TO", "0")]).await;
+    let mut service = Service::start_with(&[("UPLOADS__MAX_INLINE_VERIFICATION_SIZE", "0")]).await;
     service.database().hold_merges().await;
     let bytes = content(1, 100_000);
     let uid = service.store_in_parts("x.bin", &bytes, 40_000).await;

@@ -68,7 +68,7 @@ async fn a_file_is_described_in_every_state() {
 
 #[tokio::test]
 async fn what_is_gone_is_told_from_what_never_was() {
-    let service = Service::start_with(&[("UPLOADS__VERIFY_UP_TO", "0")]).await;
+    let service = Service::start_with(&[("UPLOADS__MAX_INLINE_VERIFICATION_SIZE", "0")]).await;
     expect_problem(service.v1_get("/files/1").await, 404, "file_not_found").await;
     for uid in ["x", "0", "-1", "01", "99999999999999999999", "%31%20"] {
         let told =

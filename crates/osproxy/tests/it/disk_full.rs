@@ -47,7 +47,7 @@ async fn a_full_disk_refuses_uploads_and_what_is_answered_afterwards_is_kept() {
 #[tokio::test]
 async fn a_full_disk_refuses_parts_and_keeps_what_it_cannot_merge_readable() {
     let mut service =
-        Service::start_with(&[("TASKS__POLL_INTERVAL", "1"), ("TASKS__FIRST_RETRY", "1")]).await;
+        Service::start_with(&[("TASKS__POLL_INTERVAL", "1"), ("TASKS__MIN_BACKOFF", "1")]).await;
     let bytes = content(9, 8_000_000);
     let link = service.upload_link("x.bin").await;
     let parts: Vec<_> = bytes.chunks(2_000_000).collect();
@@ -83,8 +83,11 @@ fn fill(path: &Path) {
 
 #[tokio::test]
 async fn on_a_disk_that_others_have_filled_files_can_still_be_removed_and_changed() {
-    let settings =
-        [("LOCAL__ROOT", "disk/objects"), ("LOCAL__KEEP_FREE", "0"), ("DATABASE__PATH", "disk/osproxy.db")];
+    let settings = [
+        ("LOCAL__ROOT", "disk/objects"),
+        ("LOCAL__MIN_FREE_SPACE", "0"),
+        ("DATABASE__PATH", "disk/osproxy.db"),
+    ];
     let service = Service::start_on_small_disk(96 << 20, &settings).await;
     let mut uids = Vec::new();
     for seed in 0..20 {
@@ -131,7 +134,7 @@ async fn nothing_is_begun_on_a_disk_that_has_no_more_than_is_kept_free() {
     let (uid, md5) = (service.store("x.bin", &bytes).await, md5_hex(&bytes));
     let link = service.upload_link("y.bin").await;
     let announced = service.create_upload(&json!({"name": "y.bin", "size": 1000})).await;
-    service.set_setting("LOCAL__KEEP_FREE", ALL);
+    service.set_setting("LOCAL__MIN_FREE_SPACE", ALL);
     service.kill_and_restart().await;
     let full = async |answer| {
         expect_problem(answer, 507, "storage_full").await;
@@ -157,7 +160,7 @@ async fn nothing_is_begun_on_a_disk_that_has_no_more_than_is_kept_free() {
 #[tokio::test]
 async fn nothing_is_begun_while_the_disk_of_the_database_has_no_more_than_is_kept_free() {
     // Objects lie on another disk, which has free space.
-    let settings = [("DATABASE__PATH", "disk/osproxy.db"), ("LOCAL__KEEP_FREE", "134217728")];
+    let settings = [("DATABASE__PATH", "disk/osproxy.db"), ("LOCAL__MIN_FREE_SPACE", "134217728")];
     let service = Service::start_on_small_disk(64 << 20, &settings).await;
     expect_problem(service.v1_post("/uploads", &json!({"name": "x"})).await, 507, "storage_full").await;
     expect_v0_error(service.post("/link/upload", &json!({"filePath": ["a"], "expire": 600})).await, 507)
@@ -188,7 +191,7 @@ async fn room_is_reserved_for_a_share_of_the_disk_and_for_some_time() {
     let folder = service.objects_folder();
     assert!(reserved(&folder) >= SIZE as u64, "no space is reserved for the announced size");
     // An expired reservation is released, and the first part reserves again.
-    service.set_setting("LOCAL__RESERVE_SECS", "0");
+    service.set_setting("LOCAL__RESERVATION_TIMEOUT", "0");
     service.kill_and_restart().await;
     eventually("the reservation is released", async || (reserved(&folder) == 0).then_some(())).await;
     let bytes = content(1, SIZE);
@@ -199,7 +202,7 @@ async fn room_is_reserved_for_a_share_of_the_disk_and_for_some_time() {
     assert_eq!(service.v1_complete(&upload).await.status(), 200);
     assert!(service.read(&upload.uid).await == bytes);
     // A tenant beyond its share gets no reservation, but can upload all the same.
-    service.set_setting("LOCAL__RESERVE_TENANT_PERCENT", "0");
+    service.set_setting("LOCAL__MAX_RESERVED_TENANT_PERCENT", "0");
     service.kill_and_restart().await;
     let upload = service.create_upload(&wish).await;
     assert!(reserved(&folder) < SIZE as u64 / 4, "space is reserved beyond the share");

@@ -240,7 +240,7 @@ async fn content_in_one_piece_has_the_digests_that_were_claimed() {
 
 #[tokio::test]
 async fn claims_of_parts_are_verified_behind_and_a_false_one_shows() {
-    let service = Service::start_with(&[("UPLOADS__VERIFY_UP_TO", "0")]).await;
+    let service = Service::start_with(&[("UPLOADS__MAX_INLINE_VERIFICATION_SIZE", "0")]).await;
     let bytes = content(7, 2 * PART + 5);
     for (digest, claimed, state) in [
         ("sha256", sha256_hex(&bytes), "stored"),
@@ -401,7 +401,7 @@ async fn parts_in_whatever_order_have_the_blake3_of_the_whole() {
 
 #[tokio::test]
 async fn an_upload_survives_kills_and_lapses_without_a_trace() {
-    let mut service = Service::start_with(&[("UPLOADS__KEEP_LAPSED", "0")]).await;
+    let mut service = Service::start_with(&[("UPLOADS__EXPIRED_RETENTION", "0")]).await;
     let bytes = content(9, 4 * PART);
     let (upload, gone) =
         (divide(&service, "x.bin", bytes.len()).await, divide(&service, "y.bin", 99_999).await);

@@ -91,7 +91,7 @@ async fn a_store_that_does_not_answer_is_named() {
 
 #[tokio::test]
 async fn a_disk_without_the_room_that_must_stay_free_refuses_uploads() {
-    let service = Service::start_with(&[("LOCAL__KEEP_FREE", "1125899906842624")]).await;
+    let service = Service::start_with(&[("LOCAL__MIN_FREE_SPACE", "1125899906842624")]).await;
     let created = service.post("/link/upload", &json!({"filePath": ["x.bin"], "expire": 600})).await;
     expect_v0_error(created, 507).await;
     let (_, text) = ready(&service).await;

@@ -115,7 +115,7 @@ async fn transfers_beyond_those_taken_on_are_refused_and_all_else_goes_on() {
 
 #[tokio::test]
 async fn what_would_only_wait_is_refused_before_it_begins() {
-    let service = Service::start_with(&[("LIMITS__MAX_BACKLOG", "2")]).await;
+    let service = Service::start_with(&[("LIMITS__MAX_PENDING_WRITES", "2")]).await;
     let body = json!({"filePath": ["x.bin"], "expire": 600});
     let asked = join_all((0..200).map(|_| service.post("/link/upload", &body))).await;
     let (granted, others): (Vec<_>, Vec<_>) = asked.into_iter().partition(|answer| answer.status() == 200);
@@ -216,7 +216,7 @@ async fn an_address_that_asks_too_often_is_told_when_to_come_again() {
 #[tokio::test]
 async fn a_disk_that_is_nearly_full_takes_no_uploads_and_reads_go_on() {
     const MIB: usize = 1 << 20;
-    let settings = [("LOCAL__ROOT", "disk/objects"), ("LOCAL__KEEP_FREE", "33554432")];
+    let settings = [("LOCAL__ROOT", "disk/objects"), ("LOCAL__MIN_FREE_SPACE", "33554432")];
     let service = Service::start_on_small_disk(64 << 20, &settings).await;
     let bytes = content(1, 16 * MIB);
     let uid = service.store("x.bin", &bytes).await;

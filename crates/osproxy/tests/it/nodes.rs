@@ -71,7 +71,7 @@ async fn objects_stay_with_their_node() {
 #[ignore = "needs servers: just test-servers"]
 async fn nodes_tell_each_other_of_work_and_of_changes() {
     // Without polling, and without expiry of the cache.
-    let patient = [("TASKS__POLL_INTERVAL", "3600"), ("DATABASE__CACHE_SECONDS", "3600")];
+    let patient = [("TASKS__POLL_INTERVAL", "3600"), ("DATABASE__CACHE_MAX_AGE", "3600")];
     let one = Service::start_on(SERVER, &patient).await;
     let two = TestNode::start_second_node(&one).await;
     let link = one.upload_link("x.bin").await;
@@ -126,7 +126,7 @@ async fn what_is_remembered_is_not_trusted_while_others_are_not_heard() {
     let through = Proxy::start(database.server()).await;
     let settings = database.settings_through(&through, Some(&proxy));
     let two =
-        Service::start_at(folder, database, settings, &[("DATABASE__CACHE_SECONDS", "3600")], &[]).await;
+        Service::start_at(folder, database, settings, &[("DATABASE__CACHE_MAX_AGE", "3600")], &[]).await;
     let two = two.with_key_of(&one);
     let uid = two.store("x.bin", b"x").await;
     assert_eq!(two.read(&uid).await, b"x");

@@ -3,7 +3,7 @@ use serde_json::json;
 
 use crate::support::{Service, content, eventually, expect_json, expect_problem, expect_v0_error, md5_hex};
 
-const PROVE: (&str, &str) = ("UPLOADS__PROVE_POSSESSION", "true");
+const PROVE: (&str, &str) = ("UPLOADS__REQUIRE_POSSESSION_PROOF", "true");
 /// Larger than the content that is challenged as a whole, and larger than a part.
 const SIZE: usize = 9_000_000;
 

@@ -107,7 +107,8 @@ async fn a_full_tenant_under_20_parallel_uploads_never_has_more_than_its_quota()
 
 #[tokio::test]
 async fn what_is_announced_is_reserved_and_given_back_when_the_upload_ends() {
-    let mut service = Service::start_with(&[("UPLOADS__KEEP_LAPSED", "0"), ("TASKS__LEASE", "3")]).await;
+    let mut service =
+        Service::start_with(&[("UPLOADS__EXPIRED_RETENTION", "0"), ("TASKS__LEASE", "3")]).await;
     let api = tenant(&service, "a", "1MB").await;
     let first: CreatedUpload = expect_json(create_upload(&api, 600_000).await, 201).await;
     over_quota(create_upload(&api, 600_000).await).await;
@@ -187,7 +188,7 @@ async fn copies_and_instant_uploads_count_as_files_of_their_own() {
 
 #[tokio::test]
 async fn content_that_turns_out_to_be_another_is_given_back() {
-    let service = Service::start_with(&[("UPLOADS__VERIFY_UP_TO", "0")]).await;
+    let service = Service::start_with(&[("UPLOADS__MAX_INLINE_VERIFICATION_SIZE", "0")]).await;
     let api = tenant(&service, "a", "1MB").await;
     let link = api.upload_link("x.bin").await;
     let bytes = content(1, 800_000);

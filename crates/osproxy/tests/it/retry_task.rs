@@ -6,7 +6,7 @@ use crate::support::{Service, content, eventually, expect_json, expect_problem};
 
 #[tokio::test]
 async fn a_dead_task_goes_on() {
-    let fast = [("TASKS__POLL_INTERVAL", "1"), ("TASKS__FIRST_RETRY", "1"), ("TASKS__MAX_ATTEMPTS", "1")];
+    let fast = [("TASKS__POLL_INTERVAL", "1"), ("TASKS__MIN_BACKOFF", "1"), ("TASKS__MAX_ATTEMPTS", "1")];
     let service = Service::start_with(&fast).await;
     service.database().hold_merges().await;
     let bytes = content(1, 100_000);

@@ -367,7 +367,7 @@ async fn what_a_store_has_lost_or_changed_is_told() {
 async fn what_a_store_does_not_give_is_told() {
     let store = Store::new(StoreServer::S3Parts);
     let wire = crate::support::FaultyProxy::start(store.address(), 1).await;
-    let quick = [("STORES__TIMEOUT", "1"), ("STORES__ATTEMPTS", "1")];
+    let quick = [("STORES__TIMEOUT", "1"), ("STORES__MAX_ATTEMPTS", "1")];
     let service = Service::start_on_store(&store, Some(&wire), &quick).await;
     service.store("x.bin", b"x").await;
     assert_eq!(scrub(&service, &[]).await.0, 0);

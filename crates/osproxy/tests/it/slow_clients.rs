@@ -51,7 +51,7 @@ async fn a_slow_loris_on_heads_is_dropped() {
 
 #[tokio::test]
 async fn a_slow_loris_on_bodies_is_refused_and_leaves_nothing() {
-    let settings = [("SERVER__MIN_RATE", "100000"), ("SERVER__RATE_WINDOW", "1")];
+    let settings = [("SERVER__MIN_RATE", "100000"), ("SERVER__MIN_RATE_WINDOW", "1")];
     let service = Service::start_with(&settings).await;
     let link = service.upload_link("x.bin").await.url.single;
     let form = "Content-Type: multipart/form-data; boundary=b\r\nTransfer-Encoding: chunked\r\n";
@@ -78,7 +78,7 @@ async fn a_slow_loris_on_bodies_is_refused_and_leaves_nothing() {
 #[tokio::test]
 async fn who_is_slow_but_not_too_slow_is_served() {
     let settings =
-        [("SERVER__MIN_RATE", "100000"), ("SERVER__RATE_WINDOW", "1"), ("SERVER__WRITE_TIMEOUT", "2")];
+        [("SERVER__MIN_RATE", "100000"), ("SERVER__MIN_RATE_WINDOW", "1"), ("SERVER__WRITE_TIMEOUT", "2")];
     let service = Service::start_with(&settings).await;
     let bytes = content(1, 3_000_000);
     let link = service.upload_link("x.bin").await;
@@ -135,7 +135,7 @@ async fn a_reader_that_takes_nothing_is_cut_and_its_object_closed() {
 
 #[tokio::test]
 async fn a_slow_reader_is_cut_and_its_object_closed() {
-    let settings = [("SERVER__MIN_RATE", "10000000"), ("SERVER__RATE_WINDOW", "1")];
+    let settings = [("SERVER__MIN_RATE", "10000000"), ("SERVER__MIN_RATE_WINDOW", "1")];
     let service = Service::start_with(&settings).await;
     let url = large(&service).await;
     let mut connection = service.connect().await;

@@ -160,7 +160,8 @@ async fn whatever_parts_there_are_the_file_is_what_counted_last() {
 #[ignore = "needs servers: just test-servers"]
 async fn a_false_md5_makes_a_file_corrupt_and_its_bytes_go() {
     on_each(async |store: Store| {
-        let mut service = Service::start_on_store(&store, None, &[("UPLOADS__VERIFY_UP_TO", "0")]).await;
+        let mut service =
+            Service::start_on_store(&store, None, &[("UPLOADS__MAX_INLINE_VERIFICATION_SIZE", "0")]).await;
         let bytes = content(6, MIN + 10);
         let link = service.upload_link("x.bin").await;
         service.put_parts(&link, &[&bytes[..MIN], &bytes[MIN..]]).await;
@@ -210,7 +211,7 @@ async fn what_was_damaged_in_the_store_is_not_verified() {
 #[ignore = "needs servers: just test-servers"]
 async fn an_upload_whose_name_was_lost_in_a_crash_does_not_stay() {
     on_each(async |store: Store| {
-        let mut service = Service::start_on_store(&store, None, &[("UPLOADS__KEEP_LAPSED", "0")]).await;
+        let mut service = Service::start_on_store(&store, None, &[("UPLOADS__EXPIRED_RETENTION", "0")]).await;
         let bytes = content(8, MIN + 10);
         let (link, gone) = (service.upload_link("x.bin").await, service.upload_link("gone.bin").await);
         for link in [&link, &gone] {
@@ -453,8 +454,12 @@ async fn connections_are_encrypted_and_certificates_checked() {
     let (status, _, said) = crate::support::spawn_failing(folder.path(), &store.settings(), &arguments).await;
     assert!(!status.success(), "no error about the certificate: {said}");
     let ca = std::env::var("OSPROXY_TEST_CA").unwrap();
-    let mut service =
-        Service::start_on_store(&store, None, &[("STORES__CA", &ca), ("UPLOADS__VERIFY_UP_TO", "0")]).await;
+    let mut service = Service::start_on_store(
+        &store,
+        None,
+        &[("STORES__CA_FILE", &ca), ("UPLOADS__MAX_INLINE_VERIFICATION_SIZE", "0")],
+    )
+    .await;
     let bytes = content(21, MIN + 100);
     let uid = service.store_in_parts("x.bin", &bytes, MIN).await;
     service.wait_until_merged(&uid).await;

@@ -3,7 +3,7 @@
 use crate::support::{Service, content, eventually, expect_v0_error};
 
 const FAST: [(&str, &str); 3] =
-    [("TASKS__POLL_INTERVAL", "1"), ("TASKS__FIRST_RETRY", "1"), ("TASKS__MAX_ATTEMPTS", "2")];
+    [("TASKS__POLL_INTERVAL", "1"), ("TASKS__MIN_BACKOFF", "1"), ("TASKS__MAX_ATTEMPTS", "2")];
 
 /// The id of the merge task.
 async fn merge_task(service: &Service) -> String {

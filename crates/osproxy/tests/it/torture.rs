@@ -32,10 +32,10 @@ async fn kills_at_any_moment_lose_nothing_and_leave_nothing() {
     let (rounds, base) = (number("OSPROXY_TORTURE_ROUNDS", 10), number("OSPROXY_TORTURE_SEED", 1));
     let settings = [
         ("TASKS__POLL_INTERVAL", "1"),
-        ("TASKS__FIRST_RETRY", "1"),
+        ("TASKS__MIN_BACKOFF", "1"),
         ("LOG__LEVEL", "warn"),
         // False digests are found by tasks.
-        ("UPLOADS__VERIFY_UP_TO", "0"),
+        ("UPLOADS__MAX_INLINE_VERIFICATION_SIZE", "0"),
     ];
     let mut service = Service::start_with(&settings).await;
     let mut all = Ledger::default();

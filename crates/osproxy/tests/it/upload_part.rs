@@ -231,7 +231,7 @@ async fn a_file_that_is_sent_whole_meanwhile_ends_the_upload_in_parts() {
 #[tokio::test]
 async fn abandoned_uploads_are_removed_with_all_their_parts() {
     // Where nodes share a database, a killed node's tasks are taken over after their lease.
-    let settings = [("UPLOADS__KEEP_LAPSED", "0"), ("TASKS__LEASE", "3")];
+    let settings = [("UPLOADS__EXPIRED_RETENTION", "0"), ("TASKS__LEASE", "3")];
     let mut service = Service::start_with(&settings).await;
     let answer = service.post("/link/upload", &json!({"filePath": ["x.bin", "y.bin"], "expire": 2})).await;
     let answer: serde_json::Value = answer.json().await.unwrap();

@@ -61,7 +61,7 @@ impl TaskHandler for Sweep {
 /// Releases disk space that is reserved for uploads which have received nothing for too long.
 async fn release_reservations(app: &App, store: &str) -> Result<()> {
     let (created_before, mut after) =
-        (app.meta.now_ms().saturating_sub(app.limits.reservation_ttl_ms), Uid::from_db(0));
+        (app.meta.now_ms().saturating_sub(app.limits.reservation_timeout_ms), Uid::from_db(0));
     loop {
         let page = app.meta.idle_reservations(store, created_before, after, PAGE).await?;
         let Some(last) = page.last() else {

@@ -301,16 +301,16 @@ mod tests {
         assert_eq!(metadata.len(), shape.size);
         assert!(std::os::unix::fs::MetadataExt::blocks(&metadata) * 512 < shape.size, "space reserved");
         send(&store, &key, &upload, 1, &vec![1; 1 << 18]).await;
-        store.keep_free(u64::MAX >> 1);
+        store.set_min_free_space(u64::MAX >> 1);
         let mut part = store.create_part(&key, &upload, 2, 1 << 18).await.unwrap();
         part.write(Bytes::from(vec![2; 1 << 18])).await.unwrap();
         assert_eq!(part.finish().await.unwrap_err().kind, ErrorKind::Full);
         assert!(store.begin_unreserved(&Key::parse("video/8.mp4").unwrap(), shape).await.is_err());
         // Reserved space is available even if the disk is full otherwise.
-        store.keep_free(0);
+        store.set_min_free_space(0);
         let key = Key::parse("video/9.mp4").unwrap();
         let upload = store.begin(&key, Some(shape)).await.unwrap();
-        store.keep_free(u64::MAX >> 1);
+        store.set_min_free_space(u64::MAX >> 1);
         send(&store, &key, &upload, 1, &vec![1; 1 << 18]).await;
     }
 

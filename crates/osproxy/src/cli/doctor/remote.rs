@@ -104,7 +104,7 @@ impl StoreCheck<'_> {
 
     /// Returns whether all buckets exist.
     async fn probe_buckets(&mut self, store: &dyn Backend) -> bool {
-        let looking = probes::missing_buckets(store, self.config.stores.make_buckets);
+        let looking = probes::missing_buckets(store, self.config.stores.create_buckets);
         match self.probe("buckets", looking).await {
             None => false,
             Some(None) => {
@@ -114,7 +114,7 @@ impl StoreCheck<'_> {
             Some(Some(missing)) => {
                 let what = format!(
                     "missing: {missing}; check the name: `osproxy serve` creates missing buckets at startup, \
-                                         because `stores.make_buckets` is on"
+                                         because `stores.create_buckets` is on"
                 );
                 self.report.warning("buckets", &what);
                 false

@@ -370,7 +370,7 @@ async fn bodies_are_passed_on_piece_by_piece() {
 #[tokio::test]
 #[ignore = "needs servers: just test-servers"]
 async fn a_file_is_followed_that_moves_to_another_node() {
-    let patient = [("DATABASE__CACHE_SECONDS", "3600"), ("CLUSTER__HEARTBEAT", "1")];
+    let patient = [("DATABASE__CACHE_MAX_AGE", "3600"), ("CLUSTER__HEARTBEAT", "1")];
     let one = Service::start_on(SERVER, &patient).await;
     let (two, three) = (one.start_second_node(&patient).await, one.start_second_node(&patient).await);
     let bytes = content(6, 100_000);

@@ -46,7 +46,7 @@ const SETTINGS: [(&str, &str); 8] = [
     ("CLUSTER__FORWARD_TIMEOUT", "3"),
     ("TASKS__LEASE", "3"),
     ("TASKS__POLL_INTERVAL", "1"),
-    ("TASKS__FIRST_RETRY", "1"),
+    ("TASKS__MIN_BACKOFF", "1"),
     ("DATABASE__TIMEOUT", "3"),
     ("SERVER__DRAIN_DELAY", "3"),
     ("LOG__LEVEL", "warn"),

@@ -212,17 +212,17 @@ async fn a_token_that_is_wrong_is_told() {
 async fn buckets_that_are_missing_are_all_told_and_not_made() {
     for kind in KINDS {
         let bucket = bucket("missing");
-        let server = Server::of(kind, Some(&bucket)).with("STORES__MAKE_BUCKETS", "false");
+        let server = Server::of(kind, Some(&bucket)).with("STORES__CREATE_BUCKETS", "false");
         for _ in 0..2 {
             let said =
-                assert_one_problem(&server.settings, "buckets", "`stores.make_buckets` is off; create it")
+                assert_one_problem(&server.settings, "buckets", "`stores.create_buckets` is off; create it")
                     .await;
             assert!(line(&said, "wrong", "buckets").ends_with(&format!("find bucket: not found: {bucket})")));
             assert!(said.contains("skipped  put, get, range, parts, abort, list, delete\n"), "{said}");
         }
     }
     // With buckets per category, some may be missing.
-    let server = Server::of("COS", None).with("STORES__MAKE_BUCKETS", "false");
+    let server = Server::of("COS", None).with("STORES__CREATE_BUCKETS", "false");
     if server.store.prepare(false).await.is_err() {
         assert_one_problem(&server.settings, "buckets", "image, video, audio, doc, archive, unknown").await;
     }
@@ -233,12 +233,12 @@ async fn buckets_that_are_missing_are_all_told_and_not_made() {
 async fn a_certificate_is_told_from_a_protocol() {
     let endpoint = env("OSPROXY_TEST_REDIS_TLS").replace("rediss:", "https:").replace("/0", "");
     let mut elsewhere = s3_at(&endpoint);
-    assert_one_problem(&elsewhere, "reach", "the certificate is not trusted; set `stores.ca`").await;
+    assert_one_problem(&elsewhere, "reach", "the certificate is not trusted; set `stores.ca_file`").await;
     let ca = env("OSPROXY_TEST_CA");
-    elsewhere.extend(settings(&[("STORES__CA", &ca)]));
+    elsewhere.extend(settings(&[("STORES__CA_FILE", &ca)]));
     assert_one_problem(&elsewhere, "reach", "the store closes connections without an answer").await;
     let other_name = s3_at(&endpoint.replace("127.0.0.1", "localhost"));
-    let other_name = [other_name, settings(&[("STORES__CA", &ca)])].concat();
+    let other_name = [other_name, settings(&[("STORES__CA_FILE", &ca)])].concat();
     assert_one_problem(&other_name, "reach", "the certificate is for another host name").await;
 }
 

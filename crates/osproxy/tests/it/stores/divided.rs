@@ -153,7 +153,8 @@ async fn content_that_is_one_small_part_is_stored_like_any() {
 #[ignore = "needs servers: just test-servers"]
 async fn a_true_claim_is_verified_behind_and_a_false_one_makes_a_file_corrupt() {
     on_each(async |store: Store| {
-        let mut service = Service::start_on_store(&store, None, &[("UPLOADS__VERIFY_UP_TO", "0")]).await;
+        let mut service =
+            Service::start_on_store(&store, None, &[("UPLOADS__MAX_INLINE_VERIFICATION_SIZE", "0")]).await;
         let bytes = content(4, PART + 100);
         let size = bytes.len();
         let claimed = service

@@ -140,7 +140,7 @@ async fn read(api: &Api, uid: &str, start: usize, end: usize) -> Option<Vec<u8>>
 async fn unreliable_store(server: StoreServer) {
     let store = Store::new(server);
     let wire = FaultyProxy::start(store.address(), 42 + server as u64).await;
-    let settings = [("STORES__TIMEOUT", "2"), ("STORES__ATTEMPTS", "4")];
+    let settings = [("STORES__TIMEOUT", "2"), ("STORES__MAX_ATTEMPTS", "4")];
     let mut service = Service::start_on_store(&store, Some(&wire), &settings).await;
     wire.set_fault_rate(4);
     let begun = Instant::now();
@@ -236,7 +236,7 @@ async fn a_reader_does_not_see_that_the_store_broke_off() {
 async fn a_store_that_always_breaks_off_cuts_the_reader() {
     let store = Store::new(StoreServer::S3);
     let wire = FaultyProxy::start(store.address(), 1).await;
-    let settings = [("STORES__TIMEOUT", "1"), ("STORES__ATTEMPTS", "2")];
+    let settings = [("STORES__TIMEOUT", "1"), ("STORES__MAX_ATTEMPTS", "2")];
     let mut service = Service::start_on_store(&store, Some(&wire), &settings).await;
     let bytes = content(1, 3_000_000);
     let uid = service.store("x.bin", &bytes).await;
@@ -292,7 +292,7 @@ async fn what_appears_late_in_a_store_does_not_stay() {
     for (server, size) in [(StoreServer::S3Parts, 1_000), (StoreServer::Oss, 3_000_000)] {
         let store = Store::new(server);
         let wire = FaultyProxy::start(store.address(), 1).await;
-        let settings = [("STORES__TIMEOUT", "1"), ("STORES__ATTEMPTS", "1")];
+        let settings = [("STORES__TIMEOUT", "1"), ("STORES__MAX_ATTEMPTS", "1")];
         let mut service = Service::start_on_store(&store, Some(&wire), &settings).await;
         let link = service.upload_link("x.bin").await;
         wire.plan_fault("PUT", Fault::Delay(3_000));

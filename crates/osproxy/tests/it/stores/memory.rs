@@ -52,7 +52,8 @@ async fn send(service: &Service, body: u64) -> String {
 async fn bodies_of_unknown_length_take_no_more_memory_than_the_capacity_guide_says() {
     let store = Store::new(StoreServer::S3);
     let (buffer, connections) = (MAX_BUFFER.to_string(), MAX_CONNECTIONS.to_string());
-    let settings = [("LIMITS__MAX_BUFFER", buffer.as_str()), ("SERVER__MAX_CONNECTIONS", &connections)];
+    let settings =
+        [("LIMITS__MAX_BUFFER_MEMORY", buffer.as_str()), ("SERVER__MAX_CONNECTIONS", &connections)];
     let service = Arc::new(Service::start_on_store(&store, None, &settings).await);
     let cgroup = MemoryCgroup::confine(service.process_id(), MOST);
     let sending = (1..=BODIES).map(|body| {

@@ -79,7 +79,8 @@ async fn who_stops_reading_stops_the_store() {
 async fn parts_that_come_at_the_same_time_begin_one_upload() {
     let store = Store::new(StoreServer::S3Parts);
     let wire = FaultyProxy::start(store.address(), 1).await;
-    let service = Service::start_on_store(&store, Some(&wire), &[("UPLOADS__VERIFY_UP_TO", "0")]).await;
+    let service =
+        Service::start_on_store(&store, Some(&wire), &[("UPLOADS__MAX_INLINE_VERIFICATION_SIZE", "0")]).await;
     service.database().hold_task("verify_blob").await;
     let bytes = content(3, 6 * MIN);
     let link = service.upload_link("film.mp4").await;

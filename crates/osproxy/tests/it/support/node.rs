@@ -26,7 +26,7 @@ pub struct TestNode {
     api: Api,
     database: Database,
     folder: TempDir,
-    verify_up_to: u64,
+    max_inline_verification_size: u64,
 }
 
 struct Running {
@@ -46,11 +46,11 @@ const PAUSES: tasks::EngineSettings = tasks::EngineSettings {
 };
 
 impl Running {
-    async fn open(folder: &Path, database: &Database, verify_up_to: u64) -> (Self, Api) {
+    async fn open(folder: &Path, database: &Database, max_inline_verification_size: u64) -> (Self, Api) {
         let mut config = Config { data_dir: folder.join("osproxy-data"), ..Config::default() };
         // Only the binary creates a bootstrap key.
         config.auth.mode = AuthMode::Open;
-        config.uploads.verify_up_to = verify_up_to;
+        config.uploads.max_inline_verification_size = max_inline_verification_size;
         for (name, value) in database.settings() {
             match name.as_str() {
                 "DATABASE__URL" => config.database.url = Some(Secret::new(value)),
@@ -106,15 +106,15 @@ impl TestNode {
     }
 
     /// False digests of content up to this size, in bytes, are found before the answer.
-    pub async fn start_verifying(verify_up_to: u64) -> Self {
+    pub async fn start_verifying(max_inline_verification_size: u64) -> Self {
         let folder = tempfile::tempdir().unwrap();
         let database = Database::create(folder.path()).await;
-        Self::open(folder, database, verify_up_to).await
+        Self::open(folder, database, max_inline_verification_size).await
     }
 
-    async fn open(folder: TempDir, database: Database, verify_up_to: u64) -> Self {
-        let (running, api) = Running::open(folder.path(), &database, verify_up_to).await;
-        Self { running: Some(running), api, database, folder, verify_up_to }
+    async fn open(folder: TempDir, database: Database, max_inline_verification_size: u64) -> Self {
+        let (running, api) = Running::open(folder.path(), &database, max_inline_verification_size).await;
+        Self { running: Some(running), api, database, folder, max_inline_verification_size }
     }
 
     /// Starts another node on the database of a service.
@@ -127,7 +127,8 @@ impl TestNode {
     /// Restarts the node on the same folder; with `abort` running tasks are cancelled.
     pub async fn restart(&mut self, abort: bool) {
         self.stop(abort).await;
-        let (running, api) = Running::open(self.folder.path(), &self.database, self.verify_up_to).await;
+        let (running, api) =
+            Running::open(self.folder.path(), &self.database, self.max_inline_verification_size).await;
         (self.running, self.api) = (Some(running), api);
     }
 
