@@ -17,8 +17,8 @@ use crate::{Body, BoxError};
 /// State of a body in one integer: a counter of polls above two flags, for "waits for the client"
 /// and "aborted by the client".
 const WAITING: u64 = 1;
-const BROKEN: u64 = 2;
-const ASKED: u64 = 4;
+const ABORTED: u64 = 2;
+const POLL: u64 = 4;
 
 struct Shared {
     body: Mutex<Body>,
@@ -41,7 +41,7 @@ impl ForwardedBody {
 impl BodyProgress {
     /// A number that changes with every poll of the body.
     pub(super) fn polls(&self) -> u64 {
-        self.0.progress.load(Ordering::Relaxed) / ASKED
+        self.0.progress.load(Ordering::Relaxed) / POLL
     }
 
     /// Whether the body waits for the client.
@@ -51,7 +51,7 @@ impl BodyProgress {
 
     /// Whether the client aborted the body.
     pub(super) fn is_aborted(&self) -> bool {
-        self.0.progress.load(Ordering::Relaxed) & BROKEN != 0
+        self.0.progress.load(Ordering::Relaxed) & ABORTED != 0
     }
 
     /// The body, if it was never polled.
@@ -71,10 +71,10 @@ impl http_body::Body for ForwardedBody {
     ) -> Poll<Option<Result<Frame<Bytes>, BoxError>>> {
         let mut body = self.0.body.lock().unwrap_or_else(PoisonError::into_inner);
         let frame = Pin::new(&mut *body).poll_frame(cx);
-        let polls = (self.0.progress.load(Ordering::Relaxed) & !WAITING) + ASKED;
+        let polls = (self.0.progress.load(Ordering::Relaxed) & !WAITING) + POLL;
         let flags = match &frame {
             Poll::Pending => WAITING,
-            Poll::Ready(Some(Err(_))) => BROKEN,
+            Poll::Ready(Some(Err(_))) => ABORTED,
             Poll::Ready(_) => 0,
         };
         self.0.progress.store(polls | flags, Ordering::Relaxed);

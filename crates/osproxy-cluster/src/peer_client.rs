@@ -32,7 +32,7 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
 use crate::{
     forwarded_body::{BodyProgress, ForwardedBody},
-    idle_timeout::IdleTimeout,
+    timers::IdleTimeout,
 };
 
 /// Header with the token of a forwarded request.
@@ -328,7 +328,7 @@ impl http_body::Body for TimeoutBody {
             ready!(self.idle.poll(cx));
             return Poll::Ready(Some(Err(PeerTimeout.into())));
         };
-        self.idle.reset();
+        self.idle.end_wait();
         Poll::Ready(frame.map(|frame| frame.map_err(BoxError::from)))
     }
 

@@ -3,7 +3,7 @@
 //! wrapped to observe it.
 
 use std::{
-    future::{Future, poll_fn},
+    future::poll_fn,
     io,
     pin::Pin,
     sync::{Arc, Mutex, MutexGuard, PoisonError},
@@ -14,9 +14,10 @@ use std::{
 use axum::body::Body;
 use bytes::Bytes;
 use http_body::{Frame, SizeHint};
+use osproxy_cluster::timers::DeadlineTimer;
 use tokio::{
     io::{AsyncRead, AsyncWrite, ReadBuf},
-    time::{Instant, Sleep, sleep_until},
+    time::Instant,
 };
 
 use super::{MAX_BUFFERED, head_error::HeadErrorResponder};
@@ -153,26 +154,6 @@ impl ConnTimeouts {
             Some(begun) => (begun + timeouts.head, TimeoutKind::Head),
             None => (state.idle_since + timeouts.idle, TimeoutKind::Idle),
         })
-    }
-}
-
-/// A timer that is reset only for an earlier deadline, or once it has fired.
-#[derive(Default)]
-struct DeadlineTimer(Option<Pin<Box<Sleep>>>);
-
-impl DeadlineTimer {
-    /// Ready once `at` has passed.
-    fn poll(&mut self, cx: &mut Context<'_>, at: Instant) -> Poll<()> {
-        let timer = self.0.get_or_insert_with(|| Box::pin(sleep_until(at)));
-        loop {
-            if timer.is_elapsed() || at < timer.deadline() {
-                if at <= Instant::now() {
-                    return Poll::Ready(());
-                }
-                timer.as_mut().reset(at);
-            }
-            ready!(timer.as_mut().poll(cx));
-        }
     }
 }
 

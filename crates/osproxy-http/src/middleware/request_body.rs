@@ -7,7 +7,7 @@ use std::{
         atomic::{AtomicU64, Ordering},
     },
     task::{Context, Poll, ready},
-    time::{Duration, Instant},
+    time::Duration,
 };
 
 use axum::{
@@ -17,7 +17,7 @@ use axum::{
 use bytes::Bytes;
 use http_body::{Body as _, Frame, SizeHint};
 use http_body_util::BodyExt;
-use osproxy_cluster::idle_timeout::IdleTimeout;
+use osproxy_cluster::timers::IdleTimeout;
 
 use crate::middleware::minimum_rate::RateLimiter;
 
@@ -40,8 +40,6 @@ pub(super) struct DrainOnDropBody {
     /// The body is complete only with an explicit end, as in HTTP/2. A reset without error has
     /// none.
     requires_end: bool,
-    /// Since when the reader waits for the client.
-    waiting_since: Option<Instant>,
 }
 
 /// The client was too slow.
@@ -74,7 +72,6 @@ impl DrainOnDropBody {
             idle,
             rate_limiter: pace,
             requires_end: must_end,
-            waiting_since: None,
         }
     }
 
@@ -99,21 +96,16 @@ impl http_body::Body for DrainOnDropBody {
     ) -> Poll<Option<Result<Frame<Bytes>, axum::Error>>> {
         self.nothing_to_drain = false;
         let Poll::Ready(frame) = Pin::new(&mut self.body).poll_frame(cx) else {
-            self.waiting_since.get_or_insert_with(Instant::now);
             ready!(self.idle.poll(cx));
             return self.fail(TooSlow::Idle);
         };
-        self.idle.reset();
-        let waited = self.waiting_since.take().map_or(Duration::ZERO, |since| since.elapsed());
-        if let Some(Ok(frame)) = &frame {
-            let bytes = frame.data_ref().map_or(0, |bytes| bytes.len() as u64);
-            if !self.rate_limiter.record(waited, bytes) {
-                return self.fail(TooSlow::BelowMinRate);
-            }
-        }
+        let waited = self.idle.end_wait();
         match &frame {
             Some(Ok(frame)) => {
                 let bytes = frame.data_ref().map_or(0, |bytes| bytes.len() as u64);
+                if !self.rate_limiter.record(waited, bytes) {
+                    return self.fail(TooSlow::BelowMinRate);
+                }
                 self.received.fetch_add(bytes, Ordering::Relaxed);
             }
             Some(Err(_)) | None => self.nothing_to_drain = true,
