@@ -4,8 +4,8 @@
 use std::sync::LazyLock;
 
 use osproxy_core::links::{
-    LinkAction, LinkClaims, LinkConstraints, LinkError, LinkKey, LinkKeys, expires_at_secs, format_date,
-    issued_at_secs,
+    LinkAction, LinkClaims, LinkConstraints, LinkError, LinkKey, LinkKeys, LinkPeriod, expires_at_secs,
+    format_date, issued_at_secs,
 };
 use osproxy_http::parsers::{query_v0, query_v1, sign_v0, sign_v1, verify_v0, verify_v1};
 use osproxy_types::uid::Uid;
@@ -90,8 +90,8 @@ struct SignedLink {
 
 impl SignedLink {
     fn check(&self, name: &str, change: &str) {
-        let (uid, when) = (self.uid, (self.date, self.expire));
-        let query = sign_v0(&KEYS, LinkAction::Download, uid, when, &[("filename", name)], &self.terms);
+        let (uid, period) = (self.uid, LinkPeriod { date: self.date, lifetime_secs: self.expire });
+        let query = sign_v0(&KEYS, LinkAction::Download, uid, period, &[("filename", name)], &self.terms);
         let said = query_v0(&query);
         let texts = [uid.to_string(), format_date(self.date), self.expire.to_string()];
         assert_eq!(said[..3], texts);
@@ -118,7 +118,7 @@ impl SignedLink {
             assert_eq!(verify(&forged, self.date), Err(LinkError::Signature), "{forged}");
         }
         // In API v1 the uid is in the path.
-        let (path, query) = (uid.to_string(), sign_v1(&KEYS, uid, when, &self.terms));
+        let (path, query) = (uid.to_string(), sign_v1(&KEYS, uid, period, &self.terms));
         let said = query_v1(&path, &query).expect("it has all parameters");
         assert_eq!(said[..3], texts);
         let verify = |path: &str, now| verify_v1(&KEYS, path, &query, now).expect("it has all parameters");

@@ -13,6 +13,7 @@ pub mod parsers;
 mod respond;
 mod routes;
 mod settings;
+mod state;
 mod v0;
 mod v1;
 

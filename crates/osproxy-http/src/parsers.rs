@@ -6,7 +6,7 @@ use bytes::Bytes;
 use futures_util::{TryStreamExt, stream};
 use osproxy_core::{
     Result, UPLOAD_PARAMETERS,
-    links::{LinkAction, LinkConstraints, LinkError, LinkKeys},
+    links::{LinkAction, LinkConstraints, LinkError, LinkKeys, LinkPeriod},
     upload_query,
 };
 use osproxy_types::uid::Uid;
@@ -73,21 +73,16 @@ pub fn sign_v0(
     links: &LinkKeys,
     action: LinkAction,
     uid: Uid,
-    date: (OffsetDateTime, i64),
+    period: LinkPeriod,
     extra: &[(&str, &str)],
     constraints: &LinkConstraints,
 ) -> String {
-    v0::query::signed_query(links, action, uid, date, extra, constraints)
+    v0::query::signed_query(links, action, uid, period, extra, constraints)
 }
 
 /// Returns the signed query of an upload link of API v1.
-pub fn sign_v1(
-    links: &LinkKeys,
-    uid: Uid,
-    date: (OffsetDateTime, i64),
-    constraints: &LinkConstraints,
-) -> String {
-    upload_query(links, uid, date, constraints)
+pub fn sign_v1(links: &LinkKeys, uid: Uid, period: LinkPeriod, constraints: &LinkConstraints) -> String {
+    upload_query(links, uid, (period.date, period.lifetime_secs), constraints)
 }
 
 /// Whether API v0 parses a body of this type as a form.

@@ -18,6 +18,7 @@ use crate::{
     openapi,
     respond::error,
     settings::HttpSettings,
+    state::HttpState,
     v0, v1,
 };
 
@@ -29,26 +30,20 @@ pub fn admin_router(app: Arc<App>, settings: &HttpSettings) -> Router {
         .route("/metrics", get(metrics::metrics))
         .fallback(error::unknown_route)
         .method_not_allowed_fallback(error::method_not_allowed);
-    with_middleware(routes, app, settings, None)
+    with_middleware(routes, HttpState::new(app, settings), None)
 }
 
 /// Wraps routes in the middleware of every request. The layer that is added last runs first:
 /// request context, CORS, error rendering, checks of the request head.
-fn with_middleware(
-    routes: Router<Arc<App>>,
-    app: Arc<App>,
-    settings: &HttpSettings,
-    cors: Option<CorsLayer>,
-) -> Router {
-    let settings = Arc::new(settings.clone());
+fn with_middleware(routes: Router<HttpState>, state: HttpState, cors: Option<CorsLayer>) -> Router {
     let routes = routes
-        .layer(from_fn_with_state(settings.clone(), middleware::check_head))
-        .layer(from_fn_with_state(settings.render_grpc_error, error::render));
+        .layer(from_fn_with_state(state.clone(), middleware::check_head))
+        .layer(from_fn_with_state(state.settings.render_grpc_error, error::render));
     let routes = match cors {
         Some(cors) => routes.layer(from_fn_with_state(cors, cors::apply_to_api)),
         None => routes,
     };
-    routes.layer(from_fn_with_state((app.clone(), settings), middleware::request_context)).with_state(app)
+    routes.layer(from_fn_with_state(state.clone(), middleware::request_context)).with_state(state)
 }
 
 /// The gRPC routes, grouped by the request limits that apply to them.
@@ -68,7 +63,7 @@ pub struct GrpcRoutes {
 impl GrpcRoutes {
     /// Merges the routes into one router with the request limits of `limiter`. Authenticates all
     /// calls except those in `open`.
-    fn with_limits(self, app: &Arc<App>, limiter: &Arc<RequestLimiter>) -> Router<Arc<App>> {
+    fn with_limits(self, app: &Arc<App>, limiter: &Arc<RequestLimiter>) -> Router<HttpState> {
         // Authenticate only after the limits.
         let authenticated =
             |router: Router| router.layer(from_fn_with_state(app.clone(), auth::insert_caller));
@@ -92,7 +87,7 @@ pub fn grpc_router(
     grpc_routes: GrpcRoutes,
 ) -> Router {
     let routes = grpc_routes.with_limits(&app, limiter);
-    with_middleware(routes.fallback(error::unknown_route), app, settings, None)
+    with_middleware(routes.fallback(error::unknown_route), HttpState::new(app, settings), None)
 }
 
 /// Builds the router of the main listener.
@@ -102,8 +97,35 @@ pub fn router(
     limiter: &Arc<RequestLimiter>,
     grpc_routes: GrpcRoutes,
 ) -> Router {
-    let limit_requests = from_fn_with_state(limiter.clone(), middleware::limit_requests);
-    let v0 = Router::new()
+    let routes = Router::new()
+        .nest(osproxy_api::v0::PREFIX, v0_routes(limiter))
+        .nest(osproxy_api::v1::PREFIX, v1_routes(limiter))
+        .route(
+            &format!("{LINKS}/{{uid}}/{{filename}}"),
+            get(v1::downloads::download_file)
+                .layer(from_fn_with_state(limiter.clone(), middleware::limit_requests)),
+        )
+        .layer(from_fn(middleware::reject_encoded_body))
+        .route(
+            "/metrics",
+            get(metrics::authenticated_metrics)
+                .layer(from_fn_with_state(limiter.clone(), middleware::limit_metrics)),
+        )
+        .route_layer(from_fn_with_state(limiter.clone(), middleware::limit_addresses))
+        .merge(grpc_routes.with_limits(&app, limiter))
+        .merge(probe_routes())
+        .route("/openapi.json", get(openapi::serve))
+        .route("/swagger", get(swagger::redirect))
+        .route("/swagger/", get(swagger::index))
+        .route("/swagger/{file}", get(swagger::file))
+        .fallback(error::unknown_route)
+        .method_not_allowed_fallback(error::method_not_allowed);
+    with_middleware(routes, HttpState::new(app, settings), cors::layer(&settings.cors))
+}
+
+/// The routes of API v0. Requests that send content are limited as transfers, by the operations.
+fn v0_routes(limiter: &Arc<RequestLimiter>) -> Router<HttpState> {
+    Router::new()
         .route("/ping", get(v0::health::ping).layer(from_fn(middleware::throttle_probes)))
         .route("/link/upload", post(v0::uploads::create_upload))
         .route("/link/download", post(v0::downloads::create_download_link))
@@ -112,12 +134,16 @@ pub fn router(
         .route("/proxy", get(v0::downloads::locate_content))
         .route("/checkpoint", get(v0::uploads::upload_status))
         .route("/download", get(v0::downloads::download_file))
-        .route_layer(limit_requests.clone())
+        .route_layer(from_fn_with_state(limiter.clone(), middleware::limit_requests))
         .route("/health", get(v0::health::health).layer(from_fn(middleware::throttle_probes)))
         .route("/upload", put(v0::content::upload_file))
-        .route("/upload/multi", put(v0::content::upload_part));
-    // Applications call these with an API key.
-    let v1 = Router::new()
+        .route("/upload/multi", put(v0::content::upload_part))
+}
+
+/// The routes of API v1. Requests that send content are limited as transfers, by the operations.
+fn v1_routes(limiter: &Arc<RequestLimiter>) -> Router<HttpState> {
+    Router::new()
+        // Applications call these with an API key.
         .route("/files", get(v1::files::list_files))
         .route(
             "/files/{uid}",
@@ -136,36 +162,17 @@ pub fn router(
         .route("/uploads/{uid}", get(v1::uploads::upload_status).delete(v1::uploads::abort_upload))
         .route("/uploads/{uid}/proof", post(v1::uploads::prove_possession))
         .route("/uploads/{uid}/complete", post(v1::uploads::complete_upload))
-        .route_layer(limit_requests.clone())
+        .route_layer(from_fn_with_state(limiter.clone(), middleware::limit_requests))
         .route("/uploads/{uid}/content", put(v1::content::upload_file))
         .route("/uploads/{uid}/parts/{number}", put(v1::content::upload_part))
-        .layer(from_fn(v1::reject_unexpected_body));
-    let probes = Router::new()
+        .layer(from_fn(v1::reject_unexpected_body))
+}
+
+/// Health probes, and the start page, which can serve as one.
+fn probe_routes() -> Router<HttpState> {
+    Router::new()
         .route("/health/live", get(health::live))
         .route("/health/ready", get(health::ready))
-        .route("/", get(start_page::start_page).with_state((app.clone(), settings.version)))
-        .route_layer(from_fn(middleware::throttle_probes));
-    let rest = Router::new()
-        .nest(osproxy_api::v0::PREFIX, v0)
-        .nest(osproxy_api::v1::PREFIX, v1)
-        .route(
-            &format!("{LINKS}/{{uid}}/{{filename}}"),
-            get(v1::downloads::download_file).layer(limit_requests),
-        )
-        .layer(from_fn(middleware::reject_encoded_body))
-        .route(
-            "/metrics",
-            get(metrics::authenticated_metrics)
-                .layer(from_fn_with_state(limiter.clone(), middleware::limit_metrics)),
-        )
-        .route_layer(from_fn_with_state(limiter.clone(), middleware::limit_addresses))
-        .merge(grpc_routes.with_limits(&app, limiter))
-        .merge(probes)
-        .route("/openapi.json", get(openapi::serve))
-        .route("/swagger", get(swagger::redirect))
-        .route("/swagger/", get(swagger::index))
-        .route("/swagger/{file}", get(swagger::file))
-        .fallback(error::unknown_route)
-        .method_not_allowed_fallback(error::method_not_allowed);
-    with_middleware(rest, app, settings, cors::layer(&settings.cors))
+        .route("/", get(start_page::start_page))
+        .route_layer(from_fn(middleware::throttle_probes))
 }

@@ -14,7 +14,7 @@ use base64::{Engine, prelude::BASE64_STANDARD};
 use osproxy_core::App;
 use sha2::{Digest, Sha256};
 
-use crate::console::health;
+use crate::{console::health, settings::HttpSettings};
 
 const STYLE: &str = "body{max-width:42rem;margin:3rem auto;padding:0 1rem;font:1rem/1.5 system-ui,sans-serif;\
     color:#222;background:#fff}table{border-collapse:collapse}th{text-align:left;padding-right:2rem}\
@@ -32,9 +32,12 @@ static POLICY: LazyLock<HeaderValue> = LazyLock::new(|| {
     HeaderValue::try_from(policy).unwrap_or(HeaderValue::from_static("default-src 'none'"))
 });
 
-/// `GET /`, with the version of this build as state. Has the status of `/health/ready`, so that it
-/// can serve as a readiness probe too.
-pub(crate) async fn start_page(State((app, version)): State<(Arc<App>, &'static str)>) -> Response {
+/// `GET /`. Has the status of `/health/ready`, so that it can serve as a readiness probe too.
+pub(crate) async fn start_page(
+    State(app): State<Arc<App>>,
+    State(settings): State<Arc<HttpSettings>>,
+) -> Response {
+    let version = settings.version;
     let (status, health) = health::readiness(&app).await;
     let class = if status.is_success() { "ready" } else { "down" };
     let mut state = health.status.to_owned();

@@ -3,7 +3,7 @@
 use std::{marker::PhantomData, net::IpAddr, sync::Arc};
 
 use axum::{
-    extract::{FromRequestParts, Request, State},
+    extract::{FromRef, FromRequestParts, Request, State},
     http::{HeaderMap, header, request::Parts},
     middleware::Next,
     response::Response,
@@ -33,19 +33,24 @@ macro_rules! needs {
 
 needs!(Upload, Read, Delete, Admin);
 
-/// Extracts the caller. Rejects the request with `Unauthenticated` or, without the scope `S`, with
+/// Extracts the caller. Rejects the request with `Unauthenticated` or, without the scope `T`, with
 /// `PermissionDenied`, before the handler runs.
-pub(crate) struct Authenticated<S> {
+pub(crate) struct Authenticated<T> {
     pub(crate) caller: Caller,
-    scope: PhantomData<S>,
+    scope: PhantomData<T>,
 }
 
-impl<S: RequiredScope> FromRequestParts<Arc<App>> for Authenticated<S> {
+impl<T, S> FromRequestParts<S> for Authenticated<T>
+where
+    T: RequiredScope,
+    S: Send + Sync,
+    Arc<App>: FromRef<S>,
+{
     type Rejection = Rejection;
 
-    async fn from_request_parts(parts: &mut Parts, app: &Arc<App>) -> HandlerResult<Self> {
-        let caller = authenticate(app, parts).await?;
-        caller.require_scope(S::SCOPE)?;
+    async fn from_request_parts(parts: &mut Parts, state: &S) -> HandlerResult<Self> {
+        let caller = authenticate(&Arc::from_ref(state), parts).await?;
+        caller.require_scope(T::SCOPE)?;
         Ok(Self { caller, scope: PhantomData })
     }
 }

@@ -97,7 +97,8 @@ async fn accept(listener: &TcpListener, connections: &Connections, permits: &Arc
         match listener.accept().await {
             Ok((stream, peer)) => {
                 if let Some(address_permit) = connections.addresses.try_acquire(peer.ip()) {
-                    connections.spawn(stream, peer, Some((permit, address_permit)));
+                    let permits = ConnectionPermits { _permit: permit, _address_permit: address_permit };
+                    connections.spawn(stream, peer, Some(permits));
                 }
             }
             Err(error) => {
@@ -122,8 +123,13 @@ fn accept_queued(listener: TcpListener, connections: &Connections) {
     }
 }
 
-/// Permits that a connection holds until it ends: one of all connections, one of its address.
-type ConnectionPermits = (OwnedSemaphorePermit, AddressPermit);
+/// Permits that a connection holds until it ends.
+struct ConnectionPermits {
+    /// One of all connections.
+    _permit: OwnedSemaphorePermit,
+    /// One of its address.
+    _address_permit: AddressPermit,
+}
 
 struct Connections {
     server: Arc<ConnectionServer>,
@@ -135,29 +141,27 @@ struct Connections {
 
 impl Connections {
     fn new(router: Router, settings: &ListenerSettings, tls: Option<Arc<Tls>>) -> Self {
-        let protocol = Arc::new(ConnectionServer::new(router, settings, tls));
-        let (draining, cut) = (CancellationToken::new(), CancellationToken::new());
         Self {
-            server: protocol,
+            server: Arc::new(ConnectionServer::new(router, settings, tls)),
             addresses: AddressLimit::new(
                 settings.max_connections_per_address,
                 settings.trusted_proxies.clone(),
             ),
             tasks: TaskTracker::new(),
-            draining,
-            abort: cut,
+            draining: CancellationToken::new(),
+            abort: CancellationToken::new(),
         }
     }
 
     /// Serves a connection on its own task, which holds `permits` until the connection ends.
     fn spawn(&self, stream: TcpStream, peer: SocketAddr, permits: Option<ConnectionPermits>) {
-        let (protocol, draining, cut) = (self.server.clone(), self.draining.clone(), self.abort.clone());
+        let (server, draining, abort) = (self.server.clone(), self.draining.clone(), self.abort.clone());
         self.tasks.spawn(async move {
-            let _place = permits;
+            let _permits = permits;
             tokio::select! {
                 biased;
-                () = protocol.serve(stream, peer, draining) => {}
-                () = cut.cancelled() => {}
+                () = server.serve(stream, peer, draining) => {}
+                () = abort.cancelled() => {}
             }
         });
     }

@@ -67,7 +67,8 @@ impl AccessLogEntry {
         parts: &Parts,
         peer: Option<IpAddr>,
         received: Arc<AtomicU64>,
-        (start, span): (Instant, Span),
+        started_at: Instant,
+        span: Span,
     ) -> Self {
         let route = parts.extensions.get::<MatchedPath>().map_or(NO_ROUTE, MatchedPath::as_str);
         let uid = uid(route, parts.uri.path(), parts.uri.query());
@@ -81,7 +82,7 @@ impl AccessLogEntry {
             route: route.to_owned(),
             peer,
             received,
-            started_at: start,
+            started_at,
             span,
             status: None,
             error: None,
@@ -154,8 +155,8 @@ pub(super) struct LoggedBody {
 }
 
 impl LoggedBody {
-    pub(super) fn new(body: Body, line: AccessLogEntry) -> Self {
-        Self { body, entry: line }
+    pub(super) fn new(body: Body, entry: AccessLogEntry) -> Self {
+        Self { body, entry }
     }
 }
 

@@ -12,7 +12,7 @@ use std::{
 
 use axum::{
     body::Body,
-    http::{HeaderMap, Version, header},
+    http::{Version, header, request::Parts},
 };
 use bytes::Bytes;
 use http_body::{Body as _, Frame, SizeHint};
@@ -57,21 +57,17 @@ pub(crate) enum TooSlow {
 struct StreamReset;
 
 impl DrainOnDropBody {
-    /// Wraps the body of a request with this version and these headers. Reading fails with
-    /// [`TooSlow`] if no data arrives for `timeout`, or if data arrives below the rate of `pace`.
-    pub(super) fn new(body: Body, head: (Version, &HeaderMap), timeout: Duration, pace: RateLimiter) -> Self {
-        let (version, headers) = head;
-        // Reading the body would send `100 Continue`, which makes the client send it.
-        let nothing_to_drain = headers.contains_key(header::EXPECT);
-        let idle = IdleTimeout::new(timeout);
-        let must_end = version == Version::HTTP_2;
+    /// Wraps the body of a request with this head. Reading fails with [`TooSlow`] if no data arrives
+    /// for `timeout`, or if `rate_limiter` finds the client too slow.
+    pub(super) fn new(body: Body, head: &Parts, timeout: Duration, rate_limiter: RateLimiter) -> Self {
         Self {
             body,
             received: Arc::default(),
-            nothing_to_drain,
-            idle,
-            rate_limiter: pace,
-            requires_end: must_end,
+            // Reading the body would send `100 Continue`, which makes the client send it.
+            nothing_to_drain: head.headers.contains_key(header::EXPECT),
+            idle: IdleTimeout::new(timeout),
+            rate_limiter,
+            requires_end: head.version == Version::HTTP_2,
         }
     }
 
@@ -148,6 +144,7 @@ impl Drop for DrainOnDropBody {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use axum::http::Request;
     use futures_util::stream;
     use tokio::time::sleep;
 
@@ -162,9 +159,9 @@ mod tests {
             }
             (count < 10).then(|| (Ok::<_, axum::Error>(Bytes::from_static(b"x")), count + 1))
         });
-        let pace = RateLimiter::new(1_000_000, WINDOW);
-        let head = (Version::HTTP_11, &HeaderMap::new());
-        DrainOnDropBody::new(Body::from_stream(bytes), head, Duration::from_mins(1), pace)
+        let (head, ()) = Request::new(()).into_parts();
+        let rate_limiter = RateLimiter::new(1_000_000, WINDOW);
+        DrainOnDropBody::new(Body::from_stream(bytes), &head, Duration::from_mins(1), rate_limiter)
     }
 
     #[tokio::test]

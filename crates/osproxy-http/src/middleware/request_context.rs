@@ -2,7 +2,7 @@
 
 use std::{
     sync::{
-        Arc, LazyLock,
+        LazyLock,
         atomic::{AtomicU32, Ordering},
     },
     time::Instant,
@@ -16,7 +16,7 @@ use axum::{
     response::Response,
 };
 use osproxy_cluster::trace_context;
-use osproxy_core::{App, REQUEST_ID, RequestId, Subject};
+use osproxy_core::{REQUEST_ID, RequestId, Subject};
 use tracing::Instrument;
 
 use super::{
@@ -28,7 +28,7 @@ use super::{
 use crate::{
     listener::{RemoteAddr, UnparsableHead},
     middleware::minimum_rate::RateLimiter,
-    settings::HttpSettings,
+    state::HttpState,
 };
 
 /// Request id header of the Go program.
@@ -39,7 +39,7 @@ const MAX_REQUEST_ID: usize = 128;
 /// Assigns the request id and the client address, aborts bodies that arrive too slowly, adds
 /// security headers, and writes the access log entry when the response has ended.
 pub(crate) async fn request_context(
-    State((app, settings)): State<(Arc<App>, Arc<HttpSettings>)>,
+    State(HttpState { app, settings }): State<HttpState>,
     request: Request,
     next: Next,
 ) -> Response {
@@ -58,11 +58,10 @@ pub(crate) async fn request_context(
     let peer = parts.extensions.get::<RemoteAddr>().map(|peer| peer.0.ip());
     let client = peer.map(|peer| client_addr(peer, &parts.headers, &settings.trusted_proxies));
     let rate_limiter = RateLimiter::new(settings.min_rate, settings.min_rate_window);
-    let head = (parts.version, &parts.headers);
-    let body = DrainOnDropBody::new(body, head, settings.body_timeout, rate_limiter);
+    let body = DrainOnDropBody::new(body, &parts, settings.body_timeout, rate_limiter);
     let address = client.map(|client| client.0);
     parts.extensions.insert(Subject::default());
-    let mut line = AccessLogEntry::new(&app, &parts, address, body.received(), (start, span.clone()));
+    let mut entry = AccessLogEntry::new(&app, &parts, address, body.received(), start, span.clone());
     parts.extensions.insert(id.clone());
     if let Some(client) = client {
         parts.extensions.insert(client);
@@ -81,8 +80,8 @@ pub(crate) async fn request_context(
     if is_last && version < Version::HTTP_2 {
         response.headers_mut().insert(header::CONNECTION, HeaderValue::from_static("close"));
     }
-    line.record_response(&mut response);
-    response.map(|body| Body::new(LoggedBody::new(body, line)))
+    entry.record_response(&mut response);
+    response.map(|body| Body::new(LoggedBody::new(body, entry)))
 }
 
 /// Returns the client's id if it is safe to log: visible ASCII of limited length.

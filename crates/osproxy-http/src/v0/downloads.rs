@@ -82,15 +82,9 @@ pub(crate) async fn create_download_link(
             let (bucket, object) = go_object_name(file);
             let [name_field, bucket_field, object_field] = LINK_PARAMETERS;
             let extra = [(name_field, file.name.as_str()), (bucket_field, bucket), (object_field, &object)];
-            let LinkPeriod { date, lifetime_secs: expire } = readable.period;
-            let query = query::signed_query(
-                &app.links.keys,
-                LinkAction::Download,
-                file.uid,
-                (file.link_date(date), expire),
-                &extra,
-                &terms,
-            );
+            let period = LinkPeriod { date: file.link_date(readable.period.date), ..readable.period };
+            let query =
+                query::signed_query(&app.links.keys, LinkAction::Download, file.uid, period, &extra, &terms);
             DownloadLink {
                 uid: file.uid.to_string(),
                 url: query::relative_url("/download", &query),

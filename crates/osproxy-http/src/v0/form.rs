@@ -54,7 +54,7 @@ pub(crate) async fn content_stream(
         if field.name() == Some(FILE) {
             check_encoding(field.headers())?;
             form.allowance.store(u64::MAX, Ordering::Relaxed);
-            return Ok(stream::try_unfold((form, Some(field)), next_chunk));
+            return Ok(stream::try_unfold(FormContent { form, content: field }, next_chunk));
         }
     }
     Err(Error::invalid("the form has too many fields"))
@@ -111,16 +111,20 @@ impl Form {
     }
 }
 
-type StreamState = (Form, Option<Field<'static>>);
+/// A form whose field with the content is being read.
+struct FormContent {
+    form: Form,
+    content: Field<'static>,
+}
 
-async fn next_chunk((form, field): StreamState) -> Result<Option<(Bytes, StreamState)>> {
-    let Some(mut field) = field else {
-        return Ok(None);
-    };
-    if let Some(bytes) = field.try_next().await.map_err(|error| malformed(&error))? {
-        return Ok(Some((bytes, (form, Some(field)))));
+/// Returns the next chunk of the content and the rest of it. After the last chunk, reads the rest
+/// of the form.
+async fn next_chunk(rest: FormContent) -> Result<Option<(Bytes, FormContent)>> {
+    let FormContent { form, mut content } = rest;
+    if let Some(bytes) = content.try_next().await.map_err(|error| malformed(&error))? {
+        return Ok(Some((bytes, FormContent { form, content })));
     }
-    drop(field);
+    drop(content);
     read_to_end(form).await?;
     Ok(None)
 }

@@ -6,10 +6,9 @@ use axum::http::request::Parts;
 use osproxy_api::v0::PREFIX;
 use osproxy_core::{
     App, Error, Result,
-    links::{self as signing, LinkAction, LinkClaims, LinkConstraints, LinkKeys},
+    links::{self as signing, LinkAction, LinkClaims, LinkConstraints, LinkKeys, LinkPeriod},
 };
 use osproxy_types::uid::Uid;
-use time::OffsetDateTime;
 
 use crate::extract::link::{self, VerifiedLink};
 
@@ -87,11 +86,12 @@ pub(crate) fn signed_query(
     links: &LinkKeys,
     action: LinkAction,
     uid: Uid,
-    (date, expire): (OffsetDateTime, i64),
+    period: LinkPeriod,
     extra: &[(&str, &str)],
     constraints: &LinkConstraints,
 ) -> String {
-    let (uid, date, expire) = (uid.to_string(), signing::format_date(date), expire.to_string());
+    let (uid, date) = (uid.to_string(), signing::format_date(period.date));
+    let expire = period.lifetime_secs.to_string();
     let values: Vec<_> = extra.iter().map(|(_, value)| *value).collect();
     let claims = LinkClaims { action, uid: &uid, date: &date, expire: &expire, action_params: &values };
     let signature = links.sign(&claims, constraints);

@@ -17,7 +17,7 @@ use osproxy_api::{
 };
 use osproxy_core::{
     App, Error,
-    links::LinkAction,
+    links::{LinkAction, LinkPeriod},
     ops::{
         self,
         complete_upload::{CompleteRequest, ExpectedDigests},
@@ -73,15 +73,9 @@ pub(crate) async fn create_upload(
     let wishes = paths.iter().map(wish).collect();
     let created = ops::create_upload::create_upload(&app.uploads, &caller, wishes, expire, None).await?;
     let terms = caller.upload_constraints();
+    let period = LinkPeriod { date: created.created_at, lifetime_secs: expire };
     let links = created.uploads.into_iter().zip(paths).map(|(NewUploadSession { uid, .. }, path)| {
-        let query = query::signed_query(
-            &app.links.keys,
-            LinkAction::Upload,
-            uid,
-            (created.created_at, expire),
-            &[],
-            &terms,
-        );
+        let query = query::signed_query(&app.links.keys, LinkAction::Upload, uid, period, &[], &terms);
         UploadLinks {
             uid: uid.to_string(),
             path,
