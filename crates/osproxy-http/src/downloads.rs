@@ -41,14 +41,14 @@ pub(crate) async fn serve_file(
             Some(store) => forward::forward_without_body(app, source, store, request).await,
         }
     };
-    let has_moved = |answer: &Result<Response>| match answer {
-        Ok(answer) => forward::is_misdirected(answer),
+    let has_moved = |response: &Result<Response>| match response {
+        Ok(response) => forward::is_misdirected(response),
         Err(error) => error.code == ErrorCode::NodeUnavailable,
     };
-    let answer = retry_if_moved(&app.files, file, read, has_moved).await?;
+    let response = retry_if_moved(&app.files, file, read, has_moved).await?;
     // Only responses with content count as a use, and only on the node that the client called.
-    if source == RequestSource::Client && request.method == Method::GET && answer.status().is_success() {
+    if source == RequestSource::Client && request.method == Method::GET && response.status().is_success() {
         link::count_use(app, presentation.link).await?;
     }
-    Ok(answer)
+    Ok(response)
 }

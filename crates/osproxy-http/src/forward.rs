@@ -63,9 +63,9 @@ pub(super) async fn forward(
         request_id: id.as_ref().map(|RequestId(id)| &**id),
         client: request.extensions().get().map(|ClientAddr(client)| *client),
     };
-    let answer = app.forwarder.forward(store, context, request.map(osproxy_cluster::boxed)).await;
-    answer.map(|answer| answer.map(Body::new)).map_err(|failure| match failure {
-        ForwardFailure::BodyAborted(why) => body::incomplete_body_error(&*why),
+    let response = app.forwarder.forward(store, context, request.map(osproxy_cluster::boxed)).await;
+    response.map(|response| response.map(Body::new)).map_err(|failure| match failure {
+        ForwardFailure::BodyAborted(error) => body::incomplete_body_error(&*error),
         failure => failure.into(),
     })
 }
@@ -81,6 +81,6 @@ pub(super) async fn forward_without_body(
 }
 
 /// Whether the response of a node says that it does not have the data either.
-pub(super) fn is_misdirected(answer: &Response) -> bool {
-    osproxy_cluster::is_error(answer, StatusCode::SERVICE_UNAVAILABLE, ErrorCode::NodeUnavailable)
+pub(super) fn is_misdirected(response: &Response) -> bool {
+    osproxy_cluster::is_error(response, StatusCode::SERVICE_UNAVAILABLE, ErrorCode::NodeUnavailable)
 }

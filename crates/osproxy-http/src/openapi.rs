@@ -21,18 +21,18 @@ pub(super) use parameters::{
     OptionalSignedQuery, PageQuery, SignedQuery, UidPath, UploadForm, UploadLinkQuery,
 };
 pub(super) use responses::{
-    Away, BadRequest, BrokenOff, Coded, Conflict, ContentResponses, Encoded, Exhausted, Failures, Fault,
-    Forbidden, Full, Gone, Internal, Interrupted, Invalid, Keyless, Limited, Mismatch, Missing, NotFound,
-    OfBody, OfContent, OfFile, OfKey, OfLink, OfRoom, OfStored, OutOfRange, Oversized, PreconditionFailed,
-    RangeNotSatisfiable, Refused, TooLarge, TooMany, Unauthenticated, Unavailable, Unimplemented, Unmet,
-    Unscoped, UnsupportedType,
+    Away, BadRequest, BrokenOff, Coded, CommonErrors, Conflict, ContentBodyErrors, ContentResponses, Encoded,
+    Exhausted, Fault, FileErrors, Forbidden, Full, Gone, IdempotencyErrors, Internal, Interrupted, Invalid,
+    JsonBodyErrors, Keyless, Limited, LinkErrors, Mismatch, Missing, NotFound, OutOfRange, Oversized,
+    PreconditionFailed, RangeNotSatisfiable, ReadErrors, Refused, StorageErrors, TooLarge, TooMany,
+    Unauthenticated, Unavailable, Unimplemented, Unmet, Unscoped, UnsupportedType,
 };
 
 use crate::{console::health, v0, v1};
 use osproxy_core::REQUEST_ID;
 
 /// Headers that apply to GET only.
-const RANGES: [&str; 2] = ["range", "if-range"];
+const RANGE_HEADERS: [&str; 2] = ["range", "if-range"];
 
 #[derive(OpenApi)]
 #[openapi(
@@ -161,9 +161,9 @@ struct AddAccessResponses;
 impl Modify for AddAccessResponses {
     fn modify(&self, document: &mut openapi::OpenApi) {
         let scheme = HttpBuilder::new().scheme(HttpAuthScheme::Bearer).bearer_format("osk_<id>_<secret>");
-        let meaning = "An API key, created by `osproxy key create` or by the first start of the service. Not needed \
+        let description = "An API key, created by `osproxy key create` or by the first start of the service. Not needed \
                        with `auth.mode: open`.";
-        let scheme = SecurityScheme::Http(scheme.description(Some(meaning)).build());
+        let scheme = SecurityScheme::Http(scheme.description(Some(description)).build());
         if let Some(components) = &mut document.components {
             components.security_schemes.insert("api_key".to_owned(), scheme.into());
         }
@@ -177,12 +177,12 @@ impl Modify for AddAccessResponses {
                 [&mut item.get, &mut item.post, &mut item.put, &mut item.patch, &mut item.delete];
             for operation in operations.into_iter().flatten() {
                 // The rate limit by address applies with or without a key.
-                let is_limited = path.starts_with("/api/") || path.starts_with(osproxy_api::v1::LINKS);
+                let is_rate_limited = path.starts_with("/api/") || path.starts_with(osproxy_api::v1::LINKS);
                 let takes_keys = operation.security.is_some();
-                let applies = |status: &str| takes_keys || is_limited && status == "429";
+                let applies = |status: &str| takes_keys || is_rate_limited && status == "429";
                 for (status, name) in responses.into_iter().filter(|(status, _)| applies(status)) {
-                    let answer = Ref::from_response_name(name).into();
-                    operation.responses.responses.entry(status.to_owned()).or_insert(answer);
+                    let response = Ref::from_response_name(name).into();
+                    operation.responses.responses.entry(status.to_owned()).or_insert(response);
                 }
             }
         }
@@ -204,7 +204,7 @@ impl Modify for AddHeadOperations {
             head.summary = Some("Read the headers of a file".to_owned());
             head.description = None;
             let is_range_header =
-                |one: &RefOr<Parameter>| matches!(one, RefOr::T(one) if RANGES.contains(&&*one.name));
+                |one: &RefOr<Parameter>| matches!(one, RefOr::T(one) if RANGE_HEADERS.contains(&&*one.name));
             head.parameters.iter_mut().for_each(|all| all.retain(|one| !is_range_header(one)));
             head.responses.responses.retain(|status, _| !["206", "416"].contains(&status.as_str()));
             if let Some(RefOr::T(response)) = head.responses.responses.get_mut("200") {

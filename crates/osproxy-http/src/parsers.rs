@@ -91,11 +91,11 @@ pub fn is_form(content_type: &str) -> bool {
 }
 
 /// Extracts the content from a form that arrives in these chunks.
-pub async fn form(content_type: &str, pieces: Vec<Bytes>) -> Result<Vec<u8>> {
-    let chunks = stream::iter(pieces.into_iter().map(Ok::<_, std::convert::Infallible>));
+pub async fn form(content_type: &str, chunks: Vec<Bytes>) -> Result<Vec<u8>> {
+    let chunks = stream::iter(chunks.into_iter().map(Ok::<_, std::convert::Infallible>));
     let file = v0::form::content_stream(content_type, Body::from_stream(chunks).into_data_stream()).await?;
-    file.try_fold(Vec::new(), |mut content, piece| async move {
-        content.extend_from_slice(&piece);
+    file.try_fold(Vec::new(), |mut content, chunk| async move {
+        content.extend_from_slice(&chunk);
         Ok(content)
     })
     .await

@@ -20,7 +20,7 @@ pub(crate) trait RequiredScope: Send {
     const SCOPE: Scope;
 }
 
-macro_rules! needs {
+macro_rules! required_scopes {
     ($($name:ident),*) => {$(
         /// Requires the scope of this name.
         pub(crate) struct $name;
@@ -31,7 +31,7 @@ macro_rules! needs {
     )*};
 }
 
-needs!(Upload, Read, Delete, Admin);
+required_scopes!(Upload, Read, Delete, Admin);
 
 /// Extracts the caller. Rejects the request with `Unauthenticated` or, without the scope `T`, with
 /// `PermissionDenied`, before the handler runs.
@@ -79,8 +79,8 @@ pub(crate) async fn authenticate(app: &App, request: &Parts) -> Result<Caller> {
 
 /// Returns the token of `Authorization: Bearer TOKEN`. Ignores other schemes.
 fn bearer_token(headers: &HeaderMap) -> Result<Option<&str>> {
-    let mut given = headers.get_all(header::AUTHORIZATION).iter();
-    let (Some(value), None) = (given.next(), given.next()) else {
+    let mut values = headers.get_all(header::AUTHORIZATION).iter();
+    let (Some(value), None) = (values.next(), values.next()) else {
         return if headers.contains_key(header::AUTHORIZATION) {
             Err(Error::new(
                 ErrorCode::Unauthenticated,
@@ -101,7 +101,7 @@ mod tests {
     use axum::http::HeaderValue;
 
     #[test]
-    fn a_token_is_one_and_of_a_bearer() {
+    fn the_token_is_in_a_single_bearer_header() {
         let headers = |values: &[&'static str]| {
             let mut headers = HeaderMap::new();
             for value in values {

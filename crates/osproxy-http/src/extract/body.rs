@@ -20,7 +20,7 @@ pub(crate) fn into_content(body: Body) -> ContentStream {
     let size = body.size_hint().exact().map_or(SizeHint::Unknown, SizeHint::Exact);
     (
         size,
-        Box::pin(body.into_data_stream().map(|piece| piece.map_err(|error| incomplete_body_error(&error)))),
+        Box::pin(body.into_data_stream().map(|chunk| chunk.map_err(|error| incomplete_body_error(&error)))),
     )
 }
 

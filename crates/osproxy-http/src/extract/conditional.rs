@@ -56,21 +56,21 @@ pub(crate) fn range_applies(headers: &HeaderMap, validators: &Validators<'_>) ->
         || httpdate::parse_http_date(field).is_ok_and(|date| date == validators.last_modified)
 }
 
-/// Whether any entity tag in the header, which may have several lines, satisfies `fits`. Returns
+/// Whether any entity tag in the header, which may have several lines, satisfies `matches`. Returns
 /// `None` if the header is absent.
-fn any_matches(headers: &HeaderMap, name: &HeaderName, fits: impl Fn(&str) -> bool) -> Option<bool> {
+fn any_matches(headers: &HeaderMap, name: &HeaderName, matches: impl Fn(&str) -> bool) -> Option<bool> {
     let mut lines = headers.get_all(name).iter().peekable();
     lines.peek()?;
     let mut tags = lines.flat_map(|line| tags(line.to_str().unwrap_or_default()));
-    Some(tags.any(|tag| tag == "*" || fits(tag)))
+    Some(tags.any(|tag| tag == "*" || matches(tag)))
 }
 
 /// Splits a list of entity tags. Quoted commas do not separate.
 fn tags(list: &str) -> impl Iterator<Item = &str> {
     let mut quoted = false;
-    let separator = move |letter: char| {
-        quoted ^= letter == '"';
-        letter == ',' && !quoted
+    let separator = move |c: char| {
+        quoted ^= c == '"';
+        c == ',' && !quoted
     };
     list.split(separator).map(str::trim).filter(|tag| !tag.is_empty())
 }
@@ -107,7 +107,7 @@ mod tests {
     }
 
     #[test]
-    fn preconditions_in_their_order() {
+    fn preconditions_are_evaluated_in_order() {
         use PreconditionResult::{NotModified, PreconditionFailed, Proceed};
         for (fields, expected) in [
             (&[][..], Proceed),
@@ -135,7 +135,7 @@ mod tests {
     }
 
     #[test]
-    fn a_range_counts_only_for_the_same_representation() {
+    fn if_range_requires_the_same_representation() {
         for (fields, expected) in [
             (&[][..], true),
             (&[("if-range", "\"7\"")], true),

@@ -45,8 +45,8 @@ fn skip_spaces(text: &str) -> &str {
 }
 
 fn token(text: &str) -> Option<(&str, &str)> {
-    let is_token = |letter: char| letter.is_ascii_alphanumeric() || "!#$%&'*+-.^_`|~".contains(letter);
-    let end = text.find(|letter| !is_token(letter)).unwrap_or(text.len());
+    let is_token = |c: char| c.is_ascii_alphanumeric() || "!#$%&'*+-.^_`|~".contains(c);
+    let end = text.find(|c| !is_token(c)).unwrap_or(text.len());
     (end > 0).then(|| text.split_at(end))
 }
 
@@ -56,12 +56,12 @@ fn value(text: &str) -> Option<(String, &str)> {
         return token(text).map(|(value, rest)| (value.to_owned(), rest));
     };
     let mut value = String::new();
-    let mut letters = quoted.char_indices();
-    while let Some((at, letter)) = letters.next() {
-        match letter {
+    let mut chars = quoted.char_indices();
+    while let Some((at, c)) = chars.next() {
+        match c {
             '"' => return quoted.get(at + 1..).map(|rest| (value, rest)),
-            '\\' => value.push(letters.next()?.1),
-            _ => value.push(letter),
+            '\\' => value.push(chars.next()?.1),
+            _ => value.push(c),
         }
     }
     None
@@ -131,8 +131,8 @@ mod tests {
 
     proptest! {
         #[test]
-        fn whatever_stands_in_a_quoted_string_names_nobody(text in ".*") {
-            let quoted: String = text.chars().flat_map(|letter| ['\\', letter]).collect();
+        fn quoted_strings_are_never_parsed_as_addresses(text in ".*") {
+            let quoted: String = text.chars().flat_map(|c| ['\\', c]).collect();
             prop_assert_eq!(read(&format!("host=\"{quoted}\", for=8.8.8.8")), Some(vec!["-".to_owned(), "8.8.8.8".to_owned()]));
         }
     }

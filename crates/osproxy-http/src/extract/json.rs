@@ -75,7 +75,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_wrong_is_named() {
+    fn errors_name_the_field() {
         for (body, wrong) in [
             (r#"{"name":5}"#, Some("name")),
             (r#"{"nmae":"x"}"#, Some("nmae")),
@@ -105,7 +105,7 @@ mod tests {
     }
 
     #[test]
-    fn only_what_is_not_json_is_said_not_to_be() {
+    fn valid_json_is_not_reported_as_malformed() {
         let nested = format!("{{\"name\":{}{}}}", "[".repeat(500), "]".repeat(500));
         for body in [
             r#"{"name":"x","size":1e400}"#,
@@ -131,7 +131,7 @@ mod tests {
     }
 
     #[test]
-    fn null_is_absent_and_removes_in_a_patch() {
+    fn null_means_absent_except_in_a_patch() {
         let with_nulls = json!({
             "name": "x", "size": null, "content_type": null, "md5": null, "sha256": null, "blake3": null,
             "part_size": null, "metadata": null, "constraints": null, "expires_in": null,

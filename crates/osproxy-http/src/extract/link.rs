@@ -39,12 +39,12 @@ pub(crate) async fn verify(
         };
         Error::new(code, error.to_string())
     })?;
-    let (issued, end) =
+    let (issued_at, expires_at) =
         (links::issued_at_secs(claims.date), links::expires_at_secs(claims.date, claims.expire));
-    let (Some(issued), Some(ends_at)) = (issued, end) else {
+    let (Some(issued_at), Some(expires_at)) = (issued_at, expires_at) else {
         return Err(Error::internal("a link with a valid signature has an invalid date"));
     };
-    if app.links.is_revoked(uid, claims.action, issued).await? {
+    if app.links.is_revoked(uid, claims.action, issued_at).await? {
         return Err(Error::new(
             ErrorCode::LinkRevoked,
             "the links of this file were revoked; request a new one",
@@ -62,7 +62,7 @@ pub(crate) async fn verify(
             return Err(used_up_error());
         }
     }
-    Ok(VerifiedLink { constraints, expires_at: ends_at })
+    Ok(VerifiedLink { constraints, expires_at })
 }
 
 /// Counts one use of a link, just before its content is sent. Fails with `LinkUsedUp` if no use was

@@ -62,9 +62,9 @@ fn parse_number(text: &str) -> Number {
 }
 
 /// Compares decimal numbers of any length.
-fn is_greater(one: &str, other: &str) -> bool {
-    let (one, other) = (one.trim_start_matches('0'), other.trim_start_matches('0'));
-    (one.len(), one) > (other.len(), other)
+fn is_greater(a: &str, b: &str) -> bool {
+    let (a, b) = (a.trim_start_matches('0'), b.trim_start_matches('0'));
+    (a.len(), a) > (b.len(), b)
 }
 
 #[cfg(test)]
@@ -73,7 +73,7 @@ mod tests {
     use proptest::prelude::*;
 
     #[test]
-    fn single_ranges() {
+    fn single_ranges_are_parsed() {
         for (field, expected) in [
             ("bytes=0-0", 0..1),
             ("bytes=0-", 0..10),
@@ -91,7 +91,7 @@ mod tests {
     }
 
     #[test]
-    fn ranges_without_a_byte() {
+    fn ranges_outside_the_content_are_unsatisfiable() {
         for (field, size) in [
             ("bytes=10-", 10),
             ("bytes=10-20", 10),
@@ -106,7 +106,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_no_range_is_ignored() {
+    fn invalid_and_multiple_ranges_are_ignored() {
         for field in [
             "",
             "bytes",
@@ -129,14 +129,14 @@ mod tests {
 
     proptest! {
         #[test]
-        fn no_field_gives_bytes_that_do_not_exist(field in "(bytes=)?[0-9a,= -]{0,30}", size in 0u64..100) {
+        fn satisfiable_ranges_lie_within_the_content(field in "(bytes=)?[0-9a,= -]{0,30}", size in 0u64..100) {
             if let RequestedRange::Satisfiable(range) = parse(&field, size) {
                 prop_assert!(range.start < range.end && range.end <= size);
             }
         }
 
         #[test]
-        fn every_valid_range_is_understood(first in 0u64..200, len in 0u64..200, size in 1u64..100) {
+        fn every_valid_range_is_parsed(first in 0u64..200, len in 0u64..200, size in 1u64..100) {
             let last = first + len;
             let expected = if first < size {
                 RequestedRange::Satisfiable(first..size.min(last + 1))

@@ -12,7 +12,7 @@ use ipnet::IpNet;
 use crate::middleware::client_network;
 
 /// Minimum interval between two warnings.
-const QUIET: Duration = Duration::from_mins(1);
+const WARNING_INTERVAL: Duration = Duration::from_mins(1);
 
 /// Counts the connections of each IPv4 address or IPv6 network (/64).
 pub(super) struct AddressLimit {
@@ -50,7 +50,7 @@ impl AddressLimit {
         let mut open = self.open.lock().unwrap_or_else(PoisonError::into_inner);
         let count = open.counts.entry(network).or_default();
         if *count >= self.max {
-            if open.warned_at.is_none_or(|logged| logged.elapsed() > QUIET) {
+            if open.warned_at.is_none_or(|warned_at| warned_at.elapsed() > WARNING_INTERVAL) {
                 open.warned_at = Some(Instant::now());
                 tracing::warn!(
                     address = %network, connections = self.max,
@@ -82,19 +82,19 @@ mod tests {
     use super::*;
 
     #[test]
-    fn networks_of_ipv6_count_as_one_and_proxies_do_not_count() {
+    fn an_ipv6_network_counts_as_one_address_and_proxies_do_not_count() {
         let addresses = AddressLimit::new(2, vec!["10.0.0.0/8".parse().unwrap()]);
-        let take = |address: &str| addresses.try_acquire(address.parse().unwrap());
-        let places = [take("2001:db8::1"), take("2001:db8::ffff:2")];
-        assert!(places.iter().all(Option::is_some));
-        assert!(take("2001:db8::3").is_none());
-        assert!(take("2001:db8:0:1::1").is_some());
-        let mapped = [take("192.0.2.1"), take("::ffff:192.0.2.1")];
-        assert!(mapped.iter().all(Option::is_some) && take("192.0.2.1").is_none());
-        let proxies: Vec<_> = (0..5).map(|_| take("10.1.1.1")).collect();
+        let acquire = |address: &str| addresses.try_acquire(address.parse().unwrap());
+        let permits = [acquire("2001:db8::1"), acquire("2001:db8::ffff:2")];
+        assert!(permits.iter().all(Option::is_some));
+        assert!(acquire("2001:db8::3").is_none());
+        assert!(acquire("2001:db8:0:1::1").is_some());
+        let mapped = [acquire("192.0.2.1"), acquire("::ffff:192.0.2.1")];
+        assert!(mapped.iter().all(Option::is_some) && acquire("192.0.2.1").is_none());
+        let proxies: Vec<_> = (0..5).map(|_| acquire("10.1.1.1")).collect();
         assert!(proxies.iter().all(Option::is_some));
-        drop(places);
-        assert!(take("2001:db8::3").is_some());
+        drop(permits);
+        assert!(acquire("2001:db8::3").is_some());
         drop((mapped, proxies));
         assert!(addresses.open.lock().unwrap().counts.is_empty());
     }

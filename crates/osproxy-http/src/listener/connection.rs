@@ -23,11 +23,11 @@ use tower::ServiceExt;
 use super::{
     MAX_BUFFERED, RemoteAddr,
     head_error::HeadErrorResponder,
-    timeouts::{ConnTimeouts, ObservedIo, PendingWrite, RateLimitedBody, TimeoutKind, Timeouts},
+    timeouts::{ConnTimeouts, MinRateBody, ObservedIo, PendingWrite, TimeoutKind, Timeouts},
     tls::Tls,
 };
 use crate::{
-    middleware::{ProbeSchedule, minimum_rate::RateLimiter},
+    middleware::{ProbeSchedule, minimum_rate::MinRateCheck},
     settings::ListenerSettings,
 };
 
@@ -48,11 +48,11 @@ const STREAM_WINDOW: u32 = 256 << 10;
 /// connection is closed (rapid reset attack).
 const MAX_RESET_STREAMS: usize = 20;
 /// Streams that may be reset because of errors of the client, before the connection is closed.
-const MAX_FAULTY_STREAMS: usize = 128;
+const MAX_LOCAL_RESET_STREAMS: usize = 128;
 
 /// Interval and timeout of HTTP/2 keep-alive pings.
-const PING: Duration = Duration::from_secs(30);
-const PONG: Duration = Duration::from_secs(20);
+const PING_INTERVAL: Duration = Duration::from_secs(30);
+const PING_TIMEOUT: Duration = Duration::from_secs(20);
 
 /// Bytes that HTTP/2 adds to the size of each header field when it checks the limit.
 const FIELD_OVERHEAD: u32 = 32;
@@ -63,18 +63,18 @@ pub(super) struct ConnectionServer {
     router: Router,
     tls: Option<Arc<Tls>>,
     timeouts: Timeouts,
-    rate_limiter: RateLimiter,
+    rate_check: MinRateCheck,
 }
 
 impl ConnectionServer {
     pub(super) fn new(router: Router, settings: &ListenerSettings, tls: Option<Arc<Tls>>) -> Self {
-        let patience = Timeouts {
+        let timeouts = Timeouts {
             head: settings.header_timeout,
             idle: settings.idle_timeout,
             write: settings.write_timeout,
         };
         let max_head = settings.max_head_bytes.max(u32::try_from(MAX_BUFFERED).unwrap_or(u32::MAX));
-        let mut http = auto::Builder::new(StreamExecutor { write_timeout: patience.write });
+        let mut http = auto::Builder::new(StreamExecutor { write_timeout: timeouts.write });
         http.http1()
             .timer(TokioTimer::new())
             // `ConnTimeouts` has that timeout; it starts with the first byte.
@@ -91,11 +91,11 @@ impl ConnectionServer {
             // Leaves room to reject moderately oversized heads with an error code, as with HTTP/1.
             .max_header_list_size(max_head + MAX_STREAMS * FIELD_OVERHEAD)
             .max_pending_accept_reset_streams(MAX_RESET_STREAMS)
-            .max_local_error_reset_streams(MAX_FAULTY_STREAMS)
-            .keep_alive_interval(PING)
-            .keep_alive_timeout(PONG);
-        let rate_limiter = RateLimiter::new(settings.min_rate, settings.min_rate_window);
-        Self { http, router, tls, timeouts: patience, rate_limiter }
+            .max_local_error_reset_streams(MAX_LOCAL_RESET_STREAMS)
+            .keep_alive_interval(PING_INTERVAL)
+            .keep_alive_timeout(PING_TIMEOUT);
+        let rate_check = MinRateCheck::new(settings.min_rate, settings.min_rate_window);
+        Self { http, router, tls, timeouts, rate_check }
     }
 
     /// Serves a connection until it ends. Once `draining` is cancelled, running requests are its
@@ -119,9 +119,9 @@ impl ConnectionServer {
         draining: CancellationToken,
     ) {
         let timeouts = Arc::new(ConnTimeouts::new());
-        let refusal = HeadErrorResponder::new(self.router.clone(), peer);
-        let io = TokioIo::new(ObservedIo { io, timeouts: timeouts.clone(), head_error: refusal });
-        let (router, pace, shared_timeouts) = (self.router.clone(), self.rate_limiter, timeouts.clone());
+        let head_error = HeadErrorResponder::new(self.router.clone(), peer);
+        let io = TokioIo::new(ObservedIo { io, timeouts: timeouts.clone(), head_error });
+        let (router, rate_check, shared_timeouts) = (self.router.clone(), self.rate_check, timeouts.clone());
         let probes = ProbeSchedule::default();
         let service = hyper::service::service_fn(move |request: Request<Incoming>| {
             let multiplexed = request.version() == Version::HTTP_2;
@@ -131,11 +131,11 @@ impl ConnectionServer {
             request.extensions_mut().insert(probes.clone());
             let (router, connection_write) = (router.clone(), shared_timeouts.pending_write.clone());
             async move {
-                let pending_write = TAKING.try_with(Arc::clone).unwrap_or(connection_write);
+                let pending_write = STREAM_WRITE.try_with(Arc::clone).unwrap_or(connection_write);
                 let response = router.oneshot(request).await.unwrap_or_else(|never| match never {});
-                let answer =
-                    response.map(|body| RateLimitedBody::new(body, pending_write, pace, multiplexed, guard));
-                Ok::<Response<RateLimitedBody>, Infallible>(answer)
+                let response = response
+                    .map(|body| MinRateBody::new(body, pending_write, rate_check, multiplexed, guard));
+                Ok::<Response<MinRateBody>, Infallible>(response)
             }
         });
         let mut connection = std::pin::pin!(self.http.serve_connection(io, service));
@@ -150,9 +150,9 @@ impl ConnectionServer {
                     }
                     return;
                 }
-                lapse = timeouts.expired(self.timeouts) => {
-                    if lapse != TimeoutKind::Idle || is_last || !timeouts.is_multiplexed() {
-                        tracing::debug!(%peer, ?lapse, "connection timed out");
+                kind = timeouts.expired(self.timeouts) => {
+                    if kind != TimeoutKind::Idle || is_last || !timeouts.is_multiplexed() {
+                        tracing::debug!(%peer, ?kind, "connection timed out");
                         return;
                     }
                     // HTTP/2 has GOAWAY: the client loses no request that is on the way.
@@ -179,8 +179,8 @@ fn set_socket_options(stream: &TcpStream, peer: SocketAddr) {
 }
 
 tokio::task_local! {
-    /// Progress of the response on the HTTP/2 stream of this task.
-    static TAKING: Arc<PendingWrite>;
+    /// The pending write of the HTTP/2 stream that this task serves.
+    static STREAM_WRITE: Arc<PendingWrite>;
 }
 
 /// Runs each HTTP/2 stream as a task, and resets those whose client reads the response too slowly.
@@ -192,13 +192,13 @@ struct StreamExecutor {
 
 impl<F: Future<Output = ()> + Send + 'static> Executor<F> for StreamExecutor {
     fn execute(&self, stream: F) {
-        let (patience, taking) = (self.write_timeout, Arc::<PendingWrite>::default());
-        let watched = taking.clone();
-        tokio::spawn(TAKING.scope(taking, async move {
+        let (timeout, pending_write) = (self.write_timeout, Arc::<PendingWrite>::default());
+        let observed = pending_write.clone();
+        tokio::spawn(STREAM_WRITE.scope(pending_write, async move {
             tokio::select! {
                 biased;
                 () = stream => {}
-                () = watched.stalled(patience) => tracing::debug!("response timed out; resetting its stream"),
+                () = observed.stalled(timeout) => tracing::debug!("response timed out; resetting its stream"),
             }
         }));
     }

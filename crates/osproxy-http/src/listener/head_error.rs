@@ -67,7 +67,7 @@ impl HeadErrorResponder {
         &mut self,
         mut io: Pin<&mut impl AsyncWrite>,
         cx: &mut Context<'_>,
-        replaced: &[u8],
+        hyper_response: &[u8],
     ) -> Poll<io::Result<()>> {
         loop {
             match &mut self.state {
@@ -75,16 +75,16 @@ impl HeadErrorResponder {
                     self.state = State::Routing(Box::pin(route_error(
                         self.router.clone(),
                         self.peer,
-                        parse_status(replaced),
+                        parse_status(hyper_response),
                     )));
                 }
-                State::Routing(answer) => self.state = State::Writing(ready!(answer.as_mut().poll(cx))),
-                State::Writing(answer) if answer.has_remaining() => {
-                    let written = ready!(io.as_mut().poll_write(cx, answer))?;
+                State::Routing(response) => self.state = State::Writing(ready!(response.as_mut().poll(cx))),
+                State::Writing(response) if response.has_remaining() => {
+                    let written = ready!(io.as_mut().poll_write(cx, response))?;
                     if written == 0 {
                         return Poll::Ready(Err(io::ErrorKind::WriteZero.into()));
                     }
-                    answer.advance(written);
+                    response.advance(written);
                 }
                 State::Writing(_) => self.state = State::Draining(0),
                 State::Draining(_) => return Poll::Ready(Ok(())),
@@ -115,8 +115,8 @@ impl HeadErrorResponder {
 }
 
 /// Parses the status of a response of hyper.
-fn parse_status(answer: &[u8]) -> StatusCode {
-    let digits = answer.get(STATUS_LINE.len()..).and_then(|rest| rest.get(..3));
+fn parse_status(response: &[u8]) -> StatusCode {
+    let digits = response.get(STATUS_LINE.len()..).and_then(|rest| rest.get(..3));
     digits.and_then(|digits| StatusCode::from_bytes(digits).ok()).unwrap_or(StatusCode::BAD_REQUEST)
 }
 
@@ -126,13 +126,13 @@ async fn route_error(router: Router, peer: SocketAddr, status: StatusCode) -> By
     *request.uri_mut() = axum::http::Uri::from_static("*");
     request.extensions_mut().insert(RemoteAddr(peer));
     request.extensions_mut().insert(UnparsableHead(status));
-    let answer = router.oneshot(request).await.unwrap_or_else(|never| match never {});
-    serialize(answer).await
+    let response = router.oneshot(request).await.unwrap_or_else(|never| match never {});
+    serialize(response).await
 }
 
 /// Serializes a response as the last one of an HTTP/1.1 connection.
-async fn serialize(answer: Response<Body>) -> Bytes {
-    let (mut head, body) = answer.into_parts();
+async fn serialize(response: Response<Body>) -> Bytes {
+    let (mut head, body) = response.into_parts();
     // Cannot fail: error bodies are in memory.
     let body = body.collect().await.map(http_body_util::Collected::to_bytes).unwrap_or_default();
     head.headers.insert(header::CONNECTION, header::HeaderValue::from_static("close"));

@@ -34,7 +34,7 @@ const MAX_BUFFERED: usize = 64 << 10;
 const BACKLOG: usize = 4096;
 
 /// Time for TCP handshakes in progress to complete once new ones are blocked.
-const HANDSHAKES: Duration = Duration::from_millis(100);
+const HANDSHAKE_TIME: Duration = Duration::from_millis(100);
 
 /// Address of the other end of the connection. An extension of every request.
 #[derive(Clone, Copy, Debug)]
@@ -61,7 +61,7 @@ pub async fn serve(
         shutdown.cancelled().await;
         if !first_request_grace.is_zero() {
             drop_syns(&listener);
-            tokio::time::sleep(HANDSHAKES).await;
+            tokio::time::sleep(HANDSHAKE_TIME).await;
         }
     };
     tokio::select! {

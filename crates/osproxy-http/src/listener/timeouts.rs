@@ -21,7 +21,7 @@ use tokio::{
 };
 
 use super::{MAX_BUFFERED, head_error::HeadErrorResponder};
-use crate::middleware::minimum_rate::RateLimiter;
+use crate::middleware::minimum_rate::MinRateCheck;
 
 /// Timeouts of a connection.
 #[derive(Clone, Copy, Debug)]
@@ -123,17 +123,17 @@ impl ConnTimeouts {
         if state.requests == 0 {
             // The tail of a response whose body was already dropped.
             state.idle_since = Instant::now();
-        } else if let Some(handed) = &mut *self.pending_write.lock() {
-            handed.last_progress = Instant::now();
+        } else if let Some(chunk) = &mut *self.pending_write.lock() {
+            chunk.last_progress = Instant::now();
         }
     }
 
     /// Completes when a timeout expires. Must be awaited by the task that serves the connection:
     /// every change of the state wakes that task, so the deadline is then computed again.
     pub(super) async fn expired(&self, timeouts: Timeouts) -> TimeoutKind {
-        let mut alarm = DeadlineTimer::default();
+        let mut timer = DeadlineTimer::default();
         poll_fn(|cx| match self.deadline(timeouts) {
-            Some((at, lapse)) => alarm.poll(cx, at).map(|()| lapse),
+            Some((at, kind)) => timer.poll(cx, at).map(|()| kind),
             None => Poll::Pending,
         })
         .await
@@ -151,7 +151,7 @@ impl ConnTimeouts {
             return state.multiplexed.then(|| (Instant::now() + timeouts.idle, TimeoutKind::Idle));
         }
         Some(match state.head_since {
-            Some(begun) => (begun + timeouts.head, TimeoutKind::Head),
+            Some(since) => (since + timeouts.head, TimeoutKind::Head),
             None => (state.idle_since + timeouts.idle, TimeoutKind::Idle),
         })
     }
@@ -191,16 +191,16 @@ impl PendingWrite {
 
     /// Returns when the client counts as stalled; `None` if it has no chunk to read.
     fn deadline(&self, timeout: Duration) -> Option<Instant> {
-        let handed = (*self.lock())?;
-        let stalled = (handed.last_progress + timeout).max(handed.since + handed.min_time);
-        Some(handed.max_time.map_or(stalled, |longest| stalled.min(handed.since + longest)))
+        let chunk = (*self.lock())?;
+        let stalled_at = (chunk.last_progress + timeout).max(chunk.since + chunk.min_time);
+        Some(chunk.max_time.map_or(stalled_at, |max| stalled_at.min(chunk.since + max)))
     }
 
     /// Completes when the client has stalled. Must be awaited by the task that sends the response.
     pub(super) async fn stalled(&self, timeout: Duration) {
-        let mut alarm = DeadlineTimer::default();
+        let mut timer = DeadlineTimer::default();
         poll_fn(|cx| match self.deadline(timeout) {
-            Some(at) => alarm.poll(cx, at),
+            Some(at) => timer.poll(cx, at),
             None => Poll::Pending,
         })
         .await;
@@ -209,43 +209,42 @@ impl PendingWrite {
 
 /// A response body that fails if the client reads below the minimum rate. Time spent waiting for
 /// the data itself does not count.
-pub(super) struct RateLimitedBody {
+pub(super) struct MinRateBody {
     body: Body,
     pending_write: Arc<PendingWrite>,
-    rate_limiter: RateLimiter,
+    rate_check: MinRateCheck,
     /// Size of the last chunk, in bytes.
     chunk_len: u64,
     multiplexed: bool,
-    _running: RequestGuard,
+    _request: RequestGuard,
 }
 
 #[derive(Debug, thiserror::Error)]
 #[error("the client read the response below the minimum rate")]
 struct ReadTooSlow;
 
-impl RateLimitedBody {
+impl MinRateBody {
     pub(super) fn new(
         body: Body,
-        taking: Arc<PendingWrite>,
-        pace: RateLimiter,
+        pending_write: Arc<PendingWrite>,
+        rate_check: MinRateCheck,
         multiplexed: bool,
-        running: RequestGuard,
+        request: RequestGuard,
     ) -> Self {
-        Self { body, pending_write: taking, rate_limiter: pace, chunk_len: 0, multiplexed, _running: running }
+        Self { body, pending_write, rate_check, chunk_len: 0, multiplexed, _request: request }
     }
 
     fn record_chunk(&mut self, bytes: u64) {
         self.chunk_len = bytes;
         let now = Instant::now();
         // The progress of a single HTTP/2 stream is not visible.
-        let fair = if self.multiplexed { self.rate_limiter.time_for(bytes) } else { Duration::ZERO };
-        let longest = self.rate_limiter.max_time_for(bytes + MAX_BUFFERED as u64);
-        *self.pending_write.lock() =
-            Some(Chunk { since: now, last_progress: now, min_time: fair, max_time: longest });
+        let min_time = if self.multiplexed { self.rate_check.time_for(bytes) } else { Duration::ZERO };
+        let max_time = self.rate_check.max_time_for(bytes + MAX_BUFFERED as u64);
+        *self.pending_write.lock() = Some(Chunk { since: now, last_progress: now, min_time, max_time });
     }
 }
 
-impl http_body::Body for RateLimitedBody {
+impl http_body::Body for MinRateBody {
     type Data = Bytes;
     type Error = axum::Error;
 
@@ -254,10 +253,10 @@ impl http_body::Body for RateLimitedBody {
         cx: &mut Context<'_>,
     ) -> Poll<Option<Result<Frame<Bytes>, axum::Error>>> {
         // Hyper polls for more, so it has room: the last chunk is drained.
-        let taken = self.pending_write.lock().take();
-        if let Some(taken) = taken {
+        let drained = self.pending_write.lock().take();
+        if let Some(chunk) = drained {
             let bytes = self.chunk_len;
-            if !self.rate_limiter.record(taken.since.elapsed(), bytes) {
+            if !self.rate_check.record(chunk.since.elapsed(), bytes) {
                 self.body = Body::empty();
                 return Poll::Ready(Some(Err(axum::Error::new(ReadTooSlow))));
             }
@@ -278,7 +277,7 @@ impl http_body::Body for RateLimitedBody {
     }
 }
 
-impl Drop for RateLimitedBody {
+impl Drop for MinRateBody {
     fn drop(&mut self) {
         *self.pending_write.lock() = None;
     }
@@ -365,56 +364,56 @@ mod tests {
     use http_body_util::BodyExt;
     use tokio::time::sleep;
 
-    const LONG: Duration = Duration::from_millis(70);
+    const PAUSE: Duration = Duration::from_millis(70);
 
     /// A response of ten bytes, each after `pause`, with a minimum rate of a million bytes per
     /// second.
-    fn answer(pause: Duration) -> RateLimitedBody {
+    fn body(pause: Duration) -> MinRateBody {
         let bytes = stream::unfold(0, move |count| async move {
             if !pause.is_zero() {
                 sleep(pause).await;
             }
             (count < 10).then(|| (Ok::<_, axum::Error>(Bytes::from_static(b"x")), count + 1))
         });
-        let pace = RateLimiter::new(1_000_000, Duration::from_millis(100));
-        let running = Arc::new(ConnTimeouts::new()).begin_request(false);
-        RateLimitedBody::new(Body::from_stream(bytes), Arc::default(), pace, false, running)
+        let rate_check = MinRateCheck::new(1_000_000, Duration::from_millis(100));
+        let request = Arc::new(ConnTimeouts::new()).begin_request(false);
+        MinRateBody::new(Body::from_stream(bytes), Arc::default(), rate_check, false, request)
     }
 
     #[tokio::test]
-    async fn a_store_that_is_slow_is_no_fault_of_the_reader() {
-        let answer = answer(LONG).collect().await.unwrap();
-        assert_eq!(answer.to_bytes().len(), 10);
+    async fn a_slow_source_does_not_fail_the_response() {
+        let response = body(PAUSE).collect().await.unwrap();
+        assert_eq!(response.to_bytes().len(), 10);
     }
 
     #[tokio::test]
-    async fn a_reader_that_is_waited_for_is() {
-        let mut answer = answer(Duration::ZERO);
+    async fn a_slow_client_fails_the_response() {
+        let mut response = body(Duration::ZERO);
         let mut count = 0;
-        while let Some(Ok(_)) = answer.frame().await {
+        while let Some(Ok(_)) = response.frame().await {
             count += 1;
-            sleep(LONG).await;
+            sleep(PAUSE).await;
         }
         assert!((1..=3).contains(&count), "{count}");
     }
 
     #[tokio::test]
-    async fn what_holds_a_connection_is_told_apart() {
-        let patience = Timeouts {
+    async fn the_state_of_a_connection_selects_its_timeout() {
+        let limits = Timeouts {
             head: Duration::from_millis(50),
             idle: Duration::from_millis(150),
             write: Duration::from_mins(1),
         };
-        let watch = Arc::new(ConnTimeouts::new());
-        assert_eq!(watch.expired(patience).await, TimeoutKind::Head);
-        let running = watch.begin_request(false);
-        let waited = tokio::time::timeout(Duration::from_millis(300), watch.expired(patience)).await;
-        assert!(waited.is_err(), "a request runs");
-        drop(running);
-        assert_eq!(watch.expired(patience).await, TimeoutKind::Idle);
-        watch.on_read();
+        let timeouts = Arc::new(ConnTimeouts::new());
+        assert_eq!(timeouts.expired(limits).await, TimeoutKind::Head);
+        let request = timeouts.begin_request(false);
+        let expired = tokio::time::timeout(Duration::from_millis(300), timeouts.expired(limits)).await;
+        assert!(expired.is_err(), "a request runs");
+        drop(request);
+        assert_eq!(timeouts.expired(limits).await, TimeoutKind::Idle);
+        timeouts.on_read();
         let start = Instant::now();
-        assert_eq!(watch.expired(Timeouts { idle: Duration::ZERO, ..patience }).await, TimeoutKind::Head);
-        assert!(start.elapsed() >= patience.head);
+        assert_eq!(timeouts.expired(Timeouts { idle: Duration::ZERO, ..limits }).await, TimeoutKind::Head);
+        assert!(start.elapsed() >= limits.head);
     }
 }

@@ -18,13 +18,13 @@ use tokio::net::TcpStream;
 use tokio_rustls::{TlsAcceptor, server::TlsStream};
 
 /// Interval between checks of the files.
-const LOOK: Duration = Duration::from_secs(2);
+const CHECK_INTERVAL: Duration = Duration::from_secs(2);
 
 /// Application protocols, by preference.
 const ALPN: [&[u8]; 2] = [b"h2", b"http/1.1"];
 
 /// Number of TLS sessions cached for resumption.
-const SESSIONS: usize = 256;
+const MAX_SESSIONS: usize = 256;
 
 /// Paths of the PEM files of a listener.
 #[derive(Clone, Debug)]
@@ -80,17 +80,17 @@ impl TlsPem {
         let Some(pem) = &self.client_ca else {
             return Ok(None);
         };
-        let mut authorities = RootCertStore::empty();
+        let mut roots = RootCertStore::empty();
         for certificate in CertificateDer::pem_slice_iter(pem) {
             let certificate =
                 certificate.map_err(|error| format!("`client_ca` is not a PEM file: {error}"))?;
-            let added = authorities.add(certificate);
+            let added = roots.add(certificate);
             added.map_err(|error| format!("`client_ca` contains an invalid CA certificate: {error}"))?;
         }
-        if authorities.is_empty() {
+        if roots.is_empty() {
             return Err("`client_ca` contains no certificate".to_owned());
         }
-        Ok(Some(authorities))
+        Ok(Some(roots))
     }
 }
 
@@ -129,25 +129,22 @@ impl Tls {
     pub(super) async fn reload_on_change(&self) {
         let (mut loaded, mut previous) = (self.initial.clone(), Ok(self.initial.clone()));
         loop {
-            tokio::time::sleep(LOOK).await;
+            tokio::time::sleep(CHECK_INTERVAL).await;
             let files = self.files.clone();
-            let Ok(found) = tokio::task::spawn_blocking(move || files.read()).await else { continue };
+            let Ok(current) = tokio::task::spawn_blocking(move || files.read()).await else { continue };
             // Certificate and key are not replaced atomically: reload only if the files are the
             // same in two checks in a row.
-            let is_steady = found == previous;
-            previous.clone_from(&found);
-            match found {
-                Ok(pem) if is_steady && pem != loaded => {
+            let is_stable = current == previous;
+            previous.clone_from(&current);
+            match current {
+                Ok(pem) if is_stable && pem != loaded => {
                     match acceptor(&pem) {
                         Ok(acceptor) => {
                             *self.acceptor.write().unwrap_or_else(PoisonError::into_inner) = acceptor;
                             tracing::info!("reloaded the TLS certificate");
                         }
-                        Err(problem) => {
-                            tracing::warn!(
-                                problem,
-                                "cannot use the new TLS certificate; keeping the old one"
-                            );
+                        Err(error) => {
+                            tracing::warn!(error, "cannot use the new TLS certificate; keeping the old one");
                         }
                     }
                     loaded = pem;
@@ -165,8 +162,8 @@ fn acceptor(pem: &TlsPem) -> Result<TlsAcceptor, String> {
         .with_safe_default_protocol_versions()
         .map_err(|error| error.to_string())?;
     let config = match pem.client_ca_store()? {
-        Some(authorities) => {
-            let verifier = WebPkiClientVerifier::builder_with_provider(Arc::new(authorities), provider);
+        Some(roots) => {
+            let verifier = WebPkiClientVerifier::builder_with_provider(Arc::new(roots), provider);
             config.with_client_cert_verifier(verifier.build().map_err(|error| error.to_string())?)
         }
         None => config.with_no_client_auth(),
@@ -176,6 +173,6 @@ fn acceptor(pem: &TlsPem) -> Result<TlsAcceptor, String> {
     config.alpn_protocols = ALPN.map(<[u8]>::to_vec).to_vec();
     // A new cache, so that a client that was accepted under other certificate authorities cannot
     // resume its session.
-    config.session_storage = ServerSessionMemoryCache::new(SESSIONS);
+    config.session_storage = ServerSessionMemoryCache::new(MAX_SESSIONS);
     Ok(TlsAcceptor::from(Arc::new(config)))
 }

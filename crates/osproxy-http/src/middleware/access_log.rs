@@ -49,7 +49,7 @@ pub(super) struct AccessLogEntry {
     complete: bool,
     metrics: Arc<RouteMetrics>,
     /// Counts the request as running until the entry is written.
-    _busy: LoadGuard,
+    _load: LoadGuard,
 }
 
 /// Longest path in a line, in characters.
@@ -89,7 +89,7 @@ impl AccessLogEntry {
             source_error: None,
             bytes_sent: 0,
             complete: false,
-            _busy: LoadGuard::request(&app.node),
+            _load: LoadGuard::request(&app.node),
         }
     }
 
@@ -173,8 +173,8 @@ impl http_body::Body for LoggedBody {
             None => self.entry.complete = true,
             Some(Ok(frame)) => {
                 self.entry.bytes_sent += frame.data_ref().map_or(0, |bytes| bytes.len() as u64);
-                let failed = frame.trailers_ref().and_then(|trailers| trailers.get(GRPC_STATUS));
-                self.entry.complete = match failed {
+                let grpc_status = frame.trailers_ref().and_then(|trailers| trailers.get(GRPC_STATUS));
+                self.entry.complete = match grpc_status {
                     Some(status) => status == "0",
                     None => self.body.is_end_stream(),
                 };
@@ -201,11 +201,11 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_uid_is_a_number_in_its_place_of_the_path_or_in_the_query() {
-        let of_path = |path| uid("/f/{uid}/{filename}", path, Some("uid=3"));
-        assert_eq!(of_path("/f/12/x"), Some(12));
+    fn the_uid_is_a_number_in_the_path_or_the_query() {
+        let uid_of = |path| uid("/f/{uid}/{filename}", path, Some("uid=3"));
+        assert_eq!(uid_of("/f/12/x"), Some(12));
         for path in ["/f/x/12", "/f/-1/x", "/f/+1/x", "/f//x", "/f/1%0a/x", "/f/99999999999999999999/x"] {
-            assert_eq!(of_path(path), None, "{path}");
+            assert_eq!(uid_of(path), None, "{path}");
         }
         for (query, expected) in
             [("a=1&uid=7", Some(7)), ("uid=%37", Some(7)), ("uid=7%0A", None), ("uids=7", None)]

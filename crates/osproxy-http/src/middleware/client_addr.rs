@@ -22,8 +22,8 @@ pub(super) fn client_addr(peer: IpAddr, headers: &HeaderMap, trusted: &[IpNet]) 
         return ClientAddr(peer);
     }
     let addresses = match x_forwarded_for_addresses(headers) {
-        told if told.is_empty() => forwarded_addresses(headers),
-        told => told,
+        addresses if addresses.is_empty() => forwarded_addresses(headers),
+        addresses => addresses,
     };
     let mut client = peer;
     for address in addresses.into_iter().rev() {
@@ -71,14 +71,14 @@ mod tests {
     }
 
     #[test]
-    fn strangers_are_not_believed() {
+    fn headers_of_untrusted_peers_are_ignored() {
         let forged = [("x-forwarded-for", "1.1.1.1"), ("forwarded", "for=1.1.1.1")];
         assert_eq!(client("8.8.8.8", &forged), "8.8.8.8");
         assert_eq!(client("::ffff:8.8.8.8", &forged), "8.8.8.8");
     }
 
     #[test]
-    fn the_last_one_that_is_no_proxy_is_the_client() {
+    fn the_last_untrusted_address_is_the_client() {
         for (field, expected) in [
             ("1.1.1.1", "1.1.1.1"),
             ("6.6.6.6, 1.1.1.1", "1.1.1.1"),
@@ -99,7 +99,7 @@ mod tests {
     }
 
     #[test]
-    fn forwarded_counts_without_the_other_one() {
+    fn forwarded_is_used_only_without_x_forwarded_for() {
         for (field, expected) in [
             ("for=1.1.1.1;proto=http;by=10.0.0.1", "1.1.1.1"),
             ("for=6.6.6.6, For=\"1.1.1.1:80\"", "1.1.1.1"),
@@ -123,7 +123,7 @@ mod tests {
     }
 
     #[test]
-    fn what_cannot_be_read_is_told_by_nobody() {
+    fn an_invalid_entry_makes_the_peer_the_client() {
         for field in ["", "nonsense", "1.1.1.1, nonsense", "1.1.1.1,", "1.1.1", "300.1.1.1", "1.1.1.1:99999"]
         {
             assert_eq!(client("10.0.0.1", &[("x-forwarded-for", field)]), "10.0.0.1", "{field}");

@@ -20,7 +20,7 @@ const METHODS: [Method; 6] =
     [Method::GET, Method::HEAD, Method::POST, Method::PUT, Method::PATCH, Method::DELETE];
 
 /// Response headers that scripts may read; browsers hide others.
-const EXPOSED: [HeaderName; 11] = [
+const EXPOSED_HEADERS: [HeaderName; 11] = [
     header::ACCEPT_RANGES,
     header::CONTENT_DISPOSITION,
     header::CONTENT_LENGTH,
@@ -50,7 +50,7 @@ pub(crate) fn layer(settings: &CorsSettings) -> Option<CorsLayer> {
     };
     let layer = CorsLayer::new().allow_origin(origins).allow_headers(headers).allow_methods(METHODS);
     let layer = layer.vary(vary.into_iter().collect::<Vec<_>>());
-    Some(layer.expose_headers(EXPOSED).max_age(settings.max_age))
+    Some(layer.expose_headers(EXPOSED_HEADERS).max_age(settings.max_age))
 }
 
 /// Applies CORS to the API and to links. Metrics, health and pages stay restricted to their own

@@ -2,22 +2,22 @@
 
 use std::time::Duration;
 
-/// Token bucket that enforces a minimum rate. It holds time instead of tokens: each byte adds the
+/// Token bucket that checks a minimum rate. It holds time instead of tokens: each byte adds the
 /// time that it takes at the minimum rate, and waiting for the client removes time; waiting for
 /// anything else costs nothing. The bucket starts full, with `window`. A single wait spends at most
 /// one window, so that one long pause is forgiven; timeouts deal with long pauses.
 #[derive(Clone, Copy, Debug)]
-pub(crate) struct RateLimiter {
+pub(crate) struct MinRateCheck {
     /// In bytes per second; 0 disables the check.
     min_rate: u64,
     window: Duration,
     credit: Duration,
 }
 
-impl RateLimiter {
-    /// Requires `rate` bytes per second on average. `window` is the size of the bucket.
-    pub(crate) const fn new(rate: u64, window: Duration) -> Self {
-        Self { min_rate: rate, window, credit: window }
+impl MinRateCheck {
+    /// Requires `min_rate` bytes per second on average. `window` is the size of the bucket.
+    pub(crate) const fn new(min_rate: u64, window: Duration) -> Self {
+        Self { min_rate, window, credit: window }
     }
 
     /// Records that the client moved `bytes` after a wait of `waited`. Returns `false` if it is too
@@ -26,10 +26,10 @@ impl RateLimiter {
         if self.min_rate == 0 {
             return true;
         }
-        let Some(lead) = (self.credit + self.time_for(bytes)).checked_sub(waited.min(self.window)) else {
+        let Some(credit) = (self.credit + self.time_for(bytes)).checked_sub(waited.min(self.window)) else {
             return false;
         };
-        self.credit = lead.min(self.window);
+        self.credit = credit.min(self.window);
         true
     }
 
@@ -52,43 +52,43 @@ mod tests {
 
     const SECOND: Duration = Duration::from_secs(1);
 
-    fn pace() -> RateLimiter {
-        RateLimiter::new(1000, 10 * SECOND)
+    fn check() -> MinRateCheck {
+        MinRateCheck::new(1000, 10 * SECOND)
     }
 
     #[test]
-    fn who_trickles_is_found_out_after_a_window() {
-        let mut pace = pace();
-        let kept = (0..100).take_while(|_| pace.record(SECOND, 10)).count();
-        assert_eq!(kept, 10);
+    fn a_slow_client_fails_after_one_window() {
+        let mut check = check();
+        let accepted = (0..100).take_while(|_| check.record(SECOND, 10)).count();
+        assert_eq!(accepted, 10);
     }
 
     #[test]
-    fn who_keeps_the_rate_goes_on_for_ever() {
-        let mut pace = pace();
-        assert!((0..10_000).all(|_| pace.record(SECOND, 1000)));
+    fn a_client_at_the_minimum_rate_never_fails() {
+        let mut check = check();
+        assert!((0..10_000).all(|_| check.record(SECOND, 1000)));
         // In chunks of one window too.
-        assert!((0..10_000).all(|_| pace.record(10 * SECOND, 10_000)));
+        assert!((0..10_000).all(|_| check.record(10 * SECOND, 10_000)));
     }
 
     #[test]
-    fn one_long_pause_is_forgiven_and_a_second_one_is_not() {
-        let mut pace = pace();
-        assert!(pace.record(1000 * SECOND, 1));
-        assert!(!pace.record(1000 * SECOND, 1));
+    fn a_second_long_pause_fails() {
+        let mut check = check();
+        assert!(check.record(1000 * SECOND, 1));
+        assert!(!check.record(1000 * SECOND, 1));
     }
 
     #[test]
-    fn speed_gives_no_lead_beyond_a_window() {
-        let mut pace = pace();
-        assert!(pace.record(SECOND, 1_000_000_000));
-        assert!(pace.record(10 * SECOND, 0));
-        assert!(!pace.record(SECOND, 0));
+    fn fast_transfer_gains_at_most_one_window() {
+        let mut check = check();
+        assert!(check.record(SECOND, 1_000_000_000));
+        assert!(check.record(10 * SECOND, 0));
+        assert!(!check.record(SECOND, 0));
     }
 
     #[test]
-    fn without_a_rate_anything_will_do() {
-        let mut pace = RateLimiter::new(0, SECOND);
-        assert!((0..100).all(|_| pace.record(SECOND, 0)));
+    fn no_minimum_rate_disables_the_check() {
+        let mut check = MinRateCheck::new(0, SECOND);
+        assert!((0..100).all(|_| check.record(SECOND, 0)));
     }
 }

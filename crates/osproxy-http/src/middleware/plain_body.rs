@@ -58,7 +58,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn only_whole_bytes_as_they_are_pass() {
+    fn encoded_and_partial_bodies_are_rejected() {
         for (name, value, expected) in [
             ("content-encoding", "identity", None),
             ("content-encoding", "Identity, identity", None),

@@ -9,7 +9,7 @@ use axum::{extract::Request, middleware::Next, response::Response};
 use tokio::time::Instant;
 
 /// Minimum interval between responses to probes on one connection.
-const SPACING: Duration = Duration::from_millis(100);
+const MIN_INTERVAL: Duration = Duration::from_millis(100);
 
 /// Time of the latest probe response of a connection, which may be in the future. An extension of
 /// every request.
@@ -21,7 +21,7 @@ impl ProbeSchedule {
     fn reserve(&self) -> Instant {
         let mut last = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         let now = Instant::now();
-        let next = last.map_or(now, |last| now.max(last + SPACING));
+        let next = last.map_or(now, |last| now.max(last + MIN_INTERVAL));
         *last = Some(next);
         next
     }

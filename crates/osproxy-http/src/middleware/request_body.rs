@@ -19,12 +19,12 @@ use http_body::{Body as _, Frame, SizeHint};
 use http_body_util::BodyExt;
 use osproxy_cluster::timers::IdleTimeout;
 
-use crate::middleware::minimum_rate::RateLimiter;
+use crate::middleware::minimum_rate::MinRateCheck;
 
 /// Maximum number of bytes of an unread body to drain.
-const MAX_BYTES: u64 = 16 << 20;
+const MAX_DRAIN_BYTES: u64 = 16 << 20;
 /// Maximum time to drain an unread body.
-const MAX_TIME: Duration = Duration::from_secs(5);
+const MAX_DRAIN_TIME: Duration = Duration::from_secs(5);
 
 /// A request body that fails when the client is too slow. If it is dropped before its end, a task
 /// drains the rest, within limits: closing the connection while the client is still sending would
@@ -36,7 +36,7 @@ pub(super) struct DrainOnDropBody {
     /// still waits for `100 Continue`.
     nothing_to_drain: bool,
     idle: IdleTimeout,
-    rate_limiter: RateLimiter,
+    rate_check: MinRateCheck,
     /// The body is complete only with an explicit end, as in HTTP/2. A reset without error has
     /// none.
     requires_end: bool,
@@ -58,22 +58,22 @@ struct StreamReset;
 
 impl DrainOnDropBody {
     /// Wraps the body of a request with this head. Reading fails with [`TooSlow`] if no data arrives
-    /// for `timeout`, or if `rate_limiter` finds the client too slow.
-    pub(super) fn new(body: Body, head: &Parts, timeout: Duration, rate_limiter: RateLimiter) -> Self {
+    /// for `timeout`, or if `rate_check` finds the client too slow.
+    pub(super) fn new(body: Body, head: &Parts, timeout: Duration, rate_check: MinRateCheck) -> Self {
         Self {
             body,
             received: Arc::default(),
             // Reading the body would send `100 Continue`, which makes the client send it.
             nothing_to_drain: head.headers.contains_key(header::EXPECT),
             idle: IdleTimeout::new(timeout),
-            rate_limiter,
+            rate_check,
             requires_end: head.version == Version::HTTP_2,
         }
     }
 
-    fn fail(&mut self, why: TooSlow) -> Poll<Option<Result<Frame<Bytes>, axum::Error>>> {
+    fn fail(&mut self, error: TooSlow) -> Poll<Option<Result<Frame<Bytes>, axum::Error>>> {
         self.nothing_to_drain = true;
-        Poll::Ready(Some(Err(axum::Error::new(why))))
+        Poll::Ready(Some(Err(axum::Error::new(error))))
     }
 
     /// The number of bytes that were read so far.
@@ -99,7 +99,7 @@ impl http_body::Body for DrainOnDropBody {
         match &frame {
             Some(Ok(frame)) => {
                 let bytes = frame.data_ref().map_or(0, |bytes| bytes.len() as u64);
-                if !self.rate_limiter.record(waited, bytes) {
+                if !self.rate_check.record(waited, bytes) {
                     return self.fail(TooSlow::BelowMinRate);
                 }
                 self.received.fetch_add(bytes, Ordering::Relaxed);
@@ -128,11 +128,11 @@ impl Drop for DrainOnDropBody {
         }
         let mut body = std::mem::take(&mut self.body);
         if let Ok(runtime) = tokio::runtime::Handle::try_current() {
-            runtime.spawn(tokio::time::timeout(MAX_TIME, async move {
+            runtime.spawn(tokio::time::timeout(MAX_DRAIN_TIME, async move {
                 let mut bytes = 0;
                 while let Some(Ok(frame)) = body.frame().await {
                     bytes += frame.data_ref().map_or(0, |data| data.len() as u64);
-                    if bytes > MAX_BYTES {
+                    if bytes > MAX_DRAIN_BYTES {
                         break;
                     }
                 }
@@ -149,7 +149,7 @@ mod tests {
     use tokio::time::sleep;
 
     const WINDOW: Duration = Duration::from_millis(100);
-    const LONG: Duration = Duration::from_millis(70);
+    const PAUSE: Duration = Duration::from_millis(70);
 
     /// A body of ten bytes, each after `pause`, with a minimum rate of a million bytes per second.
     fn body(pause: Duration) -> DrainOnDropBody {
@@ -160,26 +160,26 @@ mod tests {
             (count < 10).then(|| (Ok::<_, axum::Error>(Bytes::from_static(b"x")), count + 1))
         });
         let (head, ()) = Request::new(()).into_parts();
-        let rate_limiter = RateLimiter::new(1_000_000, WINDOW);
-        DrainOnDropBody::new(Body::from_stream(bytes), &head, Duration::from_mins(1), rate_limiter)
+        let rate_check = MinRateCheck::new(1_000_000, WINDOW);
+        DrainOnDropBody::new(Body::from_stream(bytes), &head, Duration::from_mins(1), rate_check)
     }
 
     #[tokio::test]
-    async fn a_store_that_is_slow_is_no_fault_of_the_sender() {
+    async fn a_slow_reader_does_not_fail_the_body() {
         let mut body = body(Duration::ZERO);
         let mut count = 0;
         while let Some(frame) = body.frame().await {
             frame.unwrap();
             count += 1;
             // A slow consumer.
-            sleep(LONG).await;
+            sleep(PAUSE).await;
         }
         assert_eq!(count, 10);
     }
 
     #[tokio::test]
-    async fn a_sender_that_is_waited_for_is() {
-        let mut body = body(LONG);
+    async fn a_slow_client_fails_the_body() {
+        let mut body = body(PAUSE);
         let mut count = 0;
         while let Some(Ok(_)) = body.frame().await {
             count += 1;

@@ -27,7 +27,7 @@ use super::{
 };
 use crate::{
     listener::{RemoteAddr, UnparsableHead},
-    middleware::minimum_rate::RateLimiter,
+    middleware::minimum_rate::MinRateCheck,
     state::HttpState,
 };
 
@@ -57,8 +57,8 @@ pub(crate) async fn request_context(
     }
     let peer = parts.extensions.get::<RemoteAddr>().map(|peer| peer.0.ip());
     let client = peer.map(|peer| client_addr(peer, &parts.headers, &settings.trusted_proxies));
-    let rate_limiter = RateLimiter::new(settings.min_rate, settings.min_rate_window);
-    let body = DrainOnDropBody::new(body, &parts, settings.body_timeout, rate_limiter);
+    let rate_check = MinRateCheck::new(settings.min_rate, settings.min_rate_window);
+    let body = DrainOnDropBody::new(body, &parts, settings.body_timeout, rate_check);
     let address = client.map(|client| client.0);
     parts.extensions.insert(Subject::default());
     let mut entry = AccessLogEntry::new(&app, &parts, address, body.received(), start, span.clone());
@@ -76,8 +76,8 @@ pub(crate) async fn request_context(
     insert_security_headers(response.headers_mut(), settings.is_tls);
     // While draining, the client's next request should reach another node. After a timeout, the
     // rest of the body is still on the connection, which cannot be reused.
-    let is_last = app.node.is_draining() || response.status() == StatusCode::REQUEST_TIMEOUT;
-    if is_last && version < Version::HTTP_2 {
+    let must_close = app.node.is_draining() || response.status() == StatusCode::REQUEST_TIMEOUT;
+    if must_close && version < Version::HTTP_2 {
         response.headers_mut().insert(header::CONNECTION, HeaderValue::from_static("close"));
     }
     entry.record_response(&mut response);
@@ -88,8 +88,8 @@ pub(crate) async fn request_context(
 fn client_request_id(headers: &HeaderMap) -> Option<RequestId> {
     let value = headers.get(REQUEST_ID).or_else(|| headers.get(REQUEST_ID_V0))?;
     let id = value.to_str().ok()?;
-    let fits = (1..=MAX_REQUEST_ID).contains(&id.len()) && id.bytes().all(|byte| byte.is_ascii_graphic());
-    fits.then(|| RequestId(id.into()))
+    let is_valid = (1..=MAX_REQUEST_ID).contains(&id.len()) && id.bytes().all(|byte| byte.is_ascii_graphic());
+    is_valid.then(|| RequestId(id.into()))
 }
 
 /// Generates an id: a random number for the process and a counter, so that requests need no system

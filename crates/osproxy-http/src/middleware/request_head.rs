@@ -17,7 +17,7 @@ use crate::{listener::UnparsableHead, respond::error::Rejection, settings::HttpS
 /// limit for HTTP/2.
 const MAX_FIELDS: usize = 100;
 /// Bytes that HTTP/1 adds to a header field: `: ` and CRLF.
-const PUNCTUATION: usize = 4;
+const FIELD_OVERHEAD: usize = 4;
 
 /// Rejects requests whose head is too large or malformed.
 pub(crate) async fn check_head(
@@ -53,7 +53,7 @@ fn check_readable(settings: &HttpSettings, request: &Request) -> Result<()> {
 
 fn check_size(settings: &HttpSettings, request: &Request) -> Result<()> {
     let headers = request.headers();
-    let fields = headers.iter().map(|(name, value)| name.as_str().len() + value.len() + PUNCTUATION);
+    let fields = headers.iter().map(|(name, value)| name.as_str().len() + value.len() + FIELD_OVERHEAD);
     let target = request.uri().path_and_query().map_or(0, |target| target.as_str().len());
     if headers.len() > MAX_FIELDS || target + fields.sum::<usize>() > settings.max_head_bytes as usize {
         return Err(too_large(settings));
@@ -64,23 +64,23 @@ fn check_size(settings: &HttpSettings, request: &Request) -> Result<()> {
 /// Returns `InvalidArgument` unless the request names one host (RFC 9112, section 3.2). `Host` is
 /// optional in HTTP/1.0, and in HTTP/2, where it must equal `:authority` if both are present.
 fn check_host(request: &Request) -> Result<()> {
-    let refused = |message| Err(Error::invalid(message).with_field("host"));
+    let reject = |message| Err(Error::invalid(message).with_field("host"));
     let mut hosts = request.headers().get_all(header::HOST).iter();
     let host = match (hosts.next(), hosts.next()) {
-        (None, _) if request.version() == Version::HTTP_11 => return refused("`Host` is missing"),
+        (None, _) if request.version() == Version::HTTP_11 => return reject("`Host` is missing"),
         (None, _) => return Ok(()),
-        (Some(_), Some(_)) => return refused("`Host` is given twice"),
+        (Some(_), Some(_)) => return reject("`Host` is given twice"),
         (Some(host), None) => host,
     };
     let parsed = host.to_str().ok().and_then(|host| host.parse::<Authority>().ok());
     let is_host =
         |host: &Authority| !host.host().is_empty() && !host.as_str().contains('@') && has_port(host);
     let Some(host) = parsed.filter(is_host) else {
-        return refused("`Host` must be a host name or an IP address, with an optional port");
+        return reject("`Host` must be a host name or an IP address, with an optional port");
     };
     match request.uri().authority() {
         Some(authority) if request.version() == Version::HTTP_2 && *authority != host => {
-            refused("`Host` and `:authority` differ")
+            reject("`Host` and `:authority` differ")
         }
         _ => Ok(()),
     }
@@ -106,13 +106,13 @@ mod tests {
     }
 
     #[test]
-    fn a_host_is_one_and_well_formed() {
-        for good in
+    fn requests_need_one_valid_host() {
+        for valid in
             ["x", "files.example.org", "files.example.org:8888", "127.0.0.1:80", "[::1]", "[::1]:8888", "x:"]
         {
-            assert!(check(Version::HTTP_11, "/", &[good.as_bytes()]), "{good}");
+            assert!(check(Version::HTTP_11, "/", &[valid.as_bytes()]), "{valid}");
         }
-        for bad in [
+        for invalid in [
             &b""[..],
             b" ",
             b"a b",
@@ -125,7 +125,7 @@ mod tests {
             b"\xff",
             b"a?b",
         ] {
-            assert!(!check(Version::HTTP_11, "/", &[bad]), "{}", String::from_utf8_lossy(bad));
+            assert!(!check(Version::HTTP_11, "/", &[invalid]), "{}", String::from_utf8_lossy(invalid));
         }
         assert!(!check(Version::HTTP_11, "/", &[]));
         assert!(!check(Version::HTTP_11, "/", &[b"x", b"x"]));

@@ -26,10 +26,10 @@ use tokio::sync::Semaphore;
 use crate::{respond::error::Rejection, settings::RequestLimits};
 
 /// Idle addresses are evicted once per this number of requests.
-const FORGET_AFTER: u32 = 4096;
+const EVICTION_INTERVAL: u32 = 4096;
 
 /// Concurrent requests for metrics.
-const COLLECTORS: usize = 4;
+const MAX_METRICS_REQUESTS: usize = 4;
 
 /// Limits the requests of a node, on all of its listeners together.
 pub struct RequestLimiter {
@@ -58,7 +58,7 @@ impl RequestLimiter {
         Arc::new(Self {
             requests: Semaphore::new(limits.max_requests as usize),
             changes: Semaphore::new(limits.max_requests.div_ceil(2) as usize),
-            metrics: Semaphore::new(COLLECTORS),
+            metrics: Semaphore::new(MAX_METRICS_REQUESTS),
             transfers: Semaphore::new(limits.max_transfers as usize),
             addresses: rate.map(|rate| AddressRateLimiter {
                 limiter: RateLimiter::hashmap(Quota::per_second(rate)),
@@ -77,7 +77,7 @@ pub(crate) async fn limit_addresses(
     if let Some(addresses) = &limiter.addresses
         && let Some(ClientAddr(address)) = request.extensions().get()
     {
-        if addresses.requests.fetch_add(1, Ordering::Relaxed) % FORGET_AFTER == 0 {
+        if addresses.requests.fetch_add(1, Ordering::Relaxed) % EVICTION_INTERVAL == 0 {
             addresses.limiter.retain_recent();
         }
         if let Err(wait) = addresses.limiter.check_key(&client_network(*address)) {
@@ -141,14 +141,11 @@ pub(crate) async fn limit_metrics(
 }
 
 async fn limit(limiter: &RequestLimiter, changes: bool, request: Request, next: Next) -> Response {
-    let busy = |_| {
+    let permit = limiter.requests.try_acquire();
+    let change_permit = changes.then(|| limiter.changes.try_acquire()).transpose();
+    let (Ok(_permit), Ok(_change_permit)) = (permit, change_permit) else {
         let message = "too many concurrent requests; retry later";
-        Rejection(Error::new(ErrorCode::Overloaded, message)).into_response()
-    };
-    let changes = changes.then(|| limiter.changes.try_acquire());
-    let _permits = match (limiter.requests.try_acquire(), changes.transpose()) {
-        (Ok(place), Ok(change)) => (place, change),
-        (Err(full), _) | (_, Err(full)) => return busy(full),
+        return Rejection(Error::new(ErrorCode::Overloaded, message)).into_response();
     };
     next.run(request).await
 }
@@ -166,7 +163,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_client_has_one_address_of_the_old_kind_or_a_network_of_the_new() {
+    fn a_client_is_an_ipv4_address_or_an_ipv6_network() {
         for (address, expected) in [
             ("192.0.2.7", "192.0.2.7"),
             ("2001:db8:1:2:3:4:5:6", "2001:db8:1:2::"),

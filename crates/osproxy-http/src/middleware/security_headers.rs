@@ -7,7 +7,7 @@ const CROSS_ORIGIN_EMBEDDER_POLICY: HeaderName = HeaderName::from_static("cross-
 const CROSS_ORIGIN_RESOURCE_POLICY: HeaderName = HeaderName::from_static("cross-origin-resource-policy");
 
 /// Headers of every response, unless the handler has set them.
-const EVERYWHERE: [(HeaderName, &str); 5] = [
+const DEFAULT_HEADERS: [(HeaderName, &str); 5] = [
     (header::CACHE_CONTROL, "no-store"),
     (header::X_CONTENT_TYPE_OPTIONS, "nosniff"),
     (
@@ -21,7 +21,7 @@ const EVERYWHERE: [(HeaderName, &str); 5] = [
 
 /// Headers of content of any type. Pages of other origins may embed it, including isolated ones
 /// (COEP).
-const OF_CONTENT: [(HeaderName, &str); 4] = [
+const CONTENT_HEADERS: [(HeaderName, &str); 4] = [
     (header::X_CONTENT_TYPE_OPTIONS, "nosniff"),
     (header::REFERRER_POLICY, "no-referrer"),
     (CROSS_ORIGIN_RESOURCE_POLICY, "cross-origin"),
@@ -29,42 +29,42 @@ const OF_CONTENT: [(HeaderName, &str); 4] = [
 ];
 
 /// For active content, such as HTML: runs no scripts, loads nothing, and has an opaque origin.
-const ACTIVE: HeaderValue = HeaderValue::from_static("default-src 'none'; sandbox");
+const ACTIVE_CONTENT_POLICY: HeaderValue = HeaderValue::from_static("default-src 'none'; sandbox");
 
 /// For other content: runs no scripts either. Browsers wrap a film in a document with inline
 /// styles, which loads the film again from its URL.
-const PASSIVE: HeaderValue = HeaderValue::from_static(
+const PASSIVE_CONTENT_POLICY: HeaderValue = HeaderValue::from_static(
     "default-src 'none'; media-src 'self'; style-src 'unsafe-inline'; sandbox allow-same-origin",
 );
 
 /// For PDF. Browsers do not display it in a `sandbox`; their viewers have a sandbox of their own.
-const PDF: HeaderValue =
+const PDF_POLICY: HeaderValue =
     HeaderValue::from_static("default-src 'none'; object-src 'self'; style-src 'unsafe-inline'");
 
 /// Makes browsers use TLS only, for a year.
-const SECURE: HeaderValue = HeaderValue::from_static("max-age=31536000");
+const STRICT_TRANSPORT_SECURITY: HeaderValue = HeaderValue::from_static("max-age=31536000");
 
 /// Adds the security headers that every response needs. `is_tls`: clients connect over TLS.
 pub(super) fn insert_security_headers(headers: &mut HeaderMap, is_tls: bool) {
-    for (name, value) in EVERYWHERE {
+    for (name, value) in DEFAULT_HEADERS {
         headers.entry(name).or_insert(HeaderValue::from_static(value));
     }
     if is_tls {
-        headers.insert(header::STRICT_TRANSPORT_SECURITY, SECURE);
+        headers.insert(header::STRICT_TRANSPORT_SECURITY, STRICT_TRANSPORT_SECURITY);
     }
 }
 
 /// Sets the security headers of a response (200, 206 or 304) for content of this type.
 pub(crate) fn insert_content_security_headers(headers: &mut HeaderMap, content_type: &str) {
-    for (name, value) in OF_CONTENT {
+    for (name, value) in CONTENT_HEADERS {
         headers.insert(name, HeaderValue::from_static(value));
     }
     let policy = if content_type::may_execute_scripts(content_type) {
-        ACTIVE
+        ACTIVE_CONTENT_POLICY
     } else if content_type.eq_ignore_ascii_case("application/pdf") {
-        PDF
+        PDF_POLICY
     } else {
-        PASSIVE
+        PASSIVE_CONTENT_POLICY
     };
     headers.insert(header::CONTENT_SECURITY_POLICY, policy);
 }

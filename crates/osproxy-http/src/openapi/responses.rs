@@ -45,13 +45,13 @@ const V1: ErrorFormat = ErrorFormat {
 /// Declares error responses: format, name, description, additional headers with descriptions, and
 /// error codes with example messages.
 macro_rules! responses {
-    ($telling:ident: $($name:ident, $description:literal, $headers:expr, $examples:expr;)*) => {$(
+    ($format:ident: $($name:ident, $description:literal, $headers:expr, $examples:expr;)*) => {$(
         #[doc = $description]
         pub(crate) enum $name {}
 
         impl<'r> ToResponse<'r> for $name {
             fn response() -> (&'r str, RefOr<Response>) {
-                (stringify!($name), response(&$telling, $description, &$headers, &$examples).into())
+                (stringify!($name), response(&$format, $description, &$headers, &$examples).into())
             }
         }
     )*};
@@ -219,14 +219,14 @@ responses! { V1:
 
 /// Declares groups of responses of API v1 that several operations share.
 macro_rules! groups {
-    ($($(#[$meaning:meta])* $group:ident: $($status:literal $name:ident),*;)*) => {$(
-        $(#[$meaning])*
+    ($($(#[$doc:meta])* $group:ident: $($status:literal $name:ident),*;)*) => {$(
+        $(#[$doc])*
         pub(crate) enum $group {}
 
         impl IntoResponses for $group {
             fn responses() -> BTreeMap<String, RefOr<Response>> {
-                let all = [$(($status, stringify!($name))),*];
-                all.map(|(status, name)| (status.to_owned(), Ref::from_response_name(name).into())).into()
+                let responses = [$(($status, stringify!($name))),*];
+                responses.map(|(status, name)| (status.to_owned(), Ref::from_response_name(name).into())).into()
             }
         }
     )*};
@@ -234,22 +234,22 @@ macro_rules! groups {
 
 groups! {
     /// Responses of every operation.
-    Failures: "400" BadRequest, "500" Fault, "503" Away;
+    CommonErrors: "400" BadRequest, "500" Fault, "503" Away;
     /// Responses of operations on a file.
-    OfFile: "404" Missing, "410" Gone;
+    FileErrors: "404" Missing, "410" Gone;
     /// Responses of operations that read content.
-    OfStored: "409" Conflict;
+    ReadErrors: "409" Conflict;
     /// Responses of operations by signed link.
-    OfLink: "403" Refused, "404" Missing, "410" Gone;
+    LinkErrors: "403" Refused, "404" Missing, "410" Gone;
     /// Responses of operations with a JSON body.
-    OfBody: "408" BrokenOff, "413" Oversized, "415" UnsupportedType, "501" Unimplemented;
+    JsonBodyErrors: "408" BrokenOff, "413" Oversized, "415" UnsupportedType, "501" Unimplemented;
     /// Responses of operations that receive content.
-    OfContent: "408" BrokenOff, "409" Conflict, "413" Oversized, "415" UnsupportedType, "422" Mismatch,
+    ContentBodyErrors: "408" BrokenOff, "409" Conflict, "413" Oversized, "415" UnsupportedType, "422" Mismatch,
         "501" Unimplemented;
     /// Responses of operations that need storage.
-    OfRoom: "507" Exhausted;
+    StorageErrors: "507" Exhausted;
     /// Responses of operations with `Idempotency-Key`.
-    OfKey: "409" Conflict, "422" Mismatch;
+    IdempotencyErrors: "409" Conflict, "422" Mismatch;
 }
 
 /// Successful responses of operations that read content.
@@ -274,7 +274,7 @@ impl IntoResponses for ContentResponses {
                 let schema = Ref::from_schema_name(schema::Content::name());
                 response = response.content("*/*", Content::builder().schema(Some(schema)).build());
             }
-            let headers = headers.iter().map(|(name, meaning)| (*name, text_header(meaning, None)));
+            let headers = headers.iter().map(|(name, description)| (*name, text_header(description, None)));
             headers.fold(response, |response, (name, header)| response.header(name, header)).build().into()
         };
         let range = ("content-range", "The range of the body, and the size of the file.");
@@ -323,7 +323,7 @@ fn response(
         .description(description)
         .content(format.media_type, body)
         .header(ERROR_HEADER, text_header("The error code.", Some(&codes)));
-    let more = headers.iter().map(|(name, meaning)| (*name, text_header(meaning, None)));
+    let more = headers.iter().map(|(name, description)| (*name, text_header(description, None)));
     more.fold(response, |response, (name, header)| response.header(name, header)).build()
 }
 
@@ -332,7 +332,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn every_code_of_a_response_has_its_status() {
+    fn every_example_has_the_status_of_its_response() {
         for (expected, (name, response)) in [
             (401, Keyless::response()),
             (403, Forbidden::response()),

@@ -65,17 +65,17 @@ pub(crate) async fn respond(
     // HTTP dates have whole seconds.
     let last_modified = UNIX_EPOCH + Duration::from_secs(file.stored_at.unsigned_abs() / 1000);
     let validators = Validators { etag: &etag, last_modified };
-    let verdict = conditional::evaluate(request, &validators);
-    if verdict == PreconditionResult::PreconditionFailed {
+    let preconditions = conditional::evaluate(request, &validators);
+    if preconditions == PreconditionResult::PreconditionFailed {
         return Err(Error::new(
             ErrorCode::PreconditionFailed,
             "the precondition `If-Match` or `If-Unmodified-Since` does not hold",
         ));
     }
     let applies_range = method == Method::GET && conditional::range_applies(request, &validators);
-    let field = request.get(header::RANGE).filter(|_| applies_range);
-    let range_request =
-        field.map_or(RequestedRange::Whole, |field| range::parse(field.to_str().unwrap_or_default(), size));
+    let range_header = request.get(header::RANGE).filter(|_| applies_range);
+    let range_request = range_header
+        .map_or(RequestedRange::Whole, |field| range::parse(field.to_str().unwrap_or_default(), size));
 
     let mut response = Response::new(Body::empty());
     let headers = response.headers_mut();
@@ -84,7 +84,7 @@ pub(crate) async fn respond(
     insert(headers, header::LAST_MODIFIED, httpdate::fmt_http_date(last_modified));
     insert(headers, header::CACHE_CONTROL, cache_control(app, presentation.link));
     insert_content_security_headers(headers, &file.content_type);
-    if verdict == PreconditionResult::NotModified {
+    if preconditions == PreconditionResult::NotModified {
         *response.status_mut() = StatusCode::NOT_MODIFIED;
         return Ok(response);
     }
@@ -129,8 +129,8 @@ fn cache_control(app: &App, link: &VerifiedLink) -> String {
 
 /// Adds the headers that describe the content: type, disposition and digests.
 fn insert_content_headers(headers: &mut HeaderMap, file: &StoredFile, presentation: Presentation<'_>) {
-    let active = content_type::may_execute_scripts(&file.content_type);
-    let disposition = if active { Disposition::Attachment } else { presentation.disposition };
+    let is_active = content_type::may_execute_scripts(&file.content_type);
+    let disposition = if is_active { Disposition::Attachment } else { presentation.disposition };
     let content_type = content_type::with_charset(&file.content_type, file.content.is_utf8);
     insert(headers, header::CONTENT_TYPE, &*content_type);
     let name = presentation.filename.unwrap_or(&file.name);
@@ -144,15 +144,15 @@ fn insert_content_headers(headers: &mut HeaderMap, file: &StoredFile, presentati
 /// registered name; `blake3` is the obvious one.
 fn repr_digest(file: &StoredFile) -> Option<String> {
     let digests = file.content.digests.as_ref()?;
-    let known = [
+    let digests = [
         ("md5", digests.md5.as_ref().map(<[u8; 16]>::as_slice)),
         ("sha-256", digests.sha256.as_ref().map(<[u8; 32]>::as_slice)),
         ("blake3", Some(digests.blake3.as_slice())),
     ];
-    let known = known.iter().filter_map(|(name, digest)| {
+    let fields = digests.iter().filter_map(|(name, digest)| {
         digest.map(|digest| format!("{name}=:{}:", BASE64_STANDARD.encode(digest)))
     });
-    Some(known.collect::<Vec<_>>().join(", "))
+    Some(fields.collect::<Vec<_>>().join(", "))
 }
 
 /// Inserts a header. Skips an invalid value, which can only come from a damaged row.
@@ -193,8 +193,8 @@ impl http_body::Body for ContentBody {
         cx: &mut Context<'_>,
     ) -> Poll<Option<std::result::Result<Frame<Bytes>, Self::Error>>> {
         let next = ready!(self.reader.poll_next_unpin(cx));
-        Poll::Ready(next.map(|read| {
-            let bytes = read.map_err(axum::Error::new)?;
+        Poll::Ready(next.map(|bytes| {
+            let bytes = bytes.map_err(axum::Error::new)?;
             self.remaining = self.remaining.saturating_sub(bytes.len() as u64);
             Ok(Frame::data(bytes))
         }))

@@ -148,9 +148,9 @@ fn is_grpc(request: &Request) -> bool {
 }
 
 /// Turns a panic into an internal error. The panic message is only logged.
-async fn catch_panic(answer: impl Future<Output = Response>) -> Response {
-    let answer = AssertUnwindSafe(answer).catch_unwind().await;
-    answer.unwrap_or_else(|_| Rejection(Error::internal("the handler panicked")).into_response())
+async fn catch_panic(handler: impl Future<Output = Response>) -> Response {
+    let response = AssertUnwindSafe(handler).catch_unwind().await;
+    response.unwrap_or_else(|_| Rejection(Error::internal("the handler panicked")).into_response())
 }
 
 #[cfg(test)]
@@ -161,13 +161,13 @@ mod tests {
     use tower::ServiceExt;
 
     #[tokio::test]
-    async fn a_panic_ends_one_request_and_tells_nobody_why() {
+    async fn a_panic_fails_one_request_without_details() {
         async fn panics() {
-            panic!("hush");
+            panic!("secret");
         }
         async fn panics_later() {
             tokio::task::yield_now().await;
-            panic!("hush");
+            panic!("secret");
         }
         let no_grpc: RenderGrpcError = |_| Response::default();
         let router = Router::new()
@@ -177,17 +177,17 @@ mod tests {
         for path in ["/now", "/later", "/now"] {
             let mut request = Request::get(path).body(Body::empty()).unwrap();
             request.extensions_mut().insert(RequestId("id-1".into()));
-            let answer = router.clone().oneshot(request).await.unwrap();
-            assert_eq!(answer.status(), 500);
-            assert_eq!(answer.headers()[ERROR_HEADER], "internal");
-            let body = answer.into_body().collect().await.unwrap().to_bytes();
+            let response = router.clone().oneshot(request).await.unwrap();
+            assert_eq!(response.status(), 500);
+            assert_eq!(response.headers()[ERROR_HEADER], "internal");
+            let body = response.into_body().collect().await.unwrap().to_bytes();
             let body = String::from_utf8(body.to_vec()).unwrap();
-            assert!(body.contains("id-1") && !body.contains("hush") && !body.contains("panic"), "{body}");
+            assert!(body.contains("id-1") && !body.contains("secret") && !body.contains("panic"), "{body}");
         }
     }
 
     #[test]
-    fn only_what_lies_under_its_prefix_is_v0() {
+    fn only_paths_below_the_prefix_are_v0() {
         for path in ["/api/storage/v0", "/api/storage/v0/ping", "/api/storage/v0/"] {
             assert!(is_v0(path), "{path}");
         }

@@ -1,3 +1,5 @@
+//! Error envelopes of API v0.
+
 use axum::{
     Json,
     http::StatusCode,

@@ -19,9 +19,9 @@ use osproxy_core::{Error, Result};
 use crate::{extract::body::incomplete_body_error, middleware::check_encoding};
 
 /// The field that holds the content.
-const FILE: &str = "file";
+const CONTENT_FIELD: &str = "file";
 /// Largest other field, in bytes. Other fields are ignored.
-const MAX_OTHER: u64 = 64 * 1024;
+const MAX_OTHER_FIELD: u64 = 64 * 1024;
 /// Largest number of other fields, before the content and after it.
 const MAX_FIELDS: usize = 32;
 /// Frames, of at most 64 KiB, that the parser may buffer within the content.
@@ -42,16 +42,16 @@ pub(crate) async fn content_stream(
     body: BodyDataStream,
 ) -> Result<impl Stream<Item = Result<Bytes>> + Send + use<>> {
     let boundary = multer::parse_boundary(content_type).map_err(|error| malformed(&error))?;
-    let limits = SizeLimit::new().per_field(MAX_OTHER).for_field(FILE, u64::MAX);
+    let limits = SizeLimit::new().per_field(MAX_OTHER_FIELD).for_field(CONTENT_FIELD, u64::MAX);
     let allowance = Arc::new(AtomicU64::new(0));
     let body = MeteredBody { body, allowance: allowance.clone(), frames: 0 };
     let parser = Multipart::with_constraints(body, boundary, Constraints::new().size_limit(limits));
     let mut form = Form { parser, allowance };
     for _ in 0..MAX_FIELDS {
         let Some(field) = form.next_field().await? else {
-            return Err(Error::invalid(format!("the form has no field `{FILE}`")));
+            return Err(Error::invalid(format!("the form has no field `{CONTENT_FIELD}`")));
         };
-        if field.name() == Some(FILE) {
+        if field.name() == Some(CONTENT_FIELD) {
             check_encoding(field.headers())?;
             form.allowance.store(u64::MAX, Ordering::Relaxed);
             return Ok(stream::try_unfold(FormContent { form, content: field }, next_chunk));
@@ -88,8 +88,9 @@ impl Stream for MeteredBody {
         self.frames += 1;
         Poll::Ready(Some(frame.and_then(|bytes| {
             // The frame that exhausts the allowance passes, since most of it may be content.
-            let rest = |left: u64| (left > 0).then(|| left.saturating_sub(bytes.len() as u64));
-            let allowed = self.allowance.fetch_update(Ordering::Relaxed, Ordering::Relaxed, rest);
+            let spend =
+                |allowance: u64| (allowance > 0).then(|| allowance.saturating_sub(bytes.len() as u64));
+            let allowed = self.allowance.fetch_update(Ordering::Relaxed, Ordering::Relaxed, spend);
             allowed.map(|_| bytes).map_err(|_| axum::Error::new(FormTooLarge))
         })))
     }
@@ -135,8 +136,8 @@ async fn read_to_end(mut form: Form) -> Result<()> {
         let Some(field) = form.next_field().await? else {
             return Ok(());
         };
-        if field.name() == Some(FILE) {
-            return Err(Error::invalid(format!("the form has more than one field `{FILE}`")));
+        if field.name() == Some(CONTENT_FIELD) {
+            return Err(Error::invalid(format!("the form has more than one field `{CONTENT_FIELD}`")));
         }
     }
     Err(Error::invalid("the form has too many fields"))

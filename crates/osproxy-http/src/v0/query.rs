@@ -22,8 +22,8 @@ impl<'a> LenientQuery<'a> {
 
     /// Returns a parameter, or an empty string if it is absent.
     pub(crate) fn get(&self, name: &str) -> &str {
-        let found = self.0.iter().find(|(known, _)| known == name);
-        found.map_or("", |(_, value)| value)
+        let parameter = self.0.iter().find(|(known, _)| known == name);
+        parameter.map_or("", |(_, value)| value)
     }
 
     /// Parses the optional parameter `md5`.

@@ -42,10 +42,10 @@ use crate::{
     request_body(content = Content, content_type = "application/octet-stream", description = "The raw content."),
     responses(
         (status = 200, description = "The file is durably stored.", body = UploadStatus),
-        openapi::Failures,
-        openapi::OfLink,
-        openapi::OfContent,
-        openapi::OfRoom,
+        openapi::CommonErrors,
+        openapi::LinkErrors,
+        openapi::ContentBodyErrors,
+        openapi::StorageErrors,
     )
 )]
 pub(crate) async fn upload_file(
@@ -79,10 +79,10 @@ pub(crate) async fn upload_file(
     request_body(content = Content, content_type = "application/octet-stream", description = "The raw content of the part."),
     responses(
         (status = 204, description = "The part is durably stored."),
-        openapi::Failures,
-        openapi::OfLink,
-        openapi::OfContent,
-        openapi::OfRoom,
+        openapi::CommonErrors,
+        openapi::LinkErrors,
+        openapi::ContentBodyErrors,
+        openapi::StorageErrors,
     )
 )]
 pub(crate) async fn upload_part(

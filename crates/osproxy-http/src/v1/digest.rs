@@ -72,7 +72,7 @@ fn parse_dictionary(name: &str, text: &str, expected: &mut ExpectedDigests) -> R
 fn set_digest<const N: usize>(expected: &mut Option<[u8; N]>, name: &str, text: &str) -> Result<()> {
     let digest: Vec<u8> = STANDARD.decode(text.trim()).map_err(|_| malformed_header(name))?;
     let digest: [u8; N] = digest.try_into().map_err(|_| malformed_header(name))?;
-    if expected.is_some_and(|before| before != digest) {
+    if expected.is_some_and(|other| other != digest) {
         return Err(
             Error::invalid(format!("`{name}` contradicts another digest of the request")).with_field(name)
         );
@@ -102,7 +102,7 @@ mod tests {
     }
 
     #[test]
-    fn digests_are_read_from_headers() {
+    fn digests_are_parsed_from_headers() {
         let (md5, sha256) = (STANDARD.encode([1; 16]), STANDARD.encode([2; 32]));
         let both = format!("sha-256=:{sha256}:, md5=:{md5}: , sha-512=:x:, other=?1");
         let read = claims(&[("content-digest", &both)]).unwrap();
@@ -113,7 +113,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_no_digest_is_refused() {
+    fn invalid_and_contradicting_digests_are_rejected() {
         let (md5, other) = (STANDARD.encode([1; 16]), STANDARD.encode([3; 16]));
         for fields in [
             &[("content-md5", "x")][..],

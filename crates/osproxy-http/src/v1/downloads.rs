@@ -37,9 +37,9 @@ use crate::{
     ),
     responses(
         openapi::ContentResponses,
-        openapi::Failures,
-        openapi::OfLink,
-        openapi::OfStored,
+        openapi::CommonErrors,
+        openapi::LinkErrors,
+        openapi::ReadErrors,
         (status = 412, response = openapi::Unmet),
         (status = 416, response = openapi::OutOfRange),
     )

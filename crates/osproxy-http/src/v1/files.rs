@@ -61,7 +61,7 @@ struct Cursor {
     security(("api_key" = ["read"])),
     responses(
         (status = 200, description = "A page of files, ordered by uid; with `prefix`, by name.", body = Files),
-        openapi::Failures,
+        openapi::CommonErrors,
     )
 )]
 pub(crate) async fn list_files(
@@ -72,9 +72,9 @@ pub(crate) async fn list_files(
     let known: Vec<_> = FILTERS.into_iter().chain(["limit", "cursor"]).collect();
     let query = Query::parse(uri.query(), &known)?;
     let limit = pagination::limit(&query)?;
-    let filter = filter(&query)?;
+    let filter = parse_filter(&query)?;
     let filters = FILTERS.map(|name| query.get(name).unwrap_or_default());
-    let after = pagination::parse_cursor(&app, &filters, &query)?.map(position).transpose()?;
+    let after = pagination::parse_cursor(&app, &filters, &query)?.map(parse_position).transpose()?;
     let page =
         ops::list_files::list_files(&app.files, &caller.tenant, &filter, after.as_ref(), limit).await?;
     let next = page.next.map(|next| Cursor {
@@ -88,12 +88,12 @@ pub(crate) async fn list_files(
     }))
 }
 
-fn position(cursor: Cursor) -> Result<FilePosition> {
+fn parse_position(cursor: Cursor) -> Result<FilePosition> {
     let name_start = hex::decode(cursor.name_start).map_err(Error::internal)?;
     Ok(FilePosition { uid: Uid::from_db(cursor.uid), name_start })
 }
 
-fn filter(query: &Query<'_>) -> Result<FileFilter> {
+fn parse_filter(query: &Query<'_>) -> Result<FileFilter> {
     let moment = |name| query.get(name).map(|text| time_format::parse_time(name, text)).transpose();
     Ok(FileFilter {
         prefix: query.get("prefix").map(str::to_owned),
@@ -114,8 +114,8 @@ fn filter(query: &Query<'_>) -> Result<FileFilter> {
     security(("api_key" = ["read"])),
     responses(
         (status = 200, description = "The file.", body = File),
-        openapi::Failures,
-        openapi::OfFile,
+        openapi::CommonErrors,
+        openapi::FileErrors,
     )
 )]
 pub(crate) async fn describe_file(
@@ -144,9 +144,9 @@ pub(crate) async fn describe_file(
     responses(
         (status = 200, description = "The changed file.", body = File),
         (status = 204, description = "The file was changed. It is not returned, because the API key lacks the scope `read`."),
-        openapi::Failures,
-        openapi::OfFile,
-        openapi::OfBody,
+        openapi::CommonErrors,
+        openapi::FileErrors,
+        openapi::JsonBodyErrors,
     )
 )]
 pub(crate) async fn update_file(
@@ -179,8 +179,8 @@ pub(crate) async fn update_file(
     security(("api_key" = ["delete"])),
     responses(
         (status = 204, description = "The file is deleted, or the upload with its parts."),
-        openapi::Failures,
-        openapi::OfFile,
+        openapi::CommonErrors,
+        openapi::FileErrors,
     )
 )]
 pub(crate) async fn delete_file(
@@ -206,11 +206,11 @@ pub(crate) async fn delete_file(
     security(("api_key" = ["upload"])),
     responses(
         (status = 201, description = "The copy. Without the scope `read`, only its uid.", body = CopiedFile, headers(("location" = String, description = "URL of the new file."), ("idempotency-replayed" = String, description = "`true` if this is the recorded response to an earlier request with the same key."))),
-        openapi::Failures,
-        openapi::OfFile,
-        openapi::OfBody,
-        openapi::OfKey,
-        openapi::OfRoom,
+        openapi::CommonErrors,
+        openapi::FileErrors,
+        openapi::JsonBodyErrors,
+        openapi::IdempotencyErrors,
+        openapi::StorageErrors,
     )
 )]
 pub(crate) async fn copy_file(
@@ -223,9 +223,9 @@ pub(crate) async fn copy_file(
     let (request, body) = request.into_parts();
     Query::parse(request.uri.query(), &[])?;
     let body = json::read(&request.headers, body).await?;
-    let wanted: CopyFileRequest = json::parse(&body)?;
+    let copy: CopyFileRequest = json::parse(&body)?;
     run_idempotent(&app, &caller, &request, &body, |key| {
-        new_copy(app.clone(), caller.clone(), uid, wanted, key)
+        new_copy(app.clone(), caller.clone(), uid, copy, key)
     })
     .await
 }

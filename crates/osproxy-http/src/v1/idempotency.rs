@@ -34,7 +34,7 @@ impl CreatedResponse {
         Ok(Self { location, body: serde_json::to_string(body).map_err(Error::internal)? })
     }
 
-    fn into_keyed_answer(self) -> RecordedAnswer {
+    fn into_recorded_answer(self) -> RecordedAnswer {
         RecordedAnswer { status: StatusCode::CREATED.as_u16(), location: self.location, body: self.body }
     }
 }
@@ -56,26 +56,26 @@ where
     W: Future<Output = Result<CreatedResponse>> + Send + 'static,
 {
     let Some(key) = key(&request.headers)? else {
-        let done = app.background.spawn(work(None)).await.map_err(Error::internal)?;
-        return Ok(render(done?.into_keyed_answer()));
+        let result = app.background.spawn(work(None)).await.map_err(Error::internal)?;
+        return Ok(render(result?.into_recorded_answer()));
     };
     let key = match app.idempotency.acquire(caller, key, hash_request(request, body)).await? {
-        IdempotencyOutcome::Held(taken) => taken,
-        IdempotencyOutcome::Answered(before) => {
-            let mut answer = render(before);
+        IdempotencyOutcome::Held(key) => key,
+        IdempotencyOutcome::Answered(recorded) => {
+            let mut response = render(recorded);
             let replayed = HeaderName::from_static(IDEMPOTENCY_REPLAYED);
-            answer.headers_mut().insert(replayed, HeaderValue::from_static("true"));
-            return Ok(answer);
+            response.headers_mut().insert(replayed, HeaderValue::from_static("true"));
+            return Ok(response);
         }
     };
     let id = request.extensions.get::<RequestId>().map(|RequestId(id)| id.clone());
-    let (app_of_work, work) = (app.clone(), work(Some(key.clone())));
+    let (task_app, work) = (app.clone(), work(Some(key.clone())));
     let task = app.background.spawn(async move {
-        let done = work.await;
-        record_outcome(&app_of_work, key, &done, id.as_deref()).await;
-        done
+        let result = work.await;
+        record_outcome(&task_app, key, &result, id.as_deref()).await;
+        result
     });
-    Ok(render(task.await.map_err(Error::internal)??.into_keyed_answer()))
+    Ok(render(task.await.map_err(Error::internal)??.into_recorded_answer()))
 }
 
 /// Records the response under the key, or releases the key after a 5xx error. If that fails,
@@ -86,7 +86,7 @@ async fn record_outcome(
     result: &Result<CreatedResponse>,
     request_id: Option<&str>,
 ) {
-    let settled = match result {
+    let recorded = match result {
         Ok(created) => {
             let CreatedResponse { location, body } = created;
             let answer = RecordedAnswer {
@@ -106,7 +106,7 @@ async fn record_outcome(
                 .await
         }
     };
-    if let Err(error) = settled {
+    if let Err(error) = recorded {
         tracing::warn!(error = error_chain(&error), "cannot record the outcome of an idempotent request");
     }
 }
@@ -117,8 +117,8 @@ fn render(answer: RecordedAnswer) -> Response {
     let code = is_problem.then(|| serde_json::from_str::<Problem>(&answer.body).ok()).flatten();
     let mut response = (status, Body::from(answer.body)).into_response();
     let headers = response.headers_mut();
-    let kind = if is_problem { PROBLEM } else { "application/json" };
-    headers.insert(header::CONTENT_TYPE, HeaderValue::from_static(kind));
+    let content_type = if is_problem { PROBLEM } else { "application/json" };
+    headers.insert(header::CONTENT_TYPE, HeaderValue::from_static(content_type));
     if let Some(code) = code.and_then(|problem| HeaderValue::try_from(problem.code).ok()) {
         headers.insert(ERROR_HEADER, code);
     }
@@ -134,11 +134,11 @@ fn key(headers: &HeaderMap) -> Result<Option<&str>> {
     let Some(key) = keys.next() else {
         return Ok(None);
     };
-    let is_fit = (1..=MAX_IDEMPOTENCY_KEY).contains(&key.len())
+    let is_valid = (1..=MAX_IDEMPOTENCY_KEY).contains(&key.len())
         && key.as_bytes().iter().all(u8::is_ascii_graphic)
         && keys.next().is_none();
     match key.to_str() {
-        Ok(key) if is_fit => Ok(Some(key)),
+        Ok(key) if is_valid => Ok(Some(key)),
         _ => Err(Error::invalid(format!(
             "`Idempotency-Key` must be given once, with 1 to {MAX_IDEMPOTENCY_KEY} visible ASCII characters"
         ))
@@ -163,7 +163,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn keys_are_one_and_visible() {
+    fn a_key_is_given_once_in_visible_ascii() {
         let headers = |keys: &[&[u8]]| {
             let mut headers = HeaderMap::new();
             for key in keys {
@@ -172,16 +172,16 @@ mod tests {
             headers
         };
         assert_eq!(key(&headers(&[])).unwrap(), None);
-        for fit in [&b"x"[..], b"!~", &[b'k'; 255]] {
-            assert_eq!(key(&headers(&[fit])).unwrap().unwrap().as_bytes(), fit);
+        for valid in [&b"x"[..], b"!~", &[b'k'; 255]] {
+            assert_eq!(key(&headers(&[valid])).unwrap().unwrap().as_bytes(), valid);
         }
-        for unfit in [&[&b""[..]][..], &[b"a b"], &[&[b'k'; 256]], &[b"\xc3\xa9"], &[b"a", b"a"]] {
-            assert!(key(&headers(unfit)).is_err(), "{unfit:?}");
+        for invalid in [&[&b""[..]][..], &[b"a b"], &[&[b'k'; 256]], &[b"\xc3\xa9"], &[b"a", b"a"]] {
+            assert!(key(&headers(invalid)).is_err(), "{invalid:?}");
         }
     }
 
     #[test]
-    fn every_field_of_a_request_counts() {
+    fn the_hash_covers_every_field_of_a_request() {
         let parts = |method: &str, path: &str| {
             axum::http::Request::builder().method(method).uri(path).body(()).unwrap().into_parts().0
         };

@@ -31,8 +31,9 @@ pub(super) async fn read_patch(headers: &HeaderMap, body: Body) -> Result<Bytes>
 }
 
 async fn read_typed(types: &[&str], headers: &HeaderMap, body: Body) -> Result<Bytes> {
-    let given = headers.get(header::CONTENT_TYPE).map_or("", |value| value.to_str().unwrap_or_default());
-    let essence = given.split(';').next().unwrap_or_default().trim();
+    let content_type =
+        headers.get(header::CONTENT_TYPE).map_or("", |value| value.to_str().unwrap_or_default());
+    let essence = content_type.split(';').next().unwrap_or_default().trim();
     if !types.iter().any(|known| known.eq_ignore_ascii_case(essence)) {
         let message = format!("the content type must be {}", types.join(" or "));
         return Err(Error::new(ErrorCode::UnsupportedMediaType, message));
@@ -54,7 +55,7 @@ pub(super) fn reject_body(request: &Parts) -> Result<()> {
 mod tests {
     use super::*;
     #[tokio::test]
-    async fn only_json_is_taken_and_not_too_much_of_it() {
+    async fn other_types_and_large_bodies_are_rejected() {
         let headers = |given: &str| {
             let mut headers = HeaderMap::new();
             headers.insert(header::CONTENT_TYPE, given.parse().unwrap());

@@ -36,10 +36,10 @@ use crate::{
     security(("api_key" = ["read"])),
     responses(
         (status = 201, description = "The link.", body = CreatedLink, headers(("idempotency-replayed" = String, description = "`true` if this is the recorded response to an earlier request with the same key."))),
-        openapi::Failures,
-        openapi::OfFile,
-        openapi::OfBody,
-        openapi::OfKey,
+        openapi::CommonErrors,
+        openapi::FileErrors,
+        openapi::JsonBodyErrors,
+        openapi::IdempotencyErrors,
     )
 )]
 pub(crate) async fn create_link(
@@ -52,10 +52,9 @@ pub(crate) async fn create_link(
     let (request, body) = request.into_parts();
     Query::parse(request.uri.query(), &[])?;
     let body = json::read(&request.headers, body).await?;
-    let wanted: CreateLinkRequest = json::parse(&body)?;
+    let link: CreateLinkRequest = json::parse(&body)?;
     // Links are not stored, so the operation does not need the reserved uid of the key.
-    run_idempotent(&app, &caller, &request, &body, |_| new_link(app.clone(), caller.clone(), uid, wanted))
-        .await
+    run_idempotent(&app, &caller, &request, &body, |_| new_link(app.clone(), caller.clone(), uid, link)).await
 }
 
 async fn new_link(
@@ -81,8 +80,8 @@ async fn new_link(
     security(("api_key" = ["delete"])),
     responses(
         (status = 204, description = "The links are revoked."),
-        openapi::Failures,
-        openapi::OfFile,
+        openapi::CommonErrors,
+        openapi::FileErrors,
         (status = 415, response = openapi::UnsupportedType),
     )
 )]

@@ -12,8 +12,8 @@ use osproxy_types::uid::Uid;
 pub(super) type PathResult<T> = std::result::Result<Path<T>, PathRejection>;
 
 pub(super) fn parameters<T>(path: PathResult<T>) -> Result<T> {
-    let unreadable = |_| Error::new(ErrorCode::UnknownRoute, "the path is not valid UTF-8");
-    Ok(path.map_err(unreadable)?.0)
+    let not_utf8 = |_| Error::new(ErrorCode::UnknownRoute, "the path is not valid UTF-8");
+    Ok(path.map_err(not_utf8)?.0)
 }
 
 pub(super) fn uid(path: PathResult<String>) -> Result<Uid> {
@@ -27,6 +27,6 @@ pub(super) fn parse_uid(text: &str) -> Result<Uid> {
 /// Returns the task id in a path. Task ids have the same form as uids.
 pub(super) fn task_id(path: PathResult<String>) -> Result<i64> {
     let id = Uid::from_str(&parameters(path)?);
-    let wrong = |_| Error::invalid("a task id must be a positive decimal number").with_field("id");
-    Ok(id.map_err(wrong)?.get())
+    let invalid = |_| Error::invalid("a task id must be a positive decimal number").with_field("id");
+    Ok(id.map_err(invalid)?.get())
 }

@@ -34,8 +34,8 @@ impl<'a> Query<'a> {
 
     /// Returns a parameter, if it is present.
     pub(crate) fn get(&self, name: &str) -> Option<&str> {
-        let found = self.0.iter().find(|(known, _)| known == name);
-        found.map(|(_, value)| &**value)
+        let parameter = self.0.iter().find(|(known, _)| known == name);
+        parameter.map(|(_, value)| &**value)
     }
 
     /// Parses an optional parameter whose value must be the `name` of one of the `known` values.
@@ -48,10 +48,10 @@ impl<'a> Query<'a> {
         let Some(text) = self.get(parameter) else {
             return Ok(None);
         };
-        if let Some(found) = known.iter().find(|&&one| name(one).as_ref() == text) {
-            return Ok(Some(*found));
+        if let Some(value) = known.iter().find(|&&value| name(value).as_ref() == text) {
+            return Ok(Some(*value));
         }
-        let names: Vec<_> = known.iter().map(|&one| name(one)).collect();
+        let names: Vec<_> = known.iter().map(|&value| name(value)).collect();
         let names: Vec<_> = names.iter().map(AsRef::as_ref).collect();
         let message = format!("`{parameter}` must be one of {}", names.join(", "));
         Err(Error::invalid(message).with_field(parameter))
@@ -69,7 +69,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn each_parameter_is_known_and_stands_there_once() {
+    fn unknown_and_repeated_parameters_are_rejected() {
         let query = Query::parse(Some("limit=5&prefix=%C3%A9+x"), &["limit", "prefix", "state"]).unwrap();
         assert_eq!((query.get("limit"), query.get("prefix")), (Some("5"), Some("é x")));
         assert_eq!(query.get("state"), None);

@@ -23,7 +23,7 @@ use crate::{
     security(("api_key" = ["admin"])),
     responses(
         (status = 200, description = "The nodes. A node without a cluster lists itself.", body = Nodes),
-        openapi::Failures,
+        openapi::CommonErrors,
     )
 )]
 pub(crate) async fn list_nodes(
@@ -36,7 +36,8 @@ pub(crate) async fn list_nodes(
     Ok(Json(Nodes { nodes: nodes.into_iter().map(node).collect() }))
 }
 
-fn node(RegisteredNode { node, last_heartbeat: heard_at }: RegisteredNode) -> Node {
+fn node(registered: RegisteredNode) -> Node {
+    let RegisteredNode { node, last_heartbeat } = registered;
     Node {
         id: node.id,
         address: node.address,
@@ -44,7 +45,7 @@ fn node(RegisteredNode { node, last_heartbeat: heard_at }: RegisteredNode) -> No
         stores: node.stores,
         own_stores: node.own_stores,
         started_at: format_time(node.started_at),
-        heard_at: format_time(heard_at),
+        heard_at: format_time(last_heartbeat),
         load: NodeLoad {
             requests: node.load.requests,
             tasks: node.load.tasks,
@@ -60,7 +61,7 @@ fn node(RegisteredNode { node, last_heartbeat: heard_at }: RegisteredNode) -> No
     security(("api_key" = ["admin"])),
     responses(
         (status = 200, description = "The statistics, which may be some seconds old.", body = Stats),
-        openapi::Failures,
+        openapi::CommonErrors,
     )
 )]
 pub(crate) async fn describe_service(

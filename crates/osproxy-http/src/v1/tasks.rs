@@ -50,7 +50,7 @@ const STATES: [TaskState; 4] = [TaskState::Queued, TaskState::Running, TaskState
     security(("api_key" = ["admin"])),
     responses(
         (status = 200, description = "A page of tasks, newest first.", body = Tasks),
-        openapi::Failures,
+        openapi::CommonErrors,
     )
 )]
 pub(crate) async fn list_tasks(
@@ -87,7 +87,7 @@ pub(crate) async fn list_tasks(
     responses(
         (status = 200, description = "The task with its attempts.", body = TaskDetails),
         (status = 404, response = openapi::Missing),
-        openapi::Failures,
+        openapi::CommonErrors,
     )
 )]
 pub(crate) async fn describe_task(
@@ -125,7 +125,7 @@ fn attempt(attempt: Attempt) -> TaskAttempt {
         (status = 200, description = "The task, which is queued again.", body = Task),
         (status = 404, response = openapi::Missing),
         (status = 409, response = openapi::Conflict),
-        openapi::Failures,
+        openapi::CommonErrors,
     )
 )]
 pub(crate) async fn retry_task(

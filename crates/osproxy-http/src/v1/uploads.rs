@@ -56,10 +56,10 @@ const LINK_PARAMETERS: [&str; 3] = ["date", "expire", "signature"];
     security(("api_key" = ["upload"])),
     responses(
         (status = 201, description = "The upload was created.", body = CreatedUpload, headers(("location" = String, description = "URL of the new file."), ("idempotency-replayed" = String, description = "`true` if this is the recorded response to an earlier request with the same key."))),
-        openapi::Failures,
-        openapi::OfBody,
-        openapi::OfKey,
-        openapi::OfRoom,
+        openapi::CommonErrors,
+        openapi::JsonBodyErrors,
+        openapi::IdempotencyErrors,
+        openapi::StorageErrors,
     )
 )]
 pub(crate) async fn create_upload(
@@ -147,9 +147,9 @@ fn upload_request(request: CreateUploadRequest) -> Result<UploadRequest> {
     security(("api_key" = ["upload"])),
     responses(
         (status = 201, description = "The new links.", body = CreatedUploadLinks),
-        openapi::Failures,
-        openapi::OfFile,
-        openapi::OfBody,
+        openapi::CommonErrors,
+        openapi::FileErrors,
+        openapi::JsonBodyErrors,
     )
 )]
 pub(crate) async fn create_upload_links(
@@ -186,8 +186,8 @@ pub(crate) async fn create_upload_links(
     security((), ("api_key" = ["upload"])),
     responses(
         (status = 200, description = "The status of the upload.", body = UploadStatus),
-        openapi::Failures,
-        openapi::OfLink,
+        openapi::CommonErrors,
+        openapi::LinkErrors,
     )
 )]
 pub(crate) async fn upload_status(
@@ -243,10 +243,10 @@ fn render_status(uid: Uid, status: ops::upload_status::UploadProgress) -> Json<U
     request_body(content = Option<CompleteUploadRequest>, description = "Expected values, which must match the parts. The body is optional."),
     responses(
         (status = 200, description = "The file can be read.", body = UploadStatus),
-        openapi::Failures,
-        openapi::OfLink,
-        openapi::OfContent,
-        openapi::OfRoom,
+        openapi::CommonErrors,
+        openapi::LinkErrors,
+        openapi::ContentBodyErrors,
+        openapi::StorageErrors,
     )
 )]
 pub(crate) async fn complete_upload(
@@ -288,10 +288,10 @@ pub(crate) async fn complete_upload(
     request_body(content = ProofRequest),
     responses(
         (status = 200, description = "The file is stored.", body = UploadStatus),
-        openapi::Failures,
-        openapi::OfLink,
-        openapi::OfContent,
-        openapi::OfRoom,
+        openapi::CommonErrors,
+        openapi::LinkErrors,
+        openapi::ContentBodyErrors,
+        openapi::StorageErrors,
     )
 )]
 pub(crate) async fn prove_possession(
@@ -325,8 +325,8 @@ pub(crate) async fn prove_possession(
     responses(
         (status = 204, description = "The upload and its parts are deleted."),
         (status = 409, response = openapi::Conflict),
-        openapi::Failures,
-        openapi::OfLink,
+        openapi::CommonErrors,
+        openapi::LinkErrors,
     )
 )]
 pub(crate) async fn abort_upload(
