@@ -1,3 +1,5 @@
+//! Errors of metadata operations, by what the caller can do about them.
+
 use sea_orm::{DbErr, SqlErr};
 
 use crate::db::error_class::{ErrorClass, error_class};
@@ -25,7 +27,7 @@ pub enum MetaError {
 /// The error of the database driver, for logs.
 #[derive(Debug, thiserror::Error)]
 #[error(transparent)]
-pub struct DriverError(DbErr);
+pub struct DriverError(pub(crate) DbErr);
 
 impl From<DbErr> for MetaError {
     fn from(error: DbErr) -> Self {

@@ -2,14 +2,20 @@
 
 use osproxy_types::{tenant::Tenant, uid::Uid};
 use sea_orm::{
-    ActiveValue::Set, ColumnTrait, DbErr, EntityTrait, ExprTrait, QueryFilter, QuerySelect, sea_query::Expr,
+    ActiveValue::Set, ColumnTrait, EntityTrait, ExprTrait, QueryFilter, QuerySelect, sea_query::Expr,
 };
 
 use crate::MetaError;
 use crate::{
     Invalidation, Meta,
-    db::entities::{file, link_use},
+    db::{
+        entities::{file, link_use},
+        retry::retry_conflicts,
+    },
 };
+
+/// Two first uses may race to insert the row; the second attempt of the loser updates it.
+const MAX_COUNT_ATTEMPTS: u32 = 2;
 
 impl Meta {
     /// Returns the start of link validity of a file, in seconds since the Unix epoch: links issued
@@ -68,37 +74,28 @@ impl Meta {
         }
         let id = id.to_owned();
         let max = i32::try_from(max).unwrap_or(i32::MAX);
-        // Two first uses may race to insert the row; the loser retries and updates it.
-        for _ in 0..2 {
+        retry_conflicts(MAX_COUNT_ATTEMPTS, || {
             let id = id.clone();
-            let counted = self
-                .write(move |transaction| {
-                    let id = id.clone();
-                    Box::pin(async move {
-                        let counted = link_use::Entity::update_many()
-                            .col_expr(link_use::Column::Uses, Expr::col(link_use::Column::Uses).add(1))
-                            .filter(link_use::Column::Id.eq(&id))
-                            .filter(link_use::Column::Uses.lt(max));
-                        if counted.exec(transaction).await?.rows_affected == 1 {
-                            return Ok(true);
-                        }
-                        if link_use::Entity::find_by_id(id.clone()).one(transaction).await?.is_some() {
-                            return Ok(false);
-                        }
-                        let row =
-                            link_use::ActiveModel { id: Set(id), uses: Set(1), expires_at: Set(end_ms) };
-                        link_use::Entity::insert(row).exec_without_returning(transaction).await?;
-                        Ok(true)
-                    })
+            self.write(move |transaction| {
+                let id = id.clone();
+                Box::pin(async move {
+                    let counted = link_use::Entity::update_many()
+                        .col_expr(link_use::Column::Uses, Expr::col(link_use::Column::Uses).add(1))
+                        .filter(link_use::Column::Id.eq(&id))
+                        .filter(link_use::Column::Uses.lt(max));
+                    if counted.exec(transaction).await?.rows_affected == 1 {
+                        return Ok(true);
+                    }
+                    if link_use::Entity::find_by_id(id.clone()).one(transaction).await?.is_some() {
+                        return Ok(false);
+                    }
+                    let row = link_use::ActiveModel { id: Set(id), uses: Set(1), expires_at: Set(end_ms) };
+                    link_use::Entity::insert(row).exec_without_returning(transaction).await?;
+                    Ok(true)
                 })
-                .await;
-            match counted {
-                Err(MetaError::Conflict(_)) => {}
-                counted => return counted,
-            }
-        }
-        let message = "cannot count the use of a link because of conflicting transactions";
-        Err(DbErr::Custom(message.to_owned()).into())
+            })
+        })
+        .await
     }
 
     /// Deletes the use counts of up to `limit` expired links; returns how many.

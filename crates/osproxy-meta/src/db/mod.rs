@@ -11,5 +11,6 @@ pub(crate) mod metrics;
 pub(crate) mod migrate;
 pub(crate) mod migrations;
 pub(crate) mod reserve;
+pub(crate) mod retry;
 pub(crate) mod server_pool;
 pub(crate) mod write_batcher;

@@ -20,18 +20,17 @@ use tokio::{
 use crate::db::{
     dialect::{self, Lock, PoolUsage, ServerOptions},
     error_class::{RetryClass, retry_class},
+    retry::backoff,
     write_batcher::TxEnd,
 };
 
-/// Maximum number of retries after a conflict with another transaction.
-const CONFLICTS: u32 = 30;
+/// Maximum number of retries after the server aborted a transaction because of another one.
+const MAX_CONFLICTS: u32 = 30;
 /// Interval for closing idle connections.
-const IDLE: Duration = Duration::from_mins(1);
-/// Maximum backoff between conflict retries.
-const MAX_PAUSE: Duration = Duration::from_millis(100);
+const IDLE_CHECK_INTERVAL: Duration = Duration::from_mins(1);
 
 /// How long a connection may take to answer a ping before it counts as dead.
-const PING: Duration = Duration::from_secs(1);
+const PING_TIMEOUT: Duration = Duration::from_secs(1);
 
 /// The time of the last connection failure.
 ///
@@ -70,7 +69,7 @@ impl RecentFailure {
                 answer => answer,
             }
         };
-        let pinging = tokio::time::timeout(timeout + PING, ping).await;
+        let pinging = tokio::time::timeout(timeout + PING_TIMEOUT, ping).await;
         pinging.unwrap_or_else(|elapsed| Err(sqlx::Error::Io(elapsed.into()))).map(|()| true)
     }
 }
@@ -115,7 +114,7 @@ impl ServerPool {
         let known = Arc::downgrade(&server);
         tokio::spawn(async move {
             loop {
-                tokio::time::sleep(IDLE).await;
+                tokio::time::sleep(IDLE_CHECK_INTERVAL).await;
                 let Some(server) = known.upgrade() else {
                     return;
                 };
@@ -162,7 +161,7 @@ impl ServerPool {
             if tried.is_none_or(|tried| tried < noticed) {
                 tracing::warn!(error, "database connection failed; pinging idle connections");
                 *tried = Some(Instant::now());
-                dialect::close_dead(&connection, PING).await;
+                dialect::close_dead(&connection, PING_TIMEOUT).await;
             }
         })
     }
@@ -217,7 +216,7 @@ impl ServerPool {
                 Err(TransactionError::BeforeCommit(error)) => error,
             };
             match retry_class(&error) {
-                RetryClass::Conflict if conflicts < CONFLICTS => {
+                RetryClass::Conflict if conflicts < MAX_CONFLICTS => {
                     conflicts += 1;
                     tokio::time::sleep(backoff(conflicts)).await;
                 }
@@ -267,14 +266,6 @@ where
             Err(error) => Err(TransactionError::AtCommit(error)),
         },
     }
-}
-
-/// Exponential backoff with full jitter, so that conflicting transactions do not meet again.
-fn backoff(conflicts: u32) -> Duration {
-    let full = Duration::from_millis(1 << conflicts.min(7)).min(MAX_PAUSE);
-    let mut random = [0; 2];
-    let share = getrandom::fill(&mut random).map_or(u16::MAX, |()| u16::from_be_bytes(random));
-    full * u32::from(share) / u32::from(u16::MAX)
 }
 
 /// The connections that this node reads with.

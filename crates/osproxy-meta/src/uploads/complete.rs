@@ -1,3 +1,6 @@
+//! Completes an upload in parts: checks the stored parts against what the client declares and
+//! announced, and makes the file readable or hands it to the store to complete.
+
 use std::ops::RangeInclusive;
 
 use osproxy_storage::PartLayout;
@@ -21,7 +24,6 @@ use crate::{
     files, now_ms,
     tasks::kind::TaskSeed,
     uploads::{
-        finish_multipart::{FinishContext, finish_multipart},
         inspection::{InspectedUpload, InspectionVerdict, inspect},
         multipart::{self, MultipartUpload},
     },
@@ -29,9 +31,6 @@ use crate::{
 
 /// Maximum number of ranges in a list of missing parts.
 const MAX_RANGES: usize = 1000;
-
-/// Maximum retries when another blob with the same content appears during the transaction.
-const ROUNDS: usize = 4;
 
 /// The client's request to complete an upload.
 #[derive(Clone, Copy, Debug)]
@@ -93,7 +92,8 @@ pub enum CompleteOutcome {
 
 impl Meta {
     /// Completes an upload if its stored parts match `request` and `preconditions`, and enqueues a
-    /// task with the unused `task_id` that merges its blob. The number of statements does not depend on the number of parts.
+    /// task with the unused `task_id` that merges its blob. The number of statements does not depend
+    /// on the number of parts.
     pub async fn complete_upload(
         &self,
         uid: Uid,
@@ -118,79 +118,6 @@ impl Meta {
             })
         })
         .await
-    }
-
-    /// Returns up to `limit` uploads whose multipart upload in `store` must be completed.
-    pub async fn completing_uploads(
-        &self,
-        store: &str,
-        limit: u64,
-    ) -> Result<Vec<(Uid, MultipartUpload)>, MetaError> {
-        let files = file::Entity::find()
-            .inner_join(blob::Entity)
-            .select_only()
-            .column(file::Column::Uid)
-            .filter(file::Column::State.eq(file::State::Completing))
-            .filter(blob::Column::Backend.eq(store))
-            .limit(limit);
-        let uids: Vec<i64> = files.into_tuple().all(&self.reader).await?;
-        let mut found = Vec::with_capacity(uids.len());
-        for uid in uids.into_iter().map(Uid::from_db) {
-            if let Some(native) = self.completing_multipart(uid).await? {
-                found.push((uid, native));
-            }
-        }
-        Ok(found)
-    }
-
-    /// Returns the multipart upload that the store must complete for a file; `None` if the file is
-    /// not in state completing.
-    pub async fn completing_multipart(&self, uid: Uid) -> Result<Option<MultipartUpload>, MetaError> {
-        let file = file::Entity::find_by_id(uid.get()).find_also_related(blob::Entity);
-        let file = file.filter(file::Column::State.eq(file::State::Completing));
-        match file.one(&self.reader).await? {
-            Some((_, Some(blob))) => Ok(multipart::upload_to_complete(&self.reader, &blob).await?),
-            _ => Ok(None),
-        }
-    }
-
-    /// Makes the file readable after its store has completed the multipart upload; parts that are
-    /// objects of their own may remain. If a digest or the MIME type does not match, the file
-    /// becomes corrupt. Enqueues a task with the unused `task_id` that verifies, merges or deletes
-    /// the blob, unless none is needed. Returns `NotOpen` if the file is no longer in state
-    /// `completing`.
-    pub async fn finish_multipart(
-        &self,
-        uid: Uid,
-        blob_id: i64,
-        conditions: CompletePreconditions,
-        task_id: Uid,
-    ) -> Result<CompleteOutcome, MetaError> {
-        let follow_up = self.task_seed(task_id);
-        let mut round = 0;
-        loop {
-            let (conditions, quotas) = (conditions.clone(), self.quotas.clone());
-            let finished = self.write_or_rollback(move |transaction| {
-                let (conditions, quotas) = (conditions.clone(), quotas.clone());
-                Box::pin(async move {
-                    let ended = FinishContext { uid, blob_id, preconditions: &conditions, follow_up };
-                    Ok(match finish_multipart(transaction, ended, &quotas).await? {
-                        ended @ (CompleteOutcome::Completed
-                        | CompleteOutcome::DigestMismatch(..)
-                        | CompleteOutcome::TypeMismatch { .. }) => TxEnd::Commit(ended),
-                        other => TxEnd::Rollback(other),
-                    })
-                })
-            });
-            match finished.await {
-                // Another transaction stored a blob with the same content at the same time; the
-                // retry sees it.
-                Err(MetaError::Conflict(_)) if round < ROUNDS => {
-                    round += 1;
-                }
-                finished => return finished,
-            }
-        }
     }
 }
 

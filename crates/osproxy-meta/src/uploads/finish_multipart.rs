@@ -1,4 +1,5 @@
-//! Last step of completing a multipart upload, after the store has completed it.
+//! Multipart uploads that the store must complete, and the last step once it has: the file becomes
+//! readable or corrupt.
 
 use osproxy_types::{content_type, uid::Uid};
 use sea_orm::{
@@ -6,32 +7,108 @@ use sea_orm::{
 };
 
 use crate::{
-    CompleteOutcome, CompletePreconditions,
+    CompleteOutcome, CompletePreconditions, Meta, MetaError, MultipartUpload,
     access::quotas::Quotas,
     blobs::{self, blake3_tree},
-    db::entities::{blob, file, part},
+    db::{
+        entities::{blob, file, part},
+        retry::retry_conflicts,
+        write_batcher::TxEnd,
+    },
     files::delete,
     now_ms,
     tasks::kind::{TaskKind, TaskSeed},
     uploads::{
         complete::outcome_of,
         inspection::{InspectedUpload, InspectionVerdict, inspect},
+        multipart,
     },
 };
 
+/// Maximum number of attempts when another transaction stores a blob with the same content at the
+/// same time; the next attempt sees that blob.
+const MAX_FINISH_ATTEMPTS: u32 = 5;
+
+impl Meta {
+    /// Returns up to `limit` uploads whose multipart upload in `store` must be completed.
+    pub async fn completing_uploads(
+        &self,
+        store: &str,
+        limit: u64,
+    ) -> Result<Vec<(Uid, MultipartUpload)>, MetaError> {
+        let files = file::Entity::find()
+            .inner_join(blob::Entity)
+            .select_only()
+            .column(file::Column::Uid)
+            .filter(file::Column::State.eq(file::State::Completing))
+            .filter(blob::Column::Backend.eq(store))
+            .limit(limit);
+        let uids: Vec<i64> = files.into_tuple().all(&self.reader).await?;
+        let mut found = Vec::with_capacity(uids.len());
+        for uid in uids.into_iter().map(Uid::from_db) {
+            if let Some(native) = self.completing_multipart(uid).await? {
+                found.push((uid, native));
+            }
+        }
+        Ok(found)
+    }
+
+    /// Returns the multipart upload that the store must complete for a file; `None` if the file is
+    /// not in state completing.
+    pub async fn completing_multipart(&self, uid: Uid) -> Result<Option<MultipartUpload>, MetaError> {
+        let file = file::Entity::find_by_id(uid.get()).find_also_related(blob::Entity);
+        let file = file.filter(file::Column::State.eq(file::State::Completing));
+        match file.one(&self.reader).await? {
+            Some((_, Some(blob))) => Ok(multipart::upload_to_complete(&self.reader, &blob).await?),
+            _ => Ok(None),
+        }
+    }
+
+    /// Makes the file readable after its store has completed the multipart upload; parts that are
+    /// objects of their own may remain. If a digest or the MIME type does not match, the file
+    /// becomes corrupt. Enqueues a task with the unused `task_id` that verifies, merges or deletes
+    /// the blob, unless none is needed. Returns `NotOpen` if the file is no longer in state
+    /// `completing`.
+    pub async fn finish_multipart(
+        &self,
+        uid: Uid,
+        blob_id: i64,
+        preconditions: CompletePreconditions,
+        task_id: Uid,
+    ) -> Result<CompleteOutcome, MetaError> {
+        let follow_up = self.task_seed(task_id);
+        retry_conflicts(MAX_FINISH_ATTEMPTS, || {
+            let (preconditions, quotas) = (preconditions.clone(), self.quotas.clone());
+            self.write_or_rollback(move |transaction| {
+                let (preconditions, quotas) = (preconditions.clone(), quotas.clone());
+                Box::pin(async move {
+                    let context = FinishContext { uid, blob_id, preconditions: &preconditions, follow_up };
+                    Ok(match finish(transaction, context, &quotas).await? {
+                        ended @ (CompleteOutcome::Completed
+                        | CompleteOutcome::DigestMismatch(..)
+                        | CompleteOutcome::TypeMismatch { .. }) => TxEnd::Commit(ended),
+                        other => TxEnd::Rollback(other),
+                    })
+                })
+            })
+        })
+        .await
+    }
+}
+
 /// An upload whose multipart upload the store has completed.
-pub(crate) struct FinishContext<'a> {
-    pub(crate) uid: Uid,
-    pub(crate) blob_id: i64,
-    pub(crate) preconditions: &'a CompletePreconditions,
+struct FinishContext<'a> {
+    uid: Uid,
+    blob_id: i64,
+    preconditions: &'a CompletePreconditions,
     /// The task that verifies, merges or deletes the blob.
-    pub(crate) follow_up: TaskSeed,
+    follow_up: TaskSeed,
 }
 
 /// Makes the file readable if its content passes inspection; otherwise marks it corrupt.
-pub(crate) async fn finish_multipart(
+async fn finish(
     transaction: &DatabaseTransaction,
-    FinishContext { uid, blob_id, preconditions: conditions, follow_up }: FinishContext<'_>,
+    FinishContext { uid, blob_id, preconditions, follow_up }: FinishContext<'_>,
     quotas: &Quotas,
 ) -> Result<CompleteOutcome, DbErr> {
     let file = file::Entity::find_by_id(uid.get()).lock_exclusive().one(transaction).await?;
@@ -50,7 +127,7 @@ pub(crate) async fn finish_multipart(
         size: blob.size.unsigned_abs(),
         expected: blobs::expected_digests(&blob),
     };
-    let sniffed = match inspect(transaction, subject, conditions).await? {
+    let sniffed = match inspect(transaction, subject, preconditions).await? {
         InspectionVerdict::Passed(sniffed) => sniffed,
         InspectionVerdict::NeedsInspection(inspection) => {
             return Ok(CompleteOutcome::NeedsInspection(inspection));
