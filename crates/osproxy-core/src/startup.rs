@@ -8,7 +8,9 @@ use std::{
 use osproxy_cluster::{
     Coordinator, Forwarder, LocalCoordinator, Owners, PeerClient, RedisCoordinator, UidGenerator,
 };
-use osproxy_meta::{DatabaseLocation, DatabaseOptions, ExclusiveLock, Meta, NodeStores, now_ms};
+use osproxy_meta::{
+    DatabaseLocation, DatabaseOptions, ExclusiveLock, LinkKeyRecord, Meta, NodeStores, now_ms,
+};
 use osproxy_storage::BufferBudget;
 use tokio::sync::Semaphore;
 
@@ -303,9 +305,11 @@ async fn open_coordinator(
 /// Returns the configured link keys, or else those in the database, which are created at the first
 /// start.
 async fn load_link_keys(configured: Vec<LinkKeySecret>, meta: &Meta) -> Result<LinkKeys, StartupError> {
-    let mut secrets: Vec<_> = configured.into_iter().map(|key| (key.id, key.secret)).collect();
+    let mut secrets: Vec<_> =
+        configured.into_iter().map(|key| LinkKeyRecord { id: key.id, secret: key.secret }).collect();
     if secrets.is_empty() {
-        let fresh = generate_link_key().map_err(context(LINK_KEYS_CONTEXT))?;
+        let (id, secret) = generate_link_key().map_err(context(LINK_KEYS_CONTEXT))?;
+        let fresh = LinkKeyRecord { id, secret };
         secrets = meta.link_keys_or_create(fresh).await.map_err(context(LINK_KEYS_CONTEXT))?;
     }
     links::rotation::parse_link_keys(&secrets)

@@ -10,8 +10,8 @@ use osproxy_storage::{Digester, Digests, Key};
 use osproxy_types::{tenant::Tenant, uid::Uid};
 
 use super::{
-    BeginUploadOutcome, ContentLayout, CreateOutcome, FileState, KnownContent, Meta, NewFile, NewUpload,
-    ObjectRowKind, StoreOutcome,
+    BeginUploadOutcome, ContentLayout, CreateOutcome, FileState, KnownContent, LinkKeyRecord, Meta, NewFile,
+    NewStoredFile, NewUpload, ObjectRowKind, StoreOutcome,
 };
 
 /// Ids of the unfinished rows in the store of new files.
@@ -41,10 +41,6 @@ pub(super) async fn run(meta: &Meta) {
 
 fn uid(number: i64) -> Uid {
     Uid::from_db(number)
-}
-
-fn of_default(number: i64) -> (Uid, Tenant) {
-    (uid(number), Tenant::default())
 }
 
 fn digests(content: &str) -> Digests {
@@ -93,13 +89,17 @@ async fn begin(meta: &Meta, number: i64, fallback_id: i64) -> i64 {
 
 async fn finish(meta: &Meta, number: i64, blob: i64, content: &str) -> StoreOutcome {
     let content_type = "text/plain".to_owned();
-    meta.finish_upload(of_default(number), blob, digests(content), None, content_type).await.unwrap()
+    meta.finish_upload(uid(number), Tenant::default(), blob, digests(content), None, content_type)
+        .await
+        .unwrap()
 }
 
 async fn share(meta: &Meta, number: i64, blob: i64, unpublished: Option<i64>) -> StoreOutcome {
     // Only the digest that is always computed.
     let digests = Digests { md5: None, sha256: None, ..digests("") };
-    meta.share_blob(of_default(number), (blob, digests), unpublished, "text/plain".to_owned()).await.unwrap()
+    meta.share_blob(uid(number), Tenant::default(), blob, digests, unpublished, "text/plain".to_owned())
+        .await
+        .unwrap()
 }
 
 async fn an_upload_that_is_finished_can_be_read(meta: &Meta) {
@@ -129,11 +129,12 @@ async fn what_is_computed_of_content_that_is_shared_is_recorded(meta: &Meta) {
     let unasked = Digests { md5: None, ..known };
     let blob = begin(meta, 15, 17).await;
     let text = || "text/plain".to_owned();
-    let finished = meta.finish_upload(of_default(15), blob, unasked, None, text()).await.unwrap();
+    let finished = meta.finish_upload(uid(15), Tenant::default(), blob, unasked, None, text()).await.unwrap();
     assert_eq!(finished, StoreOutcome::Stored);
     assert!(meta.blob_by_md5(&Tenant::default(), known.md5.unwrap()).await.unwrap().is_none());
     let intent = begin(meta, 16, 18).await;
-    let shared = meta.share_blob(of_default(16), (blob, known), Some(intent), text()).await.unwrap();
+    let shared =
+        meta.share_blob(uid(16), Tenant::default(), blob, known, Some(intent), text()).await.unwrap();
     assert_eq!(shared, StoreOutcome::Stored);
     assert_eq!(meta.blob_by_md5(&Tenant::default(), known.md5.unwrap()).await.unwrap().unwrap().id, blob);
     // Digests already recorded stay.
@@ -141,7 +142,7 @@ async fn what_is_computed_of_content_that_is_shared_is_recorded(meta: &Meta) {
     let intent = begin(meta, 19, 18).await;
     let other = Digests { md5: Some([9; 16]), ..known };
     assert_eq!(
-        meta.share_blob(of_default(19), (blob, other), Some(intent), text()).await.unwrap(),
+        meta.share_blob(uid(19), Tenant::default(), blob, other, Some(intent), text()).await.unwrap(),
         StoreOutcome::Stored
     );
     assert_eq!(meta.stored_file(uid(19)).await.unwrap().unwrap().content.digests, Some(known));
@@ -248,8 +249,12 @@ async fn instant_uploads_count_as_references(meta: &Meta) {
         name: "copy".to_owned(),
         announced: crate::AnnouncedContent::default(),
     };
-    let wanted = vec![(copy(50), (40, 5), "a/b".to_owned()), (copy(51), (999, 5), "a/b".to_owned())];
-    assert_eq!(meta.create_stored_files(wanted).await.unwrap(), Some(vec![true, false]));
+    let sharing = |number, blob_id| NewStoredFile {
+        file: copy(number),
+        content: KnownContent { blob_id, size: 5, content_type: "a/b".to_owned() },
+    };
+    let files = vec![sharing(50, 40), sharing(51, 999)];
+    assert_eq!(meta.create_stored_files(files).await.unwrap(), Some(vec![true, false]));
     let stored = meta.stored_files(&[uid(51), uid(50), uid(10)]).await.unwrap();
     let uids: Vec<_> = stored.iter().map(|file| file.uid).collect();
     assert_eq!(uids, [uid(50), uid(10)]);
@@ -272,7 +277,8 @@ async fn only_what_is_unfinished_is_listed(meta: &Meta) {
 }
 
 async fn link_keys_are_made_once(meta: &Meta) {
-    let made = meta.link_keys_or_create(("one".to_owned(), vec![1; 32])).await.unwrap();
-    assert_eq!(made, [("one".to_owned(), vec![1; 32])]);
-    assert_eq!(meta.link_keys_or_create(("two".to_owned(), vec![2; 32])).await.unwrap(), made);
+    let key = |id: &str, secret| LinkKeyRecord { id: id.to_owned(), secret: vec![secret; 32] };
+    let created = meta.link_keys_or_create(key("one", 1)).await.unwrap();
+    assert_eq!(created, [key("one", 1)]);
+    assert_eq!(meta.link_keys_or_create(key("two", 2)).await.unwrap(), created);
 }

@@ -30,6 +30,7 @@ use sea_orm::{ConnectionTrait, DatabaseConnection, DatabaseTransaction, DbErr};
 
 pub use access::api_keys::ApiKeyRecord;
 pub use access::idempotency::{IdempotentRequest, KeyAcquisition, RecordedAnswer};
+pub use access::link_keys::LinkKeyRecord;
 pub use access::quotas::QuotaUsage;
 pub use access::tenants::TenantUsage;
 pub use admin::history::{BlobHistory, FileHistory, PartHistory};
@@ -47,8 +48,8 @@ pub use files::delete::{DeleteOutcome, DeletingBlob};
 pub use files::listing::{FileFilter, FileMetadata, FilePosition, FileRecord, MAX_PREFIX};
 pub use files::update::{CopyOutcome, MetadataEdit, UpdateOutcome};
 pub use files::{
-    AnnouncedContent, ContentLayout, CreateOutcome, FileState, KnownContent, NewFile, NewUpload,
-    StoredContent, StoredFile,
+    AnnouncedContent, ContentLayout, CreateOutcome, FileState, KnownContent, NewFile, NewStoredFile,
+    NewUpload, StoredContent, StoredFile,
 };
 pub use import::go_database::{GoDatabase, GoFile, GoPart, GoTables, GoTaskCount};
 pub use import::{ImportContent, ImportFile, ImportOutcome, ImportPart, ImportTarget};

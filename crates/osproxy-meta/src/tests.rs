@@ -70,7 +70,7 @@ async fn many_nodes_make_one_link_key(location: &DatabaseLocation) {
     }
     for round in 0..10 {
         nodes[0].reader.execute_unprepared("DELETE FROM link_keys").await.unwrap();
-        let fresh = |node| (format!("{round}-{node}"), vec![node; 16]);
+        let fresh = |node| LinkKeyRecord { id: format!("{round}-{node}"), secret: vec![node; 16] };
         let asked = nodes.iter().zip(0..).map(|(meta, node)| meta.link_keys_or_create(fresh(node)));
         let keys = futures_util::future::join_all(asked).await;
         let keys: Vec<_> = keys.into_iter().map(Result::unwrap).collect();

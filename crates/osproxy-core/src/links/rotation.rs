@@ -5,6 +5,7 @@ use std::{
     time::{Duration, Instant},
 };
 
+use osproxy_meta::LinkKeyRecord;
 use osproxy_types::error_chain;
 
 use crate::{
@@ -84,9 +85,9 @@ pub fn generate_link_key() -> std::result::Result<(String, Vec<u8>), getrandom::
 }
 
 /// Creates link keys from ids and secrets. The first one signs. Returns `None` if there are none.
-pub(crate) fn parse_link_keys(secrets: &[(String, Vec<u8>)]) -> Result<Option<LinkKeys>> {
+pub(crate) fn parse_link_keys(records: &[LinkKeyRecord]) -> Result<Option<LinkKeys>> {
     let keys: std::result::Result<Vec<_>, _> =
-        secrets.iter().map(|(id, secret)| LinkKey::new(id, secret)).collect();
+        records.iter().map(|key| LinkKey::new(&key.id, &key.secret)).collect();
     let mut keys = keys.map_err(Error::internal)?.into_iter();
     Ok(keys.next().map(|signing| LinkKeys::new(signing, keys.collect())))
 }

@@ -1,6 +1,6 @@
 //! Instant upload: create files of known content without sending it.
 
-use osproxy_meta::{AnnouncedContent, ExpectedDigests, NewFile};
+use osproxy_meta::{AnnouncedContent, ExpectedDigests, KnownContent, NewFile, NewStoredFile};
 use osproxy_types::{content_type, uid::Uid};
 
 use super::{Uploads, file_name};
@@ -43,7 +43,8 @@ pub async fn instant_upload(
             let file =
                 NewFile { uid, tenant: caller.tenant.clone(), name, announced: AnnouncedContent::default() };
             let size = blob.digests.size;
-            files.push((file, (blob.id, size), content_type));
+            let content = KnownContent { blob_id: blob.id, size, content_type };
+            files.push(NewStoredFile { file, content });
             sizes.push(size);
             *slot = Some(uid);
         }

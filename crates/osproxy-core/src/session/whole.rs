@@ -120,15 +120,17 @@ impl WholeWrite {
         let Received { writer, digests, sniffed, buffers: _buffers } = received;
         let content_type = intent.content_type.clone();
         let content_type = content_type.unwrap_or_else(|| content_type::mime_type_of(sniffed, &intent.name));
-        let owner = || (uid, intent.tenant.clone());
+        let tenant = || intent.tenant.clone();
         let mut unpublished = Some(writer);
         for _ in 0..MAX_TRIES {
             let outcome = match uploads.objects.find_same_content(&intent.tenant, &digests).await? {
                 SameContent::Intact(same) => {
                     let own_id = unpublished.as_ref().map(|_| intent.blob_id);
                     let content_type = content_type.clone();
-                    let shared =
-                        uploads.meta.share_blob(owner(), (same.id, digests), own_id, content_type).await?;
+                    let shared = uploads
+                        .meta
+                        .share_blob(uid, tenant(), same.id, digests, own_id, content_type)
+                        .await?;
                     if shared == StoreOutcome::Stored && own_id.is_some() {
                         guard.disarm();
                         uploads.metrics.count_deduplicated(DedupSource::Upload, digests.size);
@@ -150,7 +152,7 @@ impl WholeWrite {
                     let content_type = content_type.clone();
                     let stored = uploads
                         .meta
-                        .finish_upload(owner(), intent.blob_id, digests, sniffed, content_type)
+                        .finish_upload(uid, tenant(), intent.blob_id, digests, sniffed, content_type)
                         .await?;
                     if stored == StoreOutcome::Stored {
                         guard.disarm();
@@ -205,8 +207,9 @@ async fn share(uploads: Arc<Uploads>, uid: Uid, blob: Blob) -> Result<()> {
     let content_type = intent.content_type;
     let content_type = content_type
         .unwrap_or_else(|| content_type::mime_type_of(blob.detected_type.as_deref(), &intent.name));
-    let (known, own_id) = ((blob.id, blob.digests), Some(intent.blob_id));
-    match uploads.meta.share_blob((uid, intent.tenant), known, own_id, content_type).await? {
+    let (digests, own_id) = (blob.digests, Some(intent.blob_id));
+    let shared = uploads.meta.share_blob(uid, intent.tenant, blob.id, digests, own_id, content_type);
+    match shared.await? {
         StoreOutcome::Stored => {
             guard.disarm();
             uploads.metrics.count_deduplicated(DedupSource::Proof, blob.digests.size);

@@ -1,4 +1,6 @@
-use std::time::Duration;
+//! Link keys: the secrets that sign links. The newest signs, the others only verify.
+
+use std::{fmt, time::Duration};
 
 use sea_orm::{ActiveValue::Set, ConnectionTrait, DbErr, EntityTrait, QueryOrder};
 
@@ -12,16 +14,31 @@ use crate::{
 /// How long to wait for another node that is creating the first key.
 const WAIT: Duration = Duration::from_secs(30);
 
+/// A link key as stored.
+#[derive(Clone, PartialEq, Eq)]
+pub struct LinkKeyRecord {
+    /// Public identifier, part of every link that the key signs.
+    pub id: String,
+    /// Secret.
+    pub secret: Vec<u8>,
+}
+
+impl fmt::Debug for LinkKeyRecord {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        formatter.debug_struct("LinkKeyRecord").field("id", &self.id).finish_non_exhaustive()
+    }
+}
+
 /// All keys, newest first.
-async fn all_keys(connection: &impl ConnectionTrait) -> Result<Vec<(String, Vec<u8>)>, DbErr> {
+async fn all_keys(connection: &impl ConnectionTrait) -> Result<Vec<LinkKeyRecord>, DbErr> {
     let newest_first = link_key::Entity::find().order_by_desc(link_key::Column::CreatedAt);
     let keys = newest_first.all(connection).await?;
-    Ok(keys.into_iter().map(|key| (key.id, key.secret)).collect())
+    Ok(keys.into_iter().map(|key| LinkKeyRecord { id: key.id, secret: key.secret }).collect())
 }
 
 impl Meta {
-    /// Returns id and secret of every link key in the database, newest first.
-    pub async fn stored_link_keys(&self) -> Result<Vec<(String, Vec<u8>)>, MetaError> {
+    /// Returns every link key in the database, newest first.
+    pub async fn stored_link_keys(&self) -> Result<Vec<LinkKeyRecord>, MetaError> {
         Ok(all_keys(&self.reader).await?)
     }
 
@@ -61,7 +78,7 @@ impl Meta {
             let id = id.clone();
             Box::pin(async move {
                 let keys = all_keys(transaction).await?;
-                if !keys.iter().skip(1).any(|(known, _)| *known == id) {
+                if !keys.iter().skip(1).any(|key| key.id == id) {
                     return Ok(false);
                 }
                 Ok(link_key::Entity::delete_by_id(id).exec(transaction).await?.rows_affected == 1)
@@ -70,12 +87,9 @@ impl Meta {
         .await
     }
 
-    /// Returns id and secret of every link key in the database, newest first. If there is none,
+    /// Returns every link key in the database, newest first. If there is none,
     /// stores `fresh` as the first one.
-    pub async fn link_keys_or_create(
-        &self,
-        fresh: (String, Vec<u8>),
-    ) -> Result<Vec<(String, Vec<u8>)>, MetaError> {
+    pub async fn link_keys_or_create(&self, fresh: LinkKeyRecord) -> Result<Vec<LinkKeyRecord>, MetaError> {
         let keys = all_keys(&self.reader).await?;
         if !keys.is_empty() {
             return Ok(keys);
@@ -83,19 +97,19 @@ impl Meta {
         // Nodes that start at the same time must agree on one key.
         let _locked = self.lock(Lock::Migrate, WAIT).await?;
         self.write(move |transaction| {
-            let (id, secret) = fresh.clone();
+            let fresh = fresh.clone();
             Box::pin(async move {
                 let keys = all_keys(transaction).await?;
                 if !keys.is_empty() {
                     return Ok(keys);
                 }
                 let row = link_key::ActiveModel {
-                    id: Set(id.clone()),
-                    secret: Set(secret.clone()),
+                    id: Set(fresh.id.clone()),
+                    secret: Set(fresh.secret.clone()),
                     created_at: Set(now_ms()),
                 };
                 link_key::Entity::insert(row).exec_without_returning(transaction).await?;
-                Ok(vec![(id, secret)])
+                Ok(vec![fresh])
             })
         })
         .await

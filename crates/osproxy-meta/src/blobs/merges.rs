@@ -207,7 +207,7 @@ impl Meta {
         digests: Digests,
         task_id: Uid,
     ) -> Result<MergeOutcome, MetaError> {
-        self.move_files_to_blob(blob_id, BlobFilter::Unverified, (same, Some(digests)), task_id).await
+        self.move_files_to_blob(blob_id, BlobFilter::Unverified, same, Some(digests), task_id).await
     }
 
     /// Moves all files of a blob whose object was lost to the blob `by`, which has the same content
@@ -219,7 +219,7 @@ impl Meta {
         by: i64,
         task_id: Uid,
     ) -> Result<MergeOutcome, MetaError> {
-        let moved = self.move_files_to_blob(lost, BlobFilter::Any, (by, None), task_id).await;
+        let moved = self.move_files_to_blob(lost, BlobFilter::Any, by, None, task_id).await;
         self.invalidate_everywhere(Invalidation::Blob(lost));
         moved
     }
@@ -228,7 +228,8 @@ impl Meta {
         &self,
         blob_id: i64,
         which: BlobFilter,
-        (same, digests): (i64, Option<Digests>),
+        same: i64,
+        digests: Option<Digests>,
         task_id: Uid,
     ) -> Result<MergeOutcome, MetaError> {
         let removal = self.task_seed(task_id);
@@ -332,7 +333,7 @@ async fn begin(
         .exec(transaction)
         .await?;
     let key = if named.rows_affected == 1 { own } else { key(fallback_id) };
-    let row = blobs::intent_row((fallback_id, &blob.tenant), &blob.backend, key.to_string(), node_stores);
+    let row = blobs::intent_row(fallback_id, &blob.tenant, &blob.backend, key.to_string(), node_stores);
     blob::Entity::insert(row).exec_without_returning(transaction).await?;
     Ok(BeginMergeOutcome::Ready(MergeIntent {
         intent_id: fallback_id,

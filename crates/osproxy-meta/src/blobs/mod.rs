@@ -1,3 +1,5 @@
+//! Blobs: content, stored once per tenant however many files share it.
+
 pub(crate) mod blake3_tree;
 pub(crate) mod merges;
 pub(crate) mod orphans;
@@ -11,11 +13,7 @@ use sea_orm::{
 };
 
 use crate::MetaError;
-use crate::{
-    ExpectedDigests, Meta, NewFile, NodeStores,
-    db::entities::{blob, file},
-    files::{decode_key, row_charge, stored_row},
-};
+use crate::{ExpectedDigests, Meta, NodeStores, db::entities::blob, files::decode_key};
 
 /// Content that is complete, durable and verified.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -67,7 +65,8 @@ fn from_row(blob: blob::Model) -> Result<Blob, DbErr> {
 
 /// Builds the write intent of an object: the row that is committed before the object is written.
 pub(crate) fn intent_row(
-    (id, tenant): (i64, &str),
+    id: i64,
+    tenant: &str,
     store: &str,
     object_key: String,
     here: &NodeStores,
@@ -158,35 +157,6 @@ impl Meta {
             .one(&self.reader)
             .await?;
         found.map(from_row).transpose()
-    }
-
-    /// Creates files of one tenant that share stored blobs; each comes with the blob's id and size,
-    /// and the file's content type. Returns for each file whether its blob was still stored; the
-    /// others are not created. Returns `None` and creates nothing if the tenant's quota is
-    /// exceeded.
-    pub async fn create_stored_files(
-        &self,
-        files: Vec<(NewFile, (i64, u64), String)>,
-    ) -> Result<Option<Vec<bool>>, MetaError> {
-        let quotas = self.quotas.clone();
-        self.write_or_rollback(move |transaction| {
-            let (files, quotas) = (files.clone(), quotas.clone());
-            Box::pin(async move {
-                let (mut created, mut charge) = (Vec::with_capacity(files.len()), 0_i64);
-                for (file, (blob_id, size), content_type) in &files {
-                    let taken = add_references(transaction, *blob_id, 1, None).await?;
-                    if taken {
-                        let row = stored_row(file, (*blob_id, size.cast_signed()), content_type);
-                        file::Entity::insert(row).exec_without_returning(transaction).await?;
-                        charge = charge.saturating_add_unsigned(*size).saturating_add(row_charge(file));
-                    }
-                    created.push(taken);
-                }
-                let tenant = files.first().map_or("", |(file, ..)| file.tenant.as_str());
-                Ok(quotas.charge(transaction, tenant, charge).await?.commit_or_roll_back(Some(created), None))
-            })
-        })
-        .await
     }
 }
 

@@ -343,7 +343,9 @@ async fn the_last_file_takes_its_content_along(meta: &Meta) {
         name: "late.txt".to_owned(),
         announced: crate::AnnouncedContent::default(),
     };
-    let created = meta.create_stored_files(vec![(late, (abc.id, 3), String::new())]).await.unwrap();
+    let content = crate::KnownContent { blob_id: abc.id, size: 3, content_type: String::new() };
+    let late = crate::NewStoredFile { file: late, content };
+    let created = meta.create_stored_files(vec![late]).await.unwrap();
     assert_eq!(created, Some(vec![false]));
     // The next upload of this content creates a new blob.
     create(meta, 174).await;

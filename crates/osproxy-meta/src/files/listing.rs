@@ -109,7 +109,7 @@ impl Meta {
     pub async fn file_record(&self, uid: Uid) -> Result<Option<FileRecord>, MetaError> {
         let row =
             file::Entity::find_by_id(uid.get()).find_also_related(blob::Entity).one(&self.reader).await?;
-        Ok(row.map(record_from_row).transpose()?)
+        Ok(row.map(|(file, blob)| record_from_row(file, blob)).transpose()?)
     }
 
     /// Returns up to `limit` files of a tenant after a position, ordered by uid or, with a prefix,
@@ -161,7 +161,7 @@ impl Meta {
     }
 
     async fn records(&self, page: SelectTwo<file::Entity, blob::Entity>) -> Result<Vec<FileRecord>, DbErr> {
-        page.all(&self.reader).await?.into_iter().map(record_from_row).collect()
+        page.all(&self.reader).await?.into_iter().map(|(file, blob)| record_from_row(file, blob)).collect()
     }
 }
 
@@ -206,7 +206,7 @@ fn prefix_upper_bound(prefix: &[u8]) -> Option<Vec<u8>> {
     None
 }
 
-pub(crate) fn record_from_row((file, blob): (file::Model, Option<blob::Model>)) -> Result<FileRecord, DbErr> {
+pub(crate) fn record_from_row(file: file::Model, blob: Option<blob::Model>) -> Result<FileRecord, DbErr> {
     let metadata = decode_metadata(&file)?;
     let content = blob.filter(|_| file.state == FileState::Stored).map(content_from_row).transpose()?;
     let received = u64::try_from(file.received).unwrap_or(0);

@@ -49,6 +49,15 @@ pub struct NewUpload {
     pub known_content: Option<KnownContent>,
 }
 
+/// A file to be created only if the content that it shares is still stored.
+#[derive(Clone, Debug)]
+pub struct NewStoredFile {
+    /// The file.
+    pub file: NewFile,
+    /// Its content.
+    pub content: KnownContent,
+}
+
 /// Content that is already stored.
 #[derive(Clone, Debug)]
 pub struct KnownContent {
@@ -213,6 +222,35 @@ impl Meta {
         Ok(CreateOutcome::Created(stored))
     }
 
+    /// Creates files of one tenant that share stored content. Returns for each whether its content
+    /// was still stored; the others are not created. Returns `None` and creates nothing if the
+    /// tenant's quota is exceeded.
+    pub async fn create_stored_files(
+        &self,
+        files: Vec<NewStoredFile>,
+    ) -> Result<Option<Vec<bool>>, MetaError> {
+        let quotas = self.quotas.clone();
+        self.write_or_rollback(move |transaction| {
+            let (files, quotas) = (files.clone(), quotas.clone());
+            Box::pin(async move {
+                let (mut created, mut charge) = (Vec::with_capacity(files.len()), 0_i64);
+                for NewStoredFile { file, content } in &files {
+                    let is_stored = blobs::add_references(transaction, content.blob_id, 1, None).await?;
+                    if is_stored {
+                        let row = stored_row(file, content);
+                        file::Entity::insert(row).exec_without_returning(transaction).await?;
+                        charge =
+                            charge.saturating_add_unsigned(content.size).saturating_add(row_charge(file));
+                    }
+                    created.push(is_stored);
+                }
+                let tenant = files.first().map_or("", |new| new.file.tenant.as_str());
+                Ok(quotas.charge(transaction, tenant, charge).await?.commit_or_roll_back(Some(created), None))
+            })
+        })
+        .await
+    }
+
     /// Returns a stored file, possibly from the cache; `None` if the uid is unknown or not stored.
     pub async fn stored_file(&self, uid: Uid) -> Result<Option<Arc<StoredFile>>, MetaError> {
         Ok(self.stored_files(&[uid]).await?.pop())
@@ -225,7 +263,7 @@ impl Meta {
             .filter(file::Column::State.eq(file::State::Stored))
             .one(&self.reader)
             .await?;
-        Ok(row.map(file_from_row).transpose()?.map(Arc::new))
+        Ok(row.map(|(file, blob)| file_from_row(file, blob)).transpose()?.map(Arc::new))
     }
 
     /// Evicts a file from this node's cache.
@@ -253,8 +291,8 @@ impl Meta {
                 .filter(file::Column::State.eq(file::State::Stored))
                 .all(&self.reader)
                 .await?;
-            for row in rows {
-                let stored = Arc::new(file_from_row(row)?);
+            for (file, blob) in rows {
+                let stored = Arc::new(file_from_row(file, blob)?);
                 // Don't cache unverified files: a merge moves them without an invalidation.
                 if stored.content.digests.is_some() {
                     self.file_cache.insert(stored.clone(), generation);
@@ -284,7 +322,7 @@ async fn create(
         records = records.saturating_add(row_charge(file));
         stored.push(known.is_some());
         rows.push(match known {
-            Some(known) => stored_row(file, (known.blob_id, known.size.cast_signed()), &known.content_type),
+            Some(known) => stored_row(file, known),
             None => pending_row(file, expires_at),
         });
     }
@@ -361,24 +399,20 @@ pub(crate) fn pending_row(file: &NewFile, expires_at: i64) -> file::ActiveModel 
     }
 }
 
-/// Row of a file that shares a stored blob of `size` bytes.
-pub(crate) fn stored_row(
-    file: &NewFile,
-    (blob_id, size): (i64, i64),
-    content_type: &str,
-) -> file::ActiveModel {
+/// Row of a file that shares stored content.
+pub(crate) fn stored_row(file: &NewFile, content: &KnownContent) -> file::ActiveModel {
     let now = now_ms();
     file::ActiveModel {
-        charged: Set(size),
+        charged: Set(content.size.cast_signed()),
         state: Set(file::State::Stored),
-        blob_id: Set(Some(blob_id)),
-        content_type: Set(content_type.to_owned()),
+        blob_id: Set(Some(content.blob_id)),
+        content_type: Set(content.content_type.clone()),
         stored_at: Set(Some(now)),
         ..pending_row(file, now)
     }
 }
 
-fn file_from_row((file, blob): (file::Model, Option<blob::Model>)) -> Result<StoredFile, DbErr> {
+fn file_from_row(file: file::Model, blob: Option<blob::Model>) -> Result<StoredFile, DbErr> {
     let damaged = || DbErr::Custom(format!("file {} is stored but its row is incomplete", file.uid));
     let blob = blob.ok_or_else(damaged)?;
     Ok(StoredFile {

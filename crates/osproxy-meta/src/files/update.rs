@@ -11,7 +11,7 @@ use sea_orm::{
 
 use crate::MetaError;
 use crate::{
-    AnnouncedContent, FileState, Invalidation, Meta, NewFile,
+    AnnouncedContent, FileState, Invalidation, KnownContent, Meta, NewFile,
     access::quotas::{ChargeOutcome, Quotas, record_bytes},
     blobs,
     db::{
@@ -100,7 +100,7 @@ impl Meta {
             let (tenant, name, metadata) = (tenant.clone(), name.clone(), metadata.clone());
             let quotas = quotas.clone();
             Box::pin(async move {
-                Ok(match copy_file(transaction, &tenant, (uid, copy), name, metadata, &quotas).await? {
+                Ok(match copy_file(transaction, &tenant, uid, copy, name, metadata, &quotas).await? {
                     CopyOutcome::Copied => TxEnd::Commit(CopyOutcome::Copied),
                     other => TxEnd::Rollback(other),
                 })
@@ -157,7 +157,8 @@ async fn update(
 async fn copy_file(
     transaction: &DatabaseTransaction,
     tenant: &Tenant,
-    (uid, copy): (Uid, Uid),
+    uid: Uid,
+    copy: Uid,
     name: Option<String>,
     metadata: Option<FileMetadata>,
     quotas: &Quotas,
@@ -186,7 +187,8 @@ async fn copy_file(
     };
     let (tenant, name) = (Tenant::from_db(&source.tenant), name.unwrap_or(source.name));
     let file = NewFile { uid: copy, tenant, name, announced: AnnouncedContent::default() };
-    let stored = stored_row(&file, (blob_id, source.charged), &content_type);
+    let content = KnownContent { blob_id, size: source.charged.cast_unsigned(), content_type };
+    let stored = stored_row(&file, &content);
     let record = record_bytes(&file.name, metadata.as_deref());
     let row = file::ActiveModel { metadata: Set(metadata), record_bytes: Set(record), ..stored };
     file::Entity::insert(row).exec_without_returning(transaction).await?;

@@ -1,6 +1,6 @@
 //! Read-only access to the database of the Go program, for imports.
 
-use std::time::Duration;
+use std::{ops::RangeInclusive, time::Duration};
 
 use sea_orm::{ConnectionTrait, DatabaseConnection, DbBackend, DbErr, QueryResult, Statement};
 
@@ -142,9 +142,13 @@ impl GoDatabase {
         self.query(&sql).await?.iter().map(|row| Ok(file(row)?)).collect()
     }
 
-    /// Returns the complete parts of the files with row ids `first` to `last`, ordered by uid, part
-    /// number and row id.
-    pub async fn parts(&self, tables: GoTables, (first, last): (i64, i64)) -> Result<Vec<GoPart>, MetaError> {
+    /// Returns the complete parts of the files with these row ids, ordered by uid, part number and
+    /// row id.
+    pub async fn parts(
+        &self,
+        tables: GoTables,
+        file_ids: RangeInclusive<i64>,
+    ) -> Result<Vec<GoPart>, MetaError> {
         let sql = format!(
             "SELECT {id}, {uid}, {number}, bucket, storage_name, part_file_name, {size}, part_md5 FROM {table} \
              WHERE status = 1 AND storage_uid IN (SELECT uid FROM {files} WHERE id BETWEEN {first} AND {last}) \
@@ -155,6 +159,8 @@ impl GoDatabase {
             size = self.bigint_column("storage_size", "size"),
             table = tables.parts,
             files = tables.files,
+            first = file_ids.start(),
+            last = file_ids.end(),
         );
         self.query(&sql).await?.iter().map(|row| Ok(part(row)?)).collect()
     }

@@ -16,7 +16,7 @@ use sea_orm::{
 
 use crate::MetaError;
 use crate::{
-    AnnouncedContent, Meta, NewFile, NewTask, NodeStores,
+    AnnouncedContent, KnownContent, Meta, NewFile, NewTask, NodeStores,
     blobs::{self, encode_digest},
     db::{
         entities::{blob, file, part},
@@ -280,7 +280,7 @@ impl ImportTransaction<'_> {
         let issued = imported.uid.timestamp_ms().cast_signed();
         let (blob_id, size, part_count) = match &imported.content {
             ImportContent::Whole { blob_id, key, size, md5, verify } => {
-                if !self.insert_or_share_object((*blob_id, *size), key, *md5, verify.as_ref()).await? {
+                if !self.insert_or_share_object(*blob_id, *size, key, *md5, verify.as_ref()).await? {
                     return Ok(None);
                 }
                 (*blob_id, *size, None)
@@ -331,12 +331,13 @@ impl ImportTransaction<'_> {
                 return Ok(Some(size));
             }
         };
+        let content_type = imported.content_type.clone();
         let row = file::ActiveModel {
             created_at: Set(issued),
             stored_at: Set(Some(issued)),
             record_bytes: Set(0),
             part_count: Set(part_count),
-            ..files::stored_row(&new, (blob_id, size.cast_signed()), &imported.content_type)
+            ..files::stored_row(&new, &KnownContent { blob_id, size, content_type })
         };
         file::Entity::insert(row).exec_without_returning(self.transaction).await?;
         self.insert_leftovers(blob_id, &imported.leftovers).await?;
@@ -347,7 +348,8 @@ impl ImportTransaction<'_> {
     /// `false` if `id` is in use for a different object.
     async fn insert_or_share_object(
         &self,
-        (id, size): (i64, u64),
+        id: i64,
+        size: u64,
         key: &Key,
         md5: Option<[u8; 16]>,
         verify: Option<&NewTask>,
@@ -459,7 +461,7 @@ impl ImportTransaction<'_> {
             layout: Set(blob::BlobLayout::Parts),
             created_at: Set(Uid::from_db(id).timestamp_ms().cast_signed()),
             written_by: Set(None),
-            ..blobs::intent_row((id, self.into.tenant.as_str()), &self.into.store, object_key, self.here)
+            ..blobs::intent_row(id, self.into.tenant.as_str(), &self.into.store, object_key, self.here)
         }
     }
 }

@@ -23,7 +23,7 @@ use crate::{
     now_ms,
     uploads::{
         multipart::{self, MultipartSlot},
-        receiving_blob::{ReceivingBlob, find_or_create},
+        receiving_blob::{FindBlobOutcome, ReceivingBlob, find_or_create},
     },
 };
 
@@ -324,12 +324,12 @@ async fn begin(
     max_size: Option<u64>,
     node_stores: &NodeStores,
 ) -> Result<BeginPartOutcome, DbErr> {
-    let collecting = match find_or_create(transaction, uid, number, id, node_stores).await? {
-        Ok(collecting) => collecting,
-        Err(otherwise) => return Ok(otherwise),
+    let receiving = match find_or_create(transaction, uid, number, id, node_stores).await? {
+        FindBlobOutcome::Found(blob) => blob,
+        FindBlobOutcome::Refused(outcome) => return Ok(outcome),
     };
     let ReceivingBlob { tenant, name, blob_id, store, earlier_write: another, part_layout: shape, received } =
-        collecting;
+        receiving;
     let size = match size_in_layout(shape, number, size) {
         Ok(size) => size,
         Err(misfit) => return Ok(BeginPartOutcome::Mismatch(misfit)),

@@ -10,8 +10,11 @@ use crate::{
         entities::{blob, file},
         write_batcher::TxEnd,
     },
-    uploads::receiving_blob::find_or_create,
+    uploads::receiving_blob::{FindBlobOutcome, find_or_create},
 };
+
+/// A part number that no part has.
+const NO_PART: u32 = 0;
 
 /// The store of the parts of an upload.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -63,16 +66,14 @@ impl Meta {
         self.write_or_rollback(move |transaction| {
             let here = here.clone();
             Box::pin(async move {
-                let collected = find_or_create(transaction, uid, 0, fallback_id.get(), &here).await?;
-                let place = match &collected {
-                    Ok(collecting) => collecting.claim_slot(transaction, &here).await?,
-                    Err(_) => None,
+                let FindBlobOutcome::Found(blob) =
+                    find_or_create(transaction, uid, NO_PART, fallback_id.get(), &here).await?
+                else {
+                    return Ok(TxEnd::Rollback(None));
                 };
-                Ok(match (collected, place) {
-                    (Ok(collecting), Some(place)) => {
-                        TxEnd::Commit(Some((collecting.store, collecting.blob_id, place)))
-                    }
-                    _ => TxEnd::Rollback(None),
+                Ok(match blob.claim_slot(transaction, &here).await? {
+                    Some(slot) => TxEnd::Commit(Some((blob.store, blob.blob_id, slot))),
+                    None => TxEnd::Rollback(None),
                 })
             })
         })
@@ -83,23 +84,26 @@ impl Meta {
     /// blob that receives them gets the id `fallback_id` if the id equal to the uid is taken.
     pub async fn choose_parts_store(&self, uid: Uid, fallback_id: Uid) -> Result<PartsStore, MetaError> {
         let here = self.node_stores.clone();
-        let settled = self
+        let chosen = self
             .write_or_rollback(move |transaction| {
                 let here = here.clone();
                 Box::pin(async move {
-                    // No part has number 0.
-                    Ok(match find_or_create(transaction, uid, 0, fallback_id.get(), &here).await? {
-                        Ok(collecting) => TxEnd::Commit(PartsStore::Store(collecting.store)),
-                        Err(BeginPartOutcome::OtherNode(store)) => TxEnd::Rollback(PartsStore::Store(store)),
-                        Err(BeginPartOutcome::Conflict) => TxEnd::Rollback(PartsStore::Undecided),
-                        Err(_) => TxEnd::Rollback(PartsStore::NotReceiving),
+                    let receiving =
+                        find_or_create(transaction, uid, NO_PART, fallback_id.get(), &here).await?;
+                    Ok(match receiving {
+                        FindBlobOutcome::Found(blob) => TxEnd::Commit(PartsStore::Store(blob.store)),
+                        FindBlobOutcome::Refused(refusal) => TxEnd::Rollback(match refusal {
+                            BeginPartOutcome::OtherNode(store) => PartsStore::Store(store),
+                            BeginPartOutcome::Conflict => PartsStore::Undecided,
+                            _ => PartsStore::NotReceiving,
+                        }),
                     })
                 })
             })
             .await;
-        match settled {
+        match chosen {
             Err(MetaError::Conflict(_)) => Ok(PartsStore::Undecided),
-            settled => settled,
+            chosen => chosen,
         }
     }
 }

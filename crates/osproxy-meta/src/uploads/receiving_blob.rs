@@ -44,6 +44,14 @@ pub(crate) struct ReceivingBlob {
     pub(crate) received: u64,
 }
 
+/// Outcome of [`find_or_create`].
+pub(crate) enum FindBlobOutcome {
+    /// The blob that receives the parts.
+    Found(ReceivingBlob),
+    /// This node cannot receive parts of the upload, for this reason; never `Ready`.
+    Refused(BeginPartOutcome),
+}
+
 impl ReceivingBlob {
     /// Returns the preallocated object that the parts are written into; `None` if the store has no
     /// preallocated files or the sizes are unknown.
@@ -66,14 +74,13 @@ impl ReceivingBlob {
 
 /// Finds or creates the blob that receives the parts of an upload. A new blob gets the uid as its
 /// id, or `fallback_id` if that id may be taken. `number` is the part about to be written, or 0.
-/// The inner `Err` is the outcome to return if this node cannot receive parts.
 pub(crate) async fn find_or_create(
     transaction: &DatabaseTransaction,
     uid: Uid,
     number: u32,
     fallback_id: i64,
     here: &NodeStores,
-) -> Result<Result<ReceivingBlob, BeginPartOutcome>, DbErr> {
+) -> Result<FindBlobOutcome, DbErr> {
     // An earlier write of the same part number, if there is one.
     let another = part::Entity::find()
         .select_only()
@@ -91,7 +98,7 @@ pub(crate) async fn find_or_create(
         .column_as(Expr::SubQuery(None, Box::new(another.into())), "another");
     let found: Option<UploadRow> = found.into_model().one(transaction).await?;
     let Some(destination) = found else {
-        return Ok(Err(BeginPartOutcome::Unknown));
+        return Ok(FindBlobOutcome::Refused(BeginPartOutcome::Unknown));
     };
     let UploadRow { tenant, name, state, blob_id, backend, another, announced_size, part_size, received } =
         destination;
@@ -99,22 +106,22 @@ pub(crate) async fn find_or_create(
     if let (file::State::Receiving, Some(store)) = (state, &backend)
         && here.store(store).is_none()
     {
-        return Ok(Err(BeginPartOutcome::OtherNode(store.clone())));
+        return Ok(FindBlobOutcome::Refused(BeginPartOutcome::OtherNode(store.clone())));
     }
     let store = backend.unwrap_or_else(|| here.default_store().to_owned());
     let existing_blob = blob_id;
     if existing_blob.is_none() && !start_receiving(transaction, uid, state).await? {
-        return Ok(Err(BeginPartOutcome::Conflict));
+        return Ok(FindBlobOutcome::Refused(BeginPartOutcome::Conflict));
     }
     let blob_id = match (state, blob_id) {
         (file::State::Receiving, Some(blob_id)) => blob_id,
         // A write of the whole file may have taken the uid's own number.
         (file::State::Receiving, None) => fallback_id,
         (file::State::Pending, _) => uid.get(),
-        (closed, _) => return Ok(Err(BeginPartOutcome::Closed(closed))),
+        (closed, _) => return Ok(FindBlobOutcome::Refused(BeginPartOutcome::Closed(closed))),
     };
     if existing_blob.is_none() {
-        blob::Entity::insert(receiving_row((blob_id, &tenant), &store, here, shape))
+        blob::Entity::insert(receiving_row(blob_id, &tenant, &store, here, shape))
             .exec_without_returning(transaction)
             .await?;
         file::Entity::update_many()
@@ -124,7 +131,7 @@ pub(crate) async fn find_or_create(
             .await?;
     }
     let received = u64::try_from(received).unwrap_or(0);
-    Ok(Ok(ReceivingBlob {
+    Ok(FindBlobOutcome::Found(ReceivingBlob {
         tenant,
         name,
         blob_id,
@@ -153,7 +160,8 @@ async fn start_receiving(
 }
 
 fn receiving_row(
-    blob: (i64, &str),
+    blob_id: i64,
+    tenant: &str,
     store: &str,
     here: &NodeStores,
     shape: Option<PartLayout>,
@@ -163,6 +171,6 @@ fn receiving_row(
         layout: Set(blob::BlobLayout::Parts),
         size: Set(shape.map_or(0, |shape| shape.size.cast_signed())),
         part_size: Set(shape.map(|shape| shape.part_size.cast_signed())),
-        ..blobs::intent_row(blob, store, String::new(), here)
+        ..blobs::intent_row(blob_id, tenant, store, String::new(), here)
     }
 }

@@ -106,7 +106,8 @@ impl Meta {
     /// Makes the object of an intent the content of the file. It must be published and durable.
     pub async fn finish_upload(
         &self,
-        (uid, tenant): (Uid, Tenant),
+        uid: Uid,
+        tenant: Tenant,
         intent_id: i64,
         digests: Digests,
         sniffed: Option<&'static str>,
@@ -135,7 +136,7 @@ impl Meta {
                     }
                     let content =
                         NewContent { blob_id: intent_id, size: digests.size, content_type: &content_type };
-                    store_file(transaction, (uid, &tenant), content, &here.node, &quotas).await
+                    store_file(transaction, uid, &tenant, content, &here.node, &quotas).await
                 })
             })
             .await;
@@ -149,21 +150,22 @@ impl Meta {
     /// published, durable, and have the same content. The intent then names the damaged object,
     /// marked for deletion. Returns `Conflict` if the blob is gone, or another write repaired it.
     pub async fn repair_blob(&self, damaged: &Blob, intent_id: i64) -> Result<StoreOutcome, MetaError> {
-        let (id, place) = (damaged.id, (damaged.store.clone(), damaged.key.to_string()));
-        let mending = self.write_or_rollback(move |transaction| {
-            Box::pin(repair(transaction, id, place.clone(), intent_id))
-        });
-        let mended = mending.await?;
-        self.invalidate_everywhere(Invalidation::Blob(id));
-        Ok(mended)
+        let (blob_id, damaged) = (damaged.id, damaged.clone());
+        let repairing = self
+            .write_or_rollback(move |transaction| Box::pin(repair(transaction, damaged.clone(), intent_id)));
+        let outcome = repairing.await?;
+        self.invalidate_everywhere(Invalidation::Blob(blob_id));
+        Ok(outcome)
     }
 
     /// Makes a stored blob with these digests the content of the file. `unpublished` is the intent
     /// of an object that was never published; its row is deleted.
     pub async fn share_blob(
         &self,
-        (uid, tenant): (Uid, Tenant),
-        (blob_id, digests): (i64, Digests),
+        uid: Uid,
+        tenant: Tenant,
+        blob_id: i64,
+        digests: Digests,
         unpublished: Option<i64>,
         content_type: String,
     ) -> Result<StoreOutcome, MetaError> {
@@ -183,7 +185,7 @@ impl Meta {
                         .await?;
                 }
                 let content = NewContent { blob_id, size: digests.size, content_type: &content_type };
-                store_file(transaction, (uid, &tenant), content, &here.node, &quotas).await
+                store_file(transaction, uid, &tenant, content, &here.node, &quotas).await
             })
         })
         .await
@@ -224,7 +226,7 @@ async fn begin(
     };
     let store = node_stores.default_store();
     let key = node_stores.whole_key(store, &file.name, blob_id);
-    let row = blobs::intent_row((blob_id, &file.tenant), store, key.to_string(), node_stores);
+    let row = blobs::intent_row(blob_id, &file.tenant, store, key.to_string(), node_stores);
     blob::Entity::insert(row).exec_without_returning(transaction).await?;
     Ok(BeginUploadOutcome::Ready(Box::new(WriteIntent {
         blob_id,
@@ -281,27 +283,26 @@ pub(crate) async fn release_reservation(
 
 async fn repair(
     transaction: &DatabaseTransaction,
-    blob_id: i64,
-    (damaged_store, damaged_key): (String, String),
+    damaged: Blob,
     intent_id: i64,
 ) -> Result<TxEnd<StoreOutcome>, DbErr> {
     let Some(intent) = blob::Entity::find_by_id(intent_id).one(transaction).await? else {
         return Ok(TxEnd::Rollback(StoreOutcome::Swept));
     };
-    let mended = blob::Entity::update_many()
+    let repaired = blob::Entity::update_many()
         .col_expr(blob::Column::ObjectKey, Expr::value(intent.object_key))
         .col_expr(blob::Column::Backend, Expr::value(intent.backend))
-        .filter(blob::Column::Id.eq(blob_id))
-        .filter(blob::Column::ObjectKey.eq(&damaged_key))
+        .filter(blob::Column::Id.eq(damaged.id))
+        .filter(blob::Column::ObjectKey.eq(damaged.key.as_str()))
         .filter(blob::Column::State.eq(blob::State::Stored))
         .exec(transaction)
         .await?;
-    if mended.rows_affected == 0 {
+    if repaired.rows_affected == 0 {
         return Ok(TxEnd::Rollback(StoreOutcome::Conflict));
     }
     let exchanged = blob::Entity::update_many()
-        .col_expr(blob::Column::ObjectKey, Expr::value(damaged_key))
-        .col_expr(blob::Column::Backend, Expr::value(damaged_store))
+        .col_expr(blob::Column::ObjectKey, Expr::value(damaged.key.as_str()))
+        .col_expr(blob::Column::Backend, Expr::value(damaged.store))
         .col_expr(blob::Column::State, Expr::value(blob::State::Deleting))
         .filter(blob::Column::Id.eq(intent_id))
         .filter(blob::Column::State.eq(blob::State::Writing))
@@ -324,7 +325,8 @@ struct NewContent<'a> {
 /// The step that decides which of several concurrent writes wins.
 async fn store_file(
     transaction: &DatabaseTransaction,
-    (uid, tenant): (Uid, &Tenant),
+    uid: Uid,
+    tenant: &Tenant,
     content: NewContent<'_>,
     node: &str,
     quotas: &Quotas,

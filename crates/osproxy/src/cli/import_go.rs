@@ -142,7 +142,7 @@ impl Import<'_> {
                 break;
             };
             let (first, last) = (first.id, last.id);
-            let parts = self.go.parts(tables, (first, last)).await?;
+            let parts = self.go.parts(tables, first..=last).await?;
             let uids: Vec<_> = files.iter().map(|file| file.uid).collect();
             let settled = self.app.meta.already_imported(&uids).await?;
             let (here, files): (Vec<_>, Vec<_>) = files.into_iter().partition(|file| {
