@@ -14,6 +14,7 @@ pub(super) async fn run(meta: &Meta) {
     who_stops_hands_back_what_does_not_count(meta).await;
     what_recurs_is_there_once(meta).await;
     what_was_done_is_forgotten(meta).await;
+    old_attempts_are_purged_in_batches(meta).await;
 }
 
 fn new(id: i64, kind: &'static str, max_attempts: u32) -> NewTask {
@@ -26,6 +27,11 @@ async fn claim(meta: &Meta, id: i64, owner: &str, lease: i64) -> Option<ClaimedT
 
 async fn task(meta: &Meta, id: i64) -> TaskRecord {
     meta.task(id).await.unwrap().unwrap().0
+}
+
+async fn attempt_numbers(meta: &Meta, id: i64) -> Vec<i32> {
+    let (_, attempts) = meta.task(id).await.unwrap().unwrap();
+    attempts.iter().map(|attempt| attempt.number).collect()
 }
 
 async fn outcomes(meta: &Meta, id: i64) -> Vec<Option<AttemptOutcome>> {
@@ -161,6 +167,21 @@ async fn what_was_done_is_forgotten(meta: &Meta) {
     for id in [310, 320, 340] {
         assert!(meta.task(id).await.unwrap().is_some(), "{id}");
     }
-    let (_, attempts) = meta.task(340).await.unwrap().unwrap();
-    assert_eq!(attempts.iter().map(|attempt| attempt.number).collect::<Vec<_>>(), [2]);
+    assert_eq!(attempt_numbers(meta, 340).await, [2]);
+}
+
+/// All other old rows have been purged.
+async fn old_attempts_are_purged_in_batches(meta: &Meta) {
+    meta.ensure_recurring(new(350, "often", 1000), None).await.unwrap();
+    meta.ensure_recurring(new(351, "rarely", 1000), None).await.unwrap();
+    for id in [350, 350, 350, 351, 351] {
+        let claimed = claim(meta, id, "one", LONG).await.unwrap();
+        assert!(meta.end_task(&claimed, "one", AttemptResult::Repeat(0)).await.unwrap());
+    }
+    claim(meta, 351, "one", LONG).await.unwrap();
+    for batch in [2, 2, 1, 0] {
+        assert_eq!(meta.purge_tasks(i64::MAX, 2).await.unwrap(), batch);
+    }
+    assert_eq!(attempt_numbers(meta, 350).await, [0; 0]);
+    assert_eq!(attempt_numbers(meta, 351).await, [3], "a running attempt stays");
 }

@@ -22,7 +22,8 @@ use crate::{
         entities::{blob, file, part},
         write_batcher::TxEnd,
     },
-    files, tasks,
+    files,
+    tasks::queue,
 };
 
 /// A file to import.
@@ -298,7 +299,7 @@ impl ImportTransaction<'_> {
                     return Ok(None);
                 }
                 let store = Some(self.into.store.clone());
-                tasks::enqueue(self.transaction, merge.clone(), store, self.now).await?;
+                queue::enqueue(self.transaction, merge.clone(), store, self.now).await?;
                 (uid, size, Some(i32::try_from(parts.len()).unwrap_or(i32::MAX)))
             }
             ImportContent::Unfinished(parts, expires_at) => {
@@ -367,7 +368,7 @@ impl ImportTransaction<'_> {
             blob::Entity::insert(row).exec_without_returning(self.transaction).await?;
             if let Some(verify) = verify {
                 let store = Some(self.into.store.clone());
-                tasks::enqueue(self.transaction, verify.clone(), store, self.now).await?;
+                queue::enqueue(self.transaction, verify.clone(), store, self.now).await?;
             }
             return Ok(true);
         };

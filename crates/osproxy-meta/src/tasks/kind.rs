@@ -4,7 +4,7 @@ use osproxy_types::uid::Uid;
 use sea_orm::{DatabaseTransaction, DbErr};
 use serde::{Deserialize, Serialize};
 
-use crate::tasks::{self, NewTask};
+use crate::tasks::{NewTask, queue};
 
 /// A kind of task.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -76,6 +76,6 @@ impl TaskSeed {
         store: String,
     ) -> Result<(), DbErr> {
         let task = NewTask::for_blob(kind, self.id, blob_id, self.max_attempts);
-        tasks::enqueue(transaction, task, Some(store), self.now).await
+        queue::enqueue(transaction, task, Some(store), self.now).await
     }
 }

@@ -1,9 +1,6 @@
-//! Listing, retrying and purging tasks.
+//! Queries of recorded tasks and their attempts.
 
-use sea_orm::{
-    ActiveEnum, ColumnTrait, DbErr, EntityTrait, ExprTrait, QueryFilter, QueryOrder, QuerySelect,
-    sea_query::Expr,
-};
+use sea_orm::{ActiveEnum, ColumnTrait, DbErr, EntityTrait, QueryFilter, QueryOrder, QuerySelect};
 
 use crate::MetaError;
 use crate::{
@@ -98,60 +95,6 @@ impl Meta {
             .one(&self.reader)
             .await?;
         Ok(found.is_some())
-    }
-
-    /// Queues a dead or waiting task to run now, with up to `attempts` more attempts. Returns
-    /// `false` if there is no such task, or it is running or done.
-    pub async fn retry_task(&self, id: i64, attempts: u32) -> Result<bool, MetaError> {
-        let now = self.clock.now_ms();
-        self.write(move |transaction| {
-            Box::pin(async move {
-                let more = Expr::col(task::Column::Attempts).add(attempts.cast_signed());
-                // A recurring task has no limit of attempts.
-                let unlimited = Expr::col(task::Column::MaxAttempts);
-                let more = Expr::case(Expr::col(task::Column::UniqueKey).is_null(), more).finally(unlimited);
-                let retried = task::Entity::update_many()
-                    .col_expr(task::Column::State, Expr::value(TaskState::Queued))
-                    .col_expr(task::Column::RunAt, Expr::value(now))
-                    .col_expr(task::Column::MaxAttempts, more.into())
-                    .col_expr(task::Column::EndedAt, Expr::value(None::<i64>))
-                    .filter(task::Column::Id.eq(id))
-                    .filter(task::Column::State.is_in([TaskState::Dead, TaskState::Queued]))
-                    .exec(transaction)
-                    .await?;
-                Ok(retried.rows_affected == 1)
-            })
-        })
-        .await
-    }
-
-    /// Deletes done tasks, and ended attempts of recurring tasks, that ended before `ended_before`,
-    /// in milliseconds since the Unix epoch: up to `limit` tasks, and all such attempts. Returns
-    /// the number of rows.
-    pub async fn purge_tasks(&self, ended_before: i64, limit: u64) -> Result<u64, MetaError> {
-        self.write(move |transaction| {
-            Box::pin(async move {
-                let done = task::Entity::find()
-                    .select_only()
-                    .column(task::Column::Id)
-                    .filter(task::Column::State.eq(TaskState::Done))
-                    .filter(task::Column::EndedAt.lt(ended_before))
-                    .limit(limit);
-                let done: Vec<i64> = done.into_tuple().all(transaction).await?;
-                let recurring = task::Entity::find()
-                    .select_only()
-                    .column(task::Column::Id)
-                    .filter(task::Column::UniqueKey.is_not_null());
-                let recurring: Vec<i64> = recurring.into_tuple().all(transaction).await?;
-                let purged = task::Entity::delete_many().filter(task::Column::Id.is_in(done));
-                let purged = purged.exec(transaction).await?.rows_affected;
-                let forgotten = task_attempt::Entity::delete_many()
-                    .filter(task_attempt::Column::TaskId.is_in(recurring))
-                    .filter(task_attempt::Column::EndedAt.lt(ended_before));
-                Ok(purged + forgotten.exec(transaction).await?.rows_affected)
-            })
-        })
-        .await
     }
 }
 

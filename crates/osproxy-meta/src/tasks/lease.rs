@@ -1,0 +1,237 @@
+//! Leases of tasks: a process claims a task, renews its lease and records how the attempt ended. A
+//! process whose lease expired has no say any more.
+
+use sea_orm::{
+    ActiveValue::Set, ColumnTrait, Condition, DatabaseTransaction, DbErr, EntityTrait, ExprTrait,
+    QueryFilter, sea_query::Expr,
+};
+
+use crate::MetaError;
+use crate::{
+    AttemptOutcome, AttemptResult, ClaimedTask, Meta, TaskState,
+    db::entities::{task, task_attempt},
+    tasks::queue::is_due,
+};
+
+/// Maximum length of a recorded error, in bytes.
+const MAX_ERROR: usize = 2000;
+
+impl Meta {
+    /// Ends the leases of all processes except `owner`: on all tasks if `is_only_process`,
+    /// otherwise on the tasks of `exclusive_stores`, which no other process can access.
+    pub async fn expire_other_leases(
+        &self,
+        owner: &str,
+        exclusive_stores: Vec<String>,
+        is_only_process: bool,
+    ) -> Result<u64, MetaError> {
+        let (owner, now) = (owner.to_owned(), self.clock.now_ms());
+        self.write(move |transaction| {
+            let (owner, mine) = (owner.clone(), task::Column::Store.is_in(&exclusive_stores));
+            Box::pin(async move {
+                let mut ended = task::Entity::update_many()
+                    .col_expr(task::Column::LeaseUntil, Expr::value(now))
+                    .filter(task::Column::State.eq(TaskState::Running))
+                    .filter(task::Column::LeaseOwner.ne(owner));
+                if !is_only_process {
+                    ended = ended.filter(mine);
+                }
+                Ok(ended.exec(transaction).await?.rows_affected)
+            })
+        })
+        .await
+    }
+
+    /// Claims a due task for `lease` milliseconds. Returns `None` if another process was faster, or
+    /// if no attempt is left: the task is dead then.
+    pub async fn claim_task(
+        &self,
+        id: i64,
+        owner: &str,
+        lease: i64,
+    ) -> Result<Option<ClaimedTask>, MetaError> {
+        let (owner, now) = (owner.to_owned(), self.clock.now_ms());
+        self.write(move |transaction| {
+            let owner = owner.clone();
+            Box::pin(async move { claim(transaction, id, &owner, now, lease).await })
+        })
+        .await
+    }
+
+    /// Extends the lease of a claimed task to `lease` milliseconds from now. Returns `false` if the
+    /// lease is lost: the work must stop.
+    pub async fn renew_task(
+        &self,
+        claimed: &ClaimedTask,
+        owner: &str,
+        lease: i64,
+    ) -> Result<bool, MetaError> {
+        let (id, attempt, owner) = (claimed.id, claimed.attempt, owner.to_owned());
+        let until = self.clock.now_ms().saturating_add(lease);
+        self.write(move |transaction| {
+            let owner = owner.clone();
+            Box::pin(async move {
+                let renewed = task::Entity::update_many()
+                    .col_expr(task::Column::LeaseUntil, Expr::value(until))
+                    .filter(holds_lease(id, attempt, &owner))
+                    .exec(transaction)
+                    .await?;
+                Ok(renewed.rows_affected == 1)
+            })
+        })
+        .await
+    }
+
+    /// Records how an attempt ended. Returns `false` if the lease is lost: another process decides
+    /// then.
+    pub async fn end_task(
+        &self,
+        claimed: &ClaimedTask,
+        owner: &str,
+        ended: AttemptResult,
+    ) -> Result<bool, MetaError> {
+        let (id, attempt, owner) = (claimed.id, claimed.attempt, owner.to_owned());
+        let now = self.clock.now_ms();
+        self.write(move |transaction| {
+            let (owner, ended) = (owner.clone(), ended.clone());
+            Box::pin(async move { end(transaction, id, attempt, &owner, ended, now).await })
+        })
+        .await
+    }
+}
+
+fn holds_lease(id: i64, attempt: u32, owner: &str) -> Condition {
+    Condition::all()
+        .add(task::Column::Id.eq(id))
+        .add(task::Column::State.eq(TaskState::Running))
+        .add(task::Column::LeaseOwner.eq(owner))
+        .add(task::Column::Attempts.eq(attempt.cast_signed()))
+}
+
+async fn claim(
+    transaction: &DatabaseTransaction,
+    id: i64,
+    owner: &str,
+    now: i64,
+    lease: i64,
+) -> Result<Option<ClaimedTask>, DbErr> {
+    let Some(row) = task::Entity::find_by_id(id).filter(is_due(now)).one(transaction).await? else {
+        return Ok(None);
+    };
+    let attempt = row.attempts + 1;
+    let exhausted = row.attempts >= row.max_attempts;
+    let state = if exhausted { TaskState::Dead } else { TaskState::Running };
+    let mut update = task::Entity::update_many()
+        .col_expr(task::Column::State, Expr::value(state))
+        .filter(task::Column::Id.eq(id))
+        .filter(task::Column::Attempts.eq(row.attempts))
+        .filter(is_due(now));
+    update = if exhausted {
+        let error = "every attempt lost its lease, because its process stopped renewing it";
+        update
+            .col_expr(task::Column::LeaseOwner, Expr::value(None::<String>))
+            .col_expr(task::Column::LeaseUntil, Expr::value(None::<i64>))
+            .col_expr(task::Column::LastError, Expr::value(row.last_error.as_deref().unwrap_or(error)))
+            .col_expr(task::Column::EndedAt, Expr::value(now))
+    } else {
+        update
+            .col_expr(task::Column::LeaseOwner, Expr::value(owner))
+            .col_expr(task::Column::LeaseUntil, Expr::value(now.saturating_add(lease)))
+            .col_expr(task::Column::Attempts, Expr::value(attempt))
+    };
+    if update.exec(transaction).await?.rows_affected == 0 {
+        return Ok(None);
+    }
+    if row.state == TaskState::Running {
+        let lost = Some("the process stopped renewing its lease".to_owned());
+        end_attempt(transaction, id, row.attempts, AttemptOutcome::Lost, lost, now).await?;
+    }
+    if exhausted {
+        return Ok(None);
+    }
+    let begun = task_attempt::ActiveModel {
+        task_id: Set(id),
+        number: Set(attempt),
+        lease_owner: Set(owner.to_owned()),
+        started_at: Set(now),
+        ended_at: Set(None),
+        outcome: Set(None),
+        error: Set(None),
+    };
+    task_attempt::Entity::insert(begun).exec_without_returning(transaction).await?;
+    Ok(Some(ClaimedTask {
+        id,
+        kind: row.kind,
+        payload: row.payload,
+        attempt: attempt.cast_unsigned(),
+        max_attempts: row.max_attempts.cast_unsigned(),
+        store: row.store,
+    }))
+}
+
+async fn end(
+    transaction: &DatabaseTransaction,
+    id: i64,
+    attempt: u32,
+    owner: &str,
+    ended: AttemptResult,
+    now: i64,
+) -> Result<bool, DbErr> {
+    let row = task::Entity::find_by_id(id).one(transaction).await?;
+    let left = row.map_or(0, |row| row.max_attempts - row.attempts);
+    let (state, run_at, outcome, error) = match ended {
+        AttemptResult::Done => (TaskState::Done, None, AttemptOutcome::Done, None),
+        AttemptResult::Repeat(delay) => (TaskState::Queued, Some(now + delay), AttemptOutcome::Done, None),
+        AttemptResult::Retry(error, delay) if left > 0 => {
+            (TaskState::Queued, Some(now + delay), AttemptOutcome::Failed, Some(error))
+        }
+        AttemptResult::Retry(error, _) | AttemptResult::Fail(error) => {
+            (TaskState::Dead, None, AttemptOutcome::Failed, Some(error))
+        }
+        AttemptResult::HandedBack => (TaskState::Queued, Some(now), AttemptOutcome::HandedBack, None),
+    };
+    let error = error.map(|mut error| {
+        error.truncate(error.floor_char_boundary(MAX_ERROR));
+        error
+    });
+    let mut update = task::Entity::update_many()
+        .col_expr(task::Column::State, Expr::value(state))
+        .col_expr(task::Column::LeaseOwner, Expr::value(None::<String>))
+        .col_expr(task::Column::LeaseUntil, Expr::value(None::<i64>))
+        .filter(holds_lease(id, attempt, owner));
+    if outcome != AttemptOutcome::HandedBack {
+        update = update.col_expr(task::Column::LastError, Expr::value(error.clone()));
+    }
+    update = match run_at {
+        Some(run_at) => update.col_expr(task::Column::RunAt, Expr::value(run_at)),
+        None => update.col_expr(task::Column::EndedAt, Expr::value(now)),
+    };
+    // An attempt that is handed back does not count against the maximum.
+    if outcome == AttemptOutcome::HandedBack {
+        update = update.col_expr(task::Column::MaxAttempts, Expr::col(task::Column::MaxAttempts).add(1));
+    }
+    if update.exec(transaction).await?.rows_affected == 0 {
+        return Ok(false);
+    }
+    end_attempt(transaction, id, attempt.cast_signed(), outcome, error, now).await?;
+    Ok(true)
+}
+
+async fn end_attempt(
+    transaction: &DatabaseTransaction,
+    task_id: i64,
+    number: i32,
+    outcome: AttemptOutcome,
+    error: Option<String>,
+    now: i64,
+) -> Result<(), DbErr> {
+    task_attempt::Entity::update_many()
+        .col_expr(task_attempt::Column::EndedAt, Expr::value(now))
+        .col_expr(task_attempt::Column::Outcome, Expr::value(outcome))
+        .col_expr(task_attempt::Column::Error, Expr::value(error))
+        .filter(task_attempt::Column::TaskId.eq(task_id))
+        .filter(task_attempt::Column::Number.eq(number))
+        .exec(transaction)
+        .await?;
+    Ok(())
+}

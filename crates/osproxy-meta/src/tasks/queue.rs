@@ -1,0 +1,171 @@
+//! The task queue: enqueueing tasks, and finding those that are due.
+
+use sea_orm::{
+    ActiveValue::Set, ColumnTrait, Condition, DatabaseTransaction, DbErr, EntityTrait, ExprTrait,
+    QueryFilter, QueryOrder, QuerySelect, sea_query::Expr,
+};
+
+use crate::MetaError;
+use crate::{Meta, TaskKind, TaskState, db::entities::task, tasks::NewTask};
+
+/// Enqueues a task within `transaction`. It is due at `now`, the time of the database's clock in
+/// milliseconds since the Unix epoch. If `store` is given, only a node that has that store runs the
+/// task.
+pub(crate) async fn enqueue(
+    transaction: &DatabaseTransaction,
+    new: NewTask,
+    store: Option<String>,
+    now: i64,
+) -> Result<(), DbErr> {
+    task::Entity::insert(row(new, store, now)).exec_without_returning(transaction).await?;
+    Ok(())
+}
+
+fn row(new: NewTask, store: Option<String>, now: i64) -> task::ActiveModel {
+    task::ActiveModel {
+        id: Set(new.id),
+        kind: Set(new.kind.name().to_owned()),
+        payload: Set(new.payload),
+        unique_key: Set(None),
+        store: Set(store),
+        state: Set(TaskState::Queued),
+        run_at: Set(now),
+        attempts: Set(0),
+        max_attempts: Set(new.max_attempts.cast_signed()),
+        lease_owner: Set(None),
+        lease_until: Set(None),
+        last_error: Set(None),
+        created_at: Set(now),
+        ended_at: Set(None),
+    }
+}
+
+impl Meta {
+    /// Enqueues a task in a transaction of its own.
+    pub async fn enqueue(&self, new: NewTask, store: Option<String>) -> Result<(), MetaError> {
+        let now = self.clock.now_ms();
+        self.write(move |transaction| {
+            let (new, store) = (new.clone(), store.clone());
+            Box::pin(async move { enqueue(transaction, new, store, now).await })
+        })
+        .await
+    }
+
+    /// Ensures that the recurring task of this kind exists once (once per store, with a `store`),
+    /// and is due now.
+    pub async fn ensure_recurring(&self, new: NewTask, store: Option<String>) -> Result<(), MetaError> {
+        let now = self.clock.now_ms();
+        let ensured = self
+            .write(move |transaction| {
+                let (new, store) = (new.clone(), store.clone());
+                Box::pin(async move {
+                    let kind = new.kind.name();
+                    let key = store.as_ref().map_or(kind.to_owned(), |store| format!("{kind} {store}"));
+                    let known =
+                        task::Entity::find().filter(task::Column::UniqueKey.eq(&key)).one(transaction);
+                    if let Some(known) = known.await? {
+                        task::Entity::update_many()
+                            .col_expr(task::Column::State, Expr::value(TaskState::Queued))
+                            .col_expr(task::Column::RunAt, Expr::value(now))
+                            .col_expr(task::Column::MaxAttempts, max_attempts_from_now(new.max_attempts))
+                            .filter(task::Column::Id.eq(known.id))
+                            .filter(task::Column::State.ne(TaskState::Running))
+                            .exec(transaction)
+                            .await?;
+                        return Ok(());
+                    }
+                    let row = task::ActiveModel { unique_key: Set(Some(key)), ..row(new, store, now) };
+                    task::Entity::insert(row).exec_without_returning(transaction).await?;
+                    Ok(())
+                })
+            })
+            .await;
+        match ensured {
+            // Another node inserted it first.
+            Err(MetaError::Conflict(_)) => Ok(()),
+            ensured => ensured,
+        }
+    }
+
+    /// Queues a dead or waiting task to run now, with up to `attempts` more attempts. Returns
+    /// `false` if there is no such task, or it is running or done.
+    pub async fn retry_task(&self, id: i64, attempts: u32) -> Result<bool, MetaError> {
+        let now = self.clock.now_ms();
+        self.write(move |transaction| {
+            Box::pin(async move {
+                let more = Expr::col(task::Column::Attempts).add(attempts.cast_signed());
+                // A recurring task has no limit of attempts.
+                let unlimited = Expr::col(task::Column::MaxAttempts);
+                let more = Expr::case(Expr::col(task::Column::UniqueKey).is_null(), more).finally(unlimited);
+                let retried = task::Entity::update_many()
+                    .col_expr(task::Column::State, Expr::value(TaskState::Queued))
+                    .col_expr(task::Column::RunAt, Expr::value(now))
+                    .col_expr(task::Column::MaxAttempts, more.into())
+                    .col_expr(task::Column::EndedAt, Expr::value(None::<i64>))
+                    .filter(task::Column::Id.eq(id))
+                    .filter(task::Column::State.is_in([TaskState::Dead, TaskState::Queued]))
+                    .exec(transaction)
+                    .await?;
+                Ok(retried.rows_affected == 1)
+            })
+        })
+        .await
+    }
+
+    /// Returns up to `limit` tasks of these kinds that are due, the longest due first: id and kind.
+    pub async fn due_tasks(&self, kinds: &[TaskKind], limit: u64) -> Result<Vec<(i64, TaskKind)>, MetaError> {
+        self.clock.sync(&self.reader).await?;
+        let due = task::Entity::find()
+            .select_only()
+            .columns([task::Column::Id, task::Column::Kind])
+            .filter(is_due(self.clock.now_ms()))
+            .filter(task::Column::Kind.is_in(kinds.iter().map(|kind| kind.name())))
+            .filter(self.is_for_node())
+            .order_by_asc(task::Column::RunAt)
+            .order_by_asc(task::Column::Id)
+            .limit(limit);
+        let due: Vec<(i64, String)> = due.into_tuple().all(&self.reader).await?;
+        let kind_of = |name: &str| kinds.iter().copied().find(|kind| kind.name() == name);
+        Ok(due.into_iter().filter_map(|(id, name)| Some((id, kind_of(&name)?))).collect())
+    }
+
+    /// Returns the milliseconds until the next task of these kinds is due, if there is one.
+    pub async fn next_due(&self, kinds: &[TaskKind]) -> Result<Option<i64>, MetaError> {
+        let of_kinds = || {
+            let kinds = task::Column::Kind.is_in(kinds.iter().map(|kind| kind.name()));
+            task::Entity::find().select_only().filter(kinds).filter(self.is_for_node())
+        };
+        let queued = of_kinds()
+            .column_as(task::Column::RunAt.min(), "at")
+            .filter(task::Column::State.eq(TaskState::Queued));
+        let running = of_kinds()
+            .column_as(task::Column::LeaseUntil.min(), "at")
+            .filter(task::Column::State.eq(TaskState::Running));
+        let queued: Option<Option<i64>> = queued.into_tuple().one(&self.reader).await?;
+        let running: Option<Option<i64>> = running.into_tuple().one(&self.reader).await?;
+        let next = [queued.flatten(), running.flatten()].into_iter().flatten().min();
+        Ok(next.map(|at| Ord::max(at.saturating_sub(self.clock.now_ms()), 0)))
+    }
+
+    /// Tasks without a store, or of a store of this node.
+    fn is_for_node(&self) -> Condition {
+        Condition::any()
+            .add(task::Column::Store.is_null())
+            .add(task::Column::Store.is_in(self.node_stores.store_names()))
+    }
+}
+
+/// The new maximum for a task that gets `more` attempts.
+fn max_attempts_from_now(more: u32) -> Expr {
+    Expr::col(task::Column::Attempts).add(more.cast_signed())
+}
+
+/// Queued tasks whose time has come, and running tasks whose lease expired.
+pub(super) fn is_due(now: i64) -> Condition {
+    let waiting =
+        Condition::all().add(task::Column::State.eq(TaskState::Queued)).add(task::Column::RunAt.lte(now));
+    let lost = Condition::all()
+        .add(task::Column::State.eq(TaskState::Running))
+        .add(task::Column::LeaseUntil.lte(now));
+    Condition::any().add(waiting).add(lost)
+}
