@@ -12,20 +12,21 @@ mod contract;
 mod db;
 mod error;
 mod files;
+mod ids;
 mod import;
+mod open;
+mod stores;
 mod tasks;
 #[cfg(test)]
 mod tests;
 mod uploads;
 
 use std::{
-    path::Path,
     sync::{Arc, OnceLock},
     time::Duration,
 };
 
 use futures_util::future::BoxFuture;
-use osproxy_storage::{Category, Key, extension};
 use sea_orm::{ConnectionTrait, DatabaseConnection, DatabaseTransaction, DbErr};
 
 pub use access::api_keys::ApiKeyRecord;
@@ -44,15 +45,16 @@ pub use db::exclusive_lock::ExclusiveLock;
 pub use db::location::{DatabaseLocation, DatabaseServer, DatabaseTarget, ServerKind, TlsMode};
 pub use db::metrics::{DatabaseSnapshot, OperationSnapshot};
 pub use error::{DriverError, MetaError};
+pub use files::FileState;
+pub use files::create::{AnnouncedContent, CreateOutcome, KnownContent, NewFile, NewStoredFile, NewUpload};
 pub use files::delete::{DeleteOutcome, DeletingBlob};
 pub use files::listing::{FileFilter, FileMetadata, FilePosition, FileRecord, MAX_PREFIX};
+pub use files::stored::{ContentLayout, StoredContent, StoredFile};
 pub use files::update::{CopyOutcome, MetadataEdit, UpdateOutcome};
-pub use files::{
-    AnnouncedContent, ContentLayout, CreateOutcome, FileState, KnownContent, NewFile, NewStoredFile,
-    NewUpload, StoredContent, StoredFile,
-};
 pub use import::go_database::{GoDatabase, GoFile, GoPart, GoTables, GoTaskCount};
 pub use import::{ImportContent, ImportFile, ImportOutcome, ImportPart, ImportTarget};
+pub use open::{CacheLimits, DatabaseOptions, migrate};
+pub use stores::{LocalStore, NodeStores, PartSizeLimits};
 pub use tasks::kind::{BlobPayload, TaskKind};
 pub use tasks::list::TaskFilter;
 pub use tasks::{Attempt, AttemptOutcome, AttemptResult, ClaimedTask, NewTask, TaskRecord, TaskState};
@@ -73,7 +75,7 @@ use access::quotas::Quotas;
 use db::clock::Clock;
 use db::instrumented::InstrumentedReader;
 use db::reserve::Reserve;
-use db::server_pool::{Reader, ServerPool};
+use db::server_pool::ServerPool;
 use db::write_batcher::{TxEnd, WriteBatcher};
 use files::cache::FileCache;
 use osproxy_types::uid::Uid;
@@ -104,76 +106,6 @@ enum Writer {
     Server(Arc<ServerPool>),
 }
 
-/// The name of this process in the database, and the stores whose objects it can access.
-#[derive(Clone, Debug, Default)]
-pub struct NodeStores {
-    /// Unique name of this process.
-    pub node: String,
-    /// The accessible stores. New files go to the first one.
-    pub stores: Vec<LocalStore>,
-    clock: Clock,
-}
-
-/// A store whose objects this process can access.
-#[derive(Clone, Debug)]
-pub struct LocalStore {
-    /// Name in the database, at most 16 bytes.
-    pub name: String,
-    /// Part size limits of the store's own multipart uploads or preallocated files; `None` if it
-    /// has neither.
-    pub part_sizes: Option<PartSizeLimits>,
-    /// Whether new objects go to shard folders of their category.
-    pub has_shards: bool,
-}
-
-/// Part size limits, in bytes, of a store that assembles parts itself.
-#[derive(Clone, Copy, Debug)]
-pub struct PartSizeLimits {
-    /// Minimum size of every part but the last.
-    pub min: u64,
-    /// Maximum size of any part.
-    pub max: u64,
-    /// Whether parts are slots of a preallocated object. Then a part can be written only once the
-    /// total size and the part size are known.
-    pub preallocated: bool,
-}
-
-impl NodeStores {
-    /// New files go to the first of `stores`.
-    pub fn new(node: String, stores: Vec<LocalStore>) -> Self {
-        Self { node, stores, clock: Clock::default() }
-    }
-
-    fn store(&self, name: &str) -> Option<&LocalStore> {
-        self.stores.iter().find(|here| here.name == name)
-    }
-
-    fn store_names(&self) -> impl Iterator<Item = &str> {
-        self.stores.iter().map(|here| here.name.as_str())
-    }
-
-    fn default_store(&self) -> &str {
-        self.store_names().next().unwrap_or_default()
-    }
-
-    /// Returns the key for a new object in `store` that holds a whole blob. `name` is the file
-    /// name; it determines category and extension.
-    fn whole_key(&self, store: &str, name: &str, blob_id: i64) -> Key {
-        let key = Key::whole(Category::of_object(name), blob_id, extension(name).as_deref());
-        self.shard_key(store, key, blob_id)
-    }
-
-    /// Returns the key for a new object in `store` that holds one part of a blob; see
-    /// [`Key::part`].
-    fn part_key(&self, store: &str, name: &str, blob_id: i64, number: u32, write_id: Option<i64>) -> Key {
-        self.shard_key(store, Key::part(Category::of_object(name), blob_id, number, write_id), blob_id)
-    }
-
-    fn shard_key(&self, store: &str, key: Key, blob_id: i64) -> Key {
-        if self.store(store).is_some_and(|store| store.has_shards) { key.in_shard(blob_id) } else { key }
-    }
-}
-
 /// An invalidation: what caches must evict.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Invalidation {
@@ -183,126 +115,10 @@ pub enum Invalidation {
     Blob(i64),
 }
 
-/// Settings of a database handle.
-#[derive(Clone, Debug)]
-pub struct DatabaseOptions {
-    /// The stores that this process can access.
-    pub node_stores: NodeStores,
-    /// Limits of the file cache.
-    pub cache: CacheLimits,
-    /// Number of attempts before a task is dead.
-    pub max_task_attempts: u32,
-}
-
 /// Called for every invalidation that this node causes.
 type Listener = Box<dyn Fn(Invalidation) + Send + Sync>;
 
-/// Limits of the file cache.
-#[derive(Clone, Copy, Debug)]
-pub struct CacheLimits {
-    /// Maximum number of files.
-    pub max_entries: usize,
-    /// Maximum age of an entry.
-    pub max_age: Duration,
-}
-
 impl Meta {
-    /// Opens the database and migrates its schema. Creates a missing SQLite file, but not a
-    /// database on a server.
-    pub async fn open(location: &DatabaseLocation, options: DatabaseOptions) -> Result<Self, MetaError> {
-        match location {
-            DatabaseLocation::File(path) => {
-                let writer = db::dialect::sqlite_writer(path).await?;
-                db::migrate::migrate_schema(&writer).await?;
-                let database = path.clone();
-                let reserve = tokio::task::spawn_blocking(move || Arc::new(Reserve::create(&database))).await;
-                let reserve = reserve.map_err(|error| DbErr::Custom(error.to_string()))?;
-                Ok(Self::on_file(writer, path, options, Some(reserve)).await?)
-            }
-            DatabaseLocation::Server(server) => {
-                db::migrate::migrate_server(server).await?;
-                Ok(Self::on_server(server, options).await?)
-            }
-        }
-    }
-
-    /// Opens a database that a running service may be using, for read-only tools and administration
-    /// commands. Leaves the schema alone and fails if it is not the one of this version. `node_stores`
-    /// lists the stores that the caller can read.
-    pub async fn open_existing(
-        location: &DatabaseLocation,
-        options: DatabaseOptions,
-    ) -> Result<Self, MetaError> {
-        match location {
-            DatabaseLocation::File(path) => {
-                let writer = db::dialect::sqlite_writer(path).await?;
-                db::migrate::ensure_current(&writer).await?;
-                Ok(Self::on_file(writer, path, options, None).await?)
-            }
-            DatabaseLocation::Server(server) => {
-                let connection = db::migrate::single_connection(server).await?;
-                db::migrate::ensure_current(&connection).await?;
-                connection.close().await?;
-                Ok(Self::on_server(server, options).await?)
-            }
-        }
-    }
-
-    /// Returns an error message for a database that cannot be opened.
-    pub fn open_error_message(location: &DatabaseLocation, error: &MetaError) -> String {
-        match location {
-            DatabaseLocation::File(path) => {
-                format!("cannot open the database {}: {}", path.display(), error.driver())
-            }
-            DatabaseLocation::Server(server) => db::dialect::open_error_message(server, error.driver()),
-        }
-    }
-
-    async fn on_file(
-        writer: DatabaseConnection,
-        path: &Path,
-        options: DatabaseOptions,
-        reserve: Option<Arc<Reserve>>,
-    ) -> Result<Self, DbErr> {
-        let reconnect_path = path.to_owned();
-        let connect = Box::new(move || -> BoxFuture<'static, _> {
-            let path = reconnect_path.clone();
-            Box::pin(async move { db::dialect::sqlite_writer(&path).await })
-        });
-        let queue = WriteBatcher::start(writer, connect, reserve.clone())
-            .map_err(|error| DbErr::Custom(error.to_string()))?;
-        Ok(Self {
-            reader: InstrumentedReader::new(Reader::Embedded(db::dialect::sqlite_reader(path).await?)),
-            writer: Writer::Embedded(queue),
-            clock: options.node_stores.clock.clone(),
-            node_stores: Arc::new(options.node_stores),
-            file_cache: FileCache::new(options.cache),
-            quotas: Arc::default(),
-            max_task_attempts: options.max_task_attempts,
-            reserve,
-            listener: OnceLock::new(),
-        })
-    }
-
-    async fn on_server(server: &DatabaseServer, options: DatabaseOptions) -> Result<Self, DbErr> {
-        let pool = db::dialect::server_options(server)?;
-        let timeout = server.timeout;
-        let server = ServerPool::connect(pool, timeout, server.max_idle_connections).await?;
-        let meta = Self {
-            reader: InstrumentedReader::new(Reader::Server(server.clone())),
-            writer: Writer::Server(server),
-            clock: options.node_stores.clock.clone(),
-            node_stores: Arc::new(options.node_stores),
-            file_cache: FileCache::new(options.cache),
-            quotas: Arc::default(),
-            max_task_attempts: options.max_task_attempts,
-            reserve: None,
-            listener: OnceLock::new(),
-        };
-        meta.clock.sync(&meta.reader).await?;
-        Ok(meta)
-    }
-
     /// Registers `listener`, which is called for every invalidation that this node causes. Only the
     /// first call has an effect.
     pub fn on_invalidate(&self, listener: impl Fn(Invalidation) + Send + Sync + 'static) {
@@ -320,8 +136,8 @@ impl Meta {
 
     /// Clears the cache and enables or disables it. It must be disabled while invalidations of
     /// other nodes cannot be received.
-    pub fn set_cache_enabled(&self, heard: bool) {
-        self.file_cache.set_enabled(heard);
+    pub fn set_cache_enabled(&self, is_enabled: bool) {
+        self.file_cache.set_enabled(is_enabled);
     }
 
     fn invalidate_everywhere(&self, change: Invalidation) {
@@ -401,16 +217,6 @@ impl Meta {
             }
         };
         Ok(self.reader.measure_write(transaction).await?)
-    }
-}
-
-/// Migrates the schema of a database to this version.
-pub async fn migrate(location: &DatabaseLocation) -> Result<(), MetaError> {
-    match location {
-        DatabaseLocation::File(path) => {
-            Ok(db::migrate::migrate_schema(&db::dialect::sqlite_writer(path).await?).await?)
-        }
-        DatabaseLocation::Server(server) => Ok(db::migrate::migrate_server(server).await?),
     }
 }
 

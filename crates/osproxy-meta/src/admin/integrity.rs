@@ -192,7 +192,7 @@ impl Meta {
         let mut divided = None;
         if rows.iter().any(|part| part.piece.is_some()) {
             let blob = blob::Entity::find_by_id(blob_id).one(&self.reader).await?;
-            divided = blob.and_then(|blob| crate::files::part_layout(Some(blob.size), blob.part_size));
+            divided = blob.and_then(|blob| crate::files::rows::part_layout(Some(blob.size), blob.part_size));
         }
         let recorded = |part: part::Model| PartRecord {
             digests: crate::PartDigests::from_row(&part, divided),

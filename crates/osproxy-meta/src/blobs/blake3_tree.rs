@@ -11,7 +11,7 @@ use crate::{
     Meta,
     blobs::decode_digest,
     db::entities::{blob, part},
-    files::part_layout,
+    files::rows::part_layout,
 };
 
 /// Digests of a part, computed while it was received.

@@ -18,7 +18,7 @@ use crate::{
         entities::{blob, file},
         write_batcher::TxEnd,
     },
-    files::{decode_key, decode_part_size},
+    files::rows::{decode_key, decode_part_size},
 };
 
 /// A blob stored in parts, and the object that will replace them.

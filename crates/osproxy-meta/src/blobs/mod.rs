@@ -13,7 +13,7 @@ use sea_orm::{
 };
 
 use crate::MetaError;
-use crate::{ExpectedDigests, Meta, NodeStores, db::entities::blob, files::decode_key};
+use crate::{ExpectedDigests, Meta, NodeStores, db::entities::blob, files::rows::decode_key};
 
 /// Content that is complete, durable and verified.
 #[derive(Clone, Debug, PartialEq, Eq)]

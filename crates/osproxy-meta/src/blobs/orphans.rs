@@ -12,7 +12,7 @@ use crate::MetaError;
 use crate::{
     Meta,
     db::entities::{blob, part},
-    files::{decode_key, decode_part_size},
+    files::rows::{decode_key, decode_part_size},
     uploads::parts::own_key,
 };
 

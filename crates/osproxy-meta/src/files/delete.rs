@@ -16,7 +16,7 @@ use crate::{
         entities::{blob, file, part},
         write_batcher::TxEnd,
     },
-    files::{decode_key, decode_part_size, has_blob},
+    files::rows::{decode_key, decode_part_size, has_blob},
     tasks::kind::TaskSeed,
     uploads::parts::own_key,
 };

@@ -16,7 +16,7 @@ use crate::{
         dialect,
         entities::{blob, file},
     },
-    files::{content_from_row, delete},
+    files::{delete, rows::content_from_row},
 };
 
 /// How far a file's `created_at` may be from the time in its uid, in milliseconds: clock error of a

@@ -19,8 +19,8 @@ use crate::{
         write_batcher::TxEnd,
     },
     files::{
+        create::stored_row,
         listing::{self, FileMetadata, name_start},
-        stored_row,
     },
 };
 

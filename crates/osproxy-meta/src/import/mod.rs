@@ -306,7 +306,7 @@ impl ImportTransaction<'_> {
                 let row = file::ActiveModel {
                     created_at: Set(issued),
                     record_bytes: Set(0),
-                    ..files::pending_row(&new, *expires_at)
+                    ..files::create::pending_row(&new, *expires_at)
                 };
                 let blob = blob::ActiveModel {
                     state: Set(blob::State::Receiving),
@@ -338,7 +338,7 @@ impl ImportTransaction<'_> {
             stored_at: Set(Some(issued)),
             record_bytes: Set(0),
             part_count: Set(part_count),
-            ..files::stored_row(&new, &KnownContent { blob_id, size, content_type })
+            ..files::create::stored_row(&new, &KnownContent { blob_id, size, content_type })
         };
         file::Entity::insert(row).exec_without_returning(self.transaction).await?;
         self.insert_leftovers(blob_id, &imported.leftovers).await?;

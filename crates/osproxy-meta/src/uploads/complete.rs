@@ -193,7 +193,7 @@ async fn complete(
     if let Some(max) = conditions.max_size.filter(|max| parts.size > *max) {
         return Ok(CompleteOutcome::TooLarge(max));
     }
-    let claims = said.expected.or(files::expected_digests(&file));
+    let claims = said.expected.or(files::rows::expected_digests(&file));
     if let Some(claimed) = claims.blake3
         && let Some(combined) = blake3_tree::combined_blake3(transaction, &blob).await?
         && claimed != combined
@@ -395,7 +395,7 @@ fn compare_repeated(file: &file::Model, blob: &blob::Model, request: &CompleteRe
 /// Returns how many parts the upload must have, if announced or requested. A request cannot lower
 /// the announced number: the object was preallocated at the announced size.
 fn expected_part_count(file: &file::Model, said: &CompleteRequest) -> Option<u32> {
-    let announced = files::part_layout(file.announced_size, file.part_size).map(PartLayout::parts);
+    let announced = files::rows::part_layout(file.announced_size, file.part_size).map(PartLayout::parts);
     said.parts.max(announced.and_then(|parts| u32::try_from(parts).ok()))
 }
 

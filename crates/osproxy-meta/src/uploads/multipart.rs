@@ -21,7 +21,7 @@ use crate::{
         dialect,
         entities::{blob, file, part},
     },
-    files::decode_key,
+    files::rows::decode_key,
 };
 
 /// Highest part number that stores accept.

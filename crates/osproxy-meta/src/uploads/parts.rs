@@ -19,7 +19,7 @@ use crate::{
         entities::{blob, file, part},
         write_batcher::TxEnd,
     },
-    files::{decode_key, part_layout},
+    files::rows::{decode_key, part_layout},
     now_ms,
     uploads::{
         multipart::{self, MultipartSlot},

@@ -102,7 +102,7 @@ pub(crate) async fn find_or_create(
     };
     let UploadRow { tenant, name, state, blob_id, backend, another, announced_size, part_size, received } =
         destination;
-    let shape = files::part_layout(announced_size, part_size);
+    let shape = files::rows::part_layout(announced_size, part_size);
     if let (file::State::Receiving, Some(store)) = (state, &backend)
         && here.store(store).is_none()
     {

@@ -17,7 +17,7 @@ use crate::{
         entities::{blob, file, part},
         write_batcher::TxEnd,
     },
-    files::{expected_digests, has_blob},
+    files::rows::{expected_digests, has_blob},
     now_ms,
     tasks::kind::{TaskKind, TaskSeed},
 };

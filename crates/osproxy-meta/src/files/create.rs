@@ -1,0 +1,234 @@
+//! Creation of files, with or without content.
+
+use osproxy_storage::Category;
+use osproxy_types::{tenant::Tenant, uid::Uid};
+use sea_orm::{ActiveValue::Set, DatabaseTransaction, DbErr, EntityTrait};
+
+use crate::MetaError;
+use crate::{
+    ExpectedDigests, FileMetadata, Meta,
+    access::quotas::{Quotas, record_bytes},
+    blobs::{self, encode_digest},
+    db::{entities::file, write_batcher::TxEnd},
+    files::listing,
+    now_ms,
+};
+
+/// A file to be created.
+#[derive(Clone, Debug)]
+pub struct NewFile {
+    /// Uid.
+    pub uid: Uid,
+    /// Owner.
+    pub tenant: Tenant,
+    /// File name.
+    pub name: String,
+    /// What the client announced about the content.
+    pub announced: AnnouncedContent,
+}
+
+/// A file to be created, with content it may share from the start (instant upload).
+#[derive(Clone, Debug)]
+pub struct NewUpload {
+    /// The file.
+    pub file: NewFile,
+    /// Stored content to share, if it is still stored when the file is created.
+    pub known_content: Option<KnownContent>,
+}
+
+/// A file to be created only if the content that it shares is still stored.
+#[derive(Clone, Debug)]
+pub struct NewStoredFile {
+    /// The file.
+    pub file: NewFile,
+    /// Its content.
+    pub content: KnownContent,
+}
+
+/// Content that is already stored.
+#[derive(Clone, Debug)]
+pub struct KnownContent {
+    /// Blob id.
+    pub blob_id: i64,
+    /// Size in bytes.
+    pub size: u64,
+    /// MIME type for the file.
+    pub content_type: String,
+}
+
+/// Outcome of creating files.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum CreateOutcome {
+    /// All were created. For each file: whether it is stored, that is, shares its known content.
+    Created(Vec<bool>),
+    /// None was created: one of the uids is already in use.
+    UidTaken,
+    /// None was created: the tenant's quota is exceeded.
+    OverQuota,
+}
+
+/// What the client announces about content before sending it.
+#[derive(Clone, Debug, Default)]
+pub struct AnnouncedContent {
+    /// Total size in bytes.
+    pub size: Option<u64>,
+    /// Size of each part except the last, in bytes. Set only together with `size`.
+    pub part_size: Option<u64>,
+    /// MIME type; if unset, it is detected from the content.
+    pub content_type: Option<String>,
+    /// Expected digests.
+    pub expected: ExpectedDigests,
+    /// Metadata set by the owner.
+    pub metadata: FileMetadata,
+}
+
+/// Maximum distance between a file's `created_at` and the time in its uid, in milliseconds.
+const CLOCKS: i64 = 10 * 60_000;
+
+impl Meta {
+    /// Creates files of one tenant, all or none. A file whose known content is still stored shares
+    /// it and is stored at once; the others are `pending` and accept content until `expires_at`
+    /// (milliseconds since the Unix epoch). Charges the tenant with the actual or announced size.
+    pub async fn create_files(
+        &self,
+        uploads: Vec<NewUpload>,
+        expires_at: i64,
+    ) -> Result<CreateOutcome, MetaError> {
+        let (generation, uids) = (self.file_cache.generation(), uploads.iter().map(|upload| upload.file.uid));
+        let uids: Vec<_> = uids.collect();
+        let quotas = self.quotas.clone();
+        let created = self.write_or_rollback(move |transaction| {
+            let (uploads, quotas) = (uploads.clone(), quotas.clone());
+            Box::pin(async move { create(transaction, &uploads, expires_at, &quotas).await })
+        });
+        let stored = match created.await {
+            Ok(Some(stored)) => stored,
+            Ok(None) => return Ok(CreateOutcome::OverQuota),
+            Err(MetaError::Conflict(_)) => {
+                return Ok(CreateOutcome::UidTaken);
+            }
+            Err(error) => return Err(error),
+        };
+        for (uid, _) in uids.into_iter().zip(&stored).filter(|(_, is_stored)| !**is_stored) {
+            self.file_cache.insert_links_from(uid, 0, generation);
+        }
+        Ok(CreateOutcome::Created(stored))
+    }
+
+    /// Creates files of one tenant that share stored content. Returns for each whether its content
+    /// was still stored; the others are not created. Returns `None` and creates nothing if the
+    /// tenant's quota is exceeded.
+    pub async fn create_stored_files(
+        &self,
+        files: Vec<NewStoredFile>,
+    ) -> Result<Option<Vec<bool>>, MetaError> {
+        let quotas = self.quotas.clone();
+        self.write_or_rollback(move |transaction| {
+            let (files, quotas) = (files.clone(), quotas.clone());
+            Box::pin(async move {
+                let (mut created, mut charge) = (Vec::with_capacity(files.len()), 0_i64);
+                for NewStoredFile { file, content } in &files {
+                    let is_stored = blobs::add_references(transaction, content.blob_id, 1, None).await?;
+                    if is_stored {
+                        let row = stored_row(file, content);
+                        file::Entity::insert(row).exec_without_returning(transaction).await?;
+                        charge =
+                            charge.saturating_add_unsigned(content.size).saturating_add(row_charge(file));
+                    }
+                    created.push(is_stored);
+                }
+                let tenant = files.first().map_or("", |new| new.file.tenant.as_str());
+                Ok(quotas.charge(transaction, tenant, charge).await?.commit_or_roll_back(Some(created), None))
+            })
+        })
+        .await
+    }
+}
+
+/// Inserts files; returns for each whether it is stored, or `None` if the quota is exceeded.
+async fn create(
+    transaction: &DatabaseTransaction,
+    uploads: &[NewUpload],
+    expires_at: i64,
+    quotas: &Quotas,
+) -> Result<TxEnd<Option<Vec<bool>>>, DbErr> {
+    let (mut rows, mut stored, mut charge, mut records) = (Vec::new(), Vec::new(), 0_u64, 0_i64);
+    for NewUpload { file, known_content: known } in uploads {
+        let known = match known {
+            Some(known) if blobs::add_references(transaction, known.blob_id, 1, None).await? => Some(known),
+            _ => None,
+        };
+        let size = known.map_or(file.announced.size, |known| Some(known.size));
+        charge = charge.saturating_add(size.unwrap_or(0));
+        records = records.saturating_add(row_charge(file));
+        stored.push(known.is_some());
+        rows.push(match known {
+            Some(known) => stored_row(file, known),
+            None => pending_row(file, expires_at),
+        });
+    }
+    file::Entity::insert_many(rows).exec_without_returning(transaction).await?;
+    let tenant = uploads.first().map_or("", |upload| upload.file.tenant.as_str());
+    let charge = i64::try_from(charge).unwrap_or(i64::MAX).saturating_add(records);
+    Ok(quotas.charge(transaction, tenant, charge).await?.commit_or_roll_back(Some(stored), None))
+}
+
+/// Bytes that a tenant is charged for the row of a file itself.
+pub(crate) fn row_charge(file: &NewFile) -> i64 {
+    record_bytes(&file.name, listing::encode_metadata(&file.announced.metadata).as_deref())
+}
+
+/// Creation time for a file's row: now, but close to the time in the uid, even if this machine's
+/// clock is or was wrong. Listings rely on that.
+fn created_at(uid: Uid) -> i64 {
+    let issued = uid.timestamp_ms().cast_signed();
+    now_ms().clamp(issued.saturating_sub(CLOCKS), issued.saturating_add(CLOCKS))
+}
+
+/// Row of a file without content.
+pub(crate) fn pending_row(file: &NewFile, expires_at: i64) -> file::ActiveModel {
+    file::ActiveModel {
+        uid: Set(file.uid.get()),
+        tenant: Set(file.tenant.to_string()),
+        name: Set(file.name.clone()),
+        state: Set(file::State::Pending),
+        blob_id: Set(None),
+        part_count: Set(None),
+        content_type: Set(file.announced.content_type.clone().unwrap_or_default()),
+        expires_at: Set(expires_at),
+        created_at: Set(created_at(file.uid)),
+        stored_at: Set(None),
+        announced_size: Set(file.announced.size.map(u64::cast_signed)),
+        part_size: Set(file.announced.part_size.map(u64::cast_signed)),
+        claimed_md5: Set(encode_digest(file.announced.expected.md5)),
+        claimed_sha256: Set(encode_digest(file.announced.expected.sha256)),
+        claimed_blake3: Set(encode_digest(file.announced.expected.blake3)),
+        listed: Set(1),
+        category: Set(Category::of_name(&file.name).as_str().to_owned()),
+        name_start: Set(Some(listing::name_start(&file.name))),
+        metadata: Set(listing::encode_metadata(&file.announced.metadata)),
+        links_from: Set(None),
+        stored_by: Set(None),
+        received_as: Set(None),
+        received_from: Set(None),
+        received_until: Set(None),
+        received_nodes: Set(None),
+        charged: Set(file.announced.size.map_or(0, u64::cast_signed)),
+        received: Set(0),
+        required_type: Set(None),
+        record_bytes: Set(row_charge(file)),
+    }
+}
+
+/// Row of a file that shares stored content.
+pub(crate) fn stored_row(file: &NewFile, content: &KnownContent) -> file::ActiveModel {
+    let now = now_ms();
+    file::ActiveModel {
+        charged: Set(content.size.cast_signed()),
+        state: Set(file::State::Stored),
+        blob_id: Set(Some(content.blob_id)),
+        content_type: Set(content.content_type.clone()),
+        stored_at: Set(Some(now)),
+        ..pending_row(file, now)
+    }
+}

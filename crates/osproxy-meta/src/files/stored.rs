@@ -1,0 +1,141 @@
+//! Stored files, as readers need them; from the cache where possible.
+
+use std::{collections::HashMap, sync::Arc};
+
+use osproxy_storage::{Category, Digests, Key, extension};
+use osproxy_types::{tenant::Tenant, uid::Uid};
+use sea_orm::{ColumnTrait, EntityTrait, QueryFilter};
+use time::OffsetDateTime;
+
+use crate::MetaError;
+use crate::{
+    FileState, Meta,
+    db::entities::{blob, file},
+    files::rows::file_from_row,
+};
+
+/// A stored file, with everything needed to read it. The bytes never change; their location may.
+#[derive(Clone, Debug)]
+pub struct StoredFile {
+    /// Uid.
+    pub uid: Uid,
+    /// Owner.
+    pub tenant: Tenant,
+    /// File name.
+    pub name: String,
+    /// MIME type.
+    pub content_type: String,
+    /// When the content became complete, in milliseconds since the Unix epoch.
+    pub stored_at: i64,
+    /// Links issued before this time are revoked. In seconds since the Unix epoch.
+    pub links_valid_from: Option<i64>,
+    /// Content.
+    pub content: StoredContent,
+}
+
+/// The content of a file.
+#[derive(Clone, Debug)]
+pub struct StoredContent {
+    /// Blob id.
+    pub blob_id: i64,
+    /// Size in bytes.
+    pub size: u64,
+    /// Name of the store.
+    pub store: String,
+    /// Location in the store.
+    pub layout: ContentLayout,
+    /// Computed digests; `None` until all bytes are verified.
+    pub digests: Option<Digests>,
+    /// The MD5 that the client claimed.
+    pub claimed_md5: Option<[u8; 16]>,
+    /// Whether it was detected as UTF-8 text when it was received.
+    pub is_utf8: bool,
+}
+
+impl StoredContent {
+    /// Returns the computed MD5, or else the one that the client claimed.
+    pub fn md5(&self) -> Option<[u8; 16]> {
+        self.digests.and_then(|digests| digests.md5).or(self.claimed_md5)
+    }
+}
+
+/// Location of content within a store.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum ContentLayout {
+    /// One object.
+    Whole(Key),
+    /// Several parts, see [`Meta::parts`].
+    Parts,
+}
+
+impl StoredFile {
+    /// The category under which the Go program would store its object.
+    pub fn object_category(&self) -> Category {
+        Category::of_object(&self.name)
+    }
+
+    /// The issue date for a new link: `now`, or later if links issued now would count as revoked.
+    pub fn link_date(&self, now: OffsetDateTime) -> OffsetDateTime {
+        let from = self.links_valid_from.and_then(|from| OffsetDateTime::from_unix_timestamp(from).ok());
+        from.map_or(now, |from| now.max(from))
+    }
+
+    /// The extension of its name, as used in keys.
+    pub fn extension(&self) -> Option<String> {
+        extension(&self.name)
+    }
+}
+
+impl Meta {
+    /// Returns a stored file, possibly from the cache; `None` if the uid is unknown or not stored.
+    pub async fn stored_file(&self, uid: Uid) -> Result<Option<Arc<StoredFile>>, MetaError> {
+        Ok(self.stored_files(&[uid]).await?.pop())
+    }
+
+    /// Reads a stored file from the database, bypassing the cache.
+    pub async fn stored_file_uncached(&self, uid: Uid) -> Result<Option<Arc<StoredFile>>, MetaError> {
+        let row = file::Entity::find_by_id(uid.get())
+            .find_also_related(blob::Entity)
+            .filter(file::Column::State.eq(file::State::Stored))
+            .one(&self.reader)
+            .await?;
+        Ok(row.map(|(file, blob)| file_from_row(file, blob)).transpose()?.map(Arc::new))
+    }
+
+    /// Evicts a file from this node's cache.
+    pub fn evict_file(&self, uid: Uid) {
+        self.file_cache.evict_file(uid);
+    }
+
+    /// Reads the state of a file, bypassing the cache; `None` if the uid is unknown.
+    pub async fn file_state(&self, uid: Uid) -> Result<Option<FileState>, MetaError> {
+        let file = file::Entity::find_by_id(uid.get()).one(&self.reader).await?;
+        Ok(file.map(|file| file.state))
+    }
+
+    /// Returns the stored files among `uids`, in the same order; from the cache where possible.
+    pub async fn stored_files(&self, uids: &[Uid]) -> Result<Vec<Arc<StoredFile>>, MetaError> {
+        let mut found: HashMap<Uid, _> =
+            uids.iter().filter_map(|uid| Some((*uid, self.file_cache.get(*uid)?))).collect();
+        let missing: Vec<_> =
+            uids.iter().filter(|uid| !found.contains_key(*uid)).map(|uid| uid.get()).collect();
+        if !missing.is_empty() {
+            let generation = self.file_cache.generation();
+            let rows = file::Entity::find()
+                .find_also_related(blob::Entity)
+                .filter(file::Column::Uid.is_in(missing))
+                .filter(file::Column::State.eq(file::State::Stored))
+                .all(&self.reader)
+                .await?;
+            for (file, blob) in rows {
+                let stored = Arc::new(file_from_row(file, blob)?);
+                // Don't cache unverified files: a merge moves them without an invalidation.
+                if stored.content.digests.is_some() {
+                    self.file_cache.insert(stored.clone(), generation);
+                }
+                found.insert(stored.uid, stored);
+            }
+        }
+        Ok(uids.iter().filter_map(|uid| found.get(uid).cloned()).collect())
+    }
+}

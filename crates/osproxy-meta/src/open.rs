@@ -1,0 +1,150 @@
+//! Opening and migrating a database.
+
+use std::{
+    path::Path,
+    sync::{Arc, OnceLock},
+    time::Duration,
+};
+
+use futures_util::future::BoxFuture;
+use sea_orm::{DatabaseConnection, DbErr};
+
+use crate::{
+    DatabaseLocation, DatabaseServer, Meta, MetaError, NodeStores, Writer,
+    db::{
+        self,
+        instrumented::InstrumentedReader,
+        reserve::Reserve,
+        server_pool::{Reader, ServerPool},
+        write_batcher::WriteBatcher,
+    },
+    files::cache::FileCache,
+};
+
+/// Settings of a database handle.
+#[derive(Clone, Debug)]
+pub struct DatabaseOptions {
+    /// The stores that this process can access.
+    pub node_stores: NodeStores,
+    /// Limits of the file cache.
+    pub cache: CacheLimits,
+    /// Number of attempts before a task is dead.
+    pub max_task_attempts: u32,
+}
+
+/// Limits of the file cache.
+#[derive(Clone, Copy, Debug)]
+pub struct CacheLimits {
+    /// Maximum number of files.
+    pub max_entries: usize,
+    /// Maximum age of an entry.
+    pub max_age: Duration,
+}
+
+impl Meta {
+    /// Opens the database and migrates its schema. Creates a missing SQLite file, but not a
+    /// database on a server.
+    pub async fn open(location: &DatabaseLocation, options: DatabaseOptions) -> Result<Self, MetaError> {
+        match location {
+            DatabaseLocation::File(path) => {
+                let writer = db::dialect::sqlite_writer(path).await?;
+                db::migrate::migrate_schema(&writer).await?;
+                let database = path.clone();
+                let reserve = tokio::task::spawn_blocking(move || Arc::new(Reserve::create(&database))).await;
+                let reserve = reserve.map_err(|error| DbErr::Custom(error.to_string()))?;
+                Ok(Self::on_file(writer, path, options, Some(reserve)).await?)
+            }
+            DatabaseLocation::Server(server) => {
+                db::migrate::migrate_server(server).await?;
+                Ok(Self::on_server(server, options).await?)
+            }
+        }
+    }
+
+    /// Opens a database that a running service may be using, for read-only tools and administration
+    /// commands. Leaves the schema alone and fails if it is not the one of this version. `node_stores`
+    /// lists the stores that the caller can read.
+    pub async fn open_existing(
+        location: &DatabaseLocation,
+        options: DatabaseOptions,
+    ) -> Result<Self, MetaError> {
+        match location {
+            DatabaseLocation::File(path) => {
+                let writer = db::dialect::sqlite_writer(path).await?;
+                db::migrate::ensure_current(&writer).await?;
+                Ok(Self::on_file(writer, path, options, None).await?)
+            }
+            DatabaseLocation::Server(server) => {
+                let connection = db::migrate::single_connection(server).await?;
+                db::migrate::ensure_current(&connection).await?;
+                connection.close().await?;
+                Ok(Self::on_server(server, options).await?)
+            }
+        }
+    }
+
+    /// Returns an error message for a database that cannot be opened.
+    pub fn open_error_message(location: &DatabaseLocation, error: &MetaError) -> String {
+        match location {
+            DatabaseLocation::File(path) => {
+                format!("cannot open the database {}: {}", path.display(), error.driver())
+            }
+            DatabaseLocation::Server(server) => db::dialect::open_error_message(server, error.driver()),
+        }
+    }
+
+    async fn on_file(
+        writer: DatabaseConnection,
+        path: &Path,
+        options: DatabaseOptions,
+        reserve: Option<Arc<Reserve>>,
+    ) -> Result<Self, DbErr> {
+        let reconnect_path = path.to_owned();
+        let connect = Box::new(move || -> BoxFuture<'static, _> {
+            let path = reconnect_path.clone();
+            Box::pin(async move { db::dialect::sqlite_writer(&path).await })
+        });
+        let queue = WriteBatcher::start(writer, connect, reserve.clone())
+            .map_err(|error| DbErr::Custom(error.to_string()))?;
+        Ok(Self {
+            reader: InstrumentedReader::new(Reader::Embedded(db::dialect::sqlite_reader(path).await?)),
+            writer: Writer::Embedded(queue),
+            clock: options.node_stores.clock.clone(),
+            node_stores: Arc::new(options.node_stores),
+            file_cache: FileCache::new(options.cache),
+            quotas: Arc::default(),
+            max_task_attempts: options.max_task_attempts,
+            reserve,
+            listener: OnceLock::new(),
+        })
+    }
+
+    async fn on_server(server: &DatabaseServer, options: DatabaseOptions) -> Result<Self, DbErr> {
+        let pool = db::dialect::server_options(server)?;
+        let timeout = server.timeout;
+        let server = ServerPool::connect(pool, timeout, server.max_idle_connections).await?;
+        let meta = Self {
+            reader: InstrumentedReader::new(Reader::Server(server.clone())),
+            writer: Writer::Server(server),
+            clock: options.node_stores.clock.clone(),
+            node_stores: Arc::new(options.node_stores),
+            file_cache: FileCache::new(options.cache),
+            quotas: Arc::default(),
+            max_task_attempts: options.max_task_attempts,
+            reserve: None,
+            listener: OnceLock::new(),
+        };
+        meta.clock.sync(&meta.reader).await?;
+        Ok(meta)
+    }
+}
+
+/// Migrates the schema of a database to this version.
+pub async fn migrate(location: &DatabaseLocation) -> Result<(), MetaError> {
+    match location {
+        DatabaseLocation::File(path) => {
+            Ok(db::migrate::migrate_schema(&db::dialect::sqlite_writer(path).await?).await?)
+        }
+        DatabaseLocation::Server(server) => Ok(db::migrate::migrate_server(server).await?),
+    }
+}
