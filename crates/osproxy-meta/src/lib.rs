@@ -39,8 +39,9 @@ pub use admin::integrity::{BlobLayout, BlobRecord, BlobState, ContentRecord, Par
 pub use admin::stats::DatabaseStats;
 pub use blobs::Blob;
 pub use blobs::blake3_tree::PartDigests;
-pub use blobs::merges::{BeginMergeOutcome, MergeIntent, MergeOutcome, UnverifiedBlob, WholeBlob};
+pub use blobs::merges::{BeginMergeOutcome, MergeIntent, MergeOutcome, WholeBlob};
 pub use blobs::orphans::{ObjectRowKind, PendingDelete, UnfinishedRow};
+pub use blobs::verification::UnverifiedBlob;
 pub use db::exclusive_lock::ExclusiveLock;
 pub use db::location::{DatabaseLocation, DatabaseServer, DatabaseTarget, ServerKind, TlsMode};
 pub use db::metrics::{DatabaseSnapshot, OperationSnapshot};
@@ -62,13 +63,12 @@ pub use uploads::complete::{CompleteOutcome, CompleteRequest};
 pub use uploads::expected_digests::ExpectedDigests;
 pub use uploads::inspection::{CompletePreconditions, Inspection, InspectionResult};
 pub use uploads::multipart::{LostParts, MultipartSlot, MultipartUpload};
-pub use uploads::parts::{
-    BeginPartOutcome, FinishPartOutcome, PartIntent, PartMismatch, ReceivedPart, StoredPart,
-};
+pub use uploads::parts::{BeginPartOutcome, FinishPartOutcome, PartIntent, PartMismatch, ReceivedPart};
 pub use uploads::placement::PartsStore;
 pub use uploads::possession::ChallengeRecord;
 pub use uploads::reservations::OpenUploads;
 pub use uploads::status::UploadProgress;
+pub use uploads::stored_parts::StoredPart;
 pub use uploads::whole::{BeginUploadOutcome, ReleasedReservation, StoreOutcome, WriteIntent};
 
 use access::quotas::Quotas;
@@ -173,7 +173,7 @@ impl Meta {
     /// lock.
     async fn lock(
         &self,
-        lock: db::dialect::Lock,
+        lock: db::database_lock::DatabaseLock,
         wait: Duration,
     ) -> Result<Option<DatabaseConnection>, MetaError> {
         match &self.writer {

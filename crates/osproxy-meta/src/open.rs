@@ -47,7 +47,7 @@ impl Meta {
     pub async fn open(location: &DatabaseLocation, options: DatabaseOptions) -> Result<Self, MetaError> {
         match location {
             DatabaseLocation::File(path) => {
-                let writer = db::dialect::sqlite_writer(path).await?;
+                let writer = db::connect::sqlite_writer(path).await?;
                 db::migrate::migrate_schema(&writer).await?;
                 let database = path.clone();
                 let reserve = tokio::task::spawn_blocking(move || Arc::new(Reserve::create(&database))).await;
@@ -70,7 +70,7 @@ impl Meta {
     ) -> Result<Self, MetaError> {
         match location {
             DatabaseLocation::File(path) => {
-                let writer = db::dialect::sqlite_writer(path).await?;
+                let writer = db::connect::sqlite_writer(path).await?;
                 db::migrate::ensure_current(&writer).await?;
                 Ok(Self::on_file(writer, path, options, None).await?)
             }
@@ -89,7 +89,7 @@ impl Meta {
             DatabaseLocation::File(path) => {
                 format!("cannot open the database {}: {}", path.display(), error.driver())
             }
-            DatabaseLocation::Server(server) => db::dialect::open_error_message(server, error.driver()),
+            DatabaseLocation::Server(server) => db::connect::open_error_message(server, error.driver()),
         }
     }
 
@@ -102,12 +102,12 @@ impl Meta {
         let reconnect_path = path.to_owned();
         let connect = Box::new(move || -> BoxFuture<'static, _> {
             let path = reconnect_path.clone();
-            Box::pin(async move { db::dialect::sqlite_writer(&path).await })
+            Box::pin(async move { db::connect::sqlite_writer(&path).await })
         });
         let queue = WriteBatcher::start(writer, connect, reserve.clone())
             .map_err(|error| DbErr::Custom(error.to_string()))?;
         Ok(Self {
-            reader: InstrumentedReader::new(Reader::Embedded(db::dialect::sqlite_reader(path).await?)),
+            reader: InstrumentedReader::new(Reader::Embedded(db::connect::sqlite_reader(path).await?)),
             writer: Writer::Embedded(queue),
             clock: options.node_stores.clock.clone(),
             node_stores: Arc::new(options.node_stores),
@@ -120,7 +120,7 @@ impl Meta {
     }
 
     async fn on_server(server: &DatabaseServer, options: DatabaseOptions) -> Result<Self, DbErr> {
-        let pool = db::dialect::server_options(server)?;
+        let pool = db::connect::server_options(server)?;
         let timeout = server.timeout;
         let server = ServerPool::connect(pool, timeout, server.max_idle_connections).await?;
         let meta = Self {
@@ -143,7 +143,7 @@ impl Meta {
 pub async fn migrate(location: &DatabaseLocation) -> Result<(), MetaError> {
     match location {
         DatabaseLocation::File(path) => {
-            Ok(db::migrate::migrate_schema(&db::dialect::sqlite_writer(path).await?).await?)
+            Ok(db::migrate::migrate_schema(&db::connect::sqlite_writer(path).await?).await?)
         }
         DatabaseLocation::Server(server) => Ok(db::migrate::migrate_server(server).await?),
     }

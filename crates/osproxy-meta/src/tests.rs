@@ -108,7 +108,7 @@ async fn connections_that_nobody_uses_are_closed(location: &DatabaseLocation) {
     let DatabaseLocation::Server(server) = location else { unreachable!() };
     let mut server = server.clone();
     server.max_idle_connections = 2;
-    let options = db::dialect::server_options(&server).unwrap();
+    let options = db::connect::server_options(&server).unwrap();
     let pool = &options.options;
     assert_eq!((pool.get_idle_timeout(), pool.get_max_lifetime()), (Some(None), Some(None)));
     let server = ServerPool::connect(options, Duration::from_secs(5), 2).await.unwrap();

@@ -9,7 +9,7 @@ use crate::MetaError;
 use crate::{
     Meta,
     blobs::decode_digest,
-    db::{dialect::Lock, entities::api_key},
+    db::{database_lock::DatabaseLock, entities::api_key},
 };
 
 /// An API key as stored. The secret itself is not stored.
@@ -92,7 +92,7 @@ impl Meta {
         if self.has_api_keys().await? {
             return Ok(false);
         }
-        let _locked = self.lock(Lock::Migrate, WAIT).await?;
+        let _locked = self.lock(DatabaseLock::Migrate, WAIT).await?;
         if self.has_api_keys().await? {
             return Ok(false);
         }

@@ -7,7 +7,7 @@ use sea_orm::{ActiveValue::Set, ConnectionTrait, DbErr, EntityTrait, QueryOrder}
 use crate::MetaError;
 use crate::{
     Meta,
-    db::{dialect::Lock, entities::link_key},
+    db::{database_lock::DatabaseLock, entities::link_key},
     now_ms,
 };
 
@@ -95,7 +95,7 @@ impl Meta {
             return Ok(keys);
         }
         // Nodes that start at the same time must agree on one key.
-        let _locked = self.lock(Lock::Migrate, WAIT).await?;
+        let _locked = self.lock(DatabaseLock::Migrate, WAIT).await?;
         self.write(move |transaction| {
             let fresh = fresh.clone();
             Box::pin(async move {

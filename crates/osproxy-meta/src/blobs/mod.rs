@@ -3,6 +3,7 @@
 pub(crate) mod blake3_tree;
 pub(crate) mod merges;
 pub(crate) mod orphans;
+pub(crate) mod verification;
 
 use osproxy_storage::{Digests, Key};
 use osproxy_types::tenant::Tenant;

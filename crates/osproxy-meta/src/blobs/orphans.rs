@@ -13,7 +13,7 @@ use crate::{
     Meta,
     db::entities::{blob, part},
     files::rows::{decode_key, decode_part_size},
-    uploads::parts::own_key,
+    uploads::stored_parts::own_key,
 };
 
 /// Table of a row that names an object.

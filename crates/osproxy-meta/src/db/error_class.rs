@@ -142,7 +142,7 @@ mod tests {
     #[tokio::test]
     async fn mistakes_in_statements_and_rows_do_not_pass() {
         let folder = tempfile::tempdir().unwrap();
-        let database = crate::db::dialect::sqlite_writer(&folder.path().join("test.db")).await.unwrap();
+        let database = crate::db::connect::sqlite_writer(&folder.path().join("test.db")).await.unwrap();
         database.execute_unprepared("CREATE TABLE t (n INTEGER PRIMARY KEY, m TEXT NOT NULL)").await.unwrap();
         for sql in [
             "SELEC 1",
@@ -163,7 +163,7 @@ mod tests {
         let error = database.execute_unprepared("INSERT INTO t VALUES (1, zeroblob(100000))").await;
         assert!(matches!(MetaError::from(error.unwrap_err()), MetaError::DiskFull(_)));
         database.close().await.unwrap();
-        let read_only = crate::db::dialect::sqlite_reader(&folder.path().join("test.db")).await.unwrap();
+        let read_only = crate::db::connect::sqlite_reader(&folder.path().join("test.db")).await.unwrap();
         let error = read_only.execute_unprepared("INSERT INTO t VALUES (1, 'm')").await.unwrap_err();
         assert!(matches!(MetaError::from(error), MetaError::Retryable(_)));
     }

@@ -16,7 +16,7 @@ use crate::MetaError;
 use crate::{
     DatabaseServer,
     db::{
-        dialect::{self, Lock},
+        database_lock::{self, DatabaseLock},
         migrate,
     },
 };
@@ -38,7 +38,7 @@ impl ExclusiveLock {
     /// Takes the lock without waiting. Returns `None` if another node holds it.
     pub async fn try_acquire(server: &DatabaseServer) -> Result<Option<Self>, MetaError> {
         let connection = migrate::single_connection(server).await?;
-        if !dialect::lock(&connection, Lock::Exclusive, Duration::ZERO).await? {
+        if !database_lock::acquire(&connection, DatabaseLock::Exclusive, Duration::ZERO).await? {
             return Ok(None);
         }
         let held = Arc::new(AtomicBool::new(true));
@@ -62,7 +62,7 @@ impl Drop for ExclusiveLock {
 async fn maintain(server: DatabaseServer, mut connection: DatabaseConnection, held: Arc<AtomicBool>) {
     loop {
         tokio::time::sleep(PAUSE).await;
-        let check = dialect::holds_lock(&connection, Lock::Exclusive);
+        let check = database_lock::is_held(&connection, DatabaseLock::Exclusive);
         if matches!(tokio::time::timeout(TIMEOUT, check).await, Ok(Ok(true))) {
             continue;
         }
@@ -71,7 +71,7 @@ async fn maintain(server: DatabaseServer, mut connection: DatabaseConnection, he
         }
         let reacquire = async {
             let connection = migrate::single_connection(&server).await?;
-            let taken = dialect::lock(&connection, Lock::Exclusive, Duration::ZERO).await?;
+            let taken = database_lock::acquire(&connection, DatabaseLock::Exclusive, Duration::ZERO).await?;
             Ok::<_, DbErr>(taken.then_some(connection))
         };
         match tokio::time::timeout(TIMEOUT, reacquire).await {

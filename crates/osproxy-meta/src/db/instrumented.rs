@@ -14,8 +14,8 @@ use sea_orm::{ConnectionTrait, DbBackend, DbErr, ExecResult, QueryResult, SqlErr
 use crate::{
     DatabaseSnapshot, Meta, Writer,
     db::{
-        dialect,
         metrics::{DatabaseMetrics, DatabaseOperation},
+        pool,
         server_pool::Reader,
     },
 };
@@ -110,7 +110,7 @@ impl Meta {
     /// Returns the current metrics of operations, connections, queue and cache.
     pub fn metrics(&self) -> DatabaseSnapshot {
         let pool = match &self.reader.reader {
-            Reader::Embedded(connection) => dialect::pool_usage(connection),
+            Reader::Embedded(connection) => pool::pool_usage(connection),
             Reader::Server(server) => server.pool_usage(),
         };
         let queued_writes = match &self.writer {

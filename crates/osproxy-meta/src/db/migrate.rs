@@ -7,7 +7,8 @@ use sea_orm_migration::MigratorTrait;
 
 use crate::DatabaseServer;
 use crate::db::{
-    dialect::{self, Lock},
+    connect,
+    database_lock::{self, DatabaseLock},
     migrations::Migrator,
     server_pool::with_single_connection,
 };
@@ -20,9 +21,9 @@ const WAIT: Duration = Duration::from_mins(10);
 pub(crate) async fn migrate_server(server: &DatabaseServer) -> Result<(), DbErr> {
     let connection = single_connection(server).await?;
     let migrated = async {
-        if !dialect::lock(&connection, Lock::Migrate, Duration::ZERO).await? {
+        if !database_lock::acquire(&connection, DatabaseLock::Migrate, Duration::ZERO).await? {
             tracing::info!("another node is migrating the database; waiting for it");
-            if !dialect::lock(&connection, Lock::Migrate, WAIT).await? {
+            if !database_lock::acquire(&connection, DatabaseLock::Migrate, WAIT).await? {
                 return Err(DbErr::Custom(
                     "timed out waiting for another node's migration; retry when it is done".into(),
                 ));
@@ -38,7 +39,7 @@ pub(crate) async fn migrate_server(server: &DatabaseServer) -> Result<(), DbErr>
 
 /// A pool of one connection: a lock taken through it belongs to its owner.
 pub(crate) async fn single_connection(server: &DatabaseServer) -> Result<DatabaseConnection, DbErr> {
-    Database::connect(with_single_connection(dialect::server_options(server)?.options)).await
+    Database::connect(with_single_connection(connect::server_options(server)?.options)).await
 }
 
 /// Migrates the tables. The caller must exclude concurrent migrations.

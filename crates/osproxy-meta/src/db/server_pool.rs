@@ -18,8 +18,11 @@ use tokio::{
 };
 
 use crate::db::{
-    dialect::{self, Lock, PoolUsage, ServerOptions},
+    connect::ServerOptions,
+    database_lock::{self, DatabaseLock},
+    dialect,
     error_class::{RetryClass, retry_class},
+    pool::{self, PoolUsage},
     retry::backoff,
     write_batcher::TxEnd,
 };
@@ -126,17 +129,17 @@ impl ServerPool {
 
     /// Closes the connections that are idle now, except `max_idle` of them.
     pub(crate) async fn close_idle(&self, max_idle: u32) {
-        dialect::close_idle(&self.connection, max_idle).await;
+        pool::close_idle(&self.connection, max_idle).await;
     }
 
     pub(crate) fn pool_usage(&self) -> PoolUsage {
-        dialect::pool_usage(&self.connection)
+        pool::pool_usage(&self.connection)
     }
 
     /// Takes a lock. Returns a pool of one connection; closing it releases the lock.
-    pub(crate) async fn lock(&self, lock: Lock, wait: Duration) -> Result<DatabaseConnection, DbErr> {
+    pub(crate) async fn lock(&self, lock: DatabaseLock, wait: Duration) -> Result<DatabaseConnection, DbErr> {
         let connection = Database::connect(with_single_connection(self.options.clone())).await?;
-        if dialect::lock(&connection, lock, wait).await? {
+        if database_lock::acquire(&connection, lock, wait).await? {
             return Ok(connection);
         }
         Err(DbErr::Conn(RuntimeErr::Internal(
@@ -161,7 +164,7 @@ impl ServerPool {
             if tried.is_none_or(|tried| tried < noticed) {
                 tracing::warn!(error, "database connection failed; pinging idle connections");
                 *tried = Some(Instant::now());
-                dialect::close_dead(&connection, PING_TIMEOUT).await;
+                pool::close_dead(&connection, PING_TIMEOUT).await;
             }
         })
     }

@@ -285,6 +285,7 @@ mod tests {
     use std::sync::atomic::{AtomicUsize, Ordering};
 
     use super::*;
+    use crate::db::connect;
 
     async fn numbers(queue: &WriteBatcher) -> Vec<i32> {
         numbers_of(queue).await.unwrap()
@@ -327,7 +328,7 @@ mod tests {
     async fn fixture() -> Fixture {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("test.db");
-        let connection = dialect::sqlite_writer(&path).await.unwrap();
+        let connection = connect::sqlite_writer(&path).await.unwrap();
         let create = "CREATE TABLE numbers (n INTEGER PRIMARY KEY)";
         connection.execute_raw(statement(create)).await.unwrap();
         let reconnects = Arc::new(AtomicUsize::new(0));
@@ -335,7 +336,7 @@ mod tests {
         let connect = move || -> BoxFuture<'static, _> {
             count.fetch_add(1, Ordering::SeqCst);
             let path = path.clone();
-            Box::pin(async move { dialect::sqlite_writer(&path).await })
+            Box::pin(async move { connect::sqlite_writer(&path).await })
         };
         let queue = WriteBatcher::start(connection, Box::new(connect), None).unwrap();
         Fixture { queue, reconnects, _folder: folder }

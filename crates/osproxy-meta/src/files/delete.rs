@@ -18,7 +18,7 @@ use crate::{
     },
     files::rows::{decode_key, decode_part_size, has_blob},
     tasks::kind::TaskSeed,
-    uploads::parts::own_key,
+    uploads::stored_parts::own_key,
 };
 
 /// States of an upload that is not complete.

@@ -7,7 +7,7 @@ use sea_orm::{ConnectionTrait, DatabaseConnection, DbBackend, DbErr, QueryResult
 use crate::MetaError;
 use crate::{
     DatabaseServer,
-    db::{dialect, migrate::single_connection},
+    db::{connect, migrate::single_connection},
 };
 
 /// Statement timeout. The Go program's part tables have no index for these queries.
@@ -96,7 +96,7 @@ pub struct GoDatabase {
 impl GoDatabase {
     /// Connects to the server. The error is a human-readable message.
     pub async fn open(server: &DatabaseServer) -> Result<Self, String> {
-        let explain = |error| dialect::open_error_message(server, &error);
+        let explain = |error| connect::open_error_message(server, &error);
         // Fail fast if the server is unreachable, before switching to the long timeout.
         let probe = single_connection(server).await.map_err(explain)?;
         probe.execute_unprepared("SELECT 1").await.map_err(explain)?;

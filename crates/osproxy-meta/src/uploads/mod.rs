@@ -11,4 +11,5 @@ pub(crate) mod possession;
 pub(crate) mod receiving_blob;
 pub(crate) mod reservations;
 pub(crate) mod status;
+pub(crate) mod stored_parts;
 pub(crate) mod whole;

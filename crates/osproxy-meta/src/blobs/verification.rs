@@ -1,0 +1,224 @@
+//! Verification of blobs that lie in one object, and what happens to the files of a blob that turns
+//! out to be a duplicate, wrong or lost.
+//!
+//! Merges and verifications end with the digests of the blob in its row. The unique index on the
+//! BLAKE3 makes two blobs with the same content collide there; the files of one of them then move to
+//! the other.
+
+use osproxy_storage::{Digests, Key};
+use osproxy_types::{tenant::Tenant, uid::Uid};
+use sea_orm::{
+    ActiveValue::Set, ColumnTrait, DatabaseTransaction, DbErr, EntityTrait, QueryFilter, QuerySelect,
+    sea_query::Expr,
+};
+
+use crate::MetaError;
+use crate::{
+    ExpectedDigests, Invalidation, MergeOutcome, Meta, TaskKind,
+    blobs::{self, encode_digest, merges::map_unique_conflict},
+    db::{
+        entities::{blob, file},
+        write_batcher::TxEnd,
+    },
+    files::rows::{decode_key, decode_part_size},
+};
+
+/// A blob in one object whose bytes are not verified yet.
+#[derive(Clone, Debug)]
+pub struct UnverifiedBlob {
+    /// The owner of the files.
+    pub tenant: Tenant,
+    /// The store of the object.
+    pub store: String,
+    /// Key of the object.
+    pub key: Key,
+    /// Size in bytes.
+    pub size: u64,
+    /// Size of each part except the last, in bytes, if the layout was known before the parts
+    /// arrived.
+    pub part_size: Option<u64>,
+    /// The digests expected by the client.
+    pub expected: ExpectedDigests,
+}
+
+impl Meta {
+    /// Records the digests computed from a blob in one object. Returns `Conflict` if another blob
+    /// has the same content.
+    pub async fn finish_verification(
+        &self,
+        blob_id: i64,
+        digests: Digests,
+    ) -> Result<MergeOutcome, MetaError> {
+        let finished = self
+            .write(move |transaction| {
+                Box::pin(async move {
+                    let verified = blob::Entity::update_many()
+                        .col_expr(blob::Column::UploadId, Expr::value(None::<String>))
+                        .col_expr(blob::Column::Md5, Expr::value(encode_digest(digests.md5)))
+                        .col_expr(blob::Column::Sha256, Expr::value(encode_digest(digests.sha256)))
+                        .col_expr(blob::Column::Blake3, Expr::value(digests.blake3.to_vec()))
+                        .filter(blob::Column::Id.eq(blob_id))
+                        .filter(blob::Column::State.eq(blob::State::Stored))
+                        .filter(blob::Column::Layout.eq(blob::BlobLayout::Whole))
+                        .filter(blob::Column::Blake3.is_null())
+                        .exec(transaction)
+                        .await?;
+                    Ok(if verified.rows_affected == 1 {
+                        MergeOutcome::Stored
+                    } else {
+                        MergeOutcome::Superseded
+                    })
+                })
+            })
+            .await;
+        map_unique_conflict(finished)
+    }
+
+    /// Returns the blob if it lies in one object and is not verified yet.
+    pub async fn unverified_blob(&self, blob_id: i64) -> Result<Option<UnverifiedBlob>, MetaError> {
+        let blob = blob::Entity::find_by_id(blob_id)
+            .filter(blob::Column::State.eq(blob::State::Stored))
+            .filter(blob::Column::Layout.eq(blob::BlobLayout::Whole))
+            .filter(blob::Column::Blake3.is_null());
+        let Some(blob) = blob.one(&self.reader).await? else {
+            return Ok(None);
+        };
+        Ok(Some(UnverifiedBlob {
+            tenant: Tenant::from_db(&blob.tenant),
+            key: decode_key(&blob.object_key)?,
+            size: blobs::decode_size(blob.id, blob.size)?,
+            part_size: decode_part_size(blob.part_size),
+            expected: blobs::expected_digests(&blob),
+            store: blob.backend,
+        }))
+    }
+
+    /// Moves all files of an unverified blob to the blob `same`, whose content is equal and has
+    /// these digests. Marks the first blob for deletion and enqueues a task with the unused `task_id`
+    /// that deletes it.
+    pub async fn share_content(
+        &self,
+        blob_id: i64,
+        same: i64,
+        digests: Digests,
+        task_id: Uid,
+    ) -> Result<MergeOutcome, MetaError> {
+        self.move_files_to_blob(blob_id, BlobFilter::Unverified, same, Some(digests), task_id).await
+    }
+
+    /// Moves all files of a blob whose object was lost to the blob `by`, which has the same content
+    /// and is intact. Marks the lost blob for deletion and enqueues a task with the unused `task_id`
+    /// that deletes it.
+    pub async fn replace_lost_blob(
+        &self,
+        lost: i64,
+        by: i64,
+        task_id: Uid,
+    ) -> Result<MergeOutcome, MetaError> {
+        let moved = self.move_files_to_blob(lost, BlobFilter::Any, by, None, task_id).await;
+        self.invalidate_everywhere(Invalidation::Blob(lost));
+        moved
+    }
+
+    async fn move_files_to_blob(
+        &self,
+        blob_id: i64,
+        which: BlobFilter,
+        same: i64,
+        digests: Option<Digests>,
+        task_id: Uid,
+    ) -> Result<MergeOutcome, MetaError> {
+        let removal = self.task_seed(task_id);
+        self.write_or_rollback(move |transaction| {
+            Box::pin(async move {
+                let condemned = mark_deleting(transaction, blob_id, which).await?;
+                let Some((refs, store)) = condemned else {
+                    return Ok(TxEnd::Rollback(MergeOutcome::Superseded));
+                };
+                if !blobs::add_references(transaction, same, refs, digests.as_ref()).await? {
+                    return Ok(TxEnd::Rollback(MergeOutcome::Conflict));
+                }
+                file::Entity::update_many()
+                    .col_expr(file::Column::BlobId, Expr::value(same))
+                    .filter(file::Column::BlobId.eq(blob_id))
+                    .exec(transaction)
+                    .await?;
+                removal.enqueue(transaction, TaskKind::DeleteBlob, blob_id, store).await?;
+                Ok(TxEnd::Commit(MergeOutcome::Stored))
+            })
+        })
+        .await
+    }
+
+    /// Rejects an unverified blob whose content does not match the expected digests: its files
+    /// become corrupt and cannot be read any more. Marks the blob for deletion and enqueues a task
+    /// with the unused `task_id` that deletes it.
+    pub async fn reject_content(&self, blob_id: i64, task_id: Uid) -> Result<MergeOutcome, MetaError> {
+        let (quotas, removal) = (self.quotas.clone(), self.task_seed(task_id));
+        self.write_or_rollback(move |transaction| {
+            let quotas = quotas.clone();
+            Box::pin(async move {
+                let Some((_, store)) = mark_deleting(transaction, blob_id, BlobFilter::Unverified).await?
+                else {
+                    return Ok(TxEnd::Rollback(MergeOutcome::Superseded));
+                };
+                let charged = file::Entity::find()
+                    .select_only()
+                    .columns([file::Column::Tenant, file::Column::Charged])
+                    .filter(file::Column::BlobId.eq(blob_id));
+                let charged: Vec<(String, i64)> = charged.into_tuple().all(transaction).await?;
+                file::Entity::update_many()
+                    .col_expr(file::Column::State, Expr::value(file::State::Corrupt))
+                    .col_expr(file::Column::Charged, Expr::value(0))
+                    .col_expr(file::Column::BlobId, Expr::value(None::<i64>))
+                    .col_expr(file::Column::ExpiresAt, Expr::value(removal.now))
+                    .filter(file::Column::BlobId.eq(blob_id))
+                    .exec(transaction)
+                    .await?;
+                removal.enqueue(transaction, TaskKind::DeleteBlob, blob_id, store).await?;
+                // All files of a blob belong to one tenant.
+                let sum: i64 = charged.iter().map(|(_, bytes)| bytes).sum();
+                let tenant = charged.first().map_or("", |(tenant, _)| tenant);
+                quotas.charge(transaction, tenant, -sum).await?;
+                Ok(TxEnd::Commit(MergeOutcome::Stored))
+            })
+        })
+        .await
+    }
+}
+
+/// Which stored blobs may be marked for deletion while files refer to them.
+#[derive(Clone, Copy)]
+enum BlobFilter {
+    /// Only a blob that is not verified yet.
+    Unverified,
+    Any,
+}
+
+/// Marks a stored blob for deletion. Returns the number of files that referred to it and its store;
+/// `None` if it is not stored any more.
+async fn mark_deleting(
+    transaction: &DatabaseTransaction,
+    blob_id: i64,
+    which: BlobFilter,
+) -> Result<Option<(i32, String)>, DbErr> {
+    let mut condemned = blob::Entity::update_many()
+        .col_expr(blob::Column::State, Expr::value(blob::State::Deleting))
+        // Deduplication must not find it by its digests any more.
+        .col_expr(blob::Column::Md5, Expr::value(None::<Vec<u8>>))
+        .col_expr(blob::Column::Blake3, Expr::value(None::<Vec<u8>>))
+        .col_expr(blob::Column::Sha256, Expr::value(None::<Vec<u8>>))
+        .filter(blob::Column::Id.eq(blob_id))
+        .filter(blob::Column::State.eq(blob::State::Stored));
+    if matches!(which, BlobFilter::Unverified) {
+        condemned = condemned.filter(blob::Column::Blake3.is_null());
+    }
+    if condemned.exec(transaction).await?.rows_affected == 0 {
+        return Ok(None);
+    }
+    // The UPDATE above locked the row: no other transaction can add a reference now.
+    let row = blob::Entity::find_by_id(blob_id).one(transaction).await?;
+    let changed = blob::ActiveModel { id: Set(blob_id), refs: Set(0), ..Default::default() };
+    blob::Entity::update(changed).exec(transaction).await?;
+    Ok(row.map(|blob| (blob.refs, blob.backend)))
+}

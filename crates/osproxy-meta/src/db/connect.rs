@@ -1,0 +1,268 @@
+//! Connection options of each database, and messages for connections that fail.
+
+use std::{path::Path, sync::Arc, time::Duration};
+
+use rustix::fs::{Mode, OFlags};
+use sea_orm::{
+    ConnectOptions, Database, DatabaseConnection, DbErr, RuntimeErr,
+    sqlx::{
+        self, ConnectOptions as _, Executor,
+        mysql::{MySqlConnectOptions, MySqlDatabaseError, MySqlSslMode},
+        postgres::{PgConnectOptions, PgSslMode},
+        sqlite::{SqliteJournalMode, SqliteSynchronous},
+    },
+};
+
+use crate::db::server_pool::RecentFailure;
+use crate::{DatabaseServer, DatabaseTarget, ServerKind, TlsMode};
+
+/// Maximum number of connections that read from SQLite. Under load a connection stays checked out
+/// while its task waits to be polled, so this is more than the disk could use.
+const SQLITE_READERS: u32 = 32;
+/// Number of connections that are opened at start.
+const SQLITE_READY: u32 = 4;
+
+/// How long a statement waits for a transaction of another process, such as a command-line tool.
+const SQLITE_BUSY_TIMEOUT: Duration = Duration::from_secs(5);
+
+/// Prepared statements cached per server connection: enough for all statements, including the
+/// variants of `IN` lists with different lengths.
+const PREPARED: usize = 512;
+
+/// Opens the only writing connection: SQLite allows one writer at a time, so writers in this
+/// process queue for it. A new file is readable by its owner only, since it holds the secrets that
+/// sign links; SQLite gives its side files the same mode.
+pub(crate) async fn sqlite_writer(path: &Path) -> Result<DatabaseConnection, DbErr> {
+    let flags = OFlags::CREATE | OFlags::RDWR | OFlags::CLOEXEC;
+    let created = rustix::fs::open(path, flags, Mode::from_bits_retain(0o600));
+    created.map_err(|error| DbErr::Conn(RuntimeErr::Internal(error.to_string())))?;
+    sqlite(path, 1, false).await
+}
+
+pub(crate) async fn sqlite_reader(path: &Path) -> Result<DatabaseConnection, DbErr> {
+    sqlite(path, SQLITE_READERS, true).await
+}
+
+async fn sqlite(path: &Path, connections: u32, read_only: bool) -> Result<DatabaseConnection, DbErr> {
+    let mut options = ConnectOptions::new("sqlite::memory:");
+    let path = path.to_owned();
+    options
+        .max_connections(connections)
+        .min_connections(Ord::min(connections, SQLITE_READY))
+        .test_before_acquire(false)
+        .sqlx_logging(false)
+        .map_sqlx_sqlite_opts(move |options| {
+            // Keep savepoint journals in memory: a temporary file could fail on a full disk.
+            let options = if read_only { options } else { options.pragma("temp_store", "MEMORY") };
+            options
+                .filename(&path)
+                .in_memory(false)
+                .shared_cache(false)
+                .create_if_missing(!read_only)
+                .read_only(read_only)
+                .journal_mode(SqliteJournalMode::Wal)
+                // A commit has reached the disk when it returns.
+                .synchronous(SqliteSynchronous::Full)
+                .foreign_keys(true)
+                .busy_timeout(SQLITE_BUSY_TIMEOUT)
+        });
+    disable_pool_maintenance(&mut options);
+    Database::connect(options).await
+}
+
+/// Disables the pool's maintenance of its own connections: in sqlx 0.9.0 it may count down from
+/// `usize::MAX` in a loop that never yields its thread (transact-rs/sqlx#3645).
+fn disable_pool_maintenance(options: &mut ConnectOptions) {
+    options.idle_timeout(None).max_lifetime(None);
+}
+
+/// Options of a connection pool, and the state that decides whether a connection returns to it.
+pub(crate) struct ServerOptions {
+    pub(crate) options: ConnectOptions,
+    pub(crate) suspicion: Arc<RecentFailure>,
+}
+
+/// Builds the pool options for a server. Connections are opened on first use.
+pub(crate) fn server_options(server: &DatabaseServer) -> Result<ServerOptions, DbErr> {
+    let timeout = server.timeout;
+    let suspicion = Arc::<RecentFailure>::default();
+    // The drivers get their options from the callbacks below; the URL only selects the driver.
+    let mut options = match server.kind {
+        ServerKind::Postgres => postgres_options(server, timeout, suspicion.clone())?,
+        ServerKind::MySql => mysql_options(server, timeout, suspicion.clone())?,
+    };
+    options
+        .max_connections(server.max_connections)
+        .min_connections(Ord::min(server.max_idle_connections, server.max_connections))
+        // A ping before each use would double the number of round trips.
+        .test_before_acquire(false)
+        .acquire_timeout(timeout / 2)
+        .connect_lazy(true);
+    disable_pool_maintenance(&mut options);
+    Ok(ServerOptions { options, suspicion })
+}
+
+fn postgres_options(
+    server: &DatabaseServer,
+    timeout: Duration,
+    suspicion: Arc<RecentFailure>,
+) -> Result<ConnectOptions, DbErr> {
+    let connect = match &server.target {
+        DatabaseTarget::Url(url) => {
+            url.reveal().parse::<PgConnectOptions>().map_err(|error| invalid_url(&error))?
+        }
+        DatabaseTarget::Fields { host, port, database, username, password, tls, ca_file } => {
+            let mut connect = PgConnectOptions::new_without_pgpass()
+                .host(host)
+                .port(*port)
+                .database(database)
+                .username(username)
+                .ssl_mode(match tls {
+                    TlsMode::Disable => PgSslMode::Disable,
+                    TlsMode::Prefer => PgSslMode::Prefer,
+                    TlsMode::Require => PgSslMode::Require,
+                    TlsMode::VerifyCa => PgSslMode::VerifyCa,
+                    TlsMode::VerifyFull => PgSslMode::VerifyFull,
+                });
+            if let Some(password) = password {
+                connect = connect.password(password.reveal());
+            }
+            if let Some(certificates) = ca_file {
+                connect = connect.ssl_root_cert(certificates);
+            }
+            connect
+        }
+    };
+    let connect =
+        connect.application_name("osproxy").statement_cache_capacity(PREPARED).disable_statement_logging();
+    // Apply our timeout on the server too, so that it releases row locks soon after the network to
+    // a node fails.
+    let session_setup = format!(
+        "SET SESSION CHARACTERISTICS AS TRANSACTION ISOLATION LEVEL READ COMMITTED; \
+         SET statement_timeout = {limit}; SET idle_in_transaction_session_timeout = {limit}",
+        limit = timeout.as_millis()
+    );
+    let mut options = ConnectOptions::new("postgres://configured");
+    options.map_sqlx_postgres_opts(move |_| connect.clone()).map_sqlx_postgres_pool_opts(move |pool| {
+        let (prepare, suspicion) = (session_setup.clone(), suspicion.clone());
+        let pool = pool.after_connect(move |connection, _| {
+            let prepare = sqlx::AssertSqlSafe(prepare.clone());
+            Box::pin(async move { connection.execute(prepare).await.map(drop) })
+        });
+        pool.after_release(move |connection, _| {
+            let suspicion = suspicion.clone();
+            Box::pin(async move { suspicion.check_released(connection, timeout).await })
+        })
+    });
+    Ok(options)
+}
+
+fn mysql_options(
+    server: &DatabaseServer,
+    timeout: Duration,
+    suspicion: Arc<RecentFailure>,
+) -> Result<ConnectOptions, DbErr> {
+    let connect = match &server.target {
+        DatabaseTarget::Url(url) => {
+            url.reveal().parse::<MySqlConnectOptions>().map_err(|error| invalid_url(&error))?
+        }
+        DatabaseTarget::Fields { host, port, database, username, password, tls, ca_file } => {
+            let mut connect = MySqlConnectOptions::new()
+                .host(host)
+                .port(*port)
+                .database(database)
+                .username(username)
+                .ssl_mode(match tls {
+                    TlsMode::Disable => MySqlSslMode::Disabled,
+                    TlsMode::Prefer => MySqlSslMode::Preferred,
+                    TlsMode::Require => MySqlSslMode::Required,
+                    TlsMode::VerifyCa => MySqlSslMode::VerifyCa,
+                    TlsMode::VerifyFull => MySqlSslMode::VerifyIdentity,
+                });
+            if let Some(password) = password {
+                connect = connect.password(password.reveal());
+            }
+            if let Some(certificates) = ca_file {
+                connect = connect.ssl_ca(certificates);
+            }
+            connect
+        }
+    };
+    let connect = connect.statement_cache_capacity(PREPARED).disable_statement_logging();
+    // Use the same isolation level on all databases. Apply our timeout to lock waits and statements
+    // too, so that the server releases row locks soon after the network to a node fails. Only
+    // MariaDB executes the last comment; MySQL releases locks after its `wait_timeout`.
+    let session_setup = format!(
+        "SET SESSION TRANSACTION ISOLATION LEVEL READ COMMITTED; \
+         SET SESSION innodb_lock_wait_timeout = {limit}; \
+         /*M!100300 SET SESSION idle_transaction_timeout = {limit}, SESSION max_statement_time = {limit} */",
+        limit = Ord::max(timeout.as_secs(), 1)
+    );
+    let mut options = ConnectOptions::new("mysql://configured");
+    options.map_sqlx_mysql_opts(move |_| connect.clone()).map_sqlx_mysql_pool_opts(move |pool| {
+        let (prepare, suspicion) = (session_setup.clone(), suspicion.clone());
+        let pool = pool.after_connect(move |connection, _| {
+            let prepare = sqlx::AssertSqlSafe(prepare.clone());
+            Box::pin(async move { connection.execute(prepare).await.map(drop) })
+        });
+        pool.after_release(move |connection, _| {
+            let suspicion = suspicion.clone();
+            Box::pin(async move { suspicion.check_released(connection, timeout).await })
+        })
+    });
+    Ok(options)
+}
+
+/// Builds an error without the URL, which contains the password.
+fn invalid_url(error: &sqlx::Error) -> DbErr {
+    DbErr::Conn(RuntimeErr::Internal(format!("the database URL is not valid: {error}")))
+}
+
+/// Returns database name, host and port, for messages.
+pub(crate) fn server_name(server: &DatabaseServer) -> String {
+    let (host, port, database) = match (&server.target, server.kind) {
+        (DatabaseTarget::Fields { host, port, database, .. }, _) => {
+            (host.clone(), *port, Some(database.clone()))
+        }
+        (DatabaseTarget::Url(url), ServerKind::Postgres) => match url.reveal().parse::<PgConnectOptions>() {
+            Ok(options) => (
+                options.get_host().to_owned(),
+                options.get_port(),
+                Some(options.get_database().unwrap_or_else(|| options.get_username()).to_owned()),
+            ),
+            Err(_) => return "given by `database.url`".to_owned(),
+        },
+        (DatabaseTarget::Url(url), ServerKind::MySql) => match url.reveal().parse::<MySqlConnectOptions>() {
+            Ok(options) => {
+                (options.get_host().to_owned(), options.get_port(), options.get_database().map(str::to_owned))
+            }
+            Err(_) => return "given by `database.url`".to_owned(),
+        },
+    };
+    format!("{:?} on {host}:{port}", database.unwrap_or_default())
+}
+
+/// Returns an error message for a database that cannot be opened.
+pub(crate) fn open_error_message(server: &DatabaseServer, error: &DbErr) -> String {
+    let name = server_name(server);
+    let code = match error {
+        DbErr::Conn(RuntimeErr::SqlxError(error))
+        | DbErr::Exec(RuntimeErr::SqlxError(error))
+        | DbErr::Query(RuntimeErr::SqlxError(error)) => {
+            error.as_database_error().and_then(|error| match error.try_downcast_ref::<MySqlDatabaseError>() {
+                Some(error) => Some(error.number().to_string()),
+                None => error.code().map(Into::into),
+            })
+        }
+        DbErr::ConnectionAcquire(_) => Some("away".to_owned()),
+        _ => None,
+    };
+    match code.as_deref() {
+        Some("3D000" | "1049") => format!("there is no database {name}; create it first"),
+        Some("28P01" | "28000" | "1045" | "1044" | "1698") => {
+            format!("the database {name} rejects the user name or the password")
+        }
+        Some("away") => format!("the database {name} cannot be reached"),
+        _ => format!("cannot open the database {name}: {error}"),
+    }
+}

@@ -1,0 +1,138 @@
+//! The stored parts of a blob and where their bytes are.
+
+use std::ops::Range;
+
+use osproxy_storage::{Key, PartLayout};
+use sea_orm::{ColumnTrait, DbErr, EntityTrait, QueryFilter, QueryOrder};
+
+use crate::MetaError;
+use crate::{
+    Meta, PartDigests,
+    db::entities::{blob, part},
+    files::rows::{decode_key, part_layout},
+};
+
+/// Maximum number of rows named in one statement.
+pub(crate) const MAX_ROWS: usize = 500;
+
+/// A part that is stored.
+#[derive(Clone, Debug)]
+pub struct StoredPart {
+    /// Id of the part's row.
+    pub id: i64,
+    /// Part number, from 1.
+    pub number: u32,
+    /// Key of the object that contains the part.
+    pub key: Key,
+    /// Offset of the part in that object: an object made of a multipart upload contains several
+    /// parts.
+    pub offset: u64,
+    /// Whether the object contains only this part.
+    pub is_own_object: bool,
+    /// Size in bytes.
+    pub size: u64,
+    /// Digests computed when the part was received.
+    pub digests: PartDigests,
+}
+
+impl StoredPart {
+    /// Byte range of the part in its object.
+    pub fn range(&self) -> Range<u64> {
+        self.offset..self.offset + self.size
+    }
+}
+
+impl Meta {
+    /// Returns the row ids of the stored parts of a blob, with the key of each part that is an
+    /// object of its own.
+    pub async fn part_objects(&self, blob_id: i64) -> Result<Vec<(i64, Option<Key>)>, MetaError> {
+        let rows = part::Entity::find()
+            .filter(part::Column::BlobId.eq(blob_id))
+            .filter(part::Column::State.eq(part::State::Stored))
+            .all(&self.reader)
+            .await?;
+        rows.iter().map(|part| Ok((part.id, own_key(part)?))).collect()
+    }
+
+    /// Returns the stored parts of a blob by ascending number. Empty if the blob no longer has the
+    /// multipart upload that contained its parts: it is merged or verified, and the part rows are
+    /// about to be deleted.
+    pub async fn parts(&self, blob_id: i64) -> Result<Vec<StoredPart>, MetaError> {
+        let rows = part::Entity::find()
+            .filter(part::Column::BlobId.eq(blob_id))
+            .filter(part::Column::State.eq(part::State::Stored))
+            .order_by_asc(part::Column::Number)
+            .all(&self.reader)
+            .await?;
+        let (mut object, mut divided) = (None, None);
+        if rows.iter().any(|part| part.tag.is_some() || part.piece.is_some())
+            && let Some(blob) = blob::Entity::find_by_id(blob_id).one(&self.reader).await?
+        {
+            divided = part_layout(Some(blob.size), blob.part_size);
+            // A merge resets the upload id: the blob lies in another object then.
+            if blob.upload_id.is_some() {
+                object = Some((decode_key(&blob.object_key)?, self.is_preallocated(&blob.backend)));
+            }
+        }
+        let (mut parts, mut offset) = (Vec::with_capacity(rows.len()), 0);
+        for row in &rows {
+            let mut part = stored(row, divided)?;
+            let place = divided.and_then(|divided| divided.range(part.number)).map(|range| range.start);
+            if row.tag.is_some() {
+                let Some((object, has_places)) = &object else {
+                    return Ok(Vec::new());
+                };
+                let within = place.filter(|_| *has_places).unwrap_or(offset);
+                (part.key, part.offset, part.is_own_object) = (object.clone(), within, false);
+                offset += part.size;
+            }
+            parts.push(part);
+        }
+        Ok(parts)
+    }
+
+    /// Whether the multipart uploads of a store are preallocated files: there a missing part leaves
+    /// a hole.
+    fn is_preallocated(&self, store: &str) -> bool {
+        self.node_stores
+            .store(store)
+            .and_then(|store| store.part_sizes)
+            .is_some_and(|sizes| sizes.preallocated)
+    }
+
+    /// Deletes the rows of parts whose objects are removed.
+    pub async fn delete_part_rows(&self, ids: Vec<i64>) -> Result<(), MetaError> {
+        self.write(move |transaction| {
+            let ids = ids.clone();
+            Box::pin(async move {
+                for ids in ids.chunks(MAX_ROWS) {
+                    let ids = ids.iter().copied();
+                    part::Entity::delete_many().filter(part::Column::Id.is_in(ids)).exec(transaction).await?;
+                }
+                Ok(())
+            })
+        })
+        .await
+    }
+}
+
+/// Returns the key of the part's own object; `None` for a part of a multipart upload.
+pub(crate) fn own_key(row: &part::Model) -> Result<Option<Key>, DbErr> {
+    row.tag.is_none().then(|| decode_key(&row.object_key)).transpose()
+}
+
+fn stored(row: &part::Model, divided: Option<PartLayout>) -> Result<StoredPart, DbErr> {
+    let damaged = || DbErr::Custom(format!("part {} is stored without a size or digest", row.id));
+    if row.md5.is_none() && row.piece.is_none() {
+        return Err(damaged());
+    }
+    Ok(StoredPart {
+        id: row.id,
+        number: row.number.cast_unsigned(),
+        key: decode_key(&row.object_key)?,
+        offset: 0,
+        is_own_object: true,
+        size: u64::try_from(row.size).map_err(|_| damaged())?,
+        digests: PartDigests::from_row(row, divided),
+    })
+}
