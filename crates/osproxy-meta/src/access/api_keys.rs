@@ -1,3 +1,5 @@
+//! API keys: creation, lookup and revocation.
+
 use std::time::Duration;
 
 use osproxy_types::{scope::Scopes, tenant::Tenant};
@@ -43,12 +45,12 @@ pub struct ApiKeyRecord {
 impl ApiKeyRecord {
     /// Whether the key is valid at `now_ms`: neither revoked nor expired.
     pub fn is_valid(&self, now_ms: i64) -> bool {
-        self.revoked_at.is_none() && self.expires_at.is_none_or(|end| now_ms < end)
+        self.revoked_at.is_none() && self.expires_at.is_none_or(|expires_at| now_ms < expires_at)
     }
 }
 
 /// How long a starting node waits for another one that is creating the first key.
-const WAIT: Duration = Duration::from_secs(30);
+const LOCK_TIMEOUT: Duration = Duration::from_secs(30);
 
 impl Meta {
     /// Stores a new key.
@@ -79,24 +81,24 @@ impl Meta {
 
     /// Whether any key exists, including expired and revoked ones.
     async fn has_api_keys(&self) -> Result<bool, MetaError> {
-        let any = api_key::Entity::find().select_only().column(api_key::Column::Id).limit(1);
-        Ok(any.into_tuple::<String>().one(&self.reader).await?.is_some())
+        let first = api_key::Entity::find().select_only().column(api_key::Column::Id).limit(1);
+        Ok(first.into_tuple::<String>().one(&self.reader).await?.is_some())
     }
 
     /// Creates the first API key. Nodes that start at the same time create only one. Returns
     /// `false` if any key exists, even an expired or revoked one.
     pub async fn create_first_api_key<E: From<MetaError>>(
         &self,
-        make: impl FnOnce() -> Result<ApiKeyRecord, E>,
+        new_key: impl FnOnce() -> Result<ApiKeyRecord, E>,
     ) -> Result<bool, E> {
         if self.has_api_keys().await? {
             return Ok(false);
         }
-        let _locked = self.lock(DatabaseLock::Migrate, WAIT).await?;
+        let _lock = self.lock(DatabaseLock::Migrate, LOCK_TIMEOUT).await?;
         if self.has_api_keys().await? {
             return Ok(false);
         }
-        self.create_api_key(make()?).await?;
+        self.create_api_key(new_key()?).await?;
         Ok(true)
     }
 
@@ -126,7 +128,7 @@ fn to_row(key: &ApiKeyRecord) -> api_key::ActiveModel {
         scopes: Set(key.scopes.to_string()),
         max_rate: Set(key.max_rate.map(|rate| i32::try_from(rate).unwrap_or(i32::MAX))),
         max_size: Set(key.max_size.map(|size| i64::try_from(size).unwrap_or(i64::MAX))),
-        max_transfers: Set(key.max_transfers.map(|most| i32::try_from(most).unwrap_or(i32::MAX))),
+        max_transfers: Set(key.max_transfers.map(|max| i32::try_from(max).unwrap_or(i32::MAX))),
         created_at: Set(key.created_at),
         expires_at: Set(key.expires_at),
         revoked_at: Set(key.revoked_at),
@@ -134,14 +136,14 @@ fn to_row(key: &ApiKeyRecord) -> api_key::ActiveModel {
 }
 
 fn from_row(row: api_key::Model) -> Result<ApiKeyRecord, DbErr> {
-    let damaged = || DbErr::Custom(format!("the row of API key {} is corrupt", row.id));
+    let corrupt = || DbErr::Custom(format!("the row of API key {} is corrupt", row.id));
     Ok(ApiKeyRecord {
-        hash: decode_digest(Some(&row.hash)).ok_or_else(damaged)?,
-        scopes: row.scopes.parse().map_err(|_| damaged())?,
+        hash: decode_digest(Some(&row.hash)).ok_or_else(corrupt)?,
+        scopes: row.scopes.parse().map_err(|_| corrupt())?,
         tenant: Tenant::from_db(&row.tenant),
         max_rate: row.max_rate.and_then(|rate| u32::try_from(rate).ok()),
         max_size: row.max_size.and_then(|size| u64::try_from(size).ok()),
-        max_transfers: row.max_transfers.and_then(|most| u32::try_from(most).ok()),
+        max_transfers: row.max_transfers.and_then(|max| u32::try_from(max).ok()),
         id: row.id,
         label: row.label,
         created_at: row.created_at,

@@ -11,9 +11,9 @@ use crate::{Meta, db::entities::idempotency_key as key};
 
 /// A running request that has not renewed its key for this long, in milliseconds, loses it to a
 /// retry.
-const PATIENCE: i64 = 60_000;
+const RENEWAL_TIMEOUT_MS: i64 = 60_000;
 /// How long a key and its answer are kept, in milliseconds.
-const REMEMBERED: i64 = 24 * 3_600_000;
+const RETENTION_MS: i64 = 24 * 3_600_000;
 
 /// A request with an idempotency key.
 #[derive(Clone, Debug)]
@@ -58,16 +58,16 @@ impl Meta {
     /// Acquires a key for a request, unless another request owns it.
     pub async fn acquire_key(&self, request: IdempotentRequest) -> Result<KeyAcquisition, MetaError> {
         let now = self.clock.now_ms();
-        let taken = self
+        let acquired = self
             .write(move |transaction| {
                 let request = request.clone();
                 Box::pin(async move { acquire(transaction, &request, now).await })
             })
             .await;
-        match taken {
+        match acquired {
             // Another execution inserted the key at the same time.
             Err(MetaError::Conflict(_)) => Ok(KeyAcquisition::InProgress),
-            taken => taken,
+            acquired => acquired,
         }
     }
 
@@ -120,31 +120,31 @@ impl Meta {
         value: Expr,
     ) -> Result<bool, MetaError> {
         self.write(move |transaction| {
-            let changing =
+            let update =
                 key::Entity::update_many().col_expr(column, value.clone()).filter(is_owned(&request));
-            Box::pin(async move { Ok(changing.exec(transaction).await?.rows_affected == 1) })
+            Box::pin(async move { Ok(update.exec(transaction).await?.rows_affected == 1) })
         })
         .await
     }
 
     /// Deletes up to `limit` keys that are too old; returns how many.
     pub async fn purge_keys(&self, limit: u64) -> Result<u64, MetaError> {
-        let before = self.clock.now_ms().saturating_sub(REMEMBERED);
+        let created_before = self.clock.now_ms().saturating_sub(RETENTION_MS);
         self.write(move |transaction| {
             Box::pin(async move {
-                let old = key::Entity::find()
+                let expired = key::Entity::find()
                     .select_only()
                     .columns([key::Column::Tenant, key::Column::IdempotencyKey])
-                    .filter(key::Column::CreatedAt.lt(before))
+                    .filter(key::Column::CreatedAt.lt(created_before))
                     .limit(limit);
-                let old: Vec<(String, String)> = old.into_tuple().all(transaction).await?;
+                let expired: Vec<(String, String)> = expired.into_tuple().all(transaction).await?;
                 let mut purged = 0;
-                for (tenant, name) in old {
+                for (tenant, name) in expired {
                     let delete = key::Entity::delete_many()
                         .filter(key::Column::Tenant.eq(tenant))
                         .filter(key::Column::IdempotencyKey.eq(name))
                         // It may have been reused since it was selected.
-                        .filter(key::Column::CreatedAt.lt(before));
+                        .filter(key::Column::CreatedAt.lt(created_before));
                     purged += delete.exec(transaction).await?.rows_affected;
                 }
                 Ok(purged)
@@ -159,11 +159,11 @@ async fn acquire(
     request: &IdempotentRequest,
     now: i64,
 ) -> Result<KeyAcquisition, DbErr> {
-    let found = key::Entity::find_by_id((request.tenant.to_string(), request.key.clone()))
+    let row = key::Entity::find_by_id((request.tenant.to_string(), request.key.clone()))
         .lock_exclusive()
         .one(transaction)
         .await?;
-    let Some(found) = found else {
+    let Some(row) = row else {
         let row = key::ActiveModel {
             tenant: Set(request.tenant.to_string()),
             idempotency_key: Set(request.key.clone()),
@@ -179,21 +179,21 @@ async fn acquire(
         key::Entity::insert(row).exec_without_returning(transaction).await?;
         return Ok(KeyAcquisition::Acquired(request.owner));
     };
-    let age = now.saturating_sub(found.created_at);
-    let is_same = found.request == request.fingerprint && age < REMEMBERED;
-    if age < REMEMBERED {
-        let is_released = found.state == key::State::Running && found.owner.is_empty();
-        match found.state {
+    let age = now.saturating_sub(row.created_at);
+    let is_same = row.request == request.fingerprint && age < RETENTION_MS;
+    if age < RETENTION_MS {
+        let is_released = row.state == key::State::Running && row.owner.is_empty();
+        match row.state {
             _ if is_released => {}
             _ if !is_same => return Ok(KeyAcquisition::DifferentRequest),
-            key::State::Done => return answer_from_row(found).map(KeyAcquisition::Answered),
-            key::State::Running if age < PATIENCE => return Ok(KeyAcquisition::InProgress),
+            key::State::Done => return answer_from_row(row).map(KeyAcquisition::Answered),
+            key::State::Running if age < RENEWAL_TIMEOUT_MS => return Ok(KeyAcquisition::InProgress),
             // The previous owner crashed or is very slow; both would create the same uid.
             key::State::Running => {}
         }
     }
-    let uid = found.uid.filter(|_| is_same).map_or(request.owner, Uid::from_db);
-    let taken = key::Entity::update_many()
+    let uid = row.uid.filter(|_| is_same).map_or(request.owner, Uid::from_db);
+    let acquired = key::Entity::update_many()
         .col_expr(key::Column::Request, Expr::value(request.fingerprint.to_vec()))
         .col_expr(key::Column::Owner, Expr::value(owner_column(request)))
         .col_expr(key::Column::State, Expr::value(key::State::Running))
@@ -201,10 +201,10 @@ async fn acquire(
         .col_expr(key::Column::Uid, Expr::value(uid.get()))
         .filter(key::Column::Tenant.eq(request.tenant.as_str()))
         .filter(key::Column::IdempotencyKey.eq(request.key.as_str()))
-        .filter(key::Column::Owner.eq(found.owner))
+        .filter(key::Column::Owner.eq(row.owner))
         .exec(transaction)
         .await?;
-    Ok(if taken.rows_affected == 1 { KeyAcquisition::Acquired(uid) } else { KeyAcquisition::InProgress })
+    Ok(if acquired.rows_affected == 1 { KeyAcquisition::Acquired(uid) } else { KeyAcquisition::InProgress })
 }
 
 fn owner_column(request: &IdempotentRequest) -> String {
@@ -212,9 +212,9 @@ fn owner_column(request: &IdempotentRequest) -> String {
 }
 
 fn answer_from_row(row: key::Model) -> Result<RecordedAnswer, DbErr> {
-    let damaged = || DbErr::Custom("an idempotency key is marked done, but has no answer".to_owned());
-    let status = row.status.and_then(|status| u16::try_from(status).ok()).ok_or_else(damaged)?;
-    Ok(RecordedAnswer { status, location: row.location, body: row.body.ok_or_else(damaged)? })
+    let corrupt = || DbErr::Custom("an idempotency key is marked done, but has no answer".to_owned());
+    let status = row.status.and_then(|status| u16::try_from(status).ok()).ok_or_else(corrupt)?;
+    Ok(RecordedAnswer { status, location: row.location, body: row.body.ok_or_else(corrupt)? })
 }
 
 /// Filter: the row of the key while this execution owns it.

@@ -12,7 +12,7 @@ use crate::{
 };
 
 /// How long to wait for another node that is creating the first key.
-const WAIT: Duration = Duration::from_secs(30);
+const LOCK_TIMEOUT: Duration = Duration::from_secs(30);
 
 /// A link key as stored.
 #[derive(Clone, PartialEq, Eq)]
@@ -88,28 +88,28 @@ impl Meta {
     }
 
     /// Returns every link key in the database, newest first. If there is none,
-    /// stores `fresh` as the first one.
-    pub async fn link_keys_or_create(&self, fresh: LinkKeyRecord) -> Result<Vec<LinkKeyRecord>, MetaError> {
+    /// stores `new_key` as the first one.
+    pub async fn link_keys_or_create(&self, new_key: LinkKeyRecord) -> Result<Vec<LinkKeyRecord>, MetaError> {
         let keys = all_keys(&self.reader).await?;
         if !keys.is_empty() {
             return Ok(keys);
         }
         // Nodes that start at the same time must agree on one key.
-        let _locked = self.lock(DatabaseLock::Migrate, WAIT).await?;
+        let _lock = self.lock(DatabaseLock::Migrate, LOCK_TIMEOUT).await?;
         self.write(move |transaction| {
-            let fresh = fresh.clone();
+            let new_key = new_key.clone();
             Box::pin(async move {
                 let keys = all_keys(transaction).await?;
                 if !keys.is_empty() {
                     return Ok(keys);
                 }
                 let row = link_key::ActiveModel {
-                    id: Set(fresh.id.clone()),
-                    secret: Set(fresh.secret.clone()),
+                    id: Set(new_key.id.clone()),
+                    secret: Set(new_key.secret.clone()),
                     created_at: Set(now_ms()),
                 };
                 link_key::Entity::insert(row).exec_without_returning(transaction).await?;
-                Ok(vec![fresh])
+                Ok(vec![new_key])
             })
         })
         .await

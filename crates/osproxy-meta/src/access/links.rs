@@ -66,9 +66,9 @@ impl Meta {
         Ok(uses.map_or(0, i32::cast_unsigned))
     }
 
-    /// Counts a use of a link that allows `max` uses and expires at `end_ms` (milliseconds since
+    /// Counts a use of a link that allows `max` uses and expires at `expires_at` (milliseconds since
     /// the Unix epoch). Returns `false` if the limit was reached before.
-    pub async fn count_link_use(&self, id: &str, max: u32, end_ms: i64) -> Result<bool, MetaError> {
+    pub async fn count_link_use(&self, id: &str, max: u32, expires_at: i64) -> Result<bool, MetaError> {
         if max == 0 {
             return Ok(false);
         }
@@ -89,7 +89,8 @@ impl Meta {
                     if link_use::Entity::find_by_id(id.clone()).one(transaction).await?.is_some() {
                         return Ok(false);
                     }
-                    let row = link_use::ActiveModel { id: Set(id), uses: Set(1), expires_at: Set(end_ms) };
+                    let row =
+                        link_use::ActiveModel { id: Set(id), uses: Set(1), expires_at: Set(expires_at) };
                     link_use::Entity::insert(row).exec_without_returning(transaction).await?;
                     Ok(true)
                 })
@@ -103,13 +104,13 @@ impl Meta {
         let now = self.clock.now_ms();
         self.write(move |transaction| {
             Box::pin(async move {
-                let old = link_use::Entity::find()
+                let expired = link_use::Entity::find()
                     .select_only()
                     .column(link_use::Column::Id)
                     .filter(link_use::Column::ExpiresAt.lt(now))
                     .limit(limit);
-                let old: Vec<String> = old.into_tuple().all(transaction).await?;
-                let purged = link_use::Entity::delete_many().filter(link_use::Column::Id.is_in(old));
+                let expired: Vec<String> = expired.into_tuple().all(transaction).await?;
+                let purged = link_use::Entity::delete_many().filter(link_use::Column::Id.is_in(expired));
                 Ok(purged.exec(transaction).await?.rows_affected)
             })
         })

@@ -28,17 +28,17 @@ use crate::{
 };
 
 /// How long to cache that a tenant has no quota.
-const REMEMBERED: Duration = Duration::from_secs(5);
+const NO_QUOTA_TTL: Duration = Duration::from_secs(5);
 /// Maximum number of tenants in that cache.
-const TENANTS: usize = 10_000;
+const MAX_CACHED_TENANTS: usize = 10_000;
 
 /// Estimated size of a file's row with its indexes in the database, in bytes, excluding name and
 /// metadata.
-const ROW: usize = 512;
+const ROW_OVERHEAD: usize = 512;
 
 /// Bytes that a tenant is charged for the row of a file.
 pub(crate) fn record_bytes(name: &str, metadata: Option<&str>) -> i64 {
-    let bytes = ROW + name.len() + metadata.map_or(0, str::len);
+    let bytes = ROW_OVERHEAD + name.len() + metadata.map_or(0, str::len);
     i64::try_from(bytes).unwrap_or(i64::MAX)
 }
 
@@ -50,7 +50,7 @@ pub(crate) struct Quotas {
 
 impl Default for Quotas {
     fn default() -> Self {
-        Self { no_quota: Cache::new(TENANTS) }
+        Self { no_quota: Cache::new(MAX_CACHED_TENANTS) }
     }
 }
 
@@ -64,9 +64,9 @@ pub(crate) enum ChargeOutcome {
 
 impl ChargeOutcome {
     /// Commits with `done` if the charge is allowed; otherwise rolls back with `refused`.
-    pub(crate) fn commit_or_roll_back<T>(self, done: T, refused: T) -> TxEnd<T> {
+    pub(crate) fn commit_or_roll_back<T>(self, allowed: T, refused: T) -> TxEnd<T> {
         match self {
-            Self::Allowed => TxEnd::Commit(done),
+            Self::Allowed => TxEnd::Commit(allowed),
             Self::OverQuota => TxEnd::Rollback(refused),
         }
     }
@@ -86,7 +86,7 @@ pub struct QuotaUsage {
 impl Quotas {
     /// Whether the tenant was found to have no quota within the last few seconds.
     pub(crate) fn has_no_quota(&self, tenant: &str) -> bool {
-        self.no_quota.get(tenant).is_some_and(|at| at.elapsed() < REMEMBERED)
+        self.no_quota.get(tenant).is_some_and(|found_at| found_at.elapsed() < NO_QUOTA_TTL)
     }
 
     /// Adds `change` bytes to a tenant's sum. Returns `OverQuota` if that would exceed the quota; a
@@ -100,24 +100,24 @@ impl Quotas {
         if change == 0 || self.has_no_quota(tenant) {
             return Ok(ChargeOutcome::Allowed);
         }
-        let looked = Instant::now();
+        let queried_at = Instant::now();
         let used = || Expr::col(tenant::Column::Used).add(change);
-        let mut counted = tenant::Entity::update_many()
+        let mut update = tenant::Entity::update_many()
             .col_expr(tenant::Column::Used, used())
             .filter(tenant::Column::Name.eq(tenant));
         if change > 0 {
             // Compares with what is left, not with the new sum: adding the largest announced size
             // would overflow.
-            let left = Expr::col(tenant::Column::MaxBytes).sub(Expr::col(tenant::Column::Used));
-            counted = counted.filter(tenant::Column::MaxBytes.is_null().or(left.gte(change)));
+            let remaining = Expr::col(tenant::Column::MaxBytes).sub(Expr::col(tenant::Column::Used));
+            update = update.filter(tenant::Column::MaxBytes.is_null().or(remaining.gte(change)));
         }
-        if counted.exec(transaction).await?.rows_affected == 1 {
+        if update.exec(transaction).await?.rows_affected == 1 {
             return Ok(ChargeOutcome::Allowed);
         }
         if change > 0 && tenant::Entity::find_by_id(tenant).one(transaction).await?.is_some() {
             return Ok(ChargeOutcome::OverQuota);
         }
-        self.no_quota.insert(tenant.to_owned(), looked);
+        self.no_quota.insert(tenant.to_owned(), queried_at);
         Ok(ChargeOutcome::Allowed)
     }
 
@@ -144,13 +144,13 @@ impl Meta {
         if self.quotas.has_no_quota(tenant.as_str()) {
             return Ok(true);
         }
-        let looked = Instant::now();
-        let Some(found) = tenant::Entity::find_by_id(tenant.as_str()).one(&self.reader).await? else {
-            self.quotas.no_quota.insert(tenant.to_string(), looked);
+        let queried_at = Instant::now();
+        let Some(row) = tenant::Entity::find_by_id(tenant.as_str()).one(&self.reader).await? else {
+            self.quotas.no_quota.insert(tenant.to_string(), queried_at);
             return Ok(true);
         };
-        let left = found.max_bytes.map(|max| u64::try_from(max.saturating_sub(found.used)).unwrap_or(0));
-        Ok(left.is_none_or(|left| bytes <= left))
+        let remaining = row.max_bytes.map(|max| u64::try_from(max.saturating_sub(row.used)).unwrap_or(0));
+        Ok(remaining.is_none_or(|remaining| bytes <= remaining))
     }
 
     /// Sets the quota of a tenant and counts the bytes of its files; `None` removes the limit. A
@@ -165,19 +165,19 @@ impl Meta {
             move |transaction| {
                 let row =
                     tenant::ActiveModel { name: Set(name.clone()), max_bytes: Set(max_bytes), used: Set(0) };
-                let known = OnConflict::column(tenant::Column::Name)
+                let set_max_bytes = OnConflict::column(tenant::Column::Name)
                     .update_column(tenant::Column::MaxBytes)
                     .to_owned();
                 Box::pin(async move {
-                    let kept = tenant::Entity::insert(row).on_conflict(known);
-                    kept.exec_without_returning(transaction).await?;
+                    let upsert = tenant::Entity::insert(row).on_conflict(set_max_bytes);
+                    upsert.exec_without_returning(transaction).await?;
                     Ok(())
                 })
             }
         })
         .await?;
         if is_new {
-            tokio::time::sleep(REMEMBERED + Duration::from_secs(1)).await;
+            tokio::time::sleep(NO_QUOTA_TTL + Duration::from_secs(1)).await;
         }
         self.backfill_charges(&name).await?;
         self.recount_usage(name).await?;
@@ -196,14 +196,14 @@ impl Meta {
                     Expr::col((blob::Entity, blob::Column::Id)).equals((file::Entity, file::Column::BlobId)),
                 )
                 .into_query();
-            let charging = file::Entity::update_many()
+            let update = file::Entity::update_many()
                 .col_expr(file::Column::Charged, Expr::SubQuery(None, Box::new(size.into())))
                 .filter(file::Column::Tenant.eq(&name))
                 .filter(file::Column::State.eq(file::State::Stored))
                 .filter(file::Column::BlobId.is_not_null())
                 .filter(file::Column::Charged.eq(0));
             Box::pin(async move {
-                charging.exec(transaction).await?;
+                update.exec(transaction).await?;
                 Ok(())
             })
         })

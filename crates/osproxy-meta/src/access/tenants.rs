@@ -54,13 +54,13 @@ impl Meta {
             tenants.insert(name, TenantUsage { usage, stored: Some(0) });
         }
         for (name, bytes) in self.logical_bytes().await?.into_iter().chain(self.record_bytes().await?) {
-            tenants.entry(name).and_modify(|found| found.usage.used += bytes);
+            tenants.entry(name).and_modify(|entry| entry.usage.used += bytes);
         }
         for (name, bytes) in self.stored_bytes().await? {
-            tenants.entry(name).and_modify(|found| found.stored = Some(bytes));
+            tenants.entry(name).and_modify(|entry| entry.stored = Some(bytes));
         }
         for usage in self.quota_usage().await? {
-            tenants.entry(usage.tenant.to_string()).and_modify(|found| found.usage = usage);
+            tenants.entry(usage.tenant.to_string()).and_modify(|entry| entry.usage = usage);
         }
         Ok(tenants.into_values().collect())
     }

@@ -81,9 +81,9 @@ pub struct PartHistory {
 impl Meta {
     /// Returns the history of a file; `None` if the uid is unknown.
     pub async fn file_history(&self, uid: Uid) -> Result<Option<FileHistory>, MetaError> {
-        let found =
+        let row =
             file::Entity::find_by_id(uid.get()).find_also_related(blob::Entity).one(&self.reader).await?;
-        let Some((file, blob)) = found else {
+        let Some((file, blob)) = row else {
             return Ok(None);
         };
         let mut parts = Vec::new();
@@ -132,11 +132,11 @@ impl Meta {
             .order_by_asc(task::Column::Id)
             .all(&self.reader)
             .await?;
-        let mut found = Vec::with_capacity(tasks.len());
+        let mut histories = Vec::with_capacity(tasks.len());
         for row in tasks {
-            found.extend(self.task(row.id).await?);
+            histories.extend(self.task(row.id).await?);
         }
-        Ok(found)
+        Ok(histories)
     }
 }
 

@@ -116,7 +116,7 @@ impl Meta {
     /// Adds to these rows the number of files that refer to them.
     pub(crate) async fn with_file_counts(&self, rows: Vec<blob::Model>) -> Result<Vec<BlobRecord>, DbErr> {
         let ids: Vec<_> = rows.iter().map(|blob| blob.id).collect();
-        let counted = file::Entity::find()
+        let counts = file::Entity::find()
             .select_only()
             .columns([file::Column::BlobId, file::Column::State])
             .column_as(file::Column::Uid.count(), "count")
@@ -124,15 +124,14 @@ impl Meta {
             .filter(file::Column::BlobId.is_in(ids))
             .group_by(file::Column::BlobId)
             .group_by(file::Column::State);
-        let counted: Vec<(i64, file::State, i64, Option<i32>)> =
-            counted.into_tuple().all(&self.reader).await?;
+        let counts: Vec<(i64, file::State, i64, Option<i32>)> = counts.into_tuple().all(&self.reader).await?;
         let (mut files, mut uploads, mut part_counts) = (HashMap::new(), HashMap::new(), HashMap::new());
-        for (blob_id, state, count, part_count) in counted {
+        for (blob_id, state, count, part_count) in counts {
             let counts = if state == file::State::Stored { &mut files } else { &mut uploads };
             *counts.entry(blob_id).or_default() += i32::try_from(count).unwrap_or(i32::MAX);
             part_counts.insert(blob_id, part_count);
         }
-        let recorded = |blob: blob::Model| {
+        let to_record = |blob: blob::Model| {
             Ok(BlobRecord {
                 // Treat an inconsistent row as not verified.
                 digests: blobs::computed_digests(&blob).ok().flatten(),
@@ -148,7 +147,7 @@ impl Meta {
                 upload_id: blob.upload_id,
             })
         };
-        rows.into_iter().map(recorded).collect()
+        rows.into_iter().map(to_record).collect()
     }
 
     /// Returns up to `limit` stored blobs of all stores with an id greater than `after`, ordered by
@@ -189,13 +188,13 @@ impl Meta {
             .order_by_asc(part::Column::Id)
             .all(&self.reader)
             .await?;
-        let mut divided = None;
+        let mut layout = None;
         if rows.iter().any(|part| part.piece.is_some()) {
             let blob = blob::Entity::find_by_id(blob_id).one(&self.reader).await?;
-            divided = blob.and_then(|blob| crate::files::rows::part_layout(Some(blob.size), blob.part_size));
+            layout = blob.and_then(|blob| crate::files::rows::part_layout(Some(blob.size), blob.part_size));
         }
-        let recorded = |part: part::Model| PartRecord {
-            digests: crate::PartDigests::from_row(&part, divided),
+        let to_record = |part: part::Model| PartRecord {
+            digests: crate::PartDigests::from_row(&part, layout),
             id: part.id,
             number: part.number,
             state: part.state,
@@ -203,12 +202,12 @@ impl Meta {
             size: part.size,
             tag: part.tag,
         };
-        Ok(rows.into_iter().map(recorded).collect())
+        Ok(rows.into_iter().map(to_record).collect())
     }
 
     /// Returns stored files whose blob is missing or not stored.
     pub async fn files_without_content(&self) -> Result<Vec<Uid>, MetaError> {
-        let without = file::Entity::find()
+        let missing = file::Entity::find()
             .left_join(blob::Entity)
             .select_only()
             .column(file::Column::Uid)
@@ -221,7 +220,7 @@ impl Meta {
                 ))
                 .ne(blob::State::Stored)),
             );
-        let uids: Vec<i64> = without.into_tuple().all(&self.reader).await?;
+        let uids: Vec<i64> = missing.into_tuple().all(&self.reader).await?;
         Ok(uids.into_iter().map(Uid::from_db).collect())
     }
 
@@ -244,8 +243,9 @@ impl Meta {
     pub async fn mark_unreferenced_deleting(&self, blob_id: i64) -> Result<bool, MetaError> {
         self.write(move |transaction| {
             Box::pin(async move {
-                let named = file::Entity::find().filter(file::Column::BlobId.eq(blob_id)).one(transaction);
-                if named.await?.is_some() {
+                let reference =
+                    file::Entity::find().filter(file::Column::BlobId.eq(blob_id)).one(transaction);
+                if reference.await?.is_some() {
                     return Ok(false);
                 }
                 blob::Entity::update_many()

@@ -42,13 +42,13 @@ impl Meta {
             .column_as(one_if(stored), "content")
             .filter(blob::Column::Backend.eq(store))
             .filter(part::Column::State.ne(part::State::Gone));
-        let mut all = blobs.into_query();
-        all.union(UnionType::All, parts.into_query());
+        let mut references = blobs.into_query();
+        references.union(UnionType::All, parts.into_query());
         let sum = || dialect::integer_sum_of(self.reader.get_database_backend(), Expr::col(content.clone()));
         let shared = Query::select()
             .column(key.clone())
             .expr_as(sum(), content.clone())
-            .from_subquery(all, Alias::new("named"))
+            .from_subquery(references, Alias::new("named"))
             .group_by_col(key)
             .and_having(Expr::val(1).count().gt(1))
             .and_having(sum().gt(0))
@@ -66,12 +66,12 @@ impl Meta {
         names: &[String],
     ) -> Result<HashSet<String>, MetaError> {
         let ids = blob_ids_of_keys(names);
-        let mut found = self.referenced_keys(store, names, Some(&ids)).await?;
-        let others: Vec<_> = names.iter().filter(|name| !found.contains(*name)).cloned().collect();
-        if !others.is_empty() {
-            found.extend(self.referenced_keys(store, &others, None).await?);
+        let mut referenced = self.referenced_keys(store, names, Some(&ids)).await?;
+        let remaining: Vec<_> = names.iter().filter(|name| !referenced.contains(*name)).cloned().collect();
+        if !remaining.is_empty() {
+            referenced.extend(self.referenced_keys(store, &remaining, None).await?);
         }
-        Ok(found)
+        Ok(referenced)
     }
 
     async fn referenced_keys(
@@ -94,10 +94,10 @@ impl Meta {
             .filter(part::Column::State.ne(part::State::Gone))
             .filter(part::Column::ObjectKey.is_in(names))
             .apply_if(ids, |query, ids| query.filter(part::Column::BlobId.is_in(ids.iter().copied())));
-        let mut found: HashSet<String> =
+        let mut referenced: HashSet<String> =
             blobs.into_tuple::<String>().all(&self.reader).await?.into_iter().collect();
-        found.extend(parts.into_tuple::<String>().all(&self.reader).await?);
-        Ok(found)
+        referenced.extend(parts.into_tuple::<String>().all(&self.reader).await?);
+        Ok(referenced)
     }
 
     /// Returns the blobs of a store that refer to the objects `names`, a few thousand keys at most,
@@ -107,17 +107,17 @@ impl Meta {
         store: &str,
         names: &[String],
     ) -> Result<HashMap<String, Vec<BlobRecord>>, MetaError> {
-        let of_names = |names: &[String]| {
+        let with_keys = |names: &[String]| {
             blob::Entity::find()
                 .filter(blob::Column::Backend.eq(store))
                 .filter(blob::Column::ObjectKey.is_in(names))
         };
-        let by_number = of_names(names).filter(blob::Column::Id.is_in(blob_ids_of_keys(names)));
-        let mut rows = by_number.all(&self.reader).await?;
-        let known: HashSet<_> = rows.iter().map(|row| row.object_key.clone()).collect();
-        let others: Vec<_> = names.iter().filter(|name| !known.contains(*name)).cloned().collect();
-        if !others.is_empty() {
-            rows.extend(of_names(&others).all(&self.reader).await?);
+        let by_id = with_keys(names).filter(blob::Column::Id.is_in(blob_ids_of_keys(names)));
+        let mut rows = by_id.all(&self.reader).await?;
+        let found_keys: HashSet<_> = rows.iter().map(|row| row.object_key.clone()).collect();
+        let remaining: Vec<_> = names.iter().filter(|name| !found_keys.contains(*name)).cloned().collect();
+        if !remaining.is_empty() {
+            rows.extend(with_keys(&remaining).all(&self.reader).await?);
         }
         let mut blobs: HashMap<String, Vec<BlobRecord>> = HashMap::new();
         for blob in self.with_file_counts(rows).await? {

@@ -27,15 +27,11 @@ pub struct PartDigests {
 }
 
 impl PartDigests {
-    pub(crate) fn from_row(row: &part::Model, shape: Option<PartLayout>) -> Self {
-        let several = shape.filter(|shape| shape.parts() > 1);
-        let range = several.and_then(|shape| shape.range(row.number.cast_unsigned()));
-        let (md5, piece) = (decode_digest(row.md5.as_ref()), decode_digest(row.piece.as_ref()));
-        Self {
-            md5,
-            subtree: piece,
-            subtree_offset: range.filter(|_| piece.is_some()).map(|range| range.start),
-        }
+    pub(crate) fn from_row(row: &part::Model, layout: Option<PartLayout>) -> Self {
+        let multi_part_layout = layout.filter(|layout| layout.parts() > 1);
+        let range = multi_part_layout.and_then(|layout| layout.range(row.number.cast_unsigned()));
+        let (md5, subtree) = (decode_digest(row.md5.as_ref()), decode_digest(row.piece.as_ref()));
+        Self { md5, subtree, subtree_offset: range.filter(|_| subtree.is_some()).map(|range| range.start) }
     }
 
     /// Returns the selection of digests that [`matches`](Self::matches) needs.
@@ -44,10 +40,10 @@ impl PartDigests {
     }
 
     /// Whether `found`, the digests of some bytes, match. A part without digests matches nothing.
-    pub fn matches(&self, found: &Digests) -> bool {
+    pub fn matches(&self, computed: &Digests) -> bool {
         (self.md5.is_some() || self.subtree.is_some())
-            && (self.md5.is_none() || self.md5 == found.md5)
-            && self.subtree.is_none_or(|piece| piece == found.blake3)
+            && (self.md5.is_none() || self.md5 == computed.md5)
+            && self.subtree.is_none_or(|subtree| subtree == computed.blake3)
     }
 }
 
@@ -67,7 +63,7 @@ pub(crate) async fn combined_blake3(
     connection: &impl ConnectionTrait,
     blob: &blob::Model,
 ) -> Result<Option<[u8; 32]>, DbErr> {
-    let Some(shape) = part_layout(Some(blob.size), blob.part_size) else {
+    let Some(layout) = part_layout(Some(blob.size), blob.part_size) else {
         return Ok(None);
     };
     let rows = part::Entity::find()
@@ -78,13 +74,14 @@ pub(crate) async fn combined_blake3(
         .filter(part::Column::State.eq(part::State::Stored))
         .order_by_asc(part::Column::Number);
     let rows: Vec<(i32, Option<Vec<u8>>)> = rows.into_tuple().all(connection).await?;
-    let in_order = rows.iter().zip(1..).all(|((number, _), expected)| *number == expected);
-    let pieces: Option<Vec<[u8; 32]>> = rows.iter().map(|(_, piece)| decode_digest(piece.as_ref())).collect();
-    Ok(match pieces.as_deref() {
-        Some(pieces) if !in_order || pieces.len() as u64 != shape.parts() => None,
+    let is_contiguous = rows.iter().zip(1..).all(|((number, _), expected)| *number == expected);
+    let subtrees: Option<Vec<[u8; 32]>> =
+        rows.iter().map(|(_, subtree)| decode_digest(subtree.as_ref())).collect();
+    Ok(match subtrees.as_deref() {
+        Some(subtrees) if !is_contiguous || subtrees.len() as u64 != layout.parts() => None,
         // A single part is hashed as a whole, not as a subtree.
         Some([whole]) => Some(*whole),
-        Some(pieces) => combine_subtrees(pieces, shape.part_size, shape.size),
+        Some(subtrees) => combine_subtrees(subtrees, layout.part_size, layout.size),
         None => None,
     })
 }

@@ -76,10 +76,10 @@ impl Meta {
     /// uses the key derived from the blob's own id, every later one the key derived from
     /// `fallback_id`, so that no key is written twice.
     pub async fn begin_merge(&self, blob_id: i64, fallback_id: i64) -> Result<BeginMergeOutcome, MetaError> {
-        let here = self.node_stores.clone();
+        let node_stores = self.node_stores.clone();
         self.write(move |transaction| {
-            let here = here.clone();
-            Box::pin(async move { begin(transaction, blob_id, fallback_id, &here).await })
+            let node_stores = node_stores.clone();
+            Box::pin(async move { begin(transaction, blob_id, fallback_id, &node_stores).await })
         })
         .await
     }
@@ -93,7 +93,7 @@ impl Meta {
         digests: Digests,
     ) -> Result<MergeOutcome, MetaError> {
         let (intent_id, key) = (intent.intent_id, intent.key.to_string());
-        let finished = self
+        let outcome = self
             .write_or_rollback(move |transaction| {
                 let key = key.clone();
                 Box::pin(async move {
@@ -119,7 +119,7 @@ impl Meta {
                 })
             })
             .await;
-        map_unique_conflict(finished)
+        map_unique_conflict(outcome)
     }
 }
 
@@ -159,14 +159,14 @@ async fn begin(
     let name = name.map(|file| file.name).unwrap_or_default();
     let key = |id| node_stores.whole_key(&blob.backend, &name, id);
     // The first merge that writes the blob's own key into the row may use it.
-    let own = key(blob_id);
-    let named = blob::Entity::update_many()
-        .col_expr(blob::Column::ObjectKey, Expr::value(own.as_str()))
+    let own_key = key(blob_id);
+    let claimed = blob::Entity::update_many()
+        .col_expr(blob::Column::ObjectKey, Expr::value(own_key.as_str()))
         .filter(blob::Column::Id.eq(blob_id))
         .filter(blob::Column::ObjectKey.eq(""))
         .exec(transaction)
         .await?;
-    let key = if named.rows_affected == 1 { own } else { key(fallback_id) };
+    let key = if claimed.rows_affected == 1 { own_key } else { key(fallback_id) };
     let row = blobs::intent_row(fallback_id, &blob.tenant, &blob.backend, key.to_string(), node_stores);
     blob::Entity::insert(row).exec_without_returning(transaction).await?;
     Ok(BeginMergeOutcome::Ready(MergeIntent {
@@ -190,7 +190,7 @@ async fn consume_intent(
 ) -> Result<bool, DbErr> {
     let blob = blob::Entity::find_by_id(blob_id).one(transaction).await?;
     if let Some(blob) = blob.filter(|blob| blob.upload_id.is_some()) {
-        let kept = blob::Entity::update_many()
+        let marked = blob::Entity::update_many()
             .col_expr(blob::Column::State, Expr::value(blob::State::Deleting))
             .col_expr(blob::Column::ObjectKey, Expr::value(blob.object_key))
             .col_expr(blob::Column::PartSize, Expr::value(blob.part_size))
@@ -198,12 +198,12 @@ async fn consume_intent(
             .filter(blob::Column::State.eq(blob::State::Writing))
             .exec(transaction)
             .await?;
-        return Ok(kept.rows_affected == 1);
+        return Ok(marked.rows_affected == 1);
     }
-    let taken = blob::Entity::delete_many()
+    let deleted = blob::Entity::delete_many()
         .filter(blob::Column::Id.eq(intent_id))
         .filter(blob::Column::State.eq(blob::State::Writing))
         .exec(transaction)
         .await?;
-    Ok(taken.rows_affected == 1)
+    Ok(deleted.rows_affected == 1)
 }

@@ -54,11 +54,11 @@ pub(crate) fn decode_size(blob_id: i64, size: i64) -> Result<u64, DbErr> {
 
 fn from_row(blob: blob::Model) -> Result<Blob, DbErr> {
     let digests = computed_digests(&blob)?;
-    let damaged = || DbErr::Custom(format!("blob {} was found by digest but has none", blob.id));
+    let corrupt = || DbErr::Custom(format!("blob {} was found by digest but has none", blob.id));
     Ok(Blob {
         id: blob.id,
         key: decode_key(&blob.object_key)?,
-        digests: digests.ok_or_else(damaged)?,
+        digests: digests.ok_or_else(corrupt)?,
         store: blob.backend,
         detected_type: blob.sniffed,
     })
@@ -70,7 +70,7 @@ pub(crate) fn intent_row(
     tenant: &str,
     store: &str,
     object_key: String,
-    here: &NodeStores,
+    node_stores: &NodeStores,
 ) -> blob::ActiveModel {
     blob::ActiveModel {
         id: Set(id),
@@ -85,8 +85,8 @@ pub(crate) fn intent_row(
         md5: Set(None),
         blake3: Set(None),
         sniffed: Set(None),
-        created_at: Set(here.clock.now_ms()),
-        written_by: Set(Some(here.node.clone())),
+        created_at: Set(node_stores.clock.now_ms()),
+        written_by: Set(Some(node_stores.node.clone())),
         upload_id: Set(None),
         native_highest: Set(None),
         native_small: Set(None),
@@ -111,17 +111,17 @@ pub(crate) async fn add_references(
         [(blob::Column::Md5, encode_digest(md5)), (blob::Column::Sha256, encode_digest(sha256))]
     {
         if let Some(digest) = digest {
-            let known = Func::coalesce([Expr::col(column), Expr::value(digest)]);
-            update = update.col_expr(column, known.into());
+            let known_or_new = Func::coalesce([Expr::col(column), Expr::value(digest)]);
+            update = update.col_expr(column, known_or_new.into());
         }
     }
-    let taken = update
+    let updated = update
         .col_expr(blob::Column::Refs, Expr::col(blob::Column::Refs).add(count))
         .filter(blob::Column::Id.eq(id))
         .filter(blob::Column::State.eq(blob::State::Stored))
         .exec(transaction)
         .await?;
-    Ok(taken.rows_affected == 1)
+    Ok(updated.rows_affected == 1)
 }
 
 /// Filter: blobs of a tenant.
@@ -150,14 +150,14 @@ impl Meta {
         Ok(self.find_blob(blob::Column::Id.eq(id).and(blob::Column::Blake3.is_not_null())).await?)
     }
 
-    async fn find_blob(&self, which: Expr) -> Result<Option<Blob>, DbErr> {
-        let found = blob::Entity::find()
-            .filter(which)
+    async fn find_blob(&self, filter: Expr) -> Result<Option<Blob>, DbErr> {
+        let row = blob::Entity::find()
+            .filter(filter)
             .filter(blob::Column::State.eq(blob::State::Stored))
             .order_by_asc(blob::Column::Id)
             .one(&self.reader)
             .await?;
-        found.map(from_row).transpose()
+        row.map(from_row).transpose()
     }
 }
 

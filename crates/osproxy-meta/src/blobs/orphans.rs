@@ -61,22 +61,22 @@ impl Meta {
     ) -> Result<Vec<UnfinishedRow>, MetaError> {
         match kind {
             ObjectRowKind::Blob => {
-                let unfinished = blob::Entity::find()
+                let query = blob::Entity::find()
                     .filter(blob::Column::State.is_in([blob::State::Writing, blob::State::Deleting]))
                     .filter(blob::Column::Backend.eq(store))
                     .filter(blob::Column::CreatedAt.lt(created_before))
                     .filter(blob::Column::Id.gt(after))
                     .order_by_asc(blob::Column::Id)
                     .limit(limit);
-                let rows = unfinished.all(&self.reader).await?;
-                let found = |row: blob::Model| UnfinishedRow {
+                let rows = query.all(&self.reader).await?;
+                let to_unfinished = |row: blob::Model| UnfinishedRow {
                     id: row.id,
                     writer: row.written_by.filter(|_| row.state == blob::State::Writing),
                 };
-                Ok(rows.into_iter().map(found).collect())
+                Ok(rows.into_iter().map(to_unfinished).collect())
             }
             ObjectRowKind::Part => {
-                let unfinished = part::Entity::find()
+                let query = part::Entity::find()
                     .inner_join(blob::Entity)
                     .filter(part::Column::State.is_in([part::State::Writing, part::State::Deleting]))
                     .filter(blob::Column::Backend.eq(store))
@@ -84,12 +84,12 @@ impl Meta {
                     .filter(part::Column::Id.gt(after))
                     .order_by_asc(part::Column::Id)
                     .limit(limit);
-                let rows = unfinished.all(&self.reader).await?;
-                let found = |row: part::Model| UnfinishedRow {
+                let rows = query.all(&self.reader).await?;
+                let to_unfinished = |row: part::Model| UnfinishedRow {
                     id: row.id,
                     writer: row.written_by.filter(|_| row.state == part::State::Writing),
                 };
-                Ok(rows.into_iter().map(found).collect())
+                Ok(rows.into_iter().map(to_unfinished).collect())
             }
         }
     }
@@ -106,14 +106,14 @@ impl Meta {
             Box::pin(async move {
                 Ok(match kind {
                     ObjectRowKind::Blob => {
-                        let condemned = blob::Entity::update_many()
+                        let marked = blob::Entity::update_many()
                             .col_expr(blob::Column::State, Expr::value(blob::State::Deleting))
                             .filter(blob::Column::Id.eq(id))
                             .filter(blob::Column::State.is_in([blob::State::Writing, blob::State::Deleting]))
                             .exec(transaction)
                             .await?;
                         let row = blob::Entity::find_by_id(id).one(transaction).await?;
-                        let Some(blob) = row.filter(|_| condemned.rows_affected == 1) else {
+                        let Some(blob) = row.filter(|_| marked.rows_affected == 1) else {
                             return Ok(None);
                         };
                         let has_object = !blob.object_key.is_empty();
@@ -125,7 +125,7 @@ impl Meta {
                         })
                     }
                     ObjectRowKind::Part => {
-                        let condemned = part::Entity::update_many()
+                        let marked = part::Entity::update_many()
                             .col_expr(part::Column::State, Expr::value(part::State::Deleting))
                             .filter(part::Column::Id.eq(id))
                             .filter(part::Column::State.is_in([part::State::Writing, part::State::Deleting]))
@@ -133,7 +133,7 @@ impl Meta {
                             .await?;
                         let row =
                             part::Entity::find_by_id(id).find_also_related(blob::Entity).one(transaction);
-                        let Some((part, Some(blob))) = row.await?.filter(|_| condemned.rows_affected == 1)
+                        let Some((part, Some(blob))) = row.await?.filter(|_| marked.rows_affected == 1)
                         else {
                             return Ok(None);
                         };

@@ -49,7 +49,7 @@ impl Meta {
         blob_id: i64,
         digests: Digests,
     ) -> Result<MergeOutcome, MetaError> {
-        let finished = self
+        let outcome = self
             .write(move |transaction| {
                 Box::pin(async move {
                     let verified = blob::Entity::update_many()
@@ -71,7 +71,7 @@ impl Meta {
                 })
             })
             .await;
-        map_unique_conflict(finished)
+        map_unique_conflict(outcome)
     }
 
     /// Returns the blob if it lies in one object and is not verified yet.
@@ -93,53 +93,53 @@ impl Meta {
         }))
     }
 
-    /// Moves all files of an unverified blob to the blob `same`, whose content is equal and has
+    /// Moves all files of an unverified blob to the blob `replacement`, whose content is equal and has
     /// these digests. Marks the first blob for deletion and enqueues a task with the unused `task_id`
     /// that deletes it.
     pub async fn share_content(
         &self,
         blob_id: i64,
-        same: i64,
+        replacement: i64,
         digests: Digests,
         task_id: Uid,
     ) -> Result<MergeOutcome, MetaError> {
-        self.move_files_to_blob(blob_id, BlobFilter::Unverified, same, Some(digests), task_id).await
+        self.move_files_to_blob(blob_id, BlobFilter::Unverified, replacement, Some(digests), task_id).await
     }
 
-    /// Moves all files of a blob whose object was lost to the blob `by`, which has the same content
+    /// Moves all files of a blob whose object was lost to the blob `replacement`, which has the same content
     /// and is intact. Marks the lost blob for deletion and enqueues a task with the unused `task_id`
     /// that deletes it.
     pub async fn replace_lost_blob(
         &self,
         lost: i64,
-        by: i64,
+        replacement: i64,
         task_id: Uid,
     ) -> Result<MergeOutcome, MetaError> {
-        let moved = self.move_files_to_blob(lost, BlobFilter::Any, by, None, task_id).await;
+        let outcome = self.move_files_to_blob(lost, BlobFilter::Any, replacement, None, task_id).await;
         self.invalidate_everywhere(Invalidation::Blob(lost));
-        moved
+        outcome
     }
 
     async fn move_files_to_blob(
         &self,
         blob_id: i64,
-        which: BlobFilter,
-        same: i64,
+        filter: BlobFilter,
+        replacement: i64,
         digests: Option<Digests>,
         task_id: Uid,
     ) -> Result<MergeOutcome, MetaError> {
         let removal = self.task_seed(task_id);
         self.write_or_rollback(move |transaction| {
             Box::pin(async move {
-                let condemned = mark_deleting(transaction, blob_id, which).await?;
-                let Some((refs, store)) = condemned else {
+                let marked = mark_deleting(transaction, blob_id, filter).await?;
+                let Some((refs, store)) = marked else {
                     return Ok(TxEnd::Rollback(MergeOutcome::Superseded));
                 };
-                if !blobs::add_references(transaction, same, refs, digests.as_ref()).await? {
+                if !blobs::add_references(transaction, replacement, refs, digests.as_ref()).await? {
                     return Ok(TxEnd::Rollback(MergeOutcome::Conflict));
                 }
                 file::Entity::update_many()
-                    .col_expr(file::Column::BlobId, Expr::value(same))
+                    .col_expr(file::Column::BlobId, Expr::value(replacement))
                     .filter(file::Column::BlobId.eq(blob_id))
                     .exec(transaction)
                     .await?;
@@ -200,9 +200,9 @@ enum BlobFilter {
 async fn mark_deleting(
     transaction: &DatabaseTransaction,
     blob_id: i64,
-    which: BlobFilter,
+    filter: BlobFilter,
 ) -> Result<Option<(i32, String)>, DbErr> {
-    let mut condemned = blob::Entity::update_many()
+    let mut marked = blob::Entity::update_many()
         .col_expr(blob::Column::State, Expr::value(blob::State::Deleting))
         // Deduplication must not find it by its digests any more.
         .col_expr(blob::Column::Md5, Expr::value(None::<Vec<u8>>))
@@ -210,10 +210,10 @@ async fn mark_deleting(
         .col_expr(blob::Column::Sha256, Expr::value(None::<Vec<u8>>))
         .filter(blob::Column::Id.eq(blob_id))
         .filter(blob::Column::State.eq(blob::State::Stored));
-    if matches!(which, BlobFilter::Unverified) {
-        condemned = condemned.filter(blob::Column::Blake3.is_null());
+    if matches!(filter, BlobFilter::Unverified) {
+        marked = marked.filter(blob::Column::Blake3.is_null());
     }
-    if condemned.exec(transaction).await?.rows_affected == 0 {
+    if marked.exec(transaction).await?.rows_affected == 0 {
         return Ok(None);
     }
     // The UPDATE above locked the row: no other transaction can add a reference now.

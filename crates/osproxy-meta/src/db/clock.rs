@@ -10,7 +10,7 @@ use sea_orm::DbErr;
 use crate::db::{dialect, instrumented::InstrumentedReader};
 
 /// How long an estimate is used before the database is asked again.
-const STALE: Duration = Duration::from_secs(10);
+const MAX_SYNC_AGE: Duration = Duration::from_secs(10);
 
 /// The database's clock, accurate to the duration of one query. Leases are measured by it, because
 /// all nodes see the same clock even if their own clocks differ. Clones share one clock.
@@ -34,16 +34,16 @@ impl Clock {
 
     /// Asks the database for the time if the last answer is stale.
     pub(crate) async fn sync(&self, reader: &InstrumentedReader) -> Result<(), DbErr> {
-        let fresh = {
-            let asked = self.last_sync.lock().unwrap_or_else(PoisonError::into_inner);
-            asked.is_some_and(|(at, _)| at.elapsed() < STALE)
+        let is_fresh = {
+            let last_sync = self.last_sync.lock().unwrap_or_else(PoisonError::into_inner);
+            last_sync.is_some_and(|(at, _)| at.elapsed() < MAX_SYNC_AGE)
         };
-        if fresh {
+        if is_fresh {
             return Ok(());
         }
         let database_ms = dialect::clock_ms(reader).await?;
-        let asked = database_ms.map(|said| (Instant::now(), said));
-        *self.last_sync.lock().unwrap_or_else(PoisonError::into_inner) = asked;
+        let last_sync = database_ms.map(|database_ms| (Instant::now(), database_ms));
+        *self.last_sync.lock().unwrap_or_else(PoisonError::into_inner) = last_sync;
         Ok(())
     }
 }

@@ -20,22 +20,22 @@ use crate::{DatabaseServer, DatabaseTarget, ServerKind, TlsMode};
 /// while its task waits to be polled, so this is more than the disk could use.
 const SQLITE_READERS: u32 = 32;
 /// Number of connections that are opened at start.
-const SQLITE_READY: u32 = 4;
+const SQLITE_MIN_READERS: u32 = 4;
 
 /// How long a statement waits for a transaction of another process, such as a command-line tool.
 const SQLITE_BUSY_TIMEOUT: Duration = Duration::from_secs(5);
 
 /// Prepared statements cached per server connection: enough for all statements, including the
 /// variants of `IN` lists with different lengths.
-const PREPARED: usize = 512;
+const STATEMENT_CACHE_SIZE: usize = 512;
 
 /// Opens the only writing connection: SQLite allows one writer at a time, so writers in this
 /// process queue for it. A new file is readable by its owner only, since it holds the secrets that
 /// sign links; SQLite gives its side files the same mode.
 pub(crate) async fn sqlite_writer(path: &Path) -> Result<DatabaseConnection, DbErr> {
     let flags = OFlags::CREATE | OFlags::RDWR | OFlags::CLOEXEC;
-    let created = rustix::fs::open(path, flags, Mode::from_bits_retain(0o600));
-    created.map_err(|error| DbErr::Conn(RuntimeErr::Internal(error.to_string())))?;
+    let file = rustix::fs::open(path, flags, Mode::from_bits_retain(0o600));
+    file.map_err(|error| DbErr::Conn(RuntimeErr::Internal(error.to_string())))?;
     sqlite(path, 1, false).await
 }
 
@@ -48,7 +48,7 @@ async fn sqlite(path: &Path, connections: u32, read_only: bool) -> Result<Databa
     let path = path.to_owned();
     options
         .max_connections(connections)
-        .min_connections(Ord::min(connections, SQLITE_READY))
+        .min_connections(Ord::min(connections, SQLITE_MIN_READERS))
         .test_before_acquire(false)
         .sqlx_logging(false)
         .map_sqlx_sqlite_opts(move |options| {
@@ -79,17 +79,17 @@ fn disable_pool_maintenance(options: &mut ConnectOptions) {
 /// Options of a connection pool, and the state that decides whether a connection returns to it.
 pub(crate) struct ServerOptions {
     pub(crate) options: ConnectOptions,
-    pub(crate) suspicion: Arc<RecentFailure>,
+    pub(crate) recent_failure: Arc<RecentFailure>,
 }
 
 /// Builds the pool options for a server. Connections are opened on first use.
 pub(crate) fn server_options(server: &DatabaseServer) -> Result<ServerOptions, DbErr> {
     let timeout = server.timeout;
-    let suspicion = Arc::<RecentFailure>::default();
+    let recent_failure = Arc::<RecentFailure>::default();
     // The drivers get their options from the callbacks below; the URL only selects the driver.
     let mut options = match server.kind {
-        ServerKind::Postgres => postgres_options(server, timeout, suspicion.clone())?,
-        ServerKind::MySql => mysql_options(server, timeout, suspicion.clone())?,
+        ServerKind::Postgres => postgres_options(server, timeout, recent_failure.clone())?,
+        ServerKind::MySql => mysql_options(server, timeout, recent_failure.clone())?,
     };
     options
         .max_connections(server.max_connections)
@@ -99,13 +99,13 @@ pub(crate) fn server_options(server: &DatabaseServer) -> Result<ServerOptions, D
         .acquire_timeout(timeout / 2)
         .connect_lazy(true);
     disable_pool_maintenance(&mut options);
-    Ok(ServerOptions { options, suspicion })
+    Ok(ServerOptions { options, recent_failure })
 }
 
 fn postgres_options(
     server: &DatabaseServer,
     timeout: Duration,
-    suspicion: Arc<RecentFailure>,
+    recent_failure: Arc<RecentFailure>,
 ) -> Result<ConnectOptions, DbErr> {
     let connect = match &server.target {
         DatabaseTarget::Url(url) => {
@@ -133,8 +133,10 @@ fn postgres_options(
             connect
         }
     };
-    let connect =
-        connect.application_name("osproxy").statement_cache_capacity(PREPARED).disable_statement_logging();
+    let connect = connect
+        .application_name("osproxy")
+        .statement_cache_capacity(STATEMENT_CACHE_SIZE)
+        .disable_statement_logging();
     // Apply our timeout on the server too, so that it releases row locks soon after the network to
     // a node fails.
     let session_setup = format!(
@@ -144,14 +146,14 @@ fn postgres_options(
     );
     let mut options = ConnectOptions::new("postgres://configured");
     options.map_sqlx_postgres_opts(move |_| connect.clone()).map_sqlx_postgres_pool_opts(move |pool| {
-        let (prepare, suspicion) = (session_setup.clone(), suspicion.clone());
+        let (session_setup, recent_failure) = (session_setup.clone(), recent_failure.clone());
         let pool = pool.after_connect(move |connection, _| {
-            let prepare = sqlx::AssertSqlSafe(prepare.clone());
-            Box::pin(async move { connection.execute(prepare).await.map(drop) })
+            let session_setup = sqlx::AssertSqlSafe(session_setup.clone());
+            Box::pin(async move { connection.execute(session_setup).await.map(drop) })
         });
         pool.after_release(move |connection, _| {
-            let suspicion = suspicion.clone();
-            Box::pin(async move { suspicion.check_released(connection, timeout).await })
+            let recent_failure = recent_failure.clone();
+            Box::pin(async move { recent_failure.check_released(connection, timeout).await })
         })
     });
     Ok(options)
@@ -160,7 +162,7 @@ fn postgres_options(
 fn mysql_options(
     server: &DatabaseServer,
     timeout: Duration,
-    suspicion: Arc<RecentFailure>,
+    recent_failure: Arc<RecentFailure>,
 ) -> Result<ConnectOptions, DbErr> {
     let connect = match &server.target {
         DatabaseTarget::Url(url) => {
@@ -188,7 +190,7 @@ fn mysql_options(
             connect
         }
     };
-    let connect = connect.statement_cache_capacity(PREPARED).disable_statement_logging();
+    let connect = connect.statement_cache_capacity(STATEMENT_CACHE_SIZE).disable_statement_logging();
     // Use the same isolation level on all databases. Apply our timeout to lock waits and statements
     // too, so that the server releases row locks soon after the network to a node fails. Only
     // MariaDB executes the last comment; MySQL releases locks after its `wait_timeout`.
@@ -200,14 +202,14 @@ fn mysql_options(
     );
     let mut options = ConnectOptions::new("mysql://configured");
     options.map_sqlx_mysql_opts(move |_| connect.clone()).map_sqlx_mysql_pool_opts(move |pool| {
-        let (prepare, suspicion) = (session_setup.clone(), suspicion.clone());
+        let (session_setup, recent_failure) = (session_setup.clone(), recent_failure.clone());
         let pool = pool.after_connect(move |connection, _| {
-            let prepare = sqlx::AssertSqlSafe(prepare.clone());
-            Box::pin(async move { connection.execute(prepare).await.map(drop) })
+            let session_setup = sqlx::AssertSqlSafe(session_setup.clone());
+            Box::pin(async move { connection.execute(session_setup).await.map(drop) })
         });
         pool.after_release(move |connection, _| {
-            let suspicion = suspicion.clone();
-            Box::pin(async move { suspicion.check_released(connection, timeout).await })
+            let recent_failure = recent_failure.clone();
+            Box::pin(async move { recent_failure.check_released(connection, timeout).await })
         })
     });
     Ok(options)

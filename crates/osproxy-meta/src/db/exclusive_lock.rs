@@ -22,15 +22,15 @@ use crate::{
 };
 
 /// Interval at which the lock is checked, or reacquired after it was lost.
-const PAUSE: Duration = Duration::from_secs(3);
+const CHECK_INTERVAL: Duration = Duration::from_secs(3);
 /// Timeout of one check.
-const TIMEOUT: Duration = Duration::from_secs(5);
+const CHECK_TIMEOUT: Duration = Duration::from_secs(5);
 
 /// A lock on a database server that nodes without Redis take: while it is held, no other such node
 /// uses the database. It is lost when the connection breaks, and taken again once the server is
 /// back unless another node was faster. Dropping it releases the lock.
 pub struct ExclusiveLock {
-    held: Arc<AtomicBool>,
+    is_held: Arc<AtomicBool>,
     maintainer: AbortHandle,
 }
 
@@ -41,14 +41,14 @@ impl ExclusiveLock {
         if !database_lock::acquire(&connection, DatabaseLock::Exclusive, Duration::ZERO).await? {
             return Ok(None);
         }
-        let held = Arc::new(AtomicBool::new(true));
-        let keeping = tokio::spawn(maintain(server.clone(), connection, held.clone())).abort_handle();
-        Ok(Some(Self { held, maintainer: keeping }))
+        let is_held = Arc::new(AtomicBool::new(true));
+        let maintainer = tokio::spawn(maintain(server.clone(), connection, is_held.clone())).abort_handle();
+        Ok(Some(Self { is_held, maintainer }))
     }
 
     /// Whether the last check found the lock held.
     pub fn is_held(&self) -> bool {
-        self.held.load(Ordering::Acquire)
+        self.is_held.load(Ordering::Acquire)
     }
 }
 
@@ -59,25 +59,26 @@ impl Drop for ExclusiveLock {
     }
 }
 
-async fn maintain(server: DatabaseServer, mut connection: DatabaseConnection, held: Arc<AtomicBool>) {
+async fn maintain(server: DatabaseServer, mut connection: DatabaseConnection, is_held: Arc<AtomicBool>) {
     loop {
-        tokio::time::sleep(PAUSE).await;
+        tokio::time::sleep(CHECK_INTERVAL).await;
         let check = database_lock::is_held(&connection, DatabaseLock::Exclusive);
-        if matches!(tokio::time::timeout(TIMEOUT, check).await, Ok(Ok(true))) {
+        if matches!(tokio::time::timeout(CHECK_TIMEOUT, check).await, Ok(Ok(true))) {
             continue;
         }
-        if held.swap(false, Ordering::AcqRel) {
+        if is_held.swap(false, Ordering::AcqRel) {
             tracing::warn!("lost the exclusive database lock; no uids are issued until it is reacquired");
         }
         let reacquire = async {
             let connection = migrate::single_connection(&server).await?;
-            let taken = database_lock::acquire(&connection, DatabaseLock::Exclusive, Duration::ZERO).await?;
-            Ok::<_, DbErr>(taken.then_some(connection))
+            let is_acquired =
+                database_lock::acquire(&connection, DatabaseLock::Exclusive, Duration::ZERO).await?;
+            Ok::<_, DbErr>(is_acquired.then_some(connection))
         };
-        match tokio::time::timeout(TIMEOUT, reacquire).await {
-            Ok(Ok(Some(again))) => {
-                connection = again;
-                held.store(true, Ordering::Release);
+        match tokio::time::timeout(CHECK_TIMEOUT, reacquire).await {
+            Ok(Ok(Some(reacquired))) => {
+                connection = reacquired;
+                is_held.store(true, Ordering::Release);
                 tracing::info!("reacquired the exclusive database lock");
             }
             Ok(Ok(None)) => tracing::error!(

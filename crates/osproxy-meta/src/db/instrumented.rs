@@ -49,32 +49,32 @@ impl InstrumentedReader {
         Self { reader, metrics: Arc::default(), pending_writes: AtomicU64::new(0) }
     }
 
-    async fn measure<T>(&self, operation_future: impl Future<Output = Result<T, DbErr>>) -> Result<T, DbErr> {
-        measure(&self.metrics, DatabaseOperation::Read, operation_future).await
+    async fn measure<T>(&self, future: impl Future<Output = Result<T, DbErr>>) -> Result<T, DbErr> {
+        measure(&self.metrics, DatabaseOperation::Read, future).await
     }
 
     /// Measures a write transaction, including the time it waits.
     pub(crate) async fn measure_write<T>(
         &self,
-        running: impl Future<Output = Result<T, DbErr>>,
+        transaction: impl Future<Output = Result<T, DbErr>>,
     ) -> Result<T, DbErr> {
         let _write = PendingWriteGuard::begin(&self.pending_writes);
-        measure(&self.metrics, DatabaseOperation::Write, running).await
+        measure(&self.metrics, DatabaseOperation::Write, transaction).await
     }
 }
 
 async fn measure<T>(
     metrics: &DatabaseMetrics,
     operation: DatabaseOperation,
-    asking: impl Future<Output = Result<T, DbErr>>,
+    future: impl Future<Output = Result<T, DbErr>>,
 ) -> Result<T, DbErr> {
     let began = Instant::now();
-    let outcome = asking.await;
+    let outcome = future.await;
     // A unique violation is how a lost race shows; it is an expected outcome.
-    let failed = outcome
+    let is_error = outcome
         .as_ref()
         .is_err_and(|error| !matches!(error.sql_err(), Some(SqlErr::UniqueConstraintViolation(_))));
-    metrics.record(operation, began.elapsed(), failed);
+    metrics.record(operation, began.elapsed(), is_error);
     outcome
 }
 

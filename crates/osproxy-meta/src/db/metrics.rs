@@ -32,26 +32,26 @@ struct OperationMetrics {
 
 impl DatabaseMetrics {
     /// Counts an operation.
-    pub(crate) fn record(&self, operation: DatabaseOperation, took: Duration, failed: bool) {
-        let asked = match operation {
+    pub(crate) fn record(&self, operation: DatabaseOperation, duration: Duration, failed: bool) {
+        let metrics = match operation {
             DatabaseOperation::Read => &self.read,
             DatabaseOperation::Write => &self.write,
         };
-        asked.durations.observe(took);
+        metrics.durations.observe(duration);
         if failed {
-            asked.errors.fetch_add(1, Ordering::Relaxed);
+            metrics.errors.fetch_add(1, Ordering::Relaxed);
         }
     }
 
     /// The durations and errors of an operation so far.
     pub(crate) fn snapshot(&self, operation: DatabaseOperation) -> OperationSnapshot {
-        let counted = match operation {
+        let metrics = match operation {
             DatabaseOperation::Read => &self.read,
             DatabaseOperation::Write => &self.write,
         };
         OperationSnapshot {
-            durations: counted.durations.snapshot(),
-            errors: counted.errors.load(Ordering::Relaxed),
+            durations: metrics.durations.snapshot(),
+            errors: metrics.errors.load(Ordering::Relaxed),
         }
     }
 }
@@ -65,8 +65,8 @@ pub(crate) struct CacheMetrics {
 
 impl CacheMetrics {
     /// Counts a lookup as a hit or a miss.
-    pub(crate) fn count_lookup(&self, found: bool) {
-        let counter = if found { &self.hits } else { &self.misses };
+    pub(crate) fn count_lookup(&self, is_hit: bool) {
+        let counter = if is_hit { &self.hits } else { &self.misses };
         counter.fetch_add(1, Ordering::Relaxed);
     }
 

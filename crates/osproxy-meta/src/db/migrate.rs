@@ -14,16 +14,16 @@ use crate::db::{
 };
 
 /// How long to wait for another node's migration.
-const WAIT: Duration = Duration::from_mins(10);
+const LOCK_TIMEOUT: Duration = Duration::from_mins(10);
 
 /// Migrates the database on a server while holding a lock: nodes that start at the same time wait
 /// for each other.
 pub(crate) async fn migrate_server(server: &DatabaseServer) -> Result<(), DbErr> {
     let connection = single_connection(server).await?;
-    let migrated = async {
+    let migration = async {
         if !database_lock::acquire(&connection, DatabaseLock::Migrate, Duration::ZERO).await? {
             tracing::info!("another node is migrating the database; waiting for it");
-            if !database_lock::acquire(&connection, DatabaseLock::Migrate, WAIT).await? {
+            if !database_lock::acquire(&connection, DatabaseLock::Migrate, LOCK_TIMEOUT).await? {
                 return Err(DbErr::Custom(
                     "timed out waiting for another node's migration; retry when it is done".into(),
                 ));
@@ -31,10 +31,10 @@ pub(crate) async fn migrate_server(server: &DatabaseServer) -> Result<(), DbErr>
         }
         migrate_schema(&connection).await
     };
-    let migrated = migrated.await;
+    let migration = migration.await;
     // Closing the connection releases the lock.
     let closed = connection.close().await;
-    migrated.and(closed)
+    migration.and(closed)
 }
 
 /// A pool of one connection: a lock taken through it belongs to its owner.

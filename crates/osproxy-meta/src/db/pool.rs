@@ -66,11 +66,11 @@ pub(crate) async fn close_dead(connection: &DatabaseConnection, ping_timeout: Du
 
 async fn close_dead_of<D: sqlx::Database>(pool: &sqlx::Pool<D>, ping_timeout: Duration) {
     let idle = std::iter::from_fn(|| pool.try_acquire()).take(pool.num_idle());
-    let trying = idle.map(|mut connection| async move {
+    let pings = idle.map(|mut connection| async move {
         if !matches!(tokio::time::timeout(ping_timeout, connection.ping()).await, Ok(Ok(()))) {
             // Close without sending the protocol's termination message, which could block.
             drop(connection.detach());
         }
     });
-    futures_util::future::join_all(trying.collect::<Vec<_>>()).await;
+    futures_util::future::join_all(pings.collect::<Vec<_>>()).await;
 }

@@ -14,9 +14,9 @@ use rustix::{
 
 /// Bytes kept: the write-ahead log needs about 4 MiB, and a few hundred deletions need about as
 /// much.
-pub(crate) const RESERVE: u64 = 16 << 20;
+pub(crate) const RESERVE_BYTES: u64 = 16 << 20;
 /// Interval between attempts to allocate the space again.
-pub(crate) const PAUSE: Duration = Duration::from_secs(1);
+pub(crate) const REFILL_INTERVAL: Duration = Duration::from_secs(1);
 
 /// The file next to the database that occupies the space.
 pub(crate) struct Reserve {
@@ -30,7 +30,7 @@ impl Reserve {
         let mut name = database.file_name().unwrap_or_default().to_owned();
         name.push("-reserve");
         let reserve = Self { path: database.with_file_name(name), is_spent: AtomicBool::new(false) };
-        if let Err(error) = reserve.allocate(RESERVE) {
+        if let Err(error) = reserve.allocate(RESERVE_BYTES) {
             tracing::warn!(%error, "cannot reserve disk space; deletions will fail while the disk is full");
         }
         reserve
@@ -43,18 +43,18 @@ impl Reserve {
 
     /// Releases the space to the database. Returns `false` if there was none. Blocks.
     pub(crate) fn spend(&self) -> bool {
-        let spent = rustix::fs::unlink(&self.path).is_ok();
+        let is_released = rustix::fs::unlink(&self.path).is_ok();
         if !self.is_spent.swap(true, Ordering::Relaxed) {
             tracing::error!(
                 "the database disk is full; new uploads are refused until space is free, deletions still work"
             );
         }
-        spent
+        is_released
     }
 
     /// Allocates the space again if the disk has twice as much free. Blocks.
     pub(crate) fn refill(&self) {
-        match self.allocate(2 * RESERVE) {
+        match self.allocate(2 * RESERVE_BYTES) {
             Err(Errno::NOSPC | Errno::DQUOT) => {}
             // Not every file system supports `fallocate`; the disk has free space, at least.
             Ok(()) | Err(_) => self.is_spent.store(false, Ordering::Relaxed),
@@ -62,24 +62,25 @@ impl Reserve {
     }
 
     /// Allocates the space if `free` bytes are available.
-    fn allocate(&self, free: u64) -> rustix::io::Result<()> {
+    fn allocate(&self, required_free: u64) -> rustix::io::Result<()> {
         // The file exists already; `st_blocks` counts blocks of 512 bytes and shows whether it is
         // allocated.
-        let is_kept = |kept: rustix::fs::Stat| u64::try_from(kept.st_blocks).unwrap_or(0) * 512 >= RESERVE;
-        if rustix::fs::stat(&self.path).is_ok_and(is_kept) {
+        let is_allocated =
+            |stat: rustix::fs::Stat| u64::try_from(stat.st_blocks).unwrap_or(0) * 512 >= RESERVE_BYTES;
+        if rustix::fs::stat(&self.path).is_ok_and(is_allocated) {
             return Ok(());
         }
         let folder = self.path.parent().filter(|folder| !folder.as_os_str().is_empty());
         let disk = rustix::fs::statvfs(folder.unwrap_or(Path::new(".")))?;
-        if disk.f_bavail.saturating_mul(disk.f_frsize) < free {
+        if disk.f_bavail.saturating_mul(disk.f_frsize) < required_free {
             return Err(Errno::NOSPC);
         }
         let flags = OFlags::CREATE | OFlags::WRONLY | OFlags::CLOEXEC;
         let file = rustix::fs::open(&self.path, flags, Mode::from_bits_retain(0o600))?;
-        let kept = rustix::fs::fallocate(&file, FallocateFlags::empty(), 0, RESERVE);
-        if kept.is_err() {
+        let allocation = rustix::fs::fallocate(&file, FallocateFlags::empty(), 0, RESERVE_BYTES);
+        if allocation.is_err() {
             let _ = rustix::fs::unlink(&self.path);
         }
-        kept
+        allocation
     }
 }

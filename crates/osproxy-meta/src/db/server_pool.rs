@@ -50,8 +50,8 @@ impl RecentFailure {
     }
 
     fn is_recent(&self, timeout: Duration) -> bool {
-        let raised = *self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        raised.is_some_and(|raised| raised.elapsed() < 2 * timeout)
+        let last_failure = *self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        last_failure.is_some_and(|last_failure| last_failure.elapsed() < 2 * timeout)
     }
 
     /// Pings a connection on its way back to the pool if a failure is recent. After an error the
@@ -109,16 +109,15 @@ impl ServerPool {
         timeout: Duration,
         max_idle: u32,
     ) -> Result<Arc<Self>, DbErr> {
-        let ServerOptions { options, suspicion } = options;
+        let ServerOptions { options, recent_failure } = options;
         let connection = Database::connect(options.clone()).await?;
-        let tried = Arc::default();
-        let server =
-            Arc::new(Self { connection, timeout, recent_failure: suspicion, options, last_ping: tried });
-        let known = Arc::downgrade(&server);
+        let last_ping = Arc::default();
+        let server = Arc::new(Self { connection, timeout, recent_failure, options, last_ping });
+        let weak = Arc::downgrade(&server);
         tokio::spawn(async move {
             loop {
                 tokio::time::sleep(IDLE_CHECK_INTERVAL).await;
-                let Some(server) = known.upgrade() else {
+                let Some(server) = weak.upgrade() else {
                     return;
                 };
                 server.close_idle(max_idle).await;
@@ -154,16 +153,16 @@ impl ServerPool {
     /// Records a failure that may affect idle connections too. Returns the task that closes the
     /// dead ones.
     fn ping_idle_connections(&self, error: &DbErr) -> JoinHandle<()> {
-        let noticed = Instant::now();
+        let failed_at = Instant::now();
         self.recent_failure.record();
         let error = error.to_string();
-        let (connection, tried) = (self.connection.clone(), self.last_ping.clone());
+        let (connection, last_ping) = (self.connection.clone(), self.last_ping.clone());
         tokio::spawn(async move {
-            let mut tried = tried.lock().await;
+            let mut last_ping = last_ping.lock().await;
             // Otherwise another task has pinged them since.
-            if tried.is_none_or(|tried| tried < noticed) {
+            if last_ping.is_none_or(|last_ping| last_ping < failed_at) {
                 tracing::warn!(error, "database connection failed; pinging idle connections");
-                *tried = Some(Instant::now());
+                *last_ping = Some(Instant::now());
                 pool::close_dead(&connection, PING_TIMEOUT).await;
             }
         })
@@ -175,7 +174,7 @@ impl ServerPool {
         F: Future<Output = Result<T, DbErr>>,
     {
         let deadline = Instant::now() + self.timeout;
-        let mut again = true;
+        let mut may_reconnect = true;
         loop {
             let Ok(answer) = timeout_at(deadline, query(self.connection.clone())).await else {
                 let error = self.timed_out();
@@ -185,7 +184,7 @@ impl ServerPool {
             match answer {
                 Err(error) if retry_class(&error) == RetryClass::Disconnected => {
                     let _ = self.ping_idle_connections(&error).await;
-                    if !std::mem::take(&mut again) {
+                    if !std::mem::take(&mut may_reconnect) {
                         return Err(error);
                     }
                 }
@@ -203,7 +202,7 @@ impl ServerPool {
         W: for<'t> Fn(&'t DatabaseTransaction) -> BoxFuture<'t, Result<TxEnd<T>, DbErr>> + Send + 'static,
     {
         let deadline = Instant::now() + self.timeout;
-        let (mut again, mut conflicts) = (true, 0);
+        let (mut may_reconnect, mut conflicts) = (true, 0);
         loop {
             let Ok(outcome) = timeout_at(deadline, transact(&self.connection, &work)).await else {
                 let error = self.timed_out();
@@ -225,7 +224,7 @@ impl ServerPool {
                 }
                 RetryClass::Disconnected => {
                     let _ = self.ping_idle_connections(&error).await;
-                    if !std::mem::take(&mut again) {
+                    if !std::mem::take(&mut may_reconnect) {
                         return Err(error);
                     }
                 }
@@ -292,11 +291,11 @@ impl ConnectionTrait for Reader {
         match self {
             Self::Embedded(connection) => connection.execute_raw(statement).await,
             Self::Server(server) => {
-                let ask = |connection: DatabaseConnection| {
+                let query = |connection: DatabaseConnection| {
                     let statement = statement.clone();
                     async move { connection.execute_raw(statement).await }
                 };
-                server.read(ask).await
+                server.read(query).await
             }
         }
     }
@@ -305,11 +304,11 @@ impl ConnectionTrait for Reader {
         match self {
             Self::Embedded(connection) => connection.execute_unprepared(sql).await,
             Self::Server(server) => {
-                let ask = |connection: DatabaseConnection| {
+                let query = |connection: DatabaseConnection| {
                     let sql = sql.to_owned();
                     async move { connection.execute_unprepared(&sql).await }
                 };
-                server.read(ask).await
+                server.read(query).await
             }
         }
     }
@@ -318,11 +317,11 @@ impl ConnectionTrait for Reader {
         match self {
             Self::Embedded(connection) => connection.query_one_raw(statement).await,
             Self::Server(server) => {
-                let ask = |connection: DatabaseConnection| {
+                let query = |connection: DatabaseConnection| {
                     let statement = statement.clone();
                     async move { connection.query_one_raw(statement).await }
                 };
-                server.read(ask).await
+                server.read(query).await
             }
         }
     }
@@ -331,11 +330,11 @@ impl ConnectionTrait for Reader {
         match self {
             Self::Embedded(connection) => connection.query_all_raw(statement).await,
             Self::Server(server) => {
-                let ask = |connection: DatabaseConnection| {
+                let query = |connection: DatabaseConnection| {
                     let statement = statement.clone();
                     async move { connection.query_all_raw(statement).await }
                 };
-                server.read(ask).await
+                server.read(query).await
             }
         }
     }

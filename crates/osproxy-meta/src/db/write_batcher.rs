@@ -25,7 +25,7 @@ use crate::db::{
 /// Maximum number of jobs in a batch.
 const MAX_BATCH: usize = 64;
 /// Maximum number of waiting jobs; beyond it, `run` waits.
-const QUEUE: usize = 1024;
+const MAX_QUEUED_JOBS: usize = 1024;
 
 /// Commit or roll back; the caller gets the outcome either way.
 pub(crate) enum TxEnd<T> {
@@ -51,7 +51,7 @@ impl WriteBatcher {
         connect: Connect,
         reserve: Option<Arc<Reserve>>,
     ) -> std::io::Result<Self> {
-        let (jobs, queue) = mpsc::channel(QUEUE);
+        let (jobs, queue) = mpsc::channel(MAX_QUEUED_JOBS);
         // Each statement is a round trip to the driver's thread. A dedicated thread, which polls no
         // sockets, waits for it at half the cost of a task on the runtime of the requests.
         let runtime = tokio::runtime::Builder::new_current_thread().enable_time().build()?;
@@ -76,9 +76,9 @@ impl WriteBatcher {
     {
         let (reply, answer) = oneshot::channel();
         let job = Box::new(PendingJob { work, outcome: None, reply });
-        let gone = || DbErr::Custom("the write queue is closed".to_owned());
-        self.jobs.send(job).await.map_err(|_| gone())?;
-        answer.await.map_err(|_| gone())?
+        let closed = || DbErr::Custom("the write queue is closed".to_owned());
+        self.jobs.send(job).await.map_err(|_| closed())?;
+        answer.await.map_err(|_| closed())?
     }
 }
 
@@ -91,7 +91,7 @@ trait Job: Send {
     fn hit_full_disk(&self) -> bool;
 
     /// Sends the caller the outcome, or the error of the transaction.
-    fn reply(self: Box<Self>, ended: Result<(), DbErr>);
+    fn reply(self: Box<Self>, result: Result<(), DbErr>);
 }
 
 struct PendingJob<T, W> {
@@ -108,16 +108,16 @@ where
     fn run<'t>(&'t mut self, transaction: &'t DatabaseTransaction) -> BoxFuture<'t, bool> {
         let Self { work, outcome, .. } = self;
         // Called inside the future, so that a panic of `work` itself is caught too.
-        let working = AssertUnwindSafe(async move { work(transaction).await });
+        let future = AssertUnwindSafe(async move { work(transaction).await });
         Box::pin(async move {
-            let (result, keep) = match working.catch_unwind().await {
-                Ok(Ok(TxEnd::Commit(done))) => (Ok(done), true),
-                Ok(Ok(TxEnd::Rollback(done))) => (Ok(done), false),
+            let (result, is_kept) = match future.catch_unwind().await {
+                Ok(Ok(TxEnd::Commit(value))) => (Ok(value), true),
+                Ok(Ok(TxEnd::Rollback(value))) => (Ok(value), false),
                 Ok(Err(error)) => (Err(error), false),
                 Err(panic) => (Err(panic_error(&*panic)), false),
             };
             *outcome = Some(result);
-            keep
+            is_kept
         })
     }
 
@@ -125,10 +125,10 @@ where
         matches!(&self.outcome, Some(Err(error)) if error_class(error) == ErrorClass::DiskFull)
     }
 
-    fn reply(self: Box<Self>, ended: Result<(), DbErr>) {
+    fn reply(self: Box<Self>, result: Result<(), DbErr>) {
         let Self { outcome, reply, .. } = *self;
-        let nothing = || Err(DbErr::Custom("the database job returned no outcome".to_owned()));
-        let result = ended.and_then(|()| outcome.unwrap_or_else(nothing));
+        let no_outcome = || Err(DbErr::Custom("the database job returned no outcome".to_owned()));
+        let result = result.and_then(|()| outcome.unwrap_or_else(no_outcome));
         // The caller may be gone; the work is done anyway.
         let _ = reply.send(result);
     }
@@ -157,18 +157,18 @@ async fn serve(writer: &mut BatchWriter, queue: &mut mpsc::Receiver<Box<dyn Job>
         {
             batch.push(next);
         }
-        let ended = writer.execute_with_reserve(&mut batch).await;
-        if batch.len() > 1 && ended.is_err() {
+        let result = writer.execute_with_reserve(&mut batch).await;
+        if batch.len() > 1 && result.is_err() {
             // The shared transaction failed: run each job in a transaction of its own.
             for job in batch {
-                let mut alone = [job];
-                let ended = writer.execute_with_reserve(&mut alone).await;
-                let [job] = alone;
-                job.reply(ended);
+                let mut single = [job];
+                let result = writer.execute_with_reserve(&mut single).await;
+                let [job] = single;
+                job.reply(result);
             }
         } else {
             for job in batch {
-                job.reply(ended.clone());
+                job.reply(result.clone());
             }
         }
     }
@@ -182,7 +182,7 @@ async fn next_job(writer: &BatchWriter, queue: &mut mpsc::Receiver<Box<dyn Job>>
         };
         // This thread may block: nothing else runs on it.
         reserve.refill();
-        if let Ok(next) = tokio::time::timeout(reserve::PAUSE, queue.recv()).await {
+        if let Ok(next) = tokio::time::timeout(reserve::REFILL_INTERVAL, queue.recv()).await {
             return next;
         }
     }
@@ -200,13 +200,13 @@ struct BatchWriter {
 impl BatchWriter {
     /// As [`execute`](Self::execute); on a full disk, retries once with the reserve released.
     async fn execute_with_reserve(&mut self, batch: &mut [Box<dyn Job>]) -> Result<(), DbErr> {
-        let ended = self.execute(batch).await;
-        let is_full = ended.as_ref().is_err_and(|error| error_class(error) == ErrorClass::DiskFull)
+        let result = self.execute(batch).await;
+        let is_full = result.as_ref().is_err_and(|error| error_class(error) == ErrorClass::DiskFull)
             || batch.iter().any(|job| job.hit_full_disk());
         if is_full && self.reserve.as_ref().is_some_and(|reserve| reserve.spend()) {
             return self.execute(batch).await;
         }
-        ended
+        result
     }
 
     /// Runs a batch in one transaction. After an error nothing of the batch is kept.
@@ -215,8 +215,8 @@ impl BatchWriter {
             Some(connection) => connection,
             None => (self.connect)().await?,
         };
-        let BatchResult { result, is_reusable: intact } = execute(&connection, batch).await;
-        if intact {
+        let BatchResult { result, is_reusable } = execute(&connection, batch).await;
+        if is_reusable {
             self.connection = Some(connection);
         } else if let Err(error) = connection.close().await {
             tracing::warn!(%error, "cannot close the database connection after an error");
@@ -241,8 +241,8 @@ async fn execute(connection: &DatabaseConnection, batch: &mut [Box<dyn Job>]) ->
     let result = match batch {
         [job] => {
             if !job.run(&transaction).await {
-                let intact = transaction.rollback().await.is_ok();
-                return BatchResult { result: Ok(()), is_reusable: intact };
+                let is_reusable = transaction.rollback().await.is_ok();
+                return BatchResult { result: Ok(()), is_reusable };
             }
             Ok(())
         }
@@ -251,12 +251,12 @@ async fn execute(connection: &DatabaseConnection, batch: &mut [Box<dyn Job>]) ->
     match result {
         Ok(()) => {
             let result = transaction.commit().await;
-            let intact = result.is_ok();
-            BatchResult { result, is_reusable: intact }
+            let is_reusable = result.is_ok();
+            BatchResult { result, is_reusable }
         }
         Err(error) => {
-            let intact = transaction.rollback().await.is_ok();
-            BatchResult { result: Err(error), is_reusable: intact }
+            let is_reusable = transaction.rollback().await.is_ok();
+            BatchResult { result: Err(error), is_reusable }
         }
     }
 }
@@ -270,12 +270,13 @@ async fn run_with_savepoints(
     for job in batch {
         // One round trip to the driver's thread each. Both statements leave a savepoint for the
         // next job.
-        let end = if job.run(transaction).await { "RELEASE job; SAVEPOINT job" } else { "ROLLBACK TO job" };
+        let statement_after =
+            if job.run(transaction).await { "RELEASE job; SAVEPOINT job" } else { "ROLLBACK TO job" };
         if job.hit_full_disk() {
             // All jobs need disk space; this one hit the limit first.
             return Err(DbErr::Custom("the database disk is full".to_owned()));
         }
-        transaction.execute_unprepared(end).await?;
+        transaction.execute_unprepared(statement_after).await?;
     }
     Ok(())
 }
@@ -306,13 +307,13 @@ mod tests {
         sea_orm::Statement::from_string(sea_orm::DbBackend::Sqlite, sql)
     }
 
-    async fn insert(queue: &WriteBatcher, n: i32, keep: bool) -> Result<i32, DbErr> {
+    async fn insert(queue: &WriteBatcher, n: i32, is_kept: bool) -> Result<i32, DbErr> {
         queue
             .run(move |transaction| {
                 Box::pin(async move {
                     let sql = format!("INSERT INTO numbers VALUES ({n})");
                     transaction.execute_raw(statement(&sql)).await?;
-                    Ok(if keep { TxEnd::Commit(n) } else { TxEnd::Rollback(-n) })
+                    Ok(if is_kept { TxEnd::Commit(n) } else { TxEnd::Rollback(-n) })
                 })
             })
             .await

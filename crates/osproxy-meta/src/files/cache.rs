@@ -32,11 +32,11 @@ pub(crate) struct FileCache {
 }
 
 impl FileCache {
-    pub(crate) fn new(memory: CacheLimits) -> Self {
+    pub(crate) fn new(limits: CacheLimits) -> Self {
         Self {
-            files: Cache::new(memory.max_entries),
-            links: Cache::new(memory.max_entries),
-            ttl: memory.max_age,
+            files: Cache::new(limits.max_entries),
+            links: Cache::new(limits.max_entries),
+            ttl: limits.max_age,
             metrics: CacheMetrics::default(),
             generation: AtomicU64::new(0),
             is_enabled: AtomicBool::new(true),
@@ -45,9 +45,9 @@ impl FileCache {
     }
 
     pub(crate) fn get(&self, uid: Uid) -> Option<Arc<StoredFile>> {
-        let found = self.lookup(uid);
-        self.metrics.count_lookup(found.is_some());
-        found
+        let file = self.lookup(uid);
+        self.metrics.count_lookup(file.is_some());
+        file
     }
 
     /// Number of hits and misses so far.
@@ -64,8 +64,8 @@ impl FileCache {
         if !self.is_enabled.load(Ordering::Acquire) {
             return None;
         }
-        let (since, file) = self.files.get(&uid)?;
-        (since.elapsed() < self.ttl).then_some(file)
+        let (inserted_at, file) = self.files.get(&uid)?;
+        (inserted_at.elapsed() < self.ttl).then_some(file)
     }
 
     /// Start of link validity of a file, in seconds since the Unix epoch: links issued before are
@@ -77,14 +77,14 @@ impl FileCache {
         if !self.is_enabled.load(Ordering::Acquire) {
             return None;
         }
-        let (since, from) = self.links.get(&uid)?;
-        (since.elapsed() < self.ttl).then_some(from)
+        let (inserted_at, from) = self.links.get(&uid)?;
+        (inserted_at.elapsed() < self.ttl).then_some(from)
     }
 
     /// Inserts a value that was read after `generation` was obtained. Does nothing if something was
     /// evicted since then.
     pub(crate) fn insert_links_from(&self, uid: Uid, from: i64, generation: u64) {
-        let _changing = self.update_lock.lock().unwrap_or_else(PoisonError::into_inner);
+        let _update = self.update_lock.lock().unwrap_or_else(PoisonError::into_inner);
         if self.generation() == generation {
             self.links.insert(uid, (Instant::now(), from));
         }
@@ -92,10 +92,10 @@ impl FileCache {
 
     /// Evicts everything, and enables or disables the cache. Keep it disabled while invalidations
     /// by other nodes cannot be received.
-    pub(crate) fn set_enabled(&self, others_are_heard: bool) {
-        let _changing = self.update_lock.lock().unwrap_or_else(PoisonError::into_inner);
+    pub(crate) fn set_enabled(&self, is_enabled: bool) {
+        let _update = self.update_lock.lock().unwrap_or_else(PoisonError::into_inner);
         self.generation.fetch_add(1, Ordering::AcqRel);
-        self.is_enabled.store(others_are_heard, Ordering::Release);
+        self.is_enabled.store(is_enabled, Ordering::Release);
         self.files.clear();
         self.links.clear();
     }
@@ -108,14 +108,14 @@ impl FileCache {
     /// Inserts a file that was read after `generation` was obtained. Does nothing if something was
     /// evicted since then.
     pub(crate) fn insert(&self, file: Arc<StoredFile>, generation: u64) {
-        let _changing = self.update_lock.lock().unwrap_or_else(PoisonError::into_inner);
+        let _update = self.update_lock.lock().unwrap_or_else(PoisonError::into_inner);
         if self.generation() == generation {
             self.files.insert(file.uid, (Instant::now(), file));
         }
     }
 
     pub(crate) fn evict_file(&self, uid: Uid) {
-        let _changing = self.update_lock.lock().unwrap_or_else(PoisonError::into_inner);
+        let _update = self.update_lock.lock().unwrap_or_else(PoisonError::into_inner);
         self.generation.fetch_add(1, Ordering::AcqRel);
         self.files.remove(&uid);
         self.links.remove(&uid);
@@ -123,7 +123,7 @@ impl FileCache {
 
     /// Evicts all files of a blob.
     pub(crate) fn evict_blob(&self, blob_id: i64) {
-        let _changing = self.update_lock.lock().unwrap_or_else(PoisonError::into_inner);
+        let _update = self.update_lock.lock().unwrap_or_else(PoisonError::into_inner);
         self.generation.fetch_add(1, Ordering::AcqRel);
         self.files.retain(|_, (_, file)| file.content.blob_id != blob_id);
     }
@@ -152,47 +152,47 @@ mod tests {
         })
     }
 
-    fn remembered(time: Duration) -> FileCache {
-        FileCache::new(CacheLimits { max_entries: 10, max_age: time })
+    fn new_cache(max_age: Duration) -> FileCache {
+        FileCache::new(CacheLimits { max_entries: 10, max_age })
     }
 
     #[test]
-    fn nothing_is_remembered_for_long_or_while_others_are_not_heard() {
+    fn an_expired_or_disabled_cache_returns_nothing() {
         let uid = Uid::from_db(1);
-        let forgetful = remembered(Duration::ZERO);
-        forgetful.insert(file(1, 10), forgetful.generation());
-        assert!(forgetful.get(uid).is_none());
-        let remembered = remembered(Duration::MAX);
-        let before = remembered.generation();
-        remembered.insert(file(1, 10), before);
-        remembered.set_enabled(false);
-        assert!(remembered.get(uid).is_none());
-        remembered.insert(file(1, 10), remembered.generation());
-        assert!(remembered.get(uid).is_none(), "invalidations are not received");
-        remembered.set_enabled(true);
-        remembered.insert(file(1, 10), before);
-        assert!(remembered.get(uid).is_none(), "an invalidation may have been missed");
-        remembered.insert(file(1, 10), remembered.generation());
-        assert!(remembered.get(uid).is_some());
+        let expiring = new_cache(Duration::ZERO);
+        expiring.insert(file(1, 10), expiring.generation());
+        assert!(expiring.get(uid).is_none());
+        let cache = new_cache(Duration::MAX);
+        let before = cache.generation();
+        cache.insert(file(1, 10), before);
+        cache.set_enabled(false);
+        assert!(cache.get(uid).is_none());
+        cache.insert(file(1, 10), cache.generation());
+        assert!(cache.get(uid).is_none(), "invalidations are not received");
+        cache.set_enabled(true);
+        cache.insert(file(1, 10), before);
+        assert!(cache.get(uid).is_none(), "an invalidation may have been missed");
+        cache.insert(file(1, 10), cache.generation());
+        assert!(cache.get(uid).is_some());
     }
 
     #[test]
-    fn what_was_read_before_something_was_forgotten_is_not_taken_in() {
-        let (remembered, uid) = (remembered(Duration::MAX), Uid::from_db(1));
-        let before = remembered.generation();
-        remembered.insert(file(1, 10), before);
-        assert!(remembered.get(uid).is_some());
-        remembered.evict_file(uid);
-        assert!(remembered.get(uid).is_none());
-        remembered.insert(file(1, 10), before);
-        assert!(remembered.get(uid).is_none(), "it was read before it was deleted");
-        remembered.insert(file(1, 10), remembered.generation());
-        remembered.insert(file(2, 20), remembered.generation());
-        let before = remembered.generation();
-        remembered.evict_blob(10);
-        assert!(remembered.get(uid).is_none());
-        assert!(remembered.get(Uid::from_db(2)).is_some());
-        remembered.insert(file(1, 10), before);
-        assert!(remembered.get(uid).is_none(), "it was read before its bytes moved");
+    fn files_read_before_an_eviction_are_not_inserted() {
+        let (cache, uid) = (new_cache(Duration::MAX), Uid::from_db(1));
+        let before = cache.generation();
+        cache.insert(file(1, 10), before);
+        assert!(cache.get(uid).is_some());
+        cache.evict_file(uid);
+        assert!(cache.get(uid).is_none());
+        cache.insert(file(1, 10), before);
+        assert!(cache.get(uid).is_none(), "it was read before it was deleted");
+        cache.insert(file(1, 10), cache.generation());
+        cache.insert(file(2, 20), cache.generation());
+        let before = cache.generation();
+        cache.evict_blob(10);
+        assert!(cache.get(uid).is_none());
+        assert!(cache.get(Uid::from_db(2)).is_some());
+        cache.insert(file(1, 10), before);
+        assert!(cache.get(uid).is_none(), "it was read before its bytes moved");
     }
 }

@@ -83,7 +83,7 @@ pub struct AnnouncedContent {
 }
 
 /// Maximum distance between a file's `created_at` and the time in its uid, in milliseconds.
-const CLOCKS: i64 = 10 * 60_000;
+const MAX_CLOCK_SKEW_MS: i64 = 10 * 60_000;
 
 impl Meta {
     /// Creates files of one tenant, all or none. A file whose known content is still stored shares
@@ -137,7 +137,7 @@ impl Meta {
                     }
                     created.push(is_stored);
                 }
-                let tenant = files.first().map_or("", |new| new.file.tenant.as_str());
+                let tenant = files.first().map_or("", |first| first.file.tenant.as_str());
                 Ok(quotas.charge(transaction, tenant, charge).await?.commit_or_roll_back(Some(created), None))
             })
         })
@@ -152,24 +152,26 @@ async fn create(
     expires_at: i64,
     quotas: &Quotas,
 ) -> Result<TxEnd<Option<Vec<bool>>>, DbErr> {
-    let (mut rows, mut stored, mut charge, mut records) = (Vec::new(), Vec::new(), 0_u64, 0_i64);
-    for NewUpload { file, known_content: known } in uploads {
-        let known = match known {
-            Some(known) if blobs::add_references(transaction, known.blob_id, 1, None).await? => Some(known),
+    let (mut rows, mut stored, mut charge, mut row_charges) = (Vec::new(), Vec::new(), 0_u64, 0_i64);
+    for NewUpload { file, known_content: shared } in uploads {
+        let shared = match shared {
+            Some(shared) if blobs::add_references(transaction, shared.blob_id, 1, None).await? => {
+                Some(shared)
+            }
             _ => None,
         };
-        let size = known.map_or(file.announced.size, |known| Some(known.size));
+        let size = shared.map_or(file.announced.size, |shared| Some(shared.size));
         charge = charge.saturating_add(size.unwrap_or(0));
-        records = records.saturating_add(row_charge(file));
-        stored.push(known.is_some());
-        rows.push(match known {
-            Some(known) => stored_row(file, known),
+        row_charges = row_charges.saturating_add(row_charge(file));
+        stored.push(shared.is_some());
+        rows.push(match shared {
+            Some(shared) => stored_row(file, shared),
             None => pending_row(file, expires_at),
         });
     }
     file::Entity::insert_many(rows).exec_without_returning(transaction).await?;
     let tenant = uploads.first().map_or("", |upload| upload.file.tenant.as_str());
-    let charge = i64::try_from(charge).unwrap_or(i64::MAX).saturating_add(records);
+    let charge = i64::try_from(charge).unwrap_or(i64::MAX).saturating_add(row_charges);
     Ok(quotas.charge(transaction, tenant, charge).await?.commit_or_roll_back(Some(stored), None))
 }
 
@@ -181,8 +183,8 @@ pub(crate) fn row_charge(file: &NewFile) -> i64 {
 /// Creation time for a file's row: now, but close to the time in the uid, even if this machine's
 /// clock is or was wrong. Listings rely on that.
 fn created_at(uid: Uid) -> i64 {
-    let issued = uid.timestamp_ms().cast_signed();
-    now_ms().clamp(issued.saturating_sub(CLOCKS), issued.saturating_add(CLOCKS))
+    let issued_at = uid.timestamp_ms().cast_signed();
+    now_ms().clamp(issued_at.saturating_sub(MAX_CLOCK_SKEW_MS), issued_at.saturating_add(MAX_CLOCK_SKEW_MS))
 }
 
 /// Row of a file without content.

@@ -22,7 +22,8 @@ use crate::{
 };
 
 /// States of an upload that is not complete.
-pub(crate) const OPEN: [FileState; 3] = [FileState::Pending, FileState::Receiving, FileState::Completing];
+pub(crate) const OPEN_STATES: [FileState; 3] =
+    [FileState::Pending, FileState::Receiving, FileState::Completing];
 
 /// Outcome of removing a file.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -71,15 +72,16 @@ impl Meta {
         uid: Uid,
         task_id: Uid,
     ) -> Result<DeleteOutcome, MetaError> {
-        let any = [
+        let deletable = [
             file::State::Pending,
             file::State::Receiving,
             file::State::Completing,
             file::State::Stored,
             file::State::Corrupt,
         ];
-        let removal_of = FileTransition { from: any.to_vec(), to: FileState::Deleted, expired_before: None };
-        self.remove(Some(tenant), uid, removal_of, task_id).await
+        let transition =
+            FileTransition { from: deletable.to_vec(), to: FileState::Deleted, expired_before: None };
+        self.remove(Some(tenant), uid, transition, task_id).await
     }
 
     /// Expires an upload whose expiry is before `expired_before`, in milliseconds since the Unix
@@ -91,12 +93,12 @@ impl Meta {
         expired_before: i64,
         task_id: Uid,
     ) -> Result<DeleteOutcome, MetaError> {
-        let removal_of = FileTransition {
-            from: OPEN.to_vec(),
+        let transition = FileTransition {
+            from: OPEN_STATES.to_vec(),
             to: FileState::Expired,
             expired_before: Some(expired_before),
         };
-        self.remove(None, uid, removal_of, task_id).await
+        self.remove(None, uid, transition, task_id).await
     }
 
     /// Extends the expiry of a tenant's open upload to `expires_at`, in milliseconds since the Unix
@@ -105,13 +107,13 @@ impl Meta {
         self.write(move |transaction| {
             let tenant = tenant.clone();
             Box::pin(async move {
-                let later = Expr::case(Expr::col(file::Column::ExpiresAt).lt(expires_at), expires_at)
+                let later_expiry = Expr::case(Expr::col(file::Column::ExpiresAt).lt(expires_at), expires_at)
                     .finally(Expr::col(file::Column::ExpiresAt));
                 let renewed = file::Entity::update_many()
-                    .col_expr(file::Column::ExpiresAt, later.into())
+                    .col_expr(file::Column::ExpiresAt, later_expiry.into())
                     .filter(file::Column::Uid.eq(uid.get()))
                     .filter(file::Column::Tenant.eq(tenant.as_str()))
-                    .filter(file::Column::State.is_in(OPEN));
+                    .filter(file::Column::State.is_in(OPEN_STATES));
                 Ok(renewed.exec(transaction).await?.rows_affected == 1)
             })
         })
@@ -120,8 +122,9 @@ impl Meta {
 
     /// Deletes an open upload on the client's request.
     pub async fn abort_upload(&self, uid: Uid, task_id: Uid) -> Result<DeleteOutcome, MetaError> {
-        let removal_of = FileTransition { from: OPEN.to_vec(), to: FileState::Deleted, expired_before: None };
-        self.remove(None, uid, removal_of, task_id).await
+        let transition =
+            FileTransition { from: OPEN_STATES.to_vec(), to: FileState::Deleted, expired_before: None };
+        self.remove(None, uid, transition, task_id).await
     }
 
     /// Removes the file; with a `tenant`, only if it is of that tenant.
@@ -129,18 +132,18 @@ impl Meta {
         &self,
         tenant: Option<Tenant>,
         uid: Uid,
-        removal_of: FileTransition,
+        transition: FileTransition,
         task_id: Uid,
     ) -> Result<DeleteOutcome, MetaError> {
         let (quotas, removal) = (self.quotas.clone(), self.task_seed(task_id));
-        let removed = self
+        let outcome = self
             .write_or_rollback(move |transaction| {
-                let (tenant, removal_of) = (tenant.clone(), removal_of.clone());
+                let (tenant, transition) = (tenant.clone(), transition.clone());
                 let quotas = quotas.clone();
                 Box::pin(async move {
-                    let removed =
-                        remove(transaction, tenant.as_ref(), uid, &removal_of, removal, &quotas).await?;
-                    Ok(match removed {
+                    let outcome =
+                        remove(transaction, tenant.as_ref(), uid, &transition, removal, &quotas).await?;
+                    Ok(match outcome {
                         DeleteOutcome::Deleted => TxEnd::Commit(DeleteOutcome::Deleted),
                         other => TxEnd::Rollback(other),
                     })
@@ -148,20 +151,20 @@ impl Meta {
             })
             .await;
         self.invalidate_everywhere(Invalidation::File(uid));
-        removed
+        outcome
     }
 
     /// Returns up to `limit` open uploads that expire before `at`, in milliseconds since the Unix
     /// epoch; the earliest first.
     pub async fn expired_uploads(&self, at: i64, limit: u64) -> Result<Vec<Uid>, MetaError> {
-        let lapsed = file::Entity::find()
+        let expired = file::Entity::find()
             .select_only()
             .column(file::Column::Uid)
-            .filter(file::Column::State.is_in(OPEN))
+            .filter(file::Column::State.is_in(OPEN_STATES))
             .filter(file::Column::ExpiresAt.lt(at))
             .order_by_asc(file::Column::ExpiresAt)
             .limit(limit);
-        let uids: Vec<i64> = lapsed.into_tuple().all(&self.reader).await?;
+        let uids: Vec<i64> = expired.into_tuple().all(&self.reader).await?;
         Ok(uids.into_iter().map(Uid::from_db).collect())
     }
 
@@ -176,13 +179,13 @@ impl Meta {
     pub async fn purge_files(&self, gone_before: i64, limit: u64) -> Result<u64, MetaError> {
         self.write(move |transaction| {
             Box::pin(async move {
-                let gone = file::Entity::find()
+                let removed = file::Entity::find()
                     .select_only()
                     .column(file::Column::Uid)
                     .filter(file::Column::State.is_in([file::State::Expired, file::State::Deleted]))
                     .filter(file::Column::ExpiresAt.lt(gone_before))
                     .limit(limit);
-                let uids: Vec<i64> = gone.into_tuple().all(transaction).await?;
+                let uids: Vec<i64> = removed.into_tuple().all(transaction).await?;
                 let purged = file::Entity::delete_many().filter(file::Column::Uid.is_in(uids));
                 Ok(purged.exec(transaction).await?.rows_affected)
             })
@@ -195,20 +198,20 @@ async fn remove(
     transaction: &DatabaseTransaction,
     tenant: Option<&Tenant>,
     uid: Uid,
-    FileTransition { from, to, expired_before: lapsed_before }: &FileTransition,
+    FileTransition { from, to, expired_before }: &FileTransition,
     removal: TaskSeed,
     quotas: &Quotas,
 ) -> Result<DeleteOutcome, DbErr> {
     // The lock keeps the file's blob from changing until the reference is dropped.
     let file = file::Entity::find_by_id(uid.get()).lock_exclusive().one(transaction).await?;
-    let is_meant = |file: &file::Model| tenant.is_none_or(|tenant| file.tenant == tenant.as_str());
-    let Some(file) = file.filter(is_meant) else {
+    let is_of_tenant = |file: &file::Model| tenant.is_none_or(|tenant| file.tenant == tenant.as_str());
+    let Some(file) = file.filter(is_of_tenant) else {
         return Ok(DeleteOutcome::Unknown);
     };
-    if !from.contains(&file.state) || lapsed_before.is_some_and(|before| file.expires_at >= before) {
+    if !from.contains(&file.state) || expired_before.is_some_and(|before| file.expires_at >= before) {
         return Ok(DeleteOutcome::Unchanged);
     }
-    let gone = file::Entity::update_many()
+    let updated = file::Entity::update_many()
         .col_expr(file::Column::State, Expr::value(*to))
         .col_expr(file::Column::Listed, Expr::value(0))
         .col_expr(file::Column::BlobId, Expr::value(None::<i64>))
@@ -221,7 +224,7 @@ async fn remove(
         .filter(has_blob(file.blob_id))
         .exec(transaction)
         .await?;
-    if gone.rows_affected == 0 {
+    if updated.rows_affected == 0 {
         return Ok(DeleteOutcome::Unchanged);
     }
     if let Some(blob_id) = file.blob_id
@@ -268,7 +271,7 @@ async fn drop_reference(transaction: &DatabaseTransaction, blob_id: i64) -> Resu
         .filter(blob::Column::State.eq(blob::State::Stored))
         .exec(transaction)
         .await?;
-    let condemned = blob::Entity::update_many()
+    let marked = blob::Entity::update_many()
         .col_expr(blob::Column::State, Expr::value(blob::State::Deleting))
         // Deduplication must not find the blob any more.
         .col_expr(blob::Column::Md5, Expr::value(None::<Vec<u8>>))
@@ -279,7 +282,7 @@ async fn drop_reference(transaction: &DatabaseTransaction, blob_id: i64) -> Resu
         .filter(blob::Column::State.is_in([blob::State::Stored, blob::State::Receiving]))
         .exec(transaction)
         .await?;
-    if condemned.rows_affected == 0 {
+    if marked.rows_affected == 0 {
         return Ok(None);
     }
     Ok(blob::Entity::find_by_id(blob_id).one(transaction).await?.map(|blob| blob.backend))

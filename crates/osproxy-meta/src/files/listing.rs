@@ -21,7 +21,7 @@ use crate::{
 
 /// How far a file's `created_at` may be from the time in its uid, in milliseconds: clock error of a
 /// node, and the time between the two.
-const DRIFT: i64 = 24 * 3_600_000;
+const MAX_CREATED_AT_SKEW_MS: i64 = 24 * 3_600_000;
 
 /// Metadata set by the owner of a file.
 pub type FileMetadata = BTreeMap<String, String>;
@@ -124,20 +124,20 @@ impl Meta {
         limit: u64,
     ) -> Result<Vec<FileRecord>, MetaError> {
         let uid = || dialect::listed_uid(self.reader.get_database_backend());
-        let chosen = |filter| filtered(tenant, filter, &uid());
+        let query = |filter| filtered(tenant, filter, &uid());
         let Some(prefix) = filter.prefix.as_deref() else {
-            let mut page = chosen(filter).order_by(uid(), Order::Asc).limit(limit);
+            let mut page = query(filter).order_by(uid(), Order::Asc).limit(limit);
             if let Some(after) = after {
                 page = page.filter(uid().gt(after.uid.get()));
             }
             return Ok(self.records(page).await?);
         };
         let by_name = || match prefix_upper_bound(prefix.as_bytes()) {
-            Some(end) => chosen(filter).filter(file::Column::NameStart.lt(end)),
-            None => chosen(filter),
+            Some(upper_bound) => query(filter).filter(file::Column::NameStart.lt(upper_bound)),
+            None => query(filter),
         };
         let mut files = Vec::new();
-        let rest = match after {
+        let after_start = match after {
             None => by_name().filter(file::Column::NameStart.gte(prefix.as_bytes().to_vec())),
             Some(after) => {
                 // Many names may share their first bytes: read the rest of those first, then what
@@ -152,10 +152,13 @@ impl Meta {
                 by_name().filter(file::Column::NameStart.gt(after.name_start.clone()))
             }
         };
-        let left = limit.saturating_sub(files.len() as u64);
-        if left > 0 {
-            let rest = rest.order_by_asc(file::Column::NameStart).order_by(uid(), Order::Asc).limit(left);
-            files.extend(self.records(rest).await?);
+        let remaining = limit.saturating_sub(files.len() as u64);
+        if remaining > 0 {
+            let after_start = after_start
+                .order_by_asc(file::Column::NameStart)
+                .order_by(uid(), Order::Asc)
+                .limit(remaining);
+            files.extend(self.records(after_start).await?);
         }
         Ok(files)
     }
@@ -169,7 +172,7 @@ impl Meta {
 fn filtered(tenant: &Tenant, filter: &FileFilter, uid: &Expr) -> SelectTwo<file::Entity, blob::Entity> {
     let mut files: Select<file::Entity> =
         file::Entity::find().filter(file::Column::Tenant.eq(tenant.as_str()));
-    let is_gone = matches!(filter.state, Some(FileState::Expired | FileState::Deleted));
+    let is_removed = matches!(filter.state, Some(FileState::Expired | FileState::Deleted));
     match filter.state {
         Some(state) => files = files.filter(file::Column::State.eq(state)),
         None => files = files.filter(file::Column::Listed.eq(1)),
@@ -177,30 +180,30 @@ fn filtered(tenant: &Tenant, filter: &FileFilter, uid: &Expr) -> SelectTwo<file:
     if filter.state.is_some() && (filter.prefix.is_some() || filter.category.is_some()) {
         // Implied by the state, but the query planner does not know that and could not use the
         // index.
-        files = files.filter(file::Column::Listed.eq(i32::from(!is_gone)));
+        files = files.filter(file::Column::Listed.eq(i32::from(!is_removed)));
     }
     if let Some(category) = filter.category {
         files = files.filter(file::Column::Category.eq(category.as_str()));
     }
     if let Some(ms) = filter.created_after {
         // A uid contains its time of issue, so the index range can be limited.
-        let first = Uid::min_at_ms(ms.saturating_sub(DRIFT));
+        let first = Uid::min_at_ms(ms.saturating_sub(MAX_CREATED_AT_SKEW_MS));
         files = files.filter(file::Column::CreatedAt.gte(ms)).filter(uid.clone().gte(first.get()));
     }
     if let Some(ms) = filter.created_before {
-        let end = Uid::min_at_ms(ms.saturating_add(DRIFT));
-        files = files.filter(file::Column::CreatedAt.lt(ms)).filter(uid.clone().lt(end.get()));
+        let upper_bound = Uid::min_at_ms(ms.saturating_add(MAX_CREATED_AT_SKEW_MS));
+        files = files.filter(file::Column::CreatedAt.lt(ms)).filter(uid.clone().lt(upper_bound.get()));
     }
     files.find_also_related(blob::Entity)
 }
 
 /// The smallest byte string greater than all strings with this prefix; `None` if there is none.
 fn prefix_upper_bound(prefix: &[u8]) -> Option<Vec<u8>> {
-    let mut end = prefix.to_vec();
-    while let Some(last) = end.pop() {
+    let mut upper_bound = prefix.to_vec();
+    while let Some(last) = upper_bound.pop() {
         if last < u8::MAX {
-            end.push(last + 1);
-            return Some(end);
+            upper_bound.push(last + 1);
+            return Some(upper_bound);
         }
     }
     None
@@ -210,7 +213,7 @@ pub(crate) fn record_from_row(file: file::Model, blob: Option<blob::Model>) -> R
     let metadata = decode_metadata(&file)?;
     let content = blob.filter(|_| file.state == FileState::Stored).map(content_from_row).transpose()?;
     let received = u64::try_from(file.received).unwrap_or(0);
-    let is_open = delete::OPEN.contains(&file.state);
+    let is_open = delete::OPEN_STATES.contains(&file.state);
     let size = match file.state {
         FileState::Corrupt => Some(received).filter(|size| *size > 0),
         _ if is_open => file.announced_size.map(i64::unsigned_abs),

@@ -26,18 +26,18 @@ pub(crate) fn part_layout(size: Option<i64>, part_size: Option<i64>) -> Option<P
 }
 
 /// Part size from its column; `None` if unset or invalid.
-pub(crate) fn decode_part_size(recorded: Option<i64>) -> Option<u64> {
-    recorded.and_then(|size| u64::try_from(size).ok()).filter(|size| *size > 0)
+pub(crate) fn decode_part_size(column: Option<i64>) -> Option<u64> {
+    column.and_then(|size| u64::try_from(size).ok()).filter(|size| *size > 0)
 }
 
 pub(super) fn file_from_row(file: file::Model, blob: Option<blob::Model>) -> Result<StoredFile, DbErr> {
-    let damaged = || DbErr::Custom(format!("file {} is stored but its row is incomplete", file.uid));
-    let blob = blob.ok_or_else(damaged)?;
+    let corrupt = || DbErr::Custom(format!("file {} is stored but its row is incomplete", file.uid));
+    let blob = blob.ok_or_else(corrupt)?;
     Ok(StoredFile {
         uid: Uid::from_db(file.uid),
         tenant: Tenant::from_db(&file.tenant),
         content: content_from_row(blob)?,
-        stored_at: file.stored_at.ok_or_else(damaged)?,
+        stored_at: file.stored_at.ok_or_else(corrupt)?,
         links_valid_from: file.links_from,
         name: file.name,
         content_type: file.content_type,

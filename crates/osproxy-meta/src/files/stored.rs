@@ -115,10 +115,10 @@ impl Meta {
 
     /// Returns the stored files among `uids`, in the same order; from the cache where possible.
     pub async fn stored_files(&self, uids: &[Uid]) -> Result<Vec<Arc<StoredFile>>, MetaError> {
-        let mut found: HashMap<Uid, _> =
+        let mut files: HashMap<Uid, _> =
             uids.iter().filter_map(|uid| Some((*uid, self.file_cache.get(*uid)?))).collect();
         let missing: Vec<_> =
-            uids.iter().filter(|uid| !found.contains_key(*uid)).map(|uid| uid.get()).collect();
+            uids.iter().filter(|uid| !files.contains_key(*uid)).map(|uid| uid.get()).collect();
         if !missing.is_empty() {
             let generation = self.file_cache.generation();
             let rows = file::Entity::find()
@@ -133,9 +133,9 @@ impl Meta {
                 if stored.content.digests.is_some() {
                     self.file_cache.insert(stored.clone(), generation);
                 }
-                found.insert(stored.uid, stored);
+                files.insert(stored.uid, stored);
             }
         }
-        Ok(uids.iter().filter_map(|uid| found.get(uid).cloned()).collect())
+        Ok(uids.iter().filter_map(|uid| files.get(uid).cloned()).collect())
     }
 }

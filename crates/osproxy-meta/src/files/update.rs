@@ -66,15 +66,15 @@ impl Meta {
         tenant: Tenant,
         uid: Uid,
         name: Option<String>,
-        change: Option<MetadataEdit>,
+        edit: Option<MetadataEdit>,
     ) -> Result<UpdateOutcome, MetaError> {
         let quotas = self.quotas.clone();
-        let updated = self
+        let outcome = self
             .write_or_rollback(move |transaction| {
-                let (tenant, name, change) = (tenant.clone(), name.clone(), change.clone());
+                let (tenant, name, edit) = (tenant.clone(), name.clone(), edit.clone());
                 let quotas = quotas.clone();
                 Box::pin(async move {
-                    Ok(match update(transaction, &tenant, uid, name, change, &quotas).await? {
+                    Ok(match update(transaction, &tenant, uid, name, edit, &quotas).await? {
                         UpdateOutcome::Updated => TxEnd::Commit(UpdateOutcome::Updated),
                         other => TxEnd::Rollback(other),
                     })
@@ -82,7 +82,7 @@ impl Meta {
             })
             .await;
         self.invalidate_everywhere(Invalidation::File(uid));
-        updated
+        outcome
     }
 
     /// Creates a file with uid `copy` that shares the content of `uid`, within the same tenant.
@@ -96,7 +96,7 @@ impl Meta {
         metadata: Option<FileMetadata>,
     ) -> Result<CopyOutcome, MetaError> {
         let quotas = self.quotas.clone();
-        let copying = self.write_or_rollback(move |transaction| {
+        let copy_outcome = self.write_or_rollback(move |transaction| {
             let (tenant, name, metadata) = (tenant.clone(), name.clone(), metadata.clone());
             let quotas = quotas.clone();
             Box::pin(async move {
@@ -106,9 +106,9 @@ impl Meta {
                 })
             })
         });
-        match copying.await {
+        match copy_outcome.await {
             Err(MetaError::Conflict(_)) => Ok(CopyOutcome::UidTaken),
-            copied => copied,
+            outcome => outcome,
         }
     }
 }
@@ -118,7 +118,7 @@ async fn update(
     tenant: &Tenant,
     uid: Uid,
     name: Option<String>,
-    change: Option<MetadataEdit>,
+    edit: Option<MetadataEdit>,
     quotas: &Quotas,
 ) -> Result<UpdateOutcome, DbErr> {
     // Lock the row, so that concurrent metadata edits see each other's result.
@@ -130,25 +130,25 @@ async fn update(
         return Ok(UpdateOutcome::Gone(file.state));
     }
     let mut metadata = listing::decode_metadata(&file)?;
-    if let Some(change) = change
-        && !change(&mut metadata)
+    if let Some(edit) = edit
+        && !edit(&mut metadata)
     {
         return Ok(UpdateOutcome::InvalidMetadata);
     }
-    let before = record_bytes(&file.name, file.metadata.as_deref());
+    let old_charge = record_bytes(&file.name, file.metadata.as_deref());
     let (name, metadata) = (name.unwrap_or(file.name), listing::encode_metadata(&metadata));
     // A row from before rows were charged starts at 0 and is charged only for its growth.
-    let record = (file.record_bytes + record_bytes(&name, metadata.as_deref()) - before).max(0);
+    let row_charge = (file.record_bytes + record_bytes(&name, metadata.as_deref()) - old_charge).max(0);
     file::Entity::update_many()
         .col_expr(file::Column::Category, Expr::value(Category::of_name(&name).as_str()))
         .col_expr(file::Column::NameStart, Expr::value(name_start(&name)))
         .col_expr(file::Column::Name, Expr::value(name))
         .col_expr(file::Column::Metadata, Expr::value(metadata))
-        .col_expr(file::Column::RecordBytes, Expr::value(record))
+        .col_expr(file::Column::RecordBytes, Expr::value(row_charge))
         .filter(file::Column::Uid.eq(uid.get()))
         .exec(transaction)
         .await?;
-    Ok(match quotas.charge(transaction, tenant.as_str(), record - file.record_bytes).await? {
+    Ok(match quotas.charge(transaction, tenant.as_str(), row_charge - file.record_bytes).await? {
         ChargeOutcome::Allowed => UpdateOutcome::Updated,
         ChargeOutcome::OverQuota => UpdateOutcome::OverQuota,
     })
@@ -189,10 +189,10 @@ async fn copy_file(
     let file = NewFile { uid: copy, tenant, name, announced: AnnouncedContent::default() };
     let content = KnownContent { blob_id, size: source.charged.cast_unsigned(), content_type };
     let stored = stored_row(&file, &content);
-    let record = record_bytes(&file.name, metadata.as_deref());
-    let row = file::ActiveModel { metadata: Set(metadata), record_bytes: Set(record), ..stored };
+    let row_charge = record_bytes(&file.name, metadata.as_deref());
+    let row = file::ActiveModel { metadata: Set(metadata), record_bytes: Set(row_charge), ..stored };
     file::Entity::insert(row).exec_without_returning(transaction).await?;
-    let charge = source.charged.saturating_add(record);
+    let charge = source.charged.saturating_add(row_charge);
     Ok(match quotas.charge(transaction, file.tenant.as_str(), charge).await? {
         ChargeOutcome::Allowed => CopyOutcome::Copied,
         ChargeOutcome::OverQuota => CopyOutcome::OverQuota,

@@ -11,10 +11,10 @@ use crate::{
 };
 
 /// Statement timeout. The Go program's part tables have no index for these queries.
-const PATIENCE: Duration = Duration::from_hours(1);
+const QUERY_TIMEOUT: Duration = Duration::from_hours(1);
 
 /// Possible table names: as configured by the Go program, and gorm's default plurals.
-const NAMES: [GoTables; 2] = [
+const TABLE_SETS: [GoTables; 2] = [
     GoTables { files: "meta_data_info", parts: "multi_part_info", tasks: "task_info" },
     GoTables { files: "meta_data_infos", parts: "multi_part_infos", tasks: "task_infos" },
 ];
@@ -96,13 +96,13 @@ pub struct GoDatabase {
 impl GoDatabase {
     /// Connects to the server. The error is a human-readable message.
     pub async fn open(server: &DatabaseServer) -> Result<Self, String> {
-        let explain = |error| connect::open_error_message(server, &error);
+        let to_message = |error| connect::open_error_message(server, &error);
         // Fail fast if the server is unreachable, before switching to the long timeout.
-        let probe = single_connection(server).await.map_err(explain)?;
-        probe.execute_unprepared("SELECT 1").await.map_err(explain)?;
-        probe.close().await.map_err(explain)?;
-        let slow = DatabaseServer { timeout: PATIENCE, ..server.clone() };
-        Ok(Self { connection: single_connection(&slow).await.map_err(explain)? })
+        let probe = single_connection(server).await.map_err(to_message)?;
+        probe.execute_unprepared("SELECT 1").await.map_err(to_message)?;
+        probe.close().await.map_err(to_message)?;
+        let server_with_timeout = DatabaseServer { timeout: QUERY_TIMEOUT, ..server.clone() };
+        Ok(Self { connection: single_connection(&server_with_timeout).await.map_err(to_message)? })
     }
 
     /// Returns the known sets of tables that exist.
@@ -115,9 +115,10 @@ impl GoDatabase {
             "SELECT CONCAT(table_name, '') AS name FROM information_schema.tables WHERE table_schema = {schema}"
         );
         let rows = self.query(&sql).await?;
-        let there: Vec<String> = rows.iter().map(|row| row.try_get("", "name")).collect::<Result<_, _>>()?;
-        let is_there = |name: &str| there.iter().any(|there| there == name);
-        Ok(NAMES.into_iter().filter(|tables| is_there(tables.files) && is_there(tables.parts)).collect())
+        let existing: Vec<String> =
+            rows.iter().map(|row| row.try_get("", "name")).collect::<Result<_, _>>()?;
+        let exists = |name: &str| existing.iter().any(|existing| existing == name);
+        Ok(TABLE_SETS.into_iter().filter(|tables| exists(tables.files) && exists(tables.parts)).collect())
     }
 
     /// Counts the files.
@@ -139,7 +140,7 @@ impl GoDatabase {
             status = self.bigint_column("status", "status"),
             table = tables.files,
         );
-        self.query(&sql).await?.iter().map(|row| Ok(file(row)?)).collect()
+        self.query(&sql).await?.iter().map(|row| Ok(file_from_row(row)?)).collect()
     }
 
     /// Returns the complete parts of the files with these row ids, ordered by uid, part number and
@@ -162,7 +163,7 @@ impl GoDatabase {
             first = file_ids.start(),
             last = file_ids.end(),
         );
-        self.query(&sql).await?.iter().map(|row| Ok(part(row)?)).collect()
+        self.query(&sql).await?.iter().map(|row| Ok(part_from_row(row)?)).collect()
     }
 
     /// Counts complete parts whose file does not exist.
@@ -199,43 +200,43 @@ impl GoDatabase {
 
     /// SQL that casts a column to a 64-bit integer, whatever type gorm gave it; NULL becomes 0.
     fn bigint_column(&self, column: &str, name: &str) -> String {
-        let kind = match self.connection.get_database_backend() {
+        let sql_type = match self.connection.get_database_backend() {
             DbBackend::Postgres => "BIGINT",
             _ => "SIGNED",
         };
-        format!("CAST(COALESCE({column}, 0) AS {kind}) AS {name}")
+        format!("CAST(COALESCE({column}, 0) AS {sql_type}) AS {name}")
     }
 }
 
-fn text(row: &QueryResult, column: &str) -> Result<String, DbErr> {
+fn text_column(row: &QueryResult, column: &str) -> Result<String, DbErr> {
     Ok(row.try_get::<Option<String>>("", column)?.unwrap_or_default())
 }
 
-fn file(row: &QueryResult) -> Result<GoFile, DbErr> {
+fn file_from_row(row: &QueryResult) -> Result<GoFile, DbErr> {
     Ok(GoFile {
         id: row.try_get("", "id")?,
         uid: row.try_get("", "uid")?,
-        bucket: text(row, "bucket")?,
-        name: text(row, "name")?,
-        storage_name: text(row, "storage_name")?,
-        md5: text(row, "md5")?,
+        bucket: text_column(row, "bucket")?,
+        name: text_column(row, "name")?,
+        storage_name: text_column(row, "storage_name")?,
+        md5: text_column(row, "md5")?,
         size: row.try_get("", "size")?,
         in_parts: row.try_get::<i64>("", "in_parts")? != 0,
         part_count: row.try_get("", "part_count")?,
         is_complete: row.try_get::<i64>("", "status")? == 1,
-        content_type: text(row, "content_type")?,
+        content_type: text_column(row, "content_type")?,
     })
 }
 
-fn part(row: &QueryResult) -> Result<GoPart, DbErr> {
+fn part_from_row(row: &QueryResult) -> Result<GoPart, DbErr> {
     Ok(GoPart {
         id: row.try_get("", "id")?,
         uid: row.try_get("", "uid")?,
         number: row.try_get("", "number")?,
-        bucket: text(row, "bucket")?,
-        storage_name: text(row, "storage_name")?,
-        file_name: text(row, "part_file_name")?,
+        bucket: text_column(row, "bucket")?,
+        storage_name: text_column(row, "storage_name")?,
+        file_name: text_column(row, "part_file_name")?,
         size: row.try_get("", "size")?,
-        md5: text(row, "part_md5")?,
+        md5: text_column(row, "part_md5")?,
     })
 }

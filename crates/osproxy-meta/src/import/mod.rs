@@ -113,8 +113,8 @@ pub struct ImportTarget {
 /// Shared state of the steps of one import transaction.
 struct ImportTransaction<'a> {
     transaction: &'a DatabaseTransaction,
-    into: &'a ImportTarget,
-    here: &'a NodeStores,
+    target: &'a ImportTarget,
+    node_stores: &'a NodeStores,
     now: i64,
 }
 
@@ -122,16 +122,16 @@ impl Meta {
     /// Returns those of `uids` that need no further import: their files exist and are not uploads
     /// in progress.
     pub async fn already_imported(&self, uids: &[i64]) -> Result<HashSet<i64>, MetaError> {
-        let mut settled = HashSet::with_capacity(uids.len());
+        let mut imported_uids = HashSet::with_capacity(uids.len());
         for uids in uids.chunks(crate::uploads::stored_parts::MAX_ROWS) {
-            let here = file::Entity::find()
+            let settled = file::Entity::find()
                 .select_only()
                 .column(file::Column::Uid)
                 .filter(file::Column::Uid.is_in(uids.iter().copied()))
                 .filter(file::Column::State.is_not_in([file::State::Pending, file::State::Receiving]));
-            settled.extend(here.into_tuple::<i64>().all(&self.reader).await?);
+            imported_uids.extend(settled.into_tuple::<i64>().all(&self.reader).await?);
         }
-        Ok(settled)
+        Ok(imported_uids)
     }
 
     /// Imports files in one transaction and returns the outcome for each. Can be repeated: existing
@@ -140,22 +140,24 @@ impl Meta {
     pub async fn import_files(
         &self,
         files: Vec<ImportFile>,
-        into: &ImportTarget,
+        target: &ImportTarget,
     ) -> Result<Option<Vec<ImportOutcome>>, MetaError> {
-        let (files, into, here) = (Arc::new(files), into.clone(), self.node_stores.clone());
+        let (files, target, node_stores) = (Arc::new(files), target.clone(), self.node_stores.clone());
         let (quotas, now) = (self.quotas.clone(), self.clock.now_ms());
         self.write_or_rollback(move |transaction| {
-            let (files, into, quotas, here) = (files.clone(), into.clone(), quotas.clone(), here.clone());
+            let (files, target, quotas, node_stores) =
+                (files.clone(), target.clone(), quotas.clone(), node_stores.clone());
             Box::pin(async move {
-                let importing = ImportTransaction { transaction, into: &into, here: &here, now };
-                let (imported, Charges { charge, released }) = importing.import_all(&files).await?;
+                let import =
+                    ImportTransaction { transaction, target: &target, node_stores: &node_stores, now };
+                let (outcomes, Charges { charge, released }) = import.import_all(&files).await?;
                 for (tenant, released) in released {
                     quotas.charge(transaction, &tenant, -released).await?;
                 }
-                let charged = quotas.charge(transaction, into.tenant.as_str(), charge).await?;
-                Ok(match charged.commit_or_roll_back(Some(imported), None) {
-                    TxEnd::Commit(imported) if into.is_dry_run => TxEnd::Rollback(imported),
-                    verdict => verdict,
+                let charged = quotas.charge(transaction, target.tenant.as_str(), charge).await?;
+                Ok(match charged.commit_or_roll_back(Some(outcomes), None) {
+                    TxEnd::Commit(outcomes) if target.is_dry_run => TxEnd::Rollback(outcomes),
+                    end => end,
                 })
             })
         })
@@ -176,16 +178,17 @@ impl ImportTransaction<'_> {
     /// Imports all files and sums up their charges.
     async fn import_all(&self, files: &[ImportFile]) -> Result<(Vec<ImportOutcome>, Charges), DbErr> {
         let uids = files.iter().map(|file| file.uid.get());
-        let known = file::Entity::find().filter(file::Column::Uid.is_in(uids)).all(self.transaction).await?;
-        let mut known: HashMap<_, _> = known.into_iter().map(|row| (row.uid, row)).collect();
-        let (mut seen, mut charges) = (HashSet::with_capacity(files.len()), Charges::default());
-        let mut imported = Vec::with_capacity(files.len());
+        let existing =
+            file::Entity::find().filter(file::Column::Uid.is_in(uids)).all(self.transaction).await?;
+        let mut existing: HashMap<_, _> = existing.into_iter().map(|row| (row.uid, row)).collect();
+        let (mut seen_uids, mut charges) = (HashSet::with_capacity(files.len()), Charges::default());
+        let mut outcomes = Vec::with_capacity(files.len());
         for file in files {
-            let before = known.remove(&file.uid.get());
-            imported.push(match before {
+            let existing_file = existing.remove(&file.uid.get());
+            outcomes.push(match existing_file {
                 // If a uid has several rows, the first one counts.
-                _ if !seen.insert(file.uid) => ImportOutcome::Unchanged,
-                Some(before) => self.reimport(file, &before, &mut charges).await?,
+                _ if !seen_uids.insert(file.uid) => ImportOutcome::Unchanged,
+                Some(existing_file) => self.reimport(file, &existing_file, &mut charges).await?,
                 None => match self.insert_file(file).await? {
                     Some(size) => {
                         charges.charge = charges.charge.saturating_add_unsigned(size);
@@ -195,7 +198,7 @@ impl ImportTransaction<'_> {
                 },
             });
         }
-        Ok((imported, charges))
+        Ok((outcomes, charges))
     }
 
     /// Handles a file that exists: replaces an unfinished import that was not touched since, and
@@ -206,20 +209,20 @@ impl ImportTransaction<'_> {
         existing: &file::Model,
         charges: &mut Charges,
     ) -> Result<ImportOutcome, DbErr> {
-        let step = self.transaction.begin().await?;
-        let renewing = ImportTransaction { transaction: &step, ..*self };
-        if !renewing.remove_untouched(existing, &file.content).await? {
-            renewing.insert_leftovers_of_existing(existing, &file.leftovers).await?;
-            step.commit().await?;
+        let savepoint = self.transaction.begin().await?;
+        let in_savepoint = ImportTransaction { transaction: &savepoint, ..*self };
+        if !in_savepoint.remove_untouched(existing, &file.content).await? {
+            in_savepoint.insert_leftovers_of_existing(existing, &file.leftovers).await?;
+            savepoint.commit().await?;
             return Ok(ImportOutcome::Unchanged);
         }
-        let Some(size) = renewing.insert_file(file).await? else {
-            step.rollback().await?;
+        let Some(size) = in_savepoint.insert_file(file).await? else {
+            savepoint.rollback().await?;
             return Ok(ImportOutcome::Conflict);
         };
-        step.commit().await?;
+        savepoint.commit().await?;
         charges.charge = charges.charge.saturating_add_unsigned(size);
-        if existing.tenant == self.into.tenant.as_str() {
+        if existing.tenant == self.target.tenant.as_str() {
             charges.charge = charges.charge.saturating_sub(existing.charged + existing.record_bytes);
         } else {
             *charges.released.entry(existing.tenant.clone()).or_default() +=
@@ -239,7 +242,7 @@ impl ImportTransaction<'_> {
                 // If the parts are on another node's disk, this import may see fewer of them, and
                 // may only replace them by complete content.
                 let may_replace = !matches!(content, ImportContent::Unfinished(..))
-                    || blob.is_some_and(|blob| blob.backend == self.into.store);
+                    || blob.is_some_and(|blob| blob.backend == self.target.store);
                 let received_here = part::Entity::find().filter(part::Column::BlobId.eq(blob_id)).filter(
                     part::Column::Piece.is_not_null().or(part::Column::State.ne(part::State::Stored)),
                 );
@@ -250,12 +253,12 @@ impl ImportTransaction<'_> {
         if !is_untouched {
             return Ok(false);
         }
-        let gone = file::Entity::delete_many()
+        let deleted = file::Entity::delete_many()
             .filter(file::Column::Uid.eq(existing.uid))
             .filter(file::Column::State.eq(existing.state))
             .exec(self.transaction)
             .await?;
-        if gone.rows_affected == 0 {
+        if deleted.rows_affected == 0 {
             return Ok(false);
         }
         if let Some(blob_id) = existing.blob_id {
@@ -271,14 +274,14 @@ impl ImportTransaction<'_> {
     /// Imports a file that does not exist here; returns the bytes to charge. `None`: its blob id is
     /// in use for a different object.
     async fn insert_file(&self, imported: &ImportFile) -> Result<Option<u64>, DbErr> {
-        let new = NewFile {
+        let new_file = NewFile {
             uid: imported.uid,
-            tenant: self.into.tenant.clone(),
+            tenant: self.target.tenant.clone(),
             name: imported.name.clone(),
             announced: AnnouncedContent::default(),
         };
         let uid = imported.uid.get();
-        let issued = imported.uid.timestamp_ms().cast_signed();
+        let issued_at = imported.uid.timestamp_ms().cast_signed();
         let (blob_id, size, part_count) = match &imported.content {
             ImportContent::Whole { blob_id, key, size, md5, verify } => {
                 if !self.insert_or_share_object(*blob_id, *size, key, *md5, verify.as_ref()).await? {
@@ -298,15 +301,15 @@ impl ImportTransaction<'_> {
                 if !self.insert_parts_blob(uid, blob, parts).await? {
                     return Ok(None);
                 }
-                let store = Some(self.into.store.clone());
+                let store = Some(self.target.store.clone());
                 queue::enqueue(self.transaction, merge.clone(), store, self.now).await?;
                 (uid, size, Some(i32::try_from(parts.len()).unwrap_or(i32::MAX)))
             }
             ImportContent::Unfinished(parts, expires_at) => {
                 let row = file::ActiveModel {
-                    created_at: Set(issued),
+                    created_at: Set(issued_at),
                     record_bytes: Set(0),
-                    ..files::create::pending_row(&new, *expires_at)
+                    ..files::create::pending_row(&new_file, *expires_at)
                 };
                 let blob = blob::ActiveModel {
                     state: Set(blob::State::Receiving),
@@ -334,11 +337,11 @@ impl ImportTransaction<'_> {
         };
         let content_type = imported.content_type.clone();
         let row = file::ActiveModel {
-            created_at: Set(issued),
-            stored_at: Set(Some(issued)),
+            created_at: Set(issued_at),
+            stored_at: Set(Some(issued_at)),
             record_bytes: Set(0),
             part_count: Set(part_count),
-            ..files::create::stored_row(&new, &KnownContent { blob_id, size, content_type })
+            ..files::create::stored_row(&new_file, &KnownContent { blob_id, size, content_type })
         };
         file::Entity::insert(row).exec_without_returning(self.transaction).await?;
         self.insert_leftovers(blob_id, &imported.leftovers).await?;
@@ -355,8 +358,8 @@ impl ImportTransaction<'_> {
         md5: Option<[u8; 16]>,
         verify: Option<&NewTask>,
     ) -> Result<bool, DbErr> {
-        let known = blob::Entity::find_by_id(id).one(self.transaction).await?;
-        let Some(known) = known else {
+        let existing = blob::Entity::find_by_id(id).one(self.transaction).await?;
+        let Some(existing) = existing else {
             let row = blob::ActiveModel {
                 state: Set(blob::State::Stored),
                 layout: Set(blob::BlobLayout::Whole),
@@ -367,22 +370,22 @@ impl ImportTransaction<'_> {
             };
             blob::Entity::insert(row).exec_without_returning(self.transaction).await?;
             if let Some(verify) = verify {
-                let store = Some(self.into.store.clone());
+                let store = Some(self.target.store.clone());
                 queue::enqueue(self.transaction, verify.clone(), store, self.now).await?;
             }
             return Ok(true);
         };
-        let is_same = match known.layout {
-            blob::BlobLayout::Whole => known.object_key == key.as_str(),
+        let is_same_object = match existing.layout {
+            blob::BlobLayout::Whole => existing.object_key == key.as_str(),
             // Imported in parts and merged by the other program since. Files that share it read the
             // parts until osproxy has merged them too.
-            blob::BlobLayout::Parts => md5.is_some() && known.claimed_md5 == encode_digest(md5),
+            blob::BlobLayout::Parts => md5.is_some() && existing.claimed_md5 == encode_digest(md5),
         };
-        let is_same = is_same
-            && known.size == size.cast_signed()
-            && known.backend == self.into.store
-            && known.tenant == self.into.tenant.as_str();
-        Ok(is_same && blobs::add_references(self.transaction, id, 1, None).await?)
+        let is_same_object = is_same_object
+            && existing.size == size.cast_signed()
+            && existing.backend == self.target.store
+            && existing.tenant == self.target.tenant.as_str();
+        Ok(is_same_object && blobs::add_references(self.transaction, id, 1, None).await?)
     }
 
     /// Inserts a blob that consists of parts. Returns `false` if its id is in use.
@@ -409,23 +412,23 @@ impl ImportTransaction<'_> {
     /// because the file may still consist of them.
     async fn insert_leftovers_of_existing(
         &self,
-        known: &file::Model,
+        existing: &file::Model,
         leftovers: &[ImportPart],
     ) -> Result<(), DbErr> {
-        let (Some(blob_id), false) = (known.blob_id, leftovers.is_empty()) else {
+        let (Some(blob_id), false) = (existing.blob_id, leftovers.is_empty()) else {
             return Ok(());
         };
         let blob = blob::Entity::find_by_id(blob_id)
             .filter(blob::Column::State.eq(blob::State::Stored))
-            .filter(blob::Column::Backend.eq(&self.into.store));
+            .filter(blob::Column::Backend.eq(&self.target.store));
         if blob.one(self.transaction).await?.is_none() {
             return Ok(());
         }
-        let recorded =
+        let recorded_keys =
             part::Entity::find().filter(part::Column::BlobId.eq(blob_id)).all(self.transaction).await?;
-        let recorded: HashSet<_> = recorded.into_iter().map(|part| part.object_key).collect();
+        let recorded_keys: HashSet<_> = recorded_keys.into_iter().map(|part| part.object_key).collect();
         let mut leftovers = leftovers.to_vec();
-        leftovers.retain(|part| !recorded.contains(part.key.as_str()));
+        leftovers.retain(|part| !recorded_keys.contains(part.key.as_str()));
         self.insert_leftovers(blob_id, &leftovers).await
     }
 
@@ -462,7 +465,13 @@ impl ImportTransaction<'_> {
             layout: Set(blob::BlobLayout::Parts),
             created_at: Set(Uid::from_db(id).timestamp_ms().cast_signed()),
             written_by: Set(None),
-            ..blobs::intent_row(id, self.into.tenant.as_str(), &self.into.store, object_key, self.here)
+            ..blobs::intent_row(
+                id,
+                self.target.tenant.as_str(),
+                &self.target.store,
+                object_key,
+                self.node_stores,
+            )
         }
     }
 }

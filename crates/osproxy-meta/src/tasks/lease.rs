@@ -27,16 +27,16 @@ impl Meta {
     ) -> Result<u64, MetaError> {
         let (owner, now) = (owner.to_owned(), self.clock.now_ms());
         self.write(move |transaction| {
-            let (owner, mine) = (owner.clone(), task::Column::Store.is_in(&exclusive_stores));
+            let (owner, is_exclusive) = (owner.clone(), task::Column::Store.is_in(&exclusive_stores));
             Box::pin(async move {
-                let mut ended = task::Entity::update_many()
+                let mut update = task::Entity::update_many()
                     .col_expr(task::Column::LeaseUntil, Expr::value(now))
                     .filter(task::Column::State.eq(TaskState::Running))
                     .filter(task::Column::LeaseOwner.ne(owner));
                 if !is_only_process {
-                    ended = ended.filter(mine);
+                    update = update.filter(is_exclusive);
                 }
-                Ok(ended.exec(transaction).await?.rows_affected)
+                Ok(update.exec(transaction).await?.rows_affected)
             })
         })
         .await
@@ -71,12 +71,12 @@ impl Meta {
         self.write(move |transaction| {
             let owner = owner.clone();
             Box::pin(async move {
-                let renewed = task::Entity::update_many()
+                let updated = task::Entity::update_many()
                     .col_expr(task::Column::LeaseUntil, Expr::value(until))
                     .filter(holds_lease(id, attempt, &owner))
                     .exec(transaction)
                     .await?;
-                Ok(renewed.rows_affected == 1)
+                Ok(updated.rows_affected == 1)
             })
         })
         .await
@@ -88,13 +88,13 @@ impl Meta {
         &self,
         claimed: &ClaimedTask,
         owner: &str,
-        ended: AttemptResult,
+        result: AttemptResult,
     ) -> Result<bool, MetaError> {
         let (id, attempt, owner) = (claimed.id, claimed.attempt, owner.to_owned());
         let now = self.clock.now_ms();
         self.write(move |transaction| {
-            let (owner, ended) = (owner.clone(), ended.clone());
-            Box::pin(async move { end(transaction, id, attempt, &owner, ended, now).await })
+            let (owner, result) = (owner.clone(), result.clone());
+            Box::pin(async move { end(transaction, id, attempt, &owner, result, now).await })
         })
         .await
     }
@@ -119,14 +119,14 @@ async fn claim(
         return Ok(None);
     };
     let attempt = row.attempts + 1;
-    let exhausted = row.attempts >= row.max_attempts;
-    let state = if exhausted { TaskState::Dead } else { TaskState::Running };
+    let is_exhausted = row.attempts >= row.max_attempts;
+    let state = if is_exhausted { TaskState::Dead } else { TaskState::Running };
     let mut update = task::Entity::update_many()
         .col_expr(task::Column::State, Expr::value(state))
         .filter(task::Column::Id.eq(id))
         .filter(task::Column::Attempts.eq(row.attempts))
         .filter(is_due(now));
-    update = if exhausted {
+    update = if is_exhausted {
         let error = "every attempt lost its lease, because its process stopped renewing it";
         update
             .col_expr(task::Column::LeaseOwner, Expr::value(None::<String>))
@@ -143,13 +143,13 @@ async fn claim(
         return Ok(None);
     }
     if row.state == TaskState::Running {
-        let lost = Some("the process stopped renewing its lease".to_owned());
-        end_attempt(transaction, id, row.attempts, AttemptOutcome::Lost, lost, now).await?;
+        let error = Some("the process stopped renewing its lease".to_owned());
+        end_attempt(transaction, id, row.attempts, AttemptOutcome::Lost, error, now).await?;
     }
-    if exhausted {
+    if is_exhausted {
         return Ok(None);
     }
-    let begun = task_attempt::ActiveModel {
+    let attempt_row = task_attempt::ActiveModel {
         task_id: Set(id),
         number: Set(attempt),
         lease_owner: Set(owner.to_owned()),
@@ -158,7 +158,7 @@ async fn claim(
         outcome: Set(None),
         error: Set(None),
     };
-    task_attempt::Entity::insert(begun).exec_without_returning(transaction).await?;
+    task_attempt::Entity::insert(attempt_row).exec_without_returning(transaction).await?;
     Ok(Some(ClaimedTask {
         id,
         kind: row.kind,
@@ -174,15 +174,15 @@ async fn end(
     id: i64,
     attempt: u32,
     owner: &str,
-    ended: AttemptResult,
+    result: AttemptResult,
     now: i64,
 ) -> Result<bool, DbErr> {
     let row = task::Entity::find_by_id(id).one(transaction).await?;
-    let left = row.map_or(0, |row| row.max_attempts - row.attempts);
-    let (state, run_at, outcome, error) = match ended {
+    let remaining_attempts = row.map_or(0, |row| row.max_attempts - row.attempts);
+    let (state, run_at, outcome, error) = match result {
         AttemptResult::Done => (TaskState::Done, None, AttemptOutcome::Done, None),
         AttemptResult::Repeat(delay) => (TaskState::Queued, Some(now + delay), AttemptOutcome::Done, None),
-        AttemptResult::Retry(error, delay) if left > 0 => {
+        AttemptResult::Retry(error, delay) if remaining_attempts > 0 => {
             (TaskState::Queued, Some(now + delay), AttemptOutcome::Failed, Some(error))
         }
         AttemptResult::Retry(error, _) | AttemptResult::Fail(error) => {

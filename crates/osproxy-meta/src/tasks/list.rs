@@ -87,14 +87,14 @@ impl Meta {
 
     /// Whether a task of this kind and payload is queued, running or dead.
     pub async fn has_task(&self, kind: TaskKind, payload: &str) -> Result<bool, MetaError> {
-        let open = [TaskState::Queued, TaskState::Running, TaskState::Dead];
-        let found = task::Entity::find()
+        let unfinished = [TaskState::Queued, TaskState::Running, TaskState::Dead];
+        let task = task::Entity::find()
             .filter(task::Column::Kind.eq(kind.name()))
             .filter(task::Column::Payload.eq(payload))
-            .filter(task::Column::State.is_in(open))
+            .filter(task::Column::State.is_in(unfinished))
             .one(&self.reader)
             .await?;
-        Ok(found.is_some())
+        Ok(task.is_some())
     }
 }
 

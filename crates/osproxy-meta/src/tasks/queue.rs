@@ -55,20 +55,20 @@ impl Meta {
     /// and is due now.
     pub async fn ensure_recurring(&self, new: NewTask, store: Option<String>) -> Result<(), MetaError> {
         let now = self.clock.now_ms();
-        let ensured = self
+        let outcome = self
             .write(move |transaction| {
                 let (new, store) = (new.clone(), store.clone());
                 Box::pin(async move {
                     let kind = new.kind.name();
                     let key = store.as_ref().map_or(kind.to_owned(), |store| format!("{kind} {store}"));
-                    let known =
+                    let existing =
                         task::Entity::find().filter(task::Column::UniqueKey.eq(&key)).one(transaction);
-                    if let Some(known) = known.await? {
+                    if let Some(existing) = existing.await? {
                         task::Entity::update_many()
                             .col_expr(task::Column::State, Expr::value(TaskState::Queued))
                             .col_expr(task::Column::RunAt, Expr::value(now))
                             .col_expr(task::Column::MaxAttempts, max_attempts_from_now(new.max_attempts))
-                            .filter(task::Column::Id.eq(known.id))
+                            .filter(task::Column::Id.eq(existing.id))
                             .filter(task::Column::State.ne(TaskState::Running))
                             .exec(transaction)
                             .await?;
@@ -80,10 +80,10 @@ impl Meta {
                 })
             })
             .await;
-        match ensured {
+        match outcome {
             // Another node inserted it first.
             Err(MetaError::Conflict(_)) => Ok(()),
-            ensured => ensured,
+            outcome => outcome,
         }
     }
 
@@ -93,20 +93,21 @@ impl Meta {
         let now = self.clock.now_ms();
         self.write(move |transaction| {
             Box::pin(async move {
-                let more = Expr::col(task::Column::Attempts).add(attempts.cast_signed());
+                let max_attempts = Expr::col(task::Column::Attempts).add(attempts.cast_signed());
                 // A recurring task has no limit of attempts.
                 let unlimited = Expr::col(task::Column::MaxAttempts);
-                let more = Expr::case(Expr::col(task::Column::UniqueKey).is_null(), more).finally(unlimited);
-                let retried = task::Entity::update_many()
+                let max_attempts =
+                    Expr::case(Expr::col(task::Column::UniqueKey).is_null(), max_attempts).finally(unlimited);
+                let updated = task::Entity::update_many()
                     .col_expr(task::Column::State, Expr::value(TaskState::Queued))
                     .col_expr(task::Column::RunAt, Expr::value(now))
-                    .col_expr(task::Column::MaxAttempts, more.into())
+                    .col_expr(task::Column::MaxAttempts, max_attempts.into())
                     .col_expr(task::Column::EndedAt, Expr::value(None::<i64>))
                     .filter(task::Column::Id.eq(id))
                     .filter(task::Column::State.is_in([TaskState::Dead, TaskState::Queued]))
                     .exec(transaction)
                     .await?;
-                Ok(retried.rows_affected == 1)
+                Ok(updated.rows_affected == 1)
             })
         })
         .await
@@ -115,7 +116,7 @@ impl Meta {
     /// Returns up to `limit` tasks of these kinds that are due, the longest due first: id and kind.
     pub async fn due_tasks(&self, kinds: &[TaskKind], limit: u64) -> Result<Vec<(i64, TaskKind)>, MetaError> {
         self.clock.sync(&self.reader).await?;
-        let due = task::Entity::find()
+        let tasks = task::Entity::find()
             .select_only()
             .columns([task::Column::Id, task::Column::Kind])
             .filter(is_due(self.clock.now_ms()))
@@ -124,9 +125,9 @@ impl Meta {
             .order_by_asc(task::Column::RunAt)
             .order_by_asc(task::Column::Id)
             .limit(limit);
-        let due: Vec<(i64, String)> = due.into_tuple().all(&self.reader).await?;
+        let tasks: Vec<(i64, String)> = tasks.into_tuple().all(&self.reader).await?;
         let kind_of = |name: &str| kinds.iter().copied().find(|kind| kind.name() == name);
-        Ok(due.into_iter().filter_map(|(id, name)| Some((id, kind_of(&name)?))).collect())
+        Ok(tasks.into_iter().filter_map(|(id, name)| Some((id, kind_of(&name)?))).collect())
     }
 
     /// Returns the milliseconds until the next task of these kinds is due, if there is one.
@@ -155,17 +156,17 @@ impl Meta {
     }
 }
 
-/// The new maximum for a task that gets `more` attempts.
-fn max_attempts_from_now(more: u32) -> Expr {
-    Expr::col(task::Column::Attempts).add(more.cast_signed())
+/// The new maximum for a task that gets `attempts` more.
+fn max_attempts_from_now(attempts: u32) -> Expr {
+    Expr::col(task::Column::Attempts).add(attempts.cast_signed())
 }
 
 /// Queued tasks whose time has come, and running tasks whose lease expired.
 pub(super) fn is_due(now: i64) -> Condition {
-    let waiting =
+    let queued =
         Condition::all().add(task::Column::State.eq(TaskState::Queued)).add(task::Column::RunAt.lte(now));
-    let lost = Condition::all()
+    let expired = Condition::all()
         .add(task::Column::State.eq(TaskState::Running))
         .add(task::Column::LeaseUntil.lte(now));
-    Condition::any().add(waiting).add(lost)
+    Condition::any().add(queued).add(expired)
 }

@@ -13,7 +13,7 @@ use crate::{
         entities::{blob, file},
         write_batcher::TxEnd,
     },
-    files::delete::OPEN,
+    files::delete::OPEN_STATES,
 };
 
 /// Number of open uploads, and disk space reserved for uploads.
@@ -34,7 +34,7 @@ impl Meta {
             .select_only()
             .column_as(file::Column::Uid.count(), "count")
             .filter(file::Column::Tenant.eq(tenant.as_str()))
-            .filter(file::Column::State.is_in(OPEN));
+            .filter(file::Column::State.is_in(OPEN_STATES));
         let open: Option<i64> = open.into_tuple().one(&self.reader).await?;
         let of_tenant = self.preallocated_blobs().filter(blob::Column::Tenant.eq(tenant.as_str()));
         Ok(OpenUploads {
