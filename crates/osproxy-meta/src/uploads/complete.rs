@@ -30,7 +30,7 @@ use crate::{
 };
 
 /// Maximum number of ranges in a list of missing parts.
-const MAX_RANGES: usize = 1000;
+const MAX_MISSING_RANGES: usize = 1000;
 
 /// The client's request to complete an upload.
 #[derive(Clone, Copy, Debug)]
@@ -101,17 +101,22 @@ impl Meta {
         preconditions: CompletePreconditions,
         task_id: Uid,
     ) -> Result<CompleteOutcome, MetaError> {
-        let (here, quotas) = (self.node_stores.clone(), self.quotas.clone());
+        let (node_stores, quotas) = (self.node_stores.clone(), self.quotas.clone());
         let merge = self.task_seed(task_id);
         self.write_or_rollback(move |transaction| {
-            let (here, quotas) = (here.clone(), quotas.clone());
-            let conditions = preconditions.clone();
+            let (node_stores, quotas) = (node_stores.clone(), quotas.clone());
+            let preconditions = preconditions.clone();
             Box::pin(async move {
-                let context =
-                    CompleteContext { uid, request, preconditions: &conditions, merge, node: &here.node };
+                let context = CompleteContext {
+                    uid,
+                    request,
+                    preconditions: &preconditions,
+                    merge,
+                    node: &node_stores.node,
+                };
                 Ok(match complete(transaction, context, &quotas).await? {
-                    begun @ (CompleteOutcome::Completed | CompleteOutcome::Multipart(_)) => {
-                        TxEnd::Commit(begun)
+                    started @ (CompleteOutcome::Completed | CompleteOutcome::Multipart(_)) => {
+                        TxEnd::Commit(started)
                     }
                     other => TxEnd::Rollback(other),
                 })
@@ -122,12 +127,14 @@ impl Meta {
 }
 
 /// Converts an inspection verdict to an outcome.
-pub(crate) fn outcome_of(judgement: InspectionVerdict) -> CompleteOutcome {
-    match judgement {
+pub(crate) fn outcome_of(verdict: InspectionVerdict) -> CompleteOutcome {
+    match verdict {
         InspectionVerdict::Passed(_) => CompleteOutcome::Completed,
         InspectionVerdict::NeedsInspection(inspection) => CompleteOutcome::NeedsInspection(inspection),
-        InspectionVerdict::DigestMismatch(name, found) => CompleteOutcome::DigestMismatch(name, found),
-        InspectionVerdict::TypeMismatch { wanted, found } => CompleteOutcome::TypeMismatch { wanted, found },
+        InspectionVerdict::DigestMismatch(name, computed) => CompleteOutcome::DigestMismatch(name, computed),
+        InspectionVerdict::TypeMismatch { required, detected } => {
+            CompleteOutcome::TypeMismatch { wanted: required, found: detected }
+        }
     }
 }
 
@@ -143,7 +150,7 @@ struct CompleteContext<'a> {
 
 async fn complete(
     transaction: &DatabaseTransaction,
-    CompleteContext { uid, request: said, preconditions: conditions, merge, node }: CompleteContext<'_>,
+    CompleteContext { uid, request, preconditions, merge, node }: CompleteContext<'_>,
     quotas: &Quotas,
 ) -> Result<CompleteOutcome, DbErr> {
     // Lock the row until the end of the transaction: concurrent part uploads and a second
@@ -157,75 +164,75 @@ async fn complete(
         None => None,
     };
     let blob = match (file.state, blob) {
-        (file::State::Stored, Some(blob)) => return Ok(compare_repeated(&file, &blob, &said)),
+        (file::State::Stored, Some(blob)) => return Ok(compare_repeated(&file, &blob, &request)),
         (file::State::Receiving | file::State::Completing, Some(blob)) => blob,
         (file::State::Pending | file::State::Receiving, None) => {
-            let wanted = expected_part_count(&file, &said).unwrap_or(1);
+            let expected_parts = expected_part_count(&file, &request).unwrap_or(1);
             return Ok(CompleteOutcome::PartsMismatch {
                 there: 0,
-                wanted,
-                missing: missing_ranges(&[], wanted),
+                wanted: expected_parts,
+                missing: missing_ranges(&[], expected_parts),
             });
         }
         (closed, _) => return Ok(CompleteOutcome::NotOpen(closed)),
     };
     let blob_id = blob.id;
     let parts = total_parts(transaction, blob_id).await?;
-    let wanted = expected_part_count(&file, &said).unwrap_or(parts.highest.max(1));
-    if (parts.count, parts.highest) != (u64::from(wanted), wanted) {
+    let expected_parts = expected_part_count(&file, &request).unwrap_or(parts.highest.max(1));
+    if (parts.count, parts.highest) != (u64::from(expected_parts), expected_parts) {
         let numbers = part::Entity::find()
             .select_only()
             .column(part::Column::Number)
             .filter(part::Column::BlobId.eq(blob_id))
             .filter(part::Column::State.eq(part::State::Stored))
             .order_by_asc(part::Column::Number);
-        let there: Vec<i32> = numbers.into_tuple().all(transaction).await?;
+        let numbers: Vec<i32> = numbers.into_tuple().all(transaction).await?;
         return Ok(CompleteOutcome::PartsMismatch {
             there: parts.count,
-            wanted,
-            missing: missing_ranges(&there, wanted),
+            wanted: expected_parts,
+            missing: missing_ranges(&numbers, expected_parts),
         });
     }
-    let size = said.size.or(file.announced_size.map(i64::unsigned_abs)).unwrap_or(parts.size);
+    let size = request.size.or(file.announced_size.map(i64::unsigned_abs)).unwrap_or(parts.size);
     if parts.size != size {
         return Ok(CompleteOutcome::SizeMismatch(parts.size, size));
     }
-    if let Some(max) = conditions.max_size.filter(|max| parts.size > *max) {
+    if let Some(max) = preconditions.max_size.filter(|max| parts.size > *max) {
         return Ok(CompleteOutcome::TooLarge(max));
     }
-    let claims = said.expected.or(files::rows::expected_digests(&file));
-    if let Some(claimed) = claims.blake3
+    let expected = request.expected.or(files::rows::expected_digests(&file));
+    if let Some(blake3) = expected.blake3
         && let Some(combined) = blake3_tree::combined_blake3(transaction, &blob).await?
-        && claimed != combined
+        && blake3 != combined
     {
         return Ok(CompleteOutcome::DigestMismatch("blake3", hex::encode(combined)));
     }
-    let native = multipart::upload_to_complete(transaction, &blob).await?;
-    let subject = InspectedUpload { file: &file, blob: &blob, parts: wanted, size, expected: claims };
-    let sniffed = match inspect(transaction, subject, conditions).await? {
+    let multipart_upload = multipart::upload_to_complete(transaction, &blob).await?;
+    let upload = InspectedUpload { file: &file, blob: &blob, parts: expected_parts, size, expected };
+    let sniffed = match inspect(transaction, upload, preconditions).await? {
         InspectionVerdict::Passed(sniffed) => DetectedType::Known(sniffed),
         // A multipart upload cannot be read before the store has completed it.
-        InspectionVerdict::NeedsInspection(_) if native.is_some() => DetectedType::Unknown,
-        refused => return Ok(outcome_of(refused)),
+        InspectionVerdict::NeedsInspection(_) if multipart_upload.is_some() => DetectedType::Unknown,
+        verdict => return Ok(outcome_of(verdict)),
     };
-    let required_type = conditions.content_type.clone().or_else(|| file.required_type.clone());
-    let taken = CompletedContent {
-        parts: wanted,
+    let required_type = preconditions.content_type.clone().or_else(|| file.required_type.clone());
+    let content = CompletedContent {
+        parts: expected_parts,
         size,
-        expected: claims,
+        expected,
         received: parts.received,
         node,
-        multipart: native,
+        multipart: multipart_upload,
         sniffed,
         required_type,
     };
     let (tenant, charge) = (file.tenant.clone(), size.cast_signed() - file.charged);
-    let taken = complete_locked(transaction, file, &blob, taken, merge).await?;
-    let is_begun = matches!(taken, CompleteOutcome::Completed | CompleteOutcome::Multipart(_));
-    if is_begun && quotas.charge(transaction, &tenant, charge).await? == ChargeOutcome::OverQuota {
+    let outcome = complete_locked(transaction, file, &blob, content, merge).await?;
+    let is_completed = matches!(outcome, CompleteOutcome::Completed | CompleteOutcome::Multipart(_));
+    if is_completed && quotas.charge(transaction, &tenant, charge).await? == ChargeOutcome::OverQuota {
         return Ok(CompleteOutcome::OverQuota);
     }
-    Ok(taken)
+    Ok(outcome)
 }
 
 /// The MIME type detected from the first bytes of an upload.
@@ -255,19 +262,19 @@ async fn complete_locked(
     transaction: &DatabaseTransaction,
     file: file::Model,
     blob: &blob::Model,
-    taken: CompletedContent<'_>,
+    content: CompletedContent<'_>,
     merge: TaskSeed,
 ) -> Result<CompleteOutcome, DbErr> {
     let CompletedContent {
         parts,
         size,
-        expected: claims,
-        received: came,
+        expected,
+        received,
         node,
-        multipart: native,
+        multipart: multipart_upload,
         sniffed,
         required_type,
-    } = taken;
+    } = content;
     let blob_id = blob.id;
     let content_type = match &sniffed {
         DetectedType::Known(sniffed) if file.content_type.is_empty() => {
@@ -279,7 +286,7 @@ async fn complete_locked(
         DetectedType::Known(sniffed) => sniffed,
         DetectedType::Unknown => None,
     };
-    let (file_state, blob_state, refs) = match native {
+    let (file_state, blob_state, refs) = match multipart_upload {
         Some(_) => (file::State::Completing, blob::State::Receiving, 0),
         None => (file::State::Stored, blob::State::Stored, 1),
     };
@@ -287,9 +294,9 @@ async fn complete_locked(
         .col_expr(blob::Column::State, Expr::value(blob_state))
         .col_expr(blob::Column::Refs, Expr::value(refs))
         .col_expr(blob::Column::Size, Expr::value(size.cast_signed()))
-        .col_expr(blob::Column::ClaimedMd5, Expr::value(encode_digest(claims.md5)))
-        .col_expr(blob::Column::ClaimedSha256, Expr::value(encode_digest(claims.sha256)))
-        .col_expr(blob::Column::ClaimedBlake3, Expr::value(encode_digest(claims.blake3)))
+        .col_expr(blob::Column::ClaimedMd5, Expr::value(encode_digest(expected.md5)))
+        .col_expr(blob::Column::ClaimedSha256, Expr::value(encode_digest(expected.sha256)))
+        .col_expr(blob::Column::ClaimedBlake3, Expr::value(encode_digest(expected.blake3)))
         .col_expr(blob::Column::Sniffed, Expr::value(sniffed))
         .filter(blob::Column::Id.eq(blob_id))
         .filter(blob::Column::State.eq(blob::State::Receiving))
@@ -306,15 +313,15 @@ async fn complete_locked(
         .col_expr(file::Column::StoredAt, Expr::value(now_ms()))
         .col_expr(file::Column::StoredBy, Expr::value(node))
         .col_expr(file::Column::ReceivedAs, Expr::value(blob_id))
-        .col_expr(file::Column::ReceivedFrom, Expr::value(came.from))
-        .col_expr(file::Column::ReceivedUntil, Expr::value(came.until))
-        .col_expr(file::Column::ReceivedNodes, Expr::value(came.nodes))
+        .col_expr(file::Column::ReceivedFrom, Expr::value(received.from))
+        .col_expr(file::Column::ReceivedUntil, Expr::value(received.until))
+        .col_expr(file::Column::ReceivedNodes, Expr::value(received.nodes))
         .col_expr(file::Column::Charged, Expr::value(size.cast_signed()))
         .filter(file::Column::Uid.eq(file.uid))
         .exec(transaction)
         .await?;
-    if let Some(native) = native {
-        return Ok(CompleteOutcome::Multipart(native));
+    if let Some(multipart_upload) = multipart_upload {
+        return Ok(CompleteOutcome::Multipart(multipart_upload));
     }
     merge.enqueue(transaction, TaskKind::MergeParts, blob_id, blob.backend.clone()).await?;
     Ok(CompleteOutcome::Completed)
@@ -341,7 +348,7 @@ type PartTotalsRow = (i64, Option<i32>, Option<i64>, Option<i64>, Option<i64>, i
 /// Sums up the stored parts of a blob. Part numbers are unique, so parts 1 to n are all there if
 /// count and highest number are both n.
 async fn total_parts(transaction: &DatabaseTransaction, blob_id: i64) -> Result<PartTotals, DbErr> {
-    let sum = part::Entity::find()
+    let totals = part::Entity::find()
         .select_only()
         .column_as(part::Column::Id.count(), "count")
         .column_as(part::Column::Number.max(), "highest")
@@ -351,8 +358,8 @@ async fn total_parts(transaction: &DatabaseTransaction, blob_id: i64) -> Result<
         .column_as(sea_query::ExprTrait::count_distinct(Expr::col(part::Column::WrittenBy)), "nodes")
         .filter(part::Column::BlobId.eq(blob_id))
         .filter(part::Column::State.eq(part::State::Stored));
-    let sum: Option<PartTotalsRow> = sum.into_tuple().one(transaction).await?;
-    let (count, highest, size, from, until, nodes) = sum.unwrap_or_default();
+    let totals: Option<PartTotalsRow> = totals.into_tuple().one(transaction).await?;
+    let (count, highest, size, from, until, nodes) = totals.unwrap_or_default();
     Ok(PartTotals {
         count: count.unsigned_abs(),
         highest: highest.unwrap_or(0).cast_unsigned(),
@@ -363,9 +370,9 @@ async fn total_parts(transaction: &DatabaseTransaction, blob_id: i64) -> Result<
 
 /// Compares a file that is already complete with a repeated request.
 fn compare_repeated(file: &file::Model, blob: &blob::Model, request: &CompleteRequest) -> CompleteOutcome {
-    let count_fits =
-        request.parts.zip(file.part_count).is_none_or(|(said, count)| count.cast_unsigned() == said);
-    if !count_fits || request.size.is_some_and(|size| blob.size != size.cast_signed()) {
+    let is_same_count =
+        request.parts.zip(file.part_count).is_none_or(|(parts, count)| count.cast_unsigned() == parts);
+    if !is_same_count || request.size.is_some_and(|size| blob.size != size.cast_signed()) {
         return CompleteOutcome::AlreadyCompletedMismatch;
     }
     let md5 = (blob.md5.as_ref().or(blob.claimed_md5.as_ref()), encode_digest(request.expected.md5));
@@ -373,43 +380,46 @@ fn compare_repeated(file: &file::Model, blob: &blob::Model, request: &CompleteRe
         (blob.sha256.as_ref().or(blob.claimed_sha256.as_ref()), encode_digest(request.expected.sha256));
     let blake3 =
         (blob.blake3.as_ref().or(blob.claimed_blake3.as_ref()), encode_digest(request.expected.blake3));
-    let all = [md5, sha256, blake3];
-    let compared = all.iter().filter_map(|(known, said)| Some((*known, said.as_ref()?)));
-    let (mut is_said, mut is_unknown) = (false, false);
-    for (known, said) in compared {
-        is_said = true;
-        match known {
-            Some(known) if known != said => return CompleteOutcome::AlreadyCompletedMismatch,
+    let (mut is_compared, mut is_unverified) = (false, false);
+    for (stored, expected) in [md5, sha256, blake3] {
+        let Some(expected) = expected else { continue };
+        is_compared = true;
+        match stored {
+            Some(stored) if *stored != expected => return CompleteOutcome::AlreadyCompletedMismatch,
             Some(_) => {}
-            None => is_unknown = true,
+            None => is_unverified = true,
         }
     }
     // Content that was not uploaded in parts can be matched with a multipart request only by a
     // digest.
-    if !is_said && file.part_count.is_none() && request.parts.is_some() {
+    if !is_compared && file.part_count.is_none() && request.parts.is_some() {
         return CompleteOutcome::AlreadyCompletedMismatch;
     }
-    if is_unknown { CompleteOutcome::AlreadyCompletedUnverified } else { CompleteOutcome::AlreadyCompleted }
+    if is_unverified {
+        CompleteOutcome::AlreadyCompletedUnverified
+    } else {
+        CompleteOutcome::AlreadyCompleted
+    }
 }
 
 /// Returns how many parts the upload must have, if announced or requested. A request cannot lower
 /// the announced number: the object was preallocated at the announced size.
-fn expected_part_count(file: &file::Model, said: &CompleteRequest) -> Option<u32> {
+fn expected_part_count(file: &file::Model, request: &CompleteRequest) -> Option<u32> {
     let announced = files::rows::part_layout(file.announced_size, file.part_size).map(PartLayout::parts);
-    said.parts.max(announced.and_then(|parts| u32::try_from(parts).ok()))
+    request.parts.max(announced.and_then(|parts| u32::try_from(parts).ok()))
 }
 
 /// Returns the numbers from 1 to `count` that are not in `stored`, which is sorted.
 fn missing_ranges(stored: &[i32], count: u32) -> Vec<RangeInclusive<u32>> {
     let end = count.saturating_add(1);
-    let there = stored.iter().map(|number| number.cast_unsigned()).take_while(|number| *number <= count);
+    let numbers = stored.iter().map(|number| number.cast_unsigned()).take_while(|number| *number <= count);
     let mut next = 1;
-    let gaps = there.chain([end]).filter_map(|number| {
+    let gaps = numbers.chain([end]).filter_map(|number| {
         let gap = next..=number - 1;
         next = number + 1;
         (!gap.is_empty()).then_some(gap)
     });
-    gaps.take(MAX_RANGES).collect()
+    gaps.take(MAX_MISSING_RANGES).collect()
 }
 
 #[cfg(test)]
@@ -417,8 +427,8 @@ mod tests {
     use super::*;
 
     #[test]
-    fn what_is_missing_is_told_in_ranges() {
-        for (there, count, expected) in [
+    fn missing_parts_are_listed_as_ranges() {
+        for (numbers, count, expected) in [
             (&[][..], 9_999, &[1..=9_999][..]),
             (&[], 1, &[1..=1]),
             (&[1, 2, 3], 3, &[]),
@@ -426,9 +436,9 @@ mod tests {
             (&[2, 3, 7], 9, &[1..=1, 4..=6, 8..=9]),
             (&[10], 10, &[1..=9]),
         ] {
-            assert_eq!(missing_ranges(there, count), expected, "{there:?} of {count}");
+            assert_eq!(missing_ranges(numbers, count), expected, "{numbers:?} of {count}");
         }
         let even: Vec<i32> = (1..=5_000).map(|number| 2 * number).collect();
-        assert_eq!(missing_ranges(&even, 10_000).len(), MAX_RANGES);
+        assert_eq!(missing_ranges(&even, 10_000).len(), MAX_MISSING_RANGES);
     }
 }

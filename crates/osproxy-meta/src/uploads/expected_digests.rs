@@ -1,3 +1,5 @@
+//! Digests that a client expects of content, and their comparison with computed ones.
+
 use osproxy_storage::{DigestSelection, Digests};
 
 /// Expected digests: what the client claims about content.
@@ -39,15 +41,15 @@ impl ExpectedDigests {
 
     /// Returns the first digest that differs: its name, and the computed value in hexadecimal.
     pub fn first_mismatch(&self, computed: &Digests) -> Option<(&'static str, String)> {
-        let differs = |claimed: Option<&[u8]>, found: Option<&[u8]>| match (claimed, found) {
-            (Some(claimed), Some(found)) if claimed != found => Some(hex::encode(found)),
+        let mismatch = |expected: Option<&[u8]>, computed: Option<&[u8]>| match (expected, computed) {
+            (Some(expected), Some(computed)) if expected != computed => Some(hex::encode(computed)),
             _ => None,
         };
-        let md5 = differs(slice(self.md5.as_ref()), slice(computed.md5.as_ref()));
-        let sha256 = differs(slice(self.sha256.as_ref()), slice(computed.sha256.as_ref()));
-        let blake3 = differs(slice(self.blake3.as_ref()), Some(&computed.blake3));
-        let named = |name, found: Option<String>| found.map(|found| (name, found));
-        named("md5", md5).or_else(|| named("sha256", sha256)).or_else(|| named("blake3", blake3))
+        let md5 = mismatch(slice(self.md5.as_ref()), slice(computed.md5.as_ref()));
+        let sha256 = mismatch(slice(self.sha256.as_ref()), slice(computed.sha256.as_ref()));
+        let blake3 = mismatch(slice(self.blake3.as_ref()), Some(&computed.blake3));
+        let with_name = |name, computed: Option<String>| computed.map(|computed| (name, computed));
+        with_name("md5", md5).or_else(|| with_name("sha256", sha256)).or_else(|| with_name("blake3", blake3))
     }
 }
 

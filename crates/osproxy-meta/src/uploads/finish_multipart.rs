@@ -44,13 +44,13 @@ impl Meta {
             .filter(blob::Column::Backend.eq(store))
             .limit(limit);
         let uids: Vec<i64> = files.into_tuple().all(&self.reader).await?;
-        let mut found = Vec::with_capacity(uids.len());
+        let mut uploads = Vec::with_capacity(uids.len());
         for uid in uids.into_iter().map(Uid::from_db) {
-            if let Some(native) = self.completing_multipart(uid).await? {
-                found.push((uid, native));
+            if let Some(multipart_upload) = self.completing_multipart(uid).await? {
+                uploads.push((uid, multipart_upload));
             }
         }
-        Ok(found)
+        Ok(uploads)
     }
 
     /// Returns the multipart upload that the store must complete for a file; `None` if the file is
@@ -120,24 +120,24 @@ async fn finish(
     else {
         return Ok(CompleteOutcome::NotOpen(file.state));
     };
-    let subject = InspectedUpload {
+    let upload = InspectedUpload {
         file: &file,
         blob: &blob,
         parts: file.part_count.unwrap_or(1).cast_unsigned(),
         size: blob.size.unsigned_abs(),
         expected: blobs::expected_digests(&blob),
     };
-    let sniffed = match inspect(transaction, subject, preconditions).await? {
+    let sniffed = match inspect(transaction, upload, preconditions).await? {
         InspectionVerdict::Passed(sniffed) => sniffed,
         InspectionVerdict::NeedsInspection(inspection) => {
             return Ok(CompleteOutcome::NeedsInspection(inspection));
         }
-        refused => {
+        verdict => {
             delete::reject_upload(transaction, &file, &blob, follow_up, quotas).await?;
-            return Ok(outcome_of(refused));
+            return Ok(outcome_of(verdict));
         }
     };
-    let content_type = Some(file.content_type).filter(|known| !known.is_empty());
+    let content_type = Some(file.content_type).filter(|announced| !announced.is_empty());
     let content_type =
         content_type.unwrap_or_else(|| content_type::mime_type_of(sniffed.as_deref(), &file.name));
     file::Entity::update_many()
@@ -147,29 +147,29 @@ async fn finish(
         .filter(file::Column::Uid.eq(uid.get()))
         .exec(transaction)
         .await?;
-    let object = part::Entity::find()
+    let own_object = part::Entity::find()
         .select_only()
         .column(part::Column::Id)
         .filter(part::Column::BlobId.eq(blob_id))
         .filter(part::Column::State.eq(part::State::Stored))
         .filter(part::Column::Tag.is_null());
-    let is_whole = object.into_tuple::<i64>().one(transaction).await?.is_none();
+    let is_whole = own_object.into_tuple::<i64>().one(transaction).await?.is_none();
     let layout = if is_whole { blob::BlobLayout::Whole } else { blob::BlobLayout::Parts };
-    let mut complete = blob::Entity::update_many()
+    let mut update = blob::Entity::update_many()
         .col_expr(blob::Column::State, Expr::value(blob::State::Stored))
         .col_expr(blob::Column::Layout, Expr::value(layout))
         .col_expr(blob::Column::Refs, Expr::value(1))
         .col_expr(blob::Column::Sniffed, Expr::value(sniffed))
         .filter(blob::Column::Id.eq(blob_id));
-    let known = if is_whole { digest_without_reading(transaction, &blob).await? } else { None };
-    if let Some(blake3) = known {
-        complete = complete
+    let known_blake3 = if is_whole { digest_without_reading(transaction, &blob).await? } else { None };
+    if let Some(blake3) = known_blake3 {
+        update = update
             .col_expr(blob::Column::Blake3, Expr::value(blake3.to_vec()))
             .col_expr(blob::Column::UploadId, Expr::value(None::<String>));
         blake3_tree::delete_part_rows(transaction, blob_id).await?;
     }
-    complete.exec(transaction).await?;
-    if known.is_none() {
+    update.exec(transaction).await?;
+    if known_blake3.is_none() {
         let kind = if is_whole { TaskKind::VerifyBlob } else { TaskKind::MergeParts };
         follow_up.enqueue(transaction, kind, blob_id, blob.backend).await?;
     }
@@ -189,11 +189,11 @@ async fn digest_without_reading(
     let Some(blake3) = blake3_tree::combined_blake3(transaction, blob).await? else {
         return Ok(None);
     };
-    let same = blob::Entity::find()
+    let duplicate = blob::Entity::find()
         .select_only()
         .column(blob::Column::Id)
         .filter(blob::Column::Tenant.eq(&blob.tenant))
         .filter(blob::Column::Blake3.eq(blake3.to_vec()));
-    let same: Option<i64> = same.into_tuple().one(transaction).await?;
-    Ok(Some(blake3).filter(|_| same.is_none()))
+    let duplicate: Option<i64> = duplicate.into_tuple().one(transaction).await?;
+    Ok(Some(blake3).filter(|_| duplicate.is_none()))
 }

@@ -72,17 +72,17 @@ pub(crate) enum InspectionVerdict {
     /// A digest does not match: its name, and the computed value in hexadecimal.
     DigestMismatch(&'static str, String),
     /// The MIME type is not the one that the upload's links require.
-    TypeMismatch { wanted: String, found: String },
+    TypeMismatch { required: String, detected: String },
 }
 
 /// Inspects an upload. The result of reading parts counts only if none of them has been replaced
 /// since.
 pub(crate) async fn inspect(
     transaction: &DatabaseTransaction,
-    subject: InspectedUpload<'_>,
-    conditions: &CompletePreconditions,
+    upload: InspectedUpload<'_>,
+    preconditions: &CompletePreconditions,
 ) -> Result<InspectionVerdict, DbErr> {
-    let InspectedUpload { file, blob, parts, size, expected: claims } = subject;
+    let InspectedUpload { file, blob, parts, size, expected } = upload;
     let first = part::Entity::find()
         .select_only()
         .columns([part::Column::Size, part::Column::Sniffed])
@@ -91,36 +91,36 @@ pub(crate) async fn inspect(
         .filter(part::Column::State.eq(part::State::Stored));
     let first: Option<(i64, Option<String>)> = first.into_tuple().one(transaction).await?;
     let (first_size, mut sniffed) = first.unwrap_or_default();
-    let head = parts > 1 && first_size.unsigned_abs() < HEAD as u64;
-    let is_unverified = conditions.max_inline_verification_size > 0
-        && size <= conditions.max_inline_verification_size
-        && (claims.need_full_read()
-            || claims.blake3.is_some() && blake3_tree::combined_blake3(transaction, blob).await?.is_none());
-    let digests = is_unverified.then(|| claims.selection());
-    if head || digests.is_some() {
+    let needs_first_bytes = parts > 1 && first_size.unsigned_abs() < HEAD as u64;
+    let is_unverified = preconditions.max_inline_verification_size > 0
+        && size <= preconditions.max_inline_verification_size
+        && (expected.need_full_read()
+            || expected.blake3.is_some() && blake3_tree::combined_blake3(transaction, blob).await?.is_none());
+    let digests = is_unverified.then(|| expected.selection());
+    if needs_first_bytes || digests.is_some() {
         let inspection =
-            Inspection { blob_id: blob.id, store: blob.backend.clone(), needs_first_bytes: head, digests };
-        let Some(inspected) = &conditions.inspected else {
+            Inspection { blob_id: blob.id, store: blob.backend.clone(), needs_first_bytes, digests };
+        let Some(inspected) = &preconditions.inspected else {
             return Ok(InspectionVerdict::NeedsInspection(inspection));
         };
-        let is_enough = digests.is_none()
+        let is_complete = digests.is_none()
             || inspected.digests.is_some() && inspected.part_ids.len() as u64 == u64::from(parts);
-        if !is_enough || !are_current_parts(transaction, blob.id, &inspected.part_ids).await? {
+        if !is_complete || !are_current_parts(transaction, blob.id, &inspected.part_ids).await? {
             return Ok(InspectionVerdict::NeedsInspection(inspection));
         }
-        if let Some((name, found)) =
-            inspected.digests.as_ref().and_then(|digests| claims.first_mismatch(digests))
+        if let Some((name, computed)) =
+            inspected.digests.as_ref().and_then(|digests| expected.first_mismatch(digests))
         {
-            return Ok(InspectionVerdict::DigestMismatch(name, found));
+            return Ok(InspectionVerdict::DigestMismatch(name, computed));
         }
-        if head {
+        if needs_first_bytes {
             sniffed = inspected.detected_type.map(str::to_owned);
         }
     }
-    let found = content_type::mime_type_of(sniffed.as_deref(), &file.name);
-    for wanted in [&file.required_type, &conditions.content_type].into_iter().flatten() {
-        if !content_type::matches_pattern(wanted, &found) {
-            return Ok(InspectionVerdict::TypeMismatch { wanted: wanted.clone(), found });
+    let detected = content_type::mime_type_of(sniffed.as_deref(), &file.name);
+    for required in [&file.required_type, &preconditions.content_type].into_iter().flatten() {
+        if !content_type::matches_pattern(required, &detected) {
+            return Ok(InspectionVerdict::TypeMismatch { required: required.clone(), detected });
         }
     }
     Ok(InspectionVerdict::Passed(sniffed))

@@ -25,7 +25,7 @@ use crate::{
 };
 
 /// Highest part number that stores accept.
-const HIGHEST: u32 = 10_000;
+const MAX_PART_NUMBER: u32 = 10_000;
 
 /// A slot in a multipart upload of the store.
 #[derive(Clone, Debug)]
@@ -70,12 +70,16 @@ pub enum LostParts {
 impl Meta {
     /// Records the store's upload id for a blob, unless one is recorded already. Returns the
     /// recorded id, which wins; `None` if the blob no longer collects parts.
-    pub async fn record_upload_id(&self, blob_id: i64, upload: String) -> Result<Option<String>, MetaError> {
+    pub async fn record_upload_id(
+        &self,
+        blob_id: i64,
+        upload_id: String,
+    ) -> Result<Option<String>, MetaError> {
         self.write(move |transaction| {
-            let upload = upload.clone();
+            let upload_id = upload_id.clone();
             Box::pin(async move {
                 blob::Entity::update_many()
-                    .col_expr(blob::Column::UploadId, Expr::value(upload))
+                    .col_expr(blob::Column::UploadId, Expr::value(upload_id))
                     .filter(blob::Column::Id.eq(blob_id))
                     .filter(blob::Column::State.eq(blob::State::Receiving))
                     .filter(blob::Column::UploadId.eq(""))
@@ -97,13 +101,13 @@ impl Meta {
     pub async fn drop_lost_parts(
         &self,
         blob_id: i64,
-        upload: String,
+        upload_id: String,
         lost: LostParts,
     ) -> Result<(), MetaError> {
         let quotas = self.quotas.clone();
         self.write(move |transaction| {
-            let (upload, lost, quotas) = (upload.clone(), lost.clone(), quotas.clone());
-            Box::pin(async move { drop_lost(transaction, blob_id, &upload, &lost, &quotas).await })
+            let (upload_id, lost, quotas) = (upload_id.clone(), lost.clone(), quotas.clone());
+            Box::pin(async move { drop_lost(transaction, blob_id, &upload_id, &lost, &quotas).await })
         })
         .await
     }
@@ -111,21 +115,22 @@ impl Meta {
     /// As [`drop_lost_parts`](Self::drop_lost_parts), for an upload that a part found missing.
     /// Returns `false`, and changes nothing, unless the file still receives parts: an upload is
     /// also missing after the store has completed it.
-    pub async fn drop_lost_upload(&self, blob_id: i64, upload: String) -> Result<bool, MetaError> {
+    pub async fn drop_lost_upload(&self, blob_id: i64, upload_id: String) -> Result<bool, MetaError> {
         let quotas = self.quotas.clone();
         self.write(move |transaction| {
-            let (upload, quotas) = (upload.clone(), quotas.clone());
+            let (upload_id, quotas) = (upload_id.clone(), quotas.clone());
             Box::pin(async move {
-                let receiving = file::Entity::find()
+                let receiving_file = file::Entity::find()
                     .filter(file::Column::BlobId.eq(blob_id))
                     .filter(file::Column::State.eq(file::State::Receiving))
                     .lock_exclusive();
-                let is_receiving = receiving.one(transaction).await?.is_some();
-                if !is_receiving || recorded_upload_id(transaction, blob_id).await?.as_ref() != Some(&upload)
+                let is_receiving = receiving_file.one(transaction).await?.is_some();
+                if !is_receiving
+                    || recorded_upload_id(transaction, blob_id).await?.as_ref() != Some(&upload_id)
                 {
                     return Ok(false);
                 }
-                drop_lost(transaction, blob_id, &upload, &LostParts::Upload, &quotas).await?;
+                drop_lost(transaction, blob_id, &upload_id, &LostParts::Upload, &quotas).await?;
                 Ok(true)
             })
         })
@@ -137,18 +142,18 @@ async fn recorded_upload_id(
     connection: &impl ConnectionTrait,
     blob_id: i64,
 ) -> Result<Option<String>, DbErr> {
-    let named = blob::Entity::find_by_id(blob_id)
+    let upload_id = blob::Entity::find_by_id(blob_id)
         .select_only()
         .column(blob::Column::UploadId)
         .filter(blob::Column::State.eq(blob::State::Receiving));
-    let named: Option<Option<String>> = named.into_tuple().one(connection).await?;
-    Ok(named.flatten().filter(|upload| !upload.is_empty()))
+    let upload_id: Option<Option<String>> = upload_id.into_tuple().one(connection).await?;
+    Ok(upload_id.flatten().filter(|id| !id.is_empty()))
 }
 
 async fn drop_lost(
     transaction: &DatabaseTransaction,
     blob_id: i64,
-    upload: &str,
+    upload_id: &str,
     lost: &LostParts,
     quotas: &Quotas,
 ) -> Result<(), DbErr> {
@@ -157,20 +162,20 @@ async fn drop_lost(
     let Some(file) = file.one(transaction).await? else {
         return Ok(());
     };
-    let mut forgotten = blob::Entity::update_many()
+    let mut update = blob::Entity::update_many()
         .filter(blob::Column::Id.eq(blob_id))
         .filter(blob::Column::State.eq(blob::State::Receiving))
-        .filter(blob::Column::UploadId.eq(upload));
-    forgotten = match lost {
-        LostParts::Parts(_) => forgotten.col_expr(blob::Column::UploadId, Expr::value(upload)),
-        LostParts::Upload => forgotten
+        .filter(blob::Column::UploadId.eq(upload_id));
+    update = match lost {
+        LostParts::Parts(_) => update.col_expr(blob::Column::UploadId, Expr::value(upload_id)),
+        LostParts::Upload => update
             .col_expr(blob::Column::UploadId, Expr::value(""))
             .col_expr(blob::Column::NativeHighest, Expr::value(None::<i32>))
             .col_expr(blob::Column::NativeSmall, Expr::value(None::<i32>)),
         // No part number is below 0, so no part goes into a multipart upload any more.
-        LostParts::Rejected => forgotten.col_expr(blob::Column::NativeSmall, Expr::value(0)),
+        LostParts::Rejected => update.col_expr(blob::Column::NativeSmall, Expr::value(0)),
     };
-    if forgotten.exec(transaction).await?.rows_affected == 0 {
+    if update.exec(transaction).await?.rows_affected == 0 {
         return Ok(());
     }
     // These parts have no object to remove.
@@ -224,61 +229,61 @@ pub(crate) async fn claim_slot(
     size: u64,
     sizes: PartSizeLimits,
 ) -> Result<Option<MultipartSlot>, DbErr> {
-    if number > HIGHEST || size == 0 || size > sizes.max {
+    if number > MAX_PART_NUMBER || size == 0 || size > sizes.max {
         return Ok(None);
     }
     let (n, is_small) = (number.cast_signed(), size < sizes.min);
     let highest = CaseStatement::new()
         .case(Condition::all().add(blob::Column::NativeHighest.gt(n)), Expr::col(blob::Column::NativeHighest))
         .finally(n);
-    let unnamed = CaseStatement::new()
+    let upload_id = CaseStatement::new()
         .case(Condition::all().add(blob::Column::UploadId.is_null()), "")
         .finally(Expr::col(blob::Column::UploadId));
     // The file may have been renamed since the first part: the object keeps the key its upload was
     // begun under.
-    let named = CaseStatement::new()
+    let object_key = CaseStatement::new()
         .case(Condition::all().add(blob::Column::ObjectKey.eq("")), key.as_str())
         .finally(Expr::col(blob::Column::ObjectKey));
     // A part below the minimum size must be the last one of the upload.
     let no_small_before =
         Condition::any().add(blob::Column::NativeSmall.is_null()).add(blob::Column::NativeSmall.gte(n));
-    let mut claimed = blob::Entity::update_many()
+    let mut update = blob::Entity::update_many()
         .col_expr(blob::Column::NativeHighest, highest.into())
-        .col_expr(blob::Column::UploadId, unnamed.into())
-        .col_expr(blob::Column::ObjectKey, named.into())
+        .col_expr(blob::Column::UploadId, upload_id.into())
+        .col_expr(blob::Column::ObjectKey, object_key.into())
         .filter(blob::Column::Id.eq(blob_id))
         .filter(blob::Column::State.eq(blob::State::Receiving))
         .filter(no_small_before);
     if is_small {
-        let none_behind = Condition::any()
+        let no_part_after = Condition::any()
             .add(blob::Column::NativeHighest.is_null())
             .add(blob::Column::NativeHighest.lte(n));
-        claimed = claimed.col_expr(blob::Column::NativeSmall, Expr::value(n)).filter(none_behind);
+        update = update.col_expr(blob::Column::NativeSmall, Expr::value(n)).filter(no_part_after);
     }
-    if claimed.exec(transaction).await?.rows_affected == 0 {
+    if update.exec(transaction).await?.rows_affected == 0 {
         return Ok(None);
     }
     // The UPDATE above locked the row until the end of the transaction. Two concurrent writes must
     // not share a part number of the store, and a stored part stays until another one replaces it.
-    let another = part::Entity::find()
+    let existing = part::Entity::find()
         .select_only()
         .column(part::Column::Id)
         .filter(part::Column::BlobId.eq(blob_id))
         .filter(part::Column::Number.eq(n))
         .filter(part::Column::State.is_in([part::State::Writing, part::State::Stored]));
-    if another.into_tuple::<i64>().one(transaction).await?.is_some() {
+    if existing.into_tuple::<i64>().one(transaction).await?.is_some() {
         return Ok(None);
     }
-    let place = blob::Entity::find_by_id(blob_id)
+    let recorded = blob::Entity::find_by_id(blob_id)
         .select_only()
         .columns([blob::Column::ObjectKey, blob::Column::UploadId]);
-    let place: Option<(String, Option<String>)> = place.into_tuple().one(transaction).await?;
-    let Some((key, upload)) = place else {
+    let recorded: Option<(String, Option<String>)> = recorded.into_tuple().one(transaction).await?;
+    let Some((key, upload_id)) = recorded else {
         return Ok(None);
     };
     let key = decode_key(&key)?;
-    let upload = upload.filter(|upload| !upload.is_empty());
-    Ok(Some(MultipartSlot { key, upload_id: upload, layout: None }))
+    let upload_id = upload_id.filter(|id| !id.is_empty());
+    Ok(Some(MultipartSlot { key, upload_id, layout: None }))
 }
 
 /// Returns the multipart upload to complete for a blob; `None` if no stored part is in one.
@@ -286,7 +291,7 @@ pub(crate) async fn upload_to_complete(
     connection: &impl ConnectionTrait,
     blob: &blob::Model,
 ) -> Result<Option<MultipartUpload>, DbErr> {
-    let Some(upload) = blob.upload_id.as_ref().filter(|upload| !upload.is_empty()) else {
+    let Some(upload_id) = blob.upload_id.as_ref().filter(|id| !id.is_empty()) else {
         return Ok(None);
     };
     let rows = part::Entity::find()
@@ -300,13 +305,13 @@ pub(crate) async fn upload_to_complete(
         return Ok(None);
     }
     let size = rows.iter().map(|part| part.size.unsigned_abs()).sum();
-    let tagged = |part: part::Model| (part.number.cast_unsigned(), part.tag.unwrap_or_default());
+    let numbered_tag = |part: part::Model| (part.number.cast_unsigned(), part.tag.unwrap_or_default());
     Ok(Some(MultipartUpload {
         blob_id: blob.id,
         store: blob.backend.clone(),
         key: decode_key(&blob.object_key)?,
-        upload_id: upload.clone(),
-        parts: rows.into_iter().map(tagged).collect(),
+        upload_id: upload_id.clone(),
+        parts: rows.into_iter().map(numbered_tag).collect(),
         size,
     }))
 }

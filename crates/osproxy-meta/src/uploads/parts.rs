@@ -118,21 +118,23 @@ impl Meta {
         size: Option<u64>,
         max_size: Option<u64>,
     ) -> Result<BeginPartOutcome, MetaError> {
-        let here = self.node_stores.clone();
-        let begun = self
+        let node_stores = self.node_stores.clone();
+        let outcome = self
             .write_or_rollback(move |transaction| {
-                let here = here.clone();
+                let node_stores = node_stores.clone();
                 Box::pin(async move {
-                    Ok(match begin(transaction, uid, number, id.get(), size, max_size, &here).await? {
-                        ready @ BeginPartOutcome::Ready(_) => TxEnd::Commit(ready),
-                        other => TxEnd::Rollback(other),
-                    })
+                    Ok(
+                        match begin(transaction, uid, number, id.get(), size, max_size, &node_stores).await? {
+                            ready @ BeginPartOutcome::Ready(_) => TxEnd::Commit(ready),
+                            other => TxEnd::Rollback(other),
+                        },
+                    )
                 })
             })
             .await;
-        match begun {
+        match outcome {
             Err(MetaError::Conflict(_)) => Ok(BeginPartOutcome::Conflict),
-            begun => begun,
+            outcome => outcome,
         }
     }
 
@@ -145,21 +147,22 @@ impl Meta {
         part: ReceivedPart,
     ) -> Result<FinishPartOutcome, MetaError> {
         let (id, blob_id, number) = (intent.id, intent.blob_id, intent.number);
-        let is_native = intent.slot.is_some();
+        let is_multipart = intent.slot.is_some();
         let quotas = self.quotas.clone();
         self.write_or_rollback(move |transaction| {
             let (part, quotas) = (part.clone(), quotas.clone());
             Box::pin(async move {
                 let ReceivedPart { digests, sniffed, tag, max_size, content_type } = part;
-                let tag = is_native.then_some(tag);
+                let tag = is_multipart.then_some(tag);
                 let Some(receiving) = lock_receiving(transaction, uid, blob_id).await? else {
                     return Ok(TxEnd::Rollback(FinishPartOutcome::Closed));
                 };
-                let (replaced, before) = match replace_part(transaction, blob_id, number, &digests).await? {
-                    ReplacedPart::Unchanged => return Ok(TxEnd::Rollback(FinishPartOutcome::Unchanged)),
-                    ReplacedPart::Part(id, size) => (Some(id), size),
-                    ReplacedPart::Nothing => (None, 0),
-                };
+                let (replaced, replaced_bytes) =
+                    match replace_part(transaction, blob_id, number, &digests).await? {
+                        ReplacedPart::Unchanged => return Ok(TxEnd::Rollback(FinishPartOutcome::Unchanged)),
+                        ReplacedPart::Part(id, size) => (Some(id), size),
+                        ReplacedPart::Nothing => (None, 0),
+                    };
                 let stored = part::Entity::update_many()
                     .col_expr(part::Column::State, Expr::value(part::State::Stored))
                     .col_expr(part::Column::Size, Expr::value(digests.size.cast_signed()))
@@ -175,12 +178,14 @@ impl Meta {
                 if stored.rows_affected == 0 {
                     return Ok(TxEnd::Rollback(FinishPartOutcome::Swept));
                 }
-                let change = digests.size.cast_signed() - before;
-                if change > 0 && max_size.is_some_and(|max| receiving.received + change > to_i64(max)) {
+                let added_bytes = digests.size.cast_signed() - replaced_bytes;
+                if added_bytes > 0
+                    && max_size.is_some_and(|max| receiving.received + added_bytes > saturating_i64(max))
+                {
                     return Ok(TxEnd::Rollback(FinishPartOutcome::TooLarge));
                 }
                 let charged =
-                    add_received(transaction, uid, receiving, change, content_type, &quotas).await?;
+                    add_received(transaction, uid, receiving, added_bytes, content_type, &quotas).await?;
                 Ok(charged
                     .commit_or_roll_back(FinishPartOutcome::Stored(replaced), FinishPartOutcome::OverQuota))
             })
@@ -202,26 +207,26 @@ async fn begin(
         FindBlobOutcome::Found(blob) => blob,
         FindBlobOutcome::Refused(outcome) => return Ok(outcome),
     };
-    let ReceivingBlob { tenant, name, blob_id, store, earlier_write: another, part_layout: shape, received } =
+    let ReceivingBlob { tenant, name, blob_id, store, earlier_write, part_layout: layout, received } =
         receiving;
-    let size = match size_in_layout(shape, number, size) {
+    let size = match size_in_layout(layout, number, size) {
         Ok(size) => size,
-        Err(misfit) => return Ok(BeginPartOutcome::Mismatch(misfit)),
+        Err(mismatch) => return Ok(BeginPartOutcome::Mismatch(mismatch)),
     };
     // For a part that replaces another, `finish_part` checks the limit: only then is the change in
     // size known.
-    let total = match shape {
-        Some(shape) => shape.size,
-        None if another.is_some() => 0,
+    let total = match layout {
+        Some(layout) => layout.size,
+        None if earlier_write.is_some() => 0,
         None => received.saturating_add(size.unwrap_or(0)),
     };
     if max_size.is_some_and(|max| total > max) {
         return Ok(BeginPartOutcome::TooLarge);
     }
     let sizes = node_stores.store(&store).and_then(|store| store.part_sizes);
-    let native = match (size, sizes.filter(|sizes| shape.is_some() || !sizes.preallocated)) {
+    let slot = match (size, sizes.filter(|sizes| layout.is_some() || !sizes.preallocated)) {
         (Some(size), Some(sizes)) => {
-            let place = multipart::claim_slot(
+            let slot = multipart::claim_slot(
                 transaction,
                 node_stores.whole_key(&store, &name, blob_id),
                 blob_id,
@@ -230,13 +235,13 @@ async fn begin(
                 sizes,
             )
             .await?;
-            place.map(|place| MultipartSlot { layout: shape, ..place })
+            slot.map(|slot| MultipartSlot { layout, ..slot })
         }
         _ => None,
     };
     // If another node begins the same part concurrently, the unique key makes one of them fail and
     // try again.
-    let key = node_stores.part_key(&store, &name, blob_id, number, another.map(|_| id));
+    let key = node_stores.part_key(&store, &name, blob_id, number, earlier_write.map(|_| id));
     let row = part::ActiveModel {
         id: Set(id),
         blob_id: Set(blob_id),
@@ -248,34 +253,25 @@ async fn begin(
         sniffed: Set(None),
         created_at: Set(node_stores.clock.now_ms()),
         written_by: Set(Some(node_stores.node.clone())),
-        tag: Set(native.as_ref().map(|_| String::new())),
+        tag: Set(slot.as_ref().map(|_| String::new())),
         piece: Set(None),
         stored_at: Set(None),
     };
     part::Entity::insert(row).exec_without_returning(transaction).await?;
     let tenant = Tenant::from_db(&tenant);
-    Ok(BeginPartOutcome::Ready(PartIntent {
-        id,
-        tenant,
-        blob_id,
-        number,
-        store,
-        key,
-        slot: native,
-        layout: shape,
-    }))
+    Ok(BeginPartOutcome::Ready(PartIntent { id, tenant, blob_id, number, store, key, slot, layout }))
 }
 
 /// Returns the size of a part, if known. Fails if the part does not fit the announced content.
 fn size_in_layout(
-    shape: Option<PartLayout>,
+    layout: Option<PartLayout>,
     number: u32,
     size: Option<u64>,
 ) -> Result<Option<u64>, PartMismatch> {
-    let Some(shape) = shape else {
+    let Some(layout) = layout else {
         return Ok(size);
     };
-    let range = shape.range(number).ok_or(PartMismatch::TooManyParts(shape.parts()))?;
+    let range = layout.range(number).ok_or(PartMismatch::TooManyParts(layout.parts()))?;
     let expected = range.end - range.start;
     if size.is_some_and(|size| size != expected) {
         return Err(PartMismatch::WrongSize(expected));
@@ -303,50 +299,50 @@ async fn lock_receiving(
     uid: Uid,
     blob_id: i64,
 ) -> Result<Option<ReceivingFile>, DbErr> {
-    let taken = file::Entity::find_by_id(uid.get())
+    let row = file::Entity::find_by_id(uid.get())
         .select_only()
         .columns([file::Column::Tenant, file::Column::Charged, file::Column::Received])
         .columns([file::Column::RequiredType, file::Column::AnnouncedSize])
         .filter(file::Column::State.eq(FileState::Receiving))
         .filter(file::Column::BlobId.eq(blob_id))
         .lock_exclusive();
-    let taken = taken.into_tuple::<ReceivingRow>().one(transaction).await?;
-    Ok(taken.map(|(tenant, charged, received, required_type, announced)| ReceivingFile {
+    let row = row.into_tuple::<ReceivingRow>().one(transaction).await?;
+    Ok(row.map(|(tenant, charged, received, required_type, announced_size)| ReceivingFile {
         tenant,
         charged,
         received,
         required_type,
-        is_announced: announced.is_some(),
+        is_announced: announced_size.is_some(),
     }))
 }
 
 /// Tenant, charged bytes, received bytes, required type and announced size of a file.
 type ReceivingRow = (String, i64, i64, Option<String>, Option<i64>);
 
-/// Adds `change` bytes, which may be negative, to the received bytes of a file. Charges its tenant
+/// Adds `added_bytes` bytes, which may be negative, to the received bytes of a file. Charges its tenant
 /// for them, unless the announced size is charged already.
 async fn add_received(
     transaction: &DatabaseTransaction,
     uid: Uid,
     receiving: ReceivingFile,
-    change: i64,
+    added_bytes: i64,
     content_type: Option<String>,
     quotas: &Quotas,
 ) -> Result<ChargeOutcome, DbErr> {
     let ReceivingFile { tenant, charged, received, required_type, is_announced } = receiving;
-    let added = if is_announced { 0 } else { change };
+    let charged_bytes = if is_announced { 0 } else { added_bytes };
     let required_type = content_type.or(required_type);
     file::Entity::update_many()
-        .col_expr(file::Column::Received, Expr::value(received + change))
-        .col_expr(file::Column::Charged, Expr::value(charged + added))
+        .col_expr(file::Column::Received, Expr::value(received + added_bytes))
+        .col_expr(file::Column::Charged, Expr::value(charged + charged_bytes))
         .col_expr(file::Column::RequiredType, Expr::value(required_type))
         .filter(file::Column::Uid.eq(uid.get()))
         .exec(transaction)
         .await?;
-    quotas.charge(transaction, &tenant, added).await
+    quotas.charge(transaction, &tenant, charged_bytes).await
 }
 
-fn to_i64(bytes: u64) -> i64 {
+fn saturating_i64(bytes: u64) -> i64 {
     i64::try_from(bytes).unwrap_or(i64::MAX)
 }
 
@@ -367,27 +363,27 @@ async fn replace_part(
     number: u32,
     digests: &Digests,
 ) -> Result<ReplacedPart, DbErr> {
-    let before = part::Entity::find()
+    let stored = part::Entity::find()
         .filter(part::Column::BlobId.eq(blob_id))
         .filter(part::Column::Number.eq(number.cast_signed()))
         .filter(part::Column::State.eq(part::State::Stored))
         .one(transaction)
         .await?;
-    let Some(before) = before else {
+    let Some(stored) = stored else {
         return Ok(ReplacedPart::Nothing);
     };
     // Rows of older versions have only the MD5.
-    let is_same = match &before.piece {
+    let is_same = match &stored.piece {
         Some(piece) => *piece == digests.blake3,
-        None => before.md5.is_some() && decode_digest(before.md5.as_ref()) == digests.md5,
+        None => stored.md5.is_some() && decode_digest(stored.md5.as_ref()) == digests.md5,
     };
-    if before.tag.is_some() && is_same {
+    if stored.tag.is_some() && is_same {
         return Ok(ReplacedPart::Unchanged);
     }
     part::Entity::update_many()
         .col_expr(part::Column::State, Expr::value(part::State::Deleting))
-        .filter(part::Column::Id.eq(before.id))
+        .filter(part::Column::Id.eq(stored.id))
         .exec(transaction)
         .await?;
-    Ok(ReplacedPart::Part(before.id, before.size))
+    Ok(ReplacedPart::Part(stored.id, stored.size))
 }

@@ -41,13 +41,13 @@ impl Meta {
 
     /// Returns the store of the parts of a file that is not complete.
     pub async fn parts_store(&self, uid: Uid) -> Result<PartsStore, MetaError> {
-        let found = file::Entity::find_by_id(uid.get())
+        let row = file::Entity::find_by_id(uid.get())
             .left_join(blob::Entity)
             .select_only()
             .column(file::Column::State)
             .column(blob::Column::Backend);
-        let found: Option<(file::State, Option<String>)> = found.into_tuple().one(&self.reader).await?;
-        Ok(match found {
+        let row: Option<(file::State, Option<String>)> = row.into_tuple().one(&self.reader).await?;
+        Ok(match row {
             Some((file::State::Receiving | file::State::Completing, Some(store))) => PartsStore::Store(store),
             Some((file::State::Pending | file::State::Receiving, None)) => PartsStore::Undecided,
             _ => PartsStore::NotReceiving,
@@ -62,16 +62,16 @@ impl Meta {
         uid: Uid,
         fallback_id: Uid,
     ) -> Result<Option<(String, i64, MultipartSlot)>, MetaError> {
-        let here = self.node_stores.clone();
+        let node_stores = self.node_stores.clone();
         self.write_or_rollback(move |transaction| {
-            let here = here.clone();
+            let node_stores = node_stores.clone();
             Box::pin(async move {
                 let FindBlobOutcome::Found(blob) =
-                    find_or_create(transaction, uid, NO_PART, fallback_id.get(), &here).await?
+                    find_or_create(transaction, uid, NO_PART, fallback_id.get(), &node_stores).await?
                 else {
                     return Ok(TxEnd::Rollback(None));
                 };
-                Ok(match blob.claim_slot(transaction, &here).await? {
+                Ok(match blob.claim_slot(transaction, &node_stores).await? {
                     Some(slot) => TxEnd::Commit(Some((blob.store, blob.blob_id, slot))),
                     None => TxEnd::Rollback(None),
                 })
@@ -83,13 +83,13 @@ impl Meta {
     /// Decides that this node stores the parts of a file, unless a store is already chosen. The
     /// blob that receives them gets the id `fallback_id` if the id equal to the uid is taken.
     pub async fn choose_parts_store(&self, uid: Uid, fallback_id: Uid) -> Result<PartsStore, MetaError> {
-        let here = self.node_stores.clone();
+        let node_stores = self.node_stores.clone();
         let chosen = self
             .write_or_rollback(move |transaction| {
-                let here = here.clone();
+                let node_stores = node_stores.clone();
                 Box::pin(async move {
                     let receiving =
-                        find_or_create(transaction, uid, NO_PART, fallback_id.get(), &here).await?;
+                        find_or_create(transaction, uid, NO_PART, fallback_id.get(), &node_stores).await?;
                     Ok(match receiving {
                         FindBlobOutcome::Found(blob) => TxEnd::Commit(PartsStore::Store(blob.store)),
                         FindBlobOutcome::Refused(refusal) => TxEnd::Rollback(match refusal {

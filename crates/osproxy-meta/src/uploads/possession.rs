@@ -31,9 +31,9 @@ impl Meta {
         nonce: [u8; 32],
         ttl: Duration,
     ) -> Result<ChallengeRecord, MetaError> {
-        let holds = ttl.as_millis().try_into().unwrap_or(i64::MAX);
+        let ttl_ms = ttl.as_millis().try_into().unwrap_or(i64::MAX);
         let challenge =
-            ChallengeRecord { blob_id, nonce, expires_at: self.clock.now_ms().saturating_add(holds) };
+            ChallengeRecord { blob_id, nonce, expires_at: self.clock.now_ms().saturating_add(ttl_ms) };
         self.write(move |transaction| {
             let row = challenge::ActiveModel {
                 uid: Set(uid.get()),
@@ -42,8 +42,8 @@ impl Meta {
                 expires_at: Set(challenge.expires_at),
             };
             let columns = [challenge::Column::BlobId, challenge::Column::Nonce, challenge::Column::ExpiresAt];
-            let replaced = OnConflict::column(challenge::Column::Uid).update_columns(columns).to_owned();
-            let insert = challenge::Entity::insert(row).on_conflict(replaced);
+            let replace = OnConflict::column(challenge::Column::Uid).update_columns(columns).to_owned();
+            let insert = challenge::Entity::insert(row).on_conflict(replace);
             Box::pin(async move {
                 insert.exec_without_returning(transaction).await?;
                 Ok(())
@@ -55,11 +55,11 @@ impl Meta {
 
     /// Returns the challenge of a file, unless it has expired.
     pub async fn challenge(&self, uid: Uid) -> Result<Option<ChallengeRecord>, MetaError> {
-        let found = challenge::Entity::find_by_id(uid.get())
+        let row = challenge::Entity::find_by_id(uid.get())
             .filter(challenge::Column::ExpiresAt.gt(self.clock.now_ms()))
             .one(&self.reader)
             .await?;
-        Ok(found.as_ref().map(from_row).transpose()?)
+        Ok(row.as_ref().map(from_row).transpose()?)
     }
 
     /// Deletes and returns the challenge of a file, unless it has expired. Only one caller gets it,
@@ -76,8 +76,8 @@ impl Meta {
                 let Some(row) = row else {
                     return Ok(None);
                 };
-                let taken = challenge::Entity::delete_by_id(uid.get()).exec(transaction).await?;
-                Some(&row).filter(|_| taken.rows_affected == 1).map(from_row).transpose()
+                let deleted = challenge::Entity::delete_by_id(uid.get()).exec(transaction).await?;
+                Some(&row).filter(|_| deleted.rows_affected == 1).map(from_row).transpose()
             })
         })
         .await
@@ -88,13 +88,13 @@ impl Meta {
         let now = self.clock.now_ms();
         self.write(move |transaction| {
             Box::pin(async move {
-                let old = challenge::Entity::find()
+                let expired = challenge::Entity::find()
                     .select_only()
                     .column(challenge::Column::Uid)
                     .filter(challenge::Column::ExpiresAt.lte(now))
                     .limit(limit);
-                let old: Vec<i64> = old.into_tuple().all(transaction).await?;
-                let purged = challenge::Entity::delete_many().filter(challenge::Column::Uid.is_in(old));
+                let expired: Vec<i64> = expired.into_tuple().all(transaction).await?;
+                let purged = challenge::Entity::delete_many().filter(challenge::Column::Uid.is_in(expired));
                 Ok(purged.exec(transaction).await?.rows_affected)
             })
         })

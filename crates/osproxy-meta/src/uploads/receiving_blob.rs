@@ -24,7 +24,7 @@ struct UploadRow {
     /// Store of the existing parts.
     backend: Option<String>,
     /// An earlier write of the same part number.
-    another: Option<i64>,
+    earlier_write: Option<i64>,
     announced_size: Option<i64>,
     part_size: Option<i64>,
     received: i64,
@@ -58,17 +58,19 @@ impl ReceivingBlob {
     pub(crate) async fn claim_slot(
         &self,
         transaction: &DatabaseTransaction,
-        here: &NodeStores,
+        node_stores: &NodeStores,
     ) -> Result<Option<MultipartSlot>, DbErr> {
-        let sizes =
-            here.store(&self.store).and_then(|store| store.part_sizes).filter(|sizes| sizes.preallocated);
-        let (Some(shape), Some(sizes)) = (self.part_layout, sizes) else {
+        let sizes = node_stores
+            .store(&self.store)
+            .and_then(|store| store.part_sizes)
+            .filter(|sizes| sizes.preallocated);
+        let (Some(layout), Some(sizes)) = (self.part_layout, sizes) else {
             return Ok(None);
         };
-        let size = Ord::min(shape.part_size, shape.size);
-        let key = here.whole_key(&self.store, &self.name, self.blob_id);
-        let place = multipart::claim_slot(transaction, key, self.blob_id, 1, size, sizes).await?;
-        Ok(place.map(|place| MultipartSlot { layout: Some(shape), ..place }))
+        let size = Ord::min(layout.part_size, layout.size);
+        let key = node_stores.whole_key(&self.store, &self.name, self.blob_id);
+        let slot = multipart::claim_slot(transaction, key, self.blob_id, 1, size, sizes).await?;
+        Ok(slot.map(|slot| MultipartSlot { layout: Some(layout), ..slot }))
     }
 }
 
@@ -79,36 +81,45 @@ pub(crate) async fn find_or_create(
     uid: Uid,
     number: u32,
     fallback_id: i64,
-    here: &NodeStores,
+    node_stores: &NodeStores,
 ) -> Result<FindBlobOutcome, DbErr> {
     // An earlier write of the same part number, if there is one.
-    let another = part::Entity::find()
+    let earlier_write = part::Entity::find()
         .select_only()
         .column(part::Column::Id)
         .filter(Expr::col((part::Entity, part::Column::BlobId)).equals((file::Entity, file::Column::BlobId)))
         .filter(part::Column::Number.eq(number.cast_signed()))
         .limit(1)
         .into_query();
-    let found = file::Entity::find_by_id(uid.get())
+    let row = file::Entity::find_by_id(uid.get())
         .left_join(blob::Entity)
         .select_only()
         .columns([file::Column::Tenant, file::Column::Name, file::Column::State, file::Column::BlobId])
         .columns([file::Column::AnnouncedSize, file::Column::PartSize, file::Column::Received])
         .column(blob::Column::Backend)
-        .column_as(Expr::SubQuery(None, Box::new(another.into())), "another");
-    let found: Option<UploadRow> = found.into_model().one(transaction).await?;
-    let Some(destination) = found else {
+        .column_as(Expr::SubQuery(None, Box::new(earlier_write.into())), "earlier_write");
+    let row: Option<UploadRow> = row.into_model().one(transaction).await?;
+    let Some(row) = row else {
         return Ok(FindBlobOutcome::Refused(BeginPartOutcome::Unknown));
     };
-    let UploadRow { tenant, name, state, blob_id, backend, another, announced_size, part_size, received } =
-        destination;
-    let shape = files::rows::part_layout(announced_size, part_size);
+    let UploadRow {
+        tenant,
+        name,
+        state,
+        blob_id,
+        backend,
+        earlier_write,
+        announced_size,
+        part_size,
+        received,
+    } = row;
+    let layout = files::rows::part_layout(announced_size, part_size);
     if let (file::State::Receiving, Some(store)) = (state, &backend)
-        && here.store(store).is_none()
+        && node_stores.store(store).is_none()
     {
         return Ok(FindBlobOutcome::Refused(BeginPartOutcome::OtherNode(store.clone())));
     }
-    let store = backend.unwrap_or_else(|| here.default_store().to_owned());
+    let store = backend.unwrap_or_else(|| node_stores.default_store().to_owned());
     let existing_blob = blob_id;
     if existing_blob.is_none() && !start_receiving(transaction, uid, state).await? {
         return Ok(FindBlobOutcome::Refused(BeginPartOutcome::Conflict));
@@ -118,10 +129,10 @@ pub(crate) async fn find_or_create(
         // A write of the whole file may have taken the uid's own number.
         (file::State::Receiving, None) => fallback_id,
         (file::State::Pending, _) => uid.get(),
-        (closed, _) => return Ok(FindBlobOutcome::Refused(BeginPartOutcome::Closed(closed))),
+        (state, _) => return Ok(FindBlobOutcome::Refused(BeginPartOutcome::Closed(state))),
     };
     if existing_blob.is_none() {
-        blob::Entity::insert(receiving_row(blob_id, &tenant, &store, here, shape))
+        blob::Entity::insert(receiving_row(blob_id, &tenant, &store, node_stores, layout))
             .exec_without_returning(transaction)
             .await?;
         file::Entity::update_many()
@@ -136,8 +147,8 @@ pub(crate) async fn find_or_create(
         name,
         blob_id,
         store,
-        earlier_write: another,
-        part_layout: shape,
+        earlier_write,
+        part_layout: layout,
         received,
     }))
 }
@@ -149,28 +160,28 @@ async fn start_receiving(
     uid: Uid,
     state: FileState,
 ) -> Result<bool, DbErr> {
-    let taken = file::Entity::update_many()
+    let updated = file::Entity::update_many()
         .col_expr(file::Column::State, Expr::value(file::State::Receiving))
         .filter(file::Column::Uid.eq(uid.get()))
         .filter(file::Column::State.eq(state))
         .filter(file::Column::BlobId.is_null())
         .exec(transaction)
         .await?;
-    Ok(taken.rows_affected == 1)
+    Ok(updated.rows_affected == 1)
 }
 
 fn receiving_row(
     blob_id: i64,
     tenant: &str,
     store: &str,
-    here: &NodeStores,
-    shape: Option<PartLayout>,
+    node_stores: &NodeStores,
+    layout: Option<PartLayout>,
 ) -> blob::ActiveModel {
     blob::ActiveModel {
         state: Set(blob::State::Receiving),
         layout: Set(blob::BlobLayout::Parts),
-        size: Set(shape.map_or(0, |shape| shape.size.cast_signed())),
-        part_size: Set(shape.map(|shape| shape.part_size.cast_signed())),
-        ..blobs::intent_row(blob_id, tenant, store, String::new(), here)
+        size: Set(layout.map_or(0, |layout| layout.size.cast_signed())),
+        part_size: Set(layout.map(|layout| layout.part_size.cast_signed())),
+        ..blobs::intent_row(blob_id, tenant, store, String::new(), node_stores)
     }
 }

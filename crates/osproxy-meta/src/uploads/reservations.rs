@@ -30,15 +30,15 @@ pub struct OpenUploads {
 impl Meta {
     /// Counts the open uploads of a tenant and the reserved bytes. Reads one row per open upload.
     pub async fn open_uploads(&self, tenant: &Tenant) -> Result<OpenUploads, MetaError> {
-        let open = file::Entity::find()
+        let count = file::Entity::find()
             .select_only()
             .column_as(file::Column::Uid.count(), "count")
             .filter(file::Column::Tenant.eq(tenant.as_str()))
             .filter(file::Column::State.is_in(OPEN_STATES));
-        let open: Option<i64> = open.into_tuple().one(&self.reader).await?;
+        let count: Option<i64> = count.into_tuple().one(&self.reader).await?;
         let of_tenant = self.preallocated_blobs().filter(blob::Column::Tenant.eq(tenant.as_str()));
         Ok(OpenUploads {
-            uploads: open.unwrap_or(0).unsigned_abs(),
+            uploads: count.unwrap_or(0).unsigned_abs(),
             reserved: self.total_size(of_tenant).await?,
             reserved_total: self.total_size(self.preallocated_blobs()).await?,
         })
@@ -46,13 +46,14 @@ impl Meta {
 
     /// Blobs that have a preallocated file in a store of this node.
     fn preallocated_blobs(&self) -> Select<blob::Entity> {
-        let placed = |sizes: crate::PartSizeLimits| sizes.preallocated;
-        let here = self.node_stores.stores.iter().filter(|store| store.part_sizes.is_some_and(placed));
+        let is_preallocated = |sizes: crate::PartSizeLimits| sizes.preallocated;
+        let stores =
+            self.node_stores.stores.iter().filter(|store| store.part_sizes.is_some_and(is_preallocated));
         blob::Entity::find()
             .filter(blob::Column::State.eq(blob::State::Receiving))
             .filter(blob::Column::PartSize.is_not_null())
             .filter(blob::Column::UploadId.is_not_null())
-            .filter(blob::Column::Backend.is_in(here.map(|store| store.name.as_str())))
+            .filter(blob::Column::Backend.is_in(stores.map(|store| store.name.as_str())))
     }
 
     async fn total_size(&self, blobs: Select<blob::Entity>) -> Result<u64, DbErr> {
@@ -72,7 +73,7 @@ impl Meta {
         after: Uid,
         limit: u64,
     ) -> Result<Vec<Uid>, MetaError> {
-        let idle = file::Entity::find()
+        let files = file::Entity::find()
             .inner_join(blob::Entity)
             .select_only()
             .column(file::Column::Uid)
@@ -85,7 +86,7 @@ impl Meta {
             .filter(blob::Column::Backend.eq(store))
             .order_by_asc(file::Column::Uid)
             .limit(limit);
-        let uids: Vec<i64> = idle.into_tuple().all(&self.reader).await?;
+        let uids: Vec<i64> = files.into_tuple().all(&self.reader).await?;
         Ok(uids.into_iter().map(Uid::from_db).collect())
     }
 

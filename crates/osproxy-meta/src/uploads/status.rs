@@ -30,12 +30,12 @@ pub struct UploadProgress {
 impl Meta {
     /// Returns the status of an upload; `None` for an unknown uid.
     pub async fn upload_status(&self, uid: Uid) -> Result<Option<UploadProgress>, MetaError> {
-        let found =
+        let row =
             file::Entity::find_by_id(uid.get()).find_also_related(blob::Entity).one(&self.reader).await?;
-        let Some((file, blob)) = found else {
+        let Some((file, blob)) = row else {
             return Ok(None);
         };
-        let mut status = UploadProgress {
+        let mut progress = UploadProgress {
             tenant: Tenant::from_db(&file.tenant),
             state: file.state,
             parts: Vec::new(),
@@ -52,17 +52,17 @@ impl Meta {
                     .filter(part::Column::State.eq(part::State::Stored))
                     .order_by_asc(part::Column::Number);
                 for (number, size) in rows.into_tuple::<(i32, i64)>().all(&self.reader).await? {
-                    status.parts.push(number.cast_unsigned());
-                    status.received += size.unsigned_abs();
+                    progress.parts.push(number.cast_unsigned());
+                    progress.received += size.unsigned_abs();
                 }
             }
             Some(blob) => {
-                status.parts.extend(1..=file.part_count.unwrap_or(0).cast_unsigned());
-                status.received = blob.size.unsigned_abs();
-                status.size = Some(status.received);
+                progress.parts.extend(1..=file.part_count.unwrap_or(0).cast_unsigned());
+                progress.received = blob.size.unsigned_abs();
+                progress.size = Some(progress.received);
             }
             None => {}
         }
-        Ok(Some(status))
+        Ok(Some(progress))
     }
 }

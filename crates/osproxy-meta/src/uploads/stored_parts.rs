@@ -64,11 +64,11 @@ impl Meta {
             .order_by_asc(part::Column::Number)
             .all(&self.reader)
             .await?;
-        let (mut object, mut divided) = (None, None);
+        let (mut object, mut layout) = (None, None);
         if rows.iter().any(|part| part.tag.is_some() || part.piece.is_some())
             && let Some(blob) = blob::Entity::find_by_id(blob_id).one(&self.reader).await?
         {
-            divided = part_layout(Some(blob.size), blob.part_size);
+            layout = part_layout(Some(blob.size), blob.part_size);
             // A merge resets the upload id: the blob lies in another object then.
             if blob.upload_id.is_some() {
                 object = Some((decode_key(&blob.object_key)?, self.is_preallocated(&blob.backend)));
@@ -76,14 +76,14 @@ impl Meta {
         }
         let (mut parts, mut offset) = (Vec::with_capacity(rows.len()), 0);
         for row in &rows {
-            let mut part = stored(row, divided)?;
-            let place = divided.and_then(|divided| divided.range(part.number)).map(|range| range.start);
+            let mut part = from_row(row, layout)?;
+            let layout_offset = layout.and_then(|layout| layout.range(part.number)).map(|range| range.start);
             if row.tag.is_some() {
-                let Some((object, has_places)) = &object else {
+                let Some((object, is_preallocated)) = &object else {
                     return Ok(Vec::new());
                 };
-                let within = place.filter(|_| *has_places).unwrap_or(offset);
-                (part.key, part.offset, part.is_own_object) = (object.clone(), within, false);
+                let part_offset = layout_offset.filter(|_| *is_preallocated).unwrap_or(offset);
+                (part.key, part.offset, part.is_own_object) = (object.clone(), part_offset, false);
                 offset += part.size;
             }
             parts.push(part);
@@ -121,10 +121,10 @@ pub(crate) fn own_key(row: &part::Model) -> Result<Option<Key>, DbErr> {
     row.tag.is_none().then(|| decode_key(&row.object_key)).transpose()
 }
 
-fn stored(row: &part::Model, divided: Option<PartLayout>) -> Result<StoredPart, DbErr> {
-    let damaged = || DbErr::Custom(format!("part {} is stored without a size or digest", row.id));
+fn from_row(row: &part::Model, layout: Option<PartLayout>) -> Result<StoredPart, DbErr> {
+    let corrupt = || DbErr::Custom(format!("part {} is stored without a size or digest", row.id));
     if row.md5.is_none() && row.piece.is_none() {
-        return Err(damaged());
+        return Err(corrupt());
     }
     Ok(StoredPart {
         id: row.id,
@@ -132,7 +132,7 @@ fn stored(row: &part::Model, divided: Option<PartLayout>) -> Result<StoredPart, 
         key: decode_key(&row.object_key)?,
         offset: 0,
         is_own_object: true,
-        size: u64::try_from(row.size).map_err(|_| damaged())?,
-        digests: PartDigests::from_row(row, divided),
+        size: u64::try_from(row.size).map_err(|_| corrupt())?,
+        digests: PartDigests::from_row(row, layout),
     })
 }

@@ -95,10 +95,10 @@ impl Meta {
         fallback_id: Uid,
         task_id: Uid,
     ) -> Result<BeginUploadOutcome, MetaError> {
-        let (here, removal) = (self.node_stores.clone(), self.task_seed(task_id));
+        let (node_stores, removal) = (self.node_stores.clone(), self.task_seed(task_id));
         self.write(move |transaction| {
-            let here = here.clone();
-            Box::pin(async move { begin(transaction, uid, fallback_id, &here, removal).await })
+            let node_stores = node_stores.clone();
+            Box::pin(async move { begin(transaction, uid, fallback_id, &node_stores, removal).await })
         })
         .await
     }
@@ -113,10 +113,10 @@ impl Meta {
         sniffed: Option<&'static str>,
         content_type: String,
     ) -> Result<StoreOutcome, MetaError> {
-        let (here, quotas) = (self.node_stores.clone(), self.quotas.clone());
-        let finished = self
+        let (node_stores, quotas) = (self.node_stores.clone(), self.quotas.clone());
+        let outcome = self
             .write_or_rollback(move |transaction| {
-                let (content_type, here) = (content_type.clone(), here.clone());
+                let (content_type, node_stores) = (content_type.clone(), node_stores.clone());
                 let (tenant, quotas) = (tenant.clone(), quotas.clone());
                 Box::pin(async move {
                     let stored = blob::Entity::update_many()
@@ -136,13 +136,13 @@ impl Meta {
                     }
                     let content =
                         NewContent { blob_id: intent_id, size: digests.size, content_type: &content_type };
-                    store_file(transaction, uid, &tenant, content, &here.node, &quotas).await
+                    store_file(transaction, uid, &tenant, content, &node_stores.node, &quotas).await
                 })
             })
             .await;
-        match finished {
+        match outcome {
             Err(MetaError::Conflict(_)) => Ok(StoreOutcome::Conflict),
-            finished => finished,
+            outcome => outcome,
         }
     }
 
@@ -169,9 +169,9 @@ impl Meta {
         unpublished: Option<i64>,
         content_type: String,
     ) -> Result<StoreOutcome, MetaError> {
-        let (here, quotas) = (self.node_stores.clone(), self.quotas.clone());
+        let (node_stores, quotas) = (self.node_stores.clone(), self.quotas.clone());
         self.write_or_rollback(move |transaction| {
-            let (content_type, here) = (content_type.clone(), here.clone());
+            let (content_type, node_stores) = (content_type.clone(), node_stores.clone());
             let (tenant, quotas) = (tenant.clone(), quotas.clone());
             Box::pin(async move {
                 if !blobs::add_references(transaction, blob_id, 1, Some(&digests)).await? {
@@ -185,7 +185,7 @@ impl Meta {
                         .await?;
                 }
                 let content = NewContent { blob_id, size: digests.size, content_type: &content_type };
-                store_file(transaction, uid, &tenant, content, &here.node, &quotas).await
+                store_file(transaction, uid, &tenant, content, &node_stores.node, &quotas).await
             })
         })
         .await
@@ -250,25 +250,25 @@ pub(crate) async fn release_reservation(
     let Some(blob_id) = file.blob_id else {
         return Ok(None);
     };
-    let attempt = part::Entity::find()
+    let part = part::Entity::find()
         .select_only()
         .column(part::Column::Id)
         .filter(part::Column::BlobId.eq(blob_id))
         .filter(part::Column::State.is_in([part::State::Writing, part::State::Stored]))
         .limit(1);
-    let is_empty = attempt.into_tuple::<i64>().one(transaction).await?.is_none();
+    let is_empty = part.into_tuple::<i64>().one(transaction).await?.is_none();
     if !is_empty {
         return Ok(None);
     }
     // A part that begins concurrently has locked the row, or finds the blob gone.
-    let condemned = blob::Entity::update_many()
+    let marked = blob::Entity::update_many()
         .col_expr(blob::Column::State, Expr::value(blob::State::Deleting))
         .filter(blob::Column::Id.eq(blob_id))
         .filter(blob::Column::State.eq(blob::State::Receiving))
         .filter(blob::Column::PartSize.is_not_null())
         .exec(transaction)
         .await?;
-    if condemned.rows_affected == 0 {
+    if marked.rows_affected == 0 {
         return Ok(None);
     }
     file::Entity::update_many()
@@ -300,7 +300,7 @@ async fn repair(
     if repaired.rows_affected == 0 {
         return Ok(TxEnd::Rollback(StoreOutcome::Conflict));
     }
-    let exchanged = blob::Entity::update_many()
+    let intent_updated = blob::Entity::update_many()
         .col_expr(blob::Column::ObjectKey, Expr::value(damaged.key.as_str()))
         .col_expr(blob::Column::Backend, Expr::value(damaged.store))
         .col_expr(blob::Column::State, Expr::value(blob::State::Deleting))
@@ -308,7 +308,7 @@ async fn repair(
         .filter(blob::Column::State.eq(blob::State::Writing))
         .exec(transaction)
         .await?;
-    if exchanged.rows_affected == 0 {
+    if intent_updated.rows_affected == 0 {
         return Ok(TxEnd::Rollback(StoreOutcome::Swept));
     }
     Ok(TxEnd::Commit(StoreOutcome::Stored))
@@ -334,18 +334,18 @@ async fn store_file(
     let charged = quotas.lock_charge(transaction, tenant.as_str(), uid).await?;
     if !set_content(transaction, uid, None, content, node).await? {
         // Parts of the same file may have arrived meanwhile.
-        let collecting = file::Entity::find_by_id(uid.get()).select_only().column(file::Column::BlobId);
-        let collecting: Option<Option<i64>> = collecting.into_tuple().one(transaction).await?;
-        let Some(collecting) = collecting.flatten() else {
+        let receiving_blob = file::Entity::find_by_id(uid.get()).select_only().column(file::Column::BlobId);
+        let receiving_blob: Option<Option<i64>> = receiving_blob.into_tuple().one(transaction).await?;
+        let Some(receiving_blob) = receiving_blob.flatten() else {
             return Ok(TxEnd::Rollback(StoreOutcome::Superseded));
         };
-        if !set_content(transaction, uid, Some(collecting), content, node).await? {
+        if !set_content(transaction, uid, Some(receiving_blob), content, node).await? {
             return Ok(TxEnd::Rollback(StoreOutcome::Superseded));
         }
         // The parts are useless now; the sweep removes them.
         blob::Entity::update_many()
             .col_expr(blob::Column::State, Expr::value(blob::State::Deleting))
-            .filter(blob::Column::Id.eq(collecting))
+            .filter(blob::Column::Id.eq(receiving_blob))
             .filter(blob::Column::State.eq(blob::State::Receiving))
             .exec(transaction)
             .await?;
@@ -360,7 +360,7 @@ async fn store_file(
 async fn set_content(
     transaction: &DatabaseTransaction,
     uid: Uid,
-    before: Option<i64>,
+    current_blob: Option<i64>,
     NewContent { blob_id, size, content_type }: NewContent<'_>,
     node: &str,
 ) -> Result<bool, DbErr> {
@@ -374,7 +374,7 @@ async fn set_content(
         .col_expr(file::Column::Charged, Expr::value(size.cast_signed()))
         .filter(file::Column::Uid.eq(uid.get()))
         .filter(file::Column::State.eq(file::State::Receiving))
-        .filter(has_blob(before))
+        .filter(has_blob(current_blob))
         .exec(transaction)
         .await?;
     Ok(stored.rows_affected == 1)
