@@ -16,22 +16,22 @@ use super::{
 
 /// Ids of the unfinished rows in the store of new files.
 async fn unfinished_ids(meta: &Meta, kind: ObjectRowKind, before: i64, after: i64, limit: u64) -> Vec<i64> {
-    let found = meta.unfinished_rows(kind, "local", before, after, limit).await.unwrap();
+    let rows = meta.unfinished_rows(kind, "local", before, after, limit).await.unwrap();
     assert_eq!(meta.unfinished_rows(kind, "s3", before, after, limit).await.unwrap(), []);
-    found.into_iter().map(|found| found.id).collect()
+    rows.into_iter().map(|row| row.id).collect()
 }
 
 pub(super) async fn run(meta: &Meta) {
-    an_upload_that_is_finished_can_be_read(meta).await;
-    what_is_computed_of_content_that_is_shared_is_recorded(meta).await;
-    attempts_do_not_meet_and_one_wins(meta).await;
-    the_sweep_and_the_finish_cannot_both_win(meta).await;
-    the_same_content_is_one_blob(meta).await;
-    content_that_was_lost_can_be_mended(meta).await;
+    a_finished_upload_can_be_read(meta).await;
+    sharing_records_missing_digests(meta).await;
+    concurrent_writes_use_distinct_keys_and_one_wins(meta).await;
+    a_swept_write_cannot_be_finished(meta).await;
+    equal_content_is_stored_once(meta).await;
+    lost_content_can_be_repaired(meta).await;
     instant_uploads_count_as_references(meta).await;
-    files_are_created_all_or_none(meta).await;
-    only_what_is_unfinished_is_listed(meta).await;
-    link_keys_are_made_once(meta).await;
+    create_files_creates_all_or_none(meta).await;
+    unfinished_rows_lists_only_unfinished_rows(meta).await;
+    the_first_link_key_is_created_once(meta).await;
     assert_eq!(meta.highest_id().await.unwrap(), Some(uid(92)));
     parts::run(meta).await;
     tasks::run(meta).await;
@@ -61,12 +61,12 @@ async fn create(meta: &Meta, number: i64) {
     assert_eq!(created, CreateOutcome::Created(vec![false]));
 }
 
-async fn files_are_created_all_or_none(meta: &Meta) {
-    let known = |blob_id| Some(KnownContent { blob_id, size: 5, content_type: "a/b".to_owned() });
-    let stored = NewUpload { known_content: known(40), ..upload(90, "stored") };
-    let gone = NewUpload { known_content: known(999), ..upload(91, "gone") };
-    let taken = upload(50, "taken");
-    let all = vec![stored.clone(), gone.clone(), taken];
+async fn create_files_creates_all_or_none(meta: &Meta) {
+    let content = |blob_id| Some(KnownContent { blob_id, size: 5, content_type: "a/b".to_owned() });
+    let stored = NewUpload { known_content: content(40), ..upload(90, "stored") };
+    let gone = NewUpload { known_content: content(999), ..upload(91, "gone") };
+    let conflicting = upload(50, "taken");
+    let all = vec![stored.clone(), gone.clone(), conflicting];
     assert_eq!(meta.create_files(all, 0).await.unwrap(), CreateOutcome::UidTaken);
     assert!(meta.file_state(uid(90)).await.unwrap().is_none());
     assert!(meta.file_state(uid(91)).await.unwrap().is_none());
@@ -102,7 +102,7 @@ async fn share(meta: &Meta, number: i64, blob: i64, unpublished: Option<i64>) ->
         .unwrap()
 }
 
-async fn an_upload_that_is_finished_can_be_read(meta: &Meta) {
+async fn a_finished_upload_can_be_read(meta: &Meta) {
     assert!(matches!(
         meta.begin_upload(uid(10), uid(11), uid(12)).await.unwrap(),
         BeginUploadOutcome::Unknown
@@ -122,33 +122,38 @@ async fn an_upload_that_is_finished_can_be_read(meta: &Meta) {
     ));
 }
 
-async fn what_is_computed_of_content_that_is_shared_is_recorded(meta: &Meta) {
+async fn sharing_records_missing_digests(meta: &Meta) {
     create(meta, 15).await;
     create(meta, 16).await;
-    let known = digests("fifteen");
-    let unasked = Digests { md5: None, ..known };
+    let content = digests("fifteen");
+    let without_md5 = Digests { md5: None, ..content };
     let blob = begin(meta, 15, 17).await;
-    let text = || "text/plain".to_owned();
-    let finished = meta.finish_upload(uid(15), Tenant::default(), blob, unasked, None, text()).await.unwrap();
+    let content_type = || "text/plain".to_owned();
+    let finished = meta
+        .finish_upload(uid(15), Tenant::default(), blob, without_md5, None, content_type())
+        .await
+        .unwrap();
     assert_eq!(finished, StoreOutcome::Stored);
-    assert!(meta.blob_by_md5(&Tenant::default(), known.md5.unwrap()).await.unwrap().is_none());
+    assert!(meta.blob_by_md5(&Tenant::default(), content.md5.unwrap()).await.unwrap().is_none());
     let intent = begin(meta, 16, 18).await;
-    let shared =
-        meta.share_blob(uid(16), Tenant::default(), blob, known, Some(intent), text()).await.unwrap();
+    let shared = meta
+        .share_blob(uid(16), Tenant::default(), blob, content, Some(intent), content_type())
+        .await
+        .unwrap();
     assert_eq!(shared, StoreOutcome::Stored);
-    assert_eq!(meta.blob_by_md5(&Tenant::default(), known.md5.unwrap()).await.unwrap().unwrap().id, blob);
+    assert_eq!(meta.blob_by_md5(&Tenant::default(), content.md5.unwrap()).await.unwrap().unwrap().id, blob);
     // Digests already recorded stay.
     create(meta, 19).await;
     let intent = begin(meta, 19, 18).await;
-    let other = Digests { md5: Some([9; 16]), ..known };
+    let other = Digests { md5: Some([9; 16]), ..content };
     assert_eq!(
-        meta.share_blob(uid(19), Tenant::default(), blob, other, Some(intent), text()).await.unwrap(),
+        meta.share_blob(uid(19), Tenant::default(), blob, other, Some(intent), content_type()).await.unwrap(),
         StoreOutcome::Stored
     );
-    assert_eq!(meta.stored_file(uid(19)).await.unwrap().unwrap().content.digests, Some(known));
+    assert_eq!(meta.stored_file(uid(19)).await.unwrap().unwrap().content.digests, Some(content));
 }
 
-async fn attempts_do_not_meet_and_one_wins(meta: &Meta) {
+async fn concurrent_writes_use_distinct_keys_and_one_wins(meta: &Meta) {
     create(meta, 20).await;
     assert_eq!(begin(meta, 20, 21).await, 20);
     assert_eq!(begin(meta, 20, 22).await, 22);
@@ -160,7 +165,7 @@ async fn attempts_do_not_meet_and_one_wins(meta: &Meta) {
     meta.delete_row(ObjectRowKind::Blob, 20).await.unwrap();
 }
 
-async fn the_sweep_and_the_finish_cannot_both_win(meta: &Meta) {
+async fn a_swept_write_cannot_be_finished(meta: &Meta) {
     create(meta, 30).await;
     begin(meta, 30, 31).await;
     assert!(meta.mark_deleting(ObjectRowKind::Blob, 30).await.unwrap().is_some());
@@ -184,7 +189,7 @@ async fn the_sweep_and_the_finish_cannot_both_win(meta: &Meta) {
     );
 }
 
-async fn the_same_content_is_one_blob(meta: &Meta) {
+async fn equal_content_is_stored_once(meta: &Meta) {
     for number in [40, 41, 42] {
         create(meta, number).await;
         begin(meta, number, number + 5).await;
@@ -210,7 +215,7 @@ async fn the_same_content_is_one_blob(meta: &Meta) {
     meta.delete_row(ObjectRowKind::Blob, 43).await.unwrap();
 }
 
-async fn content_that_was_lost_can_be_mended(meta: &Meta) {
+async fn lost_content_can_be_repaired(meta: &Meta) {
     create(meta, 60).await;
     begin(meta, 60, 61).await;
     assert_eq!(finish(meta, 60, 60, "sixty").await, StoreOutcome::Stored);
@@ -261,7 +266,7 @@ async fn instant_uploads_count_as_references(meta: &Meta) {
     assert_eq!(stored[0].content.blob_id, 40);
 }
 
-async fn only_what_is_unfinished_is_listed(meta: &Meta) {
+async fn unfinished_rows_lists_only_unfinished_rows(meta: &Meta) {
     for number in [70, 71, 72] {
         create(meta, number).await;
         begin(meta, number, number + 5).await;
@@ -276,7 +281,7 @@ async fn only_what_is_unfinished_is_listed(meta: &Meta) {
     assert_eq!(numbers(0, 0, 10).await, [0; 0]);
 }
 
-async fn link_keys_are_made_once(meta: &Meta) {
+async fn the_first_link_key_is_created_once(meta: &Meta) {
     let key = |id: &str, secret| LinkKeyRecord { id: id.to_owned(), secret: vec![secret; 32] };
     let created = meta.link_keys_or_create(key("one", 1)).await.unwrap();
     assert_eq!(created, [key("one", 1)]);

@@ -13,13 +13,13 @@ use crate::{
 };
 
 pub(super) async fn run(meta: &Meta) {
-    names_are_found_byte_for_byte(meta).await;
-    pages_follow_each_other(meta).await;
-    moments_bound_what_is_listed(meta).await;
-    changes_are_seen_and_bounded(meta).await;
+    prefixes_match_bytewise(meta).await;
+    pages_cover_all_files_in_order(meta).await;
+    listings_filter_by_creation_time(meta).await;
+    updates_change_name_and_metadata(meta).await;
     copies_share_content(meta).await;
-    keys_are_taken_once(meta).await;
-    challenges_are_answered_once_and_in_time(meta).await;
+    idempotency_keys_are_acquired_once(meta).await;
+    challenges_are_taken_once_and_expire(meta).await;
     tasks_are_listed_newest_first(meta).await;
 }
 
@@ -49,7 +49,7 @@ fn prefixed(prefix: &str) -> FileFilter {
     FileFilter { prefix: Some(prefix.to_owned()), ..FileFilter::default() }
 }
 
-async fn names_are_found_byte_for_byte(meta: &Meta) {
+async fn prefixes_match_bytewise(meta: &Meta) {
     let base = base();
     let long = "l/".to_owned() + &"é".repeat(200);
     let longer = format!("{long}x");
@@ -79,7 +79,7 @@ async fn names_are_found_byte_for_byte(meta: &Meta) {
     assert_eq!(names(meta, &stored, 1).await, [""; 0]);
 }
 
-async fn pages_follow_each_other(meta: &Meta) {
+async fn pages_cover_all_files_in_order(meta: &Meta) {
     let base = base();
     for number in 0..7 {
         // All names have the same start.
@@ -116,19 +116,19 @@ async fn pages_follow_each_other(meta: &Meta) {
         }
     }
     for filter in [FileFilter::default(), prefixed("same")] {
-        let gone = FileFilter { state: Some(FileState::Deleted), ..filter };
-        let gone = meta.list_files(&Tenant::default(), &gone, None, 1000).await.unwrap();
-        assert!(gone.iter().any(|file| file.uid == uid(base + 3)));
-        assert!(gone.iter().all(|file| file.state == FileState::Deleted));
+        let removed = FileFilter { state: Some(FileState::Deleted), ..filter };
+        let removed = meta.list_files(&Tenant::default(), &removed, None, 1000).await.unwrap();
+        assert!(removed.iter().any(|file| file.uid == uid(base + 3)));
+        assert!(removed.iter().all(|file| file.state == FileState::Deleted));
     }
 }
 
-async fn moments_bound_what_is_listed(meta: &Meta) {
+async fn listings_filter_by_creation_time(meta: &Meta) {
     let base = base();
     create(meta, base, "moment").await;
     let file = meta.file_record(uid(base)).await.unwrap().unwrap();
     let at = file.created_at;
-    for (after, before, is_there) in [
+    for (after, before, is_listed) in [
         (None, None, true),
         (Some(at), None, true),
         (Some(at + 1), None, false),
@@ -139,11 +139,11 @@ async fn moments_bound_what_is_listed(meta: &Meta) {
         (Some(i64::MAX), Some(i64::MIN), false),
     ] {
         let filter = FileFilter { created_after: after, created_before: before, ..prefixed("moment") };
-        assert_eq!(names(meta, &filter, 10).await.len(), usize::from(is_there), "{after:?} {before:?}");
+        assert_eq!(names(meta, &filter, 10).await.len(), usize::from(is_listed), "{after:?} {before:?}");
     }
 }
 
-async fn changes_are_seen_and_bounded(meta: &Meta) {
+async fn updates_change_name_and_metadata(meta: &Meta) {
     let base = base();
     create(meta, base, "before.jpg").await;
     let note = |key: &str, value: &str| -> MetadataEdit {
@@ -154,9 +154,9 @@ async fn changes_are_seen_and_bounded(meta: &Meta) {
         })
     };
     let name = Some("after.mp3".to_owned());
-    let odd = "\u{1}\"\\ é\u{10ffff}";
+    let special = "\u{1}\"\\ é\u{10ffff}";
     assert_eq!(
-        meta.update_file(Tenant::default(), uid(base), name, Some(note(odd, odd))).await.unwrap(),
+        meta.update_file(Tenant::default(), uid(base), name, Some(note(special, special))).await.unwrap(),
         UpdateOutcome::Updated
     );
     assert_eq!(
@@ -169,7 +169,7 @@ async fn changes_are_seen_and_bounded(meta: &Meta) {
     );
     let file = meta.file_record(uid(base)).await.unwrap().unwrap();
     assert_eq!((file.name.as_str(), file.category()), ("after.mp3", Category::Audio));
-    let expected = [(odd, odd), ("b", "c")].map(|(key, value)| (key.to_owned(), value.to_owned()));
+    let expected = [(special, special), ("b", "c")].map(|(key, value)| (key.to_owned(), value.to_owned()));
     assert_eq!(file.metadata, FileMetadata::from(expected));
     assert_eq!(names(meta, &prefixed("before"), 10).await, [""; 0]);
     let audio = FileFilter { category: Some(Category::Audio), ..prefixed("after") };
@@ -225,20 +225,20 @@ async fn copies_share_content(meta: &Meta) {
     assert_eq!(stored(&after), stored(&before).map(|count| count + 2));
 }
 
-async fn keys_are_taken_once(meta: &Meta) {
+async fn idempotency_keys_are_acquired_once(meta: &Meta) {
     let request = |key: &str, request: u8, attempt: i64| IdempotentRequest {
         tenant: Tenant::default(),
         key: key.to_owned(),
         fingerprint: [request; 32],
         owner: uid(attempt),
     };
-    let take =
+    let acquire =
         async |key: &str, number, attempt| meta.acquire_key(request(key, number, attempt)).await.unwrap();
-    let taken = |number| KeyAcquisition::Acquired(uid(number));
-    assert_eq!(take("k", 1, 1).await, taken(1));
-    assert_eq!(take("k", 1, 2).await, KeyAcquisition::InProgress);
-    assert_eq!(take("k", 2, 2).await, KeyAcquisition::DifferentRequest);
-    assert_eq!(take("K", 2, 2).await, taken(2), "keys are case-sensitive");
+    let acquired = |number| KeyAcquisition::Acquired(uid(number));
+    assert_eq!(acquire("k", 1, 1).await, acquired(1));
+    assert_eq!(acquire("k", 1, 2).await, KeyAcquisition::InProgress);
+    assert_eq!(acquire("k", 2, 2).await, KeyAcquisition::DifferentRequest);
+    assert_eq!(acquire("K", 2, 2).await, acquired(2), "keys are case-sensitive");
     let body = format!("\"{}\"", "x".repeat(100_000));
     let answer = RecordedAnswer { status: 201, location: Some("/somewhere".to_owned()), body };
     // A request that does not hold the key cannot change it.
@@ -246,45 +246,49 @@ async fn keys_are_taken_once(meta: &Meta) {
     meta.release_key(request("k", 1, 2)).await.unwrap();
     assert!(!meta.renew_key(request("k", 1, 2)).await.unwrap());
     assert!(!meta.reserve_uid(request("k", 1, 2), uid(9)).await.unwrap());
-    assert_eq!(take("k", 1, 2).await, KeyAcquisition::InProgress);
+    assert_eq!(acquire("k", 1, 2).await, KeyAcquisition::InProgress);
     assert!(meta.renew_key(request("k", 1, 1)).await.unwrap());
     meta.record_answer(request("k", 1, 1), answer.clone()).await.unwrap();
-    assert_eq!(take("k", 1, 2).await, KeyAcquisition::Answered(answer.clone()));
-    assert_eq!(take("k", 2, 2).await, KeyAcquisition::DifferentRequest);
+    assert_eq!(acquire("k", 1, 2).await, KeyAcquisition::Answered(answer.clone()));
+    assert_eq!(acquire("k", 2, 2).await, KeyAcquisition::DifferentRequest);
     // An answered key cannot be released.
     meta.release_key(request("k", 1, 1)).await.unwrap();
-    assert_eq!(take("k", 1, 2).await, KeyAcquisition::Answered(answer));
+    assert_eq!(acquire("k", 1, 2).await, KeyAcquisition::Answered(answer));
     // After a release, the same request gets the same uid: the first attempt may have taken effect.
     meta.release_key(request("K", 2, 2)).await.unwrap();
-    assert_eq!(take("K", 2, 3).await, taken(2));
+    assert_eq!(acquire("K", 2, 3).await, acquired(2));
     assert!(meta.reserve_uid(request("K", 2, 3), uid(4)).await.unwrap());
     meta.release_key(request("K", 2, 3)).await.unwrap();
-    assert_eq!(take("K", 2, 5).await, taken(4));
+    assert_eq!(acquire("K", 2, 5).await, acquired(4));
     meta.release_key(request("K", 2, 5)).await.unwrap();
-    assert_eq!(take("K", 3, 6).await, taken(6), "another request gets its own uid");
+    assert_eq!(acquire("K", 3, 6).await, acquired(6), "another request gets its own uid");
     assert_eq!(meta.purge_keys(10).await.unwrap(), 0);
     let attempts = (10..18).map(|attempt| meta.acquire_key(request("race", 1, attempt)));
-    let raced = futures_util::future::join_all(attempts).await;
-    let raced: Vec<_> = raced.into_iter().map(Result::unwrap).collect();
+    let outcomes = futures_util::future::join_all(attempts).await;
+    let outcomes: Vec<_> = outcomes.into_iter().map(Result::unwrap).collect();
     assert_eq!(
-        raced.iter().filter(|raced| matches!(raced, KeyAcquisition::Acquired(_))).count(),
+        outcomes.iter().filter(|outcome| matches!(outcome, KeyAcquisition::Acquired(_))).count(),
         1,
-        "{raced:?}"
+        "{outcomes:?}"
     );
-    assert_eq!(raced.iter().filter(|raced| **raced == KeyAcquisition::InProgress).count(), 7, "{raced:?}");
+    assert_eq!(
+        outcomes.iter().filter(|outcome| **outcome == KeyAcquisition::InProgress).count(),
+        7,
+        "{outcomes:?}"
+    );
 }
 
-async fn challenges_are_answered_once_and_in_time(meta: &Meta) {
+async fn challenges_are_taken_once_and_expire(meta: &Meta) {
     let (one, two) = (uid(7_001), uid(7_002));
     let minute = std::time::Duration::from_mins(1);
-    let asked = meta.create_challenge(one, 5, [1; 32], minute).await.unwrap();
-    assert_eq!((asked.blob_id, asked.nonce), (5, [1; 32]));
+    let challenge = meta.create_challenge(one, 5, [1; 32], minute).await.unwrap();
+    assert_eq!((challenge.blob_id, challenge.nonce), (5, [1; 32]));
     meta.create_challenge(two, 6, [2; 32], std::time::Duration::ZERO).await.unwrap();
-    assert_eq!(meta.challenge(one).await.unwrap(), Some(asked));
-    let taken = (0..8).map(|_| meta.take_challenge(one));
-    let taken = futures_util::future::join_all(taken).await;
-    let taken: Vec<_> = taken.into_iter().filter_map(Result::unwrap).collect();
-    assert_eq!(taken, [asked]);
+    assert_eq!(meta.challenge(one).await.unwrap(), Some(challenge));
+    let acquired = (0..8).map(|_| meta.take_challenge(one));
+    let acquired = futures_util::future::join_all(acquired).await;
+    let acquired: Vec<_> = acquired.into_iter().filter_map(Result::unwrap).collect();
+    assert_eq!(acquired, [challenge]);
     assert_eq!(meta.challenge(one).await.unwrap(), None);
     meta.create_challenge(one, 5, [3; 32], minute).await.unwrap();
     assert_eq!(meta.challenge(two).await.unwrap(), None);

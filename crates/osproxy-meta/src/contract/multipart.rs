@@ -14,12 +14,12 @@ use crate::{
 
 /// `meta` must put new files in a store with multipart uploads.
 pub(crate) async fn run(meta: &Meta) {
-    what_goes_into_an_upload_is_a_list_that_stores_take(meta).await;
-    the_first_name_of_an_upload_counts(meta).await;
-    a_part_that_is_there_stays_when_it_is_sent_again(meta).await;
-    parts_that_are_lost_can_be_sent_again(meta).await;
-    what_is_put_together_is_whole_and_then_verified(meta).await;
-    what_is_put_together_in_part_is_merged(meta).await;
+    slots_form_a_part_list_that_stores_accept(meta).await;
+    the_first_recorded_upload_id_wins(meta).await;
+    an_unchanged_part_stays_in_the_multipart_upload(meta).await;
+    lost_parts_can_be_sent_again(meta).await;
+    a_completed_multipart_upload_is_verified(meta).await;
+    a_partial_multipart_upload_is_merged(meta).await;
 }
 
 async fn begin(meta: &Meta, file: i64, number: u32, attempt: i64, size: u64) -> PartIntent {
@@ -45,19 +45,19 @@ async fn send(meta: &Meta, file: i64, number: u32, attempt: i64, content: &str) 
 }
 
 async fn complete(meta: &Meta, file: i64, parts: u32, size: u64, task_id: i64) -> CompleteOutcome {
-    let said =
+    let request =
         CompleteRequest { parts: Some(parts), size: Some(size), expected: crate::ExpectedDigests::default() };
-    complete_as(meta, file, said, task_id).await
+    complete_as(meta, file, request, task_id).await
 }
 
 /// Whether the upload became a file. Its task has the file's id plus 20.
 async fn finish_completion(meta: &Meta, file: i64, blob_id: i64) -> bool {
-    let mut conditions = CompletePreconditions::default();
+    let mut preconditions = CompletePreconditions::default();
     loop {
-        let finishing = meta.finish_multipart(uid(file), blob_id, conditions.clone(), uid(file + 20));
+        let finishing = meta.finish_multipart(uid(file), blob_id, preconditions.clone(), uid(file + 20));
         match finishing.await.unwrap() {
             CompleteOutcome::NeedsInspection(_) => {
-                conditions.inspected = Some(inspected(meta, blob_id).await);
+                preconditions.inspected = Some(inspected(meta, blob_id).await);
             }
             finished => return finished == CompleteOutcome::Completed,
         }
@@ -66,12 +66,12 @@ async fn finish_completion(meta: &Meta, file: i64, blob_id: i64) -> bool {
 
 async fn multipart_to_complete(meta: &Meta, file: i64, parts: u32, size: u64) -> MultipartUpload {
     match complete(meta, file, parts, size, file + 900).await {
-        CompleteOutcome::Multipart(native) => native,
+        CompleteOutcome::Multipart(upload) => upload,
         other => panic!("{other:?}"),
     }
 }
 
-async fn what_goes_into_an_upload_is_a_list_that_stores_take(meta: &Meta) {
+async fn slots_form_a_part_list_that_stores_accept(meta: &Meta) {
     // Part numbers and sizes in order of arrival, and whether each goes into the multipart upload.
     let cases: [&[(u32, u64, bool)]; 8] = [
         &[(1, 10, true), (2, 10, true), (3, 1, true)],
@@ -86,9 +86,9 @@ async fn what_goes_into_an_upload_is_a_list_that_stores_take(meta: &Meta) {
     for (case, parts) in (0..).zip(cases) {
         let file = 93_000_000 + case * 100;
         create(meta, file).await;
-        for (attempt, (number, size, goes)) in (1..).zip(parts) {
+        for (attempt, (number, size, slot)) in (1..).zip(parts) {
             let intent = begin(meta, file, *number, file + attempt, *size).await;
-            assert_eq!(intent.slot.is_some(), *goes, "{case}: part {number} of {size} bytes");
+            assert_eq!(intent.slot.is_some(), *slot, "{case}: part {number} of {size} bytes");
         }
     }
     // Random parts in random order.
@@ -100,33 +100,33 @@ async fn what_goes_into_an_upload_is_a_list_that_stores_take(meta: &Meta) {
     for round in 0..40 {
         let file = 93_100_000 + round * 100;
         create(meta, file).await;
-        let mut there = std::collections::BTreeMap::new();
+        let mut accepted = std::collections::BTreeMap::new();
         for attempt in 1..12 {
             let number = u32::try_from(random(6)).unwrap() + 1;
             let size = [3, 9, 10, 500][usize::try_from(random(4)).unwrap()];
             let intent = begin(meta, file, number, file + attempt, size).await;
             if intent.slot.is_some() {
-                assert!(there.insert(number, size).is_none(), "two parts with the same number");
+                assert!(accepted.insert(number, size).is_none(), "two parts with the same number");
             }
             // Some writes are aborted, and the part can be sent again.
             if random(3) == 0 {
                 meta.mark_deleting(ObjectRowKind::Part, intent.id).await.unwrap();
                 meta.delete_row(ObjectRowKind::Part, intent.id).await.unwrap();
                 if intent.slot.is_some() {
-                    there.remove(&number);
+                    accepted.remove(&number);
                 }
             }
-            let last = there.len().saturating_sub(1);
-            assert!(there.values().take(last).all(|size| *size >= 10), "{there:?}");
+            let last = accepted.len().saturating_sub(1);
+            assert!(accepted.values().take(last).all(|size| *size >= 10), "{accepted:?}");
         }
     }
 }
 
-async fn the_first_name_of_an_upload_counts(meta: &Meta) {
+async fn the_first_recorded_upload_id_wins(meta: &Meta) {
     create(meta, 93_200_000).await;
     let intent = begin(meta, 93_200_000, 1, 93_200_001, 10).await;
-    let place = intent.slot.unwrap();
-    assert_eq!((place.key.as_str(), place.upload_id), ("unknown/93200000.txt", None));
+    let slot = intent.slot.unwrap();
+    assert_eq!((slot.key.as_str(), slot.upload_id), ("unknown/93200000.txt", None));
     let named = async |name: &str| meta.record_upload_id(intent.blob_id, name.to_owned()).await.unwrap();
     assert_eq!(named("first").await.as_deref(), Some("first"));
     assert_eq!(named("second").await.as_deref(), Some("first"));
@@ -139,7 +139,7 @@ async fn the_first_name_of_an_upload_counts(meta: &Meta) {
     assert!(remains.parts.iter().all(|(_, key)| key.is_none()), "{:?}", remains.parts);
 }
 
-async fn a_part_that_is_there_stays_when_it_is_sent_again(meta: &Meta) {
+async fn an_unchanged_part_stays_in_the_multipart_upload(meta: &Meta) {
     create(meta, 93_210_000).await;
     assert!(send(meta, 93_210_000, 1, 93_210_001, "0123456789").await);
     let again = begin(meta, 93_210_000, 1, 93_210_002, 10).await;
@@ -151,14 +151,14 @@ async fn a_part_that_is_there_stays_when_it_is_sent_again(meta: &Meta) {
         FinishPartOutcome::Stored(Some(93_210_001))
     );
     // The replaced part has no object of its own.
-    let condemned = meta.mark_deleting(ObjectRowKind::Part, 93_210_001).await.unwrap().unwrap();
-    assert_eq!((condemned.store.as_str(), condemned.key), ("s3", None));
+    let pending_delete = meta.mark_deleting(ObjectRowKind::Part, 93_210_001).await.unwrap().unwrap();
+    assert_eq!((pending_delete.store.as_str(), pending_delete.key), ("s3", None));
     // No part is left in the multipart upload, so the store has nothing to complete.
     assert_eq!(complete(meta, 93_210_000, 1, 10, 93_210_010).await, CompleteOutcome::Completed);
 }
 
-async fn parts_that_are_lost_can_be_sent_again(meta: &Meta) {
-    for (file, lost, left) in [
+async fn lost_parts_can_be_sent_again(meta: &Meta) {
+    for (file, lost, remaining) in [
         (93_220_000, LostParts::Parts(vec![2]), vec![1, 3]),
         (93_221_000, LostParts::Upload, vec![]),
         (93_222_000, LostParts::Rejected, vec![]),
@@ -180,16 +180,16 @@ async fn parts_that_are_lost_can_be_sent_again(meta: &Meta) {
         meta.drop_lost_parts(blob, other(), lost.clone()).await.unwrap();
         assert_eq!(meta.file_state(uid(file)).await.unwrap(), Some(FileState::Completing), "another upload");
         meta.drop_lost_parts(blob, "upload".to_owned(), lost.clone()).await.unwrap();
-        assert_eq!(meta.upload_status(uid(file)).await.unwrap().unwrap().parts, left);
+        assert_eq!(meta.upload_status(uid(file)).await.unwrap().unwrap().parts, remaining);
         assert_eq!(meta.file_state(uid(file)).await.unwrap(), Some(FileState::Receiving));
-        let goes = begin(meta, file, 2, file + 11, 10).await.slot;
-        assert_eq!(goes.is_some(), !matches!(lost, LostParts::Rejected));
-        let upload = goes.and_then(|place| place.upload_id);
+        let slot = begin(meta, file, 2, file + 11, 10).await.slot;
+        assert_eq!(slot.is_some(), !matches!(lost, LostParts::Rejected));
+        let upload = slot.and_then(|slot| slot.upload_id);
         assert_eq!(upload.is_some(), matches!(lost, LostParts::Parts(_)), "a new upload must be begun");
     }
 }
 
-async fn what_is_put_together_is_whole_and_then_verified(meta: &Meta) {
+async fn a_completed_multipart_upload_is_verified(meta: &Meta) {
     let file = 93_230_000;
     create(meta, file).await;
     assert!(send(meta, file, 2, file + 2, "end").await);
@@ -246,7 +246,7 @@ async fn what_is_put_together_is_whole_and_then_verified(meta: &Meta) {
     assert_eq!(enqueued(meta, other + 22).await, Some(format!("delete_blob {}", upload.blob_id)));
 }
 
-async fn what_is_put_together_in_part_is_merged(meta: &Meta) {
+async fn a_partial_multipart_upload_is_merged(meta: &Meta) {
     let file = 93_240_000;
     create(meta, file).await;
     assert!(send(meta, file, 1, file + 1, "0123456789").await);
@@ -257,10 +257,10 @@ async fn what_is_put_together_in_part_is_merged(meta: &Meta) {
     assert!(finish_completion(meta, file, upload.blob_id).await);
     assert_eq!(enqueued(meta, file + 20).await, Some(format!("merge_parts {}", upload.blob_id)));
     let parts = meta.parts(upload.blob_id).await.unwrap();
-    let lie: Vec<_> =
+    let ranges: Vec<_> =
         parts.iter().map(|part| (part.key.as_str(), part.range(), part.is_own_object)).collect();
     let (whole, own) = ("unknown/93240000.txt", "unknown/93240000_2");
-    assert_eq!(lie, [(whole, 0..10, false), (own, 0..5, true), (whole, 10..20, false)]);
+    assert_eq!(ranges, [(whole, 0..10, false), (own, 0..5, true), (whole, 10..20, false)]);
     let intent = begin_merge(meta, upload.blob_id, file + 30).await;
     assert!(intent.has_multipart);
     assert_eq!(intent.key.as_str(), "unknown/93240030.txt", "the blob's own key is taken");
@@ -268,12 +268,12 @@ async fn what_is_put_together_in_part_is_merged(meta: &Meta) {
     assert_eq!(meta.finish_merge(upload.blob_id, &intent, digests).await.unwrap(), MergeOutcome::Stored);
     // The object of the multipart upload has a row until it is removed, and is not used for parts
     // any more.
-    let condemned = meta.mark_deleting(ObjectRowKind::Blob, file + 30).await.unwrap().unwrap();
-    assert_eq!(condemned.key.unwrap().as_str(), whole);
+    let pending_delete = meta.mark_deleting(ObjectRowKind::Blob, file + 30).await.unwrap().unwrap();
+    assert_eq!(pending_delete.key.unwrap().as_str(), whole);
     assert_eq!(meta.parts(upload.blob_id).await.unwrap().len(), 0);
-    let mut left = meta.part_objects(upload.blob_id).await.unwrap();
-    left.sort();
-    let left: Vec<_> =
-        left.iter().map(|(id, key)| (*id, key.as_ref().map(osproxy_storage::Key::as_str))).collect();
-    assert_eq!(left, [(file + 1, None), (file + 2, Some(own)), (file + 3, None)]);
+    let mut remaining = meta.part_objects(upload.blob_id).await.unwrap();
+    remaining.sort();
+    let remaining: Vec<_> =
+        remaining.iter().map(|(id, key)| (*id, key.as_ref().map(osproxy_storage::Key::as_str))).collect();
+    assert_eq!(remaining, [(file + 1, None), (file + 2, Some(own)), (file + 3, None)]);
 }

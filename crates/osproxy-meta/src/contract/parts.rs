@@ -13,15 +13,15 @@ use crate::{
 };
 
 pub(super) async fn run(meta: &Meta) {
-    parts_become_a_file_and_then_whole(meta).await;
-    a_part_sent_again_replaces_the_one_before(meta).await;
-    only_what_the_client_says_is_completed(meta).await;
-    what_is_merged_twice_is_merged_once(meta).await;
-    merged_content_that_is_known_is_shared(meta).await;
-    merged_content_that_is_wrong_is_rejected(meta).await;
-    the_last_file_takes_its_content_along(meta).await;
-    an_upload_in_one_piece_ends_one_in_parts(meta).await;
-    uploads_lapse(meta).await;
+    parts_become_a_file_and_are_merged(meta).await;
+    a_resent_part_replaces_the_earlier_one(meta).await;
+    complete_requires_exactly_the_declared_parts(meta).await;
+    one_of_two_concurrent_merges_wins(meta).await;
+    merged_duplicates_share_one_blob(meta).await;
+    merged_content_with_wrong_digests_is_rejected(meta).await;
+    deleting_the_last_file_deletes_its_blob(meta).await;
+    a_whole_upload_supersedes_parts(meta).await;
+    uploads_expire_and_are_purged(meta).await;
 }
 
 /// Kind of an enqueued task, and the id of its blob.
@@ -53,14 +53,14 @@ async fn send(meta: &Meta, file: i64, number: u32, attempt: i64, content: &str) 
     intent
 }
 
-fn missing(there: u64, expected: u32, missing: Option<RangeInclusive<u32>>) -> CompleteOutcome {
-    CompleteOutcome::PartsMismatch { there, wanted: expected, missing: missing.into_iter().collect() }
+fn missing(stored: u64, expected: u32, missing: Option<RangeInclusive<u32>>) -> CompleteOutcome {
+    CompleteOutcome::PartsMismatch { there: stored, wanted: expected, missing: missing.into_iter().collect() }
 }
 
 async fn complete(meta: &Meta, file: i64, parts: u32, size: u64, task_id: i64) -> CompleteOutcome {
-    let said =
+    let request =
         CompleteRequest { parts: Some(parts), size: Some(size), expected: crate::ExpectedDigests::default() };
-    complete_as(meta, file, said, task_id).await
+    complete_as(meta, file, request, task_id).await
 }
 
 /// Completes an upload whose first bytes are those of a PNG image.
@@ -70,11 +70,11 @@ pub(super) async fn complete_as(
     request: CompleteRequest,
     task_id: i64,
 ) -> CompleteOutcome {
-    let mut conditions = CompletePreconditions::default();
+    let mut preconditions = CompletePreconditions::default();
     loop {
-        match meta.complete_upload(uid(file), request, conditions.clone(), uid(task_id)).await.unwrap() {
+        match meta.complete_upload(uid(file), request, preconditions.clone(), uid(task_id)).await.unwrap() {
             CompleteOutcome::NeedsInspection(inspection) => {
-                conditions.inspected = Some(inspected(meta, inspection.blob_id).await);
+                preconditions.inspected = Some(inspected(meta, inspection.blob_id).await);
             }
             completed => return completed,
         }
@@ -96,8 +96,8 @@ async fn completed(meta: &Meta, file: i64) -> i64 {
     blob
 }
 
-pub(super) async fn begin_merge(meta: &Meta, blob: i64, spare: i64) -> MergeIntent {
-    match meta.begin_merge(blob, spare).await.unwrap() {
+pub(super) async fn begin_merge(meta: &Meta, blob: i64, fallback_id: i64) -> MergeIntent {
+    match meta.begin_merge(blob, fallback_id).await.unwrap() {
         BeginMergeOutcome::Ready(intent) => intent,
         other => panic!("{other:?}"),
     }
@@ -107,7 +107,7 @@ async fn numbers(meta: &Meta, blob: i64) -> Vec<u32> {
     meta.parts(blob).await.unwrap().iter().map(|part| part.number).collect()
 }
 
-async fn parts_become_a_file_and_then_whole(meta: &Meta) {
+async fn parts_become_a_file_and_are_merged(meta: &Meta) {
     let unknown = meta.begin_part(uid(100), 1, uid(101), None, None).await.unwrap();
     assert!(matches!(unknown, BeginPartOutcome::Unknown));
     assert!(meta.upload_status(uid(100)).await.unwrap().is_none());
@@ -155,7 +155,7 @@ async fn parts_become_a_file_and_then_whole(meta: &Meta) {
     assert_eq!(meta.upload_status(uid(100)).await.unwrap().unwrap().parts, [1, 2]);
 }
 
-async fn a_part_sent_again_replaces_the_one_before(meta: &Meta) {
+async fn a_resent_part_replaces_the_earlier_one(meta: &Meta) {
     create(meta, 110).await;
     send(meta, 110, 1, 111, "first").await;
     let again = begin(meta, 110, 1, 112).await;
@@ -202,7 +202,7 @@ async fn a_part_sent_again_replaces_the_one_before(meta: &Meta) {
     remove(meta, 115, 2).await;
 }
 
-async fn only_what_the_client_says_is_completed(meta: &Meta) {
+async fn complete_requires_exactly_the_declared_parts(meta: &Meta) {
     assert_eq!(complete(meta, 120, 1, 1, 129).await, CompleteOutcome::Unknown);
     create(meta, 120).await;
     assert_eq!(complete(meta, 120, 2, 1, 129).await, missing(0, 2, Some(1..=2)));
@@ -229,7 +229,7 @@ async fn only_what_the_client_says_is_completed(meta: &Meta) {
     meta.delete_row(ObjectRowKind::Part, 124).await.unwrap();
 }
 
-async fn what_is_merged_twice_is_merged_once(meta: &Meta) {
+async fn one_of_two_concurrent_merges_wins(meta: &Meta) {
     create(meta, 140).await;
     send(meta, 140, 1, 141, "one-forty").await;
     assert_eq!(complete(meta, 140, 1, 9, 142).await, CompleteOutcome::Completed);
@@ -248,7 +248,7 @@ async fn what_is_merged_twice_is_merged_once(meta: &Meta) {
     meta.delete_part_rows(ids).await.unwrap();
 }
 
-async fn merged_content_that_is_known_is_shared(meta: &Meta) {
+async fn merged_duplicates_share_one_blob(meta: &Meta) {
     // "abc" is blob 100.
     let blob = completed(meta, 150).await;
     let intent = begin_merge(meta, blob, 154).await;
@@ -280,19 +280,19 @@ async fn remove(meta: &Meta, blob: i64, parts: usize) {
     assert!(meta.deleting_blob(blob).await.unwrap().is_none());
 }
 
-async fn merged_content_that_is_wrong_is_rejected(meta: &Meta) {
+async fn merged_content_with_wrong_digests_is_rejected(meta: &Meta) {
     create(meta, 160).await;
     send(meta, 160, 1, 161, "abc").await;
-    let said = CompleteRequest {
+    let request = CompleteRequest {
         parts: Some(1),
         size: Some(3),
         expected: crate::ExpectedDigests::md5_only(Some([7; 16])),
     };
     assert_eq!(
-        meta.complete_upload(uid(160), said, CompletePreconditions::default(), uid(162)).await.unwrap(),
+        meta.complete_upload(uid(160), request, CompletePreconditions::default(), uid(162)).await.unwrap(),
         CompleteOutcome::Completed
     );
-    let other = CompleteRequest { expected: crate::ExpectedDigests::md5_only(Some([8; 16])), ..said };
+    let other = CompleteRequest { expected: crate::ExpectedDigests::md5_only(Some([8; 16])), ..request };
     assert_eq!(
         meta.complete_upload(uid(160), other, CompletePreconditions::default(), uid(163)).await.unwrap(),
         CompleteOutcome::AlreadyCompletedMismatch
@@ -304,14 +304,14 @@ async fn merged_content_that_is_wrong_is_rejected(meta: &Meta) {
     assert!(meta.stored_file(uid(160)).await.unwrap().is_none());
     assert_eq!(meta.file_state(uid(160)).await.unwrap(), Some(FileState::Corrupt));
     let closed =
-        meta.complete_upload(uid(160), said, CompletePreconditions::default(), uid(166)).await.unwrap();
+        meta.complete_upload(uid(160), request, CompletePreconditions::default(), uid(166)).await.unwrap();
     assert_eq!(closed, CompleteOutcome::NotOpen(FileState::Corrupt));
     remove(meta, 160, 1).await;
     assert!(meta.mark_deleting(ObjectRowKind::Blob, 164).await.unwrap().is_some());
     meta.delete_row(ObjectRowKind::Blob, 164).await.unwrap();
 }
 
-async fn the_last_file_takes_its_content_along(meta: &Meta) {
+async fn deleting_the_last_file_deletes_its_blob(meta: &Meta) {
     assert_eq!(
         meta.delete_file(Tenant::default(), uid(170), uid(179)).await.unwrap(),
         DeleteOutcome::Unknown
@@ -329,7 +329,7 @@ async fn the_last_file_takes_its_content_along(meta: &Meta) {
         DeleteOutcome::Unchanged
     );
     assert!(meta.stored_file(uid(150)).await.unwrap().is_some());
-    let abc = meta.blob_by_md5(&Tenant::default(), digests("abc").md5.unwrap()).await.unwrap().unwrap();
+    let blob = meta.blob_by_md5(&Tenant::default(), digests("abc").md5.unwrap()).await.unwrap().unwrap();
     assert_eq!(
         meta.delete_file(Tenant::default(), uid(150), uid(172)).await.unwrap(),
         DeleteOutcome::Deleted
@@ -343,7 +343,7 @@ async fn the_last_file_takes_its_content_along(meta: &Meta) {
         name: "late.txt".to_owned(),
         announced: crate::AnnouncedContent::default(),
     };
-    let content = crate::KnownContent { blob_id: abc.id, size: 3, content_type: String::new() };
+    let content = crate::KnownContent { blob_id: blob.id, size: 3, content_type: String::new() };
     let late = crate::NewStoredFile { file: late, content };
     let created = meta.create_stored_files(vec![late]).await.unwrap();
     assert_eq!(created, Some(vec![false]));
@@ -365,7 +365,7 @@ async fn the_last_file_takes_its_content_along(meta: &Meta) {
     remove(meta, 176, 1).await;
 }
 
-async fn an_upload_in_one_piece_ends_one_in_parts(meta: &Meta) {
+async fn a_whole_upload_supersedes_parts(meta: &Meta) {
     create(meta, 180).await;
     let blob = send(meta, 180, 1, 181, "part").await.blob_id;
     let attempt = super::begin(meta, 180, 182).await;
@@ -385,7 +385,7 @@ async fn an_upload_in_one_piece_ends_one_in_parts(meta: &Meta) {
     meta.delete_row(ObjectRowKind::Blob, 185).await.unwrap();
 }
 
-async fn uploads_lapse(meta: &Meta) {
+async fn uploads_expire_and_are_purged(meta: &Meta) {
     // All files here expire at 0. The list also contains open uploads of earlier tests.
     create(meta, 190).await;
     send(meta, 190, 1, 191, "part").await;

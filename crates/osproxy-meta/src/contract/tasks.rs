@@ -9,11 +9,11 @@ const LONG: i64 = 3_600_000;
 
 pub(super) async fn run(meta: &Meta) {
     a_task_is_claimed_once(meta).await;
-    a_lost_task_is_taken_over(meta).await;
-    failures_are_counted_until_it_is_dead(meta).await;
-    who_stops_hands_back_what_does_not_count(meta).await;
-    what_recurs_is_there_once(meta).await;
-    what_was_done_is_forgotten(meta).await;
+    an_expired_lease_is_taken_over(meta).await;
+    a_task_is_dead_after_its_last_attempt(meta).await;
+    a_handed_back_attempt_does_not_count(meta).await;
+    a_recurring_task_exists_once(meta).await;
+    done_tasks_are_purged(meta).await;
     old_attempts_are_purged_in_batches(meta).await;
 }
 
@@ -68,17 +68,17 @@ async fn a_task_is_claimed_once(meta: &Meta) {
     assert!(!meta.retry_task(300, 5).await.unwrap(), "a done task cannot be retried");
 }
 
-async fn a_lost_task_is_taken_over(meta: &Meta) {
+async fn an_expired_lease_is_taken_over(meta: &Meta) {
     meta.enqueue(new(310, "a", 2), None).await.unwrap();
-    let lost = claim(meta, 310, "one", 0).await.unwrap();
-    let taken = claim(meta, 310, "two", 0).await.unwrap();
-    assert_eq!(taken.attempt, 2);
+    let expired = claim(meta, 310, "one", 0).await.unwrap();
+    let claimed = claim(meta, 310, "two", 0).await.unwrap();
+    assert_eq!(claimed.attempt, 2);
     assert_eq!(outcomes(meta, 310).await, [Some(AttemptOutcome::Lost), None]);
     // An expired lease gives no rights any more.
-    assert!(!meta.renew_task(&lost, "one", LONG).await.unwrap());
-    assert!(!meta.end_task(&lost, "one", AttemptResult::Done).await.unwrap());
+    assert!(!meta.renew_task(&expired, "one", LONG).await.unwrap());
+    assert!(!meta.end_task(&expired, "one", AttemptResult::Done).await.unwrap());
     // Nor does an earlier attempt of the same process.
-    assert!(!meta.renew_task(&lost, "two", LONG).await.unwrap());
+    assert!(!meta.renew_task(&expired, "two", LONG).await.unwrap());
     // A task whose process dies at every attempt ends as dead too.
     assert!(claim(meta, 310, "three", LONG).await.is_none());
     assert_eq!(task(meta, 310).await.state, TaskState::Dead);
@@ -106,7 +106,7 @@ async fn a_lost_task_is_taken_over(meta: &Meta) {
     }
 }
 
-async fn failures_are_counted_until_it_is_dead(meta: &Meta) {
+async fn a_task_is_dead_after_its_last_attempt(meta: &Meta) {
     meta.enqueue(new(320, "a", 2), None).await.unwrap();
     let first = claim(meta, 320, "one", LONG).await.unwrap();
     assert!(meta.end_task(&first, "one", AttemptResult::Retry("oh".repeat(2000), LONG)).await.unwrap());
@@ -133,7 +133,7 @@ async fn failures_are_counted_until_it_is_dead(meta: &Meta) {
     assert!(!meta.retry_task(329, 1).await.unwrap(), "there is no such task");
 }
 
-async fn who_stops_hands_back_what_does_not_count(meta: &Meta) {
+async fn a_handed_back_attempt_does_not_count(meta: &Meta) {
     meta.enqueue(new(330, "b", 1), None).await.unwrap();
     let first = claim(meta, 330, "one", LONG).await.unwrap();
     assert!(meta.end_task(&first, "one", AttemptResult::HandedBack).await.unwrap());
@@ -144,7 +144,7 @@ async fn who_stops_hands_back_what_does_not_count(meta: &Meta) {
     assert!(!meta.has_task(Other("b"), "{}").await.unwrap());
 }
 
-async fn what_recurs_is_there_once(meta: &Meta) {
+async fn a_recurring_task_exists_once(meta: &Meta) {
     for id in [340, 341] {
         meta.ensure_recurring(new(id, "again", 1000), None).await.unwrap();
     }
@@ -159,7 +159,7 @@ async fn what_recurs_is_there_once(meta: &Meta) {
     assert_eq!(task(meta, 340).await.state, TaskState::Running);
 }
 
-async fn what_was_done_is_forgotten(meta: &Meta) {
+async fn done_tasks_are_purged(meta: &Meta) {
     assert_eq!(meta.purge_tasks(0, 10).await.unwrap(), 0);
     assert!(meta.purge_tasks(i64::MAX, 10).await.unwrap() > 0);
     assert!(meta.task(300).await.unwrap().is_none());

@@ -140,7 +140,7 @@ mod tests {
     use sea_orm::ConnectionTrait;
 
     #[tokio::test]
-    async fn mistakes_in_statements_and_rows_do_not_pass() {
+    async fn statement_and_row_errors_are_bugs() {
         let folder = tempfile::tempdir().unwrap();
         let database = crate::db::connect::sqlite_writer(&folder.path().join("test.db")).await.unwrap();
         database.execute_unprepared("CREATE TABLE t (n INTEGER PRIMARY KEY, m TEXT NOT NULL)").await.unwrap();
@@ -169,7 +169,7 @@ mod tests {
     }
 
     #[test]
-    fn classes_of_servers_tell_bugs_from_what_passes() {
+    fn server_errors_are_classified_as_bug_or_transient() {
         for passing in ["08006", "40001", "53300", "57014", "70100", "HY000", "P0001", "45000", "25006", ""] {
             assert_eq!(class_of_sqlstate(passing), ErrorClass::Transient, "{passing}");
         }

@@ -344,7 +344,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_job_that_fails_or_is_refused_undoes_only_itself() {
+    async fn a_failed_or_rolled_back_job_undoes_only_itself() {
         let Fixture { queue, reconnects, _folder } = fixture().await;
         let runs = Arc::new(AtomicUsize::new(0));
         let counted = runs.clone();

@@ -255,7 +255,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn what_begins_with_a_prefix_ends_before_its_successor() {
+    fn the_upper_bound_of_a_prefix_is_its_successor() {
         assert_eq!(prefix_upper_bound(b"ab"), Some(b"ac".to_vec()));
         assert_eq!(prefix_upper_bound(b"a\xff\xff"), Some(b"b".to_vec()));
         assert_eq!(prefix_upper_bound(b"\xff"), None);

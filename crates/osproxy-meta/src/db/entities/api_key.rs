@@ -1,3 +1,5 @@
+//! The table of API keys.
+
 use sea_orm::entity::prelude::*;
 
 /// An API key.

@@ -1,3 +1,5 @@
+//! The table of blobs.
+
 use sea_orm::entity::prelude::*;
 
 /// Content, stored once per tenant however many files share it.

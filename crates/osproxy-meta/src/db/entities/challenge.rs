@@ -1,3 +1,5 @@
+//! The table of challenges.
+
 use sea_orm::entity::prelude::*;
 
 /// Proof of possession that a client must give before its file gets stored content.

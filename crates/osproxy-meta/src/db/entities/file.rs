@@ -1,3 +1,5 @@
+//! The table of files.
+
 use sea_orm::entity::prelude::*;
 
 /// A file or upload session.

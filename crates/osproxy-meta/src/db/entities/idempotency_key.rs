@@ -1,3 +1,5 @@
+//! The table of idempotency keys.
+
 use sea_orm::entity::prelude::*;
 
 /// An idempotency key and the request it was used for.

@@ -1,3 +1,5 @@
+//! The table of uses of links.
+
 use sea_orm::entity::prelude::*;
 
 /// Use count of a link with a limit on uses.

@@ -1,3 +1,5 @@
+//! The table of parts.
+
 use sea_orm::entity::prelude::*;
 
 /// One write of a part. Of several writes with the same number at most one is stored.

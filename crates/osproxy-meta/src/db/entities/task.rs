@@ -1,3 +1,5 @@
+//! The table of tasks.
+
 use sea_orm::entity::prelude::*;
 
 /// A task: durable background work.

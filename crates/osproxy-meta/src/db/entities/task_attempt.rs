@@ -1,3 +1,5 @@
+//! The table of attempts of tasks.
+
 use sea_orm::entity::prelude::*;
 
 /// One attempt at a task.

@@ -1,3 +1,5 @@
+//! The table of tenants with a quota.
+
 use sea_orm::entity::prelude::*;
 
 /// A tenant whose usage is counted.

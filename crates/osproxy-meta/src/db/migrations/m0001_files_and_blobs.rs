@@ -1,3 +1,5 @@
+//! Files, blobs and link keys.
+
 use sea_orm_migration::{
     MigrationName, MigrationTrait, SchemaManager,
     async_trait::async_trait,

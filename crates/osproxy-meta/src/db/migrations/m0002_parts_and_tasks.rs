@@ -1,3 +1,5 @@
+//! Parts, tasks and their attempts.
+
 use sea_orm_migration::{
     MigrationName, MigrationTrait, SchemaManager,
     async_trait::async_trait,

@@ -1,3 +1,5 @@
+//! Several nodes: unique keys of parts, and the store of a task.
+
 use sea_orm_migration::{
     MigrationName, MigrationTrait, SchemaManager,
     async_trait::async_trait,

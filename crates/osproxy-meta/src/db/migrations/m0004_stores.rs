@@ -1,3 +1,5 @@
+//! Several stores: the writer of an object, and the store's multipart uploads.
+
 use sea_orm_migration::{
     MigrationName, MigrationTrait, SchemaManager,
     async_trait::async_trait,

@@ -1,3 +1,5 @@
+//! Announced sizes and digests of uploads, and BLAKE3 subtree hashes of parts.
+
 use sea_orm_migration::{
     MigrationName, MigrationTrait, SchemaManager,
     async_trait::async_trait,

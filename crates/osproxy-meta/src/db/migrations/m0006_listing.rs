@@ -1,3 +1,5 @@
+//! Listings: category, indexed start of the name and metadata of files; idempotency keys.
+
 use osproxy_storage::Category;
 use sea_orm_migration::{
     MigrationName, MigrationTrait, SchemaManager,

@@ -1,3 +1,5 @@
+//! Challenges that prove possession of content.
+
 use sea_orm_migration::{
     MigrationName, MigrationTrait, SchemaManager,
     async_trait::async_trait,

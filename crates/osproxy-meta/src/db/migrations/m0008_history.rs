@@ -1,3 +1,5 @@
+//! When and by which node files and parts were stored.
+
 use sea_orm_migration::{
     MigrationName, MigrationTrait, SchemaManager,
     async_trait::async_trait,

@@ -1,3 +1,5 @@
+//! API keys, use counts of links and their revocation.
+
 use sea_orm_migration::{
     MigrationName, MigrationTrait, SchemaManager,
     async_trait::async_trait,

@@ -1,3 +1,5 @@
+//! Quotas of tenants and the charges of files.
+
 use sea_orm_migration::{
     MigrationName, MigrationTrait, SchemaManager,
     async_trait::async_trait,

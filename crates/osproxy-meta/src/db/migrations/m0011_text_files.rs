@@ -1,3 +1,5 @@
+//! The category of plain text files.
+
 use osproxy_storage::Category;
 use sea_orm_migration::{
     MigrationName, MigrationTrait, SchemaManager,

@@ -1,3 +1,5 @@
+//! Received bytes and required type of open uploads, and the charge of a row.
+
 use sea_orm_migration::{
     MigrationName, MigrationTrait, SchemaManager,
     async_trait::async_trait,

@@ -1,3 +1,5 @@
+//! The uid that an idempotent request reserves.
+
 use sea_orm_migration::{
     MigrationName, MigrationTrait, SchemaManager,
     async_trait::async_trait,
