@@ -62,8 +62,8 @@ impl Meta {
     }
 
     /// Opens a database that a running service may be using, for read-only tools and administration
-    /// commands. Leaves the schema alone and fails if it is not the one of this version. `node_stores`
-    /// lists the stores that the caller can read.
+    /// commands. Leaves the schema alone and fails if it is not the one of this version.
+    /// `node_stores` lists the stores that the caller can read.
     pub async fn open_existing(
         location: &DatabaseLocation,
         options: DatabaseOptions,

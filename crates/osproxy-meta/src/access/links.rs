@@ -66,8 +66,8 @@ impl Meta {
         Ok(uses.map_or(0, i32::cast_unsigned))
     }
 
-    /// Counts a use of a link that allows `max` uses and expires at `expires_at` (milliseconds since
-    /// the Unix epoch). Returns `false` if the limit was reached before.
+    /// Counts a use of a link that allows `max` uses and expires at `expires_at` (milliseconds
+    /// since the Unix epoch). Returns `false` if the limit was reached before.
     pub async fn count_link_use(&self, id: &str, max: u32, expires_at: i64) -> Result<bool, MetaError> {
         if max == 0 {
             return Ok(false);

@@ -48,7 +48,7 @@ impl Meta {
         let shared = Query::select()
             .column(key.clone())
             .expr_as(sum(), content.clone())
-            .from_subquery(references, Alias::new("named"))
+            .from_subquery(references, Alias::new("object_rows"))
             .group_by_col(key)
             .and_having(Expr::val(1).count().gt(1))
             .and_having(sum().gt(0))

@@ -169,13 +169,13 @@ impl Meta {
                     .column(blob::Column::Id)
                     .filter(blob::Column::State.eq(blob::State::Receiving))
                     .into_query();
-                let mut gone = part::Entity::delete_many()
+                let mut delete = part::Entity::delete_many()
                     .filter(part::Column::State.eq(part::State::Gone))
                     .filter(part::Column::BlobId.not_in_subquery(receiving));
                 if let Some(blob_id) = blob_id {
-                    gone = gone.filter(part::Column::BlobId.eq(blob_id));
+                    delete = delete.filter(part::Column::BlobId.eq(blob_id));
                 }
-                gone.exec(transaction).await?;
+                delete.exec(transaction).await?;
                 Ok(())
             })
         })

@@ -2,8 +2,8 @@
 //! out to be a duplicate, wrong or lost.
 //!
 //! Merges and verifications end with the digests of the blob in its row. The unique index on the
-//! BLAKE3 makes two blobs with the same content collide there; the files of one of them then move to
-//! the other.
+//! BLAKE3 makes two blobs with the same content collide there; the files of one of them then move
+//! to the other.
 
 use osproxy_storage::{Digests, Key};
 use osproxy_types::{tenant::Tenant, uid::Uid};
@@ -93,9 +93,9 @@ impl Meta {
         }))
     }
 
-    /// Moves all files of an unverified blob to the blob `replacement`, whose content is equal and has
-    /// these digests. Marks the first blob for deletion and enqueues a task with the unused `task_id`
-    /// that deletes it.
+    /// Moves all files of an unverified blob to the blob `replacement`, whose content is equal and
+    /// has these digests. Marks the first blob for deletion and enqueues a task with the unused
+    /// `task_id` that deletes it.
     pub async fn share_content(
         &self,
         blob_id: i64,
@@ -106,9 +106,9 @@ impl Meta {
         self.move_files_to_blob(blob_id, BlobFilter::Unverified, replacement, Some(digests), task_id).await
     }
 
-    /// Moves all files of a blob whose object was lost to the blob `replacement`, which has the same content
-    /// and is intact. Marks the lost blob for deletion and enqueues a task with the unused `task_id`
-    /// that deletes it.
+    /// Moves all files of a blob whose object was lost to the blob `replacement`, which has the
+    /// same content and is intact. Marks the lost blob for deletion and enqueues a task with the
+    /// unused `task_id` that deletes it.
     pub async fn replace_lost_blob(
         &self,
         lost: i64,
@@ -128,7 +128,7 @@ impl Meta {
         digests: Option<Digests>,
         task_id: Uid,
     ) -> Result<MergeOutcome, MetaError> {
-        let removal = self.task_seed(task_id);
+        let delete_task = self.task_seed(task_id);
         self.write_or_rollback(move |transaction| {
             Box::pin(async move {
                 let marked = mark_deleting(transaction, blob_id, filter).await?;
@@ -143,7 +143,7 @@ impl Meta {
                     .filter(file::Column::BlobId.eq(blob_id))
                     .exec(transaction)
                     .await?;
-                removal.enqueue(transaction, TaskKind::DeleteBlob, blob_id, store).await?;
+                delete_task.enqueue(transaction, TaskKind::DeleteBlob, blob_id, store).await?;
                 Ok(TxEnd::Commit(MergeOutcome::Stored))
             })
         })
@@ -154,7 +154,7 @@ impl Meta {
     /// become corrupt and cannot be read any more. Marks the blob for deletion and enqueues a task
     /// with the unused `task_id` that deletes it.
     pub async fn reject_content(&self, blob_id: i64, task_id: Uid) -> Result<MergeOutcome, MetaError> {
-        let (quotas, removal) = (self.quotas.clone(), self.task_seed(task_id));
+        let (quotas, delete_task) = (self.quotas.clone(), self.task_seed(task_id));
         self.write_or_rollback(move |transaction| {
             let quotas = quotas.clone();
             Box::pin(async move {
@@ -171,11 +171,11 @@ impl Meta {
                     .col_expr(file::Column::State, Expr::value(file::State::Corrupt))
                     .col_expr(file::Column::Charged, Expr::value(0))
                     .col_expr(file::Column::BlobId, Expr::value(None::<i64>))
-                    .col_expr(file::Column::ExpiresAt, Expr::value(removal.now))
+                    .col_expr(file::Column::ExpiresAt, Expr::value(delete_task.now))
                     .filter(file::Column::BlobId.eq(blob_id))
                     .exec(transaction)
                     .await?;
-                removal.enqueue(transaction, TaskKind::DeleteBlob, blob_id, store).await?;
+                delete_task.enqueue(transaction, TaskKind::DeleteBlob, blob_id, store).await?;
                 // All files of a blob belong to one tenant.
                 let sum: i64 = charged.iter().map(|(_, bytes)| bytes).sum();
                 let tenant = charged.first().map_or("", |(tenant, _)| tenant);

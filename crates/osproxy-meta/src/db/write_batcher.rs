@@ -356,7 +356,7 @@ mod tests {
             })
         });
         // All of them wait at the same time, so they share a transaction.
-        let (one, four, again, undone, panicked, two) = tokio::join!(
+        let (one, four, duplicate, undone, panicked, two) = tokio::join!(
             insert(&queue, 1, true),
             neighbour,
             insert(&queue, 1, true),
@@ -365,7 +365,7 @@ mod tests {
             insert(&queue, 2, true),
         );
         assert_eq!((one, undone, four, two), (Ok(1), Ok(-3), Ok(4), Ok(2)));
-        assert!(again.is_err());
+        assert!(duplicate.is_err());
         assert!(panicked.unwrap_err().to_string().contains("five"));
         assert_eq!(numbers(&queue).await, [1, 2, 4]);
         assert_eq!(runs.load(Ordering::SeqCst), 1, "the neighbour ran again");

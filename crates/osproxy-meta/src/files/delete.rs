@@ -135,14 +135,14 @@ impl Meta {
         transition: FileTransition,
         task_id: Uid,
     ) -> Result<DeleteOutcome, MetaError> {
-        let (quotas, removal) = (self.quotas.clone(), self.task_seed(task_id));
+        let (quotas, delete_task) = (self.quotas.clone(), self.task_seed(task_id));
         let outcome = self
             .write_or_rollback(move |transaction| {
                 let (tenant, transition) = (tenant.clone(), transition.clone());
                 let quotas = quotas.clone();
                 Box::pin(async move {
                     let outcome =
-                        remove(transaction, tenant.as_ref(), uid, &transition, removal, &quotas).await?;
+                        remove(transaction, tenant.as_ref(), uid, &transition, delete_task, &quotas).await?;
                     Ok(match outcome {
                         DeleteOutcome::Deleted => TxEnd::Commit(DeleteOutcome::Deleted),
                         other => TxEnd::Rollback(other),
@@ -199,7 +199,7 @@ async fn remove(
     tenant: Option<&Tenant>,
     uid: Uid,
     FileTransition { from, to, expired_before }: &FileTransition,
-    removal: TaskSeed,
+    delete_task: TaskSeed,
     quotas: &Quotas,
 ) -> Result<DeleteOutcome, DbErr> {
     // The lock keeps the file's blob from changing until the reference is dropped.
@@ -215,7 +215,7 @@ async fn remove(
         .col_expr(file::Column::State, Expr::value(*to))
         .col_expr(file::Column::Listed, Expr::value(0))
         .col_expr(file::Column::BlobId, Expr::value(None::<i64>))
-        .col_expr(file::Column::ExpiresAt, Expr::value(removal.now))
+        .col_expr(file::Column::ExpiresAt, Expr::value(delete_task.now))
         .col_expr(file::Column::Charged, Expr::value(0))
         .col_expr(file::Column::RecordBytes, Expr::value(0))
         .col_expr(file::Column::Metadata, Expr::value(None::<String>))
@@ -230,7 +230,7 @@ async fn remove(
     if let Some(blob_id) = file.blob_id
         && let Some(store) = drop_reference(transaction, blob_id).await?
     {
-        removal.enqueue(transaction, TaskKind::DeleteBlob, blob_id, store).await?;
+        delete_task.enqueue(transaction, TaskKind::DeleteBlob, blob_id, store).await?;
     }
     quotas.charge(transaction, &file.tenant, -file.charged - file.record_bytes).await?;
     Ok(DeleteOutcome::Deleted)
@@ -243,20 +243,20 @@ pub(crate) async fn reject_upload(
     transaction: &DatabaseTransaction,
     file: &file::Model,
     blob: &blob::Model,
-    removal: TaskSeed,
+    delete_task: TaskSeed,
     quotas: &Quotas,
 ) -> Result<(), DbErr> {
     file::Entity::update_many()
         .col_expr(file::Column::State, Expr::value(FileState::Corrupt))
         .col_expr(file::Column::BlobId, Expr::value(None::<i64>))
         .col_expr(file::Column::StoredAt, Expr::value(None::<i64>))
-        .col_expr(file::Column::ExpiresAt, Expr::value(removal.now))
+        .col_expr(file::Column::ExpiresAt, Expr::value(delete_task.now))
         .col_expr(file::Column::Charged, Expr::value(0))
         .filter(file::Column::Uid.eq(file.uid))
         .exec(transaction)
         .await?;
     if let Some(store) = drop_reference(transaction, blob.id).await? {
-        removal.enqueue(transaction, TaskKind::DeleteBlob, blob.id, store).await?;
+        delete_task.enqueue(transaction, TaskKind::DeleteBlob, blob.id, store).await?;
     }
     quotas.charge(transaction, &file.tenant, -file.charged).await?;
     Ok(())

@@ -92,8 +92,8 @@ pub enum CompleteOutcome {
 
 impl Meta {
     /// Completes an upload if its stored parts match `request` and `preconditions`, and enqueues a
-    /// task with the unused `task_id` that merges its blob. The number of statements does not depend
-    /// on the number of parts.
+    /// task with the unused `task_id` that merges its blob. The number of statements does not
+    /// depend on the number of parts.
     pub async fn complete_upload(
         &self,
         uid: Uid,
@@ -102,7 +102,7 @@ impl Meta {
         task_id: Uid,
     ) -> Result<CompleteOutcome, MetaError> {
         let (node_stores, quotas) = (self.node_stores.clone(), self.quotas.clone());
-        let merge = self.task_seed(task_id);
+        let merge_task = self.task_seed(task_id);
         self.write_or_rollback(move |transaction| {
             let (node_stores, quotas) = (node_stores.clone(), quotas.clone());
             let preconditions = preconditions.clone();
@@ -111,7 +111,7 @@ impl Meta {
                     uid,
                     request,
                     preconditions: &preconditions,
-                    merge,
+                    merge_task,
                     node: &node_stores.node,
                 };
                 Ok(match complete(transaction, context, &quotas).await? {
@@ -143,14 +143,14 @@ struct CompleteContext<'a> {
     uid: Uid,
     request: CompleteRequest,
     preconditions: &'a CompletePreconditions,
-    merge: TaskSeed,
+    merge_task: TaskSeed,
     /// Name of this process.
     node: &'a str,
 }
 
 async fn complete(
     transaction: &DatabaseTransaction,
-    CompleteContext { uid, request, preconditions, merge, node }: CompleteContext<'_>,
+    CompleteContext { uid, request, preconditions, merge_task, node }: CompleteContext<'_>,
     quotas: &Quotas,
 ) -> Result<CompleteOutcome, DbErr> {
     // Lock the row until the end of the transaction: concurrent part uploads and a second
@@ -227,7 +227,7 @@ async fn complete(
         required_type,
     };
     let (tenant, charge) = (file.tenant.clone(), size.cast_signed() - file.charged);
-    let outcome = complete_locked(transaction, file, &blob, content, merge).await?;
+    let outcome = complete_locked(transaction, file, &blob, content, merge_task).await?;
     let is_completed = matches!(outcome, CompleteOutcome::Completed | CompleteOutcome::Multipart(_));
     if is_completed && quotas.charge(transaction, &tenant, charge).await? == ChargeOutcome::OverQuota {
         return Ok(CompleteOutcome::OverQuota);
@@ -263,7 +263,7 @@ async fn complete_locked(
     file: file::Model,
     blob: &blob::Model,
     content: CompletedContent<'_>,
-    merge: TaskSeed,
+    merge_task: TaskSeed,
 ) -> Result<CompleteOutcome, DbErr> {
     let CompletedContent {
         parts,
@@ -323,7 +323,7 @@ async fn complete_locked(
     if let Some(multipart_upload) = multipart_upload {
         return Ok(CompleteOutcome::Multipart(multipart_upload));
     }
-    merge.enqueue(transaction, TaskKind::MergeParts, blob_id, blob.backend.clone()).await?;
+    merge_task.enqueue(transaction, TaskKind::MergeParts, blob_id, blob.backend.clone()).await?;
     Ok(CompleteOutcome::Completed)
 }
 
@@ -353,8 +353,8 @@ async fn total_parts(transaction: &DatabaseTransaction, blob_id: i64) -> Result<
         .column_as(part::Column::Id.count(), "count")
         .column_as(part::Column::Number.max(), "highest")
         .column_as(dialect::integer_sum(transaction.get_database_backend(), part::Column::Size), "size")
-        .column_as(part::Column::CreatedAt.min(), "begun")
-        .column_as(part::Column::StoredAt.max(), "ended")
+        .column_as(part::Column::CreatedAt.min(), "first_start")
+        .column_as(part::Column::StoredAt.max(), "last_end")
         .column_as(sea_query::ExprTrait::count_distinct(Expr::col(part::Column::WrittenBy)), "nodes")
         .filter(part::Column::BlobId.eq(blob_id))
         .filter(part::Column::State.eq(part::State::Stored));

@@ -76,13 +76,14 @@ impl Meta {
         preconditions: CompletePreconditions,
         task_id: Uid,
     ) -> Result<CompleteOutcome, MetaError> {
-        let follow_up = self.task_seed(task_id);
+        let follow_up_task = self.task_seed(task_id);
         retry_conflicts(MAX_FINISH_ATTEMPTS, || {
             let (preconditions, quotas) = (preconditions.clone(), self.quotas.clone());
             self.write_or_rollback(move |transaction| {
                 let (preconditions, quotas) = (preconditions.clone(), quotas.clone());
                 Box::pin(async move {
-                    let context = FinishContext { uid, blob_id, preconditions: &preconditions, follow_up };
+                    let context =
+                        FinishContext { uid, blob_id, preconditions: &preconditions, follow_up_task };
                     Ok(match finish(transaction, context, &quotas).await? {
                         ended @ (CompleteOutcome::Completed
                         | CompleteOutcome::DigestMismatch(..)
@@ -102,13 +103,13 @@ struct FinishContext<'a> {
     blob_id: i64,
     preconditions: &'a CompletePreconditions,
     /// The task that verifies, merges or deletes the blob.
-    follow_up: TaskSeed,
+    follow_up_task: TaskSeed,
 }
 
 /// Makes the file readable if its content passes inspection; otherwise marks it corrupt.
 async fn finish(
     transaction: &DatabaseTransaction,
-    FinishContext { uid, blob_id, preconditions, follow_up }: FinishContext<'_>,
+    FinishContext { uid, blob_id, preconditions, follow_up_task }: FinishContext<'_>,
     quotas: &Quotas,
 ) -> Result<CompleteOutcome, DbErr> {
     let file = file::Entity::find_by_id(uid.get()).lock_exclusive().one(transaction).await?;
@@ -133,7 +134,7 @@ async fn finish(
             return Ok(CompleteOutcome::NeedsInspection(inspection));
         }
         verdict => {
-            delete::reject_upload(transaction, &file, &blob, follow_up, quotas).await?;
+            delete::reject_upload(transaction, &file, &blob, follow_up_task, quotas).await?;
             return Ok(outcome_of(verdict));
         }
     };
@@ -171,7 +172,7 @@ async fn finish(
     update.exec(transaction).await?;
     if known_blake3.is_none() {
         let kind = if is_whole { TaskKind::VerifyBlob } else { TaskKind::MergeParts };
-        follow_up.enqueue(transaction, kind, blob_id, blob.backend).await?;
+        follow_up_task.enqueue(transaction, kind, blob_id, blob.backend).await?;
     }
     Ok(CompleteOutcome::Completed)
 }

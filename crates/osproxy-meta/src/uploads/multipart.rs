@@ -3,8 +3,8 @@
 //! is an object of its own.
 //!
 //! Which parts will be completed is unknown until the client completes the upload, and stores
-//! reject small parts in the middle. So [`claim_slot`] admits a part only if the parts of the upload
-//! remain, at every moment, a list that the store accepts.
+//! reject small parts in the middle. So [`claim_slot`] admits a part only if the parts of the
+//! upload remain, at every moment, a list that the store accepts.
 
 use osproxy_storage::{Key, PartLayout};
 use sea_orm::{

@@ -319,8 +319,8 @@ async fn lock_receiving(
 /// Tenant, charged bytes, received bytes, required type and announced size of a file.
 type ReceivingRow = (String, i64, i64, Option<String>, Option<i64>);
 
-/// Adds `added_bytes` bytes, which may be negative, to the received bytes of a file. Charges its tenant
-/// for them, unless the announced size is charged already.
+/// Adds `added_bytes`, which may be negative, to the received bytes of a file. Charges its
+/// tenant for them, unless the announced size is charged already.
 async fn add_received(
     transaction: &DatabaseTransaction,
     uid: Uid,

@@ -90,11 +90,11 @@ impl Meta {
         Ok(uids.into_iter().map(Uid::from_db).collect())
     }
 
-    /// Releases the reservation of an upload that has received nothing, and enqueues a task with the
-    /// unused `task_id` that deletes its blob. The first part reserves again. Returns `false` if bytes have arrived or the upload
-    /// is closed.
+    /// Releases the reservation of an upload that has received nothing, and enqueues a task with
+    /// the unused `task_id` that deletes its blob. The first part reserves again. Returns `false`
+    /// if bytes have arrived or the upload is closed.
     pub async fn release_reservation(&self, uid: Uid, task_id: Uid) -> Result<bool, MetaError> {
-        let removal = self.task_seed(task_id);
+        let delete_task = self.task_seed(task_id);
         self.write_or_rollback(move |transaction| {
             Box::pin(async move {
                 let file = file::Entity::find_by_id(uid.get()).lock_exclusive().one(transaction).await?;
@@ -106,7 +106,7 @@ impl Meta {
                 else {
                     return Ok(TxEnd::Rollback(false));
                 };
-                removal.enqueue(transaction, TaskKind::DeleteBlob, blob_id, store).await?;
+                delete_task.enqueue(transaction, TaskKind::DeleteBlob, blob_id, store).await?;
                 Ok(TxEnd::Commit(true))
             })
         })

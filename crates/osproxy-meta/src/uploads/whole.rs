@@ -95,10 +95,10 @@ impl Meta {
         fallback_id: Uid,
         task_id: Uid,
     ) -> Result<BeginUploadOutcome, MetaError> {
-        let (node_stores, removal) = (self.node_stores.clone(), self.task_seed(task_id));
+        let (node_stores, delete_task) = (self.node_stores.clone(), self.task_seed(task_id));
         self.write(move |transaction| {
             let node_stores = node_stores.clone();
-            Box::pin(async move { begin(transaction, uid, fallback_id, &node_stores, removal).await })
+            Box::pin(async move { begin(transaction, uid, fallback_id, &node_stores, delete_task).await })
         })
         .await
     }
@@ -197,7 +197,7 @@ async fn begin(
     uid: Uid,
     fallback_id: Uid,
     node_stores: &NodeStores,
-    removal: TaskSeed,
+    delete_task: TaskSeed,
 ) -> Result<BeginUploadOutcome, DbErr> {
     let Some(file) = file::Entity::find_by_id(uid.get()).one(transaction).await? else {
         return Ok(BeginUploadOutcome::Unknown);
@@ -219,7 +219,7 @@ async fn begin(
     };
     let released = match release_reservation(transaction, &file).await? {
         Some((blob_id, store)) if node_stores.store(&store).is_none() => {
-            removal.enqueue(transaction, TaskKind::DeleteBlob, blob_id, store).await?;
+            delete_task.enqueue(transaction, TaskKind::DeleteBlob, blob_id, store).await?;
             Some(ReleasedReservation::OtherNode)
         }
         released => released.map(|(blob_id, _)| ReleasedReservation::Local(blob_id)),
