@@ -57,6 +57,11 @@ impl Error {
         }
     }
 
+    /// Marks the error as retryable.
+    pub(crate) fn mark_retryable(self) -> Self {
+        Self { retryable: true, ..self }
+    }
+
     /// Sets the source.
     pub(crate) fn with_source(self, source: Box<dyn StdError + Send + Sync>) -> Self {
         Self { source: Some(source), ..self }

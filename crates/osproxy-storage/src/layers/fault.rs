@@ -37,9 +37,7 @@ impl Fault {
 }
 
 fn injected_fault() -> Error {
-    let mut error = Error::new(ErrorKind::Other, "fault", "break").with_message("injected fault");
-    error.retryable = true;
-    error
+    Error::new(ErrorKind::Other, "fault", "break").with_message("injected fault").mark_retryable()
 }
 
 #[async_trait]

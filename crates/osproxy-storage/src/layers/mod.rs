@@ -2,7 +2,6 @@
 //!
 //! A [`Layer`] sees every operation. [`Layered`] wraps a store in one layer and is a store itself.
 
-mod backoff;
 pub mod fault;
 mod limit;
 mod metrics;
@@ -15,7 +14,6 @@ use async_trait::async_trait;
 use bytes::Bytes;
 use futures_util::future::BoxFuture;
 
-pub use backoff::Backoff;
 pub use limit::Limit;
 pub use metrics::{Counters, MetricsLayer, OperationCounters};
 pub use retry::Retry;

@@ -4,8 +4,11 @@ use async_trait::async_trait;
 use bytes::Bytes;
 use futures_util::{StreamExt, stream};
 
-use super::{Backoff, Layer, OpenedObject, Operation, RetryableOperation};
-use crate::{Backend, Error, ErrorKind, Key, ObjectReader, Result};
+use super::{Layer, OpenedObject, Operation, RetryableOperation};
+use crate::{
+    Backend, Error, ErrorKind, Key, ObjectReader, Result,
+    retry::{Attempts, retry},
+};
 
 /// Retries operations that failed with a transient error. Readers reopen the object at the offset
 /// where they failed.
@@ -21,10 +24,6 @@ pub struct Retry {
     pub attempts: u32,
 }
 
-fn is_transient(error: &Error) -> bool {
-    error.retryable && error.kind == ErrorKind::Other
-}
-
 #[async_trait]
 impl Layer for Retry {
     async fn run_retryable<'a, T: Send + 'a>(
@@ -32,32 +31,20 @@ impl Layer for Retry {
         operation: Operation,
         run: &RetryableOperation<'a, T>,
     ) -> Result<T> {
-        let mut backoff = Backoff::default();
-        for _ in 1..self.attempts {
-            match run().await {
-                Err(error) if is_transient(&error) => {
-                    tracing::debug!(?operation, %error, "store operation failed; retrying");
-                    backoff.pause().await;
-                }
-                outcome => return outcome,
-            }
-        }
-        run().await
+        retry(self.attempts, operation.name(), run).await
     }
 
     fn reader(&self, opened: OpenedObject, reader: ObjectReader) -> ObjectReader {
-        let rest = ResumingReader {
+        let reader = ResumingReader {
             store: opened.store,
             key: opened.key,
             remaining: opened.range,
             reader: Some(reader),
-            failures: 0,
-            attempts: self.attempts,
-            backoff: Backoff::default(),
+            attempts: Attempts::new(self.attempts),
         };
-        Box::pin(stream::try_unfold(rest, |mut rest| async move {
-            let next = rest.next().await?;
-            Ok(next.map(|bytes| (bytes, rest)))
+        Box::pin(stream::try_unfold(reader, |mut reader| async move {
+            let next = reader.next().await?;
+            Ok(next.map(|bytes| (bytes, reader)))
         }))
     }
 }
@@ -67,10 +54,8 @@ struct ResumingReader {
     key: Key,
     remaining: Range<u64>,
     reader: Option<ObjectReader>,
-    /// Consecutive failures without a byte in between.
-    failures: u32,
-    attempts: u32,
-    backoff: Backoff,
+    /// Counts failures without a byte in between.
+    attempts: Attempts,
 }
 
 impl ResumingReader {
@@ -79,22 +64,15 @@ impl ResumingReader {
             match self.read_chunk().await {
                 Ok(Some(bytes)) => {
                     self.remaining.start += bytes.len() as u64;
-                    (self.failures, self.backoff) = (0, Backoff::default());
+                    self.attempts.reset();
                     return Ok(Some(bytes));
                 }
                 Ok(None) => return Ok(None),
-                Err(error) if is_transient(&error) && self.failures + 1 < self.attempts => {
-                    tracing::debug!(
-                        key = %self.key,
-                        at = self.remaining.start,
-                        %error,
-                        "reader failed; reopening at this offset"
-                    );
-                    self.failures += 1;
+                Err(error) => {
                     self.reader = None;
-                    self.backoff.pause().await;
+                    self.attempts.pause_after(error, "read").await?;
+                    tracing::debug!(key = %self.key, at = self.remaining.start, "reopening the object");
                 }
-                Err(error) => return Err(error),
             }
         }
     }
@@ -110,9 +88,7 @@ impl ResumingReader {
         if let Some(bytes) = reader.next().await {
             return bytes.map(Some);
         }
-        let mut error =
-            Error::new(ErrorKind::Other, self.store.name(), "read").with_message("reader ended early");
-        error.retryable = true;
-        Err(error)
+        let error = Error::new(ErrorKind::Other, self.store.name(), "read");
+        Err(error.with_message("reader ended early").mark_retryable())
     }
 }

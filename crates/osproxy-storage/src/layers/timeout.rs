@@ -30,9 +30,7 @@ impl fmt::Display for TimedOut {
 impl StdError for TimedOut {}
 
 fn timed_out(backend: &'static str) -> Error {
-    let mut error = Error::new(ErrorKind::Other, backend, "wait").with_source(Box::new(TimedOut));
-    error.retryable = true;
-    error
+    Error::new(ErrorKind::Other, backend, "wait").with_source(Box::new(TimedOut)).mark_retryable()
 }
 
 #[async_trait]

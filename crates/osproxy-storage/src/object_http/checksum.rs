@@ -100,9 +100,7 @@ impl ChecksumSupport {
         backend: &'static str,
     ) -> Result<()> {
         let failed = |what: &'static str| {
-            let mut error = Error::new(ErrorKind::Other, backend, "write").with_message(what);
-            error.retryable = true;
-            error
+            Error::new(ErrorKind::Other, backend, "write").with_message(what).mark_retryable()
         };
         match received.crc {
             Some(_) => {

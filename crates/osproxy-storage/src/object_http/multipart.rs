@@ -40,10 +40,8 @@ pub(super) async fn complete<V: Vendor>(
     }
     if !text.contains("CompleteMultipartUploadResult") {
         // The response was cut off.
-        let mut error =
-            Error::new(ErrorKind::Other, V::NAME, operation).with_message("the response has no result");
-        error.retryable = true;
-        return Err(error);
+        let error = Error::new(ErrorKind::Other, V::NAME, operation);
+        return Err(error.with_message("the response has no result").mark_retryable());
     }
     Ok(())
 }

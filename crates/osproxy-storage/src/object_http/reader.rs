@@ -63,10 +63,8 @@ fn exactly<V: Vendor>(answer: Response, skip: u64, left: u64) -> impl Stream<Ite
         while rest.remaining > 0 {
             let next = rest.answer.chunk().await.map_err(|error| lost::<V>("read", error))?;
             let Some(mut bytes) = next else {
-                let mut error =
-                    Error::new(ErrorKind::Other, V::NAME, "read").with_message("response ended early");
-                error.retryable = true;
-                return Err(error);
+                let error = Error::new(ErrorKind::Other, V::NAME, "read");
+                return Err(error.with_message("response ended early").mark_retryable());
             };
             let skipped = rest.skip.min(bytes.len() as u64);
             rest.skip -= skipped;

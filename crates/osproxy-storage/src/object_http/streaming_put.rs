@@ -174,7 +174,5 @@ impl<V: Vendor> StreamingPut<V> {
 }
 
 fn gone<V: Vendor>(source: Box<dyn std::error::Error + Send + Sync>) -> Error {
-    let mut error = Error::new(ErrorKind::Other, V::NAME, "write").with_source(source);
-    error.retryable = true;
-    error
+    Error::new(ErrorKind::Other, V::NAME, "write").with_source(source).mark_retryable()
 }

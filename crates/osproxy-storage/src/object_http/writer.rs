@@ -11,11 +11,11 @@ use super::{
 };
 use crate::{
     BufferReservation, DigestSelection, Digester, Digests, Error, ErrorKind, Key, ObjectWriter, Result,
-    SizeHint, layers::Backoff,
+    SizeHint, retry::retry,
 };
 
 /// Maximum attempts to send buffered content.
-const ROUNDS: u32 = 4;
+const SEND_ATTEMPTS: u32 = 4;
 
 /// Writes an object, or a part of an upload.
 ///
@@ -158,14 +158,7 @@ impl<V: Vendor> Writer<V> {
 
     /// Sends buffered content, retrying transient errors, and returns its tag.
     async fn send_kept(&self, target: &Target, content: Vec<Bytes>) -> Result<String> {
-        let mut backoff = Backoff::default();
-        for _ in 1..ROUNDS {
-            match send_whole(&self.client, &self.key, target, content.clone()).await {
-                Err(error) if error.retryable && error.kind == ErrorKind::Other => backoff.pause().await,
-                outcome => return outcome,
-            }
-        }
-        send_whole(&self.client, &self.key, target, content).await
+        retry(SEND_ATTEMPTS, "write", || send_whole(&self.client, &self.key, target, content.clone())).await
     }
 
     /// Streams content of known size: in one request, or in parts if it is too large.
