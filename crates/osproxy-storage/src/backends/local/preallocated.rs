@@ -330,6 +330,11 @@ mod tests {
         assert!(store.create_part(&key, &upload, 3, 1025).await.is_err());
         assert!(store.create_part(&key, &upload, 0, 1).await.is_err());
         assert!(store.create_part(&key, "x", 1, 1).await.is_err());
+        for (number, size) in [(3, 953), (4, 1), (4, 1024), (10_000, 1)] {
+            let mut outside = store.create_part(&key, &upload, number, size).await.unwrap();
+            outside.write(Bytes::from(vec![9; usize::try_from(size).unwrap()])).await.unwrap();
+            assert!(outside.finish().await.is_err(), "part {number} of {size} bytes is not in the layout");
+        }
         // The same slot again.
         send(&store, &key, &upload, 1, &[3; 1024]).await;
         send(&store, &key, &upload, 3, &[4; 952]).await;

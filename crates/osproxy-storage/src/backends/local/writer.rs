@@ -210,6 +210,13 @@ impl Sink {
             };
             let flags = flags | OFlags::WRONLY | OFlags::CLOEXEC;
             let file = rustix::fs::openat(&self.root.folder, path.as_str(), flags, FILE_MODE)?;
+            if let TargetFile::Slot(slot) = &self.target {
+                let size = u64::try_from(rustix::fs::fstat(&file)?.st_size).unwrap_or(0);
+                // The part is not one of the layout: it would make the object longer.
+                if slot.offset.saturating_add(slot.size) > size {
+                    return Err(Errno::INVAL);
+                }
+            }
             self.file = Some(file);
         }
         self.file.as_ref().ok_or(Errno::BADF)
