@@ -9,7 +9,7 @@ mod s3;
 pub use cos::{CosSettings, cos};
 pub use local::{Local, ProbeResult};
 pub use memory::Memory;
-pub use oss::{OssSettings, oss};
+pub use oss::{OssSettings, oss, oss_region};
 pub use s3::{S3Settings, s3};
 
 #[cfg(test)]

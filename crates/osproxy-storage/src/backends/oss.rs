@@ -1,3 +1,5 @@
+//! Aliyun OSS.
+
 use std::{
     collections::HashMap,
     sync::{Mutex, PoisonError},
@@ -22,7 +24,7 @@ use crate::{
 pub struct OssSettings {
     /// Scheme and host, such as `https://oss-cn-beijing.aliyuncs.com`.
     pub endpoint: String,
-    /// Region for which requests are signed, such as `cn-beijing`.
+    /// Region for which requests are signed, such as `cn-beijing`; see [`oss_region`].
     pub region: String,
     /// One bucket for all categories. If it is not set, each category has its own bucket.
     pub bucket: Option<String>,
@@ -31,6 +33,16 @@ pub struct OssSettings {
     pub credentials: Option<(String, String, Option<String>)>,
     /// Connection settings.
     pub http: ClientSettings,
+}
+
+/// The region in an endpoint such as `https://oss-cn-beijing-internal.aliyuncs.com`. `None` if the
+/// endpoint is not the one of a region, such as `https://oss-accelerate.aliyuncs.com`.
+pub fn oss_region(endpoint: &str) -> Option<&str> {
+    let (_, host) = endpoint.split_once("://oss-")?;
+    let region = host.trim_end_matches('/').strip_suffix(".aliyuncs.com")?;
+    let region = region.strip_suffix("-internal").unwrap_or(region);
+    let is_region = !region.starts_with("accelerate") && region.contains('-') && !region.contains('.');
+    is_region.then_some(region)
 }
 
 /// Aliyun Object Storage Service.
@@ -95,5 +107,25 @@ impl Vendor for Oss {
             request.headers.insert("x-oss-range-behavior", HeaderValue::from_static("standard"));
         }
         self.signer(bucket).sign(request, None).await
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_the_endpoint_of_a_region_names_it() {
+        for (endpoint, region) in [
+            ("https://oss-cn-beijing.aliyuncs.com", Some("cn-beijing")),
+            ("http://oss-cn-beijing-internal.aliyuncs.com", Some("cn-beijing")),
+            ("https://oss-ap-southeast-1.aliyuncs.com/", Some("ap-southeast-1")),
+            ("https://oss-accelerate.aliyuncs.com", None),
+            ("https://oss-accelerate-overseas.aliyuncs.com", None),
+            ("https://oss-cn-beijing.oss-accesspoint.aliyuncs.com", None),
+            ("https://files.example.com", None),
+        ] {
+            assert_eq!(oss_region(endpoint), region, "{endpoint}");
+        }
     }
 }

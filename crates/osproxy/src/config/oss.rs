@@ -2,7 +2,7 @@ use std::{path::PathBuf, sync::Arc};
 
 use osproxy_storage::{
     Backend, ClientSettings,
-    backends::{OssSettings, oss},
+    backends::{OssSettings, oss, oss_region},
 };
 
 use super::{
@@ -56,7 +56,7 @@ impl OssSection {
         let secret = secret::resolve(name, self.access_key_secret.as_ref(), file)?;
         let endpoint =
             stores::parse_endpoint(self.endpoint.as_deref().ok_or("`endpoint` is missing")?, true)?;
-        let region = self.region.as_deref().or_else(|| region_of(&endpoint));
+        let region = self.region.as_deref().or_else(|| oss_region(&endpoint));
         Ok(OssSettings {
             region: region.ok_or("`region` is missing, and `endpoint` does not contain it")?.to_owned(),
             endpoint,
@@ -69,11 +69,4 @@ impl OssSection {
             http,
         })
     }
-}
-
-/// The region in an endpoint such as `https://oss-cn-beijing-internal.aliyuncs.com`.
-fn region_of(endpoint: &str) -> Option<&str> {
-    let (_, host) = endpoint.split_once("://oss-")?;
-    let region = host.strip_suffix(".aliyuncs.com")?;
-    Some(region.strip_suffix("-internal").unwrap_or(region))
 }
