@@ -1,3 +1,5 @@
+//! Sends signed requests to a store, and turns its error responses into errors.
+
 use std::{
     collections::HashMap,
     convert::Infallible,
@@ -26,12 +28,14 @@ use super::{
 };
 use crate::{BufferBudget, Error, ErrorKind, Key, Result};
 
-/// Maximum size of a response other than an object, in bytes: a list of a thousand names of one
+/// Maximum size in bytes of a document that must be read whole: a list of a thousand names of one
 /// kilobyte, with markup.
-const MAX_ANSWER: usize = 8 << 20;
+const MAX_DOCUMENT: usize = 8 << 20;
+/// Number of bytes that are read of an error response.
+const MAX_ERROR_TEXT: usize = 64 << 10;
 /// How long an idle connection is kept. Shorter than the timeouts of stores, so that they do not
 /// close it just as the next request is sent.
-const IDLE: Duration = Duration::from_secs(15);
+const IDLE_TIMEOUT: Duration = Duration::from_secs(15);
 
 const UNRESERVED: &AsciiSet = &NON_ALPHANUMERIC.remove(b'-').remove(b'.').remove(b'_').remove(b'~');
 const UNRESERVED_AND_SLASH: &AsciiSet = &UNRESERVED.remove(b'/');
@@ -148,7 +152,7 @@ impl<V: Vendor> Client<V> {
         choose_crypto();
         let mut builder = reqwest::Client::builder()
             .connect_timeout(settings.connect_timeout.unwrap_or(Duration::from_secs(5)))
-            .pool_idle_timeout(IDLE)
+            .pool_idle_timeout(IDLE_TIMEOUT)
             .redirect(reqwest::redirect::Policy::none())
             .tcp_nodelay(true)
             .no_proxy();
@@ -209,28 +213,39 @@ impl<V: Vendor> Client<V> {
         if status.is_success() {
             return Ok(response);
         }
-        let text = text_of(response).await.unwrap_or_default();
+        let text = read_beginning(response).await.unwrap_or_default();
         Err(ErrorResponse::from_parts(status, &text).into_error(V::NAME, operation))
     }
 
-    /// Like [`send`](Self::send), but also reads the response, which is short.
-    pub(super) async fn ask(&self, request: Request) -> Result<String> {
+    /// Like [`send`](Self::send), but also reads the document in the response. Fails if it is larger
+    /// than [`MAX_DOCUMENT`]: the first part of a list would look like the whole list.
+    pub(super) async fn fetch_document(&self, request: Request) -> Result<String> {
         let operation = request.operation;
-        let response = self.send(request).await?;
-        text_of(response).await.map_err(|error| lost::<V>(operation, error))
+        let mut response = self.send(request).await?;
+        let mut document = Vec::new();
+        while let Some(chunk) =
+            response.chunk().await.map_err(|error| connection_error::<V>(operation, error))?
+        {
+            if document.len() + chunk.len() > MAX_DOCUMENT {
+                let error = Error::new(ErrorKind::Other, V::NAME, operation);
+                return Err(error.with_message("the response is too large"));
+            }
+            document.extend_from_slice(&chunk);
+        }
+        Ok(String::from_utf8_lossy(&document).into_owned())
     }
 
     /// The time of the store, from an unsigned list request. A store responds with one of its XML
     /// documents whether or not the request is allowed.
     pub(super) async fn clock(&self, bucket: &str) -> Result<Option<SystemTime>> {
         let operation = "read clock";
-        let mut ask = Request::to_bucket(Method::GET, bucket, operation).query("max-keys", "1");
-        ask.is_signed = false;
-        let answer = self.exchange(ask).await?;
-        let date = answer.headers().get(header::DATE).and_then(|date| date.to_str().ok());
+        let mut list = Request::to_bucket(Method::GET, bucket, operation).query("max-keys", "1");
+        list.is_signed = false;
+        let response = self.exchange(list).await?;
+        let date = response.headers().get(header::DATE).and_then(|date| date.to_str().ok());
         let time = date.and_then(|date| httpdate::parse_http_date(date).ok());
-        let status = answer.status().as_u16();
-        let text = text_of(answer).await.map_err(|error| lost::<V>(operation, error))?;
+        let status = response.status().as_u16();
+        let text = read_beginning(response).await.map_err(|error| connection_error::<V>(operation, error))?;
         if !xml::is_of_store(&text) {
             let not_a_store = Box::new(NotAStore { status });
             return Err(Error::new(ErrorKind::Other, V::NAME, operation).with_source(not_a_store));
@@ -293,25 +308,26 @@ impl<V: Vendor> Client<V> {
         }
         let request = reqwest::Request::try_from(http::Request::from_parts(parts, body));
         let request = request.map_err(|error| broken(error.into()))?;
-        self.http.execute(request).await.map_err(|error| lost::<V>(operation, error))
+        self.http.execute(request).await.map_err(|error| connection_error::<V>(operation, error))
     }
 }
 
 /// The store could not be reached, or the connection broke.
-pub(super) fn lost<V: Vendor>(operation: &'static str, error: reqwest::Error) -> Error {
+pub(super) fn connection_error<V: Vendor>(operation: &'static str, error: reqwest::Error) -> Error {
     let retryable = !error.is_builder();
     let mut error = Error::new(ErrorKind::Other, V::NAME, operation).with_source(error.without_url().into());
     error.retryable = retryable;
     error
 }
 
-async fn text_of(mut response: Response) -> std::result::Result<String, reqwest::Error> {
+/// Reads at most [`MAX_ERROR_TEXT`] bytes of a response: an error may come from any server.
+async fn read_beginning(mut response: Response) -> std::result::Result<String, reqwest::Error> {
     let mut text = Vec::new();
-    while let Some(bytes) = response.chunk().await? {
-        if text.len() + bytes.len() > MAX_ANSWER {
-            break;
-        }
-        text.extend_from_slice(&bytes);
+    while text.len() < MAX_ERROR_TEXT
+        && let Some(mut chunk) = response.chunk().await?
+    {
+        chunk.truncate(MAX_ERROR_TEXT - text.len());
+        text.extend_from_slice(&chunk);
     }
     Ok(String::from_utf8_lossy(&text).into_owned())
 }

@@ -14,7 +14,7 @@ use crate::{Error, ErrorKind, Key, ListedUpload, Multipart, ObjectWriter, PartLa
 /// Begins a multipart upload and returns its id.
 pub(super) async fn begin<V: Vendor>(client: &Client<V>, key: &Key) -> Result<String> {
     let begin = Request::to_object(Method::POST, key, "begin upload").query("uploads", "");
-    let answer: xml::Initiated = xml::parse::<V, _>("begin upload", &client.ask(begin).await?)?;
+    let answer: xml::Initiated = xml::parse::<V, _>("begin upload", &client.fetch_document(begin).await?)?;
     if answer.upload_id.is_empty() {
         return Err(Error::new(ErrorKind::Other, V::NAME, "begin upload")
             .with_message("the response has no upload id"));
@@ -33,7 +33,7 @@ pub(super) async fn complete<V: Vendor>(
     let mut complete = Request::to_object(Method::POST, key, operation).query("uploadId", upload);
     complete.headers.insert(http::header::CONTENT_TYPE, "application/xml".to_owned());
     complete.body = xml::completion(parts).into();
-    let text = client.ask(complete).await?;
+    let text = client.fetch_document(complete).await?;
     if text.contains("<Error") {
         let answer = ErrorResponse::from_parts(http::StatusCode::INTERNAL_SERVER_ERROR, &text);
         return Err(answer.into_error(V::NAME, operation));
@@ -95,7 +95,7 @@ impl<V: Vendor> Multipart for HttpStore<V> {
             if !marker.is_empty() {
                 ask = ask.query("part-number-marker", marker);
             }
-            let page: xml::Parts = xml::parse::<V, _>("list parts", &self.client.ask(ask).await?)?;
+            let page: xml::Parts = xml::parse::<V, _>("list parts", &self.client.fetch_document(ask).await?)?;
             found.extend(page.part.iter().map(|part| (part.part_number, xml::tag(&part.e_tag))));
             if !page.is_truncated || page.next_part_number_marker.is_empty() {
                 found.sort_unstable();
@@ -141,7 +141,7 @@ fn uploads_in<V: Vendor>(
             if !marker.key.is_empty() {
                 ask = ask.query("key-marker", marker.key).query("upload-id-marker", marker.upload);
             }
-            let text = match client.ask(ask).await {
+            let text = match client.fetch_document(ask).await {
                 Err(error) if error.kind == ErrorKind::NotFound => return Ok(None),
                 text => text?,
             };

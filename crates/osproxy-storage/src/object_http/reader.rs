@@ -7,7 +7,7 @@ use reqwest::Response;
 
 use super::{
     Vendor,
-    client::{Client, Request, content_length, lost},
+    client::{Client, Request, connection_error, content_length},
 };
 use crate::{Error, ErrorKind, Key, ObjectReader, Result};
 
@@ -61,7 +61,7 @@ struct BodyReader {
 fn exactly<V: Vendor>(answer: Response, skip: u64, left: u64) -> impl Stream<Item = Result<Bytes>> + Send {
     let pieces = stream::try_unfold(BodyReader { answer, skip, remaining: left }, |mut rest| async move {
         while rest.remaining > 0 {
-            let next = rest.answer.chunk().await.map_err(|error| lost::<V>("read", error))?;
+            let next = rest.answer.chunk().await.map_err(|error| connection_error::<V>("read", error))?;
             let Some(mut bytes) = next else {
                 let error = Error::new(ErrorKind::Other, V::NAME, "read");
                 return Err(error.with_message("response ended early").mark_retryable());

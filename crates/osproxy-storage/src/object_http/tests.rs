@@ -1,6 +1,7 @@
 //! Conformance tests against a real S3 server and against stand-ins for COS and OSS, all started by
-//! the test script.
+//! the test script; and tests of responses that these servers do not give.
 
+mod responses;
 mod servers;
 
 use std::{error::Error as _, iter, sync::Arc};

@@ -125,7 +125,7 @@ pub(super) fn list_objects<V: Vendor>(
                 return Ok(None);
             };
             let ask = Request::to_bucket(Method::GET, &bucket, "list").query("marker", marker);
-            let page: Objects = match client.ask(ask.query("max-keys", "1000")).await {
+            let page: Objects = match client.fetch_document(ask.query("max-keys", "1000")).await {
                 Ok(text) => parse::<V, _>("list", &text)?,
                 Err(error) if error.kind == ErrorKind::NotFound => Objects::default(),
                 Err(error) => return Err(error),

@@ -1,0 +1,105 @@
+//! Responses that the servers of the test script do not give: too large, or always an error.
+
+use std::sync::atomic::{AtomicUsize, Ordering};
+
+use tokio::{
+    io::{AsyncReadExt, AsyncWriteExt},
+    net::{TcpListener, TcpStream},
+};
+
+use super::*;
+use crate::{
+    ClientSettings,
+    backends::{S3Settings, open_s3},
+};
+
+/// A store that answers every request with the same status and body, and the number of requests.
+async fn store_that_answers(status: u16, body: String) -> (HttpStore<S3>, Arc<AtomicUsize>) {
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let settings = S3Settings {
+        endpoint: format!("http://{}", listener.local_addr().unwrap()),
+        region: "us-east-1".to_owned(),
+        bucket: Some("bucket".to_owned()),
+        path_style: true,
+        credentials: Some(("id".to_owned(), "secret".to_owned(), None)),
+        http: ClientSettings::default(),
+    };
+    let head = format!("HTTP/1.1 {status} X\r\nContent-Length: {}\r\nConnection: close\r\n\r\n", body.len());
+    let (response, requests) = (Bytes::from(head + &body), Arc::new(AtomicUsize::new(0)));
+    let counter = requests.clone();
+    tokio::spawn(async move {
+        while let Ok((connection, _)) = listener.accept().await {
+            counter.fetch_add(1, Ordering::Relaxed);
+            tokio::spawn(answer(connection, response.clone()));
+        }
+    });
+    (open_s3(settings).unwrap(), requests)
+}
+
+/// Reads one request and sends the response.
+async fn answer(mut connection: TcpStream, response: Bytes) {
+    let mut request = Vec::new();
+    let missing = loop {
+        if connection.read_buf(&mut request).await.unwrap() == 0 {
+            return;
+        }
+        let Some(end) = request.windows(4).position(|window| window == b"\r\n\r\n") else {
+            continue;
+        };
+        let head = String::from_utf8_lossy(&request[..end]).to_ascii_lowercase();
+        let length = head.lines().find_map(|line| line.strip_prefix("content-length: ")?.parse().ok());
+        break (end + 4 + length.unwrap_or(0)).saturating_sub(request.len());
+    };
+    let mut rest = vec![0; missing];
+    if connection.read_exact(&mut rest).await.is_ok() {
+        // The client may close the connection before it has read everything.
+        let _ = connection.write_all(&response).await;
+    }
+}
+
+#[tokio::test]
+async fn a_document_that_is_too_large_is_an_error() {
+    let part = "<Part><PartNumber>7</PartNumber><ETag>x</ETag></Part>";
+    let document = |comment: usize| {
+        let comment = "x".repeat(comment);
+        format!("<ListPartsResult>{part}<!--{comment}--><IsTruncated>false</IsTruncated></ListPartsResult>")
+    };
+    let (store, _) = store_that_answers(200, document(7 << 20)).await;
+    let uploads = store.multipart().unwrap();
+    assert_eq!(uploads.list_parts(&key("unknown/1"), "id").await.unwrap(), [(7, "x".to_owned())]);
+
+    let (store, _) = store_that_answers(200, document(8 << 20)).await;
+    let uploads = store.multipart().unwrap();
+    let listed = uploads.list_parts(&key("unknown/1"), "id").await.unwrap_err();
+    assert!(told(&listed).contains("too large"), "{listed:?}");
+    assert!(!listed.retryable);
+    // The result comes first, so that the beginning of the response looks complete.
+    let result = format!("<CompleteMultipartUploadResult/>{}", " ".repeat(9 << 20));
+    let (store, _) = store_that_answers(200, result).await;
+    let uploads = store.multipart().unwrap();
+    let completed = uploads.complete(&key("unknown/1"), "id", &[]).await.unwrap_err();
+    assert!(told(&completed).contains("too large"), "{completed:?}");
+}
+
+#[tokio::test]
+async fn only_the_beginning_of_an_error_response_is_read() {
+    let document = |message: usize| {
+        format!("<Error><Code>AccessDenied</Code><Message>{}</Message></Error>", "x".repeat(message))
+    };
+    for (size, code) in [(50_000, "AccessDenied"), (70_000, "")] {
+        let (store, _) = store_that_answers(403, document(size)).await;
+        let error = names(&store).await.unwrap_err();
+        let response = ErrorResponse::of(&error).unwrap();
+        assert_eq!((response.status, response.code.as_str()), (403, code));
+    }
+}
+
+#[tokio::test]
+async fn only_content_that_is_buffered_is_sent_again() {
+    for (size, attempts) in [(1000, 4), (2 << 20, 1)] {
+        let (store, requests) = store_that_answers(503, String::new()).await;
+        let error = put(&store, "unknown/1", Bytes::from(vec![b'x'; size])).await.unwrap_err();
+        assert_eq!(ErrorResponse::status_of(&error), Some(503));
+        assert_eq!(requests.load(Ordering::Relaxed), attempts, "{size} bytes");
+    }
+}
