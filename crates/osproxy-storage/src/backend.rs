@@ -1,3 +1,5 @@
+//! The traits that stores implement.
+
 use std::{ops::Range, pin::Pin, time::SystemTime};
 
 use async_trait::async_trait;
@@ -17,9 +19,9 @@ pub trait Backend: Send + Sync + 'static {
     /// Name of the backend, such as `local`, which is recorded with every blob.
     fn name(&self) -> &'static str;
 
-    /// Checks that objects can be stored: looks for the buckets and, if `make` is set, creates
-    /// those that are missing. For remote stores; fails with `NotFound` if a bucket is missing.
-    async fn prepare(&self, _make: bool) -> Result<()> {
+    /// Checks that objects can be stored: looks for the buckets and, if `create_missing` is
+    /// set, creates those that are missing. For remote stores; fails with `NotFound` if a bucket is missing.
+    async fn prepare(&self, _create_missing: bool) -> Result<()> {
         Ok(())
     }
 
@@ -201,7 +203,7 @@ pub type ObjectList = Pin<Box<dyn Stream<Item = Result<ListedObject>> + Send>>;
 pub trait ObjectWriter: Send {
     /// Selects the digests that [`finish`](Self::finish) returns; call it before the first write.
     /// The default is [`DigestSelection::MD5`], which API v0 needs.
-    fn select_digests(&mut self, wanted: DigestSelection);
+    fn select_digests(&mut self, selection: DigestSelection);
 
     /// Appends bytes. Returns when the writer can take more, not when the bytes are stored: memory
     /// stays bounded by what the implementation buffers (1 MiB; more if the size is not known, see

@@ -1,3 +1,5 @@
+//! A memory budget that all transfers share.
+
 use std::{fmt, sync::Arc, time::Duration};
 
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
@@ -48,8 +50,8 @@ impl BufferReservation {
 
 impl fmt::Debug for BufferBudget {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let left = self.units.available_permits() as u64 * UNIT;
-        f.debug_struct("BufferBudget").field("bytes_left", &left).finish_non_exhaustive()
+        let available = self.units.available_permits() as u64 * UNIT;
+        f.debug_struct("BufferBudget").field("bytes_left", &available).finish_non_exhaustive()
     }
 }
 
@@ -70,14 +72,14 @@ mod tests {
     use super::*;
 
     #[tokio::test]
-    async fn no_more_is_reserved_than_there_is_and_what_was_given_back_is_there_again() {
+    async fn a_budget_is_never_exceeded_and_released_memory_can_be_reserved_again() {
         let budget = BufferBudget::new(10 * UNIT);
         let first = budget.reserve(6 * UNIT, Duration::ZERO).await.unwrap();
         assert!(budget.try_reserve(5 * UNIT).is_none());
         assert!(budget.reserve(5 * UNIT, Duration::ZERO).await.is_none(), "nothing was given back");
         let rest = budget.try_reserve(3 * UNIT + 1).unwrap();
-        let giving = async { drop((first, rest)) };
-        let (all, ()) = tokio::join!(budget.reserve(1000 * UNIT, Duration::from_mins(1)), giving);
+        let release = async { drop((first, rest)) };
+        let (all, ()) = tokio::join!(budget.reserve(1000 * UNIT, Duration::from_mins(1)), release);
         assert!(all.is_some(), "a request is capped at the whole budget");
         assert!(budget.try_reserve(1).is_none());
     }

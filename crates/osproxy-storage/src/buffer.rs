@@ -1,3 +1,5 @@
+//! Pools of reusable page-aligned buffers.
+
 use std::sync::{Mutex, PoisonError};
 
 use bytes::Bytes;
@@ -105,7 +107,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn buffers_are_aligned_and_show_only_what_was_filled() {
+    fn buffers_are_aligned_and_expose_only_filled_bytes() {
         static POOL: BufferPool = BufferPool::new(8192, 1);
         let mut buffer = POOL.acquire();
         let mut bytes = Bytes::from(vec![7; 9000]);

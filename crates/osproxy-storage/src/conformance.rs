@@ -9,17 +9,17 @@ use crate::{Backend, Digester, ErrorKind, Key, ObjectWriter, SizeHint};
 pub(crate) mod multipart;
 
 pub(crate) async fn run(store: &dyn Backend) {
-    objects_come_back_byte_for_byte(store).await;
+    objects_are_read_as_written(store).await;
     digests_are_of_the_content(store).await;
     ranges_are_exact(store).await;
-    missing_objects_are_told(store).await;
-    nothing_shows_before_it_is_published(store).await;
+    missing_objects_are_not_found(store).await;
+    unpublished_objects_are_invisible(store).await;
     a_dropped_writer_leaves_nothing(store).await;
-    one_of_two_writers_wins_whole(store).await;
-    a_reader_keeps_its_object(store).await;
-    a_wrong_size_hint_does_no_harm(store).await;
+    one_of_two_writers_wins(store).await;
+    a_reader_returns_bytes_of_one_object(store).await;
+    a_wrong_size_hint_is_harmless(store).await;
     objects_can_be_appended_to_another(store).await;
-    an_object_that_is_not_as_it_must_be_is_not_appended(store).await;
+    an_object_of_another_size_is_not_appended(store).await;
     everything_is_listed_and_deleted_together(store).await;
 }
 
@@ -71,7 +71,7 @@ async fn assert_absent(store: &dyn Backend, key: &Key) {
     assert_eq!(size.err().map(|error| error.kind), Some(ErrorKind::NotFound));
 }
 
-async fn objects_come_back_byte_for_byte(store: &dyn Backend) {
+async fn objects_are_read_as_written(store: &dyn Backend) {
     let batch = 256 * 1024;
     for len in [0, 1, batch - 1, batch, batch + 1, 5_000_011, 20_000_003] {
         let (key, content) = (key(&format!("{len}.bin")), pattern(1, len));
@@ -113,14 +113,14 @@ async fn ranges_are_exact(store: &dyn Backend) {
     store.delete(std::slice::from_ref(&key)).await.unwrap();
 }
 
-async fn missing_objects_are_told(store: &dyn Backend) {
+async fn missing_objects_are_not_found(store: &dyn Backend) {
     assert_absent(store, &key("never-written")).await;
     let elsewhere = Key::parse("nowhere/never-written").unwrap();
     assert_absent(store, &elsewhere).await;
     store.delete(std::slice::from_ref(&elsewhere)).await.unwrap();
 }
 
-async fn nothing_shows_before_it_is_published(store: &dyn Backend) {
+async fn unpublished_objects_are_invisible(store: &dyn Backend) {
     let key = key("unpublished");
     let mut writer = store.create(&key, SizeHint::Unknown).await.unwrap();
     writer.write(pattern(4, 600_000)).await.unwrap();
@@ -147,7 +147,7 @@ async fn a_dropped_writer_leaves_nothing(store: &dyn Backend) {
     }
 }
 
-async fn one_of_two_writers_wins_whole(store: &dyn Backend) {
+async fn one_of_two_writers_wins(store: &dyn Backend) {
     let key = key("contended");
     let (first, second) = (pattern(6, 700_000), pattern(7, 300_000));
     let mut one = store.create(&key, SizeHint::Unknown).await.unwrap();
@@ -173,7 +173,7 @@ async fn one_of_two_writers_wins_whole(store: &dyn Backend) {
     store.delete(std::slice::from_ref(&key)).await.unwrap();
 }
 
-async fn a_reader_keeps_its_object(store: &dyn Backend) {
+async fn a_reader_returns_bytes_of_one_object(store: &dyn Backend) {
     let key = key("kept");
     let content = pattern(8, 2_000_000);
     put(store, &key, &content, SizeHint::Unknown).await;
@@ -184,17 +184,17 @@ async fn a_reader_keeps_its_object(store: &dyn Backend) {
     store.delete(std::slice::from_ref(&key)).await.unwrap();
 
     let mut read = first.to_vec();
-    let went_on = read_on(&mut before_replacing, &mut read).await;
+    let is_complete = read_to_end(&mut before_replacing, &mut read).await;
     assert!(content.starts_with(&read), "the reader returned bytes of another object");
-    assert!(read == content || !went_on, "the reader ended early after the object was replaced");
+    assert!(read == content || !is_complete, "the reader ended early after the object was replaced");
     let mut read = Vec::new();
-    let went_on = read_on(&mut before_deleting, &mut read).await;
+    let is_complete = read_to_end(&mut before_deleting, &mut read).await;
     assert!(pattern(9, 2_000_000).starts_with(&read), "the reader returned bytes of another object");
-    assert!(read.len() == 2_000_000 || !went_on, "the reader ended early after the object was deleted");
+    assert!(read.len() == 2_000_000 || !is_complete, "the reader ended early after the object was deleted");
 }
 
 /// Reads to the end; returns `false` if the reader failed before.
-async fn read_on(reader: &mut crate::ObjectReader, into: &mut Vec<u8>) -> bool {
+async fn read_to_end(reader: &mut crate::ObjectReader, into: &mut Vec<u8>) -> bool {
     while let Some(bytes) = reader.next().await {
         match bytes {
             Ok(bytes) => into.extend_from_slice(&bytes),
@@ -204,7 +204,7 @@ async fn read_on(reader: &mut crate::ObjectReader, into: &mut Vec<u8>) -> bool {
     true
 }
 
-async fn a_wrong_size_hint_does_no_harm(store: &dyn Backend) {
+async fn a_wrong_size_hint_is_harmless(store: &dyn Backend) {
     let key = key("hinted");
     let content = pattern(10, 3_000_000);
     for hint in [0, 1, 2_999_999, 40_000_000, u64::MAX / 4] {
@@ -262,7 +262,7 @@ async fn append(store: &dyn Backend, writer: &mut dyn ObjectWriter, key: &Key, s
     }
 }
 
-async fn an_object_that_is_not_as_it_must_be_is_not_appended(store: &dyn Backend) {
+async fn an_object_of_another_size_is_not_appended(store: &dyn Backend) {
     let part = key("unfit_1");
     put(store, &part, &pattern(12, 300_000), SizeHint::Unknown).await;
     for (name, size, kind) in [

@@ -1,3 +1,5 @@
+//! Digests of content, computed while it streams or combined from subtrees.
+
 use blake3::hazmat::{self, HasherExt, Mode};
 use md5::{Digest as _, Md5};
 use sha2::Sha256;
@@ -60,17 +62,17 @@ impl Default for Digester {
 impl Digester {
     /// Creates a digester. A subtree must begin at a multiple of the subtree size, which is a power
     /// of two and at least 1,024 bytes.
-    pub fn new(wanted: DigestSelection) -> Self {
+    pub fn new(selection: DigestSelection) -> Self {
         let mut blake3 = blake3::Hasher::new();
-        if let Some(offset) = wanted.subtree_offset {
+        if let Some(offset) = selection.subtree_offset {
             blake3.set_input_offset(offset);
         }
         Self {
             size: 0,
-            md5: wanted.md5.then(Md5::new),
-            sha256: wanted.sha256.then(Sha256::new),
+            md5: selection.md5.then(Md5::new),
+            sha256: selection.sha256.then(Sha256::new),
             blake3,
-            is_subtree: wanted.subtree_offset.is_some(),
+            is_subtree: selection.subtree_offset.is_some(),
         }
     }
 
@@ -103,32 +105,32 @@ impl Digester {
 }
 
 /// The BLAKE3 digest of content of `size` bytes, computed from the chaining values of its subtrees.
-/// All subtrees have `piece_size` bytes, a power of two, except the last, which may be shorter.
+/// All subtrees have `subtree_size` bytes, a power of two, except the last, which may be shorter.
 /// Returns `None` if number and sizes do not fit together, or if there are fewer than two subtrees.
-pub fn combine_subtrees(pieces: &[[u8; 32]], piece_size: u64, size: u64) -> Option<[u8; 32]> {
-    let fits = piece_size.is_power_of_two()
-        && piece_size >= blake3::CHUNK_LEN as u64
-        && pieces.len() as u64 == size.div_ceil(piece_size)
-        && pieces.len() > 1;
+pub fn combine_subtrees(subtrees: &[[u8; 32]], subtree_size: u64, size: u64) -> Option<[u8; 32]> {
+    let fits = subtree_size.is_power_of_two()
+        && subtree_size >= blake3::CHUNK_LEN as u64
+        && subtrees.len() as u64 == size.div_ceil(subtree_size)
+        && subtrees.len() > 1;
     if !fits {
         return None;
     }
-    let (left, right) = root_children(pieces, piece_size, size)?;
+    let (left, right) = root_children(subtrees, subtree_size, size)?;
     Some(hazmat::merge_subtrees_root(&left, &right, Mode::Hash).into())
 }
 
 /// The chaining values of the two child subtrees of the root.
-fn root_children(pieces: &[[u8; 32]], piece_size: u64, size: u64) -> Option<([u8; 32], [u8; 32])> {
+fn root_children(subtrees: &[[u8; 32]], subtree_size: u64, size: u64) -> Option<([u8; 32], [u8; 32])> {
     let left_size = hazmat::left_subtree_len(size);
-    let (left, right) = pieces.split_at_checked(usize::try_from(left_size / piece_size).ok()?)?;
-    Some((subtree(left, piece_size, left_size)?, subtree(right, piece_size, size - left_size)?))
+    let (left, right) = subtrees.split_at_checked(usize::try_from(left_size / subtree_size).ok()?)?;
+    Some((subtree(left, subtree_size, left_size)?, subtree(right, subtree_size, size - left_size)?))
 }
 
-fn subtree(pieces: &[[u8; 32]], piece_size: u64, size: u64) -> Option<[u8; 32]> {
-    if let [piece] = pieces {
-        return Some(*piece);
+fn subtree(subtrees: &[[u8; 32]], subtree_size: u64, size: u64) -> Option<[u8; 32]> {
+    if let [chunk] = subtrees {
+        return Some(*chunk);
     }
-    let (left, right) = root_children(pieces, piece_size, size)?;
+    let (left, right) = root_children(subtrees, subtree_size, size)?;
     Some(hazmat::merge_subtrees_non_root(&left, &right, Mode::Hash))
 }
 
@@ -138,10 +140,10 @@ mod tests {
     use proptest::prelude::*;
 
     #[test]
-    fn known_digests_in_any_slicing() {
+    fn digests_do_not_depend_on_the_chunks() {
         let mut subtrees = Digester::new(DigestSelection { md5: true, sha256: true, subtree_offset: None });
-        for piece in [&b""[..], b"a", b"b", b"c"] {
-            subtrees.update(piece);
+        for chunk in [&b""[..], b"a", b"b", b"c"] {
+            subtrees.update(chunk);
         }
         let digests = subtrees.finish();
         assert_eq!(digests.size, 3);
@@ -152,29 +154,29 @@ mod tests {
         assert_eq!(digests.blake3, *blake3::hash(b"abc").as_bytes());
     }
 
-    fn digest(bytes: &[u8], wanted: DigestSelection) -> Digests {
-        let mut digester = Digester::new(wanted);
+    fn digest(bytes: &[u8], selection: DigestSelection) -> Digests {
+        let mut digester = Digester::new(selection);
         digester.update(bytes);
         digester.finish()
     }
 
-    fn subtrees_of(content: &[u8], piece_size: usize) -> Vec<[u8; 32]> {
-        let pieces = content.chunks(piece_size).enumerate();
-        let of_one = |(number, piece)| {
+    fn subtrees_of(content: &[u8], subtree_size: usize) -> Vec<[u8; 32]> {
+        let subtrees = content.chunks(subtree_size).enumerate();
+        let of_one = |(number, chunk)| {
             digest(
-                piece,
+                chunk,
                 DigestSelection {
-                    subtree_offset: Some((number * piece_size) as u64),
+                    subtree_offset: Some((number * subtree_size) as u64),
                     ..DigestSelection::default()
                 },
             )
             .blake3
         };
-        pieces.map(of_one).collect()
+        subtrees.map(of_one).collect()
     }
 
     #[test]
-    fn pieces_are_combined_to_the_digest_of_the_whole() {
+    fn subtrees_combine_to_the_digest_of_the_whole() {
         for count in 2..=70_usize {
             for size in [count * 1024, count * 1024 - 1, (count - 1) * 1024 + 1] {
                 let content: Vec<_> = (0..=250_u8).cycle().take(size).collect();
@@ -189,19 +191,19 @@ mod tests {
     }
 
     #[test]
-    fn what_are_not_the_pieces_of_something_is_not_combined() {
-        let pieces = [[1; 32]; 4];
-        assert!(combine_subtrees(&pieces, 1024, 4096).is_some());
-        for (piece_size, size) in [(1024, 4097), (1024, 3072), (1000, 4000), (512, 2048), (4096, 4096)] {
-            assert_eq!(combine_subtrees(&pieces, piece_size, size), None, "{piece_size} {size}");
+    fn subtrees_that_do_not_fit_the_size_are_not_combined() {
+        let subtrees = [[1; 32]; 4];
+        assert!(combine_subtrees(&subtrees, 1024, 4096).is_some());
+        for (subtree_size, size) in [(1024, 4097), (1024, 3072), (1000, 4000), (512, 2048), (4096, 4096)] {
+            assert_eq!(combine_subtrees(&subtrees, subtree_size, size), None, "{subtree_size} {size}");
         }
-        assert_eq!(combine_subtrees(&pieces[..1], 1024, 1024), None);
+        assert_eq!(combine_subtrees(&subtrees[..1], 1024, 1024), None);
         assert_eq!(combine_subtrees(&[], 1024, 0), None);
     }
 
     proptest! {
         #[test]
-        fn any_content_in_pieces_of_any_size(size in 2049..200_000_usize, exponent in 10..17_u32) {
+        fn subtrees_of_any_size_combine(size in 2049..200_000_usize, exponent in 10..17_u32) {
             let subtree_size = 1_usize << exponent;
             prop_assume!(size > subtree_size);
             let content: Vec<_> = (0..=250_u8).cycle().take(size).collect();

@@ -22,9 +22,9 @@ pub struct DiskSpace {
 impl DiskSpace {
     /// The space of the file system that holds `folder`. Blocks.
     pub fn of(folder: &Path) -> io::Result<Self> {
-        let found = rustix::fs::statvfs(folder)?;
-        let bytes = |blocks: u64| blocks.saturating_mul(found.f_frsize);
-        Ok(Self { total: bytes(found.f_blocks), free: bytes(found.f_bavail) })
+        let stat = rustix::fs::statvfs(folder)?;
+        let bytes = |blocks: u64| blocks.saturating_mul(stat.f_frsize);
+        Ok(Self { total: bytes(stat.f_blocks), free: bytes(stat.f_bavail) })
     }
 }
 

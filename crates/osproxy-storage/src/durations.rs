@@ -50,8 +50,8 @@ pub struct HistogramSnapshot {
 
 impl DurationHistogram {
     /// Counts one observation.
-    pub fn observe(&self, took: Duration) {
-        let us = u64::try_from(took.as_micros()).unwrap_or(u64::MAX);
+    pub fn observe(&self, duration: Duration) {
+        let us = u64::try_from(duration.as_micros()).unwrap_or(u64::MAX);
         let bucket = BOUNDS_US.partition_point(|bound| *bound < us);
         self.buckets.get(bucket).unwrap_or(&self.overflow).fetch_add(1, Ordering::Relaxed);
         self.sum_us.fetch_add(us, Ordering::Relaxed);
@@ -86,15 +86,15 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_bound_belongs_to_its_bucket_and_what_is_beyond_all_is_counted_too() {
+    fn bounds_are_inclusive_and_larger_values_overflow() {
         let durations = DurationHistogram::default();
         for us in [0, 100, 101, 300_000_000, 300_000_001] {
             durations.observe(Duration::from_micros(us));
         }
-        let counted = durations.snapshot();
-        assert_eq!((counted.count, durations.total().0), (5, 5));
-        assert!((counted.sum - 600.000_202).abs() < 1e-9, "{}", counted.sum);
-        let some: Vec<_> = counted.buckets.iter().filter(|(_, count)| *count > 0).copied().collect();
-        assert_eq!(some, [(0.000_1, 2), (0.000_5, 1), (300.0, 1), (f64::INFINITY, 1)]);
+        let snapshot = durations.snapshot();
+        assert_eq!((snapshot.count, durations.total().0), (5, 5));
+        assert!((snapshot.sum - 600.000_202).abs() < 1e-9, "{}", snapshot.sum);
+        let not_empty: Vec<_> = snapshot.buckets.iter().filter(|(_, count)| *count > 0).copied().collect();
+        assert_eq!(not_empty, [(0.000_1, 2), (0.000_5, 1), (300.0, 1), (f64::INFINITY, 1)]);
     }
 }

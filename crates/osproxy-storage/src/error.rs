@@ -1,3 +1,5 @@
+//! Errors of backends.
+
 use std::{error::Error as StdError, fmt, io};
 
 use rustix::io::Errno;

@@ -1,3 +1,5 @@
+//! Object keys and the categories that they begin with.
+
 use std::fmt;
 
 /// The category of a file, derived from the extension of its name; the first segment of every
@@ -105,9 +107,9 @@ impl Key {
 
     /// The key of a part of an upload: `<category>/<id>_<number>`. If `write_id` is set, it is
     /// appended, so that every write of a part has its own key.
-    pub fn part(category: Category, id: i64, number: u32, attempt: Option<i64>) -> Self {
-        match attempt {
-            Some(attempt) => Self(format!("{category}/{id}_{number}_{attempt}")),
+    pub fn part(category: Category, id: i64, number: u32, write_id: Option<i64>) -> Self {
+        match write_id {
+            Some(write_id) => Self(format!("{category}/{id}_{number}_{write_id}")),
             None => Self(format!("{category}/{id}_{number}")),
         }
     }
@@ -168,7 +170,7 @@ mod tests {
     use proptest::prelude::*;
 
     #[test]
-    fn categories_follow_the_extension_whatever_its_case() {
+    fn the_extension_gives_the_category_in_any_case() {
         assert_eq!(Category::of_name("a.JPG"), Category::Image);
         assert_eq!(Category::of_name("a.tar.gz"), Category::Archive);
         assert_eq!(Category::of_name("a.flac"), Category::Audio);
@@ -179,7 +181,7 @@ mod tests {
     }
 
     #[test]
-    fn text_is_a_document_whose_object_stays_where_the_go_program_has_it() {
+    fn text_files_are_documents_but_their_objects_are_unknown() {
         for name in ["a.txt", "a.MD", "a.b.csv", "a.json"] {
             assert_eq!(
                 (Category::of_name(name), Category::of_object(name)),
@@ -190,7 +192,7 @@ mod tests {
     }
 
     #[test]
-    fn odd_extensions_stay_out_of_keys() {
+    fn unusual_extensions_are_not_part_of_keys() {
         assert_eq!(extension("x.tar.GZ").as_deref(), Some("gz"));
         for name in ["x", "x.", "x.a/b", "x.a b", "x.日本", "x.abcdefghijklmnopq", "x.\0"] {
             assert_eq!(extension(name), None, "{name:?}");
@@ -211,7 +213,7 @@ mod tests {
     }
 
     #[test]
-    fn keys_that_could_escape_are_no_keys() {
+    fn keys_that_leave_their_folder_are_invalid() {
         for key in ["", "a", "/a", "a/", "a/..", "../a", "a/b/c", "a/.tmp", ".tmp/a", "a/b\0", "a/b c"] {
             assert_eq!(Key::parse(key), Err(InvalidKey), "{key:?}");
         }

@@ -1,3 +1,5 @@
+//! Tencent COS.
+
 use async_trait::async_trait;
 use crc_fast::CrcAlgorithm;
 use reqsign_core::Signer;

@@ -1,3 +1,5 @@
+//! Objects as files on a local disk.
+
 mod preallocated;
 mod probe;
 mod reader;
@@ -25,6 +27,8 @@ use rustix::{
     io::Errno,
 };
 
+use tokio::task::JoinHandle;
+
 use crate::{
     Backend, Category, Error, ErrorKind, Key, ListedObject, Multipart, ObjectList, ObjectReader,
     ObjectWriter, Result, SizeHint,
@@ -35,10 +39,10 @@ pub use probe::ProbeResult;
 const NAME: &str = "local";
 
 /// File under the root with the id of the store.
-const ID: &str = "store-id";
+const ID_FILE: &str = "store-id";
 
 /// Folder under the root for unpublished objects.
-const TEMPORARY: &str = ".tmp";
+const TEMPORARY_FOLDER: &str = ".tmp";
 
 const FOLDER_MODE: Mode = Mode::from_bits_retain(0o700);
 const FILE_MODE: Mode = Mode::from_bits_retain(0o600);
@@ -80,8 +84,8 @@ impl Local {
         blocking("open root", move || {
             std::fs::DirBuilder::new().recursive(true).mode(FOLDER_MODE.bits()).create(&root)?;
             let folder = open_folder(CWD, &root)?;
-            make_folder(&folder, TEMPORARY)?;
-            let temporary = open_folder(&folder, TEMPORARY)?;
+            make_folder(&folder, TEMPORARY_FOLDER)?;
+            let temporary = open_folder(&folder, TEMPORARY_FOLDER)?;
             let lock = rustix::fs::openat(
                 &temporary,
                 "lock",
@@ -115,7 +119,8 @@ impl Local {
         blocking("open root", move || {
             let folder = open_folder(CWD, &root)?;
             let id = read_store_id(&folder)?;
-            let id = id.ok_or_else(|| std::io::Error::other(format!("not a store: file {ID} is missing")))?;
+            let id =
+                id.ok_or_else(|| std::io::Error::other(format!("not a store: file {ID_FILE} is missing")))?;
             Ok(Self { root: Arc::new(Root::new(folder, false, id)) })
         })
         .await
@@ -143,7 +148,7 @@ impl Backend for Local {
     async fn create(&self, key: &Key, size: SizeHint) -> Result<Box<dyn ObjectWriter>> {
         self.root.check_writable("create")?;
         let number = self.root.next_temporary.fetch_add(1, Ordering::Relaxed);
-        let temporary = format!("{TEMPORARY}/{}.{number}", key.name());
+        let temporary = format!("{TEMPORARY_FOLDER}/{}.{number}", key.name());
         Ok(Box::new(writer::Writer::new(self.root.clone(), key.clone(), temporary, size.at_most())))
     }
 
@@ -209,14 +214,14 @@ impl Backend for Local {
     }
 
     async fn list(&self) -> Result<ObjectList> {
-        let listed = |file: &walk::Entry<'_>| {
+        let to_object = |file: &walk::Entry<'_>| {
             if file.name.starts_with('.') {
                 return Ok(None);
             }
             let name = || format!("{}/{}", file.folder, file.name);
             Ok(file.size()?.map(|size| ListedObject { name: name(), size }))
         };
-        Ok(Box::pin(walk::list(self.root.clone(), "list", listed)))
+        Ok(Box::pin(walk::list(self.root.clone(), "list", to_object)))
     }
 }
 
@@ -274,17 +279,17 @@ impl Root {
         folder: &str,
         work: impl Fn() -> rustix::io::Result<T>,
     ) -> rustix::io::Result<T> {
-        let folders = || self.durable_folders.lock().unwrap_or_else(PoisonError::into_inner);
+        let durable_folders = || self.durable_folders.lock().unwrap_or_else(PoisonError::into_inner);
         let create_folder = || {
             make_folder(&self.folder, folder)?;
             if self.fsync {
                 // Sync even if another thread created the folder: its sync may not be done yet.
                 rustix::fs::fsync(&self.folder)?;
             }
-            folders().insert(folder.to_owned());
+            durable_folders().insert(folder.to_owned());
             Ok(())
         };
-        let is_durable = folders().contains(folder);
+        let is_durable = durable_folders().contains(folder);
         if !is_durable {
             create_folder()?;
         }
@@ -294,7 +299,7 @@ impl Root {
                 create_folder()?;
                 work()
             }
-            done => done,
+            outcome => outcome,
         }
     }
 
@@ -309,7 +314,7 @@ impl Root {
                 Err(Errno::INVAL | Errno::NOSYS) => {
                     match rustix::fs::statat(folder, name, AtFlags::SYMLINK_NOFOLLOW) {
                         Err(Errno::NOENT) => rustix::fs::renameat(folder, file, folder, name),
-                        there => there.and(Err(Errno::EXIST)),
+                        exists => exists.and(Err(Errno::EXIST)),
                     }
                 }
                 renamed => renamed,
@@ -327,8 +332,8 @@ impl Root {
 
 /// Bytes this process may still write.
 fn free_bytes(folder: &OwnedFd) -> rustix::io::Result<u64> {
-    let system = rustix::fs::fstatvfs(folder)?;
-    Ok(system.f_bavail.saturating_mul(system.f_frsize))
+    let stat = rustix::fs::fstatvfs(folder)?;
+    Ok(stat.f_bavail.saturating_mul(stat.f_frsize))
 }
 
 fn open_folder(at: impl std::os::fd::AsFd, path: impl rustix::path::Arg) -> rustix::io::Result<OwnedFd> {
@@ -339,21 +344,21 @@ fn open_folder(at: impl std::os::fd::AsFd, path: impl rustix::path::Arg) -> rust
 /// Whether this is the name of a category folder or of one of its shard folders.
 fn is_object_folder(folder: &str) -> bool {
     Category::ALL.iter().any(|category| {
-        let rest = folder.strip_prefix(category.as_str());
-        rest.is_some_and(|rest| rest.is_empty() || rest.starts_with('-'))
+        let suffix = folder.strip_prefix(category.as_str());
+        suffix.is_some_and(|suffix| suffix.is_empty() || suffix.starts_with('-'))
     })
 }
 
 /// The category and shard folders that exist under a root.
 fn object_folders(root: &OwnedFd) -> std::io::Result<HashSet<String>> {
-    let mut found = HashSet::new();
+    let mut folders = HashSet::new();
     for entry in Dir::read_from(root)? {
         let name = entry?.file_name().to_string_lossy().into_owned();
         if is_object_folder(&name) {
-            found.insert(name);
+            folders.insert(name);
         }
     }
-    Ok(found)
+    Ok(folders)
 }
 
 /// Reads the id of the store, or creates one atomically.
@@ -365,23 +370,23 @@ fn load_or_create_store_id(root: &OwnedFd, temporary: &OwnedFd) -> std::io::Resu
     getrandom::fill(&mut id).map_err(std::io::Error::other)?;
     let id = format!("{:08x}", u32::from_be_bytes(id));
     let flags = OFlags::CREATE | OFlags::WRONLY | OFlags::CLOEXEC;
-    let mut file = File::from(rustix::fs::openat(temporary, ID, flags, FILE_MODE)?);
+    let mut file = File::from(rustix::fs::openat(temporary, ID_FILE, flags, FILE_MODE)?);
     writeln!(file, "{id}")?;
     file.sync_all()?;
-    rustix::fs::renameat(temporary, ID, root, ID)?;
+    rustix::fs::renameat(temporary, ID_FILE, root, ID_FILE)?;
     Ok(id)
 }
 
 /// The id of the store, if the root has one.
 fn read_store_id(root: &OwnedFd) -> std::io::Result<Option<String>> {
-    let text = match rustix::fs::openat(root, ID, OFlags::RDONLY | OFlags::CLOEXEC, Mode::empty()) {
+    let text = match rustix::fs::openat(root, ID_FILE, OFlags::RDONLY | OFlags::CLOEXEC, Mode::empty()) {
         Ok(file) => std::io::read_to_string(File::from(file))?,
         Err(Errno::NOENT) => return Ok(None),
         Err(error) => return Err(error.into()),
     };
     let id = text.trim();
     if id.len() != 8 || !id.bytes().all(|byte| byte.is_ascii_hexdigit()) {
-        return Err(std::io::Error::other(format!("the file {ID} does not contain a store id")));
+        return Err(std::io::Error::other(format!("the file {ID_FILE} does not contain a store id")));
     }
     Ok(Some(id.to_owned()))
 }
@@ -412,11 +417,11 @@ async fn blocking<T: Send + 'static>(
     job_result(operation, tokio::task::spawn_blocking(work).await)
 }
 
+/// What tokio returns for a blocking job.
+type JobOutput<T> = <JoinHandle<std::io::Result<T>> as Future>::Output;
+
 /// The result of a blocking job, or an error if it panicked or the runtime shut down.
-fn job_result<T>(
-    operation: &'static str,
-    joined: std::result::Result<std::io::Result<T>, tokio::task::JoinError>,
-) -> Result<T> {
+fn job_result<T>(operation: &'static str, joined: JobOutput<T>) -> Result<T> {
     joined
         .unwrap_or_else(|error| Err(std::io::Error::other(error)))
         .map_err(|error| Error::io(NAME, operation, error))

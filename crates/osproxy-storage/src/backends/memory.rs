@@ -1,3 +1,5 @@
+//! Objects in memory, for tests.
+
 use std::{
     collections::HashMap,
     ops::Range,
@@ -88,8 +90,8 @@ struct Writer {
 
 #[async_trait]
 impl ObjectWriter for Writer {
-    fn select_digests(&mut self, wanted: DigestSelection) {
-        self.digester = Digester::new(wanted);
+    fn select_digests(&mut self, selection: DigestSelection) {
+        self.digester = Digester::new(selection);
     }
 
     async fn write(&mut self, bytes: Bytes) -> Result<()> {
@@ -111,7 +113,7 @@ impl ObjectWriter for Writer {
 #[cfg(test)]
 mod tests {
     #[tokio::test]
-    async fn keeps_the_contract() {
+    async fn conforms() {
         crate::conformance::run(&super::Memory::default()).await;
     }
 }

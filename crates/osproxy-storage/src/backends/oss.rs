@@ -66,13 +66,13 @@ pub(crate) fn open(settings: OssSettings) -> Result<HttpStore<Oss>> {
     let signer = match settings.credentials {
         Some((id, secret, token)) => {
             let provider = StaticCredentialProvider::new(&id, &secret);
-            let given = token.iter().fold(provider, |given, token| given.with_security_token(token));
-            Signer::new(context(), given, builder)
+            let provider = token.iter().fold(provider, |provider, token| provider.with_security_token(token));
+            Signer::new(context(), provider, builder)
         }
         None => Signer::new(context(), DefaultCredentialProvider::new(), builder),
     };
-    let (region, of_buckets) = (settings.region, Mutex::default());
-    let vendor = Oss { scheme, authority, region, signer, bucket_signers: of_buckets };
+    let (region, bucket_signers) = (settings.region, Mutex::default());
+    let vendor = Oss { scheme, authority, region, signer, bucket_signers };
     HttpStore::new(vendor, settings.bucket, &settings.http)
 }
 

@@ -1,3 +1,5 @@
+//! S3 and stores with the same API.
+
 use async_trait::async_trait;
 use crc_fast::CrcAlgorithm;
 use reqsign_aws_v4::{Credential, DefaultCredentialProvider, RequestSigner, StaticCredentialProvider};
@@ -46,8 +48,8 @@ pub(crate) fn open(settings: S3Settings) -> Result<HttpStore<S3>> {
     let signer = match settings.credentials {
         Some((id, secret, token)) => {
             let provider = StaticCredentialProvider::new(&id, &secret);
-            let given = token.iter().fold(provider, |given, token| given.with_session_token(token));
-            Signer::new(context(), given, builder)
+            let provider = token.iter().fold(provider, |provider, token| provider.with_session_token(token));
+            Signer::new(context(), provider, builder)
         }
         None => Signer::new(context(), DefaultCredentialProvider::new(), builder),
     };

@@ -12,8 +12,8 @@ const MIB: usize = 1 << 20;
 pub(crate) async fn run_without_replacing(store: &dyn Backend) {
     let uploads = store.multipart().unwrap();
     parts_in_any_order_become_one_object(store, uploads).await;
-    a_part_that_breaks_off_leaves_what_was_there(store, uploads).await;
-    what_is_aborted_is_gone(store, uploads).await;
+    an_aborted_part_leaves_the_earlier_one(store, uploads).await;
+    an_aborted_upload_is_gone(store, uploads).await;
 }
 
 /// For servers that store parts separately: parts sent again, and parts left out.
@@ -21,9 +21,9 @@ pub(crate) async fn run_replacing(store: &dyn Backend) {
     let uploads = store.multipart().unwrap();
     parts_in_any_order_become_one_object(store, uploads).await;
     a_part_sent_again_counts_once(store, uploads).await;
-    a_part_that_breaks_off_leaves_what_was_there(store, uploads).await;
-    tags_that_do_not_fit_complete_nothing(store, uploads).await;
-    some_parts_are_enough(store, uploads).await;
+    an_aborted_part_leaves_the_earlier_one(store, uploads).await;
+    wrong_tags_are_a_mismatch(store, uploads).await;
+    parts_can_be_left_out(store, uploads).await;
 }
 
 pub(crate) async fn listed(uploads: &dyn Multipart, key: Option<&Key>) -> Vec<ListedUpload> {
@@ -53,12 +53,12 @@ async fn parts_in_any_order_become_one_object(store: &dyn Backend, uploads: &dyn
     let content = pattern(20, sizes.iter().sum());
     let upload = uploads.begin(&key, None).await.unwrap();
     assert_absent(store, &key).await;
-    let begun = ListedUpload { name: key.to_string(), id: upload.clone() };
-    assert!(listed(uploads, None).await.contains(&begun));
-    assert_eq!(listed(uploads, Some(&key)).await, std::slice::from_ref(&begun));
-    let beginning = Key::parse("unknown/native-orde").unwrap();
-    assert_eq!(listed(uploads, Some(&beginning)).await, []);
-    uploads.abort_all(&beginning, None).await.unwrap();
+    let listed_upload = ListedUpload { name: key.to_string(), id: upload.clone() };
+    assert!(listed(uploads, None).await.contains(&listed_upload));
+    assert_eq!(listed(uploads, Some(&key)).await, std::slice::from_ref(&listed_upload));
+    let prefix = Key::parse("unknown/native-orde").unwrap();
+    assert_eq!(listed(uploads, Some(&prefix)).await, []);
+    uploads.abort_all(&prefix, None).await.unwrap();
     let mut parts = vec![(0, String::new()); sizes.len()];
     for at in [3, 1, 0, 2] {
         let start: usize = sizes[..at].iter().sum();
@@ -71,7 +71,7 @@ async fn parts_in_any_order_become_one_object(store: &dyn Backend, uploads: &dyn
     uploads.complete(&key, &upload, &parts).await.unwrap();
     assert_eq!(store.size(&key).await.unwrap(), content.len() as u64);
     assert!(get(store, &key, 0, content.len()).await == content);
-    assert!(!listed(uploads, None).await.contains(&begun));
+    assert!(!listed(uploads, None).await.contains(&listed_upload));
     if let Err(again) = uploads.complete(&key, &upload, &parts).await {
         assert_eq!(again.kind, ErrorKind::NotFound);
     }
@@ -90,7 +90,7 @@ async fn a_part_sent_again_counts_once(store: &dyn Backend, uploads: &dyn Multip
     store.delete(&[key]).await.unwrap();
 }
 
-async fn a_part_that_breaks_off_leaves_what_was_there(store: &dyn Backend, uploads: &dyn Multipart) {
+async fn an_aborted_part_leaves_the_earlier_one(store: &dyn Backend, uploads: &dyn Multipart) {
     let key = key("native-broken");
     let (good, bad) = (pattern(23, 5 * MIB), pattern(24, 5 * MIB));
     let upload = uploads.begin(&key, None).await.unwrap();
@@ -106,7 +106,7 @@ async fn a_part_that_breaks_off_leaves_what_was_there(store: &dyn Backend, uploa
     store.delete(&[key]).await.unwrap();
 }
 
-async fn tags_that_do_not_fit_complete_nothing(store: &dyn Backend, uploads: &dyn Multipart) {
+async fn wrong_tags_are_a_mismatch(store: &dyn Backend, uploads: &dyn Multipart) {
     let key = key("native-tags");
     let (first, second) = (pattern(25, 5 * MIB), pattern(26, 5 * MIB));
     let upload = uploads.begin(&key, None).await.unwrap();
@@ -121,7 +121,7 @@ async fn tags_that_do_not_fit_complete_nothing(store: &dyn Backend, uploads: &dy
     store.delete(&[key]).await.unwrap();
 }
 
-async fn what_is_aborted_is_gone(store: &dyn Backend, uploads: &dyn Multipart) {
+async fn an_aborted_upload_is_gone(store: &dyn Backend, uploads: &dyn Multipart) {
     let key = key("native-aborted");
     let upload = uploads.begin(&key, None).await.unwrap();
     let part = pattern(27, 5 * MIB);
@@ -137,11 +137,11 @@ async fn what_is_aborted_is_gone(store: &dyn Backend, uploads: &dyn Multipart) {
         assert_eq!(error.kind, ErrorKind::NotFound, "{error:?}");
     }
     assert_absent(store, &key).await;
-    let left: Vec<_> = store.list().await.unwrap().try_collect().await.unwrap();
-    assert_eq!(left, []);
+    let objects: Vec<_> = store.list().await.unwrap().try_collect().await.unwrap();
+    assert_eq!(objects, []);
 }
 
-async fn some_parts_are_enough(store: &dyn Backend, uploads: &dyn Multipart) {
+async fn parts_can_be_left_out(store: &dyn Backend, uploads: &dyn Multipart) {
     let key = key("native-some");
     let (second, fourth) = (pattern(28, 5 * MIB), pattern(29, 7 * MIB));
     let upload = uploads.begin(&key, None).await.unwrap();

@@ -61,14 +61,14 @@ impl Layer for Fault {
         if !self.should_fail() {
             return reader;
         }
-        let mut left = self.next_random() % (opened.range.end - opened.range.start).max(1);
+        let mut remaining = self.next_random() % (opened.range.end - opened.range.start).max(1);
         let truncated = reader.map(move |bytes| {
             let mut bytes = bytes?;
-            if left == 0 {
+            if remaining == 0 {
                 return Err(injected_fault());
             }
-            bytes.truncate(usize::try_from(left).unwrap_or(usize::MAX));
-            left -= bytes.len() as u64;
+            bytes.truncate(usize::try_from(remaining).unwrap_or(usize::MAX));
+            remaining -= bytes.len() as u64;
             Ok(bytes)
         });
         // An error is final, and so is a premature end.

@@ -1,3 +1,5 @@
+//! Concurrency limit of a store.
+
 use std::{sync::Arc, time::Duration};
 
 use async_trait::async_trait;
@@ -26,7 +28,7 @@ impl Layer for Limit {
     fn reader(&self, opened: OpenedObject, reader: ObjectReader) -> ObjectReader {
         let permit = opened.permit;
         Box::pin(reader.inspect(move |_| {
-            let _held = &permit;
+            let _permit = &permit;
         }))
     }
 

@@ -1,3 +1,5 @@
+//! Counters of operations, failures and bytes.
+
 use std::{
     sync::{
         Arc,

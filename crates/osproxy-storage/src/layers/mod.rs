@@ -172,8 +172,8 @@ impl<L: Layer> Backend for Layered<L> {
         self.store.name()
     }
 
-    async fn prepare(&self, make: bool) -> Result<()> {
-        let run = move || -> BoxFuture<'_, _> { Box::pin(self.store.prepare(make)) };
+    async fn prepare(&self, create_missing: bool) -> Result<()> {
+        let run = move || -> BoxFuture<'_, _> { Box::pin(self.store.prepare(create_missing)) };
         self.layer.run_retryable(Operation::Prepare, &run).await
     }
 
@@ -190,14 +190,13 @@ impl<L: Layer> Backend for Layered<L> {
     }
 
     async fn open(&self, key: &Key, range: Range<u64>) -> Result<ObjectReader> {
-        let held = self.layer.acquire_permit().await?;
+        let permit = self.layer.acquire_permit().await?;
         let reader_range = range.clone();
         let run = move || -> BoxFuture<'_, _> { Box::pin(self.store.open(key, reader_range.clone())) };
         let reader = self.layer.run_retryable(Operation::Open, &run).await?;
-        Ok(self.layer.reader(
-            OpenedObject { store: self.store.clone(), key: key.clone(), range, permit: held },
-            reader,
-        ))
+        Ok(self
+            .layer
+            .reader(OpenedObject { store: self.store.clone(), key: key.clone(), range, permit }, reader))
     }
 
     async fn size(&self, key: &Key) -> Result<u64> {
@@ -223,8 +222,9 @@ impl<L: Layer> Backend for Layered<L> {
 impl<L> Layered<L> {
     /// Only called if [`Backend::multipart`] returned `Some`.
     fn inner(&self) -> Result<&dyn Multipart> {
-        let none = || crate::Error::new(crate::ErrorKind::Other, self.store.name(), "multipart upload");
-        self.store.multipart().ok_or_else(none)
+        let unsupported =
+            || crate::Error::new(crate::ErrorKind::Other, self.store.name(), "multipart upload");
+        self.store.multipart().ok_or_else(unsupported)
     }
 }
 
@@ -242,15 +242,15 @@ impl<L: Layer> Multipart for Layered<L> {
         self.store.multipart().is_some_and(Multipart::is_preallocated)
     }
 
-    async fn begin(&self, key: &Key, shape: Option<PartLayout>) -> Result<String> {
+    async fn begin(&self, key: &Key, layout: Option<PartLayout>) -> Result<String> {
         let inner = self.inner()?;
-        let run = move || -> BoxFuture<'_, _> { Box::pin(inner.begin(key, shape)) };
+        let run = move || -> BoxFuture<'_, _> { Box::pin(inner.begin(key, layout)) };
         self.layer.run_retryable(Operation::BeginUpload, &run).await
     }
 
-    async fn begin_unreserved(&self, key: &Key, shape: PartLayout) -> Result<String> {
+    async fn begin_unreserved(&self, key: &Key, layout: PartLayout) -> Result<String> {
         let inner = self.inner()?;
-        let run = move || -> BoxFuture<'_, _> { Box::pin(inner.begin_unreserved(key, shape)) };
+        let run = move || -> BoxFuture<'_, _> { Box::pin(inner.begin_unreserved(key, layout)) };
         self.layer.run_retryable(Operation::BeginUpload, &run).await
     }
 
@@ -261,11 +261,11 @@ impl<L: Layer> Multipart for Layered<L> {
         number: u32,
         size: u64,
     ) -> Result<Box<dyn ObjectWriter>> {
-        let held = self.layer.acquire_permit().await?;
+        let permit = self.layer.acquire_permit().await?;
         let inner = self.inner()?;
         let run = move || -> BoxFuture<'_, _> { Box::pin(inner.create_part(key, upload, number, size)) };
         let writer = self.layer.run_retryable(Operation::Create, &run).await?;
-        Ok(Box::new(LayeredWriter { layer: self.layer.clone(), writer, _permit: held }))
+        Ok(Box::new(LayeredWriter { layer: self.layer.clone(), writer, _permit: permit }))
     }
 
     async fn complete(&self, key: &Key, upload: &str, parts: &[(u32, String)]) -> Result<()> {
@@ -307,14 +307,14 @@ struct LayeredWriter<L> {
 
 #[async_trait]
 impl<L: Layer> ObjectWriter for LayeredWriter<L> {
-    fn select_digests(&mut self, wanted: DigestSelection) {
-        self.writer.select_digests(wanted);
+    fn select_digests(&mut self, selection: DigestSelection) {
+        self.writer.select_digests(selection);
     }
 
     async fn write(&mut self, bytes: Bytes) -> Result<()> {
-        let count = bytes.len();
+        let len = bytes.len();
         self.layer.run_once(Operation::Write, self.writer.write(bytes)).await?;
-        self.layer.record_written(count);
+        self.layer.record_written(len);
         Ok(())
     }
 

@@ -1,3 +1,5 @@
+//! Retries of operations and readers.
+
 use std::{ops::Range, sync::Arc};
 
 use async_trait::async_trait;

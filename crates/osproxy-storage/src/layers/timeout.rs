@@ -1,3 +1,5 @@
+//! Timeouts of operations and readers.
+
 use std::{error::Error as StdError, fmt, time::Duration};
 
 use async_trait::async_trait;

@@ -1,3 +1,5 @@
+//! Hashes a stream of bytes on threads for blocking calls.
+
 use std::{error::Error as StdError, fmt};
 
 use bytes::{Bytes, BytesMut};
@@ -10,7 +12,7 @@ use crate::{Digester, Error, ErrorKind};
 const BATCH: usize = 256 * 1024;
 /// Chunks below this size are coalesced: each chunk has a fixed cost, and keeps a buffer of the
 /// connection alive.
-const SMALL: usize = 4096;
+const COALESCED: usize = 4096;
 
 /// A hash over a stream of bytes.
 pub(super) trait Hasher: Send + 'static {
@@ -64,7 +66,7 @@ impl<H: Hasher> BackgroundHasher<H> {
 
     pub(super) async fn update(&mut self, bytes: Bytes) -> Result<(), HashingFailed> {
         self.pending_len += bytes.len();
-        if bytes.len() < SMALL {
+        if bytes.len() < COALESCED {
             self.small.extend_from_slice(&bytes);
         } else {
             self.push_small();
@@ -86,9 +88,9 @@ impl<H: Hasher> BackgroundHasher<H> {
         let mut hasher = self.take_idle().await?;
         self.push_small();
         self.pending_len = 0;
-        let waiting = std::mem::take(&mut self.pending);
+        let batch = std::mem::take(&mut self.pending);
         self.busy = Some(tokio::task::spawn_blocking(move || {
-            for bytes in waiting {
+            for bytes in batch {
                 hasher.update(&bytes);
             }
             hasher
@@ -132,22 +134,22 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_job_that_panics_gives_an_error_and_never_the_digest_of_the_rest() {
-        let mut hashing = BackgroundHasher::new(Digester::default());
-        hashing.update(Bytes::from_owner(Bomb(vec![0; BATCH]))).await.unwrap();
-        assert!(hashing.update(Bytes::from(vec![1; BATCH])).await.is_err());
-        assert!(hashing.update(Bytes::from(vec![2; BATCH])).await.is_err());
-        assert!(hashing.finish().await.is_err());
+    async fn after_a_panic_every_call_fails() {
+        let mut hasher = BackgroundHasher::new(Digester::default());
+        hasher.update(Bytes::from_owner(Bomb(vec![0; BATCH]))).await.unwrap();
+        assert!(hasher.update(Bytes::from(vec![1; BATCH])).await.is_err());
+        assert!(hasher.update(Bytes::from(vec![2; BATCH])).await.is_err());
+        assert!(hasher.finish().await.is_err());
     }
 
     #[tokio::test]
-    async fn pieces_of_all_sizes_are_hashed_in_their_order() {
-        let (mut hashing, mut whole) = (BackgroundHasher::new(Digester::default()), Digester::default());
-        for (number, size) in (0_u8..).zip([1, SMALL - 1, SMALL, 3, BATCH + 1, 5, BATCH, 7]) {
-            let piece = vec![number; size];
-            whole.update(&piece);
-            hashing.update(Bytes::from(piece)).await.unwrap();
+    async fn chunks_of_all_sizes_are_hashed_in_order() {
+        let (mut hasher, mut whole) = (BackgroundHasher::new(Digester::default()), Digester::default());
+        for (number, size) in (0_u8..).zip([1, COALESCED - 1, COALESCED, 3, BATCH + 1, 5, BATCH, 7]) {
+            let chunk = vec![number; size];
+            whole.update(&chunk);
+            hasher.update(Bytes::from(chunk)).await.unwrap();
         }
-        assert_eq!(hashing.finish().await.unwrap().finish(), whole.finish());
+        assert_eq!(hasher.finish().await.unwrap().finish(), whole.finish());
     }
 }

@@ -1,3 +1,5 @@
+//! Content buffered in memory in blocks of one size.
+
 use bytes::Bytes;
 
 use crate::buffer::{Buffer, BufferPool};
@@ -47,25 +49,25 @@ mod tests {
     use super::*;
 
     #[test]
-    fn parts_are_taken_when_there_are_bytes_behind_them_and_nothing_is_lost() {
+    fn a_part_is_taken_once_more_bytes_follow() {
         let content: Vec<u8> = (0..=250_u8).cycle().take(3 * BLOCK + 5).collect();
-        let (mut kept, mut taken) = (BlockBuffer::default(), Vec::new());
+        let (mut buffered, mut parts) = (BlockBuffer::default(), Vec::new());
         let part = BLOCK as u64;
-        for piece in content.chunks(100_003) {
-            kept.push(Bytes::copy_from_slice(piece));
-            while let Some(part) = kept.take_part(part) {
-                taken.push(part.concat());
+        for chunk in content.chunks(100_003) {
+            buffered.push(Bytes::copy_from_slice(chunk));
+            while let Some(part) = buffered.take_part(part) {
+                parts.push(part.concat());
             }
         }
-        assert!(taken.iter().all(|part| part.len() == BLOCK));
-        assert_eq!(taken.len(), 3);
-        taken.push(kept.into_all().concat());
-        assert!(taken.concat() == content);
+        assert!(parts.iter().all(|part| part.len() == BLOCK));
+        assert_eq!(parts.len(), 3);
+        parts.push(buffered.into_all().concat());
+        assert!(parts.concat() == content);
 
-        let mut kept = BlockBuffer::default();
-        kept.push(Bytes::from(vec![7; BLOCK]));
-        assert!(kept.take_part(part).is_none(), "this may be the whole content");
-        assert_eq!(kept.into_all().concat().len(), BLOCK);
+        let mut buffered = BlockBuffer::default();
+        buffered.push(Bytes::from(vec![7; BLOCK]));
+        assert!(buffered.take_part(part).is_none(), "this may be the whole content");
+        assert_eq!(buffered.into_all().concat().len(), BLOCK);
         assert!(BlockBuffer::default().into_all().is_empty());
     }
 }

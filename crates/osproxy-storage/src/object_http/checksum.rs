@@ -143,46 +143,49 @@ mod tests {
     }
 
     fn check<V: Vendor>(name: &'static str, value: &str) {
-        let (known, good) = (ChecksumSupport::default(), received::<V>(&[("etag", "\"x\""), (name, value)]));
-        known.check(&sent::<V>(TEXT, true), &good, V::NAME).unwrap();
-        assert!(!known.needs_md5(), "{value}");
-        known.check(&sent::<V>(TEXT, false), &good, V::NAME).unwrap();
-        let wrong = known.check(&sent::<V>(b"123456788", false), &good, V::NAME).unwrap_err();
+        let (support, good) =
+            (ChecksumSupport::default(), received::<V>(&[("etag", "\"x\""), (name, value)]));
+        support.check(&sent::<V>(TEXT, true), &good, V::NAME).unwrap();
+        assert!(!support.needs_md5(), "{value}");
+        support.check(&sent::<V>(TEXT, false), &good, V::NAME).unwrap();
+        let wrong = support.check(&sent::<V>(b"123456788", false), &good, V::NAME).unwrap_err();
         assert!(wrong.retryable);
     }
 
     /// The check values of the CRC catalogue, in the format of each vendor.
     #[test]
-    fn each_vendors_crc_is_compared() {
+    fn the_crc_of_each_vendor_is_compared() {
         check::<S3>("x-amz-checksum-crc64nvme", &STANDARD.encode(0xae8b_1486_0a79_9888_u64.to_be_bytes()));
         check::<Cos>("x-cos-hash-crc64ecma", "11051210869376104954");
         check::<Oss>("x-oss-hash-crc64ecma", "11051210869376104954");
     }
 
     #[test]
-    fn an_md5_is_compared_where_the_store_answers_with_no_crc() {
-        let known = ChecksumSupport::default();
-        assert!(known.needs_md5());
+    fn the_md5_is_compared_if_the_response_has_no_crc() {
+        let support = ChecksumSupport::default();
+        assert!(support.needs_md5());
         let good = received::<S3>(&[("etag", "\"25F9E794323B453885F5181F1B624D0B\"")]);
-        known.check(&sent::<S3>(TEXT, true), &good, "s3").unwrap();
-        assert!(known.needs_md5());
-        assert!(known.check(&sent::<S3>(b"123456788", true), &good, "s3").is_err());
+        support.check(&sent::<S3>(TEXT, true), &good, "s3").unwrap();
+        assert!(support.needs_md5());
+        assert!(support.check(&sent::<S3>(b"123456788", true), &good, "s3").is_err());
         // Encrypted with a managed key: the tag is not an MD5.
         let opaque =
             [("etag", "\"25f9e794323b453885f5181f1b624d0b\""), ("x-amz-server-side-encryption", "aws:kms")];
-        known.check(&sent::<S3>(b"123456788", true), &received::<S3>(&opaque), "s3").unwrap();
+        support.check(&sent::<S3>(b"123456788", true), &received::<S3>(&opaque), "s3").unwrap();
     }
 
     #[test]
-    fn a_store_that_no_longer_answers_with_a_crc_is_not_believed_until_an_md5_was_computed() {
-        let known = ChecksumSupport::default();
+    fn a_response_that_suddenly_has_no_crc_is_rejected_unless_an_md5_was_computed() {
+        let support = ChecksumSupport::default();
         let crc = STANDARD.encode(0xae8b_1486_0a79_9888_u64.to_be_bytes());
         let tag = ("etag", "\"25f9e794323b453885f5181f1b624d0b\"");
         let both = received::<S3>(&[tag, ("x-amz-checksum-crc64nvme", &crc)]);
-        known.check(&sent::<S3>(TEXT, true), &both, "s3").unwrap();
-        assert!(known.check(&sent::<S3>(TEXT, false), &received::<S3>(&[tag]), "s3").unwrap_err().retryable);
-        assert!(known.needs_md5());
-        known.check(&sent::<S3>(TEXT, false), &both, "s3").unwrap();
-        assert!(known.needs_md5(), "responses do not always have a CRC");
+        support.check(&sent::<S3>(TEXT, true), &both, "s3").unwrap();
+        assert!(
+            support.check(&sent::<S3>(TEXT, false), &received::<S3>(&[tag]), "s3").unwrap_err().retryable
+        );
+        assert!(support.needs_md5());
+        support.check(&sent::<S3>(TEXT, false), &both, "s3").unwrap();
+        assert!(support.needs_md5(), "responses do not always have a CRC");
     }
 }

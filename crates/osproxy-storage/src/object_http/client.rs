@@ -55,14 +55,14 @@ pub struct ClientSettings {
 }
 
 /// Installs the crypto provider of TLS once per process.
-fn choose_crypto() {
+fn install_crypto_provider() {
     // Ignored: another part of the program may have installed one.
     let _ = rustls::crypto::ring::default_provider().install_default();
 }
 
 /// Access to environment, files and HTTP services, from which credentials are loaded.
 pub(crate) fn context() -> Context {
-    choose_crypto();
+    install_crypto_provider();
     // For credentials only: cloud metadata services, which are not behind a proxy.
     let http = reqwest::Client::builder().no_proxy().timeout(Duration::from_secs(5)).build();
     let context = Context::new().with_file_read(TokioFileRead).with_env(OsEnv);
@@ -116,10 +116,10 @@ impl From<String> for RequestBody {
 }
 
 impl Request {
-    fn new(method: Method, place: RequestTarget, operation: &'static str) -> Self {
+    fn new(method: Method, target: RequestTarget, operation: &'static str) -> Self {
         let (query, headers) = (Vec::new(), HashMap::new());
         let body = RequestBody::Whole(Bytes::new());
-        Self { method, target: place, query, headers, body, operation, is_signed: true }
+        Self { method, target, query, headers, body, operation, is_signed: true }
     }
 
     pub(super) fn to_bucket(method: Method, bucket: &str, operation: &'static str) -> Self {
@@ -149,7 +149,7 @@ impl<V: Vendor> Client<V> {
         let failed = |source: Box<dyn StdError + Send + Sync>| {
             Error::new(ErrorKind::Other, V::NAME, "set up").with_source(source)
         };
-        choose_crypto();
+        install_crypto_provider();
         let mut builder = reqwest::Client::builder()
             .connect_timeout(settings.connect_timeout.unwrap_or(Duration::from_secs(5)))
             .pool_idle_timeout(IDLE_TIMEOUT)
@@ -246,7 +246,7 @@ impl<V: Vendor> Client<V> {
         let time = date.and_then(|date| httpdate::parse_http_date(date).ok());
         let status = response.status().as_u16();
         let text = read_beginning(response).await.map_err(|error| connection_error::<V>(operation, error))?;
-        if !xml::is_of_store(&text) {
+        if !xml::is_store_response(&text) {
             let not_a_store = Box::new(NotAStore { status });
             return Err(Error::new(ErrorKind::Other, V::NAME, operation).with_source(not_a_store));
         }
@@ -255,7 +255,7 @@ impl<V: Vendor> Client<V> {
 
     async fn exchange(&self, request: Request) -> Result<Response> {
         let operation = request.operation;
-        let broken = |source: Box<dyn StdError + Send + Sync>| {
+        let failed = |source: Box<dyn StdError + Send + Sync>| {
             Error::new(ErrorKind::Other, V::NAME, operation).with_source(source)
         };
         let (bucket, object) = match &request.target {
@@ -281,15 +281,15 @@ impl<V: Vendor> Client<V> {
                 let length = bytes.len() as u64;
                 (Body::from(bytes), length)
             }
-            RequestBody::Chunks(pieces) => {
-                let length = pieces.iter().map(|piece| piece.len() as u64).sum();
-                let pieces = pieces.into_iter().map(Ok::<_, Infallible>);
-                (Body::wrap_stream(stream::iter(pieces)), length)
+            RequestBody::Chunks(chunks) => {
+                let length = chunks.iter().map(|chunk| chunk.len() as u64).sum();
+                let chunks = chunks.into_iter().map(Ok::<_, Infallible>);
+                (Body::wrap_stream(stream::iter(chunks)), length)
             }
             RequestBody::Stream(body, length) => (body, length),
         };
-        let signed = parts.body(()).map_err(|error| broken(error.into()))?;
-        let (mut parts, ()) = signed.into_parts();
+        let unsigned = parts.body(()).map_err(|error| failed(error.into()))?;
+        let (mut parts, ()) = unsigned.into_parts();
         let host = parts.uri.authority().map(|authority| HeaderValue::from_str(authority.as_str()));
         if let Some(Ok(host)) = host {
             parts.headers.insert(header::HOST, host);
@@ -301,23 +301,22 @@ impl<V: Vendor> Client<V> {
             let signing = self.vendor.sign(bucket, &mut parts).await;
             // The error itself is not kept: it may quote the credentials that were found.
             signing.map_err(|error| {
-                let mut failed = broken(Box::new(SigningFailed(error.kind())));
-                failed.retryable = error.is_retryable();
-                failed
+                let signing_failed = failed(Box::new(SigningFailed(error.kind())));
+                if error.is_retryable() { signing_failed.mark_retryable() } else { signing_failed }
             })?;
         }
         let request = reqwest::Request::try_from(http::Request::from_parts(parts, body));
-        let request = request.map_err(|error| broken(error.into()))?;
+        let request = request.map_err(|error| failed(error.into()))?;
         self.http.execute(request).await.map_err(|error| connection_error::<V>(operation, error))
     }
 }
 
 /// The store could not be reached, or the connection broke.
 pub(super) fn connection_error<V: Vendor>(operation: &'static str, error: reqwest::Error) -> Error {
-    let retryable = !error.is_builder();
-    let mut error = Error::new(ErrorKind::Other, V::NAME, operation).with_source(error.without_url().into());
-    error.retryable = retryable;
-    error
+    // A request that cannot be built fails the same way again.
+    let is_permanent = error.is_builder();
+    let error = Error::new(ErrorKind::Other, V::NAME, operation).with_source(error.without_url().into());
+    if is_permanent { error } else { error.mark_retryable() }
 }
 
 /// Reads at most [`MAX_ERROR_TEXT`] bytes of a response: an error may come from any server.
@@ -333,8 +332,8 @@ async fn read_beginning(mut response: Response) -> std::result::Result<String, r
 }
 
 /// Parsed from the header, because the body of a response to HEAD is empty.
-pub(super) fn content_length(answer: &Response) -> Option<u64> {
-    answer.headers().get(header::CONTENT_LENGTH)?.to_str().ok()?.parse().ok()
+pub(super) fn content_length(response: &Response) -> Option<u64> {
+    response.headers().get(header::CONTENT_LENGTH)?.to_str().ok()?.parse().ok()
 }
 
 /// The error response of a store.
@@ -363,7 +362,7 @@ impl ErrorResponse {
     }
 
     pub(super) fn status_of(error: &Error) -> Option<u16> {
-        Self::of(error).map(|answer| answer.status)
+        Self::of(error).map(|response| response.status)
     }
 
     pub(super) fn from_parts(status: StatusCode, text: &str) -> Self {

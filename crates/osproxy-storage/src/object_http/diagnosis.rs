@@ -1,3 +1,5 @@
+//! Diagnoses why a remote store failed an operation.
+
 use std::{error::Error as StdError, fmt, io, iter};
 
 use rustls::{CertificateError, Error as TlsError};
@@ -67,27 +69,27 @@ pub enum Diagnosis {
 impl Diagnosis {
     /// Diagnoses an error.
     pub fn of(error: &Error) -> Self {
-        if let Some(answer) = ErrorResponse::of(error) {
-            return Self::of_answer(answer, error);
+        if let Some(response) = ErrorResponse::of(error) {
+            return Self::of_response(response, error);
         }
         let Some(source) = error.source() else {
             return Self::Other;
         };
         let causes: Vec<_> = iter::successors(Some(source), |&cause| cause.source()).collect();
-        let of = |what: fn(&(dyn StdError + 'static)) -> Option<Self>| {
-            causes.iter().find_map(|&cause| what(cause))
+        let first = |diagnose: fn(&(dyn StdError + 'static)) -> Option<Self>| {
+            causes.iter().find_map(|&cause| diagnose(cause))
         };
         // A failed connection causes a chain of errors. Try the checks in order of precision, each
         // on the whole chain.
-        of(of_ours)
-            .or_else(|| of(of_name))
-            .or_else(|| of(of_io))
-            .or_else(|| of(of_http))
+        first(of_own_error)
+            .or_else(|| first(of_dns_error))
+            .or_else(|| first(of_io_error))
+            .or_else(|| first(of_http_error))
             .unwrap_or(Self::Other)
     }
 
-    fn of_answer(answer: &ErrorResponse, error: &Error) -> Self {
-        match (answer.status, answer.code.as_str()) {
+    fn of_response(response: &ErrorResponse, error: &Error) -> Self {
+        match (response.status, response.code.as_str()) {
             (_, "InvalidAccessKeyId" | "InvalidSecretId" | "InvalidClientTokenId" | "UserDisable") => {
                 Self::UnknownAccessKey
             }
@@ -110,7 +112,7 @@ impl Diagnosis {
                 | "TemporaryRedirect",
             ) => Self::WrongRegion,
             // Aliyun's response for buckets in another region.
-            (403, "AccessDenied") if answer.message.contains("specified endpoint") => Self::WrongRegion,
+            (403, "AccessDenied") if response.message.contains("specified endpoint") => Self::WrongRegion,
             (400 | 401 | 403, "") => Self::Refused,
             (401 | 403, _) => Self::Denied,
             (407, _) => Self::Proxy,
@@ -122,7 +124,7 @@ impl Diagnosis {
 }
 
 /// Errors of this crate.
-fn of_ours(cause: &(dyn StdError + 'static)) -> Option<Diagnosis> {
+fn of_own_error(cause: &(dyn StdError + 'static)) -> Option<Diagnosis> {
     if let Some(NotAStore { status }) = cause.downcast_ref() {
         return Some(match status {
             407 => Diagnosis::Proxy,
@@ -143,17 +145,17 @@ fn of_ours(cause: &(dyn StdError + 'static)) -> Option<Diagnosis> {
 }
 
 /// An error without a public type; only its text can be compared.
-fn of_name(cause: &(dyn StdError + 'static)) -> Option<Diagnosis> {
+fn of_dns_error(cause: &(dyn StdError + 'static)) -> Option<Diagnosis> {
     (cause.to_string() == "dns error").then_some(Diagnosis::HostNotFound)
 }
 
-fn of_io(cause: &(dyn StdError + 'static)) -> Option<Diagnosis> {
+fn of_io_error(cause: &(dyn StdError + 'static)) -> Option<Diagnosis> {
     let error: &io::Error = cause.downcast_ref()?;
     // The wrapped error is not its source, and may be an `io::Error` again.
     if let Some(inner) = error.get_ref() {
-        let tls = inner.downcast_ref().map(of_tls);
-        if let Some(found) = tls.or_else(|| of_io(inner)) {
-            return Some(found);
+        let tls = inner.downcast_ref().map(of_tls_error);
+        if let Some(diagnosis) = tls.or_else(|| of_io_error(inner)) {
+            return Some(diagnosis);
         }
     }
     match error.kind() {
@@ -171,7 +173,7 @@ fn of_io(cause: &(dyn StdError + 'static)) -> Option<Diagnosis> {
     }
 }
 
-fn of_tls(error: &TlsError) -> Diagnosis {
+fn of_tls_error(error: &TlsError) -> Diagnosis {
     match error {
         TlsError::InvalidMessage(_) => Diagnosis::NotTls,
         TlsError::InvalidCertificate(problem) => match problem {
@@ -191,7 +193,7 @@ fn of_tls(error: &TlsError) -> Diagnosis {
     }
 }
 
-fn of_http(cause: &(dyn StdError + 'static)) -> Option<Diagnosis> {
+fn of_http_error(cause: &(dyn StdError + 'static)) -> Option<Diagnosis> {
     if let Some(error) = cause.downcast_ref::<reqwest::Error>()
         && error.is_timeout()
     {
@@ -253,7 +255,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn answers_are_told_apart() {
+    fn error_responses_are_diagnosed() {
         let document = |code: &str, message: &str| {
             format!("<Error><Code>{code}</Code><Message>{message}</Message></Error>")
         };
@@ -279,13 +281,13 @@ mod tests {
             (503, document("SlowDown", ""), Diagnosis::Busy),
             (507, document("XMinioStorageFull", ""), Diagnosis::Full),
         ] {
-            let answer = ErrorResponse::from_parts(StatusCode::from_u16(status).unwrap(), &text);
-            assert_eq!(Diagnosis::of(&answer.into_error("s3", "open")), diagnosis, "{text}");
+            let response = ErrorResponse::from_parts(StatusCode::from_u16(status).unwrap(), &text);
+            assert_eq!(Diagnosis::of(&response.into_error("s3", "open")), diagnosis, "{text}");
         }
     }
 
     #[test]
-    fn causes_are_found_where_they_stand() {
+    fn causes_are_found_at_any_depth() {
         let tls = |error: TlsError| io::Error::other(io::Error::new(io::ErrorKind::InvalidData, error));
         let certificate = |problem| tls(TlsError::InvalidCertificate(problem));
         let causes: [(Box<dyn StdError + Send + Sync>, Diagnosis); 8] = [

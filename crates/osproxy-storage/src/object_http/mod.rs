@@ -22,12 +22,12 @@ use std::{
 };
 
 use async_trait::async_trait;
-use futures_util::{StreamExt, TryStreamExt, stream};
+use futures_util::{StreamExt, stream};
 use http::Method;
 
 use crate::{
-    Backend, Category, Error, ErrorKind, Key, ListedObject, Multipart, ObjectList, ObjectReader,
-    ObjectWriter, Result, SizeHint,
+    Backend, Category, Error, ErrorKind, Key, Multipart, ObjectList, ObjectReader, ObjectWriter, Result,
+    SizeHint,
 };
 pub(crate) use checksum::CrcHeader;
 pub(crate) use client::context;
@@ -38,9 +38,11 @@ pub use diagnosis::Diagnosis;
 pub use sizes::FIRST_PART as UNKNOWN_PART;
 
 /// Concurrent DELETE requests.
-const DELETES: usize = 16;
+const CONCURRENT_DELETES: usize = 16;
 /// Maximum checks whether a new bucket exists.
-const LOOKS: u32 = 10;
+const BUCKET_CHECKS: u32 = 10;
+/// Pause between two of them.
+const BUCKET_CHECK_INTERVAL: Duration = Duration::from_millis(500);
 
 /// What differs between vendors.
 #[async_trait]
@@ -92,7 +94,7 @@ impl<V: Vendor> HttpStore<V> {
         }
     }
 
-    async fn make_bucket(&self, bucket: &str) -> Result<()> {
+    async fn create_bucket(&self, bucket: &str) -> Result<()> {
         let mut put = Request::to_bucket(Method::PUT, bucket, "create bucket");
         put.body = self.client.vendor.bucket_configuration().into();
         match self.client.send(put).await {
@@ -102,14 +104,14 @@ impl<V: Vendor> HttpStore<V> {
             Err(error) if ErrorResponse::status_of(&error) == Some(409) => {}
             Err(error) => return Err(error),
         }
-        for _ in 0..LOOKS {
+        for _ in 0..BUCKET_CHECKS {
             if self.bucket_exists(bucket).await? {
                 return Ok(());
             }
-            tokio::time::sleep(Duration::from_millis(500)).await;
+            tokio::time::sleep(BUCKET_CHECK_INTERVAL).await;
         }
-        let missing = BucketNotFound(bucket.to_owned());
-        Err(Error::not_found(V::NAME, "create bucket").with_source(Box::new(missing)))
+        let not_found = BucketNotFound(bucket.to_owned());
+        Err(Error::not_found(V::NAME, "create bucket").with_source(Box::new(not_found)))
     }
 }
 
@@ -119,14 +121,14 @@ impl<V: Vendor> Backend for HttpStore<V> {
         V::NAME
     }
 
-    async fn prepare(&self, make: bool) -> Result<()> {
+    async fn prepare(&self, create_missing: bool) -> Result<()> {
         let mut missing = Vec::new();
         for bucket in self.buckets() {
             if self.bucket_exists(&bucket).await? {
                 continue;
             }
-            if make {
-                self.make_bucket(&bucket).await?;
+            if create_missing {
+                self.create_bucket(&bucket).await?;
             } else {
                 missing.push(bucket);
             }
@@ -134,8 +136,8 @@ impl<V: Vendor> Backend for HttpStore<V> {
         if missing.is_empty() {
             return Ok(());
         }
-        let missing = BucketNotFound(missing.join(", "));
-        Err(Error::not_found(V::NAME, "find bucket").with_source(Box::new(missing)))
+        let not_found = BucketNotFound(missing.join(", "));
+        Err(Error::not_found(V::NAME, "find bucket").with_source(Box::new(not_found)))
     }
 
     async fn clock(&self) -> Result<Option<SystemTime>> {
@@ -160,8 +162,8 @@ impl<V: Vendor> Backend for HttpStore<V> {
     }
 
     async fn size(&self, key: &Key) -> Result<u64> {
-        let answer = self.client.send(Request::to_object(Method::HEAD, key, "size")).await?;
-        client::content_length(&answer)
+        let response = self.client.send(Request::to_object(Method::HEAD, key, "size")).await?;
+        client::content_length(&response)
             .ok_or_else(|| Error::new(ErrorKind::Other, V::NAME, "size").with_message("no Content-Length"))
     }
 
@@ -174,7 +176,7 @@ impl<V: Vendor> Backend for HttpStore<V> {
         };
         let requests: Vec<_> =
             keys.iter().map(|key| Request::to_object(Method::DELETE, key, "delete")).collect();
-        let mut deleting = stream::iter(requests).map(delete).buffer_unordered(DELETES);
+        let mut deleting = stream::iter(requests).map(delete).buffer_unordered(CONCURRENT_DELETES);
         let mut outcome = Ok(());
         // One failure must not stop the other deletions.
         while let Some(deleted) = deleting.next().await {
@@ -186,13 +188,8 @@ impl<V: Vendor> Backend for HttpStore<V> {
     async fn list(&self) -> Result<ObjectList> {
         let client = self.client.clone();
         let buckets = stream::iter(self.buckets());
-        let pages = buckets.map(move |bucket| xml::list_objects(client.clone(), bucket));
-        let in_one_bucket = self.client.bucket.is_some();
-        let named = pages.flatten().map_ok(move |(bucket, name, size)| ListedObject {
-            name: if in_one_bucket { name } else { format!("{bucket}/{name}") },
-            size,
-        });
-        Ok(Box::pin(named))
+        let objects = buckets.map(move |bucket| xml::list_objects(client.clone(), bucket));
+        Ok(Box::pin(objects.flatten()))
     }
 
     fn multipart(&self) -> Option<&dyn Multipart> {

@@ -1,3 +1,5 @@
+//! The multipart uploads of a store.
+
 use std::sync::Arc;
 
 use async_trait::async_trait;
@@ -32,7 +34,7 @@ pub(super) async fn complete<V: Vendor>(
     let operation = "complete upload";
     let mut complete = Request::to_object(Method::POST, key, operation).query("uploadId", upload);
     complete.headers.insert(http::header::CONTENT_TYPE, "application/xml".to_owned());
-    complete.body = xml::completion(parts).into();
+    complete.body = xml::completion_document(parts).into();
     let text = client.fetch_document(complete).await?;
     if text.contains("<Error") {
         let answer = ErrorResponse::from_parts(http::StatusCode::INTERNAL_SERVER_ERROR, &text);
@@ -65,7 +67,7 @@ impl<V: Vendor> Multipart for HttpStore<V> {
         sizes::MAX_PART
     }
 
-    async fn begin(&self, key: &Key, _shape: Option<PartLayout>) -> Result<String> {
+    async fn begin(&self, key: &Key, _layout: Option<PartLayout>) -> Result<String> {
         begin(&self.client, key).await
     }
 
@@ -89,17 +91,18 @@ impl<V: Vendor> Multipart for HttpStore<V> {
     }
 
     async fn list_parts(&self, key: &Key, upload: &str) -> Result<Vec<(u32, String)>> {
-        let (mut found, mut marker) = (Vec::new(), String::new());
+        let (mut parts, mut marker) = (Vec::new(), String::new());
         loop {
-            let mut ask = Request::to_object(Method::GET, key, "list parts").query("uploadId", upload);
+            let mut list = Request::to_object(Method::GET, key, "list parts").query("uploadId", upload);
             if !marker.is_empty() {
-                ask = ask.query("part-number-marker", marker);
+                list = list.query("part-number-marker", marker);
             }
-            let page: xml::Parts = xml::parse::<V, _>("list parts", &self.client.fetch_document(ask).await?)?;
-            found.extend(page.part.iter().map(|part| (part.part_number, xml::tag(&part.e_tag))));
+            let page: xml::Parts =
+                xml::parse::<V, _>("list parts", &self.client.fetch_document(list).await?)?;
+            parts.extend(page.part.iter().map(|part| (part.part_number, xml::tag(&part.e_tag))));
             if !page.is_truncated || page.next_part_number_marker.is_empty() {
-                found.sort_unstable();
-                return Ok(found);
+                parts.sort_unstable();
+                return Ok(parts);
             }
             marker = page.next_part_number_marker;
         }
@@ -109,9 +112,9 @@ impl<V: Vendor> Multipart for HttpStore<V> {
         let buckets = key.map_or_else(|| self.buckets(), |key| vec![self.client.bucket_of(key).to_owned()]);
         let prefix = key.map(|key| self.client.name_of(key));
         let client = self.client.clone();
-        let listed =
+        let uploads =
             stream::iter(buckets).map(move |bucket| uploads_in(client.clone(), bucket, prefix.clone()));
-        Ok(Box::pin(listed.flatten()))
+        Ok(Box::pin(uploads.flatten()))
     }
 }
 
@@ -134,29 +137,29 @@ fn uploads_in<V: Vendor>(
             let Some(marker) = marker else {
                 return Ok(None);
             };
-            let mut ask = Request::to_bucket(Method::GET, &bucket, "list uploads").query("uploads", "");
+            let mut list = Request::to_bucket(Method::GET, &bucket, "list uploads").query("uploads", "");
             if let Some(prefix) = &prefix {
-                ask = ask.query("prefix", prefix);
+                list = list.query("prefix", prefix);
             }
             if !marker.key.is_empty() {
-                ask = ask.query("key-marker", marker.key).query("upload-id-marker", marker.upload);
+                list = list.query("key-marker", marker.key).query("upload-id-marker", marker.upload);
             }
-            let text = match client.fetch_document(ask).await {
+            let text = match client.fetch_document(list).await {
                 Err(error) if error.kind == ErrorKind::NotFound => return Ok(None),
                 text => text?,
             };
             let page: xml::Uploads = xml::parse::<V, _>("list uploads", &text)?;
             let in_one_bucket = client.bucket.is_some();
             // The prefix also matches longer names.
-            let wanted = |upload: &xml::Upload| prefix.as_ref().is_none_or(|name| upload.key == *name);
-            let found: Vec<_> = page.upload.into_iter().filter(wanted).collect();
-            let found = found.into_iter().map(move |upload| {
+            let has_name = |upload: &xml::Upload| prefix.as_ref().is_none_or(|name| upload.key == *name);
+            let uploads: Vec<_> = page.upload.into_iter().filter(has_name).collect();
+            let uploads = uploads.into_iter().map(move |upload| {
                 let name = if in_one_bucket { upload.key } else { format!("{bucket}/{}", upload.key) };
                 Ok(ListedUpload { name, id: upload.upload_id })
             });
-            let goes_on = page.is_truncated && !page.next_key_marker.is_empty();
+            let has_next = page.is_truncated && !page.next_key_marker.is_empty();
             let next = Marker { key: page.next_key_marker, upload: page.next_upload_id_marker };
-            Ok(Some((stream::iter(found), goes_on.then_some(next))))
+            Ok(Some((stream::iter(uploads), has_next.then_some(next))))
         }
     });
     pages.try_flatten()

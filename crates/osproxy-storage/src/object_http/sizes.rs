@@ -5,7 +5,7 @@ pub(super) const MIN_PART: u64 = 5 << 20;
 /// Maximum size of a part, and of an object sent in one request.
 pub(super) const MAX_PART: u64 = 5 << 30;
 /// Content up to this size is buffered until it is published, so that it can be sent again.
-pub(super) const KEPT: u64 = 1 << 20;
+pub(super) const MAX_BUFFERED: u64 = 1 << 20;
 /// First part size of content of unknown size, and thus the memory such a write needs at first.
 pub const FIRST_PART: u64 = 8 << 20;
 /// Number of parts after which the part size doubles.
@@ -17,13 +17,13 @@ pub(super) const MAX_PARTS: u32 = 10_000;
 
 /// Preferred size of part `number` for content of unknown size, if there is memory for it. Small
 /// content is cut into small parts, and all 10,000 parts together hold 867 GiB.
-pub(super) fn unknown_part(number: u32) -> u64 {
+pub(super) fn part_size_of_unknown(number: u32) -> u64 {
     FIRST_PART << (number.saturating_sub(1) / DOUBLED_AFTER).min(DOUBLINGS)
 }
 
 /// Part size for content of `size` bytes that does not fit into one request; the last part may be
 /// smaller.
-pub(super) fn known_part(size: u64) -> u64 {
+pub(super) fn part_size_of_known(size: u64) -> u64 {
     size.div_ceil(MAX_PARTS.into()).next_multiple_of(1 << 20).max(64 << 20)
 }
 
@@ -35,21 +35,21 @@ mod tests {
     const LARGEST: u64 = 48 << 40;
 
     #[test]
-    fn content_of_any_size_fits() {
+    fn content_of_any_known_size_fits_into_the_parts() {
         for size in [MAX_PART + 1, 5 << 40, (5 << 40) + 1, LARGEST] {
-            let part = known_part(size);
+            let part = part_size_of_known(size);
             assert!((MIN_PART..=MAX_PART).contains(&part), "{size}");
             assert!(size.div_ceil(part) <= u64::from(MAX_PARTS), "{size}");
         }
     }
 
     #[test]
-    fn content_of_unknown_size_fits_and_is_cut_small_at_first() {
-        let sizes = (1..=MAX_PARTS).map(unknown_part);
+    fn part_sizes_of_unknown_content_start_small_and_grow() {
+        let sizes = (1..=MAX_PARTS).map(part_size_of_unknown);
         assert!(sizes.clone().all(|size| (MIN_PART..=MAX_PART).contains(&size)));
         assert!(sizes.clone().all(|size| size <= 128 << 20));
         assert!(sizes.sum::<u64>() >= 867 << 30);
-        assert_eq!(unknown_part(1000), 8 << 20);
-        assert_eq!(unknown_part(1001), 16 << 20);
+        assert_eq!(part_size_of_unknown(1000), 8 << 20);
+        assert_eq!(part_size_of_unknown(1001), 16 << 20);
     }
 }

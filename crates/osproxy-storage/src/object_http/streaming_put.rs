@@ -1,3 +1,5 @@
+//! PUT requests of objects and parts: with buffered content, or streamed.
+
 use std::io;
 
 use bytes::Bytes;
@@ -17,16 +19,16 @@ use super::{
 use crate::{Error, ErrorKind, Key, Result};
 
 /// Maximum chunks queued for the socket.
-const WAITING: usize = 4;
+const QUEUED_CHUNKS: usize = 4;
 
-/// Write target.
+/// Where the bytes of a request go.
 #[derive(Clone)]
 pub(super) enum Target {
     Object,
     Part { upload: String, number: u32 },
 }
 
-fn request(key: &Key, target: &Target) -> Request {
+fn put_request(key: &Key, target: &Target) -> Request {
     let put = Request::to_object(Method::PUT, key, "write");
     match target {
         Target::Object => put,
@@ -46,20 +48,20 @@ pub(super) async fn send_whole<V: Vendor>(
 ) -> Result<String> {
     use base64::{Engine, engine::general_purpose::STANDARD};
     let length: usize = content.iter().map(Bytes::len).sum();
-    let wants_md5 = length as u64 <= sizes::KEPT || client.checksums(target).needs_md5();
+    let wants_md5 = length as u64 <= sizes::MAX_BUFFERED || client.checksums(target).needs_md5();
     let chunks = content.clone();
     let hashing = tokio::task::spawn_blocking(move || {
         let (mut crc, mut md5) = (crc_fast::Digest::new(V::CRC.algorithm), wants_md5.then(Md5::new));
-        for piece in chunks {
-            crc.update(&piece);
+        for chunk in chunks {
+            crc.update(&chunk);
             if let Some(md5) = &mut md5 {
-                md5.update(&piece);
+                md5.update(&chunk);
             }
         }
         SentChecksums { crc: crc.finalize(), md5: md5.map(|md5| md5.finalize().into()) }
     });
     let sent = hashing.await.map_err(|_| HashingFailed.into_error(V::NAME))?;
-    let mut put = request(key, target);
+    let mut put = put_request(key, target);
     put.body = RequestBody::Chunks(content);
     if let Some(md5) = sent.md5 {
         put.headers.insert(http::HeaderName::from_static("content-md5"), STANDARD.encode(md5));
@@ -70,9 +72,9 @@ pub(super) async fn send_whole<V: Vendor>(
 }
 
 async fn send<V: Vendor>(client: &SharedClient<V>, put: Request) -> Result<ReceivedChecksums> {
-    let answer = client.send(put).await?;
-    let received = ReceivedChecksums::of(answer.headers(), V::CRC);
-    if received.tag.is_empty() && answer.status() == StatusCode::OK {
+    let response = client.send(put).await?;
+    let received = ReceivedChecksums::of(response.headers(), V::CRC);
+    if received.tag.is_empty() && response.status() == StatusCode::OK {
         return Err(Error::new(ErrorKind::Other, V::NAME, "write").with_message("response without ETag"));
     }
     Ok(received)
@@ -87,7 +89,7 @@ pub(super) struct StreamingPut<V: Vendor> {
     remaining: u64,
     crc: crc_fast::Digest,
     md5: Option<BackgroundHasher<Md5>>,
-    answer: JoinHandle<Result<ReceivedChecksums>>,
+    response: JoinHandle<Result<ReceivedChecksums>>,
 }
 
 /// Where the MD5 of the bytes sent is computed.
@@ -107,17 +109,17 @@ impl<V: Vendor> StreamingPut<V> {
         length: u64,
         md5: Md5Source,
     ) -> Self {
-        let (chunks, waiting) = mpsc::channel(WAITING);
-        let body = stream::try_unfold((waiting, length), |(mut waiting, left)| async move {
-            if left == 0 {
+        let (chunks, queue) = mpsc::channel(QUEUED_CHUNKS);
+        let body = stream::try_unfold((queue, length), |(mut queue, remaining)| async move {
+            if remaining == 0 {
                 return Ok(None);
             }
-            let next: Option<Bytes> = waiting.recv().await;
+            let next: Option<Bytes> = queue.recv().await;
             let next = next.ok_or_else(|| io::Error::from(io::ErrorKind::UnexpectedEof))?;
-            let left = left.saturating_sub(next.len() as u64);
-            Ok::<_, io::Error>(Some((next, (waiting, left))))
+            let remaining = remaining.saturating_sub(next.len() as u64);
+            Ok::<_, io::Error>(Some((next, (queue, remaining))))
         });
-        let mut put = request(key, target);
+        let mut put = put_request(key, target);
         put.body = RequestBody::Stream(Body::wrap_stream(body), length);
         let computes_md5 = md5 == Md5Source::StreamingPut && client.checksums(target).needs_md5();
         let sender = client.clone();
@@ -128,16 +130,16 @@ impl<V: Vendor> StreamingPut<V> {
             remaining: length,
             crc: crc_fast::Digest::new(V::CRC.algorithm),
             md5: computes_md5.then(|| BackgroundHasher::new(Md5::new())),
-            answer: tokio::spawn(async move { send(&sender, put).await }),
+            response: tokio::spawn(async move { send(&sender, put).await }),
         }
     }
 
     /// Bytes still to send.
-    pub(super) fn left(&self) -> u64 {
+    pub(super) fn remaining(&self) -> u64 {
         self.remaining
     }
 
-    /// Sends the next bytes, not more than [`left`](Self::left).
+    /// Sends the next bytes, not more than [`remaining`](Self::remaining).
     pub(super) async fn push(&mut self, bytes: Bytes) -> Result<()> {
         if bytes.is_empty() {
             return Ok(());
@@ -151,15 +153,15 @@ impl<V: Vendor> StreamingPut<V> {
             return Ok(());
         }
         // The request has ended early: its result has the reason.
-        let early = (&mut self.answer).await.map_err(|error| gone::<V>(error.into()))?;
-        early?;
-        Err(gone::<V>("the store responded before it had received all bytes".into()))
+        let outcome = (&mut self.response).await.map_err(|error| connection_closed::<V>(error.into()))?;
+        outcome?;
+        Err(connection_closed::<V>("the store responded before it had received all bytes".into()))
     }
 
     /// Waits for the response after all bytes were pushed, checks the checksums, and returns the
     /// tag. `md5` is the one computed by the caller, if any.
     pub(super) async fn finish(mut self, md5: Option<[u8; 16]>) -> Result<String> {
-        let received = self.answer.await.map_err(|error| gone::<V>(error.into()))??;
+        let received = self.response.await.map_err(|error| connection_closed::<V>(error.into()))??;
         let md5 = match &mut self.md5 {
             Some(hashing) => {
                 let md5 = hashing.finish().await.map_err(|failed| failed.into_error(V::NAME))?;
@@ -173,6 +175,6 @@ impl<V: Vendor> StreamingPut<V> {
     }
 }
 
-fn gone<V: Vendor>(source: Box<dyn std::error::Error + Send + Sync>) -> Error {
+fn connection_closed<V: Vendor>(source: Box<dyn std::error::Error + Send + Sync>) -> Error {
     Error::new(ErrorKind::Other, V::NAME, "write").with_source(source).mark_retryable()
 }

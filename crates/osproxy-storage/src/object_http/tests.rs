@@ -10,7 +10,7 @@ use bytes::Bytes;
 use futures_util::TryStreamExt;
 use http::Method;
 
-use self::servers::{TestedVendor, WrongSigner, bucket, s3_that_keeps_parts, temporary};
+use self::servers::{TestedVendor, WrongSigner, bucket, s3_that_keeps_parts, temporary_credentials};
 use super::{client::Request, *};
 use crate::{
     backends::{Cos, Oss, S3},
@@ -34,48 +34,48 @@ macro_rules! tests_of {
 
 tests_of! {
     S3, s3:
-    keeps_the_contract_in_one_bucket
-    keeps_the_contract_in_buckets_of_categories
-    a_bucket_is_made_only_where_that_is_allowed
-    a_bucket_that_another_node_made_is_taken
-    a_wrong_secret_is_refused_and_not_told
-    what_is_not_what_was_signed_is_refused
-    what_fails_now_and_then_is_hidden_by_the_layers
-    names_of_all_kinds_are_listed_as_they_are
-    a_range_beyond_the_end_is_never_filled_with_other_bytes
+    conforms_with_one_bucket
+    conforms_with_a_bucket_for_each_category
+    a_bucket_is_created_only_if_allowed
+    a_bucket_that_another_node_created_is_used
+    a_wrong_secret_is_rejected_and_not_in_the_error
+    a_request_that_differs_from_the_signed_one_is_rejected
+    retries_hide_transient_failures
+    names_of_other_programs_are_listed_unchanged
+    a_range_beyond_the_end_is_truncated
 }
 
 tests_of! {
     Cos, cos:
-    keeps_the_contract_in_one_bucket
-    keeps_the_contract_in_buckets_of_categories
-    a_bucket_is_made_only_where_that_is_allowed
-    a_bucket_that_another_node_made_is_taken
-    a_wrong_secret_is_refused_and_not_told
-    what_is_not_what_was_signed_is_refused
-    what_fails_now_and_then_is_hidden_by_the_layers
-    names_of_all_kinds_are_listed_as_they_are
-    a_range_beyond_the_end_is_never_filled_with_other_bytes
-    a_temporary_key_goes_with_its_token
-    long_lists_are_read_to_their_ends
+    conforms_with_one_bucket
+    conforms_with_a_bucket_for_each_category
+    a_bucket_is_created_only_if_allowed
+    a_bucket_that_another_node_created_is_used
+    a_wrong_secret_is_rejected_and_not_in_the_error
+    a_request_that_differs_from_the_signed_one_is_rejected
+    retries_hide_transient_failures
+    names_of_other_programs_are_listed_unchanged
+    a_range_beyond_the_end_is_truncated
+    a_temporary_key_needs_its_token
+    lists_of_several_pages_are_read_to_the_end
 }
 
 tests_of! {
     Oss, oss:
-    keeps_the_contract_in_one_bucket
-    keeps_the_contract_in_buckets_of_categories
-    a_bucket_is_made_only_where_that_is_allowed
-    a_bucket_that_another_node_made_is_taken
-    a_wrong_secret_is_refused_and_not_told
-    what_is_not_what_was_signed_is_refused
-    what_fails_now_and_then_is_hidden_by_the_layers
-    names_of_all_kinds_are_listed_as_they_are
-    a_range_beyond_the_end_is_never_filled_with_other_bytes
-    a_temporary_key_goes_with_its_token
-    long_lists_are_read_to_their_ends
+    conforms_with_one_bucket
+    conforms_with_a_bucket_for_each_category
+    a_bucket_is_created_only_if_allowed
+    a_bucket_that_another_node_created_is_used
+    a_wrong_secret_is_rejected_and_not_in_the_error
+    a_request_that_differs_from_the_signed_one_is_rejected
+    retries_hide_transient_failures
+    names_of_other_programs_are_listed_unchanged
+    a_range_beyond_the_end_is_truncated
+    a_temporary_key_needs_its_token
+    lists_of_several_pages_are_read_to_the_end
 }
 
-async fn run_contract<V: TestedVendor>(store: &HttpStore<V>) {
+async fn run_conformance<V: TestedVendor>(store: &HttpStore<V>) {
     store.prepare(true).await.unwrap();
     store.prepare(false).await.unwrap();
     conformance::run(store).await;
@@ -85,24 +85,24 @@ async fn run_contract<V: TestedVendor>(store: &HttpStore<V>) {
     }
 }
 
-async fn keeps_the_contract_in_one_bucket<V: TestedVendor>() {
-    run_contract(&V::open(Some("contract"))).await;
+async fn conforms_with_one_bucket<V: TestedVendor>() {
+    run_conformance(&V::open(Some("contract"))).await;
 }
 
-async fn keeps_the_contract_in_buckets_of_categories<V: TestedVendor>() {
-    run_contract(&V::open(None)).await;
+async fn conforms_with_a_bucket_for_each_category<V: TestedVendor>() {
+    run_conformance(&V::open(None)).await;
 }
 
 #[tokio::test]
 #[ignore = "needs servers: just test-servers"]
-async fn s3_keeps_the_contract_of_uploads_in_parts() {
+async fn s3_that_keeps_parts_conforms() {
     let store = s3_that_keeps_parts("parts");
     store.prepare(true).await.unwrap();
     conformance::run(&store).await;
     conformance::multipart::run_replacing(&store).await;
 }
 
-async fn a_bucket_is_made_only_where_that_is_allowed<V: TestedVendor>() {
+async fn a_bucket_is_created_only_if_allowed<V: TestedVendor>() {
     let store = V::open(Some("missing"));
     for _ in 0..2 {
         assert_eq!(store.prepare(false).await.unwrap_err().kind, ErrorKind::NotFound);
@@ -111,10 +111,10 @@ async fn a_bucket_is_made_only_where_that_is_allowed<V: TestedVendor>() {
     store.prepare(false).await.unwrap();
 }
 
-async fn a_bucket_that_another_node_made_is_taken<V: TestedVendor>() {
+async fn a_bucket_that_another_node_created_is_used<V: TestedVendor>() {
     let store = V::open(Some("made-twice"));
-    store.make_bucket(&bucket("made-twice")).await.unwrap();
-    store.make_bucket(&bucket("made-twice")).await.unwrap();
+    store.create_bucket(&bucket("made-twice")).await.unwrap();
+    store.create_bucket(&bucket("made-twice")).await.unwrap();
 }
 
 fn key(name: &str) -> Key {
@@ -135,13 +135,13 @@ async fn names<V: Vendor>(store: &HttpStore<V>) -> Result<Vec<String>> {
 }
 
 /// All text of an error and its causes.
-fn told(error: &Error) -> String {
+fn full_text(error: &Error) -> String {
     let causes = iter::successors(error.source(), |&cause| cause.source());
     let causes: Vec<_> = causes.map(|cause| format!("{cause} {cause:?}")).collect();
     format!("{error} {error:?} {}", causes.join(" "))
 }
 
-async fn a_wrong_secret_is_refused_and_not_told<V: TestedVendor>() {
+async fn a_wrong_secret_is_rejected_and_not_in_the_error<V: TestedVendor>() {
     let (id, secret, _) = V::credentials();
     V::open(Some("refused")).prepare(true).await.unwrap();
     for (id, wrong, code) in [
@@ -161,14 +161,14 @@ async fn a_wrong_secret_is_refused_and_not_told<V: TestedVendor>() {
             assert_eq!(ErrorResponse::status_of(error), Some(403), "{error:?}");
             assert_eq!(error.kind, ErrorKind::Other);
             assert!(!error.retryable);
-            assert!(!told(error).contains(wrong));
+            assert!(!full_text(error).contains(wrong));
             assert_eq!(ErrorResponse::of(error).unwrap().code, code);
         }
     }
 }
 
 /// Lists a store and reads an object with signatures of different requests.
-async fn ask_signed_as<V: TestedVendor>(signed_as: fn(&str) -> String) -> [Result<()>; 2] {
+async fn send_signed_as<V: TestedVendor>(signed_as: fn(&str) -> String) -> [Result<()>; 2] {
     let client = Arc::into_inner(V::open(Some("signed")).client).unwrap();
     let client = client.with_vendor(|vendor| WrongSigner { vendor, signed_as });
     let store = HttpStore { client: Arc::new(client) };
@@ -177,23 +177,23 @@ async fn ask_signed_as<V: TestedVendor>(signed_as: fn(&str) -> String) -> [Resul
 }
 
 /// Proves that the test servers verify signatures.
-async fn what_is_not_what_was_signed_is_refused<V: TestedVendor>() {
+async fn a_request_that_differs_from_the_signed_one_is_rejected<V: TestedVendor>() {
     let store = V::open(Some("signed"));
     store.prepare(true).await.unwrap();
     put(&store, "unknown/signed", Bytes::from_static(b"content")).await.unwrap();
-    assert!(ask_signed_as::<V>(str::to_owned).await.iter().all(Result::is_ok));
-    let [listed, read] = ask_signed_as::<V>(|uri| uri.replace("&max-keys=1000", "")).await;
+    assert!(send_signed_as::<V>(str::to_owned).await.iter().all(Result::is_ok));
+    let [listed, read] = send_signed_as::<V>(|uri| uri.replace("&max-keys=1000", "")).await;
     assert!(read.is_ok());
-    let [_, of_another] = ask_signed_as::<V>(|uri| uri.replace("/unknown/", "/image/")).await;
-    let elsewhere = ask_signed_as::<V>(|uri| uri.replace("signed-", "others-")).await;
+    let [_, of_another] = send_signed_as::<V>(|uri| uri.replace("/unknown/", "/image/")).await;
+    let elsewhere = send_signed_as::<V>(|uri| uri.replace("signed-", "others-")).await;
     for refused in elsewhere.into_iter().chain([listed, of_another]) {
         let error = refused.unwrap_err();
-        let said = ErrorResponse::of(&error).unwrap();
-        assert_eq!((said.status, said.code.as_str()), (403, "SignatureDoesNotMatch"));
+        let response = ErrorResponse::of(&error).unwrap();
+        assert_eq!((response.status, response.code.as_str()), (403, "SignatureDoesNotMatch"));
     }
 }
 
-async fn what_fails_now_and_then_is_hidden_by_the_layers<V: TestedVendor>() {
+async fn retries_hide_transient_failures<V: TestedVendor>() {
     let store = V::open(Some("faults"));
     store.prepare(true).await.unwrap();
     let content: Bytes = (0..3_000_000_u32).map(|at| (at % 251) as u8).collect();
@@ -210,7 +210,7 @@ async fn what_fails_now_and_then_is_hidden_by_the_layers<V: TestedVendor>() {
 }
 
 /// Other programs may have put objects with arbitrary names into the bucket.
-async fn names_of_all_kinds_are_listed_as_they_are<V: TestedVendor>() {
+async fn names_of_other_programs_are_listed_unchanged<V: TestedVendor>() {
     let store = V::open(Some("names"));
     store.prepare(true).await.unwrap();
     let names = [
@@ -235,7 +235,7 @@ async fn names_of_all_kinds_are_listed_as_they_are<V: TestedVendor>() {
 }
 
 /// OSS sends the whole object with status 200 unless it is asked for standard behavior.
-async fn a_range_beyond_the_end_is_never_filled_with_other_bytes<V: TestedVendor>() {
+async fn a_range_beyond_the_end_is_truncated<V: TestedVendor>() {
     let store = V::open(Some("ranges"));
     store.prepare(true).await.unwrap();
     put(&store, "unknown/ranges", Bytes::from(vec![b'x'; 100])).await.unwrap();
@@ -248,31 +248,31 @@ async fn a_range_beyond_the_end_is_never_filled_with_other_bytes<V: TestedVendor
     }
 }
 
-async fn a_temporary_key_goes_with_its_token<V: TestedVendor>() {
-    let store = V::open_as(Some("temporary"), temporary());
+async fn a_temporary_key_needs_its_token<V: TestedVendor>() {
+    let store = V::open_as(Some("temporary"), temporary_credentials());
     store.prepare(true).await.unwrap();
     put(&store, "unknown/temporary", Bytes::from(vec![b'x'; 3_000_000])).await.unwrap();
     assert_eq!(names(&store).await.unwrap(), ["unknown/temporary"]);
-    let (id, secret, _) = temporary();
+    let (id, secret, _) = temporary_credentials();
     for token in [None, Some("not-the-token".to_owned())] {
         let store = V::open_as(Some("temporary"), (id.clone(), secret.clone(), token));
         let error = names(&store).await.unwrap_err();
         assert_eq!(ErrorResponse::status_of(&error), Some(403), "{error:?}");
         assert!(!error.retryable);
-        assert!(!told(&error).contains("not-the-token"));
+        assert!(!full_text(&error).contains("not-the-token"));
     }
 }
 
 /// The stand-ins return two entries per page, of objects as well.
-async fn long_lists_are_read_to_their_ends<V: TestedVendor>() {
+async fn lists_of_several_pages_are_read_to_the_end<V: TestedVendor>() {
     let store = V::open(Some("pages"));
     store.prepare(true).await.unwrap();
     let uploads = store.multipart().unwrap();
-    let mut begun = Vec::new();
+    let mut uploads_begun = Vec::new();
     for name in ["unknown/b", "unknown/a", "unknown/b", "image/c", "unknown/b", "unknown/a"] {
-        begun.push((name.to_owned(), uploads.begin(&key(name), None).await.unwrap()));
+        uploads_begun.push((name.to_owned(), uploads.begin(&key(name), None).await.unwrap()));
     }
-    let (name, upload) = begun[0].clone();
+    let (name, upload) = uploads_begun[0].clone();
     let mut parts = Vec::new();
     for number in [1, 2, 3, 7, 10_000] {
         let mut part = uploads.create_part(&key(&name), &upload, number, 3).await.unwrap();
@@ -288,9 +288,9 @@ async fn long_lists_are_read_to_their_ends<V: TestedVendor>() {
         listed.sort_unstable();
         listed
     };
-    begun.sort_unstable();
-    assert_eq!(listed().await, begun);
-    for (name, upload) in begun {
+    uploads_begun.sort_unstable();
+    assert_eq!(listed().await, uploads_begun);
+    for (name, upload) in uploads_begun {
         uploads.abort(&key(&name), &upload).await.unwrap();
     }
     assert_eq!(listed().await, []);

@@ -1,3 +1,5 @@
+//! Writes an object or a part: buffered, streamed, or split into a multipart upload.
+
 use async_trait::async_trait;
 use bytes::Bytes;
 
@@ -36,7 +38,7 @@ pub(super) struct Writer<V: Vendor> {
     part_size: u64,
     /// Memory reserved for parts larger than the first.
     extra_memory: Option<BufferReservation>,
-    hashing: BackgroundHasher<Digester>,
+    hasher: BackgroundHasher<Digester>,
     selection: DigestSelection,
     digests: Option<Digests>,
     put: Option<StreamingPut<V>>,
@@ -92,8 +94,8 @@ impl<V: Vendor> Writer<V> {
     }
 
     fn new(client: SharedClient<V>, key: Key, target: Target, size: SizeHint) -> Self {
-        let held = match size {
-            SizeHint::Exact(size) if size > sizes::KEPT => Unsent::LastChunk(Bytes::new()),
+        let unsent = match size {
+            SizeHint::Exact(size) if size > sizes::MAX_BUFFERED => Unsent::LastChunk(Bytes::new()),
             _ => Unsent::Buffered(BlockBuffer::default()),
         };
         Self {
@@ -102,10 +104,10 @@ impl<V: Vendor> Writer<V> {
             target,
             size,
             received: 0,
-            unsent: held,
+            unsent,
             part_size: sizes::FIRST_PART,
             extra_memory: None,
-            hashing: BackgroundHasher::new(Digester::default()),
+            hasher: BackgroundHasher::new(Digester::default()),
             selection: DigestSelection::MD5,
             digests: None,
             put: None,
@@ -113,37 +115,37 @@ impl<V: Vendor> Writer<V> {
         }
     }
 
-    fn wrong(what: &'static str) -> Error {
+    fn write_error(what: &'static str) -> Error {
         Error::new(ErrorKind::Other, V::NAME, "write").with_message(what)
     }
 
     /// Sends buffered parts of content of unknown size, once more bytes show that they are not the
     /// last.
     async fn send_full_parts(&mut self) -> Result<()> {
-        while let Unsent::Buffered(kept) = &mut self.unsent
-            && let Some(part) = kept.take_part(self.part_size)
+        while let Unsent::Buffered(buffer) = &mut self.unsent
+            && let Some(part) = buffer.take_part(self.part_size)
         {
             self.send_part(part).await?;
-            self.grow()?;
+            self.grow_part_size()?;
         }
         Ok(())
     }
 
     /// Increases the part size where that is due and the memory budget allows it.
-    fn grow(&mut self) -> Result<()> {
+    fn grow_part_size(&mut self) -> Result<()> {
         let number = self.split_upload.as_ref().map_or(1, SplitUpload::next);
         if number > sizes::MAX_PARTS {
             return Err(
                 Error::new(ErrorKind::TooLarge, V::NAME, "write").with_message("more than 10,000 parts")
             );
         }
-        let more = sizes::unknown_part(number).saturating_sub(self.part_size);
-        let buffers = self.client.buffers.as_ref().filter(|_| more > 0);
-        if let Some(reserved) = buffers.and_then(|buffers| buffers.try_reserve(more)) {
-            self.part_size += more;
+        let increase = sizes::part_size_of_unknown(number).saturating_sub(self.part_size);
+        let buffers = self.client.buffers.as_ref().filter(|_| increase > 0);
+        if let Some(extra) = buffers.and_then(|buffers| buffers.try_reserve(increase)) {
+            self.part_size += increase;
             match &mut self.extra_memory {
-                Some(grown) => grown.merge(reserved),
-                grown => *grown = Some(reserved),
+                Some(reservation) => reservation.merge(extra),
+                reservation => *reservation = Some(extra),
             }
         }
         Ok(())
@@ -151,78 +153,79 @@ impl<V: Vendor> Writer<V> {
 
     /// Sends a buffered part.
     async fn send_part(&mut self, part: Vec<Bytes>) -> Result<()> {
-        let target = self.cut().await?.target();
-        let tag = self.send_kept(&target, part).await?;
-        self.end_part(tag).await
+        let target = self.ensure_split_upload().await?.target();
+        let tag = self.send_buffered(&target, part).await?;
+        self.record_part(tag).await
     }
 
     /// Sends buffered content, retrying transient errors, and returns its tag.
-    async fn send_kept(&self, target: &Target, content: Vec<Bytes>) -> Result<String> {
+    async fn send_buffered(&self, target: &Target, content: Vec<Bytes>) -> Result<String> {
         retry(SEND_ATTEMPTS, "write", || send_whole(&self.client, &self.key, target, content.clone())).await
     }
 
-    /// Streams content of known size: in one request, or in parts if it is too large.
-    async fn pass_on(&mut self, mut bytes: Bytes) -> Result<()> {
+    /// Sends content of known size as it arrives: in one request, or in parts if it is too large.
+    async fn send_streamed(&mut self, mut bytes: Bytes) -> Result<()> {
         while !bytes.is_empty() {
-            let mut sending = match self.put.take() {
-                Some(sending) => sending,
-                None => self.begin_sending().await?,
+            let mut put = match self.put.take() {
+                Some(put) => put,
+                None => self.start_put().await?,
             };
-            let fits = usize::try_from(sending.left()).unwrap_or(usize::MAX).min(bytes.len());
-            sending.push(bytes.split_to(fits)).await?;
-            if self.split_upload.is_some() && sending.left() == 0 {
-                let tag = sending.finish(None).await?;
-                self.end_part(tag).await?;
+            let fits = usize::try_from(put.remaining()).unwrap_or(usize::MAX).min(bytes.len());
+            put.push(bytes.split_to(fits)).await?;
+            if self.split_upload.is_some() && put.remaining() == 0 {
+                let tag = put.finish(None).await?;
+                self.record_part(tag).await?;
             } else {
-                self.put = Some(sending);
+                self.put = Some(put);
             }
         }
         Ok(())
     }
 
-    async fn begin_sending(&mut self) -> Result<StreamingPut<V>> {
+    async fn start_put(&mut self) -> Result<StreamingPut<V>> {
         let SizeHint::Exact(size) = self.size else {
-            return Err(Self::wrong("the content size is not known"));
+            return Err(Self::write_error("the content size is not known"));
         };
         if size <= sizes::MAX_PART {
             let md5 = if self.selection.md5 { Md5Source::Caller } else { Md5Source::StreamingPut };
             return Ok(StreamingPut::start(&self.client, &self.key, &self.target, size, md5));
         }
-        let part_size = sizes::known_part(size);
-        let cut = self.cut().await?;
-        let left = size - (u64::from(cut.next()) - 1) * part_size;
-        let target = cut.target();
+        let part_size = sizes::part_size_of_known(size);
+        let split_upload = self.ensure_split_upload().await?;
+        let remaining = size - (u64::from(split_upload.next()) - 1) * part_size;
+        let target = split_upload.target();
         Ok(StreamingPut::start(
             &self.client,
             &self.key,
             &target,
-            left.min(part_size),
+            remaining.min(part_size),
             Md5Source::StreamingPut,
         ))
     }
 
-    async fn end_part(&mut self, tag: String) -> Result<()> {
-        let cut = self.cut().await?;
-        cut.parts.push((cut.next(), tag));
+    async fn record_part(&mut self, tag: String) -> Result<()> {
+        let split_upload = self.ensure_split_upload().await?;
+        split_upload.parts.push((split_upload.next(), tag));
         Ok(())
     }
 
-    async fn cut(&mut self) -> Result<&mut SplitUpload<V>> {
+    /// The multipart upload for content that is split; begun with its first part.
+    async fn ensure_split_upload(&mut self) -> Result<&mut SplitUpload<V>> {
         if self.split_upload.is_none() {
             let upload = multipart::begin(&self.client, &self.key).await?;
             let (client, key) = (self.client.clone(), self.key.clone());
             self.split_upload =
                 Some(SplitUpload { client, key, upload, parts: Vec::new(), completed: false });
         }
-        self.split_upload.as_mut().ok_or_else(|| Self::wrong("no upload"))
+        self.split_upload.as_mut().ok_or_else(|| Self::write_error("no upload"))
     }
 }
 
 #[async_trait]
 impl<V: Vendor> ObjectWriter for Writer<V> {
-    fn select_digests(&mut self, wanted: DigestSelection) {
-        self.selection = wanted;
-        self.hashing = BackgroundHasher::new(Digester::new(wanted));
+    fn select_digests(&mut self, selection: DigestSelection) {
+        self.selection = selection;
+        self.hasher = BackgroundHasher::new(Digester::new(selection));
     }
 
     async fn write(&mut self, bytes: Bytes) -> Result<()> {
@@ -233,20 +236,20 @@ impl<V: Vendor> ObjectWriter for Writer<V> {
         if let SizeHint::Exact(size) = self.size
             && self.received > size
         {
-            return Err(Self::wrong("the content is longer than announced"));
+            return Err(Self::write_error("the content is longer than announced"));
         }
-        self.hashing.update(bytes.clone()).await.map_err(|failed| failed.into_error(V::NAME))?;
+        self.hasher.update(bytes.clone()).await.map_err(|failed| failed.into_error(V::NAME))?;
         match &mut self.unsent {
-            Unsent::Buffered(kept) => {
-                kept.push(bytes);
+            Unsent::Buffered(buffer) => {
+                buffer.push(bytes);
                 match self.size {
                     SizeHint::Exact(_) => Ok(()),
                     SizeHint::AtMost(_) | SizeHint::Unknown => self.send_full_parts().await,
                 }
             }
             Unsent::LastChunk(last) => {
-                let before = std::mem::replace(last, bytes);
-                self.pass_on(before).await
+                let previous = std::mem::replace(last, bytes);
+                self.send_streamed(previous).await
             }
         }
     }
@@ -255,29 +258,30 @@ impl<V: Vendor> ObjectWriter for Writer<V> {
         if let SizeHint::Exact(size) = self.size
             && self.received != size
         {
-            return Err(Self::wrong("the content is shorter than announced"));
+            return Err(Self::write_error("the content is shorter than announced"));
         }
-        let digester = self.hashing.finish().await.map_err(|failed| failed.into_error(V::NAME))?;
+        let digester = self.hasher.finish().await.map_err(|failed| failed.into_error(V::NAME))?;
         let digests = digester.finish();
         self.digests = Some(digests);
         Ok(digests)
     }
 
     async fn publish(mut self: Box<Self>) -> Result<String> {
-        let digests = self.digests.ok_or_else(|| Self::wrong("publish was called before finish"))?;
+        let digests = self.digests.ok_or_else(|| Self::write_error("publish was called before finish"))?;
         match std::mem::replace(&mut self.unsent, Unsent::LastChunk(Bytes::new())) {
-            Unsent::Buffered(kept) if self.split_upload.is_none() => {
-                return self.send_kept(&self.target, kept.into_all()).await;
+            Unsent::Buffered(buffer) if self.split_upload.is_none() => {
+                return self.send_buffered(&self.target, buffer.into_all()).await;
             }
-            Unsent::Buffered(kept) => self.send_part(kept.into_all()).await?,
-            Unsent::LastChunk(last) => self.pass_on(last).await?,
+            Unsent::Buffered(buffer) => self.send_part(buffer.into_all()).await?,
+            Unsent::LastChunk(last) => self.send_streamed(last).await?,
         }
-        if let Some(sending) = self.put.take() {
-            return sending.finish(digests.md5).await;
+        if let Some(put) = self.put.take() {
+            return put.finish(digests.md5).await;
         }
-        let mut cut = self.split_upload.take().ok_or_else(|| Self::wrong("nothing was sent"))?;
-        multipart::complete(&self.client, &self.key, &cut.upload, &cut.parts).await?;
-        cut.completed = true;
+        let mut split_upload =
+            self.split_upload.take().ok_or_else(|| Self::write_error("nothing was sent"))?;
+        multipart::complete(&self.client, &self.key, &split_upload.upload, &split_upload.parts).await?;
+        split_upload.completed = true;
         Ok(String::new())
     }
 }

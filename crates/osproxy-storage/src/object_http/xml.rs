@@ -10,7 +10,7 @@ use super::{
     Vendor,
     client::{Client, Request},
 };
-use crate::{Error, ErrorKind, Result};
+use crate::{Error, ErrorKind, ListedObject, Result};
 
 #[derive(Default, Deserialize)]
 #[serde(rename_all = "PascalCase", default)]
@@ -28,7 +28,7 @@ pub(super) fn error(text: &str) -> ErrorDocument {
 }
 
 /// Whether the text is what a store returns for a list request.
-pub(super) fn is_of_store(text: &str) -> bool {
+pub(super) fn is_store_response(text: &str) -> bool {
     text.contains("<Error") || text.contains("<ListBucketResult")
 }
 
@@ -96,7 +96,7 @@ pub(super) fn tag(quoted: &str) -> String {
 }
 
 /// The request document that completes an upload with these parts.
-pub(super) fn completion(parts: &[(u32, String)]) -> String {
+pub(super) fn completion_document(parts: &[(u32, String)]) -> String {
     let mut text = String::from("<CompleteMultipartUpload>");
     for (number, tag) in parts {
         let tag = quick_xml::escape::escape(tag.as_str());
@@ -113,29 +113,32 @@ pub(super) fn completion(parts: &[(u32, String)]) -> String {
     text
 }
 
-/// All objects of a bucket, page by page: bucket, name and size. A missing bucket has none.
+/// All objects of a bucket, page by page. A missing bucket has none.
 pub(super) fn list_objects<V: Vendor>(
     client: Arc<Client<V>>,
     bucket: String,
-) -> impl Stream<Item = Result<(String, String, u64)>> + Send {
+) -> impl Stream<Item = Result<ListedObject>> + Send {
     let pages = stream::try_unfold(Some(String::new()), move |marker| {
         let (client, bucket) = (client.clone(), bucket.clone());
         async move {
             let Some(marker) = marker else {
                 return Ok(None);
             };
-            let ask = Request::to_bucket(Method::GET, &bucket, "list").query("marker", marker);
-            let page: Objects = match client.fetch_document(ask.query("max-keys", "1000")).await {
+            let list = Request::to_bucket(Method::GET, &bucket, "list").query("marker", marker);
+            let page: Objects = match client.fetch_document(list.query("max-keys", "1000")).await {
                 Ok(text) => parse::<V, _>("list", &text)?,
                 Err(error) if error.kind == ErrorKind::NotFound => Objects::default(),
                 Err(error) => return Err(error),
             };
-            let last = page.contents.last().map(|object| object.key.clone());
-            let next = if page.next_marker.is_empty() { last } else { Some(page.next_marker) };
+            let last_key = page.contents.last().map(|object| object.key.clone());
+            let next = if page.next_marker.is_empty() { last_key } else { Some(page.next_marker) };
             let next = next.filter(|_| page.is_truncated);
-            let found = page.contents.into_iter();
-            let found: Vec<_> = found.map(|object| Ok((bucket.clone(), object.key, object.size))).collect();
-            Ok(Some((stream::iter(found), next)))
+            let in_one_bucket = client.bucket.is_some();
+            let objects = page.contents.into_iter().map(move |object| {
+                let name = if in_one_bucket { object.key } else { format!("{bucket}/{}", object.key) };
+                Ok(ListedObject { name, size: object.size })
+            });
+            Ok(Some((stream::iter(objects), next)))
         }
     });
     pages.try_flatten()
@@ -146,18 +149,18 @@ mod tests {
     use super::*;
 
     #[test]
-    fn errors_are_read_whatever_else_they_say() {
-        let said = error(
+    fn error_documents_are_parsed_and_other_text_is_ignored() {
+        let document = error(
             "<?xml version=\"1.0\"?>\n<Error><Code>NoSuchKey</Code><Message>it &lt;is&gt; gone</Message>\
              <Resource>/x</Resource></Error>",
         );
-        assert_eq!((said.code.as_str(), said.message.as_str()), ("NoSuchKey", "it <is> gone"));
+        assert_eq!((document.code.as_str(), document.message.as_str()), ("NoSuchKey", "it <is> gone"));
         assert_eq!(error("<html>Bad gateway</html>").code, "");
         assert_eq!(error("").code, "");
     }
 
     #[test]
-    fn tags_are_unquoted_however_they_were_quoted() {
+    fn quotes_of_tags_are_removed() {
         for quoted in ["&quot;ab-1&quot;", "&#34;ab-1&#34;", "\"ab-1\"", "ab-1"] {
             let text = format!(
                 "<ListPartsResult xmlns=\"x\"><IsTruncated>false</IsTruncated><Part><PartNumber>7</PartNumber>\
@@ -166,6 +169,6 @@ mod tests {
             let parts: Parts = quick_xml::de::from_str(&text).unwrap();
             assert_eq!(tag(&parts.part[0].e_tag), "ab-1");
         }
-        assert!(completion(&[(1, "a<b".to_owned())]).contains("&quot;a&lt;b&quot;"));
+        assert!(completion_document(&[(1, "a<b".to_owned())]).contains("&quot;a&lt;b&quot;"));
     }
 }

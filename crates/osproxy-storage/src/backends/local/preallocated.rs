@@ -17,13 +17,13 @@ use rustix::{
     fs::{AtFlags, FallocateFlags, OFlags},
     io::Errno,
 };
-use tokio::sync::{Mutex as Turn, OwnedMutexGuard};
+use tokio::sync::{Mutex as AsyncMutex, OwnedMutexGuard};
 
 use super::{FILE_MODE, Local, NAME, Root, blocking, walk, writer};
 use crate::{Error, ErrorKind, Key, ListedUpload, Multipart, ObjectWriter, PartLayout, Result, UploadList};
 
 /// Number of slot locks above which unused ones are removed.
-const FORGET: usize = 256;
+const MAX_IDLE_LOCKS: usize = 256;
 
 /// The byte range of a part in a preallocated file, with the exclusive right to write it until this
 /// is dropped.
@@ -37,21 +37,21 @@ pub(super) struct Slot {
 /// Locks of slots. A write that was abandoned may still have a batch in flight, which must not
 /// overwrite the next write to the same slot.
 #[derive(Default)]
-pub(super) struct SlotLocks(Mutex<HashMap<SlotKey, Weak<Turn<()>>>>);
+pub(super) struct SlotLocks(Mutex<HashMap<SlotKey, Weak<AsyncMutex<()>>>>);
 
 /// Path of the file, and number of the part.
 type SlotKey = (String, u32);
 
 impl SlotLocks {
-    fn lock_of(&self, path: &str, number: u32) -> Arc<Turn<()>> {
+    fn lock_of(&self, path: &str, number: u32) -> Arc<AsyncMutex<()>> {
         let mut locks = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        if locks.len() > FORGET {
-            locks.retain(|_, turn| turn.strong_count() > 0);
+        if locks.len() > MAX_IDLE_LOCKS {
+            locks.retain(|_, lock| lock.strong_count() > 0);
         }
-        let known = locks.entry((path.to_owned(), number)).or_default();
-        known.upgrade().unwrap_or_else(|| {
+        let entry = locks.entry((path.to_owned(), number)).or_default();
+        entry.upgrade().unwrap_or_else(|| {
             let lock = Arc::default();
-            *known = Arc::downgrade(&lock);
+            *entry = Arc::downgrade(&lock);
             lock
         })
     }
@@ -74,12 +74,12 @@ enum Reservation {
 }
 
 impl Local {
-    async fn begin_with(&self, key: &Key, shape: PartLayout, reserved: Reservation) -> Result<String> {
+    async fn begin_with(&self, key: &Key, layout: PartLayout, reservation: Reservation) -> Result<String> {
         self.root.check_writable("begin upload")?;
-        let upload = shape.part_size.to_string();
+        let upload = layout.part_size.to_string();
         let (root, path, key) = (self.root.clone(), path(key, &upload), key.clone());
         blocking("begin upload", move || {
-            reserve(&root, &key, &path, shape.size, reserved)?;
+            reserve(&root, &key, &path, layout.size, reservation)?;
             // Acknowledged parts must survive a power failure, so the directory entry of their file
             // must too.
             Ok(root.sync_folder(key.folder())?)
@@ -103,14 +103,14 @@ impl Multipart for Local {
         true
     }
 
-    async fn begin(&self, key: &Key, shape: Option<PartLayout>) -> Result<String> {
-        let shape =
-            shape.ok_or_else(|| invalid_part("the size and part size of the upload must be known"))?;
-        self.begin_with(key, shape, Reservation::All).await
+    async fn begin(&self, key: &Key, layout: Option<PartLayout>) -> Result<String> {
+        let layout =
+            layout.ok_or_else(|| invalid_part("the size and part size of the upload must be known"))?;
+        self.begin_with(key, layout, Reservation::All).await
     }
 
-    async fn begin_unreserved(&self, key: &Key, shape: PartLayout) -> Result<String> {
-        self.begin_with(key, shape, Reservation::CheckOnly).await
+    async fn begin_unreserved(&self, key: &Key, layout: PartLayout) -> Result<String> {
+        self.begin_with(key, layout, Reservation::CheckOnly).await
     }
 
     async fn create_part(
@@ -128,8 +128,8 @@ impl Multipart for Local {
             .filter(|_| size <= part_size)
             .ok_or_else(|| invalid_part("the part does not fit into its slot"))?;
         let path = path(key, upload);
-        let turn = self.root.slot_locks.lock_of(&path, number).lock_owned().await;
-        let slot = Slot { path, offset, size, _lock: turn };
+        let lock = self.root.slot_locks.lock_of(&path, number).lock_owned().await;
+        let slot = Slot { path, offset, size, _lock: lock };
         Ok(Box::new(writer::Writer::part(self.root.clone(), key.clone(), slot)))
     }
 
@@ -176,7 +176,7 @@ impl Multipart for Local {
         let object_name = key.map(ToString::to_string);
         let uploads = walk::list(self.root.clone(), "list uploads", |file| Ok(upload(file)));
         Ok(Box::pin(uploads.try_filter(move |upload| {
-            std::future::ready(object_name.as_ref().is_none_or(|wanted| *wanted == upload.name))
+            std::future::ready(object_name.as_ref().is_none_or(|name| *name == upload.name))
         })))
     }
 }
@@ -189,7 +189,7 @@ fn upload(file: &walk::Entry<'_>) -> Option<ListedUpload> {
 }
 
 /// Creates a file of this size and allocates its space. An existing file keeps its content.
-fn reserve(root: &Root, key: &Key, path: &str, size: u64, reserved: Reservation) -> std::io::Result<()> {
+fn reserve(root: &Root, key: &Key, path: &str, size: u64, reservation: Reservation) -> std::io::Result<()> {
     let create = |flags| {
         let flags = flags | OFlags::CREATE | OFlags::WRONLY | OFlags::CLOEXEC;
         rustix::fs::openat(&root.folder, path, flags, FILE_MODE)
@@ -199,7 +199,7 @@ fn reserve(root: &Root, key: &Key, path: &str, size: u64, reserved: Reservation)
         created => (created?, true),
     };
     let checked = if is_new { root.check_free_space(size) } else { Ok(()) };
-    let reservation = checked.and_then(|()| allocate(&file, size, reserved)).and_then(|()| {
+    let reservation = checked.and_then(|()| allocate(&file, size, reservation)).and_then(|()| {
         if root.fsync {
             rustix::fs::fdatasync(&file)?;
         }
@@ -212,11 +212,11 @@ fn reserve(root: &Root, key: &Key, path: &str, size: u64, reserved: Reservation)
     Ok(reservation?)
 }
 
-fn allocate(file: &OwnedFd, size: u64, reserved: Reservation) -> rustix::io::Result<()> {
+fn allocate(file: &OwnedFd, size: u64, reservation: Reservation) -> rustix::io::Result<()> {
     if size == 0 {
         return Ok(());
     }
-    if reserved == Reservation::CheckOnly {
+    if reservation == Reservation::CheckOnly {
         return rustix::fs::ftruncate(file, size);
     }
     loop {
@@ -224,7 +224,7 @@ fn allocate(file: &OwnedFd, size: u64, reserved: Reservation) -> rustix::io::Res
             Err(Errno::INTR) => {}
             // Not every file system supports allocation; then each part checks for space itself.
             Err(Errno::OPNOTSUPP | Errno::NOSYS) => return rustix::fs::ftruncate(file, size),
-            reserved => return reserved,
+            reservation => return reservation,
         }
     }
 }
@@ -246,8 +246,8 @@ mod tests {
 
     async fn send(store: &Local, key: &Key, upload: &str, number: u32, bytes: &[u8]) -> [u8; 32] {
         let mut writer = store.create_part(key, upload, number, bytes.len() as u64).await.unwrap();
-        let piece_at = Some(u64::from(number - 1) * upload.parse::<u64>().unwrap());
-        writer.select_digests(DigestSelection { subtree_offset: piece_at, ..DigestSelection::default() });
+        let subtree_offset = Some(u64::from(number - 1) * upload.parse::<u64>().unwrap());
+        writer.select_digests(DigestSelection { subtree_offset, ..DigestSelection::default() });
         writer.write(Bytes::copy_from_slice(bytes)).await.unwrap();
         let digests = writer.finish().await.unwrap();
         assert_eq!((digests.md5, digests.sha256, digests.size), (None, None, bytes.len() as u64));
@@ -261,61 +261,61 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn parts_in_any_order_lie_where_they_are_read() {
+    async fn parts_sent_in_any_order_become_one_object() {
         let (root, store, key) = opened().await;
         let content: Vec<u8> = (0..=250_u8).cycle().take(1_300_000).collect();
         let part_size = 1 << 18;
-        let shape = PartLayout { size: content.len() as u64, part_size: part_size as u64 };
-        let upload = store.begin(&key, Some(shape)).await.unwrap();
-        assert_eq!(store.begin(&key, Some(shape)).await.unwrap(), upload, "begun again");
+        let layout = PartLayout { size: content.len() as u64, part_size: part_size as u64 };
+        let upload = store.begin(&key, Some(layout)).await.unwrap();
+        assert_eq!(store.begin(&key, Some(layout)).await.unwrap(), upload, "begun again");
         let begun = ListedUpload { name: KEY.to_owned(), id: upload.clone() };
         assert_eq!(listed(&store, Some(&key)).await, [begun]);
         let file = root.path().join(format!("video/.7.mp4.{upload}"));
         #[expect(clippy::disallowed_methods, reason = "a test may block")]
         let metadata = std::fs::metadata(&file).unwrap();
-        assert_eq!(metadata.len(), shape.size);
-        assert!(std::os::unix::fs::MetadataExt::blocks(&metadata) * 512 >= shape.size, "space not reserved");
+        assert_eq!(metadata.len(), layout.size);
+        assert!(std::os::unix::fs::MetadataExt::blocks(&metadata) * 512 >= layout.size, "space not reserved");
 
-        let mut pieces = vec![[0; 32]; content.chunks(part_size).count()];
-        for (index, piece) in content.chunks(part_size).enumerate().rev() {
-            pieces[index] = send(&store, &key, &upload, u32::try_from(index + 1).unwrap(), piece).await;
+        let mut subtrees = vec![[0; 32]; content.chunks(part_size).count()];
+        for (index, part) in content.chunks(part_size).enumerate().rev() {
+            subtrees[index] = send(&store, &key, &upload, u32::try_from(index + 1).unwrap(), part).await;
         }
         assert!(store.size(&key).await.is_err(), "nothing can be read before it is completed");
         store.complete(&key, &upload, &[]).await.unwrap();
         assert!(read(&store, &key, content.len()).await == content);
         let mut whole = Digester::new(DigestSelection::default());
         whole.update(&content);
-        assert_eq!(combine_subtrees(&pieces, shape.part_size, shape.size), Some(whole.finish().blake3));
+        assert_eq!(combine_subtrees(&subtrees, layout.part_size, layout.size), Some(whole.finish().blake3));
         assert_eq!(store.complete(&key, &upload, &[]).await.unwrap_err().kind, ErrorKind::NotFound);
         assert_eq!(store.list_parts(&key, &upload).await.unwrap_err().kind, ErrorKind::NotFound);
         assert_eq!(listed(&store, None).await, []);
     }
 
     #[tokio::test]
-    async fn without_a_reservation_each_part_needs_room_of_its_own() {
+    async fn parts_of_an_unreserved_upload_need_free_space() {
         let (root, store, key) = opened().await;
-        let shape = PartLayout { size: 1 << 20, part_size: 1 << 18 };
-        let upload = store.begin_unreserved(&key, shape).await.unwrap();
+        let layout = PartLayout { size: 1 << 20, part_size: 1 << 18 };
+        let upload = store.begin_unreserved(&key, layout).await.unwrap();
         #[expect(clippy::disallowed_methods, reason = "a test may block")]
         let metadata = std::fs::metadata(root.path().join(format!("video/.7.mp4.{upload}"))).unwrap();
-        assert_eq!(metadata.len(), shape.size);
-        assert!(std::os::unix::fs::MetadataExt::blocks(&metadata) * 512 < shape.size, "space reserved");
+        assert_eq!(metadata.len(), layout.size);
+        assert!(std::os::unix::fs::MetadataExt::blocks(&metadata) * 512 < layout.size, "space reserved");
         send(&store, &key, &upload, 1, &vec![1; 1 << 18]).await;
         store.set_min_free_space(u64::MAX >> 1);
         let mut part = store.create_part(&key, &upload, 2, 1 << 18).await.unwrap();
         part.write(Bytes::from(vec![2; 1 << 18])).await.unwrap();
         assert_eq!(part.finish().await.unwrap_err().kind, ErrorKind::Full);
-        assert!(store.begin_unreserved(&Key::parse("video/8.mp4").unwrap(), shape).await.is_err());
+        assert!(store.begin_unreserved(&Key::parse("video/8.mp4").unwrap(), layout).await.is_err());
         // Reserved space is available even if the disk is full otherwise.
         store.set_min_free_space(0);
         let key = Key::parse("video/9.mp4").unwrap();
-        let upload = store.begin(&key, Some(shape)).await.unwrap();
+        let upload = store.begin(&key, Some(layout)).await.unwrap();
         store.set_min_free_space(u64::MAX >> 1);
         send(&store, &key, &upload, 1, &vec![1; 1 << 18]).await;
     }
 
     #[tokio::test]
-    async fn no_part_is_written_over_another() {
+    async fn a_part_stays_within_its_slot() {
         let (_root, store, key) = opened().await;
         let upload = store.begin(&key, Some(PartLayout { size: 3000, part_size: 1024 })).await.unwrap();
         let second = send(&store, &key, &upload, 2, &[2; 1024]).await;
@@ -350,7 +350,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn who_comes_to_a_place_waits_until_the_one_before_has_left_it() {
+    async fn the_second_writer_of_a_slot_waits_for_the_first() {
         let (_root, store, key) = opened().await;
         let upload = store.begin(&key, Some(PartLayout { size: 10, part_size: 1024 })).await.unwrap();
         let first = store.create_part(&key, &upload, 1, 10).await.unwrap();
@@ -362,12 +362,12 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn an_object_that_is_there_is_not_replaced() {
+    async fn an_existing_object_is_not_replaced() {
         let (_root, store, key) = opened().await;
-        let mut there = store.create(&key, crate::SizeHint::Unknown).await.unwrap();
-        there.write(Bytes::from_static(b"there before")).await.unwrap();
-        there.finish().await.unwrap();
-        there.publish().await.unwrap();
+        let mut existing = store.create(&key, crate::SizeHint::Unknown).await.unwrap();
+        existing.write(Bytes::from_static(b"there before")).await.unwrap();
+        existing.finish().await.unwrap();
+        existing.publish().await.unwrap();
         let upload = store.begin(&key, Some(PartLayout { size: 5, part_size: 1024 })).await.unwrap();
         send(&store, &key, &upload, 1, b"later").await;
         assert_eq!(store.complete(&key, &upload, &[]).await.unwrap_err().kind, ErrorKind::Exists);
@@ -375,7 +375,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn an_upload_stays_over_a_restart_and_goes_when_it_is_aborted() {
+    async fn an_upload_survives_a_restart_until_it_is_aborted() {
         let (root, store, key) = opened().await;
         let upload = store.begin(&key, Some(PartLayout { size: 2000, part_size: 1024 })).await.unwrap();
         send(&store, &key, &upload, 1, &[1; 1024]).await;
@@ -388,9 +388,9 @@ mod tests {
         store.abort_all(&key, Some(1024)).await.unwrap();
         store.abort(&key, &upload).await.unwrap();
         assert_eq!(listed(&store, None).await, []);
-        let gone = store.create_part(&key, &upload, 1, 1024).await;
-        let mut gone = gone.unwrap();
-        gone.write(Bytes::from(vec![1; 1024])).await.unwrap();
-        assert_eq!(gone.finish().await.unwrap_err().kind, ErrorKind::NotFound);
+        let aborted = store.create_part(&key, &upload, 1, 1024).await;
+        let mut aborted = aborted.unwrap();
+        aborted.write(Bytes::from(vec![1; 1024])).await.unwrap();
+        assert_eq!(aborted.finish().await.unwrap_err().kind, ErrorKind::NotFound);
     }
 }

@@ -1,3 +1,5 @@
+//! Checks that objects can be written under a root, for `osproxy doctor`.
+
 use std::{
     fs::File,
     io::{self, Read, Write},
@@ -11,7 +13,7 @@ use rustix::{
 };
 
 use super::{
-    FILE_MODE, FOLDER_MODE, Local, TEMPORARY, blocking, free_bytes, is_object_folder, open_folder,
+    FILE_MODE, FOLDER_MODE, Local, TEMPORARY_FOLDER, blocking, free_bytes, is_object_folder, open_folder,
     read_store_id,
 };
 use crate::Result;
@@ -43,13 +45,13 @@ impl Local {
                 Err(error) => return Err(error.into()),
             };
             read_store_id(&folder)?;
-            let inside = match open_folder(&folder, TEMPORARY) {
+            let temporary_folder = match open_folder(&folder, TEMPORARY_FOLDER) {
                 Ok(temporary) => temporary,
                 // The root was never opened by this program.
                 Err(Errno::NOENT) => folder.try_clone()?,
-                Err(error) => return Err(with_folder_name(TEMPORARY, error)),
+                Err(error) => return Err(with_folder_name(TEMPORARY_FOLDER, error)),
             };
-            write_and_move(&folder, inside)?;
+            write_and_move(&folder, temporary_folder)?;
             Ok(ProbeResult { exists: true, free: free_bytes(&folder)? })
         })
         .await
@@ -58,15 +60,15 @@ impl Local {
 
 /// Creates and removes a folder, as new objects may need one. Then writes a file, moves it through
 /// all category and shard folders, and reads it in each.
-fn write_and_move(root: &OwnedFd, inside: OwnedFd) -> io::Result<()> {
+fn write_and_move(root: &OwnedFd, temporary_folder: OwnedFd) -> io::Result<()> {
     let name = random_name()?;
     create_and_remove_folder(root)?;
     // Hidden, because the file may be in the root itself.
     let hidden = format!(".{name}");
     let flags = OFlags::CREATE | OFlags::EXCL | OFlags::WRONLY | OFlags::CLOEXEC;
-    let file = rustix::fs::openat(&inside, hidden.as_str(), flags, FILE_MODE);
-    let mut file = File::from(file.map_err(|error| with_folder_name(TEMPORARY, error))?);
-    let mut written = TemporaryFile { folder: inside, name: hidden };
+    let file = rustix::fs::openat(&temporary_folder, hidden.as_str(), flags, FILE_MODE);
+    let mut file = File::from(file.map_err(|error| with_folder_name(TEMPORARY_FOLDER, error))?);
+    let mut probe_file = TemporaryFile { folder: temporary_folder, name: hidden };
     file.write_all(&CONTENT)?;
     file.sync_all()?;
     for entry in Dir::read_from(root)? {
@@ -76,11 +78,12 @@ fn write_and_move(root: &OwnedFd, inside: OwnedFd) -> io::Result<()> {
             continue;
         }
         let folder = open_folder(root, &*category).map_err(|error| with_folder_name(&category, error))?;
-        let moved = rustix::fs::renameat(&written.folder, written.name.as_str(), &folder, name.as_str());
-        moved.map_err(|error| with_folder_name(&category, error))?;
-        written = TemporaryFile { folder, name: name.clone() };
+        let renamed =
+            rustix::fs::renameat(&probe_file.folder, probe_file.name.as_str(), &folder, name.as_str());
+        renamed.map_err(|error| with_folder_name(&category, error))?;
+        probe_file = TemporaryFile { folder, name: name.clone() };
         let flags = OFlags::RDONLY | OFlags::CLOEXEC;
-        let file = rustix::fs::openat(&written.folder, name.as_str(), flags, Mode::empty());
+        let file = rustix::fs::openat(&probe_file.folder, name.as_str(), flags, Mode::empty());
         let mut read = Vec::new();
         File::from(file.map_err(|error| with_folder_name(&category, error))?).read_to_end(&mut read)?;
         if read != CONTENT {
@@ -100,15 +103,15 @@ fn create_and_remove_folder(root: &OwnedFd) -> io::Result<()> {
 
 /// Creates and removes a folder in the closest existing parent of the missing root.
 fn probe_missing_root(root: &Path) -> io::Result<u64> {
-    let above = std::path::absolute(root)?;
-    for above in above.ancestors().skip(1) {
-        let folder = match open_folder(CWD, above) {
+    let root = std::path::absolute(root)?;
+    for parent in root.ancestors().skip(1) {
+        let folder = match open_folder(CWD, parent) {
             Ok(folder) => folder,
             Err(Errno::NOENT) => continue,
-            Err(error) => return Err(with_folder_name(&above.display().to_string(), error)),
+            Err(error) => return Err(with_folder_name(&parent.display().to_string(), error)),
         };
         create_and_remove_folder(&folder)
-            .map_err(|error| with_folder_name(&above.display().to_string(), error))?;
+            .map_err(|error| with_folder_name(&parent.display().to_string(), error))?;
         return Ok(free_bytes(&folder)?);
     }
     Err(Errno::NOENT.into())

@@ -1,3 +1,5 @@
+//! Reads a byte range of a file, from the page cache where possible.
+
 use std::{
     io::IoSliceMut,
     num::NonZeroU64,
@@ -33,7 +35,7 @@ static DISK_BUFFERS: BufferPool = BufferPool::new(DISK_READ, 8);
 /// Streams a range of an open file, which stays readable even after the file is unlinked.
 pub(super) struct Reader {
     file: Arc<OwnedFd>,
-    rest: Range<u64>,
+    remaining: Range<u64>,
     /// The last cached read was short: the next bytes are not in the page cache.
     cache_missed: bool,
     from_disk: Option<JoinHandle<std::io::Result<Bytes>>>,
@@ -43,7 +45,13 @@ pub(super) struct Reader {
 
 impl Reader {
     pub(super) fn new(file: OwnedFd, range: Range<u64>) -> Self {
-        Self { file: Arc::new(file), rest: range, cache_missed: false, from_disk: None, uncached_range: None }
+        Self {
+            file: Arc::new(file),
+            remaining: range,
+            cache_missed: false,
+            from_disk: None,
+            uncached_range: None,
+        }
     }
 
     /// Reads from the disk instead of the page cache, and drops the pages afterwards so that they
@@ -64,7 +72,8 @@ impl Reader {
     }
 
     fn next_len(&self, limit: usize) -> usize {
-        usize::try_from(self.rest.end - self.rest.start).map_or(limit, |rest| rest.min(limit))
+        usize::try_from(self.remaining.end - self.remaining.start)
+            .map_or(limit, |remaining| remaining.min(limit))
     }
 
     /// Reads from the page cache. `None` if the bytes must be read from the disk.
@@ -73,7 +82,7 @@ impl Reader {
         let limit = self.next_len(CACHED_READ);
         let target = buffer.unfilled(limit);
         let mut target = [IoSliceMut::new(target)];
-        match rustix::io::preadv2(&self.file, &mut target, self.rest.start, ReadWriteFlags::NOWAIT) {
+        match rustix::io::preadv2(&self.file, &mut target, self.remaining.start, ReadWriteFlags::NOWAIT) {
             Ok(count) => {
                 buffer.advance(count);
                 self.cache_missed = count < limit;
@@ -88,13 +97,13 @@ impl Reader {
     fn read_from_disk(&self) -> JoinHandle<std::io::Result<Bytes>> {
         let file = self.file.clone();
         let len = self.next_len(DISK_READ);
-        let start = self.rest.start;
+        let start = self.remaining.start;
         tokio::task::spawn_blocking(move || {
             let mut buffer = DISK_BUFFERS.acquire();
             while buffer.filled().len() < len {
-                let wanted = len - buffer.filled().len();
+                let missing = len - buffer.filled().len();
                 let position = start + buffer.filled().len() as u64;
-                match rustix::io::pread(&file, buffer.unfilled(wanted), position) {
+                match rustix::io::pread(&file, buffer.unfilled(missing), position) {
                     Ok(0) => break,
                     Ok(count) => buffer.advance(count),
                     Err(Errno::INTR) => {}
@@ -116,7 +125,7 @@ impl Stream for Reader {
     type Item = Result<Bytes>;
 
     fn poll_next(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Self::Item>> {
-        if self.rest.is_empty() {
+        if self.remaining.is_empty() {
             return Poll::Ready(None);
         }
         if self.from_disk.is_none() {
@@ -144,15 +153,15 @@ impl Reader {
     fn record_read(&mut self, read: std::io::Result<Bytes>) -> Result<Bytes> {
         match read {
             Ok(bytes) if bytes.is_empty() => {
-                self.rest = 0..0;
+                self.remaining = 0..0;
                 Err(Error::new(ErrorKind::Truncated, NAME, "read"))
             }
             Ok(bytes) => {
-                self.rest.start += bytes.len() as u64;
+                self.remaining.start += bytes.len() as u64;
                 Ok(bytes)
             }
             Err(error) => {
-                self.rest = 0..0;
+                self.remaining = 0..0;
                 Err(Error::io(NAME, "read", error))
             }
         }

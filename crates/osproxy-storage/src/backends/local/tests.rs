@@ -1,26 +1,28 @@
+//! Tests of the local backend as a whole.
+
 use super::*;
 use bytes::Bytes;
 use futures_util::TryStreamExt;
 
 fn files(root: &Path) -> Vec<String> {
-    let mut found = Vec::new();
+    let mut files = Vec::new();
     #[expect(clippy::disallowed_methods, reason = "a test may block")]
     for folder in std::fs::read_dir(root).unwrap() {
         let folder = folder.unwrap().path();
-        if folder.ends_with(ID) {
+        if folder.ends_with(ID_FILE) {
             continue;
         }
         for file in std::fs::read_dir(folder).unwrap() {
             let path = file.unwrap().path();
-            found.push(path.strip_prefix(root).unwrap().display().to_string());
+            files.push(path.strip_prefix(root).unwrap().display().to_string());
         }
     }
-    found.retain(|file| file != ".tmp/lock");
-    found
+    files.retain(|file| file != ".tmp/lock");
+    files
 }
 
 #[tokio::test]
-async fn keeps_the_contract() {
+async fn conforms() {
     for fsync in [true, false] {
         let root = tempfile::tempdir().unwrap();
         let store = Local::open(root.path(), fsync).await.unwrap();
@@ -30,7 +32,7 @@ async fn keeps_the_contract() {
 }
 
 #[tokio::test]
-async fn what_a_crash_left_unpublished_is_cleared_at_the_next_start() {
+async fn unpublished_objects_are_removed_after_a_crash() {
     let root = tempfile::tempdir().unwrap();
     let key = Key::parse("unknown/1.bin").unwrap();
     let store = Local::open(root.path(), true).await.unwrap();
@@ -48,7 +50,7 @@ async fn what_a_crash_left_unpublished_is_cleared_at_the_next_start() {
 }
 
 #[tokio::test]
-async fn a_root_is_the_same_store_wherever_it_is_moved() {
+async fn a_moved_root_keeps_its_store_id() {
     let folder = tempfile::tempdir().unwrap();
     let (here, other) = (folder.path().join("here"), folder.path().join("there"));
     let id = Local::open(&here, true).await.unwrap().id().to_owned();
@@ -56,7 +58,7 @@ async fn a_root_is_the_same_store_wherever_it_is_moved() {
     assert_ne!(Local::open(&other, true).await.unwrap().id(), id);
     #[expect(clippy::disallowed_methods, reason = "a test may block")]
     let (moved, damaged) = (folder.path().join("moved"), |root: &Path| {
-        std::fs::write(root.join(ID), "damaged").unwrap();
+        std::fs::write(root.join(ID_FILE), "damaged").unwrap();
     });
     #[expect(clippy::disallowed_methods, reason = "a test may block")]
     std::fs::rename(&here, &moved).unwrap();
@@ -67,7 +69,7 @@ async fn a_root_is_the_same_store_wherever_it_is_moved() {
 }
 
 #[tokio::test]
-async fn a_probe_leaves_a_root_as_it_was_whoever_has_it_open() {
+async fn a_probe_leaves_nothing_behind() {
     let folder = tempfile::tempdir().unwrap();
     let root = folder.path().join("a/root");
     let probed = Local::probe(&root).await.unwrap();
@@ -94,14 +96,14 @@ async fn a_probe_leaves_a_root_as_it_was_whoever_has_it_open() {
 }
 
 #[tokio::test]
-async fn a_root_has_one_owner() {
+async fn a_root_is_opened_by_one_process_at_a_time() {
     let root = tempfile::tempdir().unwrap();
     let _owner = Local::open(root.path(), true).await.unwrap();
     assert!(Local::open(root.path(), true).await.is_err());
 }
 
 #[tokio::test]
-async fn who_only_reads_needs_no_lock_and_changes_nothing() {
+async fn a_store_opened_to_read_needs_no_lock_and_changes_nothing() {
     let root = tempfile::tempdir().unwrap();
     assert!(Local::open_to_read(root.path()).await.is_err(), "the root is not a store yet");
     assert_eq!(files(root.path()), [""; 0]);
@@ -131,7 +133,7 @@ async fn who_only_reads_needs_no_lock_and_changes_nothing() {
 }
 
 #[tokio::test]
-async fn a_file_cut_behind_our_back_is_an_error_and_never_a_short_read() {
+async fn a_truncated_file_is_an_error_and_not_a_short_read() {
     let root = tempfile::tempdir().unwrap();
     let store = Local::open(root.path(), false).await.unwrap();
     let key = Key::parse("unknown/1.bin").unwrap();

@@ -1,3 +1,5 @@
+//! Writes a new file, or a part into its slot of a preallocated file.
+
 use std::{num::NonZeroU64, ops::Range, os::fd::OwnedFd, sync::Arc};
 
 use async_trait::async_trait;
@@ -18,15 +20,14 @@ use crate::{
 const BATCH: usize = 256 * 1024;
 /// Chunk size for appending another object. Each chunk is one short job, so the writer can be
 /// dropped in between.
-const APPEND: usize = 8 * 1024 * 1024;
+const APPEND_CHUNK: usize = 8 * 1024 * 1024;
 /// Dirty bytes after which writeback is started, so that the sync at the end has little left to do.
 const WRITE_BACK: u64 = 8 * 1024 * 1024;
 /// Step in which disk space is allocated. The announced size is only the client's claim and must
 /// not take disk space from others.
-const RESERVE: u64 = 32 * 1024 * 1024;
-
+const RESERVE_STEP: u64 = 32 * 1024 * 1024;
 /// Bytes written between two checks of the free disk space.
-const LOOK: u64 = 8 * 1024 * 1024;
+const SPACE_CHECK_INTERVAL: u64 = 8 * 1024 * 1024;
 
 static BUFFERS: BufferPool = BufferPool::new(BATCH, 16);
 
@@ -58,13 +59,13 @@ impl Writer {
         Self::with_target(root, key, TargetFile::Slot(slot), 0)
     }
 
-    fn with_target(root: Arc<Root>, key: Key, place: TargetFile, size_hint: u64) -> Self {
+    fn with_target(root: Arc<Root>, key: Key, target: TargetFile, size_hint: u64) -> Self {
         Self {
             key,
             filling: None,
             state: State::Idle(Box::new(Sink {
                 root,
-                target: place,
+                target,
                 file: None,
                 digester: Digester::default(),
                 written: 0,
@@ -110,9 +111,9 @@ impl Writer {
 
 #[async_trait]
 impl ObjectWriter for Writer {
-    fn select_digests(&mut self, wanted: DigestSelection) {
+    fn select_digests(&mut self, selection: DigestSelection) {
         if let State::Idle(sink) = &mut self.state {
-            sink.digester = Digester::new(wanted);
+            sink.digester = Digester::new(selection);
         }
     }
 
@@ -134,13 +135,13 @@ impl ObjectWriter for Writer {
         self.state = State::Idle(sink);
         let object = super::blocking("append", move || {
             let object = root.open(&key)?;
-            let found = rustix::fs::fstat(&object)?.st_size;
-            Ok((u64::try_from(found) == Ok(size)).then_some(object))
+            let actual = rustix::fs::fstat(&object)?.st_size;
+            Ok((u64::try_from(actual) == Ok(size)).then_some(object))
         });
         let object = object.await?.ok_or_else(|| Error::new(ErrorKind::Truncated, NAME, "append"))?;
         let object = Arc::new(object);
-        for start in (0..size).step_by(APPEND) {
-            let (object, range) = (object.clone(), start..size.min(start + APPEND as u64));
+        for start in (0..size).step_by(APPEND_CHUNK) {
+            let (object, range) = (object.clone(), start..size.min(start + APPEND_CHUNK as u64));
             self.start(move |sink| sink.append_range(&object, range)).await?;
         }
         Ok(true)
@@ -230,15 +231,15 @@ impl Sink {
 
     /// Checks periodically that the disk has space for the rest of the announced size. Slots of a
     /// file whose space is allocated need no check.
-    fn check_free_space(&mut self, coming: u64) -> rustix::io::Result<()> {
-        if self.written + coming > self.space_checked {
+    fn check_free_space(&mut self, len: u64) -> rustix::io::Result<()> {
+        if self.written + len > self.space_checked {
             if matches!(self.target, TargetFile::Slot(_)) && self.is_reserved()? {
                 self.space_checked = u64::MAX;
                 return Ok(());
             }
-            self.space_checked = self.written + LOOK;
-            let announced = self.size_hint.saturating_sub(self.reserved.max(self.written));
-            self.root.check_free_space(announced.max(coming))?;
+            self.space_checked = self.written + SPACE_CHECK_INTERVAL;
+            let expected = self.size_hint.saturating_sub(self.reserved.max(self.written));
+            self.root.check_free_space(expected.max(len))?;
         }
         Ok(())
     }
@@ -247,14 +248,14 @@ impl Sink {
     fn is_reserved(&mut self) -> rustix::io::Result<bool> {
         /// Unit of `st_blocks` in bytes.
         const BLOCK: i64 = 512;
-        let found = rustix::fs::fstat(self.file()?)?;
-        Ok(found.st_blocks.saturating_mul(BLOCK) >= found.st_size)
+        let stat = rustix::fs::fstat(self.file()?)?;
+        Ok(stat.st_blocks.saturating_mul(BLOCK) >= stat.st_size)
     }
 
-    /// Fails if `coming` bytes would overwrite the next slot.
-    fn check_part_size(&self, coming: u64) -> std::io::Result<()> {
+    /// Fails if `len` bytes would overwrite the next slot.
+    fn check_part_size(&self, len: u64) -> std::io::Result<()> {
         match &self.target {
-            TargetFile::Slot(slot) if self.written + coming > slot.size => {
+            TargetFile::Slot(slot) if self.written + len > slot.size => {
                 Err(std::io::Error::new(std::io::ErrorKind::InvalidInput, "part exceeds its announced size"))
             }
             _ => Ok(()),
@@ -266,12 +267,12 @@ impl Sink {
         self.check_free_space(bytes.len() as u64)?;
         self.digester.update(bytes);
         self.reserve(bytes.len() as u64)?;
-        let (mut rest, mut at) = (bytes, self.end());
-        while !rest.is_empty() {
-            match rustix::io::pwrite(self.file()?, rest, at) {
+        let (mut remaining, mut at) = (bytes, self.end());
+        while !remaining.is_empty() {
+            match rustix::io::pwrite(self.file()?, remaining, at) {
                 Ok(count) => {
                     at += count as u64;
-                    rest = rest.get(count..).unwrap_or_default();
+                    remaining = remaining.get(count..).unwrap_or_default();
                 }
                 Err(Errno::INTR) => {}
                 Err(error) => return Err(error.into()),
@@ -286,9 +287,9 @@ impl Sink {
     fn append_range(&mut self, object: &OwnedFd, mut range: Range<u64>) -> std::io::Result<()> {
         let mut buffer = BUFFERS.acquire();
         while !range.is_empty() {
-            let wanted = usize::try_from(range.end - range.start).unwrap_or(usize::MAX);
+            let missing = usize::try_from(range.end - range.start).unwrap_or(usize::MAX);
             buffer.clear();
-            let count = match rustix::io::pread(object, buffer.unfilled(wanted), range.start) {
+            let count = match rustix::io::pread(object, buffer.unfilled(missing), range.start) {
                 Ok(0) => return Err(std::io::ErrorKind::UnexpectedEof.into()),
                 Ok(count) => count,
                 Err(Errno::INTR) => continue,
@@ -318,8 +319,9 @@ impl Sink {
         let (mut from, mut to) = (start, self.end());
         let end = start + count as u64;
         while from < end {
-            let rest = usize::try_from(end - from).unwrap_or(count);
-            match rustix::fs::copy_file_range(object, Some(&mut from), self.file()?, Some(&mut to), rest) {
+            let remaining = usize::try_from(end - from).unwrap_or(count);
+            match rustix::fs::copy_file_range(object, Some(&mut from), self.file()?, Some(&mut to), remaining)
+            {
                 Ok(0) => return Err(std::io::ErrorKind::UnexpectedEof.into()),
                 Ok(_) | Err(Errno::INTR) => {}
                 Err(Errno::XDEV | Errno::OPNOTSUPP | Errno::INVAL | Errno::NOSYS | Errno::PERM)
@@ -335,11 +337,11 @@ impl Sink {
 
     /// Allocates space for the next bytes, so that a large file has few extents and a full disk is
     /// noticed early.
-    fn reserve(&mut self, coming: u64) -> rustix::io::Result<()> {
-        if self.written + coming <= self.reserved || self.size_hint <= self.reserved + BATCH as u64 {
+    fn reserve(&mut self, len: u64) -> rustix::io::Result<()> {
+        if self.written + len <= self.reserved || self.size_hint <= self.reserved + BATCH as u64 {
             return Ok(());
         }
-        let (offset, len) = (self.reserved, RESERVE.min(self.size_hint - self.reserved));
+        let (offset, len) = (self.reserved, RESERVE_STEP.min(self.size_hint - self.reserved));
         match rustix::fs::fallocate(self.file()?, FallocateFlags::KEEP_SIZE, offset, len) {
             Ok(()) => self.reserved += len,
             Err(Errno::OPNOTSUPP | Errno::NOSYS | Errno::INTR) => self.size_hint = 0,

@@ -71,14 +71,14 @@ async fn a_document_that_is_too_large_is_an_error() {
     let (store, _) = store_that_answers(200, document(8 << 20)).await;
     let uploads = store.multipart().unwrap();
     let listed = uploads.list_parts(&key("unknown/1"), "id").await.unwrap_err();
-    assert!(told(&listed).contains("too large"), "{listed:?}");
+    assert!(full_text(&listed).contains("too large"), "{listed:?}");
     assert!(!listed.retryable);
     // The result comes first, so that the beginning of the response looks complete.
     let result = format!("<CompleteMultipartUploadResult/>{}", " ".repeat(9 << 20));
     let (store, _) = store_that_answers(200, result).await;
     let uploads = store.multipart().unwrap();
     let completed = uploads.complete(&key("unknown/1"), "id", &[]).await.unwrap_err();
-    assert!(told(&completed).contains("too large"), "{completed:?}");
+    assert!(full_text(&completed).contains("too large"), "{completed:?}");
 }
 
 #[tokio::test]

@@ -12,7 +12,7 @@ use crate::{
 /// Key id, secret, and the token of a temporary key.
 pub(super) type Credentials = (String, String, Option<String>);
 
-fn from(name: &str) -> String {
+fn env(name: &str) -> String {
     #[expect(clippy::disallowed_methods, reason = "the test script sets the addresses of its servers")]
     std::env::var(name).expect("run this test with `just test-servers`")
 }
@@ -42,7 +42,7 @@ impl TestedVendor for S3 {
     const KEEPS_PARTS: bool = false;
 
     fn credentials() -> Credentials {
-        (from("OSPROXY_TEST_S3_ID"), from("OSPROXY_TEST_S3_SECRET"), None)
+        (env("OSPROXY_TEST_S3_ID"), env("OSPROXY_TEST_S3_SECRET"), None)
     }
 
     fn open_as(name: Option<&str>, credentials: Credentials) -> HttpStore<Self> {
@@ -58,7 +58,7 @@ pub(super) fn s3_that_keeps_parts(name: &str) -> HttpStore<S3> {
 
 fn s3_at(server: &str, name: Option<&str>, credentials: Credentials) -> HttpStore<S3> {
     let settings = S3Settings {
-        endpoint: from(server),
+        endpoint: env(server),
         region: "us-east-1".to_owned(),
         bucket: name.map(bucket),
         path_style: true,
@@ -72,7 +72,7 @@ impl TestedVendor for Cos {
     const KEEPS_PARTS: bool = true;
 
     fn credentials() -> Credentials {
-        of_the_vendors()
+        vendor_credentials()
     }
 
     fn open_as(name: Option<&str>, credentials: Credentials) -> HttpStore<Self> {
@@ -81,7 +81,7 @@ impl TestedVendor for Cos {
             appid: "1250000000".to_owned(),
             bucket: name.map(bucket),
             credentials: Some(credentials),
-            http: through("OSPROXY_TEST_COS"),
+            http: proxied("OSPROXY_TEST_COS"),
         };
         open_cos(settings).unwrap()
     }
@@ -91,7 +91,7 @@ impl TestedVendor for Oss {
     const KEEPS_PARTS: bool = true;
 
     fn credentials() -> Credentials {
-        of_the_vendors()
+        vendor_credentials()
     }
 
     fn open_as(name: Option<&str>, credentials: Credentials) -> HttpStore<Self> {
@@ -100,26 +100,26 @@ impl TestedVendor for Oss {
             region: "cn-test".to_owned(),
             bucket: name.map(bucket),
             credentials: Some(credentials),
-            http: through("OSPROXY_TEST_OSS"),
+            http: proxied("OSPROXY_TEST_OSS"),
         };
         open_oss(settings).unwrap()
     }
 }
 
-fn of_the_vendors() -> Credentials {
-    (from("OSPROXY_TEST_VENDORS_ID"), from("OSPROXY_TEST_VENDORS_SECRET"), None)
+fn vendor_credentials() -> Credentials {
+    (env("OSPROXY_TEST_VENDORS_ID"), env("OSPROXY_TEST_VENDORS_SECRET"), None)
 }
 
 /// The temporary key that the COS and OSS servers accept.
-pub(super) fn temporary() -> Credentials {
-    let key = |what: &str| from(&format!("OSPROXY_TEST_VENDORS_TEMPORARY_{what}"));
+pub(super) fn temporary_credentials() -> Credentials {
+    let key = |what: &str| env(&format!("OSPROXY_TEST_VENDORS_TEMPORARY_{what}"));
     (key("ID"), key("SECRET"), Some(key("TOKEN")))
 }
 
 /// The stand-ins for COS and OSS are proxies, so that the real host names are signed without being
 /// resolved.
-fn through(server: &str) -> ClientSettings {
-    ClientSettings { proxy: Some(from(server)), ..ClientSettings::default() }
+fn proxied(server: &str) -> ClientSettings {
+    ClientSettings { proxy: Some(env(server)), ..ClientSettings::default() }
 }
 
 /// Signs for another address than the request is sent to.
