@@ -13,7 +13,7 @@ use crate::{
     RedisAddress, RedisCoordinator, RedisSettings, RegisteredNode, UidGenerator, list_registry,
 };
 
-const PATIENCE: Duration = Duration::from_secs(20);
+const TIMEOUT: Duration = Duration::from_secs(20);
 
 async fn eventually<T>(what: &str, mut condition: impl AsyncFnMut() -> Option<T>) -> T {
     let start = Instant::now();
@@ -21,7 +21,7 @@ async fn eventually<T>(what: &str, mut condition: impl AsyncFnMut() -> Option<T>
         if let Some(found) = condition().await {
             return found;
         }
-        assert!(start.elapsed() < PATIENCE, "waited too long until {what}");
+        assert!(start.elapsed() < TIMEOUT, "waited too long until {what}");
         tokio::time::sleep(Duration::from_millis(10)).await;
     }
 }
@@ -68,11 +68,11 @@ fn node(id: &str) -> NodeDescription {
 /// Waits until it is certain that no node has a store; right after connecting, the registry may be
 /// incomplete.
 async fn wait_until_unowned(coordinator: &dyn Coordinator, store: &str) {
-    let sure = async || coordinator.find_owner(store).await.ok()?.is_none().then_some(());
-    eventually("no node has the store", sure).await;
+    let is_unowned = async || coordinator.find_owner(store).await.ok()?.is_none().then_some(());
+    eventually("no node has the store", is_unowned).await;
 }
 
-async fn run(coordinator: &dyn Coordinator, id: &str) {
+async fn run_suite(coordinator: &dyn Coordinator, id: &str) {
     let worker = coordinator.worker_lease().unwrap();
     let generator = UidGenerator::new(None);
     // Regardless of the clock.
@@ -98,8 +98,8 @@ async fn run(coordinator: &dyn Coordinator, id: &str) {
 }
 
 #[tokio::test]
-async fn one_node_keeps_the_contract() {
-    run(&LocalCoordinator::without_lock(), "one").await;
+async fn the_local_coordinator_conforms() {
+    run_suite(&LocalCoordinator::without_lock(), "one").await;
 }
 
 /// The Redis that the test script started, with a key prefix of its own.
@@ -131,16 +131,16 @@ async fn redis_command_at<T: redis::FromRedisValue>(url: &str, command: &[&str])
 
 #[tokio::test]
 #[ignore = "needs servers: just test-servers"]
-async fn redis_keeps_the_contract() {
+async fn the_redis_coordinator_conforms() {
     let redis = redis("contract");
-    run(&open(&redis, "one", timing(120)).await, "one").await;
+    run_suite(&open(&redis, "one", timing(120)).await, "one").await;
     // The worker id of the first coordinator was released, and the registry is empty.
-    run(&open(&redis, "two", timing(120)).await, "two").await;
+    run_suite(&open(&redis, "two", timing(120)).await, "two").await;
 }
 
 #[tokio::test]
 #[ignore = "needs servers: just test-servers"]
-async fn nodes_have_numbers_of_their_own_and_know_of_each_other() {
+async fn nodes_have_distinct_worker_ids_and_find_each_other() {
     let redis = redis("nodes");
     let mut coordinators = Vec::new();
     for number in 0..20 {
@@ -156,9 +156,10 @@ async fn nodes_have_numbers_of_their_own_and_know_of_each_other() {
     assert_eq!(numbers.len(), 20);
     assert_eq!(coordinators[3].list_nodes().await.unwrap().len(), 20);
     // A process outside of the cluster gets the same list, except for the times of heartbeats.
-    let listed = |nodes: Vec<RegisteredNode>| nodes.into_iter().map(|known| known.node).collect::<Vec<_>>();
-    let asked = listed(list_registry(&redis).await.unwrap());
-    assert_eq!(asked, listed(coordinators[3].list_nodes().await.unwrap()));
+    let listed =
+        |nodes: Vec<RegisteredNode>| nodes.into_iter().map(|registered| registered.node).collect::<Vec<_>>();
+    let outside = listed(list_registry(&redis).await.unwrap());
+    assert_eq!(outside, listed(coordinators[3].list_nodes().await.unwrap()));
     assert_eq!(coordinators[3].find_owner("local:n19").await.unwrap(), Some(node("n19")));
     // One node leaves, one crashes.
     coordinators.pop().unwrap().leave().await;
@@ -169,14 +170,14 @@ async fn nodes_have_numbers_of_their_own_and_know_of_each_other() {
     coordinators[3].announce(describe(follower.clone())).await;
     assert_eq!(coordinators[4].find_owner("local:n19").await.unwrap(), Some(follower));
     drop(coordinators.pop());
-    let gone = async || (coordinators[3].list_nodes().await.unwrap().len() == 18).then_some(());
-    eventually("the dead node is removed", gone).await;
+    let is_removed = async || (coordinators[3].list_nodes().await.unwrap().len() == 18).then_some(());
+    eventually("the dead node is removed", is_removed).await;
     wait_until_unowned(&coordinators[3], "local:n18").await;
 }
 
 #[tokio::test]
 #[ignore = "needs servers: just test-servers"]
-async fn messages_reach_all_others() {
+async fn messages_reach_all_other_nodes() {
     let redis = redis("messages");
     let (one, two) = (open(&redis, "one", timing(120)).await, open(&redis, "two", timing(120)).await);
     let (mut at_one, mut at_two) = (one.subscribe(), two.subscribe());
@@ -184,54 +185,54 @@ async fn messages_reach_all_others() {
         [Message::FileChanged { uid: i64::MAX }, Message::BlobChanged { blob_id: 7 }, Message::TaskEnqueued]
     {
         one.publish(message.clone());
-        let heard = tokio::time::timeout(PATIENCE, at_two.recv()).await.unwrap().unwrap();
-        assert_eq!(heard, Event::Message(message));
+        let received = tokio::time::timeout(TIMEOUT, at_two.recv()).await.unwrap().unwrap();
+        assert_eq!(received, Event::Message(message));
     }
     // Messages of another version or of other programs are ignored.
     let channel = format!("{{{}}}:events", redis.prefix);
-    for letter in [r#"{"from":"x","message":{"kind":"of_later"}}"#, "nonsense"] {
-        redis_command(&redis, &["PUBLISH", &channel, letter]).await;
+    for payload in [r#"{"from":"x","message":{"kind":"of_later"}}"#, "nonsense"] {
+        redis_command(&redis, &["PUBLISH", &channel, payload]).await;
     }
     two.publish(Message::TaskEnqueued);
-    let heard = tokio::time::timeout(PATIENCE, at_one.recv()).await.unwrap().unwrap();
-    assert_eq!(heard, Event::Message(Message::TaskEnqueued));
+    let received = tokio::time::timeout(TIMEOUT, at_one.recv()).await.unwrap().unwrap();
+    assert_eq!(received, Event::Message(Message::TaskEnqueued));
     assert!(at_two.try_recv().is_err());
 }
 
 #[tokio::test]
 #[ignore = "needs servers: just test-servers"]
-async fn a_broken_subscription_is_told_and_mended() {
+async fn a_broken_subscription_is_reported_and_restored() {
     let redis = redis("gap");
     let (one, two) = (open(&redis, "one", timing(120)).await, open(&redis, "two", timing(120)).await);
-    let mut heard = one.subscribe();
+    let mut events = one.subscribe();
     let before = one.worker_lease().unwrap();
     redis_command(&redis, &["CLIENT", "KILL", "TYPE", "pubsub"]).await;
-    assert_eq!(tokio::time::timeout(PATIENCE, heard.recv()).await.unwrap().unwrap(), Event::MayHaveMissed);
+    assert_eq!(tokio::time::timeout(TIMEOUT, events.recv()).await.unwrap().unwrap(), Event::MayHaveMissed);
     eventually("both are connected again", async || (one.is_connected() && two.is_connected()).then_some(()))
         .await;
     assert_eq!(one.worker_lease().unwrap().id, before.id, "the worker id must stay the same");
     two.publish(Message::BlobChanged { blob_id: 7 });
-    let said = Event::Message(Message::BlobChanged { blob_id: 7 });
-    eventually("the message arrives", async || (heard.try_recv().ok()? == said).then_some(())).await;
+    let expected = Event::Message(Message::BlobChanged { blob_id: 7 });
+    eventually("the message arrives", async || (events.try_recv().ok()? == expected).then_some(())).await;
 }
 
 #[tokio::test]
 #[ignore = "needs servers: just test-servers"]
-async fn a_lease_that_is_over_is_not_used_and_its_stamps_are_never_made_again() {
+async fn an_expired_lease_issues_no_uid_and_its_timestamps_are_not_reused() {
     let redis = redis("fence");
     let short = timing(1);
     let one = open(&redis, "one", short).await;
-    let held = one.worker_lease().unwrap();
+    let lease = one.worker_lease().unwrap();
     // Suspended, as by a debugger: nothing is renewed.
     one.stop_session();
     eventually("the lease has ended", async || one.worker_lease().is_none().then_some(())).await;
-    assert!(!held.is_valid());
+    assert!(!lease.is_valid());
     let generator = UidGenerator::new(None);
-    assert!(!held.permits(generator.next(held.window(), held.until_ms).unwrap()));
+    assert!(!lease.permits(generator.next(lease.window(), lease.until_ms).unwrap()));
     // The next holder of this id issues only later timestamps. All other ids are in use, so it must
     // get this one.
     let workers = format!("{{{}}}:workers", redis.prefix);
-    for number in (0..1024).filter(|number| *number != held.id.get()) {
+    for number in (0..1024).filter(|number| *number != lease.id.get()) {
         redis_command(&redis, &["HSET", &workers, &number.to_string(), "x 99999999999999"]).await;
     }
     let two = eventually("the worker id is free", async || {
@@ -240,8 +241,8 @@ async fn a_lease_that_is_over_is_not_used_and_its_stamps_are_never_made_again() 
     })
     .await;
     let next = two.worker_lease().unwrap();
-    assert_eq!(next.id, held.id);
-    assert!(next.after_ms >= held.until_ms, "{next:?} {held:?}");
+    assert_eq!(next.id, lease.id);
+    assert!(next.after_ms >= lease.until_ms, "{next:?} {lease:?}");
     // The first coordinator resumes, and finds its id in use.
     one.renew_now(&two).await;
     assert!(one.worker_lease().is_none(), "no other worker id is free");
@@ -249,7 +250,7 @@ async fn a_lease_that_is_over_is_not_used_and_its_stamps_are_never_made_again() 
 
 #[tokio::test]
 #[ignore = "needs servers: just test-servers"]
-async fn a_redis_that_lost_its_data_takes_nobodys_number() {
+async fn nodes_keep_their_worker_ids_when_redis_loses_its_data() {
     let redis = redis("empty");
     let coordinator = open(&redis, "one", timing(120)).await;
     coordinator.announce(describe(node("one"))).await;
@@ -261,13 +262,13 @@ async fn a_redis_that_lost_its_data_takes_nobodys_number() {
     let listed = async || coordinator.list_nodes().await.is_ok_and(|nodes| nodes.len() == 1).then_some(());
     eventually("it is listed again", listed).await;
     let workers = format!("{{{}}}:workers", redis.prefix);
-    let held = redis_command(&redis, &["HEXISTS", &workers, &before.id.get().to_string()]).await;
-    assert_eq!(held, redis::Value::Int(1));
+    let is_held = redis_command(&redis, &["HEXISTS", &workers, &before.id.get().to_string()]).await;
+    assert_eq!(is_held, redis::Value::Int(1));
     assert_eq!(coordinator.worker_lease().unwrap().id, before.id);
 }
 
 #[tokio::test]
-async fn a_redis_that_is_not_there_is_named_without_its_password() {
+async fn an_unreachable_redis_is_named_without_its_password() {
     let redis = settings(RedisAddress::Url(Secret::new("redis://user:hush@127.0.0.1:1/0")));
     let refused =
         RedisCoordinator::open(redis, "one".to_owned(), timing(120)).await.err().unwrap().to_string();

@@ -55,12 +55,12 @@ impl From<NoOwner> for ForwardFailure {
 }
 
 impl From<ForwardError> for ForwardFailure {
-    fn from(ForwardError { source: why, is_client_fault: is_clients, .. }: ForwardError) -> Self {
-        if is_clients {
-            tracing::debug!(error = error_chain(&*why), "the client aborted a forwarded request");
-            Self::BodyAborted(why)
+    fn from(ForwardError { source, is_client_fault, .. }: ForwardError) -> Self {
+        if is_client_fault {
+            tracing::debug!(error = error_chain(&*source), "the client aborted a forwarded request");
+            Self::BodyAborted(source)
         } else {
-            Self::Unavailable(why)
+            Self::Unavailable(source)
         }
     }
 }
@@ -106,18 +106,18 @@ impl Forwarder {
         set_forwarded_for(headers, context.client);
         let owners = &self.0.owners;
         let node = owners.owner_of(store, false).await?;
-        let unanswered = match self.forward_to(&node, request).await {
-            Ok(answer) => return Ok(answer),
-            Err(unanswered) if unanswered.is_client_fault => return Err(unanswered.into()),
-            Err(unanswered) => unanswered,
+        let failure = match self.forward_to(&node, request).await {
+            Ok(response) => return Ok(response),
+            Err(failure) if failure.is_client_fault => return Err(failure.into()),
+            Err(failure) => failure,
         };
-        let (address, why) = (&node.address, error_chain(&*unanswered.source));
-        tracing::warn!(node = node.id, address, error = why, "a node does not answer");
+        let (address, source) = (&node.address, error_chain(&*failure.source));
+        tracing::warn!(node = node.id, address, error = source, "a node does not answer");
         // It may have restarted since its last heartbeat.
         let replacement = owners.owner_of(store, true).await?;
-        match unanswered.unread_request {
+        match failure.unread_request {
             Some(request) if replacement.id != node.id => Ok(self.forward_to(&replacement, *request).await?),
-            untouched => Err(ForwardError { unread_request: untouched, ..unanswered }.into()),
+            unread_request => Err(ForwardError { unread_request, ..failure }.into()),
         }
     }
 
@@ -127,10 +127,10 @@ impl Forwarder {
         request: Request<Body>,
     ) -> Result<Response<Body>, ForwardError> {
         let to = Destination { id: &node.id, address: &node.address };
-        let mut answer = self.0.peers.forward(to, request).await?;
+        let mut response = self.0.peers.forward(to, request).await?;
         // This node adds it to every response itself.
-        answer.headers_mut().remove(header::VARY);
-        Ok(answer)
+        response.headers_mut().remove(header::VARY);
+        Ok(response)
     }
 }
 
@@ -149,7 +149,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_other_node_is_told_no_client_but_the_one_that_is_known() {
+    fn x_forwarded_for_has_only_the_address_of_the_client() {
         let forged = || {
             let request =
                 Request::get("/").header(X_FORWARDED_FOR, "6.6.6.6").header(X_FORWARDED_FOR, "7.7.7.7");
@@ -157,8 +157,8 @@ mod tests {
         };
         let mut headers = forged();
         set_forwarded_for(&mut headers, Some([192, 0, 2, 7].into()));
-        let told: Vec<_> = headers.get_all(X_FORWARDED_FOR).iter().collect();
-        assert_eq!(told, ["192.0.2.7"]);
+        let addresses: Vec<_> = headers.get_all(X_FORWARDED_FOR).iter().collect();
+        assert_eq!(addresses, ["192.0.2.7"]);
         assert!(!headers.contains_key(header::FORWARDED));
         let mut headers = forged();
         set_forwarded_for(&mut headers, None);

@@ -16,9 +16,9 @@ use crate::{Body, BoxError};
 
 /// State of a body in one integer: a counter of polls above two flags, for "waits for the client"
 /// and "aborted by the client".
-const WAITING: u64 = 1;
+const WAITS_FOR_CLIENT: u64 = 1;
 const ABORTED: u64 = 2;
-const POLL: u64 = 4;
+const ONE_POLL: u64 = 4;
 
 struct Shared {
     body: Mutex<Body>,
@@ -41,12 +41,12 @@ impl ForwardedBody {
 impl BodyProgress {
     /// A number that changes with every poll of the body.
     pub(super) fn polls(&self) -> u64 {
-        self.0.progress.load(Ordering::Relaxed) / POLL
+        self.0.progress.load(Ordering::Relaxed) / ONE_POLL
     }
 
     /// Whether the body waits for the client.
     pub(super) fn is_waiting_for_client(&self) -> bool {
-        self.0.progress.load(Ordering::Relaxed) & WAITING != 0
+        self.0.progress.load(Ordering::Relaxed) & WAITS_FOR_CLIENT != 0
     }
 
     /// Whether the client aborted the body.
@@ -71,9 +71,9 @@ impl http_body::Body for ForwardedBody {
     ) -> Poll<Option<Result<Frame<Bytes>, BoxError>>> {
         let mut body = self.0.body.lock().unwrap_or_else(PoisonError::into_inner);
         let frame = Pin::new(&mut *body).poll_frame(cx);
-        let polls = (self.0.progress.load(Ordering::Relaxed) & !WAITING) + POLL;
+        let polls = (self.0.progress.load(Ordering::Relaxed) & !WAITS_FOR_CLIENT) + ONE_POLL;
         let flags = match &frame {
-            Poll::Pending => WAITING,
+            Poll::Pending => WAITS_FOR_CLIENT,
             Poll::Ready(Some(Err(_))) => ABORTED,
             Poll::Ready(_) => 0,
         };

@@ -1,3 +1,5 @@
+//! Coordination of a single node, within its process.
+
 use std::{
     io,
     os::fd::OwnedFd,
@@ -62,7 +64,7 @@ impl Coordinator for LocalCoordinator {
         let nodes = self.list_nodes().await?;
         Ok(nodes
             .into_iter()
-            .map(|known| known.node)
+            .map(|registered| registered.node)
             .find(|node| node.own_stores.iter().any(|own| own == store)))
     }
 
@@ -86,7 +88,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_database_has_one_node() {
+    fn a_database_is_locked_by_one_node() {
         let folder = tempfile::tempdir().unwrap();
         let database = folder.path().join("osproxy.db");
         let first = LocalCoordinator::open(&database).unwrap();

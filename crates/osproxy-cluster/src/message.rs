@@ -1,3 +1,5 @@
+//! Messages between nodes.
+
 use serde::{Deserialize, Serialize};
 
 /// Messages between nodes. Unknown kinds are ignored, so that nodes of different versions can run

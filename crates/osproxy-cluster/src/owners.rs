@@ -23,7 +23,7 @@ struct Inner {
     /// How long a known owner is trusted.
     ttl: Duration,
     /// Owners of stores, by the name of the store.
-    known: Mutex<HashMap<String, CachedOwner>>,
+    cache: Mutex<HashMap<String, CachedOwner>>,
 }
 
 /// The known owner of a store.
@@ -46,7 +46,7 @@ pub struct NoOwner {
 impl Owners {
     /// Trusts a known owner for `ttl`.
     pub fn new(coordinator: Arc<dyn Coordinator>, ttl: Duration) -> Self {
-        Self(Arc::new(Inner { coordinator, ttl, known: Mutex::default() }))
+        Self(Arc::new(Inner { coordinator, ttl, cache: Mutex::default() }))
     }
 
     /// Returns the node that has `store`, which this node does not have. Fails if no node has it.
@@ -63,12 +63,12 @@ impl Owners {
     }
 
     async fn find(&self, store: &str, refresh: bool) -> CachedOwner {
-        let known = self.known().get(store).cloned();
+        let previous = self.cache().get(store).cloned();
         let is_fresh = |cached: &&CachedOwner| {
             let ttl = if cached.owner.is_some() { self.0.ttl } else { MISS_TTL };
             cached.looked_up_at.elapsed() < if refresh { REFRESH_INTERVAL } else { ttl }
         };
-        if let Some(cached) = known.as_ref().filter(is_fresh) {
+        if let Some(cached) = previous.as_ref().filter(is_fresh) {
             return cached.clone();
         }
         let (owner, is_certain) = match self.0.coordinator.find_owner(store).await {
@@ -76,15 +76,15 @@ impl Owners {
             Err(error) => {
                 tracing::warn!(%error, "cannot look up the node of a store");
                 // Without Redis, the last known owner is the best guess.
-                (known.and_then(|cached| cached.owner), false)
+                (previous.and_then(|cached| cached.owner), false)
             }
         };
-        let found = CachedOwner { looked_up_at: Instant::now(), owner, is_certain };
-        self.known().insert(store.to_owned(), found.clone());
-        found
+        let cached = CachedOwner { looked_up_at: Instant::now(), owner, is_certain };
+        self.cache().insert(store.to_owned(), cached.clone());
+        cached
     }
 
-    fn known(&self) -> MutexGuard<'_, HashMap<String, CachedOwner>> {
-        self.0.known.lock().unwrap_or_else(PoisonError::into_inner)
+    fn cache(&self) -> MutexGuard<'_, HashMap<String, CachedOwner>> {
+        self.0.cache.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }

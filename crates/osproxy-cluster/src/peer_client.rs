@@ -36,13 +36,13 @@ use crate::{
 };
 
 /// Header with the token of a forwarded request.
-const MARK: HeaderName = HeaderName::from_static("osproxy-forwarded");
+const TOKEN_HEADER: HeaderName = HeaderName::from_static("osproxy-forwarded");
 /// Maximum clock difference between nodes, in seconds.
-const CLOCKS: u64 = 300;
+const MAX_CLOCK_SKEW_SECS: u64 = 300;
 /// Connect timeout.
-const CONNECT: Duration = Duration::from_secs(2);
+const CONNECT_TIMEOUT: Duration = Duration::from_secs(2);
 /// How long an idle connection is kept; shorter than nodes keep theirs.
-const KEEP: Duration = Duration::from_secs(2);
+const KEEP_ALIVE: Duration = Duration::from_secs(2);
 /// Maximum bytes of a request or response buffered before they are passed on.
 const MAX_BUFFERED: usize = 64 << 10;
 /// Headers that concern one connection only.
@@ -129,17 +129,17 @@ impl PeerClient {
     /// Signs with the first of `secrets` and accepts all of them. Fails requests to nodes that make
     /// no progress for `timeout`. At most `max_waiting` requests wait for other nodes at the same
     /// time.
-    pub fn new(secrets: &[Vec<u8>], patience: Duration, places: usize) -> Result<Self, InvalidLength> {
+    pub fn new(secrets: &[Vec<u8>], timeout: Duration, max_waiting: usize) -> Result<Self, InvalidLength> {
         let mut connector = HttpConnector::new();
         connector.set_nodelay(true);
-        connector.set_connect_timeout(Some(CONNECT));
+        connector.set_connect_timeout(Some(CONNECT_TIMEOUT));
         let client = Client::builder(TokioExecutor::new())
             .pool_timer(TokioTimer::new())
-            .pool_idle_timeout(KEEP)
+            .pool_idle_timeout(KEEP_ALIVE)
             .http1_max_buf_size(MAX_BUFFERED)
             .build(connector);
         let secrets = RwLock::new(mac_keys(secrets)?);
-        Ok(Self { client, secrets, timeout: patience, permits: Arc::new(Semaphore::new(places)) })
+        Ok(Self { client, secrets, timeout, permits: Arc::new(Semaphore::new(max_waiting)) })
     }
 
     /// Replaces the secrets.
@@ -161,24 +161,25 @@ impl PeerClient {
         request: Request<Body>,
     ) -> Result<Response<Body>, ForwardError> {
         let (parts, body) = request.into_parts();
-        let failed = |why| Err(ForwardError { source: why, is_client_fault: false, unread_request: None });
+        let without_response =
+            |source| Err(ForwardError { source, is_client_fault: false, unread_request: None });
         let Ok(permit) = self.permits.clone().try_acquire_owned() else {
-            return failed(TooManyForwards.into());
+            return without_response(TooManyForwards.into());
         };
         let head = match self.head(to, &parts) {
             Ok(head) => head,
-            Err(why) => return failed(why),
+            Err(source) => return without_response(source),
         };
         let (outgoing, progress) = ForwardedBody::new(body);
         match self.send(head.map(|()| outgoing), &progress).await {
-            Ok(answer) => {
-                let (mut parts, body) = answer.into_parts();
+            Ok(response) => {
+                let (mut parts, body) = response.into_parts();
                 remove_hop_by_hop_headers(&mut parts.headers);
                 let body = TimeoutBody { body, idle: IdleTimeout::new(self.timeout), _permit: permit };
                 Ok(Response::from_parts(parts, boxed(body)))
             }
-            Err(why) => Err(ForwardError {
-                source: why,
+            Err(source) => Err(ForwardError {
+                source,
                 is_client_fault: progress.is_aborted(),
                 unread_request: progress.into_unread().map(|body| Box::new(Request::from_parts(parts, body))),
             }),
@@ -188,7 +189,7 @@ impl PeerClient {
     /// The head of the request for the other node.
     fn head(&self, to: Destination<'_>, parts: &Parts) -> Result<Request<()>, BoxError> {
         let path = parts.uri.path_and_query().cloned().unwrap_or_else(|| PathAndQuery::from_static("/"));
-        let mark = self.create_token(to.id, &parts.method, path.as_str(), now())?;
+        let token = self.create_token(to.id, &parts.method, path.as_str(), now())?;
         let uri = Uri::builder()
             .scheme(Scheme::HTTP)
             .authority(Authority::try_from(to.address)?)
@@ -204,32 +205,32 @@ impl PeerClient {
         // hyper sets the length again, from the body that is sent. If the body were shorter than
         // announced, the other node would read the next request as the rest of it.
         headers.remove(header::CONTENT_LENGTH);
-        headers.insert(MARK, HeaderValue::try_from(mark)?);
+        headers.insert(TOKEN_HEADER, HeaderValue::try_from(token)?);
         Ok(request)
     }
 
     async fn send(
         &self,
         request: Request<ForwardedBody>,
-        turn: &BodyProgress,
+        progress: &BodyProgress,
     ) -> Result<Response<Incoming>, BoxError> {
-        let mut answer = std::pin::pin!(self.client.request(request));
-        let mut polls = turn.polls();
+        let mut response = std::pin::pin!(self.client.request(request));
+        let mut polls = progress.polls();
         loop {
             tokio::select! {
-                answer = &mut answer => {
-                    let answer = answer?;
+                response = &mut response => {
+                    let response = response?;
                     // The node does not accept the token.
-                    let is_refused = is_error(&answer, StatusCode::FORBIDDEN, ErrorCode::PermissionDenied);
-                    return if is_refused { Err(TokenRejected.into()) } else { Ok(answer) };
+                    let is_rejected = is_error(&response, StatusCode::FORBIDDEN, ErrorCode::PermissionDenied);
+                    return if is_rejected { Err(TokenRejected.into()) } else { Ok(response) };
                 }
                 () = tokio::time::sleep(self.timeout) => {}
             }
             // While the client is the slow side, its own timeout applies.
-            if turn.polls() == polls && !turn.is_waiting_for_client() {
+            if progress.polls() == polls && !progress.is_waiting_for_client() {
                 return Err(PeerTimeout.into());
             }
-            polls = turn.polls();
+            polls = progress.polls();
         }
     }
 
@@ -242,33 +243,34 @@ impl PeerClient {
         uri: &Uri,
         headers: &HeaderMap,
     ) -> Result<bool, InvalidPeerToken> {
-        let Some(mark) = headers.get(MARK) else {
+        let Some(token) = headers.get(TOKEN_HEADER) else {
             return Ok(false);
         };
         let path = uri.path_and_query().map_or("/", PathAndQuery::as_str);
         let verify = || {
-            let (at, mac) = mark.to_str().ok()?.split_once('.')?;
-            let (at, mut given) = (at.parse().ok()?, [0; 32]);
-            hex::decode_to_slice(mac, &mut given).ok()?;
+            let (issued_at, mac_hex) = token.to_str().ok()?.split_once('.')?;
+            let (issued_at, mut mac) = (issued_at.parse().ok()?, [0; 32]);
+            hex::decode_to_slice(mac_hex, &mut mac).ok()?;
             let verifies = |secret: &Hmac<Sha256>| {
-                update_mac(secret.clone(), id, method, path, at).verify(&given.into()).is_ok()
+                update_mac(secret.clone(), id, method, path, issued_at).verify(&mac.into()).is_ok()
             };
-            (now().abs_diff(at) <= CLOCKS && self.secrets().iter().any(verifies)).then_some(true)
+            (now().abs_diff(issued_at) <= MAX_CLOCK_SKEW_SECS && self.secrets().iter().any(verifies))
+                .then_some(true)
         };
         verify().ok_or(InvalidPeerToken)
     }
 
-    /// Creates a token: `<seconds since the Unix epoch>.<MAC_LEN in hexadecimal>`.
+    /// Creates a token: `<seconds since the Unix epoch>.<MAC in hexadecimal>`.
     fn create_token(
         &self,
         id: &str,
         method: &Method,
         path: &str,
-        at: u64,
+        issued_at: u64,
     ) -> Result<String, InvalidPeerToken> {
         let secret = self.secrets().first().ok_or(InvalidPeerToken)?.clone();
-        let mac = update_mac(secret, id, method, path, at).finalize().into_bytes();
-        Ok(format!("{at}.{}", hex::encode(mac)))
+        let mac = update_mac(secret, id, method, path, issued_at).finalize().into_bytes();
+        Ok(format!("{issued_at}.{}", hex::encode(mac)))
     }
 }
 
@@ -277,8 +279,8 @@ fn mac_keys(secrets: &[Vec<u8>]) -> Result<Arc<[Hmac<Sha256>]>, InvalidLength> {
 }
 
 /// Adds the fields covered by a token to the MAC, each prefixed with its length.
-fn update_mac(mut mac: Hmac<Sha256>, id: &str, method: &Method, path: &str, at: u64) -> Hmac<Sha256> {
-    for field in ["forward", id, method.as_str(), path, &at.to_string()] {
+fn update_mac(mut mac: Hmac<Sha256>, id: &str, method: &Method, path: &str, issued_at: u64) -> Hmac<Sha256> {
+    for field in ["forward", id, method.as_str(), path, &issued_at.to_string()] {
         mac.update(&(field.len() as u64).to_be_bytes());
         mac.update(field.as_bytes());
     }
@@ -290,9 +292,10 @@ fn now() -> u64 {
 }
 
 /// Whether a response of a node is this error.
-pub fn is_error<B>(answer: &Response<B>, status: StatusCode, code: ErrorCode) -> bool {
-    let said = answer.headers().get(ERROR_HEADER);
-    answer.status() == status && said.is_some_and(|said| said.as_bytes() == code.as_str().as_bytes())
+pub fn is_error<B>(response: &Response<B>, status: StatusCode, code: ErrorCode) -> bool {
+    let error_header = response.headers().get(ERROR_HEADER);
+    response.status() == status
+        && error_header.is_some_and(|value| value.as_bytes() == code.as_str().as_bytes())
 }
 
 /// Removes hop-by-hop headers.
@@ -345,55 +348,58 @@ impl http_body::Body for TimeoutBody {
 mod tests {
     use super::*;
 
-    fn cluster(secrets: &[&[u8]]) -> PeerClient {
+    fn peer_client(secrets: &[&[u8]]) -> PeerClient {
         let secrets: Vec<_> = secrets.iter().map(|secret| secret.to_vec()).collect();
         PeerClient::new(&secrets, Duration::from_secs(1), 1).unwrap()
     }
 
-    fn is_forwarded(cluster: &PeerClient, id: &str, request: &Parts) -> Result<bool, InvalidPeerToken> {
-        cluster.is_forwarded(id, &request.method, &request.uri, &request.headers)
+    fn is_forwarded(peer_client: &PeerClient, id: &str, request: &Parts) -> Result<bool, InvalidPeerToken> {
+        peer_client.is_forwarded(id, &request.method, &request.uri, &request.headers)
     }
 
-    fn request(method: Method, path: &str, mark: &str) -> Parts {
-        let request = Request::builder().method(method).uri(path).header(MARK, mark);
+    fn request(method: Method, path: &str, token: &str) -> Parts {
+        let request = Request::builder().method(method).uri(path).header(TOKEN_HEADER, token);
         request.body(()).unwrap().into_parts().0
     }
 
     #[tokio::test]
-    async fn a_mark_is_worth_something_for_one_request_to_one_node_and_not_for_long() {
-        let ours = cluster(&[b"secret of all nodes"]);
-        let mark = ours.create_token("two", &Method::PUT, "/x?uid=1", now()).unwrap();
-        let marked = request(Method::PUT, "/x?uid=1", &mark);
-        assert_eq!(is_forwarded(&ours, "two", &marked), Ok(true));
-        assert_eq!(is_forwarded(&ours, "three", &marked), Err(InvalidPeerToken));
+    async fn a_token_is_valid_for_one_request_to_one_node_and_a_short_time() {
+        let ours = peer_client(&[b"secret of all nodes"]);
+        let token = ours.create_token("two", &Method::PUT, "/x?uid=1", now()).unwrap();
+        let forwarded = request(Method::PUT, "/x?uid=1", &token);
+        assert_eq!(is_forwarded(&ours, "two", &forwarded), Ok(true));
+        assert_eq!(is_forwarded(&ours, "three", &forwarded), Err(InvalidPeerToken));
         for other in [
-            request(Method::GET, "/x?uid=1", &mark),
-            request(Method::PUT, "/x?uid=2", &mark),
-            request(Method::PUT, "/x", &mark),
-            request(Method::PUT, "/x?uid=1", &mark.replace('.', "0.")),
+            request(Method::GET, "/x?uid=1", &token),
+            request(Method::PUT, "/x?uid=2", &token),
+            request(Method::PUT, "/x", &token),
+            request(Method::PUT, "/x?uid=1", &token.replace('.', "0.")),
             request(Method::PUT, "/x?uid=1", ""),
             request(Method::PUT, "/x?uid=1", "1.00"),
         ] {
             assert_eq!(is_forwarded(&ours, "two", &other), Err(InvalidPeerToken), "{other:?}");
         }
-        for at in [now() - CLOCKS - 5, now() + CLOCKS + 5] {
-            let mark = ours.create_token("two", &Method::PUT, "/x?uid=1", at).unwrap();
+        for issued_at in [now() - MAX_CLOCK_SKEW_SECS - 5, now() + MAX_CLOCK_SKEW_SECS + 5] {
+            let token = ours.create_token("two", &Method::PUT, "/x?uid=1", issued_at).unwrap();
             assert_eq!(
-                is_forwarded(&ours, "two", &request(Method::PUT, "/x?uid=1", &mark)),
+                is_forwarded(&ours, "two", &request(Method::PUT, "/x?uid=1", &token)),
                 Err(InvalidPeerToken)
             );
         }
-        assert_eq!(is_forwarded(&cluster(&[b"another secret"]), "two", &marked), Err(InvalidPeerToken));
+        assert_eq!(
+            is_forwarded(&peer_client(&[b"another secret"]), "two", &forwarded),
+            Err(InvalidPeerToken)
+        );
         // During a rotation of secrets nodes accept both.
-        let rotated = cluster(&[b"another secret", b"secret of all nodes"]);
-        assert_eq!(is_forwarded(&rotated, "two", &marked), Ok(true));
-        let mut unmarked = marked;
-        unmarked.headers.remove(MARK);
-        assert_eq!(is_forwarded(&ours, "two", &unmarked), Ok(false));
+        let rotated = peer_client(&[b"another secret", b"secret of all nodes"]);
+        assert_eq!(is_forwarded(&rotated, "two", &forwarded), Ok(true));
+        let mut local = forwarded;
+        local.headers.remove(TOKEN_HEADER);
+        assert_eq!(is_forwarded(&ours, "two", &local), Ok(false));
     }
 
     #[test]
-    fn what_belongs_to_a_connection_stays_with_it() {
+    fn headers_of_the_connection_are_removed() {
         let mut headers = HeaderMap::new();
         for (name, value) in [
             ("connection", "close, X-Own"),
@@ -405,8 +411,8 @@ mod tests {
             headers.insert(HeaderName::from_static(name), HeaderValue::from_static(value));
         }
         remove_hop_by_hop_headers(&mut headers);
-        let mut left: Vec<_> = headers.keys().map(HeaderName::as_str).collect();
-        left.sort_unstable();
-        assert_eq!(left, ["content-length", "range"]);
+        let mut remaining: Vec<_> = headers.keys().map(HeaderName::as_str).collect();
+        remaining.sort_unstable();
+        assert_eq!(remaining, ["content-length", "range"]);
     }
 }

@@ -118,14 +118,14 @@ mod tests {
     }
 
     #[test]
-    fn bits_lie_where_the_go_program_has_them() {
+    fn the_bits_are_those_of_the_go_program() {
         let generator = UidGenerator::new(None);
         assert_eq!(at(&generator, 5).get(), 5 << 22 | 7 << 12);
         assert_eq!(at(&generator, 5).get(), 5 << 22 | 7 << 12 | 1);
     }
 
     #[test]
-    fn when_a_millisecond_is_used_up_the_next_one_is_taken() {
+    fn a_used_up_millisecond_is_followed_by_the_next() {
         let generator = UidGenerator::new(None);
         let issued: HashSet<_> = (0..4097).map(|_| at(&generator, 5)).collect();
         assert_eq!(issued.len(), 4097);
@@ -133,7 +133,7 @@ mod tests {
     }
 
     #[test]
-    fn a_clock_that_goes_back_stops_nothing() {
+    fn uids_increase_while_the_clock_goes_back() {
         let generator = UidGenerator::new(None);
         let ahead = at(&generator, 7 * 24 * 3_600_000);
         let behind = at(&generator, 10);
@@ -148,7 +148,7 @@ mod tests {
     }
 
     #[test]
-    fn a_clock_beyond_the_last_year_leaves_room() {
+    fn a_clock_far_in_the_future_leaves_uids() {
         let generator = UidGenerator::new(None);
         let first = generator.next(OPEN, u64::MAX).unwrap();
         assert_eq!(first.timestamp_ms(), EPOCH_MS + MAX_CLOCK_MS);
@@ -158,21 +158,21 @@ mod tests {
     }
 
     #[test]
-    fn uids_keep_within_their_window() {
+    fn uids_stay_within_their_window() {
         let window = UidWindow { after_ms: EPOCH_MS + 100, until_ms: EPOCH_MS + 110, ..OPEN };
         let generator = UidGenerator::new(None);
         // A slow clock, then a fast one, then a correct one.
         for (now, issued) in [(5, 101), (5_000, 110), (105, 110)] {
             assert_eq!(generator.next(window, EPOCH_MS + now).unwrap().timestamp_ms(), EPOCH_MS + issued);
         }
-        let rest = std::iter::from_fn(|| generator.next(window, EPOCH_MS + 105));
-        assert_eq!(rest.count(), 4094);
+        let remaining = std::iter::from_fn(|| generator.next(window, EPOCH_MS + 105));
+        assert_eq!(remaining.count(), 4094);
         let wider = UidWindow { until_ms: EPOCH_MS + 111, ..window };
         assert_eq!(generator.next(wider, EPOCH_MS).unwrap().timestamp_ms(), EPOCH_MS + 111);
     }
 
     #[test]
-    fn the_first_uid_of_a_moment_is_not_later_than_any_of_it() {
+    fn min_at_ms_is_not_above_any_uid_of_that_millisecond() {
         let ms = (EPOCH_MS + 5).cast_signed();
         let issued = at(&UidGenerator::new(None), 5);
         assert!(Uid::min_at_ms(ms) <= issued && issued < Uid::min_at_ms(ms + 1));
@@ -184,7 +184,7 @@ mod tests {
     proptest! {
         /// Each thread sees its uids increase, and no uid is issued twice, whatever the clock does.
         #[test]
-        fn unique_and_increasing_under_concurrency(
+        fn uids_are_unique_and_increasing_under_concurrency(
             steps in proptest::collection::vec(-3i64..20, 1..50),
             threads in 2usize..5,
         ) {

@@ -1,3 +1,5 @@
+//! The lease of a worker id.
+
 use std::time::Duration;
 
 use osproxy_types::uid::Uid;

@@ -77,8 +77,8 @@ mod tests {
         let first = budget.reserve(6 * UNIT, Duration::ZERO).await.unwrap();
         assert!(budget.try_reserve(5 * UNIT).is_none());
         assert!(budget.reserve(5 * UNIT, Duration::ZERO).await.is_none(), "nothing was given back");
-        let rest = budget.try_reserve(3 * UNIT + 1).unwrap();
-        let release = async { drop((first, rest)) };
+        let second = budget.try_reserve(3 * UNIT + 1).unwrap();
+        let release = async { drop((first, second)) };
         let (all, ()) = tokio::join!(budget.reserve(1000 * UNIT, Duration::from_mins(1)), release);
         assert!(all.is_some(), "a request is capped at the whole budget");
         assert!(budget.try_reserve(1).is_none());

@@ -15,8 +15,9 @@ const CONTAINERS: [&str; 4] =
 /// Appended to a sniffed type if the content is UTF-8.
 const UTF8: &str = "; charset=utf-8";
 
-/// Text of at least this size may end inside a character: it may be a part of a larger text.
-const LONG: usize = 64 << 10;
+/// Text of at least this size, in bytes, may end inside a character: it may be a part of a larger
+/// text.
+const MAY_BE_CUT_SIZE: usize = 64 << 10;
 
 /// Recorded for UTF-8 content without a recognised type. The extension tells which kind of text it
 /// is.
@@ -37,15 +38,15 @@ impl Sniffer {
     /// Processes the next bytes. Costs nothing once the content is known not to be text.
     pub fn update(&mut self, bytes: &[u8]) {
         self.size = self.size.saturating_add(bytes.len());
-        let missing = HEAD.saturating_sub(self.head.len()).min(bytes.len());
-        self.head.extend_from_slice(bytes.get(..missing).unwrap_or_default());
+        let len = HEAD.saturating_sub(self.head.len()).min(bytes.len());
+        self.head.extend_from_slice(bytes.get(..len).unwrap_or_default());
         let mut rest = bytes;
         while !self.is_not_text
             && !self.incomplete_char.is_empty()
-            && let Some((next, behind)) = rest.split_first()
+            && let Some((next, tail)) = rest.split_first()
         {
             self.incomplete_char.push(*next);
-            rest = behind;
+            rest = tail;
             match str::from_utf8(&self.incomplete_char) {
                 Ok(_) => self.incomplete_char.clear(),
                 Err(error) => self.is_not_text = error.error_len().is_some(),
@@ -69,7 +70,7 @@ impl Sniffer {
     /// Returns the detected type as it is recorded: with a charset if all bytes are UTF-8.
     pub fn finish(self) -> Option<&'static str> {
         let sniffed = sniff(&self.head);
-        if self.is_not_text || !(self.incomplete_char.is_empty() || self.size >= LONG) {
+        if self.is_not_text || !(self.incomplete_char.is_empty() || self.size >= MAY_BE_CUT_SIZE) {
             return sniffed;
         }
         match sniffed {
@@ -161,7 +162,7 @@ mod tests {
     }
 
     #[test]
-    fn text_is_utf8_to_its_last_byte_or_it_is_not() {
+    fn content_is_text_only_if_all_bytes_are_utf8() {
         let text = "Grüße, 漢字, 🦀\n".repeat(1000);
         for size in [1, 2, 3, 7, 4096, 100_000] {
             assert!(sniff(text.as_bytes().chunks(size)), "{size}");
@@ -169,10 +170,10 @@ mod tests {
         let latin1 = |text: &str| text.chars().map(|letter| letter as u8).collect::<Vec<_>>();
         let late = [&b"words ".repeat(2000)[..], &latin1("Grüße")].concat();
         let utf16: Vec<_> = "words".encode_utf16().flat_map(u16::to_le_bytes).collect();
-        for not in [&latin1("Grüße")[..], &late, &utf16, b"\xff\xfeG\0", b"a\0b", b"\xe6\xbc", b"\xc0\x80"]
+        for binary in [&latin1("Grüße")[..], &late, &utf16, b"\xff\xfeG\0", b"a\0b", b"\xe6\xbc", b"\xc0\x80"]
         {
             for size in [1, 5, 4096] {
-                assert!(!sniff(not.chunks(size)), "{not:?}");
+                assert!(!sniff(binary.chunks(size)), "{binary:?}");
             }
         }
         // A long part may end within a character, and must not be anything else.
@@ -182,8 +183,8 @@ mod tests {
     }
 
     #[test]
-    fn only_text_gets_a_charset_and_one_at_most() {
-        for (content_type, is_utf8, told) in [
+    fn only_text_without_a_charset_gets_one() {
+        for (content_type, is_utf8, expected) in [
             ("text/plain", true, "text/plain; charset=utf-8"),
             ("text/csv", true, "text/csv; charset=utf-8"),
             ("TEXT/markdown; variant=GFM", true, "TEXT/markdown; variant=GFM; charset=utf-8"),
@@ -192,12 +193,12 @@ mod tests {
             ("application/json", true, "application/json"),
             ("image/png", true, "image/png"),
         ] {
-            assert_eq!(with_charset(content_type, is_utf8), told);
+            assert_eq!(with_charset(content_type, is_utf8), expected);
         }
     }
 
     #[test]
-    fn content_counts_more_than_the_name() {
+    fn the_content_decides_before_the_name() {
         let png = b"\x89PNG\r\n\x1a\n\0\0\0\rIHDR";
         assert_eq!(detect(png, "page.html"), "image/png");
         assert_eq!(detect(b"<!DOCTYPE html><p>", "picture.png"), "text/html");
@@ -207,13 +208,13 @@ mod tests {
     }
 
     #[test]
-    fn a_telling_extension_counts_more_than_a_container() {
+    fn the_extension_decides_within_a_container_format() {
         assert_eq!(detect(b"<?xml version=\"1.0\"?><svg/>", "x.svg"), "image/svg+xml");
         assert_eq!(detect(b"PK\x03\x04rest of an archive", "x.zip"), "application/zip");
     }
 
     #[test]
-    fn what_browsers_run_is_known() {
+    fn types_with_scripts_are_known() {
         for active in [
             "text/html",
             "TEXT/HTML; charset=utf-8",

@@ -1,3 +1,5 @@
+//! Formats an error with its causes.
+
 use std::error::Error;
 
 /// Joins an error and its causes into one line, for logs and the command line. A cause that its

@@ -78,7 +78,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn scopes_are_read_as_they_are_written() {
+    fn scopes_are_parsed_and_formatted() {
         let scopes: Scopes = "read, upload".parse().unwrap();
         assert_eq!(scopes.to_string(), "upload,read");
         assert!(scopes.contains(Scope::Read) && scopes.contains(Scope::Upload));

@@ -41,9 +41,9 @@ impl std::str::FromStr for Tenant {
     type Err = InvalidTenant;
 
     fn from_str(name: &str) -> Result<Self, InvalidTenant> {
-        let is_fit = (1..=MAX_TENANT_NAME_BYTES).contains(&name.len())
+        let is_valid = (1..=MAX_TENANT_NAME_BYTES).contains(&name.len())
             && name.bytes().all(|byte| matches!(byte, b'a'..=b'z' | b'0'..=b'9' | b'-' | b'_'));
-        if is_fit { Ok(Self(name.into())) } else { Err(InvalidTenant) }
+        if is_valid { Ok(Self(name.into())) } else { Err(InvalidTenant) }
     }
 }
 
@@ -58,7 +58,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn names_are_short_and_plain() {
+    fn names_are_short_and_have_few_characters() {
         for name in ["a", "default", "team-7_x", &"t".repeat(64)] {
             assert_eq!(name.parse::<Tenant>().unwrap().as_str(), name);
         }

@@ -28,13 +28,13 @@ impl Uid {
 
     /// The smallest uid that can be issued at `ms`, in milliseconds since the Unix epoch.
     pub const fn min_at_ms(ms: i64) -> Self {
-        let since = ms.saturating_sub(EPOCH_MS.cast_signed());
-        if since <= 0 {
+        let since_epoch = ms.saturating_sub(EPOCH_MS.cast_signed());
+        if since_epoch <= 0 {
             return Self(0);
         }
         // Far beyond the last moment that fits into a uid.
-        let most = i64::MAX >> (WORKER_BITS + SEQUENCE_BITS);
-        Self((if since < most { since } else { most }) << (WORKER_BITS + SEQUENCE_BITS))
+        let max = i64::MAX >> (WORKER_BITS + SEQUENCE_BITS);
+        Self((if since_epoch < max { since_epoch } else { max }) << (WORKER_BITS + SEQUENCE_BITS))
     }
 
     /// Creates a uid from its number, without checking it.
@@ -71,7 +71,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn one_uid_has_one_spelling() {
+    fn a_uid_has_one_spelling() {
         assert_eq!("42".parse(), Ok(Uid(42)));
         for text in ["", "0", "-1", "+1", "007", "1 ", "1.0", "x", "9223372036854775808", "٣"] {
             assert_eq!(text.parse::<Uid>(), Err(InvalidUid), "{text:?}");

@@ -11,7 +11,7 @@ use std::{
 use osproxy_types::secret::Secret;
 use tempfile::TempDir;
 
-use super::{eventually, open, redis_command_at, run, settings, timing};
+use super::{eventually, open, redis_command_at, run_suite, settings, timing};
 use crate::{Coordinator, Event, Message, RedisAddress, RedisCoordinator, RedisSettings};
 
 /// Redis servers of one test, killed on drop.
@@ -55,7 +55,7 @@ impl Servers {
 
 #[tokio::test]
 #[ignore = "needs servers: just test-servers"]
-async fn a_user_has_a_password() {
+async fn a_user_with_a_password_connects() {
     let (mut servers, port) = (Servers::new(), free_port());
     servers.start(port, "user default off\nuser osproxy on >hush ~* &* +@all", &[]).await;
     let redis = RedisSettings {
@@ -63,7 +63,7 @@ async fn a_user_has_a_password() {
         password: Some(Secret::new("hush")),
         ..settings(RedisAddress::Server("127.0.0.1".to_owned(), port))
     };
-    run(&open(&redis, "one", timing(120)).await, "one").await;
+    run_suite(&open(&redis, "one", timing(120)).await, "one").await;
     let wrong = RedisSettings { password: Some(Secret::new("wrong")), ..redis };
     let refused = RedisCoordinator::open(wrong, "two".to_owned(), timing(120)).await;
     assert!(refused.is_err());
@@ -71,14 +71,14 @@ async fn a_user_has_a_password() {
 
 #[tokio::test]
 #[ignore = "needs servers: just test-servers"]
-async fn connections_are_encrypted_and_certificates_checked() {
+async fn certificates_are_verified() {
     let env = |name| std::env::var(name).expect("run this test with `just test-servers`");
     let redis = RedisSettings {
         ca_pem: Some(std::fs::read(env("OSPROXY_TEST_CA")).unwrap()),
         prefix: format!("test-tls-{}", std::process::id()),
         ..settings(RedisAddress::Url(Secret::new(env("OSPROXY_TEST_REDIS_TLS"))))
     };
-    run(&open(&redis, "one", timing(120)).await, "one").await;
+    run_suite(&open(&redis, "one", timing(120)).await, "one").await;
     // The certificate is not signed by a trusted authority.
     let strict = RedisSettings { ca_pem: None, ..redis };
     assert!(RedisCoordinator::open(strict, "two".to_owned(), timing(120)).await.is_err());
@@ -86,7 +86,7 @@ async fn connections_are_encrypted_and_certificates_checked() {
 
 #[tokio::test]
 #[ignore = "needs servers: just test-servers"]
-async fn sentinels_say_who_is_the_master() {
+async fn sentinels_name_the_master() {
     let mut servers = Servers::new();
     let (master, replica, sentinel) = (free_port(), free_port(), free_port());
     servers.start(master, "", &[]).await;
@@ -97,18 +97,18 @@ async fn sentinels_say_who_is_the_master() {
     );
     servers.start(sentinel, &watched, &["--sentinel"]).await;
     let replica_url = format!("redis://127.0.0.1:{replica}");
-    let synced = async || {
+    let is_synced = async || {
         let role: Vec<redis::Value> = redis_command_at(&replica_url, &["ROLE"]).await;
         (role.get(3) == Some(&redis::Value::BulkString(b"connected".to_vec()))).then_some(())
     };
-    eventually("the replica is in sync", synced).await;
+    eventually("the replica is in sync", is_synced).await;
     let sentinel_url = format!("redis://127.0.0.1:{sentinel}");
-    let known = async || {
+    let is_known = async || {
         let replicas: Vec<redis::Value> =
             redis_command_at(&sentinel_url, &["SENTINEL", "REPLICAS", "files"]).await;
         (replicas.len() == 1).then_some(())
     };
-    eventually("the sentinel knows the replica", known).await;
+    eventually("the sentinel knows the replica", is_known).await;
     let sentinels = vec![("127.0.0.1".to_owned(), sentinel)];
     let redis = settings(RedisAddress::Sentinel("files".to_owned(), sentinels));
     let coordinator = open(&redis, "one", timing(120)).await;
@@ -118,12 +118,12 @@ async fn sentinels_say_who_is_the_master() {
     assert!(coordinator.worker_lease().is_some(), "the lease must still hold");
     eventually("the replica has taken over", async || coordinator.is_connected().then_some(())).await;
     assert_eq!(coordinator.worker_lease().unwrap().id, before.id);
-    run(&coordinator, "one").await;
+    run_suite(&coordinator, "one").await;
 }
 
 #[tokio::test]
 #[ignore = "needs servers: just test-servers"]
-async fn a_cluster_keeps_the_contract() {
+async fn a_redis_cluster_conforms() {
     let mut servers = Servers::new();
     let ports = [free_port(), free_port(), free_port()];
     for port in ports {
@@ -132,24 +132,24 @@ async fn a_cluster_keeps_the_contract() {
     }
     let nodes = ports.map(|port| format!("127.0.0.1:{port}"));
     let create = ["--cluster", "create", &nodes[0], &nodes[1], &nodes[2], "--cluster-yes"];
-    assert!(cli(servers.folder.path(), &create));
+    assert!(run_redis_cli(servers.folder.path(), &create));
     let url = format!("redis://{}", nodes[0]);
-    let ready = async || {
+    let is_ready = async || {
         let info: String = redis_command_at(&url, &["CLUSTER", "INFO"]).await;
         info.contains("cluster_state:ok").then_some(())
     };
-    eventually("the cluster is ready", ready).await;
+    eventually("the cluster is ready", is_ready).await;
     let redis = settings(RedisAddress::Cluster(ports.map(|port| ("127.0.0.1".to_owned(), port)).to_vec()));
     let listener = open(&redis, "listener", timing(120)).await;
     let mut events = listener.subscribe();
     let one = open(&redis, "one", timing(120)).await;
     one.publish(Message::TaskEnqueued);
-    let heard = tokio::time::timeout(super::PATIENCE, events.recv()).await.unwrap().unwrap();
-    assert_eq!(heard, Event::Message(Message::TaskEnqueued));
-    run(&one, "one").await;
+    let received = tokio::time::timeout(super::TIMEOUT, events.recv()).await.unwrap().unwrap();
+    assert_eq!(received, Event::Message(Message::TaskEnqueued));
+    run_suite(&one, "one").await;
 }
 
-fn cli(folder: &Path, arguments: &[&str]) -> bool {
-    let mut cli = Command::new("redis-cli");
-    cli.args(arguments).current_dir(folder).stdout(Stdio::null()).status().unwrap().success()
+fn run_redis_cli(folder: &Path, arguments: &[&str]) -> bool {
+    let mut command = Command::new("redis-cli");
+    command.args(arguments).current_dir(folder).stdout(Stdio::null()).status().unwrap().success()
 }

@@ -20,7 +20,7 @@ struct RedisUsage {
     at: Instant,
 }
 
-async fn used(redis: &RedisSettings) -> RedisUsage {
+async fn redis_usage(redis: &RedisSettings) -> RedisUsage {
     let Value::BulkString(text) = redis_command(redis, &["INFO", "everything"]).await else {
         panic!("no INFO")
     };
@@ -49,44 +49,45 @@ async fn start(redis: &RedisSettings, ids: std::ops::Range<usize>) -> Vec<RedisC
 }
 
 /// The worker ids that are held.
-fn numbers(coordinators: &[RedisCoordinator]) -> HashSet<u16> {
-    let held: Vec<_> = coordinators.iter().filter_map(|node| Some(node.worker_lease()?.id.get())).collect();
-    let distinct: HashSet<_> = held.iter().copied().collect();
-    assert_eq!(distinct.len(), held.len(), "two nodes hold the same worker id");
+fn worker_ids(coordinators: &[RedisCoordinator]) -> HashSet<u16> {
+    let ids: Vec<_> = coordinators.iter().filter_map(|node| Some(node.worker_lease()?.id.get())).collect();
+    let distinct: HashSet<_> = ids.iter().copied().collect();
+    assert_eq!(distinct.len(), ids.len(), "two nodes hold the same worker id");
     distinct
 }
 
 /// `OSPROXY_SCALE_NODES` sets the number of nodes.
 #[tokio::test(flavor = "multi_thread")]
 #[ignore = "needs servers: just test-servers"]
-async fn many_nodes_have_numbers_of_their_own() {
+async fn many_nodes_have_distinct_worker_ids() {
     let redis = redis("many");
     #[expect(clippy::disallowed_methods, reason = "the environment sets the size of the test")]
     let count = std::env::var("OSPROXY_SCALE_NODES").map_or(100, |text| text.parse().unwrap());
-    let begun = Instant::now();
+    let start_time = Instant::now();
     let mut nodes = start(&redis, 0..count).await;
-    let started = begun.elapsed();
-    assert_eq!(numbers(&nodes).len(), count);
-    let asked = Instant::now();
+    let started = start_time.elapsed();
+    assert_eq!(worker_ids(&nodes).len(), count);
+    let before_list = Instant::now();
     assert_eq!(nodes[0].list_nodes().await.unwrap().len(), count);
-    let listed = asked.elapsed();
+    let listed = before_list.elapsed();
 
-    let asked = Instant::now();
-    let looking = used(&redis).await;
+    let before_list = Instant::now();
+    let before_lookups = redis_usage(&redis).await;
     for number in 0..count {
         assert!(nodes[0].find_owner(&format!("local:n{number:04}")).await.unwrap().is_some());
     }
-    let found = (used(&redis).await.cpu - looking.cpu) * 1e6 / f64::from(u32::try_from(count).unwrap());
-    let looked = asked.elapsed() / u32::try_from(count).unwrap();
+    let cpu_per_lookup =
+        (redis_usage(&redis).await.cpu - before_lookups.cpu) * 1e6 / f64::from(u32::try_from(count).unwrap());
+    let time_per_lookup = before_list.elapsed() / u32::try_from(count).unwrap();
 
-    let before = used(&redis).await;
+    let before = redis_usage(&redis).await;
     tokio::time::sleep(Duration::from_secs(15)).await;
-    let after = used(&redis).await;
+    let after = redis_usage(&redis).await;
     let seconds = (after.at - before.at).as_secs_f64();
     let (cpu, commands) = ((after.cpu - before.cpu) / seconds, (after.commands - before.commands) / seconds);
 
     let (messages, mut last) = (200, nodes[1].subscribe());
-    let before = used(&redis).await;
+    let before = redis_usage(&redis).await;
     for blob_id in 1..=messages {
         nodes[0].publish(Message::BlobChanged { blob_id });
         tokio::time::sleep(Duration::from_millis(5)).await;
@@ -94,29 +95,29 @@ async fn many_nodes_have_numbers_of_their_own() {
     while !matches!(last.recv().await, Ok(crate::Event::Message(Message::BlobChanged { blob_id })) if blob_id == messages)
     {
     }
-    let after = used(&redis).await;
+    let after = redis_usage(&redis).await;
     let deliveries = f64::from(u32::try_from(messages).unwrap()) * f64::from(u32::try_from(count).unwrap());
     let idle = cpu * (after.at - before.at).as_secs_f64();
     let delivery = ((after.cpu - before.cpu - idle) / deliveries).max(0.0) * 1e6;
     let bytes = (after.sent - before.sent) / deliveries;
 
     // Many nodes crash; as many new ones get their worker ids as the leases end.
-    let dying = (count / 10).max(2);
-    nodes.truncate(count - dying);
-    let died = Instant::now();
-    nodes.extend(start(&redis, count..count + dying).await);
-    eventually("all have worker ids again", async || (numbers(&nodes).len() == count).then_some(())).await;
-    let replaced = died.elapsed();
+    let crashed = (count / 10).max(2);
+    nodes.truncate(count - crashed);
+    let crash_time = Instant::now();
+    nodes.extend(start(&redis, count..count + crashed).await);
+    eventually("all have worker ids again", async || (worker_ids(&nodes).len() == count).then_some(())).await;
+    let replaced = crash_time.elapsed();
 
     super::report(&format!(
         "{count} nodes: started in {} ms, listed in {:.1} ms; heartbeats every 3.3 s: {commands:.0} \
-         commands/s, {:.2} % of a core; lookup of a node: {} µs, {found:.0} µs of them CPU time of Redis; \
-         broadcast: {delivery:.1} µs and {bytes:.0} bytes per receiver; {dying} crashed nodes were \
+         commands/s, {:.2} % of a core; lookup of a node: {} µs, {cpu_per_lookup:.0} µs of them CPU time of Redis; \
+         broadcast: {delivery:.1} µs and {bytes:.0} bytes per receiver; {crashed} crashed nodes were \
          replaced in {} ms (leases of 10 s)",
         started.as_millis(),
         listed.as_secs_f64() * 1e3,
         cpu * 100.0,
-        looked.as_micros(),
+        time_per_lookup.as_micros(),
         replaced.as_millis(),
     ));
 }
@@ -125,15 +126,16 @@ async fn many_nodes_have_numbers_of_their_own() {
 /// node leaves.
 #[tokio::test(flavor = "multi_thread")]
 #[ignore = "needs servers: just test-servers"]
-async fn there_is_no_number_for_more_nodes_than_there_are_numbers() {
+async fn a_node_beyond_the_worker_ids_has_none() {
     let redis = redis("full");
     let workers = format!("{{{}}}:workers", redis.prefix);
     for number in 0..1022 {
         redis_command(&redis, &["HSET", &workers, &number.to_string(), "x 99999999999999"]).await;
     }
     let mut nodes = start(&redis, 0..3).await;
-    assert_eq!(numbers(&nodes).len(), 2);
+    assert_eq!(worker_ids(&nodes).len(), 2);
     let holder = nodes.iter().position(|node| node.worker_lease().is_some()).unwrap();
     nodes.swap_remove(holder).leave().await;
-    eventually("the third node has a worker id", async || (numbers(&nodes).len() == 2).then_some(())).await;
+    eventually("the third node has a worker id", async || (worker_ids(&nodes).len() == 2).then_some(()))
+        .await;
 }

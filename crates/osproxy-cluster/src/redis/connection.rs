@@ -39,9 +39,9 @@ impl CommandConnection {
 }
 
 /// Limits the time spent waiting for Redis.
-pub(super) async fn with_timeout<T>(asking: impl Future<Output = RedisResult<T>>) -> RedisResult<T> {
+pub(super) async fn with_timeout<T>(request: impl Future<Output = RedisResult<T>>) -> RedisResult<T> {
     let timed_out = |_| RedisError::from((redis::ErrorKind::Io, "no response in time"));
-    tokio::time::timeout(TIMEOUT, asking).await.map_err(timed_out)?
+    tokio::time::timeout(TIMEOUT, request).await.map_err(timed_out)?
 }
 
 /// Address of Redis for messages to people; never includes the password.
@@ -124,14 +124,14 @@ async fn cluster(redis: &RedisSettings, nodes: &[(String, u16)]) -> RedisResult<
         }
     }
     let commands = with_timeout(builder.build()?.get_async_connection()).await?;
-    let mut failed = RedisError::from((redis::ErrorKind::Io, "no node of the Redis cluster responds"));
+    let mut last_error = RedisError::from((redis::ErrorKind::Io, "no node of the Redis cluster responds"));
     for info in infos {
         match with_timeout(client(redis, info)?.get_async_pubsub()).await {
             Ok(messages) => return Ok((CommandConnection::Cluster(commands), messages)),
-            Err(error) => failed = error,
+            Err(error) => last_error = error,
         }
     }
-    Err(failed)
+    Err(last_error)
 }
 
 fn client(redis: &RedisSettings, info: ConnectionInfo) -> RedisResult<Client> {

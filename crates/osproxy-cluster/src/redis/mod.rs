@@ -26,16 +26,16 @@ use crate::{
 };
 
 /// Maximum time to establish the first connection.
-const START: Duration = Duration::from_secs(10);
+const START_TIMEOUT: Duration = Duration::from_secs(10);
 /// Capacity of the queue of outgoing messages; further ones are dropped, as they are while Redis is
 /// unavailable.
-const OUTGOING: usize = 1024;
+const OUTGOING_MESSAGES: usize = 1024;
 /// Capacity of the event channel of each listener.
-const INCOMING: usize = 1024;
+const INCOMING_EVENTS: usize = 1024;
 /// Delay after a heartbeat is due until it must have been received.
-const GRACE: Duration = Duration::from_secs(1);
+const HEARTBEAT_GRACE: Duration = Duration::from_secs(1);
 /// Number of missed heartbeats after which a node counts as gone.
-const MISSED: u32 = 3;
+const MAX_MISSED_HEARTBEATS: u32 = 3;
 
 /// Coordinator of a node in a cluster. Reconnects by itself when Redis was unavailable. Dropping it
 /// without [`leave`](Coordinator::leave) looks to others like a crash of the node.
@@ -67,7 +67,7 @@ struct Shared {
 impl RedisCoordinator {
     /// Connects and acquires a worker id. `id` must be unique among all processes.
     pub async fn open(redis: RedisSettings, id: String, timing: ClusterTiming) -> Result<Self, CoordError> {
-        let name = connection::display_address(&redis);
+        let address = connection::display_address(&redis);
         let shared = Arc::new(Shared {
             keys: Keys::new(&redis.prefix),
             redis,
@@ -77,19 +77,20 @@ impl RedisCoordinator {
             worker: Mutex::default(),
             node: Mutex::default(),
             is_connected: AtomicBool::new(false),
-            events: broadcast::Sender::new(INCOMING),
+            events: broadcast::Sender::new(INCOMING_EVENTS),
             connected_at: Mutex::new(Instant::now()),
             session_connection: watch::Sender::new(None),
         });
-        let (outgoing, queue) = mpsc::channel(OUTGOING);
-        let mut up = shared.session_connection.subscribe();
+        let (outgoing, queue) = mpsc::channel(OUTGOING_MESSAGES);
+        let mut connected = shared.session_connection.subscribe();
         let session = tokio::spawn(session::run(shared.clone(), queue)).abort_handle();
         let coordinator = Self { shared, outgoing, session };
-        match tokio::time::timeout(START, up.wait_for(Option::is_some)).await {
+        match tokio::time::timeout(START_TIMEOUT, connected.wait_for(Option::is_some)).await {
             Ok(Ok(_)) => Ok(coordinator),
-            _ => {
-                Err(CoordError(format!("no response from Redis ({name}) within {} seconds", START.as_secs())))
-            }
+            _ => Err(CoordError(format!(
+                "no response from Redis ({address}) within {} seconds",
+                START_TIMEOUT.as_secs()
+            ))),
         }
     }
 }
@@ -131,18 +132,18 @@ impl Coordinator for RedisCoordinator {
     }
 
     async fn find_owner(&self, store: &str) -> Result<Option<NodeDescription>, CoordError> {
-        let away = || CoordError("Redis is unavailable, so other nodes are unknown".to_owned());
-        let mut commands = self.shared.commands().ok_or_else(away)?;
-        let found: redis::RedisResult<Option<String>> =
+        let unavailable = || CoordError("Redis is unavailable, so other nodes are unknown".to_owned());
+        let mut commands = self.shared.commands().ok_or_else(unavailable)?;
+        let record: redis::RedisResult<Option<String>> =
             commands.query(&self.shared.keys.find_owner(store)).await;
-        let found = found.map_err(|error| CoordError(error.to_string()))?;
-        let found = found.and_then(|record| parse_node(&record)).map(|known| known.node);
+        let record = record.map_err(|error| CoordError(error.to_string()))?;
+        let owner = record.and_then(|record| parse_node(&record)).map(|registered| registered.node);
         // Redis may have lost its data, so wait until all nodes had time to send a heartbeat.
         let since = *self.shared.connected_at.lock().unwrap_or_else(PoisonError::into_inner);
-        if found.is_none() && since.elapsed() < self.shared.heartbeat + GRACE {
+        if owner.is_none() && since.elapsed() < self.shared.heartbeat + HEARTBEAT_GRACE {
             return Err(CoordError("just reconnected to Redis; other nodes may not be known yet".to_owned()));
         }
-        Ok(found)
+        Ok(owner)
     }
 
     fn publish(&self, message: Message) {
@@ -196,7 +197,12 @@ impl Shared {
         let describe = self.node.lock().unwrap_or_else(PoisonError::into_inner).clone()?;
         let node = describe();
         let text = serde_json::to_string(&node).ok()?;
-        Some(self.keys.heartbeat(&node.id, millis(self.heartbeat * MISSED), &text, &node.own_stores))
+        Some(self.keys.heartbeat(
+            &node.id,
+            millis(self.heartbeat * MAX_MISSED_HEARTBEATS),
+            &text,
+            &node.own_stores,
+        ))
     }
 
     /// Renews the lease of the worker id, or acquires one. After an error the current lease still
@@ -205,11 +211,11 @@ impl Shared {
         // Measured before the request, so that the lease ends here no later than in Redis.
         let requested_at = since_boot();
         // Subtract a tenth, because clocks do not run at exactly the same speed.
-        let ends = requested_at + self.lease * 9 / 10;
-        if let Some(held) = self.worker() {
-            let renew = self.keys.renew(held.id.get(), &self.id, millis(self.lease), held.until_ms);
-            if let Some(granted) = commands.query::<Option<Granted>>(&renew).await? {
-                self.set_worker(lease(granted, ends));
+        let expires_at = requested_at + self.lease * 9 / 10;
+        if let Some(current) = self.worker() {
+            let renew = self.keys.renew(current.id.get(), &self.id, millis(self.lease), current.until_ms);
+            if let Some(lease) = request_lease(commands, &renew, expires_at).await? {
+                self.set_worker(Some(lease));
                 return Ok(());
             }
             self.set_worker(None);
@@ -221,8 +227,8 @@ impl Shared {
         // Start at a random id: if Redis lost its data, two nodes are unlikely to get the same one.
         let first = u16::from_be_bytes(random) % WorkerId::COUNT;
         let acquire = self.keys.acquire(first, &self.id, millis(self.lease));
-        if let Some(granted) = commands.query::<Option<Granted>>(&acquire).await? {
-            self.set_worker(lease(granted, ends));
+        if let Some(lease) = request_lease(commands, &acquire, expires_at).await? {
+            self.set_worker(Some(lease));
         } else {
             tracing::error!("all worker ids are in use; this node cannot issue uids");
         }
@@ -230,26 +236,31 @@ impl Shared {
     }
 }
 
-/// Response to a request for a worker id: the id, and the bounds of the timestamps of its uids.
-type Granted = (u16, u64, u64);
-
-fn lease((id, after_ms, until_ms): Granted, ends: Duration) -> Option<WorkerLease> {
-    Some(WorkerLease { id: WorkerId::new(id)?, after_ms, until_ms, expires_at: ends })
+/// Sends a command that acquires or renews a lease. `None` if it was not granted.
+async fn request_lease(
+    commands: &mut CommandConnection,
+    command: &redis::Cmd,
+    expires_at: Duration,
+) -> redis::RedisResult<Option<WorkerLease>> {
+    let granted: Option<(u16, u64, u64)> = commands.query(command).await?;
+    Ok(granted.and_then(|(id, after_ms, until_ms)| {
+        Some(WorkerLease { id: WorkerId::new(id)?, after_ms, until_ms, expires_at })
+    }))
 }
 
 /// Lists the registered nodes, for a process that is not a node itself.
 pub async fn list_registry(redis: &RedisSettings) -> Result<Vec<RegisteredNode>, CoordError> {
-    let name = connection::display_address(redis);
+    let address = connection::display_address(redis);
     let connected = connection::connect(redis).await;
     let (mut commands, _) =
-        connected.map_err(|error| CoordError(format!("cannot connect to Redis ({name}): {error}")))?;
+        connected.map_err(|error| CoordError(format!("cannot connect to Redis ({address}): {error}")))?;
     list(&mut commands, &Keys::new(&redis.prefix)).await
 }
 
 async fn list(commands: &mut CommandConnection, keys: &Keys) -> Result<Vec<RegisteredNode>, CoordError> {
-    let found: redis::RedisResult<Vec<String>> = commands.query(&keys.list()).await;
-    let found = found.map_err(|error| CoordError(error.to_string()))?;
-    let mut nodes: Vec<_> = found.iter().filter_map(|record| parse_node(record)).collect();
+    let records: redis::RedisResult<Vec<String>> = commands.query(&keys.list()).await;
+    let records = records.map_err(|error| CoordError(error.to_string()))?;
+    let mut nodes: Vec<_> = records.iter().filter_map(|record| parse_node(record)).collect();
     nodes.sort_by(|a, b| a.node.id.cmp(&b.node.id));
     Ok(nodes)
 }
@@ -257,9 +268,9 @@ async fn list(commands: &mut CommandConnection, keys: &Keys) -> Result<Vec<Regis
 /// Parses a record of the registry.
 fn parse_node(record: &str) -> Option<RegisteredNode> {
     let mut fields = record.splitn(3, ' ');
-    let heard_at = fields.next()?.parse().ok()?;
+    let last_heartbeat = fields.next()?.parse().ok()?;
     let node = serde_json::from_str(fields.nth(1)?).ok()?;
-    Some(RegisteredNode { node, last_heartbeat: heard_at })
+    Some(RegisteredNode { node, last_heartbeat })
 }
 
 fn millis(duration: Duration) -> u64 {

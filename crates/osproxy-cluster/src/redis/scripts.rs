@@ -72,20 +72,20 @@ return {tonumber(ARGV[1]), now, till}";
 /// Records a heartbeat of node `ARGV[1]`, valid for `ARGV[2]` milliseconds, with description
 /// `ARGV[3]` and the stores that only this node can access. If two nodes claim one store, the later
 /// one wins, because the other one is dead.
-const BEAT: &str = "
+const HEARTBEAT: &str = "
 redis.call('HSET', KEYS[1], ARGV[1], string.format('%.0f %.0f ', now, now + ARGV[2]) .. ARGV[3])
 for i = 4, #ARGV do redis.call('HSET', KEYS[2], ARGV[i], ARGV[1]) end
 return 1";
 
 /// The description of the node that has store `ARGV[1]`, unless it is gone.
-const FIND: &str = "
+const FIND_OWNER: &str = "
 local id = redis.call('HGET', KEYS[2], ARGV[1])
 local node = id and redis.call('HGET', KEYS[1], id)
 if node and tonumber(string.match(node, '^%d+ (%d+)')) > now then return node end
 return false";
 
 /// All nodes that are not gone. Deletes the others.
-const NODES: &str = "
+const LIST_NODES: &str = "
 local all, alive = redis.call('HGETALL', KEYS[1]), {}
 for i = 1, #all, 2 do
   if tonumber(string.match(all[i + 1], '^%d+ (%d+)')) > now then
@@ -122,20 +122,20 @@ impl Keys {
         command
     }
 
-    pub(super) fn heartbeat(&self, id: &str, for_ms: u64, node: &str, own_stores: &[String]) -> Cmd {
-        let mut command = script(BEAT, &[&self.nodes, &self.owners]);
-        command.arg(id).arg(for_ms).arg(node).arg(own_stores);
+    pub(super) fn heartbeat(&self, id: &str, valid_ms: u64, node: &str, own_stores: &[String]) -> Cmd {
+        let mut command = script(HEARTBEAT, &[&self.nodes, &self.owners]);
+        command.arg(id).arg(valid_ms).arg(node).arg(own_stores);
         command
     }
 
     pub(super) fn find_owner(&self, store: &str) -> Cmd {
-        let mut command = script(FIND, &[&self.nodes, &self.owners]);
+        let mut command = script(FIND_OWNER, &[&self.nodes, &self.owners]);
         command.arg(store);
         command
     }
 
     pub(super) fn list(&self) -> Cmd {
-        script(NODES, &[&self.nodes])
+        script(LIST_NODES, &[&self.nodes])
     }
 
     pub(super) fn leave(&self, number: u16, token: &str, id: &str) -> Cmd {

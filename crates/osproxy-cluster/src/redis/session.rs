@@ -17,10 +17,12 @@ use super::{
 };
 use crate::{Event, Message};
 
+/// Pause after a working connection was lost; it doubles with each failed attempt to connect.
+const FIRST_RECONNECT_PAUSE: Duration = Duration::from_millis(10);
 /// Maximum pause between two attempts to connect.
-const MAX_PAUSE: Duration = Duration::from_secs(1);
+const MAX_RECONNECT_PAUSE: Duration = Duration::from_secs(1);
 /// Minimum number of renewals within one lease period.
-const RENEWALS: u32 = 3;
+const RENEWALS_PER_LEASE: u32 = 3;
 
 /// A message with its sender, as it is published.
 #[derive(Serialize, Deserialize)]
@@ -31,14 +33,14 @@ struct MessageEnvelope<M> {
 
 /// Runs sessions, one after the other, until the task is aborted.
 pub(super) async fn run(shared: Arc<Shared>, mut outgoing: mpsc::Receiver<Message>) {
-    let mut pause = Duration::from_millis(10);
+    let mut pause = FIRST_RECONNECT_PAUSE;
     let mut is_reported = false;
     loop {
         let Err(error) = session(&shared, &mut outgoing, &mut is_reported).await;
         let was_up = shared.is_connected.swap(false, Ordering::AcqRel);
         shared.session_connection.send_replace(None);
         if was_up {
-            pause = Duration::from_millis(10);
+            pause = FIRST_RECONNECT_PAUSE;
             let _ = shared.events.send(Event::MayHaveMissed);
         }
         if !std::mem::replace(&mut is_reported, true) {
@@ -49,7 +51,7 @@ pub(super) async fn run(shared: Arc<Shared>, mut outgoing: mpsc::Receiver<Messag
             );
         }
         tokio::time::sleep(pause).await;
-        pause = (pause * 2).min(MAX_PAUSE);
+        pause = (pause * 2).min(MAX_RECONNECT_PAUSE);
         // These messages are outdated by now.
         while outgoing.try_recv().is_ok() {}
     }
@@ -58,7 +60,7 @@ pub(super) async fn run(shared: Arc<Shared>, mut outgoing: mpsc::Receiver<Messag
 async fn session(
     shared: &Shared,
     outgoing: &mut mpsc::Receiver<Message>,
-    told: &mut bool,
+    is_reported: &mut bool,
 ) -> RedisResult<std::convert::Infallible> {
     let (mut commands, mut messages) = connection::connect(&shared.redis).await?;
     with_timeout(messages.subscribe(&shared.keys.events)).await?;
@@ -68,26 +70,26 @@ async fn session(
     // Messages published before the subscription were missed.
     let _ = shared.events.send(Event::MayHaveMissed);
     shared.session_connection.send_replace(Some(commands.clone()));
-    if std::mem::replace(told, false) {
+    if std::mem::replace(is_reported, false) {
         tracing::info!("reconnected to Redis");
     }
-    let mut ticks = tokio::time::interval(shared.heartbeat.min(shared.lease / RENEWALS));
+    let mut ticks = tokio::time::interval(shared.heartbeat.min(shared.lease / RENEWALS_PER_LEASE));
     ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
     let (mut sink, mut incoming) = messages.split();
     loop {
         tokio::select! {
             _ = ticks.tick() => {
                 shared.renew_or_acquire(&mut commands).await?;
-                if let Some(beat) = shared.heartbeat_command() {
-                    commands.query::<()>(&beat).await?;
+                if let Some(heartbeat) = shared.heartbeat_command() {
+                    commands.query::<()>(&heartbeat).await?;
                 }
                 // The subscription is mostly idle; only a ping shows whether it is still alive.
                 with_timeout(sink.ping::<redis::Value>()).await?;
             }
             Some(message) = outgoing.recv() => publish(shared, &mut commands, message).await?,
-            letter = incoming.next() => {
-                let envelope = letter.ok_or((redis::ErrorKind::Io, "the subscription ended"))?;
-                receive(shared, envelope.get_payload_bytes());
+            message = incoming.next() => {
+                let message = message.ok_or((redis::ErrorKind::Io, "the subscription ended"))?;
+                receive(shared, message.get_payload_bytes());
             }
         }
     }
@@ -98,16 +100,16 @@ async fn publish(
     commands: &mut CommandConnection,
     message: Message,
 ) -> Result<(), RedisError> {
-    let letter = MessageEnvelope { from: shared.id.clone(), message };
-    if let Ok(text) = serde_json::to_string(&letter) {
+    let envelope = MessageEnvelope { from: shared.id.clone(), message };
+    if let Ok(text) = serde_json::to_string(&envelope) {
         commands.query::<()>(&shared.keys.publish(&text)).await?;
     }
     Ok(())
 }
 
 /// Passes on a message of another node, if this version knows its kind.
-fn receive(shared: &Shared, letter: &[u8]) {
-    if let Ok(MessageEnvelope { from, message }) = serde_json::from_slice::<MessageEnvelope<Message>>(letter)
+fn receive(shared: &Shared, payload: &[u8]) {
+    if let Ok(MessageEnvelope { from, message }) = serde_json::from_slice::<MessageEnvelope<Message>>(payload)
         && from != shared.id
     {
         let _ = shared.events.send(Event::Message(message));

@@ -16,12 +16,12 @@ use crate::{Error, ErrorKind, Key, ListedUpload, Multipart, ObjectWriter, PartLa
 /// Begins a multipart upload and returns its id.
 pub(super) async fn begin<V: Vendor>(client: &Client<V>, key: &Key) -> Result<String> {
     let begin = Request::to_object(Method::POST, key, "begin upload").query("uploads", "");
-    let answer: xml::Initiated = xml::parse::<V, _>("begin upload", &client.fetch_document(begin).await?)?;
-    if answer.upload_id.is_empty() {
+    let response: xml::Initiated = xml::parse::<V, _>("begin upload", &client.fetch_document(begin).await?)?;
+    if response.upload_id.is_empty() {
         return Err(Error::new(ErrorKind::Other, V::NAME, "begin upload")
             .with_message("the response has no upload id"));
     }
-    Ok(answer.upload_id)
+    Ok(response.upload_id)
 }
 
 /// Completes an upload. A store may report a failure in the body of a response with status 200.
@@ -37,8 +37,8 @@ pub(super) async fn complete<V: Vendor>(
     complete.body = xml::completion_document(parts).into();
     let text = client.fetch_document(complete).await?;
     if text.contains("<Error") {
-        let answer = ErrorResponse::from_parts(http::StatusCode::INTERNAL_SERVER_ERROR, &text);
-        return Err(answer.into_error(V::NAME, operation));
+        let response = ErrorResponse::from_parts(http::StatusCode::INTERNAL_SERVER_ERROR, &text);
+        return Err(response.into_error(V::NAME, operation));
     }
     if !text.contains("CompleteMultipartUploadResult") {
         // The response was cut off.

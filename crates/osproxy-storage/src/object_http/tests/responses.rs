@@ -50,8 +50,8 @@ async fn answer(mut connection: TcpStream, response: Bytes) {
         let length = head.lines().find_map(|line| line.strip_prefix("content-length: ")?.parse().ok());
         break (end + 4 + length.unwrap_or(0)).saturating_sub(request.len());
     };
-    let mut rest = vec![0; missing];
-    if connection.read_exact(&mut rest).await.is_ok() {
+    let mut body = vec![0; missing];
+    if connection.read_exact(&mut body).await.is_ok() {
         // The client may close the connection before it has read everything.
         let _ = connection.write_all(&response).await;
     }
