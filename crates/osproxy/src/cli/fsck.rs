@@ -1,7 +1,10 @@
 //! `osproxy fsck`: compares metadata with the stores.
 
-mod check;
+mod blobs;
+mod checker;
 mod multipart_uploads;
+mod orphans;
+mod parts;
 
 use std::process::ExitCode;
 
@@ -12,13 +15,13 @@ use crate::{
     config::{LoadedConfig, StoreKind},
     wiring,
 };
-use check::Fsck;
+use checker::Fsck;
 
 /// Exit code: differences were found and all of them repaired.
 const REPAIRED: u8 = 3;
 
 /// Timeout for answers of the database, in seconds.
-const PATIENCE: u64 = 600;
+const DATABASE_TIMEOUT_SECS: u64 = 600;
 
 /// Options of `osproxy fsck`.
 #[derive(Args, Clone, Copy)]
@@ -40,25 +43,25 @@ pub struct FsckArgs {
 pub fn run(loaded: &LoadedConfig, options: FsckArgs) -> anyhow::Result<ExitCode> {
     super::block_on(async {
         super::existing_database(&loaded.config).await?;
-        let objects = loaded.config.object_folder();
+        let folder = loaded.config.object_folder();
         if loaded.config.stores().contains(&StoreKind::Local)
-            && !tokio::fs::try_exists(&objects).await.unwrap_or(false)
+            && !tokio::fs::try_exists(&folder).await.unwrap_or(false)
         {
-            bail!("there is no object folder {}; check --data-dir", objects.display());
+            bail!("there is no object folder {}; check --data-dir", folder.display());
         }
         let mut config = loaded.config.clone();
         // Scans whole tables.
-        config.database.timeout = PATIENCE;
+        config.database.timeout = DATABASE_TIMEOUT_SECS;
         let app = wiring::open_node(&config).await?;
         let mut check = Fsck::new(app, options);
         check.run().await?;
-        let (found, repaired) = (check.found, check.repaired);
+        let (differences, repaired) = (check.differences, check.repaired);
         super::print_line(&format!(
-            "{} blobs, {} objects, {} bytes: {found} differences, {repaired} repaired",
+            "{} blobs, {} objects, {} bytes: {differences} differences, {repaired} repaired",
             check.blobs, check.objects, check.bytes
         ));
-        Ok(match found - repaired {
-            0 if found == 0 => ExitCode::SUCCESS,
+        Ok(match differences - repaired {
+            0 if differences == 0 => ExitCode::SUCCESS,
             0 => ExitCode::from(REPAIRED),
             _ => ExitCode::from(super::DIFFERENT),
         })

@@ -5,7 +5,7 @@ use osproxy_core::Result;
 use osproxy_meta::{BlobRecord, BlobState, LostParts, PartRecord, PartState};
 use osproxy_storage::{DigestSelection, ErrorKind, Key, ListedUpload, Multipart};
 
-use super::check::{Fsck, PAGE};
+use super::checker::{Fsck, PAGE};
 
 impl Fsck {
     /// Looks for multipart uploads that belong to no upload session.
@@ -25,13 +25,13 @@ impl Fsck {
                     None => {
                         let what =
                             format!("the multipart upload of {} is an orphan: no row names it", upload.name);
-                        self.abort(&upload, what, self.options.delete_orphans).await;
+                        self.report_or_abort(&upload, what, self.options.delete_strays).await;
                     }
                     // The process that began it died before it recorded it.
                     Some(blobs) if blobs.iter().all(is_content) => {
                         let what =
                             format!("the multipart upload of {} belongs to no upload session", upload.name);
-                        self.abort(&upload, what, self.options.repair).await;
+                        self.report_or_abort(&upload, what, self.options.repair).await;
                     }
                     // Ends with the upload session or the blob.
                     Some(_) => {}
@@ -41,12 +41,17 @@ impl Fsck {
         Ok(())
     }
 
-    async fn abort(&mut self, upload: &ListedUpload, what: String, wanted: bool) {
-        let aborted = if wanted { Some(self.try_abort(upload).await) } else { None };
-        self.report_repair(what, aborted);
+    /// Reports a multipart upload; aborts it if `is_allowed`.
+    async fn report_or_abort(&mut self, upload: &ListedUpload, what: String, is_allowed: bool) {
+        if is_allowed {
+            let outcome = self.abort(upload).await;
+            self.report_repair(what, outcome);
+        } else {
+            self.report(what, false);
+        }
     }
 
-    async fn try_abort(&self, upload: &ListedUpload) -> Result<bool> {
+    async fn abort(&self, upload: &ListedUpload) -> Result<bool> {
         let Ok(key) = Key::parse(&upload.name) else {
             return Ok(false);
         };
@@ -69,27 +74,27 @@ impl Fsck {
         }
         let key = Key::parse(&blob.object_key).map_err(osproxy_core::Error::internal)?;
         let multipart = self.app.stores.multipart(&self.store)?;
-        let there = match multipart.list_parts(&key, upload).await {
+        let listed = match multipart.list_parts(&key, upload).await {
             Err(error) if error.kind == ErrorKind::NotFound => None,
-            there => Some(there?),
+            parts => Some(parts?),
         };
         if multipart.is_preallocated() {
-            return self.check_preallocated(blob, upload, parts, there.is_some()).await;
+            return self.check_preallocated(blob, upload, parts, listed.is_some()).await;
         }
-        let is_known = there.is_some();
-        let there = there.unwrap_or_default();
-        let counts = |part: &&PartRecord| part.state == PartState::Stored;
-        let tagged = parts.iter().filter(counts).filter_map(|part| {
+        let upload_exists = listed.is_some();
+        let listed = listed.unwrap_or_default();
+        let is_stored = |part: &&PartRecord| part.state == PartState::Stored;
+        let tagged = parts.iter().filter(is_stored).filter_map(|part| {
             let tag = part.tag.clone()?;
             Some((part.number.cast_unsigned(), tag))
         });
-        let lost: Vec<_> = tagged.filter(|part| !there.contains(part)).map(|(number, _)| number).collect();
+        let lost: Vec<_> = tagged.filter(|part| !listed.contains(part)).map(|(number, _)| number).collect();
         if lost.is_empty() {
             return Ok(());
         }
         let what = format!("the store has lost parts {lost:?} of blob {}", blob.id);
         if self.options.repair {
-            let lost = if is_known { LostParts::Parts(lost) } else { LostParts::Upload };
+            let lost = if upload_exists { LostParts::Parts(lost) } else { LostParts::Upload };
             self.app.meta.drop_lost_parts(blob.id, upload.to_owned(), lost).await?;
         }
         self.report(what, self.options.repair);
@@ -102,11 +107,11 @@ impl Fsck {
         blob: &BlobRecord,
         upload: &str,
         parts: &[PartRecord],
-        is_there: bool,
+        file_exists: bool,
     ) -> Result<()> {
-        let counts = |part: &&PartRecord| part.state == PartState::Stored && part.tag.is_some();
-        let lost = parts.iter().filter(counts).count();
-        if is_there || lost == 0 {
+        let is_in_file = |part: &&PartRecord| part.state == PartState::Stored && part.tag.is_some();
+        let lost = parts.iter().filter(is_in_file).count();
+        if file_exists || lost == 0 {
             return Ok(());
         }
         if self.options.repair {
@@ -123,8 +128,8 @@ impl Fsck {
         blob: &BlobRecord,
         parts: &[PartRecord],
     ) -> Result<()> {
-        let native = parts.iter().filter(|part| part.state == PartState::Stored && part.tag.is_some());
-        let (count, mut size) = native.fold((0, 0), |(count, size), part| (count + 1, size + part.size));
+        let uploaded = parts.iter().filter(|part| part.state == PartState::Stored && part.tag.is_some());
+        let (count, mut size) = uploaded.fold((0, 0), |(count, size), part| (count + 1, size + part.size));
         if self.app.stores.multipart(&self.store).is_ok_and(Multipart::is_preallocated) {
             // The slots of parts that are separate objects are holes in the file.
             size = blob.size;
@@ -133,14 +138,15 @@ impl Fsck {
             return Ok(());
         }
         let what = format!("the multipart object of blob {} ({})", blob.id, blob.object_key);
-        let found = self.sizes.get(&blob.object_key).copied();
-        if !self.compare_size(&what, size, found) || !self.options.deep {
+        let actual = self.sizes.get(&blob.object_key).copied();
+        if !self.compare_size(&what, size, actual) || !self.options.deep {
             return Ok(());
         }
         let stored: Vec<_> =
             self.app.meta.parts(blob.id).await?.into_iter().filter(|part| !part.is_own_object).collect();
-        let (each, _) = self.app.stores.digest_parts(&self.store, &stored, DigestSelection::MD5).await?;
-        for (part, digests) in stored.iter().zip(each) {
+        let (digests_of_parts, _) =
+            self.app.stores.digest_parts(&self.store, &stored, DigestSelection::MD5).await?;
+        for (part, digests) in stored.iter().zip(digests_of_parts) {
             if !part.digests.matches(&digests) {
                 self.report(format!("{what} has different content in part {}", part.number), false);
             }
