@@ -10,7 +10,7 @@ use osproxy::{cli, config, version};
 #[command(version = version::FULL, about)]
 struct Cli {
     #[command(subcommand)]
-    verb: CliCommand,
+    command: CliCommand,
 }
 
 #[derive(Subcommand)]
@@ -26,28 +26,28 @@ enum CliCommand {
     /// List background tasks, show one with its attempts, or retry a failed one
     Tasks {
         #[command(subcommand)]
-        verb: cli::tasks::TasksCommand,
+        command: cli::tasks::TasksCommand,
         #[command(flatten)]
         settings: ConfigArgs,
     },
     /// Create, list and revoke API keys
     Key {
         #[command(subcommand)]
-        verb: cli::key::KeyCommand,
+        command: cli::key::KeyCommand,
         #[command(flatten)]
         settings: ConfigArgs,
     },
     /// Set quotas of tenants and show how much they use
     Tenant {
         #[command(subcommand)]
-        verb: cli::tenant::TenantCommand,
+        command: cli::tenant::TenantCommand,
         #[command(flatten)]
         settings: ConfigArgs,
     },
     /// Rotate, list and revoke the keys that sign links
     LinkKey {
         #[command(subcommand)]
-        verb: cli::link_key::LinkKeyCommand,
+        command: cli::link_key::LinkKeyCommand,
         #[command(flatten)]
         settings: ConfigArgs,
     },
@@ -152,16 +152,16 @@ impl ListenArgs {
     }
 }
 
-fn run(verb: CliCommand) -> anyhow::Result<ExitCode> {
-    match verb {
+fn run(command: CliCommand) -> anyhow::Result<ExitCode> {
+    match command {
         CliCommand::Serve(settings) => cli::serve::run(settings.load()?)?,
         CliCommand::CheckConfig(settings) => cli::check_config::run(&settings.load()?)?,
         CliCommand::Doctor(settings) => return cli::doctor::run(&settings.load(None)?),
         CliCommand::Migrate(settings) => cli::migrate::run(&settings.load(None)?)?,
-        CliCommand::Tasks { verb, settings } => cli::tasks::run(&settings.load(None)?, verb)?,
-        CliCommand::Key { verb, settings } => cli::key::run(&settings.load(None)?, verb)?,
-        CliCommand::Tenant { verb, settings } => cli::tenant::run(&settings.load(None)?, verb)?,
-        CliCommand::LinkKey { verb, settings } => cli::link_key::run(&settings.load(None)?, verb)?,
+        CliCommand::Tasks { command, settings } => cli::tasks::run(&settings.load(None)?, command)?,
+        CliCommand::Key { command, settings } => cli::key::run(&settings.load(None)?, command)?,
+        CliCommand::Tenant { command, settings } => cli::tenant::run(&settings.load(None)?, command)?,
+        CliCommand::LinkKey { command, settings } => cli::link_key::run(&settings.load(None)?, command)?,
         CliCommand::Explain { options, settings } => cli::explain::run(&settings.load(None)?, options)?,
         CliCommand::Nodes { options, settings } => cli::nodes::run(&settings.load(None)?, options)?,
         CliCommand::Health { options, listening } => return cli::health::run(&listening.load()?, options),
@@ -177,7 +177,7 @@ fn run(verb: CliCommand) -> anyhow::Result<ExitCode> {
 
 fn main() -> ExitCode {
     let cli = Cli::from_arg_matches(&grouped_command().get_matches()).unwrap_or_else(|error| error.exit());
-    match run(cli.verb) {
+    match run(cli.command) {
         Ok(code) => code,
         Err(error) => {
             cli::print_error(&error);

@@ -27,9 +27,9 @@ use crate::{
 };
 
 /// Timeout of an export to the collector.
-const PATIENCE: Duration = Duration::from_secs(5);
+const EXPORT_TIMEOUT: Duration = Duration::from_secs(5);
 /// Timeout of the last export at shutdown.
-const LAST_PATIENCE: Duration = Duration::from_secs(2);
+const LAST_EXPORT_TIMEOUT: Duration = Duration::from_secs(2);
 
 /// Dropping this writes the remaining log lines and exports the remaining traces.
 pub struct Telemetry {
@@ -41,7 +41,7 @@ pub struct Telemetry {
 impl Drop for Telemetry {
     fn drop(&mut self) {
         if let Some(traces) = &self.traces
-            && let Err(error) = traces.shutdown_with_timeout(LAST_PATIENCE)
+            && let Err(error) = traces.shutdown_with_timeout(LAST_EXPORT_TIMEOUT)
         {
             tracing::warn!(%error, "could not export the last traces");
         }
@@ -83,7 +83,7 @@ pub fn init(log: &LogSection, telemetry: &TelemetrySection) -> io::Result<Teleme
 fn trace_provider(url: &str) -> io::Result<SdkTracerProvider> {
     // Ignored: another part of the program has installed the same provider.
     let _ = rustls::crypto::ring::default_provider().install_default();
-    let client = reqwest::blocking::Client::builder().no_proxy().timeout(PATIENCE).build();
+    let client = reqwest::blocking::Client::builder().no_proxy().timeout(EXPORT_TIMEOUT).build();
     let exporter = SpanExporter::builder()
         .with_http()
         .with_http_client(client.map_err(io::Error::other)?)

@@ -28,32 +28,32 @@ pub fn run(loaded: &LoadedConfig, options: ExplainArgs) -> anyhow::Result<()> {
         let database = wiring::database_options(&loaded.config, NodeStores::default());
         let meta = Meta::open_existing(&location, database).await;
         let meta = meta.map_err(|error| anyhow::Error::msg(Meta::open_error_message(&location, &error)))?;
-        let story = load_history(&meta, options.uid).await?;
+        let history = load_history(&meta, options.uid).await?;
         if options.json {
-            super::print_line(&serde_json::to_string(&story)?);
+            super::print_line(&serde_json::to_string(&history)?);
         } else {
-            story.lines().iter().for_each(|line| super::print_line(line));
+            history.lines().iter().for_each(|line| super::print_line(line));
         }
         Ok(())
     })
 }
 
 async fn load_history(meta: &Meta, uid: i64) -> anyhow::Result<UploadHistory> {
-    let history = meta.file_history(Uid::from_db(uid)).await?;
-    let history = history.with_context(|| {
+    let file = meta.file_history(Uid::from_db(uid)).await?;
+    let file = file.with_context(|| {
         format!(
             "there is no file {uid}: it was never created, or its record was removed after it was deleted"
         )
     })?;
     // The id of the first write's blob is the uid of the file.
     let mut blobs = vec![uid];
-    blobs.extend(history.received_as);
-    blobs.extend(history.blob.as_ref().map(|blob| blob.id));
+    blobs.extend(file.received_as);
+    blobs.extend(file.blob.as_ref().map(|blob| blob.id));
     blobs.sort_unstable();
     blobs.dedup();
     // All background tasks for a blob have the same payload.
     let payloads: Result<Vec<_>, _> =
         blobs.iter().map(|blob_id| serde_json::to_string(&BlobPayload { blob_id: *blob_id })).collect();
     let tasks = meta.tasks_with_payloads(&payloads?).await?;
-    Ok(UploadHistory::new(uid, history, tasks))
+    Ok(UploadHistory::new(uid, file, tasks))
 }

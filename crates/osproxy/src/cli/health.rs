@@ -13,7 +13,7 @@ use serde::Deserialize;
 use crate::config::{Config, LoadedConfig};
 
 /// Timeout of the request.
-const PATIENCE: Duration = Duration::from_secs(5);
+const REQUEST_TIMEOUT: Duration = Duration::from_secs(5);
 
 /// Options of `osproxy health`.
 #[derive(Args)]
@@ -52,12 +52,14 @@ pub fn run(loaded: &LoadedConfig, options: HealthArgs) -> anyhow::Result<ExitCod
 async fn query_readiness(url: &str, is_own: bool, reads: bool) -> anyhow::Result<ExitCode> {
     // reqwest needs a crypto provider even for plain HTTP.
     let _ = rustls::crypto::ring::default_provider().install_default();
-    let client =
-        reqwest::Client::builder().no_proxy().timeout(PATIENCE).tls_danger_accept_invalid_certs(is_own);
-    let asked = client.build()?.get(format!("{url}/health/ready")).send().await;
-    let answer = asked.with_context(|| format!("{url} does not answer"))?;
-    let status = answer.status();
-    let Ok(Readiness { status: status_text, down, uploads }) = answer.json().await else {
+    let client = reqwest::Client::builder()
+        .no_proxy()
+        .timeout(REQUEST_TIMEOUT)
+        .tls_danger_accept_invalid_certs(is_own);
+    let response = client.build()?.get(format!("{url}/health/ready")).send().await;
+    let response = response.with_context(|| format!("{url} does not answer"))?;
+    let status = response.status();
+    let Ok(Readiness { status: status_text, down, uploads }) = response.json().await else {
         bail!("{url} answers {status}, but not like osproxy; check the URL");
     };
     let mut summary =

@@ -30,14 +30,14 @@ const PAGE: u64 = 1000;
 /// Files that are recorded in one transaction.
 const BATCH: usize = 500;
 /// Number of concurrent requests to the store.
-const AT_ONCE: usize = 16;
+const CONCURRENT_REQUESTS: usize = 16;
 
 /// Options of `osproxy import-go`.
 #[derive(Args)]
 pub struct ImportGoArgs {
     /// Configuration file of the Go program, which names its database and store.
-    #[arg(long, value_name = "FILE")]
-    from: PathBuf,
+    #[arg(long = "from", value_name = "FILE")]
+    go_config: PathBuf,
     /// Check all files and print what would happen, but import nothing.
     #[arg(long)]
     dry_run: bool,
@@ -57,18 +57,19 @@ pub struct ImportGoArgs {
 
 /// Imports the files of a stopped Go program. Objects stay where they are. Can be repeated.
 pub fn run(loaded: &LoadedConfig, options: &ImportGoArgs) -> anyhow::Result<ExitCode> {
-    let from = load_go_config(&options.from)?;
+    let go_config = load_go_config(&options.go_config)?;
     super::block_on(async {
-        let DatabaseLocation::Server(server) = from.config.database_location().map_err(anyhow::Error::msg)?
+        let DatabaseLocation::Server(server) =
+            go_config.config.database_location().map_err(anyhow::Error::msg)?
         else {
-            bail!("{} configures no PostgreSQL or MySQL database", options.from.display());
+            bail!("{} configures no PostgreSQL or MySQL database", options.go_config.display());
         };
         let go = GoDatabase::open(&server).await.map_err(anyhow::Error::msg)?;
         let tables = go.tables().await?;
         if tables.is_empty() {
             bail!("the database has no tables of the Go program: neither meta_data_info nor meta_data_infos");
         }
-        let kind = from
+        let kind = go_config
             .config
             .stores()
             .first()
@@ -81,14 +82,16 @@ pub fn run(loaded: &LoadedConfig, options: &ImportGoArgs) -> anyhow::Result<Exit
         }
         super::existing_or_init(&loaded.config, options.init).await?;
         let app = wiring::open_node(&loaded.config).await?;
-        let into = ImportTarget {
+        let target = ImportTarget {
             tenant: options.tenant.clone(),
             store: store_name(&app, kind)?,
             is_dry_run: options.dry_run,
         };
         let mut report = ImportReport::new(options.dry_run);
         for tables in tables {
-            Import { app: &app, go: &go, into: &into, options }.import_tables(tables, &mut report).await?;
+            Import { app: &app, go: &go, target: &target, options }
+                .import_tables(tables, &mut report)
+                .await?;
         }
         Ok(report.summarize())
     })
@@ -119,14 +122,14 @@ fn check_store(loaded: &LoadedConfig, kind: StoreKind) -> anyhow::Result<()> {
 
 /// The name of the store in the database.
 fn store_name(app: &App, kind: StoreKind) -> anyhow::Result<String> {
-    let is_it = |name: &String| name.split(':').next() == Some(kind.as_str());
-    app.stores.names().into_iter().find(is_it).with_context(|| format!("there is no store {kind}"))
+    let is_kind = |name: &String| name.split(':').next() == Some(kind.as_str());
+    app.stores.names().into_iter().find(is_kind).with_context(|| format!("there is no store {kind}"))
 }
 
 struct Import<'a> {
     app: &'a Arc<App>,
     go: &'a GoDatabase,
-    into: &'a ImportTarget,
+    target: &'a ImportTarget,
     options: &'a ImportGoArgs,
 }
 
@@ -134,7 +137,7 @@ impl Import<'_> {
     /// Imports the files of one set of tables.
     async fn import_tables(&self, tables: GoTables, report: &mut ImportReport) -> anyhow::Result<()> {
         report.begin(tables.files, self.go.count_files(tables).await?);
-        let judge = ImportPlanner::new(self.app, &self.into.store, !self.options.no_verify);
+        let planner = ImportPlanner::new(self.app, &self.target.store, !self.options.no_verify);
         let mut after = 0;
         loop {
             let files = self.go.files(tables, after, PAGE).await?;
@@ -144,18 +147,18 @@ impl Import<'_> {
             let (first, last) = (first.id, last.id);
             let parts = self.go.parts(tables, first..=last).await?;
             let uids: Vec<_> = files.iter().map(|file| file.uid).collect();
-            let settled = self.app.meta.already_imported(&uids).await?;
-            let (here, files): (Vec<_>, Vec<_>) = files.into_iter().partition(|file| {
+            let imported_uids = self.app.meta.already_imported(&uids).await?;
+            let (present, files): (Vec<_>, Vec<_>) = files.into_iter().partition(|file| {
                 // Files that are already imported are checked again only for leftover part objects.
-                settled.contains(&file.uid) && !self.options.remove_leftovers
+                imported_uids.contains(&file.uid) && !self.options.remove_leftovers
             });
-            report.already_present(here.len());
-            let mut verdicts = stream::iter(plan::group_parts(files, parts))
-                .map(|(file, parts)| judge.plan(file, parts))
-                .buffered(AT_ONCE)
+            report.already_present(present.len());
+            let mut plans = stream::iter(plan::group_parts(files, parts))
+                .map(|(file, parts)| planner.plan(file, parts))
+                .buffered(CONCURRENT_REQUESTS)
                 .try_ready_chunks(BATCH);
-            while let Some(verdicts) = verdicts.try_next().await? {
-                self.record(verdicts, &settled, report).await?;
+            while let Some(plans) = plans.try_next().await? {
+                self.record(plans, &imported_uids, report).await?;
             }
             after = last;
         }
@@ -167,32 +170,32 @@ impl Import<'_> {
     /// Records files to import and reports the result for each.
     async fn record(
         &self,
-        verdicts: Vec<FilePlan>,
-        settled: &HashSet<i64>,
+        plans: Vec<FilePlan>,
+        imported_uids: &HashSet<i64>,
         report: &mut ImportReport,
     ) -> anyhow::Result<()> {
-        let mut files = Vec::with_capacity(verdicts.len());
-        let mut remarks = Vec::with_capacity(verdicts.len());
-        for verdict in verdicts {
-            match verdict.outcome {
+        let mut files = Vec::with_capacity(plans.len());
+        let mut notes = Vec::with_capacity(plans.len());
+        for plan in plans {
+            match plan.outcome {
                 Ok(mut file) => {
                     report.leftovers(&file.leftovers);
                     if !self.options.remove_leftovers {
                         file.leftovers.clear();
                     }
-                    remarks.push(verdict.notes);
+                    notes.push(plan.notes);
                     files.push(file);
                 }
-                Err(_) if settled.contains(&verdict.uid) => report.already_present(1),
-                Err(reason) => report.skipped(verdict.uid, &reason),
+                Err(_) if imported_uids.contains(&plan.uid) => report.already_present(1),
+                Err(reason) => report.skipped(plan.uid, &reason),
             }
         }
         let kinds: Vec<_> =
             files.iter().map(|file| (file.uid, report::imported_kind(&file.content))).collect();
-        let imported = self.app.meta.import_files(files, self.into).await?;
+        let imported = self.app.meta.import_files(files, self.target).await?;
         let imported = imported.context("the tenant's quota is too small; see `osproxy tenant`")?;
-        for (((uid, kind), imported), remarks) in kinds.into_iter().zip(imported).zip(remarks) {
-            report.imported(uid.get(), kind, imported, &remarks);
+        for (((uid, kind), imported), notes) in kinds.into_iter().zip(imported).zip(notes) {
+            report.imported(uid.get(), kind, imported, &notes);
         }
         Ok(())
     }

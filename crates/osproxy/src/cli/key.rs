@@ -11,8 +11,8 @@ use time::OffsetDateTime;
 use super::{InitArgs, format_timestamp, open_meta, open_or_init_meta};
 use crate::config::LoadedConfig;
 
-/// Maximum length of a label in bytes.
-const MAX_LABEL: usize = 255;
+/// Maximum length of a label.
+const MAX_LABEL_BYTES: usize = 255;
 
 /// Subcommands of `osproxy key`.
 #[derive(Subcommand)]
@@ -21,7 +21,7 @@ pub enum KeyCommand {
     Create {
         /// Properties of the key.
         #[command(flatten)]
-        wanted: NewKeyArgs,
+        properties: NewKeyArgs,
         /// Whether to create the database.
         #[command(flatten)]
         init: InitArgs,
@@ -83,11 +83,11 @@ struct KeyLine<'a> {
 }
 
 /// Creates, lists or revokes keys.
-pub fn run(loaded: &LoadedConfig, verb: KeyCommand) -> anyhow::Result<()> {
+pub fn run(loaded: &LoadedConfig, command: KeyCommand) -> anyhow::Result<()> {
     super::block_on(async {
-        match verb {
-            KeyCommand::Create { wanted, init } => {
-                create(&open_or_init_meta(&loaded.config, init).await?, wanted).await
+        match command {
+            KeyCommand::Create { properties, init } => {
+                create(&open_or_init_meta(&loaded.config, init).await?, properties).await
             }
             KeyCommand::Ls { json } => list(&open_meta(&loaded.config).await?, json).await,
             KeyCommand::Revoke { id } => revoke(&open_meta(&loaded.config).await?, &id).await,
@@ -95,14 +95,14 @@ pub fn run(loaded: &LoadedConfig, verb: KeyCommand) -> anyhow::Result<()> {
     })
 }
 
-async fn create(meta: &Meta, wanted: NewKeyArgs) -> anyhow::Result<()> {
-    let NewKeyArgs { label, tenant, scopes, expires, rate, max_size, transfers } = wanted;
-    if label.len() > MAX_LABEL || label.contains('\0') {
-        bail!("the label must have at most {MAX_LABEL} bytes and no NUL");
+async fn create(meta: &Meta, properties: NewKeyArgs) -> anyhow::Result<()> {
+    let NewKeyArgs { label, tenant, scopes, expires, rate, max_size, transfers } = properties;
+    if label.len() > MAX_LABEL_BYTES || label.contains('\0') {
+        bail!("the label must have at most {MAX_LABEL_BYTES} bytes and no NUL");
     }
     let key = ApiKey::generate().context("cannot generate a key")?;
     let now = meta.now_ms();
-    let day = 24 * 3_600_000;
+    let day_ms = 24 * 3_600_000;
     meta.create_api_key(ApiKeyRecord {
         id: key.id().to_owned(),
         hash: key.secret_hash(),
@@ -113,7 +113,7 @@ async fn create(meta: &Meta, wanted: NewKeyArgs) -> anyhow::Result<()> {
         max_size: max_size.map(|size| size.as_u64()),
         max_transfers: transfers,
         created_at: now,
-        expires_at: expires.map(|days| now + i64::from(days) * day),
+        expires_at: expires.map(|days| now + i64::from(days) * day_ms),
         revoked_at: None,
     })
     .await?;
@@ -150,7 +150,7 @@ async fn list(meta: &Meta, json: bool) -> anyhow::Result<()> {
             key.expires_at.map_or_else(unlimited, format_timestamp),
             key.max_rate.map_or_else(unlimited, |rate| rate.to_string()),
             key.max_size.map_or_else(unlimited, |size| bytesize::ByteSize(size).to_string()),
-            key.max_transfers.map_or_else(unlimited, |most| most.to_string()),
+            key.max_transfers.map_or_else(unlimited, |max| max.to_string()),
             key.label.escape_debug(),
         )
     });

@@ -25,13 +25,13 @@ pub enum LinkKeyCommand {
 }
 
 /// Creates, lists or deletes keys.
-pub fn run(loaded: &LoadedConfig, verb: LinkKeyCommand) -> anyhow::Result<()> {
+pub fn run(loaded: &LoadedConfig, command: LinkKeyCommand) -> anyhow::Result<()> {
     if !loaded.config.links.keys.is_empty() {
         bail!("the keys are set in the configuration: put a new key first in `links.keys`");
     }
     super::block_on(async {
         let meta = super::open_meta(&loaded.config).await?;
-        match verb {
+        match command {
             LinkKeyCommand::Rotate => rotate(&meta).await,
             LinkKeyCommand::Ls => list(&meta).await,
             LinkKeyCommand::Revoke { id } => revoke(&meta, &id).await,
@@ -48,8 +48,8 @@ async fn rotate(meta: &Meta) -> anyhow::Result<()> {
 
 async fn list(meta: &Meta) -> anyhow::Result<()> {
     let keys = meta.link_key_creation_times().await?;
-    let rows = keys.into_iter().enumerate().map(|(at, (id, created))| {
-        let usage = if at == 0 { "sign" } else { "verify" };
+    let rows = keys.into_iter().enumerate().map(|(position, (id, created))| {
+        let usage = if position == 0 { "sign" } else { "verify" };
         format!("{id:<10}  {usage:<8}  {}", format_timestamp(created))
     });
     super::print_table(&format!("{:<10}  {:<8}  {}", "ID", "USE", "CREATED"), rows);

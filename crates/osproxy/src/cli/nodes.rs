@@ -37,8 +37,8 @@ pub fn run(loaded: &LoadedConfig, options: NodesArgs) -> anyhow::Result<()> {
     let redis = redis.context("there is no Redis")?;
     let nodes = super::block_on(async { Ok(list_registry(&redis).await?) })?;
     if options.json {
-        for RegisteredNode { node, last_heartbeat: heard_at } in &nodes {
-            super::print_line(&serde_json::to_string(&NodeLine { node, heard_at: *heard_at })?);
+        for RegisteredNode { node, last_heartbeat } in &nodes {
+            super::print_line(&serde_json::to_string(&NodeLine { node, heard_at: *last_heartbeat })?);
         }
         return Ok(());
     }
@@ -46,14 +46,14 @@ pub fn run(loaded: &LoadedConfig, options: NodesArgs) -> anyhow::Result<()> {
         "{:<16}  {:<21}  {:<9}  {:<20}  {:<20}  {:>8}  {:>5}  {:>5}  {}",
         "ID", "ADDRESS", "VERSION", "STARTED", "HEARTBEAT", "REQUESTS", "TASKS", "LOAD", "STORES"
     );
-    let rows = nodes.iter().map(|RegisteredNode { node, last_heartbeat: heard_at }| {
+    let rows = nodes.iter().map(|RegisteredNode { node, last_heartbeat }| {
         format!(
             "{:<16}  {:<21}  {:<9}  {:<20}  {:<20}  {:>8}  {:>5}  {:>5.2}  {}",
             node.id,
             node.address,
             node.version,
             format_timestamp(node.started_at),
-            format_timestamp(*heard_at),
+            format_timestamp(*last_heartbeat),
             node.load.requests,
             node.load.tasks,
             node.load.load_average,

@@ -38,20 +38,20 @@ pub fn run(loaded: &LoadedConfig, options: ScrubArgs) -> anyhow::Result<ExitCode
         let stores =
             wiring::stores::open_to_read(config, &database, ReadRateLimit::new(options.rate.as_u64()))
                 .await?;
-        let here = NodeStores::new(String::new(), stores.local_stores());
-        let meta = Meta::open_existing(&database, wiring::database_options(config, here)).await;
+        let node_stores = NodeStores::new(String::new(), stores.local_stores());
+        let meta = Meta::open_existing(&database, wiring::database_options(config, node_stores)).await;
         let meta = meta.map_err(|error| anyhow::Error::msg(Meta::open_error_message(&database, &error)))?;
-        let mut walk = Scrubber { meta, stores, report: ScrubReport::new(options.json, options.after) };
-        let mut terminated = signal(SignalKind::terminate())?;
-        let ended = tokio::select! {
-            ended = walk.run() => Some(ended),
+        let mut scrubber = Scrubber { meta, stores, report: ScrubReport::new(options.json, options.after) };
+        let mut terminate = signal(SignalKind::terminate())?;
+        let outcome = tokio::select! {
+            outcome = scrubber.run() => Some(outcome),
             _ = tokio::signal::ctrl_c() => None,
-            _ = terminated.recv() => None,
+            _ = terminate.recv() => None,
         };
-        walk.report.summarize(matches!(ended, Some(Ok(()))));
-        Ok(match ended.transpose()? {
+        scrubber.report.summarize(matches!(outcome, Some(Ok(()))));
+        Ok(match outcome.transpose()? {
             None => ExitCode::FAILURE,
-            Some(()) if walk.report.is_clean() => ExitCode::SUCCESS,
+            Some(()) if scrubber.report.is_clean() => ExitCode::SUCCESS,
             Some(()) => ExitCode::from(super::DIFFERENT),
         })
     })

@@ -6,7 +6,7 @@ mod listeners;
 use std::{net::SocketAddr, time::Duration};
 
 use anyhow::Context;
-use listeners::Listeners;
+use listeners::{DrainSignal, Listeners};
 use osproxy_core::{
     App,
     tasks::{self, Engine},
@@ -26,19 +26,18 @@ use crate::{
 /// same time. Further work queues; none of it ever waits for a client.
 const BLOCKING_THREADS: usize = 64;
 
-/// How long a node of a cluster continues to serve while it reports that it is not ready, in
-/// seconds.
-const DRAIN: u64 = 5;
+/// How long a node of a cluster continues to serve while it reports that it is not ready.
+const CLUSTER_DRAIN_SECS: u64 = 5;
 
 /// How long a connected client may take to send its first request while the node stops. Limited by
 /// the drain delay.
-const LAST_REQUESTS: Duration = Duration::from_secs(1);
+const LAST_REQUESTS_TIMEOUT: Duration = Duration::from_secs(1);
 
 /// How long threads may remain in system calls after everything else has ended.
-const LAST_THREADS: Duration = Duration::from_secs(1);
+const LAST_THREADS_TIMEOUT: Duration = Duration::from_secs(1);
 
 /// How long cleanup may take after all requests have ended.
-const CLEAN_UP: Duration = Duration::from_secs(5);
+const CLEAN_UP_TIMEOUT: Duration = Duration::from_secs(5);
 
 /// Serves until SIGTERM, SIGINT or SIGHUP, then drains. A second signal stops the process at once.
 pub fn run(loaded: LoadedConfig) -> anyhow::Result<()> {
@@ -49,8 +48,8 @@ pub fn run(loaded: LoadedConfig) -> anyhow::Result<()> {
     let served = work.block_on(serve(loaded, connections.handle()));
     // Dropping the runtimes would wait forever for threads that hang in calls to a disk. No row
     // names yet what those threads write.
-    work.shutdown_timeout(LAST_THREADS);
-    connections.shutdown_timeout(LAST_THREADS);
+    work.shutdown_timeout(LAST_THREADS_TIMEOUT);
+    connections.shutdown_timeout(LAST_THREADS_TIMEOUT);
     served
 }
 
@@ -82,10 +81,12 @@ async fn serve(LoadedConfig { config, warnings }: LoadedConfig, connections: &Ha
     running.spawn(engine.run(stop_tasks.clone(), abort_tasks.clone()));
     running.close();
     let shutdown = CancellationToken::new();
-    let drain = config.server.drain_delay.unwrap_or(if config.is_clustered() { DRAIN } else { 0 });
-    let drain = Duration::from_secs(drain);
-    let last_requests = drain.min(LAST_REQUESTS);
-    let served = listeners.serve(&app, &config, connections, (shutdown.clone(), last_requests));
+    let drain_secs =
+        config.server.drain_delay.unwrap_or(if config.is_clustered() { CLUSTER_DRAIN_SECS } else { 0 });
+    let drain = Duration::from_secs(drain_secs);
+    let last_requests = drain.min(LAST_REQUESTS_TIMEOUT);
+    let drain_signal = DrainSignal { shutdown: shutdown.clone(), last_requests };
+    let served = listeners.serve(&app, &config, connections, &drain_signal);
     let all = async {
         served.await?;
         running.wait().await;
@@ -118,10 +119,10 @@ async fn serve(LoadedConfig { config, warnings }: LoadedConfig, connections: &Ha
     }
     abort_tasks.cancel();
     stop_tasks.cancel();
-    if tokio::time::timeout(CLEAN_UP, running.wait()).await.is_err() {
+    if tokio::time::timeout(CLEAN_UP_TIMEOUT, running.wait()).await.is_err() {
         tracing::warn!("tasks did not stop in time; they are taken over when their leases expire");
     }
-    if !app.background.wait_idle(CLEAN_UP).await {
+    if !app.background.wait_idle(CLEAN_UP_TIMEOUT).await {
         tracing::warn!("cleanup did not finish in time; the next start completes it");
     }
     app.coordinator.leave().await;

@@ -58,10 +58,10 @@ impl From<TaskStateArg> for TaskState {
 }
 
 /// Lists, shows or retries tasks; services may be running.
-pub fn run(loaded: &LoadedConfig, verb: TasksCommand) -> anyhow::Result<()> {
+pub fn run(loaded: &LoadedConfig, command: TasksCommand) -> anyhow::Result<()> {
     super::block_on(async {
         let meta = super::open_meta(&loaded.config).await?;
-        match verb {
+        match command {
             TasksCommand::Ls { state, limit } => list(&meta, state.map(TaskState::from), limit).await,
             TasksCommand::Show { id } => show(&meta, id).await,
             TasksCommand::Retry { id } => retry(&meta, id, loaded.config.tasks.max_attempts).await,

@@ -67,10 +67,10 @@ struct TenantLine<'a> {
 }
 
 /// Sets a quota, or lists tenants.
-pub fn run(loaded: &LoadedConfig, verb: TenantCommand) -> anyhow::Result<()> {
+pub fn run(loaded: &LoadedConfig, command: TenantCommand) -> anyhow::Result<()> {
     let config = &loaded.config;
     super::block_on(async {
-        match verb {
+        match command {
             TenantCommand::Set { name, max_bytes: QuotaArg(max_bytes), new, init } => {
                 let meta = open_or_init_meta(config, init).await?;
                 if !new && !meta.tenant_exists(&name).await? {
@@ -98,8 +98,8 @@ async fn load_tenants(meta: &Meta, all: bool) -> anyhow::Result<Vec<TenantUsage>
     if all {
         return Ok(meta.all_tenant_usage().await?);
     }
-    let counted = meta.quota_usage().await?;
-    Ok(counted.into_iter().map(|usage| TenantUsage { usage, stored: None }).collect())
+    let with_quota = meta.quota_usage().await?;
+    Ok(with_quota.into_iter().map(|usage| TenantUsage { usage, stored: None }).collect())
 }
 
 fn print_json(tenants: &[TenantUsage]) -> anyhow::Result<()> {

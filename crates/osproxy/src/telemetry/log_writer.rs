@@ -12,16 +12,16 @@ use tracing_subscriber::fmt::MakeWriter;
 
 /// How long lines are collected before they are written. Waking the thread for every line took a
 /// third of the CPU time of small downloads.
-const COLLECT: Duration = Duration::from_millis(50);
+const COLLECT_TIME: Duration = Duration::from_millis(50);
 /// Maximum time that shutdown waits for a blocked output.
-const LAST_WRITE: Duration = Duration::from_secs(1);
+const LAST_WRITE_TIMEOUT: Duration = Duration::from_secs(1);
 /// Maximum bytes of buffered lines. Further lines are dropped and counted while the output is too
 /// slow.
 const CAPACITY: usize = 4 << 20;
 /// First byte in UTF-8 of the C1 control characters, and of some other characters.
-const C1: u8 = 0xc2;
+const C1_LEAD_BYTE: u8 = 0xc2;
 /// Buffer capacity kept between writes.
-const KEPT: usize = 64 << 10;
+const KEPT_CAPACITY: usize = 64 << 10;
 
 /// Accepts lines without ever waiting for the output. Control characters are written as JSON
 /// escapes such as `\u001b`, so that a value can neither start a new line nor control the reader's
@@ -81,10 +81,10 @@ impl Write for &LogWriter {
             lines.dropped += 1;
             return Ok(line.len());
         }
-        let first = lines.bytes.is_empty();
+        let was_empty = lines.bytes.is_empty();
         lines.bytes.extend_from_slice(bytes);
         drop(lines);
-        if first {
+        if was_empty {
             self.shared.changed.notify_all();
         }
         Ok(line.len())
@@ -101,16 +101,16 @@ fn escape_control_characters(line: &[u8], coloured: bool) -> Option<Vec<u8>> {
         Some(text) => (text, "\n"),
         None => (line, ""),
     };
-    let begins_one = |byte: &u8| byte.is_ascii_control() || *byte == C1;
-    if !text.iter().any(begins_one) {
+    let may_begin_control = |byte: &u8| byte.is_ascii_control() || *byte == C1_LEAD_BYTE;
+    if !text.iter().any(may_begin_control) {
         return None;
     }
     let mut escaped = String::with_capacity(text.len() + 64);
-    for letter in String::from_utf8_lossy(text).chars() {
-        if letter.is_control() && !(coloured && letter == '\u{1b}') {
-            let _ = fmt::Write::write_fmt(&mut escaped, format_args!("\\u{:04x}", u32::from(letter)));
+    for character in String::from_utf8_lossy(text).chars() {
+        if character.is_control() && !(coloured && character == '\u{1b}') {
+            let _ = fmt::Write::write_fmt(&mut escaped, format_args!("\\u{:04x}", u32::from(character)));
         } else {
-            escaped.push(letter);
+            escaped.push(character);
         }
     }
     escaped.push_str(end);
@@ -129,7 +129,7 @@ impl Shared {
         while !stop {
             let idle = |lines: &mut Lines| lines.bytes.is_empty() && !lines.stop;
             let lines = self.changed.wait_while(self.lock(), idle).unwrap_or_else(PoisonError::into_inner);
-            let collected = self.changed.wait_timeout_while(lines, COLLECT, |lines| !lines.stop);
+            let collected = self.changed.wait_timeout_while(lines, COLLECT_TIME, |lines| !lines.stop);
             let (mut lines, _) = collected.unwrap_or_else(PoisonError::into_inner);
             stop = lines.stop;
             std::mem::swap(&mut lines.bytes, &mut writing);
@@ -143,7 +143,7 @@ impl Shared {
             }
             let _ = output.flush();
             writing.clear();
-            writing.shrink_to(KEPT);
+            writing.shrink_to(KEPT_CAPACITY);
         }
         self.lock().stopped = true;
         self.changed.notify_all();
@@ -156,7 +156,7 @@ impl Drop for FlushOnDrop {
         lines.stop = true;
         self.0.changed.notify_all();
         // A blocked output must not keep the process from exiting.
-        let _ = self.0.changed.wait_timeout_while(lines, LAST_WRITE, |lines| !lines.stopped);
+        let _ = self.0.changed.wait_timeout_while(lines, LAST_WRITE_TIMEOUT, |lines| !lines.stopped);
     }
 }
 
@@ -182,7 +182,7 @@ mod tests {
     }
 
     #[test]
-    fn a_line_is_one_line_whatever_it_is_about() {
+    fn control_characters_are_escaped() {
         let escaped = |line: &str, coloured| {
             let escaped = escape_control_characters(line.as_bytes(), coloured);
             escaped.map(|line| String::from_utf8(line).unwrap())
@@ -197,7 +197,7 @@ mod tests {
     }
 
     #[test]
-    fn the_end_writes_what_is_left_in_order() {
+    fn remaining_lines_are_written_on_drop() {
         let ((written, lines), (permit, permits)) = (channel(), channel());
         drop(permit);
         let (log, flush) = LogWriter::start(Output(written, permits), false).unwrap();
@@ -210,7 +210,7 @@ mod tests {
     }
 
     #[test]
-    fn an_output_that_takes_nothing_costs_lines_and_never_time() {
+    fn a_blocked_output_drops_lines_without_blocking() {
         let ((written, lines), (permit, permits)) = (channel(), channel());
         let (log, flush) = LogWriter::start(Output(written, permits), false).unwrap();
         let line = vec![b'x'; 64 << 10];

@@ -1,3 +1,5 @@
+//! Compares clocks: of this machine, of the database, and of the newest uid.
+
 use osproxy_core::{describe_clock_skew, describe_uid_lead};
 use osproxy_meta::now_ms;
 
@@ -14,13 +16,13 @@ pub(super) async fn check(config: &Config, report: &mut DoctorReport) {
         return;
     }
     report.line("database");
-    let looking = async {
+    let lookup = async {
         let meta = open_meta(config).await?;
         let clock = meta.now_ms();
         anyhow::Ok((clock, meta.highest_id().await?))
     };
-    let (clock, newest) = match looking.await {
-        Ok(found) => found,
+    let (clock, newest) = match lookup.await {
+        Ok(result) => result,
         Err(error) => {
             let error = report.redacted(&format!("{error:#}"));
             return report.wrong("open", &error);

@@ -1,3 +1,5 @@
+//! Checks the object folder on the local disk.
+
 use std::{os::unix::fs::PermissionsExt, path::Path};
 
 use osproxy_meta::DatabaseLocation;
@@ -12,13 +14,13 @@ pub(super) async fn check(config: &Config, report: &mut DoctorReport) {
     let root = config.object_folder();
     report.line(&format!("local: {}", root.display()));
     match Local::probe(&root).await {
-        Ok(probed) => {
-            let there = if probed.exists {
+        Ok(probe) => {
+            let state = if probe.exists {
                 "objects can be written, moved and read"
             } else {
                 "it does not exist yet and can be created"
             };
-            report.ok("folder", &format!("{there}; {} free", format_bytes(probed.free)));
+            report.ok("folder", &format!("{state}; {} free", format_bytes(probe.free)));
             check_permissions(config, &root, report).await;
         }
         Err(problem) => {
@@ -67,10 +69,10 @@ async fn check_permissions(config: &Config, root: &Path, report: &DoctorReport) 
 }
 
 /// Formats a size in the largest unit that gives at least 1.
-fn format_bytes(count: u64) -> String {
+fn format_bytes(bytes: u64) -> String {
     let units = ["KiB", "MiB", "GiB", "TiB", "PiB"];
-    let power = (count.max(1).ilog2() / 10).clamp(1, 5);
-    let tenths = count.saturating_mul(10) >> (10 * power);
+    let power = (bytes.max(1).ilog2() / 10).clamp(1, 5);
+    let tenths = bytes.saturating_mul(10) >> (10 * power);
     let unit = units.get(power as usize - 1).copied().unwrap_or_default();
     format!("{}.{} {unit}", tenths / 10, tenths % 10)
 }
@@ -80,8 +82,8 @@ mod tests {
     use super::format_bytes;
 
     #[test]
-    fn sizes_are_told_in_fitting_units() {
-        for (count, told) in [
+    fn sizes_have_fitting_units() {
+        for (bytes, text) in [
             (0, "0.0 KiB"),
             (1023, "0.9 KiB"),
             (1024, "1.0 KiB"),
@@ -89,7 +91,7 @@ mod tests {
             (3 << 29, "1.5 GiB"),
             (5 << 40, "5.0 TiB"),
         ] {
-            assert_eq!(format_bytes(count), told);
+            assert_eq!(format_bytes(bytes), text);
         }
     }
 }

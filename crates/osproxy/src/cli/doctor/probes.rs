@@ -10,13 +10,13 @@ use osproxy_storage::{
 };
 
 /// Size of the test object in bytes: too large for a single write.
-const OBJECT: usize = 2 << 20;
+const OBJECT_SIZE: usize = 2 << 20;
 /// Size in bytes of the last part of a multipart upload, which may have any size.
-const LAST_PART: usize = 1000;
+const LAST_PART_SIZE: usize = 1000;
 /// Bytes passed to a writer at a time.
-const CHUNK: usize = 256 << 10;
+const CHUNK_SIZE: usize = 256 << 10;
 /// Number of listed names that are checked: the list may be very long.
-const LISTED: usize = 1000;
+const MAX_LISTED: usize = 1000;
 
 /// Why a probe failed.
 #[derive(Debug)]
@@ -53,18 +53,18 @@ fn pattern(len: usize) -> Bytes {
 
 /// Content of the test object.
 pub(super) fn content() -> Bytes {
-    pattern(OBJECT)
+    pattern(OBJECT_SIZE)
 }
 
 /// Contacts the store. Returns how many seconds the local clock is ahead, if the store reports its
 /// time.
 pub(super) async fn clock_difference(store: &dyn Backend) -> CheckResult<Option<i64>> {
     let before = SystemTime::now();
-    let there = store.clock().await?;
-    let here = before + before.elapsed().unwrap_or_default() / 2;
-    Ok(there.map(|there| {
+    let remote = store.clock().await?;
+    let local = before + before.elapsed().unwrap_or_default() / 2;
+    Ok(remote.map(|remote| {
         let seconds = |span: std::time::Duration| i64::try_from(span.as_secs()).unwrap_or(i64::MAX);
-        here.duration_since(there).map_or_else(|error| -seconds(error.duration()), seconds)
+        local.duration_since(remote).map_or_else(|error| -seconds(error.duration()), seconds)
     }))
 }
 
@@ -83,10 +83,10 @@ pub(super) async fn credentials(store: &dyn Backend) -> CheckResult {
 
 /// Looks for the buckets and creates none: a name may be mistyped. Returns the names of missing
 /// buckets if the service would create them.
-pub(super) async fn missing_buckets(store: &dyn Backend, are_created: bool) -> CheckResult<Option<String>> {
+pub(super) async fn missing_buckets(store: &dyn Backend, may_create: bool) -> CheckResult<Option<String>> {
     match store.prepare(false).await {
         Ok(()) => Ok(None),
-        Err(error) if are_created && Diagnosis::of(&error) == Diagnosis::BucketNotFound => {
+        Err(error) if may_create && Diagnosis::of(&error) == Diagnosis::BucketNotFound => {
             Ok(Some(error.source().map_or_else(String::new, ToString::to_string)))
         }
         Err(error) => Err(error.into()),
@@ -94,7 +94,7 @@ pub(super) async fn missing_buckets(store: &dyn Backend, are_created: bool) -> C
 }
 
 async fn write(mut writer: Box<dyn ObjectWriter>, content: &Bytes) -> CheckResult {
-    for chunk in content.chunks(CHUNK) {
+    for chunk in content.chunks(CHUNK_SIZE) {
         writer.write(content.slice_ref(chunk)).await?;
     }
     writer.finish().await?;
@@ -142,7 +142,7 @@ pub(super) async fn begin(store: &dyn Backend, key: &Key) -> CheckResult {
 pub(super) async fn parts(store: &dyn Backend, key: &Key, upload: &str) -> CheckResult {
     let uploads = multipart(store)?;
     let first = usize::try_from(uploads.min_part_size()).unwrap_or(usize::MAX);
-    let content = pattern(first.saturating_add(LAST_PART));
+    let content = pattern(first.saturating_add(LAST_PART_SIZE));
     let mut tags = Vec::new();
     for (number, part) in [(2, content.slice(first..)), (1, content.slice(..first))] {
         let writer = uploads.create_part(key, upload, number, part.len() as u64).await?;
@@ -151,13 +151,13 @@ pub(super) async fn parts(store: &dyn Backend, key: &Key, upload: &str) -> Check
     tags.reverse();
     uploads.complete(key, upload, &tags).await?;
     compare(store, key, 0..content.len(), &content).await?;
-    Ok(format!("two parts, uploaded in reverse order: {LAST_PART} bytes, then {} MiB", first >> 20))
+    Ok(format!("two parts, uploaded in reverse order: {LAST_PART_SIZE} bytes, then {} MiB", first >> 20))
 }
 
 /// Uploads a part and aborts the multipart upload.
 pub(super) async fn abort(store: &dyn Backend, key: &Key, upload: &str) -> CheckResult {
     let uploads = multipart(store)?;
-    let part = pattern(LAST_PART);
+    let part = pattern(LAST_PART_SIZE);
     write(uploads.create_part(key, upload, 1, part.len() as u64).await?, &part).await?;
     if !is_listed(uploads, key, upload).await? {
         return Err(ProbeError::Misbehaved(
@@ -172,9 +172,9 @@ pub(super) async fn abort(store: &dyn Backend, key: &Key, upload: &str) -> Check
 }
 
 async fn is_listed(uploads: &dyn Multipart, key: &Key, upload: &str) -> CheckResult<bool> {
-    let mut known = uploads.list_uploads(Some(key)).await?;
-    while let Some(known) = known.try_next().await? {
-        if known.id == upload {
+    let mut listed = uploads.list_uploads(Some(key)).await?;
+    while let Some(listed) = listed.try_next().await? {
+        if listed.id == upload {
             return Ok(true);
         }
     }
@@ -184,7 +184,7 @@ async fn is_listed(uploads: &dyn Multipart, key: &Key, upload: &str) -> CheckRes
 /// Looks for the test object in the list of all objects.
 pub(super) async fn list(store: &dyn Backend, key: &Key) -> CheckResult {
     let mut objects = store.list().await?;
-    for _ in 0..LISTED {
+    for _ in 0..MAX_LISTED {
         match objects.try_next().await? {
             Some(object) if object.name == key.as_str() => {
                 return Ok("the test object is listed".to_owned());
@@ -197,7 +197,7 @@ pub(super) async fn list(store: &dyn Backend, key: &Key) -> CheckResult {
             }
         }
     }
-    Ok(format!("the first {LISTED} objects were listed"))
+    Ok(format!("the first {MAX_LISTED} objects were listed"))
 }
 
 /// Deletes objects and checks that they are gone.
@@ -223,16 +223,16 @@ pub(super) struct Leftovers {
 
 /// Removes the test data that failed probes left. Continues after an error, and returns the first
 /// one.
-pub(super) async fn clean_up(store: &dyn Backend, left: &Leftovers) -> CheckResult {
+pub(super) async fn clean_up(store: &dyn Backend, leftovers: &Leftovers) -> CheckResult {
     let uploads = multipart(store)?;
     let mut outcome: CheckResult<()> = Ok(());
-    for (key, upload) in &left.uploads {
+    for (key, upload) in &leftovers.uploads {
         outcome = outcome.and(match upload {
             Some(upload) => uploads.abort(key, upload).await.map_err(ProbeError::from),
             None => uploads.abort_all(key, None).await.map_err(ProbeError::from),
         });
     }
-    let deleted = store.delete(&left.objects).await.map_err(ProbeError::from);
+    let deleted = store.delete(&leftovers.objects).await.map_err(ProbeError::from);
     outcome.and(deleted).map(|()| "leftover test data is removed".to_owned())
 }
 
@@ -243,16 +243,16 @@ mod tests {
     use super::*;
 
     #[tokio::test]
-    async fn what_comes_back_otherwise_than_it_was_put_is_noticed() {
+    async fn damaged_and_missing_objects_are_noticed() {
         let (store, object, content) = (Memory::default(), key().unwrap(), content());
         put(&store, &object, &content).await.unwrap();
         assert!(get(&store, &object, &content).await.is_ok());
         assert!(range(&store, &object, &content).await.is_ok());
         assert!(list(&store, &object).await.is_ok());
 
-        let mut turned = content.to_vec();
-        turned[OBJECT / 2 + 999] ^= 1;
-        put(&store, &object, &turned.into()).await.unwrap();
+        let mut damaged = content.to_vec();
+        damaged[OBJECT_SIZE / 2 + 999] ^= 1;
+        put(&store, &object, &damaged.into()).await.unwrap();
         assert!(matches!(get(&store, &object, &content).await, Err(ProbeError::Misbehaved(_))));
         assert!(matches!(range(&store, &object, &content).await, Err(ProbeError::Misbehaved(_))));
         assert!(delete(&store, std::slice::from_ref(&object)).await.is_ok());

@@ -1,3 +1,5 @@
+//! Probes a remote store and reports the results.
+
 use std::{collections::BTreeSet, sync::Arc, time::Duration};
 
 use osproxy_storage::{Backend, Category, Diagnosis, Key};
@@ -15,13 +17,13 @@ use crate::{
 /// Probes that need valid credentials, in order.
 const PROBES: [&str; 8] = ["buckets", "put", "get", "range", "parts", "abort", "list", "delete"];
 
-/// Clock difference that is worth a warning, in seconds.
-const WORTH_A_WORD: u64 = 60;
-/// Clock difference at which stores reject requests, in seconds.
-const REFUSED: u64 = 15 * 60;
+/// Clock difference that is worth a warning.
+const CLOCK_WARNING_SECS: u64 = 60;
+/// Clock difference at which stores reject requests.
+const CLOCK_LIMIT_SECS: u64 = 15 * 60;
 
 /// How long an abandoned request may still take to reach the store.
-const ON_ITS_WAY: Duration = Duration::from_secs(1);
+const LATE_REQUEST_DELAY: Duration = Duration::from_secs(1);
 
 /// Probes a remote store. Returns whether `stopped` interrupted it. Removes all test data.
 pub(super) async fn check(
@@ -30,8 +32,8 @@ pub(super) async fn check(
     report: &mut DoctorReport,
     stopped: &mut (impl Future<Output = ()> + Unpin),
 ) -> bool {
-    let (place, buckets) = describe(config, kind);
-    report.line(&format!("{kind}: {place}"));
+    let (address, buckets) = describe(config, kind);
+    report.line(&format!("{kind}: {address}"));
     let store = match config.open_store(kind, None) {
         Ok(store) => store,
         Err(problem) => {
@@ -41,7 +43,7 @@ pub(super) async fn check(
             return false;
         }
     };
-    let mut visit = StoreCheck {
+    let mut check = StoreCheck {
         config,
         kind,
         buckets,
@@ -51,11 +53,11 @@ pub(super) async fn check(
         was_interrupted: false,
     };
     let is_stopped = tokio::select! {
-        () = visit.probe_all() => false,
+        () = check.probe_all() => false,
         () = stopped => true,
     };
-    visit.was_interrupted |= is_stopped;
-    visit.clean_up().await;
+    check.was_interrupted |= is_stopped;
+    check.clean_up().await;
     is_stopped
 }
 
@@ -63,12 +65,12 @@ pub(super) async fn check(
 fn describe(config: &Config, kind: StoreKind) -> (String, Vec<String>) {
     let described = config.describe_store(kind);
     let (endpoint, bucket) = described.map(|store| (store.endpoint, store.bucket)).unwrap_or_default();
-    let through = if config.stores.proxy.is_some() { ", through `stores.proxy`" } else { "" };
+    let proxy = if config.stores.proxy.is_some() { ", through `stores.proxy`" } else { "" };
     let buckets = match bucket {
         Some(bucket) => vec![bucket],
         None => Category::ALL.map(|category| category.as_str().to_owned()).into(),
     };
-    (format!("{endpoint}{through}"), buckets)
+    (format!("{endpoint}{proxy}"), buckets)
 }
 
 /// Probes of one store, and the test data that may be in it.
@@ -86,14 +88,14 @@ struct StoreCheck<'a> {
 impl StoreCheck<'_> {
     async fn probe_all(&mut self) {
         let store = self.store.clone();
-        let Some(apart) = self.probe("reach", probes::clock_difference(&*store)).await else {
+        let Some(difference) = self.probe("reach", probes::clock_difference(&*store)).await else {
             self.report.skipped(&["credentials", "clock"]);
             return self.report.skipped(&PROBES);
         };
         self.report.ok("reach", "the store answers");
-        let is_known = self.probe_and_report("credentials", probes::credentials(&*store)).await;
-        self.report_clock(apart);
-        if !is_known {
+        let is_accepted = self.probe_and_report("credentials", probes::credentials(&*store)).await;
+        self.report_clock(difference);
+        if !is_accepted {
             return self.report.skipped(&PROBES);
         }
         if !self.probe_buckets(&*store).await {
@@ -104,8 +106,8 @@ impl StoreCheck<'_> {
 
     /// Returns whether all buckets exist.
     async fn probe_buckets(&mut self, store: &dyn Backend) -> bool {
-        let looking = probes::missing_buckets(store, self.config.stores.create_buckets);
-        match self.probe("buckets", looking).await {
+        let probe = probes::missing_buckets(store, self.config.stores.create_buckets);
+        match self.probe("buckets", probe).await {
             None => false,
             Some(None) => {
                 self.report.ok("buckets", &format!("found: {}", self.buckets.join(", ")));
@@ -155,18 +157,18 @@ impl StoreCheck<'_> {
             return false;
         };
         self.leftovers.objects.push(key.clone());
-        let are_put_together = self.probe_and_report("parts", probes::parts(store, key, &upload)).await;
-        if are_put_together {
-            self.leftovers.uploads.retain(|(known, _)| known != key);
+        let is_completed = self.probe_and_report("parts", probes::parts(store, key, &upload)).await;
+        if is_completed {
+            self.leftovers.uploads.retain(|(other, _)| other != key);
         }
-        are_put_together
+        is_completed
     }
 
     async fn probe_abort(&mut self, store: &dyn Backend, key: &Key) {
         if let Some(upload) = self.begin("abort", store, key).await
             && self.probe_and_report("abort", probes::abort(store, key, &upload)).await
         {
-            self.leftovers.uploads.retain(|(known, _)| known != key);
+            self.leftovers.uploads.retain(|(other, _)| other != key);
         }
     }
 
@@ -174,7 +176,7 @@ impl StoreCheck<'_> {
     async fn begin(&mut self, name: &str, store: &dyn Backend, key: &Key) -> Option<String> {
         self.leftovers.uploads.push((key.clone(), None));
         let upload = self.probe(name, probes::begin(store, key)).await?;
-        self.leftovers.uploads.retain(|(known, _)| known != key);
+        self.leftovers.uploads.retain(|(other, _)| other != key);
         self.leftovers.uploads.push((key.clone(), Some(upload.clone())));
         Some(upload)
     }
@@ -182,13 +184,13 @@ impl StoreCheck<'_> {
     /// Runs a probe with the timeout of the store and reports a failure.
     async fn probe<T>(&mut self, name: &str, work: impl Future<Output = Result<T, ProbeError>>) -> Option<T> {
         let seconds = self.config.stores.timeout;
-        let done = tokio::time::timeout(Duration::from_secs(seconds), work).await;
+        let outcome = tokio::time::timeout(Duration::from_secs(seconds), work).await;
         let advice = |diagnosis| explain_store_error(self.config, self.kind, diagnosis);
-        let what = match done {
-            Ok(Ok(found)) => return Some(found),
+        let what = match outcome {
+            Ok(Ok(result)) => return Some(result),
             Ok(Err(ProbeError::Store(problem))) => {
-                let said = self.report.redacted(&error_chain(&problem));
-                format!("{} ({said})", advice(Diagnosis::of(&problem)))
+                let text = self.report.redacted(&error_chain(&problem));
+                format!("{} ({text})", advice(Diagnosis::of(&problem)))
             }
             Ok(Err(ProbeError::Misbehaved(what))) => what.to_owned(),
             Err(_) => {
@@ -209,11 +211,11 @@ impl StoreCheck<'_> {
         name: &str,
         work: impl Future<Output = Result<String, ProbeError>>,
     ) -> bool {
-        let found = self.probe(name, work).await;
-        if let Some(what) = &found {
+        let result = self.probe(name, work).await;
+        if let Some(what) = &result {
             self.report.ok(name, what);
         }
-        found.is_some()
+        result.is_some()
     }
 
     /// Reports how far the local clock is ahead of the store's.
@@ -221,24 +223,24 @@ impl StoreCheck<'_> {
         let Some(ahead) = ahead else {
             return self.report.ok("clock", "the store does not report its time");
         };
-        let apart = ahead.unsigned_abs();
-        let difference = match apart {
-            0..120 => format!("{apart} s"),
-            120..7200 => format!("{} min", apart / 60),
-            _ => format!("{} h", apart / 3600),
+        let seconds = ahead.unsigned_abs();
+        let difference = match seconds {
+            0..120 => format!("{seconds} s"),
+            120..7200 => format!("{} min", seconds / 60),
+            _ => format!("{} h", seconds / 3600),
         };
-        let way = if ahead > 0 { "ahead of" } else { "behind" };
-        let told = format!("this machine is {difference} {way} the store");
-        match apart {
+        let direction = if ahead > 0 { "ahead of" } else { "behind" };
+        let summary = format!("this machine is {difference} {direction} the store");
+        match seconds {
             // Rounding to seconds and network latency account for this much.
             0..=2 => self.report.ok("clock", "matches the store"),
-            3..=WORTH_A_WORD => self.report.ok("clock", &told),
-            _ if apart <= REFUSED => self
+            3..=CLOCK_WARNING_SECS => self.report.ok("clock", &summary),
+            _ if seconds <= CLOCK_LIMIT_SECS => self
                 .report
-                .warning("clock", &format!("{told}; use NTP: stores reject requests from 15 min on")),
+                .warning("clock", &format!("{summary}; use NTP: stores reject requests from 15 min on")),
             _ => self.report.wrong(
                 "clock",
-                &format!("{told}; use NTP: stores reject requests beyond 15 min (RequestTimeTooSkewed)"),
+                &format!("{summary}; use NTP: stores reject requests beyond 15 min (RequestTimeTooSkewed)"),
             ),
         }
     }
@@ -248,15 +250,15 @@ impl StoreCheck<'_> {
         if self.leftovers.objects.is_empty() && self.leftovers.uploads.is_empty() {
             return;
         }
-        let (left, store) = (std::mem::take(&mut self.leftovers), self.store.clone());
+        let (leftovers, store) = (std::mem::take(&mut self.leftovers), self.store.clone());
         if self.was_interrupted {
             let limit = Duration::from_secs(self.config.stores.timeout);
             // The second attempt reports failures.
-            let _ = tokio::time::timeout(limit, probes::clean_up(&*store, &left)).await;
-            tokio::time::sleep(ON_ITS_WAY).await;
+            let _ = tokio::time::timeout(limit, probes::clean_up(&*store, &leftovers)).await;
+            tokio::time::sleep(LATE_REQUEST_DELAY).await;
         }
-        if !self.probe_and_report("clean-up", probes::clean_up(&*store, &left)).await {
-            let keys = left.objects.iter().chain(left.uploads.iter().map(|(key, _)| key));
+        if !self.probe_and_report("clean-up", probes::clean_up(&*store, &leftovers)).await {
+            let keys = leftovers.objects.iter().chain(leftovers.uploads.iter().map(|(key, _)| key));
             let names: BTreeSet<_> = keys.map(Key::as_str).collect();
             let names: Vec<_> = names.into_iter().collect();
             self.report.line(&format!("           delete by hand if they exist: {}", names.join(", ")));

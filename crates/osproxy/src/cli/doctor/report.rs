@@ -1,14 +1,16 @@
+//! Prints the results of probes.
+
 use std::process::ExitCode;
 
 use crate::config::{Config, StoreKind};
 
 /// Longest quoted text of a store or library, in characters.
-const LONGEST: usize = 400;
+const MAX_QUOTED_CHARS: usize = 400;
 
 /// Prints results and counts problems.
 pub(super) struct DoctorReport {
     secrets: Vec<String>,
-    problem_count: u32,
+    problems: u32,
     has_skipped: bool,
 }
 
@@ -19,7 +21,7 @@ impl DoctorReport {
         secrets.retain(|secret| !secret.is_empty());
         // One secret may contain another.
         secrets.sort_by_key(|secret| std::cmp::Reverse(secret.len()));
-        Self { secrets, problem_count: 0, has_skipped: false }
+        Self { secrets, problems: 0, has_skipped: false }
     }
 
     pub(super) fn ok(&self, probe: &str, what: &str) {
@@ -31,7 +33,7 @@ impl DoctorReport {
     }
 
     pub(super) fn wrong(&mut self, probe: &str, what: &str) {
-        self.problem_count += 1;
+        self.problems += 1;
         self.line(&format!("  wrong    {probe:<12} {what}"));
     }
 
@@ -50,22 +52,22 @@ impl DoctorReport {
     /// Prepares text of a store or library for output: one line, without the secrets that were sent
     /// to stores and may be part of their answers.
     pub(super) fn redacted(&self, text: &str) -> String {
-        let mut said = text.to_owned();
+        let mut redacted = text.to_owned();
         for secret in &self.secrets {
-            said = said.replace(secret, "***");
+            redacted = redacted.replace(secret, "***");
         }
-        let plain = |letter: char| if letter.is_control() { ' ' } else { letter };
-        said.trim_end().chars().map(plain).take(LONGEST).collect()
+        let without_control = |character: char| if character.is_control() { ' ' } else { character };
+        redacted.trim_end().chars().map(without_control).take(MAX_QUOTED_CHARS).collect()
     }
 
     /// Prints the summary.
     pub(super) fn summarize(&self) -> ExitCode {
-        match self.problem_count {
+        match self.problems {
             0 if self.has_skipped => self.line("no problem found so far; skipped probes were not run"),
             0 => self.line("no problem found"),
             1 => self.line("1 problem found"),
-            wrong => self.line(&format!("{wrong} problems found")),
+            count => self.line(&format!("{count} problems found")),
         }
-        if self.problem_count == 0 { ExitCode::SUCCESS } else { ExitCode::FAILURE }
+        if self.problems == 0 { ExitCode::SUCCESS } else { ExitCode::FAILURE }
     }
 }

@@ -104,13 +104,13 @@ impl UploadHistory {
         let is_gone = matches!(state, FileState::Expired | FileState::Deleted | FileState::Corrupt);
         let is_open = matches!(state, FileState::Pending | FileState::Receiving | FileState::Completing);
         let received_as = history.received_as;
-        let content = history.blob.map(|blob| content(blob, created_at, received_as));
+        let content = history.blob.map(|blob| content_report(blob, created_at, received_as));
         let received = history.received.map(|(from, until, nodes)| Received { from, until, nodes });
         let mut parts: Vec<PartReport> = Vec::with_capacity(history.parts.len());
         for part in history.parts {
-            let before = parts.last().filter(|before| before.number == part.number);
-            let attempt = before.map_or(1, |before| before.attempt + 1);
-            parts.push(self::part(part, attempt));
+            let previous = parts.last().filter(|previous| previous.number == part.number);
+            let attempt = previous.map_or(1, |previous| previous.attempt + 1);
+            parts.push(part_report(part, attempt));
         }
         Self {
             uid: uid.to_string(),
@@ -125,7 +125,7 @@ impl UploadHistory {
             received,
             content,
             parts,
-            tasks: tasks.into_iter().map(task).collect(),
+            tasks: tasks.into_iter().map(|(task, attempts)| background_task(task, attempts)).collect(),
         }
     }
 
@@ -157,8 +157,8 @@ impl UploadHistory {
         )];
         events.extend(self.parts.iter().map(|part| (part.begun_at, part.event())));
         if let (Some(Received { from, until, nodes }), true) = (&self.received, self.parts.is_empty()) {
-            let (count, took) = (self.part_count.unwrap_or_default(), format_duration(until - from));
-            events.push((*from, format!("{count} parts received within {took}, through {nodes} nodes")));
+            let (count, duration) = (self.part_count.unwrap_or_default(), format_duration(until - from));
+            events.push((*from, format!("{count} parts received within {duration}, through {nodes} nodes")));
         }
         if let Some(content) = self.content.as_ref().filter(|content| !content.was_there) {
             let node = content.begun_by.as_deref().unwrap_or("an unknown node");
@@ -189,11 +189,11 @@ impl PartReport {
     fn event(&self) -> String {
         let Self { number, attempt, state, size, begun_at, .. } = self;
         let node = self.node.as_deref().unwrap_or("an unknown node");
-        let took = match self.stored_at {
+        let duration = match self.stored_at {
             Some(at) => format!("{size} bytes in {}", format_duration(at - begun_at)),
             None => "not complete".to_owned(),
         };
-        format!("part {number}, attempt {attempt}, by {node}: {state}, {took}")
+        format!("part {number}, attempt {attempt}, by {node}: {state}, {duration}")
     }
 }
 
@@ -201,15 +201,15 @@ impl TaskAttempt {
     fn event(&self, kind: &str) -> String {
         let Self { number, node, .. } = self;
         let outcome = self.outcome.as_deref().unwrap_or("running");
-        let took = self
+        let duration = self
             .ended_at
             .map_or(String::new(), |at| format!(" after {}", format_duration(at - self.started_at)));
         let error = self.error.as_ref().map_or(String::new(), |error| format!(": {}", escape_control(error)));
-        format!("{kind}, attempt {number}, by {node}: {outcome}{took}{error}")
+        format!("{kind}, attempt {number}, by {node}: {outcome}{duration}{error}")
     }
 }
 
-fn content(blob: BlobHistory, file_created_at: i64, received_as: Option<i64>) -> ContentReport {
+fn content_report(blob: BlobHistory, file_created_at: i64, received_as: Option<i64>) -> ContentReport {
     let was_there = received_as.map_or(blob.created_at < file_created_at, |id| id != blob.id);
     ContentReport {
         id: blob.id.to_string(),
@@ -225,7 +225,7 @@ fn content(blob: BlobHistory, file_created_at: i64, received_as: Option<i64>) ->
     }
 }
 
-fn part(part: PartHistory, attempt: u32) -> PartReport {
+fn part_report(part: PartHistory, attempt: u32) -> PartReport {
     PartReport {
         number: part.number,
         attempt,
@@ -237,7 +237,7 @@ fn part(part: PartHistory, attempt: u32) -> PartReport {
     }
 }
 
-fn task((task, attempts): (TaskRecord, Vec<Attempt>)) -> BackgroundTask {
+fn background_task(task: TaskRecord, attempts: Vec<Attempt>) -> BackgroundTask {
     let attempt = |attempt: Attempt| TaskAttempt {
         number: attempt.number,
         node: attempt.lease_owner,
@@ -263,8 +263,8 @@ fn format_duration(ms: i64) -> String {
 
 /// Escapes control characters in text of clients and libraries, which could affect the terminal.
 fn escape_control(text: &str) -> String {
-    let visible = |letter: char| {
-        if letter.is_control() { letter.escape_default().to_string() } else { letter.to_string() }
+    let visible = |character: char| {
+        if character.is_control() { character.escape_default().to_string() } else { character.to_string() }
     };
     text.chars().map(visible).collect()
 }

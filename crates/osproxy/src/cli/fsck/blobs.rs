@@ -157,7 +157,8 @@ impl Fsck {
     }
 
     async fn remove(&self, blob_id: i64) -> Result<bool> {
-        Ok(self.app.meta.mark_unreferenced_deleting(blob_id).await? && self.app.delete_blob(blob_id).await?)
+        Ok(self.app.meta.mark_unreferenced_deleting(blob_id).await?
+            && self.app.objects.delete_blob(blob_id).await?)
     }
 
     /// Removes an object that is not content, unless another row names it as content.
@@ -173,7 +174,7 @@ impl Fsck {
                 .report(format!("{what}, and its object is content of another row ({object_key})"), false);
         }
         if self.options.repair && !self.has_dangling_files {
-            let outcome = self.app.delete_unreferenced(kind, id).await;
+            let outcome = self.app.objects.delete_unreferenced(kind, id).await;
             self.report_repair(what, outcome);
         } else {
             self.report(what, false);
@@ -182,7 +183,7 @@ impl Fsck {
 
     /// Creates a task for a blob.
     pub(super) async fn task(&self, kind: TaskKind, blob: &BlobRecord) -> Result<NewTask> {
-        let id = self.app.next_uid().await?;
+        let id = self.app.uids.next().await?;
         Ok(NewTask::for_blob(kind, id, blob.id, self.app.limits.max_task_attempts))
     }
 

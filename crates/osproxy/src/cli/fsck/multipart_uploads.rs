@@ -25,7 +25,7 @@ impl Fsck {
                     None => {
                         let what =
                             format!("the multipart upload of {} is an orphan: no row names it", upload.name);
-                        self.report_or_abort(&upload, what, self.options.delete_strays).await;
+                        self.report_or_abort(&upload, what, self.options.delete_orphans).await;
                     }
                     // The process that began it died before it recorded it.
                     Some(blobs) if blobs.iter().all(is_content) => {

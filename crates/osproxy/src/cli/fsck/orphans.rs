@@ -19,8 +19,8 @@ impl Fsck {
             self.objects += page.len() as u64;
             self.bytes += page.iter().map(|object| object.size).sum::<u64>();
             let names: Vec<_> = page.iter().map(|object| object.name.clone()).collect();
-            let known = app.meta.referenced_objects(&self.store, &names).await?;
-            for object in page.iter().filter(|object| !known.contains(&object.name)) {
+            let referenced = app.meta.referenced_objects(&self.store, &names).await?;
+            for object in page.iter().filter(|object| !referenced.contains(&object.name)) {
                 self.handle_orphan(object).await?;
             }
         }
@@ -30,7 +30,7 @@ impl Fsck {
     async fn handle_orphan(&mut self, object: &ListedObject) -> Result<()> {
         let what = format!("object {} ({} bytes) is an orphan: no row names it", object.name, object.size);
         let deleted = match Key::parse(&object.name) {
-            Ok(key) if self.options.delete_strays => {
+            Ok(key) if self.options.delete_orphans => {
                 self.app.stores.get(&self.store)?.delete(&[key]).await?;
                 true
             }

@@ -81,7 +81,7 @@ impl Fsck {
     pub(super) async fn remove_parts(&self, parts: &[PartRecord]) -> Result<bool> {
         let objects =
             parts.iter().filter_map(|part| Some((part.id, Some(Key::parse(&part.object_key).ok()?))));
-        self.app.delete_parts(&self.store, &objects.collect::<Vec<_>>()).await?;
+        self.app.objects.delete_parts(&self.store, &objects.collect::<Vec<_>>()).await?;
         Ok(true)
     }
 }

@@ -18,8 +18,8 @@ const ESCAPED: &AsciiSet = &NON_ALPHANUMERIC
 /// Decodes a recorded name. The Go program encoded the client's name; some clients had encoded it
 /// before, which the second value reports. Names of instant uploads were not encoded: text that is
 /// not a valid encoding stays unchanged.
-pub(super) fn decode_name(written: &str) -> (String, bool) {
-    let once = unescape(written);
+pub(super) fn decode_name(recorded: &str) -> (String, bool) {
+    let once = unescape(recorded);
     let twice = unescape(&once);
     let was_escaped = twice != once && utf8_percent_encode(&twice, ESCAPED).to_string() == once;
     if was_escaped { (twice, true) } else { (once, false) }
@@ -34,8 +34,8 @@ mod tests {
     use super::*;
 
     #[test]
-    fn names_are_decoded_as_often_as_they_were_encoded() {
-        for (written, name, twice) in [
+    fn names_that_were_encoded_twice_are_decoded_twice() {
+        for (recorded, name, twice) in [
             ("plain.txt", "plain.txt", false),
             ("a%20b.txt", "a b.txt", false),
             ("%E6%8A%A5%E5%91%8A.pdf", "报告.pdf", false),
@@ -50,7 +50,7 @@ mod tests {
             ("50%25%20off.txt", "50% off.txt", false),
             ("a%2541.txt", "a%41.txt", false),
         ] {
-            assert_eq!(decode_name(written), (name.to_owned(), twice), "{written}");
+            assert_eq!(decode_name(recorded), (name.to_owned(), twice), "{recorded}");
         }
     }
 }

@@ -11,7 +11,7 @@ use super::file_name;
 
 /// Time for clients to finish uploads that they had begun, in milliseconds. The Go program does not
 /// record when its links expire.
-const TO_FINISH: i64 = 24 * 60 * 60 * 1000;
+const TIME_TO_FINISH_MS: i64 = 24 * 60 * 60 * 1000;
 
 /// The decision about a file.
 pub(super) struct FilePlan {
@@ -27,14 +27,14 @@ pub(super) fn group_parts(
     files: Vec<GoFile>,
     parts: Vec<GoPart>,
 ) -> impl Iterator<Item = (GoFile, Vec<GoPart>)> {
-    let mut of: HashMap<i64, Vec<GoPart>> = HashMap::new();
+    let mut by_uid: HashMap<i64, Vec<GoPart>> = HashMap::new();
     for part in parts {
-        of.entry(part.uid).or_default().push(part);
+        by_uid.entry(part.uid).or_default().push(part);
     }
     files.into_iter().map(move |file| {
         // If several rows have the same uid, the oldest wins: the others get no parts and find the
         // uid in use.
-        let parts = of.remove(&file.uid).unwrap_or_default();
+        let parts = by_uid.remove(&file.uid).unwrap_or_default();
         (file, parts)
     })
 }
@@ -48,8 +48,21 @@ pub(super) struct ImportPlanner<'a> {
     verifies: bool,
 }
 
-/// Why a file is not imported.
-type SkipReason = String;
+/// Why there is nothing to import for a file.
+enum PlanError {
+    /// The file is skipped, for this reason.
+    Skipped(String),
+    /// The database or the store does not answer.
+    Failed(osproxy_core::Error),
+}
+
+impl From<osproxy_core::Error> for PlanError {
+    fn from(error: osproxy_core::Error) -> Self {
+        Self::Failed(error)
+    }
+}
+
+type PlanResult<T> = std::result::Result<T, PlanError>;
 
 /// A part whose object exists and matches its row.
 struct FoundPart {
@@ -64,103 +77,105 @@ impl<'a> ImportPlanner<'a> {
 
     /// Decides about a file. Fails if the store does not answer.
     pub(super) async fn plan(&self, file: GoFile, parts: Vec<GoPart>) -> Result<FilePlan> {
-        let mut remarks = Vec::new();
-        let fate = self.plan_file(&file, parts, &mut remarks).await?;
-        Ok(FilePlan { uid: file.uid, outcome: fate, notes: remarks })
+        let mut notes = Vec::new();
+        let outcome = match self.plan_file(&file, parts, &mut notes).await {
+            Ok(import) => Ok(import),
+            Err(PlanError::Skipped(reason)) => Err(reason),
+            Err(PlanError::Failed(error)) => return Err(error),
+        };
+        Ok(FilePlan { uid: file.uid, outcome, notes })
     }
 
     async fn plan_file(
         &self,
         file: &GoFile,
         parts: Vec<GoPart>,
-        remarks: &mut Vec<String>,
-    ) -> Result<std::result::Result<ImportFile, SkipReason>> {
+        notes: &mut Vec<String>,
+    ) -> PlanResult<ImportFile> {
         if file.uid <= 0 {
-            return Ok(Err("its uid is not a positive number".to_owned()));
+            return Err(PlanError::Skipped("its uid is not a positive number".to_owned()));
         }
         let (name, was_escaped_twice) = file_name::decode_name(&file.name);
         let Ok(name) = ops::file_name(&name).map(str::to_owned) else {
-            return Ok(Err(format!("its name is not allowed: {:?}", file.name)));
+            return Err(PlanError::Skipped(format!("its name is not allowed: {:?}", file.name)));
         };
         if was_escaped_twice {
-            remarks.push(format!("its name was URL-encoded twice; imported as {name:?}"));
+            notes.push(format!("its name was URL-encoded twice; imported as {name:?}"));
         }
         let (newest, older) = newest_rows(parts);
         if older > 0 {
-            remarks.push(format!("{older} older rows of its parts are ignored"));
+            notes.push(format!("{older} older rows of its parts are ignored"));
         }
         let (found, missing) = self.find_parts(newest).await?;
         let (content, leftovers) = if !file.is_complete {
-            (self.plan_incomplete(found, &missing, remarks).await?, Vec::new())
+            (self.plan_incomplete(found, &missing, notes).await?, Vec::new())
         } else if !file.in_parts {
-            match self.plan_whole(file, remarks).await? {
-                Ok(content) => (content, found),
-                Err(reason) => return Ok(Err(reason)),
-            }
+            (self.plan_whole(file, notes).await?, found)
         } else if !found.is_empty() && i64::try_from(found.len()) == Ok(file.part_count) {
-            (self.plan_in_parts(file, found, remarks).await?, Vec::new())
+            (self.plan_in_parts(file, found, notes).await?, Vec::new())
         } else {
-            match self.plan_whole(file, remarks).await? {
+            match self.plan_whole(file, notes).await {
                 Ok(content) => {
-                    remarks.push("it was merged just before the Go program stopped".to_owned());
+                    notes.push("it was merged just before the Go program stopped".to_owned());
                     (content, found)
                 }
-                Err(_) => return Ok(Err(missing_parts(file, &found, &missing))),
+                Err(PlanError::Skipped(_)) => {
+                    return Err(PlanError::Skipped(missing_parts(file, &found, &missing)));
+                }
+                Err(error) => return Err(error),
             }
         };
         let leftovers = self.to_imported_parts(leftovers, false).await?;
         let uid = Uid::from_db(file.uid);
-        Ok(Ok(ImportFile { uid, name, content_type: file.content_type.clone(), content, leftovers }))
+        Ok(ImportFile { uid, name, content_type: file.content_type.clone(), content, leftovers })
     }
 
     /// Checks the object of a complete file.
-    async fn plan_whole(
-        &self,
-        file: &GoFile,
-        remarks: &mut Vec<String>,
-    ) -> Result<std::result::Result<ImportContent, SkipReason>> {
+    async fn plan_whole(&self, file: &GoFile, notes: &mut Vec<String>) -> PlanResult<ImportContent> {
         let Ok(key) = Key::parse(&format!("{}/{}", file.bucket, file.storage_name)) else {
             let name = format!("{}/{}", file.bucket, file.storage_name);
-            return Ok(Err(format!("the name of its object is not allowed: {name:?}")));
+            return Err(PlanError::Skipped(format!("the name of its object is not allowed: {name:?}")));
         };
         // The Go program names an object after the uid of the first file with its content.
         let number = key.name().split('.').next().and_then(|number| number.parse().ok());
         let Some(blob_id) = number.filter(|number: &i64| *number > 0) else {
-            return Ok(Err(format!("the name of its object is not one of the Go program: {key}")));
+            return Err(PlanError::Skipped(format!(
+                "the name of its object is not one of the Go program: {key}"
+            )));
         };
         let Some(size) = self.object_size(&key).await? else {
-            return Ok(Err(format!("its object is missing: {key}")));
+            return Err(PlanError::Skipped(format!("its object is missing: {key}")));
         };
         let md5 = parse_md5(&file.md5);
         if i64::try_from(size) != Ok(file.size) || file.in_parts {
             // The Go program never compared the client's size of merged content, only its MD5.
             let read = self.app.stores.digest(self.store, &key, 0..size, DigestSelection::MD5).await?;
             if md5.is_none() || read.md5 != md5 {
-                let wanted = file.size;
-                return Ok(Err(format!(
-                    "its object is damaged: {key} has {size} bytes; its row in the Go database has {wanted}"
+                let expected = file.size;
+                return Err(PlanError::Skipped(format!(
+                    "its object is damaged: {key} has {size} bytes; its row in the Go database has {expected}"
                 )));
             }
             if i64::try_from(size) != Ok(file.size) {
-                remarks.push(format!("it has {size} bytes; its row in the Go database has {}", file.size));
+                notes.push(format!("it has {size} bytes; its row in the Go database has {}", file.size));
             }
         }
         let verify = match md5 {
             Some(_) if self.verifies => Some(self.task(TaskKind::VerifyBlob, blob_id).await?),
             _ => None,
         };
-        Ok(Ok(ImportContent::Whole { blob_id, key, size, md5, verify }))
+        Ok(ImportContent::Whole { blob_id, key, size, md5, verify })
     }
 
     async fn plan_in_parts(
         &self,
         file: &GoFile,
         found: Vec<FoundPart>,
-        remarks: &mut Vec<String>,
+        notes: &mut Vec<String>,
     ) -> Result<ImportContent> {
         let size: i64 = found.iter().map(|part| part.row.size).sum();
         if size != file.size {
-            remarks.push(format!(
+            notes.push(format!(
                 "its parts have {size} bytes in total; its row in the Go database has {}",
                 file.size
             ));
@@ -179,25 +194,25 @@ impl<'a> ImportPlanner<'a> {
         &self,
         found: Vec<FoundPart>,
         missing: &[i64],
-        remarks: &mut Vec<String>,
+        notes: &mut Vec<String>,
     ) -> Result<ImportContent> {
         let max = i64::from(self.app.limits.max_parts);
-        let (fit, unfit): (Vec<_>, Vec<_>) =
+        let (valid, invalid): (Vec<_>, Vec<_>) =
             found.into_iter().partition(|part| (1..=max).contains(&part.row.number));
-        for number in unfit.iter().map(|part| part.row.number).chain(missing.iter().copied()) {
-            remarks.push(format!("its part {number} is not imported; the client must send it again"));
+        for number in invalid.iter().map(|part| part.row.number).chain(missing.iter().copied()) {
+            notes.push(format!("its part {number} is not imported; the client must send it again"));
         }
-        let parts = self.to_imported_parts(fit, false).await?;
-        Ok(ImportContent::Unfinished(parts, now_ms() + TO_FINISH))
+        let parts = self.to_imported_parts(valid, false).await?;
+        Ok(ImportContent::Unfinished(parts, now_ms() + TIME_TO_FINISH_MS))
     }
 
     /// Converts parts to rows. `renumber`: count from 1, whatever numbers the client used.
     async fn to_imported_parts(&self, found: Vec<FoundPart>, renumber: bool) -> Result<Vec<ImportPart>> {
         let mut imported = Vec::with_capacity(found.len());
-        for (place, part) in (1..).zip(found) {
+        for (position, part) in (1..).zip(found) {
             imported.push(ImportPart {
                 id: self.app.uids.next().await?.get(),
-                number: if renumber { place } else { u32::try_from(part.row.number).unwrap_or(place) },
+                number: if renumber { position } else { u32::try_from(part.row.number).unwrap_or(position) },
                 key: part.key,
                 size: part.row.size.unsigned_abs(),
                 md5: parse_md5(&part.row.md5),
@@ -212,9 +227,9 @@ impl<'a> ImportPlanner<'a> {
     async fn find_parts(&self, parts: Vec<GoPart>) -> Result<(Vec<FoundPart>, Vec<i64>)> {
         let (mut found, mut missing) = (Vec::with_capacity(parts.len()), Vec::new());
         'parts: for row in parts {
-            let own = Some(format!("{}/{}", row.bucket, row.storage_name));
-            let in_folder = self.has_folders.then(|| format!("{}/{}", row.uid, row.file_name));
-            let names = [own, in_folder];
+            let own_name = Some(format!("{}/{}", row.bucket, row.storage_name));
+            let folder_name = self.has_folders.then(|| format!("{}/{}", row.uid, row.file_name));
+            let names = [own_name, folder_name];
             if parse_md5(&row.md5).is_some() {
                 for key in names.iter().flatten().filter_map(|name| Key::parse(name).ok()) {
                     let size = self.object_size(&key).await?;
@@ -242,28 +257,28 @@ impl<'a> ImportPlanner<'a> {
 /// Keeps the newest row of each part. Expects rows sorted by part number and age. Also returns how
 /// many rows were dropped.
 fn newest_rows(parts: Vec<GoPart>) -> (Vec<GoPart>, usize) {
-    let all = parts.len();
-    let mut newest: Vec<GoPart> = Vec::with_capacity(all);
+    let total = parts.len();
+    let mut newest: Vec<GoPart> = Vec::with_capacity(total);
     for part in parts {
         match newest.last_mut().filter(|last| last.number == part.number) {
             Some(last) => *last = part,
             None => newest.push(part),
         }
     }
-    let older = all - newest.len();
+    let older = total - newest.len();
     (newest, older)
 }
 
 fn missing_parts(file: &GoFile, found: &[FoundPart], missing: &[i64]) -> String {
-    let (there, wanted) = (found.len(), file.part_count);
+    let (available, expected) = (found.len(), file.part_count);
     match missing {
-        [] => format!("its parts are missing: {there} of {wanted} are recorded"),
-        missing => format!("its parts are missing: {there} of {wanted} found, not {missing:?}"),
+        [] => format!("its parts are missing: {available} of {expected} are recorded"),
+        missing => format!("its parts are missing: {available} of {expected} found, not {missing:?}"),
     }
 }
 
-fn parse_md5(written: &str) -> Option<[u8; 16]> {
+fn parse_md5(text: &str) -> Option<[u8; 16]> {
     let mut md5 = [0; 16];
-    hex::decode_to_slice(written.trim(), &mut md5).ok()?;
+    hex::decode_to_slice(text.trim(), &mut md5).ok()?;
     Some(md5)
 }

@@ -70,8 +70,8 @@ impl ImportReport {
     }
 
     pub(super) fn begin(&self, table: &str, rows: i64) {
-        let whether = if self.is_dry_run { ", dry run: nothing is imported" } else { "" };
-        print_line(&format!("{table}: {rows} rows{whether}"));
+        let suffix = if self.is_dry_run { ", dry run: nothing is imported" } else { "" };
+        print_line(&format!("{table}: {rows} rows{suffix}"));
     }
 
     /// Reports a skipped file. Reasons are counted by the text before the first colon.
@@ -92,7 +92,7 @@ impl ImportReport {
         uid: i64,
         kind: ImportedKind,
         imported: ImportOutcome,
-        remarks: &[String],
+        notes: &[String],
     ) {
         match imported {
             ImportOutcome::Unchanged => return self.already_present(1),
@@ -103,8 +103,8 @@ impl ImportReport {
             ImportOutcome::Imported => {}
         }
         *self.imported.entry(kind).or_default() += 1;
-        for remark in remarks {
-            print_line(&format!("{uid}: {remark}"));
+        for note in notes {
+            print_line(&format!("{uid}: {note}"));
         }
     }
 
@@ -115,9 +115,9 @@ impl ImportReport {
 
     /// Prints the summary and returns the exit code: 4 if files were skipped.
     pub(super) fn summarize(self) -> ExitCode {
-        let taken = |kind| self.imported.get(&kind).copied().unwrap_or_default();
+        let count = |kind| self.imported.get(&kind).copied().unwrap_or_default();
         let (whole, in_parts, unfinished) =
-            (taken(ImportedKind::Whole), taken(ImportedKind::InParts), taken(ImportedKind::Unfinished));
+            (count(ImportedKind::Whole), count(ImportedKind::InParts), count(ImportedKind::Unfinished));
         let skipped: u64 = self.skipped.values().sum();
         if self.leftovers.0 > 0 {
             let (count, size) = (self.leftovers.0, ByteSize(self.leftovers.1));

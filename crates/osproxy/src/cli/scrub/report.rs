@@ -1,3 +1,5 @@
+//! Prints faults of content and the summary.
+
 use std::{collections::BTreeMap, fmt};
 
 use osproxy_meta::ContentRecord;
@@ -7,7 +9,7 @@ use serde::Serialize;
 use super::super::print_line;
 
 /// How many of the files that share a blob are named.
-pub(super) const NAMED: usize = 20;
+pub(super) const MAX_NAMED_FILES: usize = 20;
 
 /// How content differs from its record.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -119,16 +121,16 @@ impl ScrubReport {
 
     /// Reports all faults of a blob. `uids` lists its files, up to one more than are printed, which
     /// shows that there are more.
-    pub(super) fn mismatch(&mut self, blob: &ContentRecord, uids: &[Uid], findings: &[LocatedFault]) {
+    pub(super) fn mismatch(&mut self, blob: &ContentRecord, uids: &[Uid], located_faults: &[LocatedFault]) {
         self.mismatched += 1;
-        let named: Vec<_> = uids.iter().take(NAMED).map(ToString::to_string).collect();
-        let more = uids.len() > NAMED;
-        for finding in findings {
-            let LocatedFault { part, object_key, fault } = finding;
+        let named_uids: Vec<_> = uids.iter().take(MAX_NAMED_FILES).map(ToString::to_string).collect();
+        let more = uids.len() > MAX_NAMED_FILES;
+        for located in located_faults {
+            let LocatedFault { part, object_key, fault } = located;
             if self.json {
                 let line = FaultLine {
                     blob: blob.id.to_string(),
-                    uids: named.clone(),
+                    uids: named_uids.clone(),
                     more_uids: more,
                     store: &blob.store,
                     key: object_key,
@@ -139,11 +141,13 @@ impl ScrubReport {
                 print_line(&serde_json::to_string(&line).unwrap_or_default());
                 continue;
             }
-            let place = part.map_or_else(String::new, |number| format!("part {number} of "));
-            let files = if named.is_empty() { "none".to_owned() } else { named.join(", ") };
+            let part_text = part.map_or_else(String::new, |number| format!("part {number} of "));
+            let files = if named_uids.is_empty() { "none".to_owned() } else { named_uids.join(", ") };
             let more = if more { " and more" } else { "" };
             let (id, store) = (blob.id, &blob.store);
-            print_line(&format!("{place}blob {id} ({store}: {object_key}; files: {files}{more}) {fault}"));
+            print_line(&format!(
+                "{part_text}blob {id} ({store}: {object_key}; files: {files}{more}) {fault}"
+            ));
         }
     }
 
@@ -158,10 +162,10 @@ impl ScrubReport {
                 Summary { complete, blobs, bytes, mismatched, unverified, skipped, skipped_stores, after };
             return print_line(&serde_json::to_string(&summary).unwrap_or_default());
         }
-        let places = if stores.is_empty() { String::new() } else { format!(" ({})", stores.join(", ")) };
+        let store_list = if stores.is_empty() { String::new() } else { format!(" ({})", stores.join(", ")) };
         print_line(&format!(
             "{blobs} blobs, {bytes} bytes read: {mismatched} do not match, {unverified} not verified yet; \
-                         {skipped} skipped in stores that this node cannot access{places}"
+                         {skipped} skipped in stores that this node cannot access{store_list}"
         ));
         if !complete {
             print_line(&format!("interrupted; continue with --after {after}"));

@@ -1,18 +1,20 @@
+//! Reads content and compares it with its records.
+
 use osproxy_core::{Result, Stores};
 use osproxy_meta::{BlobLayout, ContentRecord, Meta, PartDigests, StoredPart};
 use osproxy_storage::{DigestSelection, Digests, ErrorKind, Key};
 use osproxy_types::error_chain;
 
-use super::report::{ContentFault, LocatedFault, NAMED, ScrubReport};
+use super::report::{ContentFault, LocatedFault, MAX_NAMED_FILES, ScrubReport};
 
 /// Number of blobs that are loaded at a time.
 const PAGE: u64 = 500;
 
 /// Number of unreadable blobs in a row after which the store counts as unavailable.
-const PATIENCE: u32 = 3;
+const MAX_UNREADABLE_IN_A_ROW: u32 = 3;
 
 /// How often content is checked again when it moves while it is read.
-const ROUNDS: usize = 4;
+const MAX_ATTEMPTS: usize = 4;
 
 /// Checks all content in the order of blob ids, while services may be using it.
 pub(super) struct Scrubber {
@@ -32,6 +34,14 @@ struct Extent {
     recorded: RecordedDigest,
 }
 
+/// Why the ranges to read of a blob are not known.
+enum ExtentError {
+    /// The record of the blob is damaged.
+    Fault(ContentFault),
+    /// The database does not answer.
+    Failed(osproxy_core::Error),
+}
+
 enum RecordedDigest {
     Whole(Digests),
     Part(PartDigests),
@@ -43,15 +53,15 @@ impl RecordedDigest {
     fn selection(&self) -> Option<DigestSelection> {
         match self {
             Self::Whole(digests) => Some(digests.selection()),
-            Self::Part(known) => Some(known.selection()),
+            Self::Part(recorded) => Some(recorded.selection()),
             Self::Size => None,
         }
     }
 
-    fn matches(&self, found: &Digests) -> bool {
+    fn matches(&self, actual: &Digests) -> bool {
         match self {
-            Self::Whole(digests) => digests == found,
-            Self::Part(known) => known.matches(found),
+            Self::Whole(digests) => digests == actual,
+            Self::Part(recorded) => recorded.matches(actual),
             Self::Size => true,
         }
     }
@@ -61,23 +71,23 @@ impl Scrubber {
     /// Checks every blob after `report.after`. Fails if a store has become unavailable; the report
     /// then points to the last blob before those that could not be read.
     pub(super) async fn run(&mut self) -> anyhow::Result<()> {
-        let (mut at, mut in_a_row) = (self.report.after, 0);
+        let (mut last_checked, mut in_a_row) = (self.report.after, 0);
         loop {
-            let page = self.meta.content_records(at, PAGE).await?;
+            let page = self.meta.content_records(last_checked, PAGE).await?;
             if page.is_empty() {
-                self.report.after = at;
+                self.report.after = last_checked;
                 return Ok(());
             }
             for blob in page {
                 let store = blob.store.clone();
-                at = blob.id;
-                let Some(why) = self.check_blob(blob).await? else {
-                    (self.report.after, in_a_row) = (at, 0);
+                last_checked = blob.id;
+                let Some(reason) = self.check_blob(blob).await? else {
+                    (self.report.after, in_a_row) = (last_checked, 0);
                     continue;
                 };
                 in_a_row += 1;
-                if in_a_row == PATIENCE {
-                    anyhow::bail!("cannot read from the store {store}: {why}");
+                if in_a_row == MAX_UNREADABLE_IN_A_ROW {
+                    anyhow::bail!("cannot read from the store {store}: {reason}");
                 }
             }
         }
@@ -86,28 +96,28 @@ impl Scrubber {
     /// Checks a blob. Returns why its store cannot read it, if so.
     async fn check_blob(&mut self, mut blob: ContentRecord) -> Result<Option<String>> {
         let mut unreadable = None;
-        for round in 1.. {
+        for attempt in 1.. {
             if !self.stores.has(&blob.store) {
                 self.report.count_skipped(&blob.store);
                 return Ok(None);
             }
-            let findings = self.find_faults(&blob).await?;
-            if !findings.is_empty() {
+            let faults = self.find_faults(&blob).await?;
+            if !faults.is_empty() {
                 // It may have been merged, moved or removed meanwhile.
                 match self.meta.content_record(blob.id).await? {
                     None => return Ok(None),
-                    Some(now) if now != blob && round < ROUNDS => {
+                    Some(now) if now != blob && attempt < MAX_ATTEMPTS => {
                         blob = now;
                         continue;
                     }
                     Some(_) => {
-                        let uids = self.meta.files_of_blob(blob.id, NAMED as u64 + 1).await?;
-                        self.report.mismatch(&blob, &uids, &findings);
+                        let uids = self.meta.files_of_blob(blob.id, MAX_NAMED_FILES as u64 + 1).await?;
+                        self.report.mismatch(&blob, &uids, &faults);
                     }
                 }
             }
-            unreadable = findings.into_iter().find_map(|finding| match finding.fault {
-                ContentFault::Unreadable(why) => Some(why),
+            unreadable = faults.into_iter().find_map(|located| match located.fault {
+                ContentFault::Unreadable(reason) => Some(reason),
                 _ => None,
             });
             self.report.blobs += 1;
@@ -121,83 +131,83 @@ impl Scrubber {
 
     /// Reads a blob and returns all its faults.
     async fn find_faults(&mut self, blob: &ContentRecord) -> Result<Vec<LocatedFault>> {
-        let mut findings = Vec::new();
-        let pieces = match self.extents_of(blob).await? {
-            Ok(pieces) => pieces,
-            Err(fault) => {
+        let mut faults = Vec::new();
+        let extents = match self.extents_of(blob).await {
+            Ok(extents) => extents,
+            Err(ExtentError::Failed(error)) => return Err(error),
+            Err(ExtentError::Fault(fault)) => {
                 return Ok(vec![LocatedFault { part: None, object_key: blob.object_key.clone(), fault }]);
             }
         };
-        for piece in pieces {
-            let Err(fault) = self.check_extent(&blob.store, &piece).await else {
+        for extent in extents {
+            let Err(fault) = self.check_extent(&blob.store, &extent).await else {
                 continue;
             };
             // Further pieces would have the same fault.
-            let is_all = match fault {
-                ContentFault::Missing => !piece.is_object,
+            let is_conclusive = match fault {
+                ContentFault::Missing => !extent.is_object,
                 ContentFault::Unreadable(_) => true,
                 _ => false,
             };
-            findings.push(LocatedFault { part: piece.part, object_key: piece.object_key, fault });
-            if is_all {
+            faults.push(LocatedFault { part: extent.part, object_key: extent.object_key, fault });
+            if is_conclusive {
                 break;
             }
         }
-        Ok(findings)
+        Ok(faults)
     }
 
     /// Returns the ranges to read of a blob.
-    async fn extents_of(
-        &self,
-        blob: &ContentRecord,
-    ) -> Result<std::result::Result<Vec<Extent>, ContentFault>> {
+    async fn extents_of(&self, blob: &ContentRecord) -> std::result::Result<Vec<Extent>, ExtentError> {
         let size = blob.size.unsigned_abs();
-        let whole = |known| {
+        let whole = |recorded| {
             let object_key = blob.object_key.clone();
-            vec![Extent { part: None, object_key, offset: 0, size, is_object: true, recorded: known }]
+            vec![Extent { part: None, object_key, offset: 0, size, is_object: true, recorded }]
         };
         if let (BlobLayout::Whole, Some(digests)) = (blob.layout, blob.digests) {
-            return Ok(Ok(whole(RecordedDigest::Whole(digests))));
+            return Ok(whole(RecordedDigest::Whole(digests)));
         }
         let parts = match self.meta.parts(blob.id).await {
             Err(error) => match error.row_fault() {
-                Some(fault) => return Ok(Err(ContentFault::Unreadable(fault.to_owned()))),
-                None => return Err(error.into()),
+                Some(fault) => {
+                    return Err(ExtentError::Fault(ContentFault::Unreadable(fault.to_owned())));
+                }
+                None => return Err(ExtentError::Failed(error.into())),
             },
             Ok(parts) => parts,
         };
-        let are_all = parts.iter().map(|part| part.size).sum::<u64>() == size && !parts.is_empty();
-        Ok(match blob.layout {
-            _ if are_all => Ok(parts.into_iter().map(Extent::from).collect()),
+        let is_complete = parts.iter().map(|part| part.size).sum::<u64>() == size && !parts.is_empty();
+        match blob.layout {
+            _ if is_complete => Ok(parts.into_iter().map(Extent::from).collect()),
             BlobLayout::Whole => Ok(whole(RecordedDigest::Size)),
-            BlobLayout::Parts => Err(ContentFault::Parts),
-        })
+            BlobLayout::Parts => Err(ExtentError::Fault(ContentFault::Parts)),
+        }
     }
 
-    async fn check_extent(&mut self, store: &str, piece: &Extent) -> std::result::Result<(), ContentFault> {
+    async fn check_extent(&mut self, store: &str, extent: &Extent) -> std::result::Result<(), ContentFault> {
         let unreadable =
             |error: &(dyn std::error::Error + 'static)| ContentFault::Unreadable(error_chain(error));
-        let key = Key::parse(&piece.object_key).map_err(|error| unreadable(&error))?;
+        let key = Key::parse(&extent.object_key).map_err(|error| unreadable(&error))?;
         let backend = self.stores.get(store).map_err(|error| unreadable(&error))?;
-        let end = piece.offset + piece.size;
+        let end = extent.offset + extent.size;
         match backend.size(&key).await {
             Err(error) if error.kind == ErrorKind::NotFound => return Err(ContentFault::Missing),
             Err(error) => return Err(unreadable(&error)),
-            Ok(found) if found < end || piece.is_object && found != end => {
+            Ok(actual) if actual < end || extent.is_object && actual != end => {
                 return Err(ContentFault::Size {
-                    found: found.saturating_sub(piece.offset),
-                    recorded: piece.size,
+                    found: actual.saturating_sub(extent.offset),
+                    recorded: extent.size,
                 });
             }
             Ok(_) => {}
         }
-        let Some(wanted) = piece.recorded.selection() else {
+        let Some(selection) = extent.recorded.selection() else {
             return Ok(());
         };
-        let read = self.stores.digest(store, &key, piece.offset..end, wanted).await;
+        let read = self.stores.digest(store, &key, extent.offset..end, selection).await;
         let digests = read.map_err(|error| unreadable(&error))?;
         self.report.bytes += digests.size;
-        if piece.recorded.matches(&digests) { Ok(()) } else { Err(ContentFault::Digest) }
+        if extent.recorded.matches(&digests) { Ok(()) } else { Err(ContentFault::Digest) }
     }
 }
 

@@ -31,7 +31,7 @@ pub(super) async fn create(app: &App, config: &Config) -> anyhow::Result<Option<
         return Ok(None);
     }
     let path = config.data_dir.join(FILE);
-    let mut made = None;
+    let mut created = None;
     app.meta
         .create_first_api_key(|| {
             let key = load_or_create(&path).with_context(|| {
@@ -41,11 +41,11 @@ pub(super) async fn create(app: &App, config: &Config) -> anyhow::Result<Option<
                 )
             })?;
             let row = to_row(&key, app.meta.now_ms());
-            made = Some(key);
+            created = Some(key);
             anyhow::Ok(row)
         })
         .await?;
-    Ok(made.map(|key| BootstrapKey { key, path }))
+    Ok(created.map(|key| BootstrapKey { key, path }))
 }
 
 /// Reads the key that an earlier, interrupted start stored, or creates one. The file is synced to

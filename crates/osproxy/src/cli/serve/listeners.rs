@@ -24,6 +24,15 @@ struct TlsListener {
     tls: Option<Tls>,
 }
 
+/// Tells listeners to drain.
+#[derive(Clone)]
+pub(super) struct DrainSignal {
+    /// Cancelled when the listeners must close.
+    pub(super) shutdown: CancellationToken,
+    /// How long a connected client may then take to send its first request.
+    pub(super) last_requests: Duration,
+}
+
 /// All listeners of a node.
 pub(super) struct Listeners {
     main: TlsListener,
@@ -69,20 +78,20 @@ impl Listeners {
         Ok(())
     }
 
-    /// Serves until `shutdown` is cancelled and all listeners are drained. Client connections run
+    /// Serves until `drain` is signalled and all listeners are drained. Client connections run
     /// on the runtime `connections`.
     pub(super) async fn serve(
         self,
         app: &Arc<App>,
         config: &Config,
         connections: &Handle,
-        (shutdown, last_requests): (CancellationToken, Duration),
+        drain: &DrainSignal,
     ) -> anyhow::Result<()> {
         let osproxy_grpc::Services { reads, changes, transfers, anonymous: open } =
             osproxy_grpc::services(app)?;
         let grpc_routes = GrpcRoutes { reads, changes, transfers, open };
         let (main_grpc_routes, separate_grpc) = match self.grpc {
-            Some(secured) => (GrpcRoutes::default(), Some((secured, grpc_routes))),
+            Some(listener) => (GrpcRoutes::default(), Some((listener, grpc_routes))),
             None => (grpc_routes, None),
         };
         let settings = http_settings(config);
@@ -90,13 +99,12 @@ impl Listeners {
         let main = self.main.serve(
             osproxy_http::router(app.clone(), &settings, &limiter, main_grpc_routes),
             listener_settings(&config.server),
-            (shutdown.clone(), last_requests),
+            drain.clone(),
         );
-        let apart = async {
-            if let Some((secured, calls)) = separate_grpc {
-                let router = osproxy_http::grpc_router(app.clone(), &settings, &limiter, calls);
-                let listener = listener_settings(&config.server);
-                let served = secured.serve(router, listener, (shutdown.clone(), last_requests));
+        let grpc = async {
+            if let Some((listener, routes)) = separate_grpc {
+                let router = osproxy_http::grpc_router(app.clone(), &settings, &limiter, routes);
+                let served = listener.serve(router, listener_settings(&config.server), drain.clone());
                 run_on(connections, served).await;
             }
         };
@@ -105,10 +113,10 @@ impl Listeners {
                 let router = osproxy_http::admin_router(app.clone(), &settings);
                 let section = ServerSection { max_connections: ADMIN_CONNECTIONS, ..config.server.clone() };
                 let plain = TlsListener { listener, tls: None };
-                plain.serve(router, listener_settings(&section), (shutdown.clone(), last_requests)).await;
+                plain.serve(router, listener_settings(&section), drain.clone()).await;
             }
         };
-        join3(run_on(connections, main), apart, admin).await;
+        join3(run_on(connections, main), grpc, admin).await;
         Ok(())
     }
 }
@@ -123,12 +131,8 @@ impl TlsListener {
         Ok(Self { listener, tls: tls.transpose().map_err(anyhow::Error::msg)? })
     }
 
-    async fn serve(
-        self,
-        router: axum::Router,
-        settings: ListenerSettings,
-        (shutdown, last_requests): (CancellationToken, Duration),
-    ) {
+    async fn serve(self, router: axum::Router, settings: ListenerSettings, drain: DrainSignal) {
+        let DrainSignal { shutdown, last_requests } = drain;
         osproxy_http::listener::serve(self.listener, router, settings, self.tls, shutdown, last_requests)
             .await;
     }
