@@ -18,18 +18,12 @@ fn document() -> Value {
 fn routes() -> BTreeSet<String> {
     let page = include_str!("../../../osproxy-http/src/routes.rs");
     let mut found = BTreeSet::new();
-    // Each version has its own router, which begins with `let v0 = `.
-    let (_, body) = page.split_once("pub fn router").unwrap();
+    let (_, body) = page.split_once("pub fn router(").unwrap();
+    // Each version has a function for its routes.
     for router in body.split("Router::new()").collect::<Vec<_>>().windows(2) {
-        let prefix = match router[0].rsplit_once("let ") {
-            Some((_, name)) if name.trim_end().ends_with('=') => {
-                match name.trim_end_matches(['=', ' ', '\n']) {
-                    "v0" => osproxy_api::v0::PREFIX,
-                    "v1" => osproxy_api::v1::PREFIX,
-                    "probes" | "rest" => "",
-                    other => panic!("unknown router {other}"),
-                }
-            }
+        let prefix = match router[0].rsplit_once("\nfn ").and_then(|(_, name)| name.split_once('(')) {
+            Some(("v0_routes", _)) => osproxy_api::v0::PREFIX,
+            Some(("v1_routes", _)) => osproxy_api::v1::PREFIX,
             _ => "",
         };
         // The only route whose path is formatted.
