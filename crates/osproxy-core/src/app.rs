@@ -15,7 +15,7 @@ use crate::{
     links::Links,
     metrics::{Metrics, export},
     objects::Objects,
-    ops::{Files, Tasks, Uploads},
+    ops::{FileOps, TaskOps, UploadOps},
     settings::{BuildInfo, Limits},
     stats,
     tasks::TaskNotifier,
@@ -40,11 +40,11 @@ pub struct App {
     /// Generates uids.
     pub uids: Arc<Uids>,
     /// What operations on files need.
-    pub files: Arc<Files>,
+    pub files: Arc<FileOps>,
     /// What operations on upload sessions need.
-    pub uploads: Arc<Uploads>,
+    pub uploads: Arc<UploadOps>,
     /// What operations on tasks need.
-    pub tasks: Arc<Tasks>,
+    pub tasks: Arc<TaskOps>,
     /// Wakes the task engines.
     pub task_notifier: Arc<TaskNotifier>,
     /// Work that outlives the request that started it. Awaited when the node stops.

@@ -5,6 +5,8 @@ use osproxy_cluster::{ForwardFailure, NoOwner};
 use osproxy_meta::MetaError;
 use osproxy_storage as storage;
 
+use crate::links::LinkError;
+
 /// Retry delay of retryable errors that set none of their own.
 const DEFAULT_RETRY_AFTER: Duration = Duration::from_secs(1);
 
@@ -203,6 +205,16 @@ impl From<storage::Error> for Error {
             | storage::ErrorKind::Mismatch
             | storage::ErrorKind::Other => Self::internal(error),
         }
+    }
+}
+
+impl From<LinkError> for Error {
+    fn from(error: LinkError) -> Self {
+        let code = match error {
+            LinkError::Signature => ErrorCode::InvalidSignature,
+            LinkError::Expired => ErrorCode::LinkExpired,
+        };
+        Self::new(code, error.to_string())
     }
 }
 

@@ -21,7 +21,7 @@ use crate::{
     links::{self, LinkKeys, Links, rotation::KeyRotation},
     metrics::{Metrics, export::DiskFolders},
     objects::{Objects, inspect::MAX_INSPECTIONS, multipart::StripedLocks},
-    ops::{Files, Tasks, Uploads},
+    ops::{FileOps, TaskOps, UploadOps},
     settings::{BuildInfo, Limits, LinkKeySecret, Settings},
     stats,
     tasks::TaskNotifier,
@@ -228,11 +228,12 @@ impl Parts {
             forwarder: self.forwarder.clone(),
         });
         let idempotency = Arc::new(IdempotencyKeys {
+            background: background.clone(),
             meta: meta.clone(),
             uids: uids.clone(),
             admission: admission.clone(),
         });
-        let files = Arc::new(Files {
+        let files = Arc::new(FileOps {
             meta: meta.clone(),
             stores: stores.clone(),
             objects: objects.clone(),
@@ -244,8 +245,8 @@ impl Parts {
             limits,
             node: self.node.clone(),
         });
-        let uploads = Arc::new(Uploads::new(files.clone(), links.clone(), metrics.clone()));
-        let tasks = Tasks { meta: meta.clone(), task_notifier: task_notifier.clone(), limits };
+        let uploads = Arc::new(UploadOps::new(files.clone(), links.clone(), metrics.clone()));
+        let tasks = TaskOps { meta: meta.clone(), task_notifier: task_notifier.clone(), limits };
         Arc::new(App {
             auth: Arc::new(Authenticator::new(meta.clone(), self.is_open)),
             meta,

@@ -20,7 +20,7 @@ use osproxy_api::{
         download_file_response, upload_file_request, upload_part_request,
     },
 };
-use osproxy_core::{AdmissionGuard, App, Caller, Error, Result};
+use osproxy_core::{App, Caller, Error, Result};
 use osproxy_types::error_chain;
 use tonic::{Status, Streaming};
 
@@ -129,8 +129,6 @@ pub(super) struct Download {
     pub(super) first: Option<DownloadFileResponse>,
     /// The content that follows.
     pub(super) content: BoxStream<'static, Result<Bytes>>,
-    /// Counts the download while the stream exists.
-    pub(super) _running: Option<AdmissionGuard>,
 }
 
 impl Stream for Download {

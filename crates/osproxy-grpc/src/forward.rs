@@ -42,26 +42,36 @@ const MAX_PROBLEM: usize = 64 << 10;
 
 /// Validity of the links. They are dated one second ahead, so that a revocation earlier in this
 /// second does not cover them.
-fn period() -> (OffsetDateTime, i64) {
-    (OffsetDateTime::now_utc() + Duration::seconds(1), HOLDS)
+fn period() -> LinkPeriod {
+    LinkPeriod { date: OffsetDateTime::now_utc() + Duration::seconds(1), lifetime_secs: HOLDS }
+}
+
+/// The node that a call is forwarded to.
+#[derive(Clone, Copy)]
+pub(super) struct ForwardTarget<'a> {
+    /// A store that the node has.
+    pub(super) store: &'a str,
+    /// Those of the call.
+    pub(super) extensions: &'a Extensions,
 }
 
 /// Forwards a part of `size` bytes, if the size is known.
 pub(super) async fn upload_part(
     app: &App,
-    (store, extensions): (&str, &Extensions),
-    (uid, number): (Uid, u32),
-    said: &UploadOptions,
+    node: ForwardTarget<'_>,
+    uid: Uid,
+    number: u32,
+    options: &UploadOptions,
     size: Option<u64>,
     content: impl Stream<Item = Result<Bytes>> + Send + Unpin + 'static,
 ) -> Result<()> {
     let path = app
         .links
-        .upload_links(uid, period(), &said.constraints)
+        .upload_links(uid, period(), &options.constraints)
         .part
         .replace("{number}", &number.to_string());
     let mut request = Request::put(path);
-    if let Some(digests) = digests(&said.expected) {
+    if let Some(digests) = digests(&options.expected) {
         request = request.header("repr-digest", digests);
     }
     let body_error = Arc::<Mutex<Option<Error>>>::default();
@@ -74,7 +84,7 @@ pub(super) async fn upload_part(
         Body::new(content)
     };
     let request = request.body(body).map_err(Error::internal)?;
-    let response = send(app, store, extensions, request).await;
+    let response = send(app, node, request).await;
     // The cause of a broken body is known here, not on the other node.
     let broken = body_error.lock().unwrap_or_else(PoisonError::into_inner).take();
     broken.map_or(response.map(drop), Err)
@@ -83,83 +93,73 @@ pub(super) async fn upload_part(
 /// Completes the upload on the node that has the parts.
 pub(super) async fn complete_upload(
     app: &App,
-    (store, extensions): (&str, &Extensions),
+    node: ForwardTarget<'_>,
     uid: Uid,
-    CompleteRequest { parts, size, expected: claims }: CompleteRequest,
-    terms: &LinkConstraints,
+    CompleteRequest { parts, size, expected }: CompleteRequest,
+    constraints: &LinkConstraints,
 ) -> Result<()> {
-    let path = app.links.upload_links(uid, period(), terms).complete;
+    let path = app.links.upload_links(uid, period(), constraints).complete;
     let request_body = CompleteUploadRequest {
         parts,
         size,
-        md5: claims.md5.map(hex::encode),
-        sha256: claims.sha256.map(hex::encode),
-        blake3: claims.blake3.map(hex::encode),
+        md5: expected.md5.map(hex::encode),
+        sha256: expected.sha256.map(hex::encode),
+        blake3: expected.blake3.map(hex::encode),
     };
-    let said = serde_json::to_vec(&request_body).map_err(Error::internal)?;
+    let body = serde_json::to_vec(&request_body).map_err(Error::internal)?;
     let request = Request::post(path).header(header::CONTENT_TYPE, "application/json");
-    let request = request.body(Body::from(said)).map_err(Error::internal)?;
-    send(app, store, extensions, request).await.map(drop)
+    let request = request.body(Body::from(body)).map_err(Error::internal)?;
+    send(app, node, request).await.map(drop)
 }
 
 /// Reads the bytes `range` of a file; the range is not empty and within its size.
 pub(super) async fn download_file(
     app: &App,
-    (store, extensions): (&str, &Extensions),
+    node: ForwardTarget<'_>,
     file: &StoredFile,
     range: Range<u64>,
-    terms: &LinkConstraints,
+    constraints: &LinkConstraints,
 ) -> Result<impl Stream<Item = Result<Bytes>> + Send + use<>> {
-    let (date, expire) = period();
-    let path = app.links.download_link(
-        (file.uid, "content"),
-        LinkPeriod { date, lifetime_secs: expire },
-        Disposition::Attachment,
-        terms,
-    );
+    let path = app.links.download_link(file.uid, "content", period(), Disposition::Attachment, constraints);
     let last = range.end.saturating_sub(1);
     let request = Request::get(path).header(header::RANGE, format!("bytes={}-{last}", range.start));
-    let response =
-        send(app, store, extensions, request.body(Body::empty()).map_err(Error::internal)?).await?;
+    let request = request.body(Body::empty()).map_err(Error::internal)?;
+    let response = send(app, node, request).await?;
     Ok(TryStreamExt::map_err(response.into_body().into_data_stream(), Error::node_unavailable))
 }
 
 /// Digests in the format of RFC 9530.
-fn digests(claims: &ExpectedDigests) -> Option<String> {
+fn digests(expected: &ExpectedDigests) -> Option<String> {
     let member = |name: &str, digest: Option<&[u8]>| {
         digest.map(|digest| format!("{name}=:{}:", STANDARD.encode(digest)))
     };
     let members = [
-        member("md5", claims.md5.as_ref().map(<[u8; 16]>::as_slice)),
-        member("sha-256", claims.sha256.as_ref().map(<[u8; 32]>::as_slice)),
-        member("blake3", claims.blake3.as_ref().map(<[u8; 32]>::as_slice)),
+        member("md5", expected.md5.as_ref().map(<[u8; 16]>::as_slice)),
+        member("sha-256", expected.sha256.as_ref().map(<[u8; 32]>::as_slice)),
+        member("blake3", expected.blake3.as_ref().map(<[u8; 32]>::as_slice)),
     ];
     Some(members.into_iter().flatten().collect::<Vec<_>>().join(", ")).filter(|text| !text.is_empty())
 }
 
 /// Sends a request to another node, with the id and the client address in the extensions of the
 /// original request.
-async fn send(
-    app: &App,
-    store: &str,
-    extensions: &Extensions,
-    request: Request<Body>,
-) -> Result<Response<Body>> {
+async fn send(app: &App, node: ForwardTarget<'_>, request: Request<Body>) -> Result<Response<Body>> {
+    let ForwardTarget { store, extensions } = node;
     let context = ForwardContext {
         request_id: extensions.get().map(|RequestId(id)| &**id),
         client: extensions.get().map(|ClientAddr(client)| *client),
     };
-    let answer = app.forwarder.forward(store, context, request.map(osproxy_cluster::boxed)).await;
-    let answer = answer.map(|answer| answer.map(Body::new)).map_err(|failure| match failure {
+    let response = app.forwarder.forward(store, context, request.map(osproxy_cluster::boxed)).await;
+    let response = response.map(|response| response.map(Body::new)).map_err(|failure| match failure {
         ForwardFailure::BodyAborted(_) => super::content::incomplete_stream(),
         failure => failure.into(),
     })?;
-    if answer.status().is_success() { Ok(answer) } else { Err(response_error(answer).await) }
+    if response.status().is_success() { Ok(response) } else { Err(response_error(response).await) }
 }
 
 /// The error in an error response.
-async fn response_error(answer: Response<Body>) -> Error {
-    let (head, body) = answer.into_parts();
+async fn response_error(response: Response<Body>) -> Error {
+    let (head, body) = response.into_parts();
     let code = head.headers.get(ERROR_HEADER).and_then(|name| ErrorCode::named(name.to_str().ok()?));
     let Some(code) = code else {
         return Error::node_unavailable(format!(

@@ -7,17 +7,18 @@ use axum::{
     response::Response,
 };
 use osproxy_api::ErrorCode;
+use osproxy_cluster::Forwarder;
 use osproxy_core::{
     App, Result,
     ops::{
-        self,
+        self, FileOps,
         download_file::{StoredFile, retry_if_moved},
     },
 };
 use osproxy_types::uid::Uid;
 
 use crate::{
-    extract::link,
+    extract::link::LinkVerifier,
     forward::{self, RequestSource},
     respond::{
         content::{self, Presentation},
@@ -25,30 +26,51 @@ use crate::{
     },
 };
 
+/// What downloads need.
+#[derive(Clone)]
+pub(crate) struct Downloads {
+    pub(crate) files: Arc<FileOps>,
+    pub(crate) link_verifier: LinkVerifier,
+    forwarder: Forwarder,
+    /// Whether shared caches may store content.
+    pub(crate) public_links: bool,
+}
+
+impl Downloads {
+    pub(crate) fn new(app: &App) -> Self {
+        Self {
+            files: app.files.clone(),
+            link_verifier: LinkVerifier::new(app.links.clone(), app.forwarder.clone()),
+            forwarder: app.forwarder.clone(),
+            public_links: app.limits.public_links,
+        }
+    }
+}
+
 /// Serves a GET or HEAD of the content of a file, and counts the use of its link. If the content
 /// has moved to another store meanwhile, tries again there.
 pub(crate) async fn serve_file(
-    app: &Arc<App>,
+    downloads: &Downloads,
     request: &Parts,
     uid: Uid,
     presentation: Presentation<'_>,
 ) -> HandlerResult<Response> {
-    let source = forward::request_source(app, request)?;
-    let file = ops::download_file::download_file(&app.files, uid).await?;
+    let source = forward::request_source(&downloads.forwarder, request)?;
+    let file = ops::download_file::download_file(&downloads.files, uid).await?;
     let read = |file: Arc<StoredFile>| async move {
-        match ops::locate_content::store_elsewhere(&app.files, &file) {
-            None => content::respond(app, &file, &request.method, &request.headers, presentation).await,
-            Some(store) => forward::forward_without_body(app, source, store, request).await,
+        match ops::locate_content::store_elsewhere(&downloads.files, &file) {
+            None => content::respond(downloads, &file, &request.method, &request.headers, presentation).await,
+            Some(store) => forward::forward_without_body(&downloads.forwarder, source, store, request).await,
         }
     };
     let has_moved = |response: &Result<Response>| match response {
         Ok(response) => forward::is_misdirected(response),
         Err(error) => error.code == ErrorCode::NodeUnavailable,
     };
-    let response = retry_if_moved(&app.files, file, read, has_moved).await?;
+    let response = retry_if_moved(&downloads.files, file, read, has_moved).await?;
     // Only responses with content count as a use, and only on the node that the client called.
     if source == RequestSource::Client && request.method == Method::GET && response.status().is_success() {
-        link::count_use(app, presentation.link).await?;
+        downloads.link_verifier.count_use(presentation.link).await?;
     }
     Ok(response)
 }

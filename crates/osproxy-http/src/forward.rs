@@ -8,8 +8,8 @@ use axum::{
     response::Response,
 };
 use osproxy_api::ErrorCode;
-use osproxy_cluster::{ForwardContext, ForwardFailure};
-use osproxy_core::{App, ClientAddr, Error, RequestId, Result};
+use osproxy_cluster::{ForwardContext, ForwardFailure, Forwarder};
+use osproxy_core::{ClientAddr, Error, RequestId, Result};
 
 use crate::extract::body;
 
@@ -23,9 +23,9 @@ pub(super) enum RequestSource {
 
 /// Returns the sender of a request. Fails with `PermissionDenied` if the request claims to be
 /// forwarded, but has no valid peer token.
-pub(super) fn request_source(app: &App, request: &Parts) -> Result<RequestSource> {
+pub(super) fn request_source(forwarder: &Forwarder, request: &Parts) -> Result<RequestSource> {
     let uri = original_uri(&request.extensions).unwrap_or(&request.uri);
-    match app.forwarder.is_forwarded(&request.method, uri, &request.headers) {
+    match forwarder.is_forwarded(&request.method, uri, &request.headers) {
         Ok(false) => Ok(RequestSource::Client),
         Ok(true) => Ok(RequestSource::Node),
         Err(error) => {
@@ -46,7 +46,7 @@ fn original_uri(extensions: &Extensions) -> Option<&Uri> {
 /// Forwards a request to a node that has `store`, and returns its response. Fails with
 /// `NodeUnavailable` if the request was forwarded already.
 pub(super) async fn forward(
-    app: &App,
+    forwarder: &Forwarder,
     source: RequestSource,
     store: &str,
     request: Request,
@@ -63,7 +63,7 @@ pub(super) async fn forward(
         request_id: id.as_ref().map(|RequestId(id)| &**id),
         client: request.extensions().get().map(|ClientAddr(client)| *client),
     };
-    let response = app.forwarder.forward(store, context, request.map(osproxy_cluster::boxed)).await;
+    let response = forwarder.forward(store, context, request.map(osproxy_cluster::boxed)).await;
     response.map(|response| response.map(Body::new)).map_err(|failure| match failure {
         ForwardFailure::BodyAborted(error) => body::incomplete_body_error(&*error),
         failure => failure.into(),
@@ -72,12 +72,12 @@ pub(super) async fn forward(
 
 /// Forwards a request without its body, so that it can be sent to several nodes in turn.
 pub(super) async fn forward_without_body(
-    app: &App,
+    forwarder: &Forwarder,
     source: RequestSource,
     store: &str,
     request: &Parts,
 ) -> Result<Response> {
-    forward(app, source, store, Request::from_parts(request.clone(), Body::empty())).await
+    forward(forwarder, source, store, Request::from_parts(request.clone(), Body::empty())).await
 }
 
 /// Whether the response of a node says that it does not have the data either.

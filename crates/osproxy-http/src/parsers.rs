@@ -82,7 +82,7 @@ pub fn sign_v0(
 
 /// Returns the signed query of an upload link of API v1.
 pub fn sign_v1(links: &LinkKeys, uid: Uid, period: LinkPeriod, constraints: &LinkConstraints) -> String {
-    upload_query(links, uid, (period.date, period.lifetime_secs), constraints)
+    upload_query(links, uid, period, constraints)
 }
 
 /// Whether API v0 parses a body of this type as a form.

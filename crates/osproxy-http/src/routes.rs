@@ -66,7 +66,7 @@ impl GrpcRoutes {
     fn with_limits(self, app: &Arc<App>, limiter: &Arc<RequestLimiter>) -> Router<HttpState> {
         // Authenticate only after the limits.
         let authenticated =
-            |router: Router| router.layer(from_fn_with_state(app.clone(), auth::insert_caller));
+            |router: Router| router.layer(from_fn_with_state(app.auth.clone(), auth::insert_caller));
         let reads =
             authenticated(self.reads).layer(from_fn_with_state(limiter.clone(), middleware::limit_reads));
         let changes =

@@ -1,11 +1,16 @@
-//! The state of the routes. Handlers and middleware extract the part that they need.
+//! The state of the routes. Handlers and middleware extract the handles that they need.
 
 use std::sync::Arc;
 
 use axum::extract::FromRef;
-use osproxy_core::App;
+use osproxy_cluster::{Coordinator, Forwarder};
+use osproxy_core::{
+    App, Authenticator, IdempotencyKeys,
+    links::Links,
+    ops::{FileOps, TaskOps, UploadOps},
+};
 
-use crate::settings::HttpSettings;
+use crate::{downloads::Downloads, extract::link::LinkVerifier, settings::HttpSettings};
 
 /// State of the routes.
 #[derive(Clone)]
@@ -20,14 +25,28 @@ impl HttpState {
     }
 }
 
-impl FromRef<HttpState> for Arc<App> {
-    fn from_ref(state: &HttpState) -> Self {
-        state.app.clone()
-    }
+macro_rules! handles {
+    ($($handle:ty: $get:expr,)*) => {$(
+        impl FromRef<HttpState> for $handle {
+            fn from_ref(state: &HttpState) -> Self {
+                let get: fn(&HttpState) -> $handle = $get;
+                get(state)
+            }
+        }
+    )*};
 }
 
-impl FromRef<HttpState> for Arc<HttpSettings> {
-    fn from_ref(state: &HttpState) -> Self {
-        state.settings.clone()
-    }
+handles! {
+    Arc<App>: |state| state.app.clone(),
+    Arc<HttpSettings>: |state| state.settings.clone(),
+    Arc<Authenticator>: |state| state.app.auth.clone(),
+    Arc<dyn Coordinator>: |state| state.app.coordinator.clone(),
+    Arc<FileOps>: |state| state.app.files.clone(),
+    Arc<IdempotencyKeys>: |state| state.app.idempotency.clone(),
+    Arc<Links>: |state| state.app.links.clone(),
+    Arc<TaskOps>: |state| state.app.tasks.clone(),
+    Arc<UploadOps>: |state| state.app.uploads.clone(),
+    Forwarder: |state| state.app.forwarder.clone(),
+    LinkVerifier: |state| LinkVerifier::new(state.app.links.clone(), state.app.forwarder.clone()),
+    Downloads: |state| Downloads::new(&state.app),
 }

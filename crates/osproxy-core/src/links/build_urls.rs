@@ -3,7 +3,6 @@
 use osproxy_api::v1::{Disposition, LINKS, PREFIX, UploadLinks};
 use osproxy_types::uid::Uid;
 use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, utf8_percent_encode};
-use time::OffsetDateTime;
 
 use crate::links::{LinkAction, LinkClaims, LinkConstraints, LinkKeys, LinkPeriod, Links};
 
@@ -16,12 +15,7 @@ pub const UPLOAD_PARAMETERS: [&str; 3] = ["date", "expire", "signature"];
 impl Links {
     /// Returns the links of an upload. They are valid during `period`: its start, and its length in
     /// seconds.
-    pub fn upload_links(
-        &self,
-        uid: Uid,
-        period: (OffsetDateTime, i64),
-        constraints: &LinkConstraints,
-    ) -> UploadLinks {
+    pub fn upload_links(&self, uid: Uid, period: LinkPeriod, constraints: &LinkConstraints) -> UploadLinks {
         let query = upload_query(&self.keys, uid, period, constraints);
         let url = |what: &str| format!("{PREFIX}/uploads/{uid}{what}?{query}");
         UploadLinks {
@@ -33,19 +27,15 @@ impl Links {
     }
 
     /// Returns the link for the proof of possession of an upload.
-    pub fn proof_link(
-        &self,
-        uid: Uid,
-        period: (OffsetDateTime, i64),
-        constraints: &LinkConstraints,
-    ) -> String {
+    pub fn proof_link(&self, uid: Uid, period: LinkPeriod, constraints: &LinkConstraints) -> String {
         format!("{PREFIX}/uploads/{uid}/proof?{}", upload_query(&self.keys, uid, period, constraints))
     }
 
     /// Returns the download link of a file, with the name under which it is saved.
     pub fn download_link(
         &self,
-        (uid, filename): (Uid, &str),
+        uid: Uid,
+        filename: &str,
         period: LinkPeriod,
         disposition: Disposition,
         constraints: &LinkConstraints,
@@ -71,13 +61,9 @@ impl Links {
 }
 
 /// Returns the query of an upload link to `uid`.
-pub fn upload_query(
-    links: &LinkKeys,
-    uid: Uid,
-    (date, expire): (OffsetDateTime, i64),
-    constraints: &LinkConstraints,
-) -> String {
-    let (uid, date, expire) = (uid.to_string(), crate::links::format_date(date), expire.to_string());
+pub fn upload_query(links: &LinkKeys, uid: Uid, period: LinkPeriod, constraints: &LinkConstraints) -> String {
+    let (uid, date) = (uid.to_string(), crate::links::format_date(period.date));
+    let expire = period.lifetime_secs.to_string();
     let claims = LinkClaims {
         action: LinkAction::Upload,
         uid: &uid,

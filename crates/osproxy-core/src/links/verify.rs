@@ -6,21 +6,18 @@ use time::OffsetDateTime;
 use super::rotation::MIN_POLL_INTERVAL;
 use crate::{
     Result,
-    links::{CountedLimit, LinkAction, LinkClaims, LinkConstraints, LinkError, Links},
+    links::{CountedLimit, LinkAction, LinkClaims, LinkConstraints, Links},
 };
 
 impl Links {
-    /// Checks the signature and the lifetime of a link, and returns its constraints.
-    pub async fn verify(
-        &self,
-        claims: &LinkClaims<'_>,
-        signature: &str,
-    ) -> Result<std::result::Result<LinkConstraints, LinkError>> {
+    /// Checks the signature and the lifetime of a link, and returns its constraints. Fails with
+    /// `InvalidSignature` or `LinkExpired`.
+    pub async fn verify(&self, claims: &LinkClaims<'_>, signature: &str) -> Result<LinkConstraints> {
         if !self.keys.contains_key_of(signature) {
             // Another node may sign with a key that was created a moment ago.
             self.reload_keys(MIN_POLL_INTERVAL).await?;
         }
-        Ok(self.keys.verify(claims, signature, OffsetDateTime::now_utc()))
+        Ok(self.keys.verify(claims, signature, OffsetDateTime::now_utc())?)
     }
 
     /// Returns whether links to `uid` that were issued at `issued`, in seconds since the Unix

@@ -5,19 +5,19 @@ use std::sync::Arc;
 use osproxy_meta::{DeleteOutcome, FileState};
 use osproxy_types::uid::Uid;
 
-use super::{Uploads, state_error, unknown_uid_error};
+use super::{UploadOps, state_error, unknown_uid_error};
 use crate::{Error, Result};
 
 /// Aborts an upload that is not complete: `uid` accepts no more content, and a task removes what
 /// was received.
-pub async fn abort_upload(uploads: &Arc<Uploads>, uid: Uid) -> Result<()> {
+pub async fn abort_upload(uploads: &Arc<UploadOps>, uid: Uid) -> Result<()> {
     let task_id = uploads.uids.next().await?;
     // Spawned, so that it runs to its end if the client disconnects.
     let aborting = uploads.background.spawn(abort(uploads.clone(), uid, task_id));
     aborting.await.map_err(Error::internal)?
 }
 
-async fn abort(uploads: Arc<Uploads>, uid: Uid, task_id: Uid) -> Result<()> {
+async fn abort(uploads: Arc<UploadOps>, uid: Uid, task_id: Uid) -> Result<()> {
     match uploads.meta.abort_upload(uid, task_id).await? {
         DeleteOutcome::Deleted => {
             uploads.task_notifier.notify_cluster();

@@ -6,7 +6,9 @@ use osproxy_api::ErrorCode;
 
 pub use osproxy_meta::{CompleteRequest, ExpectedDigests};
 
-use super::{LinkConstraints, Uploads, content_type_error, state_error, too_large_error, unknown_uid_error};
+use super::{
+    LinkConstraints, UploadOps, content_type_error, state_error, too_large_error, unknown_uid_error,
+};
 use crate::{Error, Result};
 use osproxy_meta::{CompleteOutcome, CompletePreconditions, MultipartUpload};
 use osproxy_types::uid::Uid;
@@ -19,7 +21,7 @@ const MAX_TRIES: usize = 3;
 /// content up to `uploads.max_inline_verification_size` bytes are verified first, those of larger content by the
 /// task. Idempotent.
 pub async fn complete_upload(
-    uploads: &Arc<Uploads>,
+    uploads: &Arc<UploadOps>,
     uid: Uid,
     request: CompleteRequest,
     constraints: &LinkConstraints,
@@ -44,7 +46,7 @@ pub async fn complete_upload(
 
 /// Completes an upload, or starts to. Reads its parts first if necessary.
 async fn try_complete(
-    uploads: &Arc<Uploads>,
+    uploads: &Arc<UploadOps>,
     uid: Uid,
     said: CompleteRequest,
     terms: &LinkConstraints,
@@ -113,7 +115,7 @@ fn into_result(completed: CompleteOutcome) -> Result<()> {
 /// Completes the multipart upload in the store, then the file. If it fails in between, a retry
 /// resumes it.
 async fn complete_multipart(
-    uploads: Arc<Uploads>,
+    uploads: Arc<UploadOps>,
     uid: Uid,
     said: CompleteRequest,
     terms: LinkConstraints,
@@ -134,7 +136,7 @@ async fn complete_multipart(
 
 /// Continues the completion of an upload that another request has started. Afterwards the upload is
 /// complete, or accepts parts again.
-pub(crate) async fn resume_completion(uploads: &Arc<Uploads>, uid: Uid) -> Result<()> {
+pub(crate) async fn resume_completion(uploads: &Arc<UploadOps>, uid: Uid) -> Result<()> {
     let Some(native) = uploads.meta.completing_multipart(uid).await? else {
         return Ok(());
     };

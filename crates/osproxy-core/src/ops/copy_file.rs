@@ -7,7 +7,7 @@ use osproxy_meta::{CopyOutcome, FileMetadata, FileRecord, FileState};
 use osproxy_types::uid::Uid;
 
 use super::{
-    Files, describe_file::describe_file, file_name, state_error, too_large_error, unknown_uid_error,
+    FileOps, describe_file::describe_file, file_name, state_error, too_large_error, unknown_uid_error,
 };
 use crate::{Caller, Error, HeldIdempotencyKey, Result, check_metadata};
 
@@ -18,7 +18,7 @@ const MAX_TRIES: usize = 4;
 /// caller's tenant, no larger than the caller may create. Name and metadata are copied unless
 /// given. With an idempotency key, the copy is created once, under the reserved uid.
 pub async fn copy_file(
-    files: &Arc<Files>,
+    files: &Arc<FileOps>,
     caller: &Caller,
     uid: Uid,
     name: Option<&str>,

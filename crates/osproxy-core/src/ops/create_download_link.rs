@@ -6,7 +6,7 @@ use osproxy_meta::StoredFile;
 use osproxy_types::uid::Uid;
 use time::OffsetDateTime;
 
-use super::{Files, Tenant, check_expire};
+use super::{FileOps, Tenant, check_expire};
 use crate::{Result, links::LinkPeriod};
 
 /// Files for which download links can be created.
@@ -21,7 +21,7 @@ pub struct LinkableFiles {
 /// Returns the complete files of a tenant among `uids`, for links that are valid for at least
 /// `expire` seconds. Omits unknown uids, files of other tenants, and incomplete files.
 pub async fn create_download_link(
-    files: &Files,
+    files: &FileOps,
     tenant: &Tenant,
     uids: &[Uid],
     expire: i64,

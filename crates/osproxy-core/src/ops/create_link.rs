@@ -3,7 +3,7 @@
 use osproxy_types::uid::Uid;
 use time::OffsetDateTime;
 
-use super::{Files, Tenant, check_expire, download_file::own_file, file_name};
+use super::{FileOps, Tenant, check_expire, download_file::own_file, file_name};
 use crate::{Error, Result, links::LinkPeriod};
 
 /// Parameters of a download link.
@@ -18,7 +18,7 @@ pub struct DownloadLinkSpec {
 /// Returns the parameters of a link to a complete file of a tenant that is valid for at least
 /// `expires_in` seconds. `filename` defaults to the name of the file.
 pub async fn create_link(
-    files: &Files,
+    files: &FileOps,
     tenant: &Tenant,
     uid: Uid,
     expires_in: i64,

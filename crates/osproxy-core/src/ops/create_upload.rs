@@ -11,7 +11,7 @@ pub use super::prove_possession::PossessionChallenge;
 pub use osproxy_meta::{AnnouncedContent, ExpectedDigests, FileMetadata};
 
 use super::{
-    Uploads, abort_upload::abort_upload, check_expire, delete_file::delete_file, file_name,
+    UploadOps, abort_upload::abort_upload, check_expire, delete_file::delete_file, file_name,
     prove_possession::create_challenge, too_large_error,
 };
 use crate::{Caller, Error, HeldIdempotencyKey, Result, check_metadata, metrics::DedupSource};
@@ -83,7 +83,7 @@ struct PlannedUpload {
 /// With an idempotency key there is one request, whose file is created once, under the reserved
 /// uid.
 pub async fn create_upload(
-    uploads: &Arc<Uploads>,
+    uploads: &Arc<UploadOps>,
     caller: &Caller,
     requests: Vec<UploadRequest>,
     expire: i64,
@@ -139,7 +139,7 @@ pub async fn create_upload(
 
 /// Checks the requests. Returns the names of their files and what is announced, with part sizes.
 fn validate(
-    uploads: &Uploads,
+    uploads: &UploadOps,
     caller: &Caller,
     wishes: Vec<UploadRequest>,
 ) -> Result<Vec<(String, AnnouncedContent)>> {
@@ -167,7 +167,7 @@ struct RecordedUploads {
 
 /// Records all plans, or none.
 async fn record(
-    uploads: &Arc<Uploads>,
+    uploads: &Arc<UploadOps>,
     plans: &mut [PlannedUpload],
     expires: OffsetDateTime,
     key: Option<&HeldIdempotencyKey>,
@@ -196,7 +196,7 @@ async fn record(
 
 /// Returns the upload that an earlier request created under the uid of `file`; `None` if it is
 /// gone.
-async fn find_earlier(uploads: &Uploads, file: &mut NewFile) -> Result<Option<RecordedUploads>> {
+async fn find_earlier(uploads: &UploadOps, file: &mut NewFile) -> Result<Option<RecordedUploads>> {
     let found = uploads.meta.file_record(file.uid).await?;
     let status = uploads.meta.upload_status(file.uid).await?;
     let Some((found, status)) = found.filter(|found| found.tenant == file.tenant).zip(status) else {
@@ -212,7 +212,7 @@ async fn find_earlier(uploads: &Uploads, file: &mut NewFile) -> Result<Option<Re
     Ok(Some(RecordedUploads { stored: vec![found.state == FileState::Stored], created_before: before }))
 }
 
-fn new_upload(uploads: &Uploads, PlannedUpload { file, known }: &PlannedUpload) -> NewUpload {
+fn new_upload(uploads: &UploadOps, PlannedUpload { file, known }: &PlannedUpload) -> NewUpload {
     let known = known.as_ref().filter(|_| !uploads.limits.require_possession_proof).map(|blob| {
         let content_type = file.announced.content_type.clone();
         let content_type = content_type
@@ -223,7 +223,7 @@ fn new_upload(uploads: &Uploads, PlannedUpload { file, known }: &PlannedUpload) 
 }
 
 /// Counts instant uploads, and expected digests that no stored content has.
-fn count_instant_uploads(uploads: &Uploads, plans: &[PlannedUpload], stored: &[bool]) {
+fn count_instant_uploads(uploads: &UploadOps, plans: &[PlannedUpload], stored: &[bool]) {
     for (PlannedUpload { file, known }, is_stored) in plans.iter().zip(stored) {
         match known {
             Some(blob) if *is_stored => {
@@ -242,7 +242,7 @@ fn count_instant_uploads(uploads: &Uploads, plans: &[PlannedUpload], stored: &[b
 /// Prepares a recorded file for its content: reserves space, or creates a challenge. After a
 /// challenge, content is not likely to be sent; if it is, its first part reserves the space.
 async fn prepare(
-    uploads: &Arc<Uploads>,
+    uploads: &Arc<UploadOps>,
     PlannedUpload { file, known }: &PlannedUpload,
 ) -> Result<Option<PossessionChallenge>> {
     if let Some(blob) = known.as_ref().filter(|_| uploads.limits.require_possession_proof) {
@@ -260,7 +260,7 @@ async fn prepare(
 /// Undoes uploads whose client gets an error, unless another request with the same idempotency key
 /// continues with them. What cannot be undone expires.
 async fn undo(
-    uploads: &Arc<Uploads>,
+    uploads: &Arc<UploadOps>,
     plans: &[PlannedUpload],
     stored: &[bool],
     key: Option<&HeldIdempotencyKey>,
@@ -291,7 +291,7 @@ fn has_several_parts(file: &NewFile) -> bool {
 }
 
 /// Returns the part size of content whose size is announced.
-fn part_size(uploads: &Uploads, caller: &Caller, announced: &AnnouncedContent) -> Result<Option<u64>> {
+fn part_size(uploads: &UploadOps, caller: &Caller, announced: &AnnouncedContent) -> Result<Option<u64>> {
     let limits = &uploads.limits;
     let Some(size) = announced.size else {
         let alone = Error::invalid("`part_size` requires `size`").with_field("part_size");

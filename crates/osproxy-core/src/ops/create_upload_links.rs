@@ -5,10 +5,10 @@ use osproxy_types::uid::Uid;
 use time::OffsetDateTime;
 
 use super::{
-    Uploads, check_expire, state_error,
+    UploadOps, check_expire, state_error,
     upload_status::{FileState, UploadProgress, own_upload_status},
 };
-use crate::{Caller, Result, upload_constraints};
+use crate::{Caller, Result, links::LinkPeriod, upload_constraints};
 
 /// New links of an upload.
 #[derive(Debug)]
@@ -26,7 +26,7 @@ pub struct NewLinks {
 /// limits of the caller's key, and not those of earlier links. Earlier links and received parts
 /// stay valid.
 pub async fn create_upload_links(
-    uploads: &Uploads,
+    uploads: &UploadOps,
     caller: &Caller,
     uid: Uid,
     expires_in: i64,
@@ -40,6 +40,7 @@ pub async fn create_upload_links(
     let from = OffsetDateTime::from_unix_timestamp(uploads.meta.links_valid_from(uid, false).await?);
     let date = from.map_or(now, |from| now.max(from));
     let expires_at = date.unix_timestamp().saturating_add(expires_in).saturating_mul(1000);
+    let period = LinkPeriod { date, lifetime_secs: expires_in };
     let is_renewed = uploads.meta.renew_upload(caller.tenant.clone(), uid, expires_at).await?;
     if !is_renewed && status.state != FileState::Stored {
         // It was completed or aborted meanwhile.
@@ -48,9 +49,5 @@ pub async fn create_upload_links(
             return Err(state_error(FileState::Expired));
         }
     }
-    Ok(NewLinks {
-        links: uploads.links.upload_links(uid, (date, expires_in), &link_constraints),
-        expires_at,
-        status,
-    })
+    Ok(NewLinks { links: uploads.links.upload_links(uid, period, &link_constraints), expires_at, status })
 }

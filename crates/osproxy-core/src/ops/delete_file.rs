@@ -5,13 +5,13 @@ use std::sync::Arc;
 use osproxy_meta::{DeleteOutcome, FileState};
 use osproxy_types::uid::Uid;
 
-use super::{Files, Tenant, state_error, unknown_uid_error};
+use super::{FileOps, Tenant, state_error, unknown_uid_error};
 use crate::{Error, Result};
 
 /// Deletes a file of a tenant, complete or not. Nobody can open it when this returns. A task
 /// removes the content, unless another file shares it. A repetition changes nothing and fails with
 /// `FileGone`.
-pub async fn delete_file(files: &Arc<Files>, tenant: &Tenant, uid: Uid) -> Result<()> {
+pub async fn delete_file(files: &Arc<FileOps>, tenant: &Tenant, uid: Uid) -> Result<()> {
     let task_id = files.uids.next().await?;
     // Spawned, so that it runs to its end if the client disconnects: the cache must be invalidated
     // with the file.
@@ -19,7 +19,7 @@ pub async fn delete_file(files: &Arc<Files>, tenant: &Tenant, uid: Uid) -> Resul
     deleting.await.map_err(Error::internal)?
 }
 
-async fn delete(files: Arc<Files>, tenant: Tenant, uid: Uid, task_id: Uid) -> Result<()> {
+async fn delete(files: Arc<FileOps>, tenant: Tenant, uid: Uid, task_id: Uid) -> Result<()> {
     match files.meta.delete_file(tenant, uid, task_id).await? {
         DeleteOutcome::Deleted => {
             files.task_notifier.notify_cluster();

@@ -4,11 +4,11 @@ pub use osproxy_meta::{ContentLayout, FileRecord, FileState};
 
 use osproxy_types::uid::Uid;
 
-use super::{Files, Tenant, state_error, unknown_uid_error};
+use super::{FileOps, Tenant, state_error, unknown_uid_error};
 use crate::Result;
 
 /// Returns the record of a file of a tenant, in any state. Fails if the file is deleted or expired.
-pub async fn describe_file(files: &Files, tenant: &Tenant, uid: Uid) -> Result<FileRecord> {
+pub async fn describe_file(files: &FileOps, tenant: &Tenant, uid: Uid) -> Result<FileRecord> {
     let file = files.meta.file_record(uid).await?;
     let file = file.filter(|file| file.tenant == *tenant).ok_or_else(unknown_uid_error)?;
     match file.state {

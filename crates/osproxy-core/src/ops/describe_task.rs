@@ -4,11 +4,11 @@ use osproxy_api::ErrorCode;
 
 pub use osproxy_meta::{Attempt, AttemptOutcome, TaskRecord};
 
-use super::Tasks;
+use super::TaskOps;
 use crate::{Error, Result};
 
 /// Returns a task and all its attempts.
-pub async fn describe_task(tasks: &Tasks, id: i64) -> Result<(TaskRecord, Vec<Attempt>)> {
+pub async fn describe_task(tasks: &TaskOps, id: i64) -> Result<(TaskRecord, Vec<Attempt>)> {
     let unknown = || Error::new(ErrorCode::TaskNotFound, "there is no task with this id");
     tasks.meta.task(id).await?.ok_or_else(unknown)
 }

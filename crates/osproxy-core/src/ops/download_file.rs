@@ -1,17 +1,23 @@
 //! Download a file.
 
-use std::{ops::Range, sync::Arc};
+use std::{
+    ops::Range,
+    pin::Pin,
+    sync::Arc,
+    task::{Context, Poll},
+};
 
-pub use crate::ContentReader;
-pub use osproxy_meta::StoredFile;
-
-use super::{Files, Tenant, describe_file::describe_file, state_error, unknown_uid_error};
-use crate::{Error, Result};
+use bytes::Bytes;
+use futures_util::{Stream, StreamExt};
 use osproxy_meta::FileState;
+pub use osproxy_meta::StoredFile;
 use osproxy_types::uid::Uid;
 
+use super::{FileOps, Tenant, describe_file::describe_file, state_error, unknown_uid_error};
+use crate::{AdmissionGuard, ContentReader, Error, Result, links::LinkConstraints};
+
 /// Returns a complete file, without opening its content. Otherwise the error states why.
-pub async fn download_file(files: &Files, uid: Uid) -> Result<Arc<StoredFile>> {
+pub async fn download_file(files: &FileOps, uid: Uid) -> Result<Arc<StoredFile>> {
     match files.meta.stored_file(uid).await? {
         Some(file) => Ok(file),
         None => Err(absence_error(files, uid).await?),
@@ -19,7 +25,7 @@ pub async fn download_file(files: &Files, uid: Uid) -> Result<Arc<StoredFile>> {
 }
 
 /// As [`download_file`], for a file of this tenant. Files of other tenants look like unknown ones.
-pub async fn own_file(files: &Files, tenant: &Tenant, uid: Uid) -> Result<Arc<StoredFile>> {
+pub async fn own_file(files: &FileOps, tenant: &Tenant, uid: Uid) -> Result<Arc<StoredFile>> {
     match files.meta.stored_file(uid).await? {
         Some(file) if file.tenant == *tenant => Ok(file),
         Some(_) => Err(unknown_uid_error()),
@@ -36,7 +42,7 @@ const MAX_TRIES: usize = 3;
 /// Calls `read` with a file. If `has_moved` is true for the result and the bytes are now in another
 /// store, calls it again with the new location.
 pub async fn retry_if_moved<T, F: Future<Output = Result<T>>>(
-    files: &Files,
+    files: &FileOps,
     mut file: Arc<StoredFile>,
     read: impl Fn(Arc<StoredFile>) -> F,
     has_moved: impl Fn(&Result<T>) -> bool,
@@ -56,7 +62,7 @@ pub async fn retry_if_moved<T, F: Future<Output = Result<T>>>(
 }
 
 /// Returns the file with its new location, if its store has changed.
-async fn find_moved(files: &Files, known: &StoredFile) -> Result<Option<Arc<StoredFile>>> {
+async fn find_moved(files: &FileOps, known: &StoredFile) -> Result<Option<Arc<StoredFile>>> {
     let Some(file) = files.meta.stored_file_uncached(known.uid).await? else {
         return Err(absence_error(files, known.uid).await?);
     };
@@ -67,15 +73,37 @@ async fn find_moved(files: &Files, known: &StoredFile) -> Result<Option<Arc<Stor
     Ok(Some(file).filter(|_| has_moved))
 }
 
-/// Opens the bytes `range` of a file, which must lie within its size.
-pub async fn open_content(files: &Arc<Files>, file: &StoredFile, range: Range<u64>) -> Result<ContentReader> {
+/// Content of a download that was admitted. Holds its place among the transfers until it is
+/// dropped.
+pub struct AdmittedContent {
+    reader: ContentReader,
+    _admission: AdmissionGuard,
+}
+
+impl Stream for AdmittedContent {
+    type Item = Result<Bytes>;
+
+    fn poll_next(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Self::Item>> {
+        self.reader.poll_next_unpin(cx)
+    }
+}
+
+/// Opens the bytes `range` of a file, which must lie within its size, for a link with these
+/// constraints. Fails at a concurrency limit.
+pub async fn open_content(
+    files: &FileOps,
+    file: &StoredFile,
+    range: Range<u64>,
+    constraints: &LinkConstraints,
+) -> Result<AdmittedContent> {
+    let admission = files.admission.admit_download(constraints, &file.tenant).await?;
     match files.objects.open_content(file, range).await? {
-        Some(reader) => Ok(reader),
+        Some(reader) => Ok(AdmittedContent { reader, _admission: admission }),
         None => Err(absence_error(files, file.uid).await?),
     }
 }
 
-async fn absence_error(files: &Files, uid: Uid) -> Result<Error> {
+async fn absence_error(files: &FileOps, uid: Uid) -> Result<Error> {
     Ok(match files.meta.file_state(uid).await? {
         // It is being completed, or was a moment ago.
         Some(FileState::Stored | FileState::Completing) => state_error(FileState::Receiving),

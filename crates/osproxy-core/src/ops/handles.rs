@@ -10,7 +10,7 @@ use crate::{
 };
 
 /// Operations on files: describe, list, download, update, copy, delete, links.
-pub struct Files {
+pub struct FileOps {
     pub(crate) meta: Arc<Meta>,
     pub(crate) stores: Arc<Stores>,
     pub(crate) objects: Arc<Objects>,
@@ -24,8 +24,8 @@ pub struct Files {
 }
 
 /// Operations on upload sessions: create, upload, complete, abort, instant upload.
-pub struct Uploads {
-    pub(crate) files: Arc<Files>,
+pub struct UploadOps {
+    pub(crate) files: Arc<FileOps>,
     pub(crate) meta: Arc<Meta>,
     pub(crate) stores: Arc<Stores>,
     pub(crate) objects: Arc<Objects>,
@@ -39,8 +39,8 @@ pub struct Uploads {
     pub(crate) limits: Limits,
 }
 
-impl Uploads {
-    pub(crate) fn new(files: Arc<Files>, links: Arc<Links>, metrics: Arc<Metrics>) -> Self {
+impl UploadOps {
+    pub(crate) fn new(files: Arc<FileOps>, links: Arc<Links>, metrics: Arc<Metrics>) -> Self {
         Self {
             meta: files.meta.clone(),
             stores: files.stores.clone(),
@@ -59,7 +59,7 @@ impl Uploads {
 }
 
 /// Operations on tasks: describe, list, retry.
-pub struct Tasks {
+pub struct TaskOps {
     pub(crate) meta: Arc<Meta>,
     pub(crate) task_notifier: Arc<TaskNotifier>,
     pub(crate) limits: Limits,

@@ -3,7 +3,7 @@
 use osproxy_meta::{AnnouncedContent, ExpectedDigests, KnownContent, NewFile, NewStoredFile};
 use osproxy_types::{content_type, uid::Uid};
 
-use super::{Uploads, file_name};
+use super::{UploadOps, file_name};
 use crate::{Caller, Error, Result, metrics::DedupSource};
 
 /// Content that the client has, and its path on the client.
@@ -19,7 +19,7 @@ pub struct InstantItem<'a> {
 /// verified by osproxy. Returns the new uids in the order of the items, with `None` where the
 /// content must be sent.
 pub async fn instant_upload(
-    uploads: &Uploads,
+    uploads: &UploadOps,
     caller: &Caller,
     items: &[InstantItem<'_>],
 ) -> Result<Vec<Option<Uid>>> {

@@ -3,7 +3,7 @@
 pub use osproxy_meta::{FileFilter, FilePosition, FileRecord, MAX_PREFIX};
 pub use osproxy_storage::Category;
 
-use super::{Files, Tenant};
+use super::{FileOps, Tenant};
 use crate::{Error, Result};
 
 /// A page of files.
@@ -17,7 +17,7 @@ pub struct FilePage {
 
 /// Returns up to `limit` files of a tenant after a position, in a stable order.
 pub async fn list_files(
-    files: &Files,
+    files: &FileOps,
     tenant: &Tenant,
     filter: &FileFilter,
     after: Option<&FilePosition>,

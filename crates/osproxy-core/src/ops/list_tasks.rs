@@ -2,7 +2,7 @@
 
 pub use osproxy_meta::{TaskFilter, TaskRecord, TaskState};
 
-use super::Tasks;
+use super::TaskOps;
 use crate::Result;
 
 /// A page of tasks.
@@ -16,7 +16,7 @@ pub struct TaskPage {
 
 /// Returns up to `limit` tasks older than the task with the id `before`, newest first.
 pub async fn list_tasks(
-    tasks: &Tasks,
+    tasks: &TaskOps,
     filter: TaskFilter<'_>,
     before: Option<i64>,
     limit: u64,

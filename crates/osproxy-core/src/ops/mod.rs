@@ -38,7 +38,7 @@ pub(crate) use checks::{
     check_content_type, content_type_error, state_error, too_large_error, unknown_uid_error,
 };
 pub use checks::{check_expire, file_name};
-pub use handles::{Files, Tasks, Uploads};
+pub use handles::{FileOps, TaskOps, UploadOps};
 
 /// What is known about content before it arrives.
 #[derive(Clone, Debug, Default)]

@@ -9,7 +9,7 @@ use osproxy_meta::{Blob, FileState};
 use osproxy_storage::ErrorKind;
 use osproxy_types::uid::Uid;
 
-use super::Uploads;
+use super::UploadOps;
 use crate::{Error, Result, session::share_known_content};
 
 /// Lifetime of a challenge.
@@ -36,7 +36,7 @@ pub struct PossessionChallenge {
 
 /// Creates a challenge for the pending file `uid` about the content of `blob`.
 pub(super) async fn create_challenge(
-    uploads: &Uploads,
+    uploads: &UploadOps,
     uid: Uid,
     blob: &Blob,
 ) -> Result<PossessionChallenge> {
@@ -49,7 +49,7 @@ pub(super) async fn create_challenge(
 
 /// Returns the store of the content that the challenge of `uid` is about, if only another node has
 /// it.
-pub async fn content_elsewhere(uploads: &Uploads, uid: Uid) -> Result<Option<String>> {
+pub async fn content_elsewhere(uploads: &UploadOps, uid: Uid) -> Result<Option<String>> {
     let Some(challenge) = uploads.meta.challenge(uid).await? else {
         return Ok(None);
     };
@@ -60,7 +60,7 @@ pub async fn content_elsewhere(uploads: &Uploads, uid: Uid) -> Result<Option<Str
 /// Accepts one answer to the challenge of `uid`. If it is correct, the known content becomes the
 /// content of the file; otherwise the client must send it. A client that missed the response can
 /// send a correct answer again.
-pub async fn prove_possession(uploads: &Arc<Uploads>, uid: Uid, proof: [u8; 32]) -> Result<()> {
+pub async fn prove_possession(uploads: &Arc<UploadOps>, uid: Uid, proof: [u8; 32]) -> Result<()> {
     let Some(challenge) = uploads.meta.challenge(uid).await? else {
         return match uploads.meta.file_state(uid).await? {
             Some(FileState::Stored) => Ok(()),
@@ -103,7 +103,7 @@ fn ranges(nonce: &[u8; 32], size: u64) -> Vec<Range<u64>> {
 }
 
 /// Computes the right answer. Returns `None` if the content is gone.
-async fn expected_proof(uploads: &Uploads, blob: &Blob, nonce: &[u8; 32]) -> Result<Option<blake3::Hash>> {
+async fn expected_proof(uploads: &UploadOps, blob: &Blob, nonce: &[u8; 32]) -> Result<Option<blake3::Hash>> {
     let store = uploads.stores.get(&blob.store)?;
     let read = |range: Range<u64>| async {
         let reader = store.open(&blob.key, range).await?;

@@ -3,11 +3,11 @@
 use osproxy_api::ErrorCode;
 use osproxy_meta::{TaskRecord, TaskState};
 
-use super::{Tasks, describe_task::describe_task};
+use super::{TaskOps, describe_task::describe_task};
 use crate::{Error, Result};
 
 /// Makes a dead task due now, with as many attempts as a new one.
-pub async fn retry_task(tasks: &Tasks, id: i64) -> Result<TaskRecord> {
+pub async fn retry_task(tasks: &TaskOps, id: i64) -> Result<TaskRecord> {
     let (task, _) = describe_task(tasks, id).await?;
     let refused = |state: TaskState| {
         let message = format!("only a dead task can be retried; this one is {}", state.name());

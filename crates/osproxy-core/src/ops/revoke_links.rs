@@ -2,13 +2,13 @@
 
 use osproxy_types::uid::Uid;
 
-use super::{Files, Tenant, unknown_uid_error};
+use super::{FileOps, Tenant, unknown_uid_error};
 use crate::Result;
 
 /// Revokes all links to a file of a tenant that were issued until now, for upload and for download.
 /// Links issued later are valid. Other nodes apply it when they receive the invalidation, and after
 /// `database.cache_max_age` at the latest.
-pub async fn revoke_links(files: &Files, tenant: &Tenant, uid: Uid) -> Result<()> {
+pub async fn revoke_links(files: &FileOps, tenant: &Tenant, uid: Uid) -> Result<()> {
     let is_known = files.meta.revoke_links(tenant.clone(), uid).await?;
     if is_known { Ok(()) } else { Err(unknown_uid_error()) }
 }

@@ -6,13 +6,13 @@ use osproxy_api::v1::MetadataChanges;
 use osproxy_meta::{FileMetadata, FileRecord, MetadataEdit, UpdateOutcome};
 use osproxy_types::uid::Uid;
 
-use super::{Files, Tenant, describe_file::describe_file, file_name, state_error, unknown_uid_error};
+use super::{FileOps, Tenant, describe_file::describe_file, file_name, state_error, unknown_uid_error};
 use crate::{Error, Result, check_metadata, metadata_error};
 
 /// Renames a file of a tenant if `name` is given, and changes its metadata. The content does not
 /// change. Every later request, on any node, sees the result.
 pub async fn update_file(
-    files: &Arc<Files>,
+    files: &Arc<FileOps>,
     tenant: &Tenant,
     uid: Uid,
     name: Option<&str>,
@@ -35,7 +35,7 @@ pub async fn update_file(
 }
 
 async fn update(
-    files: Arc<Files>,
+    files: Arc<FileOps>,
     tenant: Tenant,
     uid: Uid,
     name: Option<String>,

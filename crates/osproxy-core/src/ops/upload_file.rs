@@ -8,7 +8,7 @@ pub use osproxy_meta::ExpectedDigests;
 pub use osproxy_storage::{DigestSelection, SizeHint};
 use osproxy_types::uid::Uid;
 
-use super::{UploadOptions, Uploads};
+use super::{UploadOps, UploadOptions};
 use crate::{
     Result,
     session::{self, Piece, WriteRequest},
@@ -21,7 +21,7 @@ use crate::{
 /// Concurrent writes for one uid are allowed: the first to end wins, and the others succeed if they
 /// sent the same content. A write that fails, breaks off or is dropped leaves nothing behind.
 pub async fn upload_file(
-    uploads: &Arc<Uploads>,
+    uploads: &Arc<UploadOps>,
     uid: Uid,
     options: UploadOptions,
     size: SizeHint,

@@ -7,7 +7,7 @@ use futures_util::Stream;
 use osproxy_storage::SizeHint;
 use osproxy_types::uid::Uid;
 
-use super::{UploadOptions, Uploads};
+use super::{UploadOps, UploadOptions};
 use crate::{
     Error, Result,
     session::{self, Piece, WriteRequest},
@@ -21,7 +21,7 @@ use crate::{
 /// writes of the same part, the one that ends last counts. A write that fails leaves nothing
 /// behind, and does not affect the part that was there before.
 pub async fn upload_part(
-    uploads: &Arc<Uploads>,
+    uploads: &Arc<UploadOps>,
     uid: Uid,
     number: u32,
     options: UploadOptions,
@@ -33,7 +33,7 @@ pub async fn upload_part(
 }
 
 /// Fails unless `number` is an allowed part number.
-pub fn check_number(uploads: &Uploads, number: u32) -> Result<()> {
+pub fn check_number(uploads: &UploadOps, number: u32) -> Result<()> {
     let max = uploads.limits.max_parts;
     if (1..=max).contains(&number) {
         return Ok(());

@@ -4,17 +4,17 @@ pub use osproxy_meta::{FileState, UploadProgress};
 
 use osproxy_types::uid::Uid;
 
-use super::{Tenant, Uploads, state_error, unknown_uid_error};
+use super::{Tenant, UploadOps, state_error, unknown_uid_error};
 use crate::Result;
 
 /// Returns the status of an upload, with the numbers of its received parts in ascending order; for
 /// a complete file, those of all parts it was uploaded in.
-pub async fn upload_status(uploads: &Uploads, uid: Uid) -> Result<UploadProgress> {
+pub async fn upload_status(uploads: &UploadOps, uid: Uid) -> Result<UploadProgress> {
     visible_status(uploads.meta.upload_status(uid).await?)
 }
 
 /// As [`upload_status`], for a file of this tenant only.
-pub async fn own_upload_status(uploads: &Uploads, tenant: &Tenant, uid: Uid) -> Result<UploadProgress> {
+pub async fn own_upload_status(uploads: &UploadOps, tenant: &Tenant, uid: Uid) -> Result<UploadProgress> {
     visible_status(uploads.meta.upload_status(uid).await?.filter(|status| status.tenant == *tenant))
 }
 

@@ -18,7 +18,7 @@ use osproxy_types::{tenant::Tenant, uid::Uid};
 use crate::{
     Error, Result,
     admission::guard::AdmissionGuard,
-    ops::{UploadOptions, Uploads},
+    ops::{UploadOps, UploadOptions},
 };
 use part::PartWrite;
 use receive::{Destination, Received, buffer_short_body, check_digests, receive};
@@ -45,7 +45,7 @@ pub(crate) enum Piece {
 /// Stores `body`, and returns when it is durable. If that fails, or the future is dropped, nothing
 /// of the body is left behind.
 pub(crate) async fn write(
-    uploads: &Arc<Uploads>,
+    uploads: &Arc<UploadOps>,
     mut request: WriteRequest,
     body: impl Stream<Item = Result<Bytes>> + Send + Unpin,
 ) -> Result<()> {
@@ -64,7 +64,7 @@ pub(crate) async fn write(
 /// An admitted body on its way into a store. Dropped before it is committed, it leaves nothing
 /// behind.
 struct UploadSession {
-    uploads: Arc<Uploads>,
+    uploads: Arc<UploadOps>,
     uid: Uid,
     options: UploadOptions,
     size: SizeHint,
@@ -92,7 +92,7 @@ struct BodyPlan<'a> {
 impl UploadSession {
     /// Records the write intent. Fails if the file does not accept this body.
     async fn create(
-        uploads: &Arc<Uploads>,
+        uploads: &Arc<UploadOps>,
         request: WriteRequest,
         admission: AdmissionGuard,
     ) -> Result<Self> {

@@ -23,7 +23,7 @@ use crate::{
     links::LinkConstraints,
     objects::write_guard::{ActiveWrite, WriteGuard},
     ops::{
-        UploadOptions, Uploads, check_content_type, complete_upload::resume_completion, state_error,
+        UploadOps, UploadOptions, check_content_type, complete_upload::resume_completion, state_error,
         too_large_error, unknown_uid_error,
     },
 };
@@ -49,7 +49,7 @@ pub(super) struct PartTarget {
 }
 
 /// The maximum size of a part that is sent through a link with these constraints.
-pub(super) fn size_limit(uploads: &Uploads, constraints: &LinkConstraints) -> SizeLimit {
+pub(super) fn size_limit(uploads: &UploadOps, constraints: &LinkConstraints) -> SizeLimit {
     let max = uploads.limits.max_part_size.min(constraints.max_size.unwrap_or(u64::MAX));
     SizeLimit { subject: "part", max }
 }
@@ -57,7 +57,7 @@ pub(super) fn size_limit(uploads: &Uploads, constraints: &LinkConstraints) -> Si
 /// Records the intent to write part `number` of `uid`, and starts the store's multipart upload if
 /// the part needs one. `max_size` limits the sum of all parts, in bytes.
 pub(super) async fn begin(
-    uploads: &Arc<Uploads>,
+    uploads: &Arc<UploadOps>,
     uid: Uid,
     number: u32,
     size: SizeHint,
@@ -99,7 +99,7 @@ impl PartWrite {
         self.multipart.clone()
     }
 
-    pub(super) fn plan(&self, uploads: &Uploads, options: &UploadOptions, size: SizeHint) -> BodyPlan<'_> {
+    pub(super) fn plan(&self, uploads: &UploadOps, options: &UploadOptions, size: SizeHint) -> BodyPlan<'_> {
         let intent = &self.intent;
         let target = match &self.multipart {
             Some(PartTarget { key, upload_id, .. }) => {
@@ -137,7 +137,7 @@ impl PartWrite {
     /// Publishes the part and records it, in place of an earlier part with its number.
     pub(super) async fn commit(
         self,
-        uploads: Arc<Uploads>,
+        uploads: Arc<UploadOps>,
         uid: Uid,
         received: Received,
         constraints: LinkConstraints,
@@ -193,7 +193,7 @@ impl PartWrite {
 
 /// Fails if the link does not accept the MIME type of the content, as its first part has it.
 pub(super) async fn check_first_part(
-    uploads: &Uploads,
+    uploads: &UploadOps,
     uid: Uid,
     constraints: &LinkConstraints,
     sniffed: Option<&'static str>,
@@ -208,7 +208,7 @@ pub(super) async fn check_first_part(
 /// Returns the error for the client after a part failed. If the store refused it, the multipart
 /// upload may be lost, which lets the client send its parts again, or have ended.
 pub(super) async fn explain_failure(
-    uploads: &Uploads,
+    uploads: &UploadOps,
     uid: Uid,
     multipart: Option<PartTarget>,
     error: Error,

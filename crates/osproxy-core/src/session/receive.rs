@@ -11,7 +11,7 @@ use osproxy_storage::{
 };
 use osproxy_types::content_type::Sniffer;
 
-use crate::{Error, Result, ops::Uploads};
+use crate::{Error, Result, ops::UploadOps};
 
 /// Content that was received but not published. Dropped, it leaves nothing in the store.
 pub(super) struct Received {
@@ -116,7 +116,7 @@ pub(super) async fn buffer_short_body(
 /// Streams a body to its destination, and returns once all of it has arrived. Fails before reading
 /// the body if its size exceeds the limit.
 pub(super) async fn receive(
-    uploads: &Uploads,
+    uploads: &UploadOps,
     destination: Destination<'_>,
     mut body: impl Stream<Item = Result<Bytes>> + Send + Unpin,
 ) -> Result<Received> {

@@ -23,7 +23,7 @@ use crate::{
         write_guard::{ActiveWrite, WriteGuard},
     },
     ops::{
-        UploadOptions, Uploads, check_content_type, complete_upload::resume_completion,
+        UploadOps, UploadOptions, check_content_type, complete_upload::resume_completion,
         download_file::download_file, state_error, unknown_uid_error,
     },
 };
@@ -39,7 +39,7 @@ pub(super) struct WholeWrite {
 }
 
 /// Records the intent to write the whole content of `uid`.
-pub(super) async fn begin(uploads: &Arc<Uploads>, uid: Uid) -> Result<PendingWrite> {
+pub(super) async fn begin(uploads: &Arc<UploadOps>, uid: Uid) -> Result<PendingWrite> {
     for _ in 0..MAX_TRIES {
         let fallback_id = uploads.uids.next().await?;
         let task_id = uploads.uids.next().await?;
@@ -67,7 +67,7 @@ pub(super) async fn begin(uploads: &Arc<Uploads>, uid: Uid) -> Result<PendingWri
 }
 
 /// Frees the disk space that was reserved for parts.
-async fn release(uploads: &Uploads, released: Option<ReleasedReservation>) {
+async fn release(uploads: &UploadOps, released: Option<ReleasedReservation>) {
     match released {
         None => {}
         Some(ReleasedReservation::OtherNode) => uploads.task_notifier.notify_cluster(),
@@ -87,7 +87,7 @@ async fn release(uploads: &Uploads, released: Option<ReleasedReservation>) {
 impl WholeWrite {
     pub(super) fn plan(
         &self,
-        uploads: &Uploads,
+        uploads: &UploadOps,
         options: &UploadOptions,
         size: SizeHint,
     ) -> Result<BodyPlan<'_>> {
@@ -114,7 +114,7 @@ impl WholeWrite {
 
     /// Makes received content the content of the file: shares a blob with the same content if there
     /// is one, and publishes it otherwise.
-    pub(super) async fn commit(self, uploads: Arc<Uploads>, uid: Uid, received: Received) -> Result<()> {
+    pub(super) async fn commit(self, uploads: Arc<UploadOps>, uid: Uid, received: Received) -> Result<()> {
         let _committing = uploads.metrics.commits.begin();
         let Self { mut guard, intent } = self;
         let Received { writer, digests, sniffed, buffers: _buffers } = received;
@@ -193,12 +193,12 @@ fn body_length(intent: &WriteIntent, size: SizeHint) -> Result<SizeHint> {
 
 /// Makes the known content of `blob` the content of `uid`, without a body. Runs to its end if it is
 /// dropped.
-pub(crate) async fn share_known_content(uploads: &Arc<Uploads>, uid: Uid, blob: Blob) -> Result<()> {
+pub(crate) async fn share_known_content(uploads: &Arc<UploadOps>, uid: Uid, blob: Blob) -> Result<()> {
     let sharing = uploads.background.spawn(share(uploads.clone(), uid, blob));
     sharing.await.map_err(Error::internal)?
 }
 
-async fn share(uploads: Arc<Uploads>, uid: Uid, blob: Blob) -> Result<()> {
+async fn share(uploads: Arc<UploadOps>, uid: Uid, blob: Blob) -> Result<()> {
     let WholeWrite { guard, intent } = match begin(&uploads, uid).await? {
         PendingWrite::Compare(comparison) => return comparison.finish(&blob.digests),
         PendingWrite::Whole(write) => write,
@@ -240,7 +240,7 @@ impl Comparison {
     /// never more than the file has.
     pub(super) fn plan<'a>(
         &'a self,
-        uploads: &'a Uploads,
+        uploads: &'a UploadOps,
         options: &UploadOptions,
         size: SizeHint,
     ) -> Result<BodyPlan<'a>> {
@@ -274,7 +274,7 @@ impl Comparison {
 }
 
 /// Compares what was sent with the content of the write that won.
-async fn compare_with_winner(uploads: &Arc<Uploads>, uid: Uid, sent: &Digests) -> Result<()> {
+async fn compare_with_winner(uploads: &Arc<UploadOps>, uid: Uid, sent: &Digests) -> Result<()> {
     resume_completion(uploads, uid).await?;
     let winner = download_file(&uploads.files, uid).await?;
     check_same_content(&winner.content, sent)

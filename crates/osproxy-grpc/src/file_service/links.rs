@@ -53,8 +53,7 @@ pub(super) async fn download(
     let constraints = download_constraints(caller, &request_v1)?;
     let (expire, name) = (request_v1.expires_in, request_v1.filename.as_deref());
     let link = ops::create_link::create_link(&app.files, &caller.tenant, uid, expire, name).await?;
-    let url =
-        app.links.download_link((uid, &link.filename), link.period, request_v1.disposition, &constraints);
+    let url = app.links.download_link(uid, &link.filename, link.period, request_v1.disposition, &constraints);
     let expires_at = link.period.expires_at_secs().saturating_mul(1000);
     Ok(DownloadLink { url, expires_at: Some(render::timestamp(expires_at)) })
 }

@@ -15,7 +15,7 @@ use osproxy_api::{
     },
 };
 use osproxy_core::{
-    AdmissionGuard, App, Caller, Error, Result,
+    App, Caller, Error, Result,
     links::LinkConstraints,
     ops::{
         self,
@@ -29,7 +29,8 @@ use tonic::Extensions;
 
 use crate::{
     content::{Download, until_revoked},
-    forward, parse, render,
+    forward::{self, ForwardTarget},
+    parse, render,
 };
 
 pub(super) async fn download(
@@ -48,8 +49,8 @@ pub(super) async fn download(
     }
     let end = request.length.map_or(size, |length| request.offset.saturating_add(length).min(size));
     let range = request.offset..end;
-    let (content, running) = if range.is_empty() {
-        (stream::empty().boxed(), None)
+    let content = if range.is_empty() {
+        stream::empty().boxed()
     } else {
         let constraints = caller.link_constraints();
         let open = |file| open(app, file, range.clone(), &constraints, extensions);
@@ -60,11 +61,8 @@ pub(super) async fn download(
     };
     let content = until_revoked(app.clone(), caller.clone(), content);
     let part = Some(download_file_response::Part::File(render::file(record)));
-    Ok(Download { first: Some(DownloadFileResponse { part }), content, _running: running })
+    Ok(Download { first: Some(DownloadFileResponse { part }), content })
 }
-
-/// The content of a file, and the guards that count a local download.
-type OpenedContent = (BoxStream<'static, Result<Bytes>>, Option<AdmissionGuard>);
 
 async fn open(
     app: &Arc<App>,
@@ -72,13 +70,12 @@ async fn open(
     range: Range<u64>,
     constraints: &LinkConstraints,
     extensions: &Extensions,
-) -> Result<OpenedContent> {
+) -> Result<BoxStream<'static, Result<Bytes>>> {
     if let Some(store) = ops::locate_content::store_elsewhere(&app.files, &file) {
-        let content = forward::download_file(app, (store, extensions), &file, range, constraints).await?;
-        return Ok((content.boxed(), None));
+        let node = ForwardTarget { store, extensions };
+        return Ok(forward::download_file(app, node, &file, range, constraints).await?.boxed());
     }
-    let admission = app.admission.admit_download(constraints, &file.tenant).await?;
-    Ok((ops::download_file::open_content(&app.files, &file, range).await?.boxed(), Some(admission)))
+    Ok(ops::download_file::open_content(&app.files, &file, range, constraints).await?.boxed())
 }
 
 /// Content of a page token.

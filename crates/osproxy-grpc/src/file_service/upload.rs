@@ -26,7 +26,8 @@ use tonic::{Extensions, Streaming};
 
 use crate::{
     content::{data_stream, read_header, until_revoked},
-    forward, parse, render,
+    forward::{self, ForwardTarget},
+    parse, render,
 };
 
 /// Maximum number of items in one instant upload.
@@ -104,9 +105,9 @@ pub(super) async fn part(
     let UploadPartHeader { uid, number, size: announced, digests } = read_header(&mut messages).await?;
     ops::upload_part::check_number(&app.uploads, number)?;
     let uid = parse_own_uid(app, caller, extensions, &uid).await?;
-    let claims = parse::expected_digests(digests.as_ref())?;
-    let said = UploadOptions {
-        expected: claims,
+    let expected = parse::expected_digests(digests.as_ref())?;
+    let options = UploadOptions {
+        expected,
         digests: DigestSelection::default(),
         constraints: caller.upload_constraints(),
     };
@@ -116,15 +117,12 @@ pub(super) async fn part(
         until_revoked(app.clone(), caller.clone(), data_stream(messages)).inspect_ok(move |bytes| {
             count.fetch_add(bytes.len() as u64, Ordering::Relaxed);
         });
-    match ops::locate_content::assign_parts(&app.uploads, uid).await? {
-        Some(store) => {
-            let to = (store.as_str(), extensions);
-            forward::upload_part(app, to, (uid, number), &said, announced, content).await?;
-        }
-        None => {
-            let size = size_hint(announced);
-            ops::upload_part::upload_part(&app.uploads, uid, number, said, size, content).await?;
-        }
+    if let Some(store) = ops::locate_content::assign_parts(&app.uploads, uid).await? {
+        let node = ForwardTarget { store: &store, extensions };
+        forward::upload_part(app, node, uid, number, &options, announced, content).await?;
+    } else {
+        let size = size_hint(announced);
+        ops::upload_part::upload_part(&app.uploads, uid, number, options, size, content).await?;
     }
     Ok(UploadPartResponse { size: received.load(Ordering::Relaxed) })
 }
@@ -136,12 +134,15 @@ pub(super) async fn complete(
     request: CompleteUploadRequest,
 ) -> Result<Upload> {
     let uid = parse_own_uid(app, caller, extensions, &request.uid).await?;
-    let claims = parse::expected_digests(request.digests.as_ref())?;
-    let said = CompleteRequest { parts: request.parts, size: request.size, expected: claims };
+    let expected = parse::expected_digests(request.digests.as_ref())?;
+    let request = CompleteRequest { parts: request.parts, size: request.size, expected };
     let constraints = caller.upload_constraints();
     match ops::locate_content::parts_elsewhere(&app.uploads, uid).await? {
-        Some(store) => forward::complete_upload(app, (&store, extensions), uid, said, &constraints).await?,
-        None => ops::complete_upload::complete_upload(&app.uploads, uid, said, &constraints).await?,
+        Some(store) => {
+            let node = ForwardTarget { store: &store, extensions };
+            forward::complete_upload(app, node, uid, request, &constraints).await?;
+        }
+        None => ops::complete_upload::complete_upload(&app.uploads, uid, request, &constraints).await?,
     }
     status(app, uid).await
 }

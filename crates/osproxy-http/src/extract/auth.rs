@@ -9,7 +9,7 @@ use axum::{
     response::Response,
 };
 use osproxy_api::ErrorCode;
-use osproxy_core::{App, Caller, ClientAddr, Error, Result};
+use osproxy_core::{Authenticator, Caller, ClientAddr, Error, Result};
 use osproxy_types::scope::Scope;
 
 use crate::respond::error::{HandlerResult, Rejection};
@@ -44,12 +44,12 @@ impl<T, S> FromRequestParts<S> for Authenticated<T>
 where
     T: RequiredScope,
     S: Send + Sync,
-    Arc<App>: FromRef<S>,
+    Arc<Authenticator>: FromRef<S>,
 {
     type Rejection = Rejection;
 
     async fn from_request_parts(parts: &mut Parts, state: &S) -> HandlerResult<Self> {
-        let caller = authenticate(&Arc::from_ref(state), parts).await?;
+        let caller = authenticate(&Arc::<Authenticator>::from_ref(state), parts).await?;
         caller.require_scope(T::SCOPE)?;
         Ok(Self { caller, scope: PhantomData })
     }
@@ -57,12 +57,12 @@ where
 
 /// Authenticates a request and adds the [`Caller`] to its extensions.
 pub(crate) async fn insert_caller(
-    State(app): State<Arc<App>>,
+    State(authenticator): State<Arc<Authenticator>>,
     request: Request,
     next: Next,
 ) -> HandlerResult<Response> {
     let (mut parts, body) = request.into_parts();
-    let caller = authenticate(&app, &parts).await?;
+    let caller = authenticate(&authenticator, &parts).await?;
     parts.extensions.insert(caller);
     Ok(next.run(Request::from_parts(parts, body)).await)
 }
@@ -73,8 +73,8 @@ pub(crate) fn client_address(request: &Parts) -> Option<IpAddr> {
 }
 
 /// Authenticates a request.
-pub(crate) async fn authenticate(app: &App, request: &Parts) -> Result<Caller> {
-    app.auth.authenticate(bearer_token(&request.headers)?).await
+pub(crate) async fn authenticate(authenticator: &Authenticator, request: &Parts) -> Result<Caller> {
+    authenticator.authenticate(bearer_token(&request.headers)?).await
 }
 
 /// Returns the token of `Authorization: Bearer TOKEN`. Ignores other schemes.

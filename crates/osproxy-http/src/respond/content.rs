@@ -3,7 +3,6 @@
 use std::{
     ops::Range,
     pin::Pin,
-    sync::Arc,
     task::{Context, Poll, ready},
     time::{Duration, UNIX_EPOCH},
 };
@@ -19,14 +18,18 @@ use futures_util::StreamExt;
 use http_body::{Frame, SizeHint};
 use osproxy_api::ErrorCode;
 use osproxy_core::{
-    AdmissionGuard, App, Error, Result,
+    Error, Result,
     links::LinkConstraints,
-    ops::download_file::{ContentReader, StoredFile, open_content},
+    ops::{
+        FileOps,
+        download_file::{AdmittedContent, StoredFile, open_content},
+    },
 };
 use osproxy_types::content_type;
 use time::OffsetDateTime;
 
 use crate::{
+    downloads::Downloads,
     extract::{
         conditional::{self, PreconditionResult, Validators},
         link::VerifiedLink,
@@ -53,7 +56,7 @@ pub(crate) struct Presentation<'a> {
 
 /// Serves a GET or HEAD of the content of `file`.
 pub(crate) async fn respond(
-    app: &Arc<App>,
+    downloads: &Downloads,
     file: &StoredFile,
     method: &Method,
     request: &HeaderMap,
@@ -82,7 +85,7 @@ pub(crate) async fn respond(
     headers.insert(header::ACCEPT_RANGES, HeaderValue::from_static("bytes"));
     insert(headers, header::ETAG, etag);
     insert(headers, header::LAST_MODIFIED, httpdate::fmt_http_date(last_modified));
-    insert(headers, header::CACHE_CONTROL, cache_control(app, presentation.link));
+    insert(headers, header::CACHE_CONTROL, cache_control(downloads, presentation.link));
     insert_content_security_headers(headers, &file.content_type);
     if preconditions == PreconditionResult::NotModified {
         *response.status_mut() = StatusCode::NOT_MODIFIED;
@@ -107,8 +110,9 @@ pub(crate) async fn respond(
     let length = range.end - range.start;
     response.headers_mut().insert(header::CONTENT_LENGTH, length.into());
     if method == Method::GET && length > 0 {
-        *response.body_mut() =
-            Body::new(ContentBody::open(app, file, range, &presentation.link.constraints).await?);
+        *response.body_mut() = Body::new(
+            ContentBody::open(&downloads.files, file, range, &presentation.link.constraints).await?,
+        );
     }
     Ok(response)
 }
@@ -117,12 +121,12 @@ pub(crate) async fn respond(
 /// link expires. A shared cache serves it even after the link is revoked, so `public` needs a
 /// setting, and is never used for links that are restricted by network. With a limit on uses, each
 /// use must reach the service.
-fn cache_control(app: &App, link: &VerifiedLink) -> String {
+fn cache_control(downloads: &Downloads, link: &VerifiedLink) -> String {
     if link.constraints.uses.is_some() {
         return "no-store, no-transform".to_owned();
     }
     let scope =
-        if app.limits.public_links && link.constraints.networks.is_empty() { "public" } else { "private" };
+        if downloads.public_links && link.constraints.networks.is_empty() { "public" } else { "private" };
     let max_age = link.expires_at.saturating_sub(OffsetDateTime::now_utc().unix_timestamp()).max(0);
     format!("{scope}, max-age={max_age}, no-transform")
 }
@@ -165,22 +169,19 @@ fn insert(headers: &mut HeaderMap, name: header::HeaderName, value: impl TryInto
 /// A response body of known length that streams from the store. An error aborts the connection, so
 /// that no client takes truncated content for the whole.
 struct ContentBody {
-    reader: ContentReader,
+    reader: AdmittedContent,
     remaining: u64,
-    /// Counts the download until the body is dropped.
-    _admission: AdmissionGuard,
 }
 
 impl ContentBody {
     async fn open(
-        app: &Arc<App>,
+        files: &FileOps,
         file: &StoredFile,
         range: Range<u64>,
         constraints: &LinkConstraints,
     ) -> Result<Self> {
-        let admission = app.admission.admit_download(constraints, &file.tenant).await?;
-        let reader = open_content(&app.files, file, range.clone()).await?;
-        Ok(Self { remaining: range.end - range.start, reader, _admission: admission })
+        let reader = open_content(files, file, range.clone(), constraints).await?;
+        Ok(Self { remaining: range.end - range.start, reader })
     }
 }
 

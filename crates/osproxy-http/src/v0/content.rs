@@ -11,18 +11,18 @@ use osproxy_api::{
     schema::{Content, Md5},
     v0::{Envelope, PREFIX},
 };
+use osproxy_cluster::Forwarder;
 use osproxy_core::{
-    App,
     links::LinkAction,
     ops::{
-        self, UploadOptions,
+        self, UploadOps, UploadOptions,
         upload_file::{DigestSelection, ExpectedDigests},
     },
 };
 
 use super::{body, query::LenientQuery};
 use crate::{
-    extract::link::VerifiedLink,
+    extract::link::{LinkVerifier, VerifiedLink},
     forward::{self, RequestSource},
     openapi,
     respond::error::HandlerResult,
@@ -54,13 +54,14 @@ use crate::{
     )
 )]
 pub(crate) async fn upload_file(
-    State(app): State<Arc<App>>,
+    State(uploads): State<Arc<UploadOps>>,
+    State(verifier): State<LinkVerifier>,
     request: Request,
 ) -> HandlerResult<Json<Envelope<&'static str>>> {
     let (request, content) = request.into_parts();
     let query = LenientQuery::parse(request.uri.query());
     let (uid, VerifiedLink { constraints, .. }) =
-        query.verify_link(&app, &request, LinkAction::Upload, &[]).await?;
+        query.verify_link(&verifier, &request, LinkAction::Upload, &[]).await?;
     let md5 = query.parse_md5()?;
     let (size, content) = body::content(&request.headers, content, md5).await?;
     let options = UploadOptions {
@@ -68,7 +69,7 @@ pub(crate) async fn upload_file(
         digests: DigestSelection::MD5,
         constraints,
     };
-    ops::upload_file::upload_file(&app.uploads, uid, options, size, content).await?;
+    ops::upload_file::upload_file(&uploads, uid, options, size, content).await?;
     Ok(Json(Envelope::ok("")))
 }
 
@@ -99,20 +100,25 @@ pub(crate) async fn upload_file(
         (status = 507, response = openapi::Full),
     )
 )]
-pub(crate) async fn upload_part(State(app): State<Arc<App>>, request: Request) -> HandlerResult<Response> {
+pub(crate) async fn upload_part(
+    State(uploads): State<Arc<UploadOps>>,
+    State(verifier): State<LinkVerifier>,
+    State(forwarder): State<Forwarder>,
+    request: Request,
+) -> HandlerResult<Response> {
     let (request, content) = request.into_parts();
     let query = LenientQuery::parse(request.uri.query());
     let (uid, VerifiedLink { constraints, .. }) =
-        query.verify_link(&app, &request, LinkAction::Upload, &[]).await?;
+        query.verify_link(&verifier, &request, LinkAction::Upload, &[]).await?;
     let number = query.number("chunkNum")?;
-    ops::upload_part::check_number(&app.uploads, number)?;
+    ops::upload_part::check_number(&uploads, number)?;
     let md5 = query.parse_md5()?;
-    if forward::request_source(&app, &request)? == RequestSource::Client
-        && let Some(store) = ops::locate_content::assign_parts(&app.uploads, uid).await?
+    if forward::request_source(&forwarder, &request)? == RequestSource::Client
+        && let Some(store) = ops::locate_content::assign_parts(&uploads, uid).await?
     {
         drop(query);
         return Ok(forward::forward(
-            &app,
+            &forwarder,
             RequestSource::Client,
             &store,
             Request::from_parts(request, content),
@@ -125,6 +131,6 @@ pub(crate) async fn upload_part(State(app): State<Arc<App>>, request: Request) -
         digests: DigestSelection::MD5,
         constraints,
     };
-    ops::upload_part::upload_part(&app.uploads, uid, number, options, size, content).await?;
+    ops::upload_part::upload_part(&uploads, uid, number, options, size, content).await?;
     Ok(Json(Envelope::ok("")).into_response())
 }

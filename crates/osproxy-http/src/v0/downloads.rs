@@ -14,9 +14,9 @@ use osproxy_api::{
     v0::{CreateDownloadLinkRequest, DownloadLink, Envelope, FileMeta, MAX_DOWNLOADS, PREFIX},
 };
 use osproxy_core::{
-    App, Error,
-    links::{LinkAction, LinkPeriod},
-    ops::{self, download_file::StoredFile},
+    Error,
+    links::{LinkAction, LinkPeriod, Links},
+    ops::{self, FileOps, download_file::StoredFile},
 };
 use osproxy_types::uid::Uid;
 
@@ -25,7 +25,7 @@ use super::{
     query::{self, LenientQuery},
 };
 use crate::{
-    downloads::serve_file,
+    downloads::{Downloads, serve_file},
     extract::auth::{Admin, Authenticated, Read},
     openapi,
     respond::{content::Presentation, disposition::Disposition, error::HandlerResult},
@@ -56,7 +56,8 @@ const LINK_PARAMETERS: [&str; 3] = ["name", "bucket", "object"];
     )
 )]
 pub(crate) async fn create_download_link(
-    State(app): State<Arc<App>>,
+    State(files): State<Arc<FileOps>>,
+    State(links): State<Arc<Links>>,
     Authenticated { caller, .. }: Authenticated<Read>,
     body: Body,
 ) -> HandlerResult<Json<Envelope<Option<Vec<DownloadLink>>>>> {
@@ -73,7 +74,7 @@ pub(crate) async fn create_download_link(
         }
     }
     let readable =
-        ops::create_download_link::create_download_link(&app.files, &caller.tenant, &uids, expire).await?;
+        ops::create_download_link::create_download_link(&files, &caller.tenant, &uids, expire).await?;
     let terms = caller.link_constraints();
     let links: Vec<_> = readable
         .files
@@ -84,7 +85,7 @@ pub(crate) async fn create_download_link(
             let extra = [(name_field, file.name.as_str()), (bucket_field, bucket), (object_field, &object)];
             let period = LinkPeriod { date: file.link_date(readable.period.date), ..readable.period };
             let query =
-                query::signed_query(&app.links.keys, LinkAction::Download, file.uid, period, &extra, &terms);
+                query::signed_query(&links.keys, LinkAction::Download, file.uid, period, &extra, &terms);
             DownloadLink {
                 uid: file.uid.to_string(),
                 url: query::relative_url("/download", &query),
@@ -134,16 +135,20 @@ fn meta(file: &StoredFile, object: String) -> FileMeta {
         (status = 503, response = openapi::Unavailable),
     )
 )]
-pub(crate) async fn download_file(State(app): State<Arc<App>>, request: Request) -> HandlerResult<Response> {
+pub(crate) async fn download_file(
+    State(downloads): State<Downloads>,
+    request: Request,
+) -> HandlerResult<Response> {
     let (request, _) = request.into_parts();
     let query = LenientQuery::parse(request.uri.query());
-    let (uid, link) = query.verify_link(&app, &request, LinkAction::Download, &LINK_PARAMETERS).await?;
+    let (uid, link) =
+        query.verify_link(&downloads.link_verifier, &request, LinkAction::Download, &LINK_PARAMETERS).await?;
     let disposition = match query.get("online") {
         "" | "1" => Disposition::Inline,
         "0" => Disposition::Attachment,
         _ => return Err(Error::invalid("`online` must be 0 or 1").into()),
     };
-    serve_file(&app, &request, uid, Presentation { disposition, filename: None, link: &link }).await
+    serve_file(&downloads, &request, uid, Presentation { disposition, filename: None, link: &link }).await
 }
 
 /// `GET /proxy`: returns the address of this node if only this node has content of the uid.
@@ -161,11 +166,11 @@ pub(crate) async fn download_file(State(app): State<Arc<App>>, request: Request)
     )
 )]
 pub(crate) async fn locate_content(
-    State(app): State<Arc<App>>,
+    State(files): State<Arc<FileOps>>,
     _: Authenticated<Admin>,
     uri: Uri,
 ) -> HandlerResult<Json<Envelope<String>>> {
     let query = LenientQuery::parse(uri.query());
     let uid = Uid::from_str(query.get("uid")).map_err(|error| Error::invalid(error.to_string()))?;
-    Ok(Json(Envelope::ok(ops::locate_content::locate_content(&app.files, uid).await?.to_owned())))
+    Ok(Json(Envelope::ok(ops::locate_content::locate_content(&files, uid).await?.to_owned())))
 }

@@ -5,12 +5,12 @@ use std::{borrow::Cow, str::FromStr};
 use axum::http::request::Parts;
 use osproxy_api::v0::PREFIX;
 use osproxy_core::{
-    App, Error, Result,
+    Error, Result,
     links::{self as signing, LinkAction, LinkClaims, LinkConstraints, LinkKeys, LinkPeriod},
 };
 use osproxy_types::uid::Uid;
 
-use crate::extract::link::{self, VerifiedLink};
+use crate::extract::link::{LinkVerifier, VerifiedLink};
 
 /// Decoded query parameters. If one is repeated, the first value counts.
 pub(crate) struct LenientQuery<'a>(Vec<(Cow<'a, str>, Cow<'a, str>)>);
@@ -47,15 +47,14 @@ impl<'a> LenientQuery<'a> {
     /// names of the additional signed parameters of this kind of link.
     pub(super) async fn verify_link(
         &self,
-        app: &App,
+        verifier: &LinkVerifier,
         request: &Parts,
         action: LinkAction,
         extra: &[&str],
     ) -> Result<(Uid, VerifiedLink)> {
         let uid = Uid::from_str(self.get("uid")).map_err(|error| Error::invalid(error.to_string()))?;
         let extra: Vec<_> = extra.iter().map(|name| self.get(name)).collect();
-        let link =
-            link::verify(app, request, uid, &self.claims(action, &extra), self.get("signature")).await?;
+        let link = verifier.verify(request, uid, &self.claims(action, &extra), self.get("signature")).await?;
         Ok((uid, link))
     }
 

@@ -15,11 +15,12 @@ use osproxy_api::{
         MultiUploadUrls, PREFIX, UploadLinks, UploadUrls,
     },
 };
+use osproxy_cluster::Forwarder;
 use osproxy_core::{
-    App, Error,
-    links::{LinkAction, LinkPeriod},
+    Authenticator, Error,
+    links::{LinkAction, LinkPeriod, Links},
     ops::{
-        self,
+        self, UploadOps,
         complete_upload::{CompleteRequest, ExpectedDigests},
         create_upload::{AnnouncedContent, NewUploadSession, UploadRequest},
         instant_upload::InstantItem,
@@ -34,7 +35,7 @@ use super::{
 use crate::{
     extract::{
         auth::{self, Authenticated, Upload},
-        link::VerifiedLink,
+        link::{LinkVerifier, VerifiedLink},
     },
     forward::{self, RequestSource},
     openapi,
@@ -59,7 +60,8 @@ use crate::{
     )
 )]
 pub(crate) async fn create_upload(
-    State(app): State<Arc<App>>,
+    State(uploads): State<Arc<UploadOps>>,
+    State(links): State<Arc<Links>>,
     Authenticated { caller, .. }: Authenticated<Upload>,
     body: Body,
 ) -> HandlerResult<Json<Envelope<Vec<UploadLinks>>>> {
@@ -71,11 +73,11 @@ pub(crate) async fn create_upload(
     paths.retain(|path| seen.insert(path.clone()));
     let wish = |path: &String| UploadRequest { path: path.clone(), announced: AnnouncedContent::default() };
     let wishes = paths.iter().map(wish).collect();
-    let created = ops::create_upload::create_upload(&app.uploads, &caller, wishes, expire, None).await?;
+    let created = ops::create_upload::create_upload(&uploads, &caller, wishes, expire, None).await?;
     let terms = caller.upload_constraints();
     let period = LinkPeriod { date: created.created_at, lifetime_secs: expire };
     let links = created.uploads.into_iter().zip(paths).map(|(NewUploadSession { uid, .. }, path)| {
-        let query = query::signed_query(&app.links.keys, LinkAction::Upload, uid, period, &[], &terms);
+        let query = query::signed_query(&links.keys, LinkAction::Upload, uid, period, &[], &terms);
         UploadLinks {
             uid: uid.to_string(),
             path,
@@ -114,7 +116,7 @@ pub(crate) async fn create_upload(
     )
 )]
 pub(crate) async fn instant_upload(
-    State(app): State<Arc<App>>,
+    State(uploads): State<Arc<UploadOps>>,
     Authenticated { caller, .. }: Authenticated<Upload>,
     body: Body,
 ) -> HandlerResult<Json<Envelope<Vec<InstantUploadResult>>>> {
@@ -127,7 +129,7 @@ pub(crate) async fn instant_upload(
         let md5 = query::md5(&item.md5)?;
         wanted.push(InstantItem { md5, path: &item.path });
     }
-    let uids = ops::instant_upload::instant_upload(&app.uploads, &caller, &wanted).await?;
+    let uids = ops::instant_upload::instant_upload(&uploads, &caller, &wanted).await?;
     let results = data.into_iter().zip(uids).map(|(item, uid)| InstantUploadResult {
         md5: item.md5,
         uid: uid.map(|uid| uid.to_string()).unwrap_or_default(),
@@ -157,19 +159,21 @@ pub(crate) async fn instant_upload(
     )
 )]
 pub(crate) async fn upload_status(
-    State(app): State<Arc<App>>,
+    State(uploads): State<Arc<UploadOps>>,
+    State(verifier): State<LinkVerifier>,
+    State(authenticator): State<Arc<Authenticator>>,
     request: Request,
 ) -> HandlerResult<Json<Envelope<Vec<u32>>>> {
     let (request, _) = request.into_parts();
     let query = LenientQuery::parse(request.uri.query());
     let uid = Uid::from_str(query.get("uid")).map_err(|error| Error::invalid(error.to_string()))?;
     let status = if query.get("signature").is_empty() {
-        let caller = auth::authenticate(&app, &request).await?;
+        let caller = auth::authenticate(&authenticator, &request).await?;
         caller.require_scope(Scope::Upload)?;
-        ops::upload_status::own_upload_status(&app.uploads, &caller.tenant, uid).await?
+        ops::upload_status::own_upload_status(&uploads, &caller.tenant, uid).await?
     } else {
-        query.verify_link(&app, &request, LinkAction::Upload, &[]).await?;
-        ops::upload_status::upload_status(&app.uploads, uid).await?
+        query.verify_link(&verifier, &request, LinkAction::Upload, &[]).await?;
+        ops::upload_status::upload_status(&uploads, uid).await?
     };
     Ok(Json(Envelope::ok(status.parts)))
 }
@@ -196,13 +200,15 @@ pub(crate) async fn upload_status(
     )
 )]
 pub(crate) async fn complete_upload(
-    State(app): State<Arc<App>>,
+    State(uploads): State<Arc<UploadOps>>,
+    State(verifier): State<LinkVerifier>,
+    State(forwarder): State<Forwarder>,
     request: Request,
 ) -> HandlerResult<Response> {
     let (request, _) = request.into_parts();
     let query = LenientQuery::parse(request.uri.query());
     let (uid, VerifiedLink { constraints, .. }) =
-        query.verify_link(&app, &request, LinkAction::Upload, &[]).await?;
+        query.verify_link(&verifier, &request, LinkAction::Upload, &[]).await?;
     let (parts, size) = (query.number("num")?, query.number("size")?);
     let expected = CompleteRequest {
         parts: Some(parts),
@@ -210,11 +216,11 @@ pub(crate) async fn complete_upload(
         expected: ExpectedDigests::md5_only(query.parse_md5()?),
     };
     // Only the node that has the parts can say whether the file can be read.
-    if forward::request_source(&app, &request)? == RequestSource::Client
-        && let Some(store) = ops::locate_content::parts_elsewhere(&app.uploads, uid).await?
+    if forward::request_source(&forwarder, &request)? == RequestSource::Client
+        && let Some(store) = ops::locate_content::parts_elsewhere(&uploads, uid).await?
     {
-        return Ok(forward::forward_without_body(&app, RequestSource::Client, &store, &request).await?);
+        return Ok(forward::forward_without_body(&forwarder, RequestSource::Client, &store, &request).await?);
     }
-    ops::complete_upload::complete_upload(&app.uploads, uid, expected, &constraints).await?;
+    ops::complete_upload::complete_upload(&uploads, uid, expected, &constraints).await?;
     Ok(Json(Envelope::ok("")).into_response())
 }

@@ -12,9 +12,10 @@ use osproxy_api::{
     schema::Content,
     v1::{PREFIX, UploadStatus},
 };
+use osproxy_cluster::Forwarder;
 use osproxy_core::{
-    App, Error,
-    ops::{self, UploadOptions, upload_file::DigestSelection},
+    Error,
+    ops::{self, UploadOps, UploadOptions, upload_file::DigestSelection},
 };
 
 use super::{
@@ -24,7 +25,7 @@ use super::{
     upload_link, uploads,
 };
 use crate::{
-    extract::body,
+    extract::{body, link::LinkVerifier},
     forward::{self, RequestSource},
     openapi,
     respond::error::HandlerResult,
@@ -49,12 +50,13 @@ use crate::{
     )
 )]
 pub(crate) async fn upload_file(
-    State(app): State<Arc<App>>,
+    State(uploads): State<Arc<UploadOps>>,
+    State(verifier): State<LinkVerifier>,
     uid: PathResult<String>,
     request: Request,
 ) -> HandlerResult<Json<UploadStatus>> {
     let (request, content) = request.into_parts();
-    let (uid, constraints) = upload_link::verify(&app, &path::parameters(uid)?, &request).await?;
+    let (uid, constraints) = upload_link::verify(&verifier, &path::parameters(uid)?, &request).await?;
     reject_form(&request.headers)?;
     let options = UploadOptions {
         expected: digest::from_headers(&request.headers)?,
@@ -62,8 +64,8 @@ pub(crate) async fn upload_file(
         constraints,
     };
     let (size, content) = body::into_content(content);
-    ops::upload_file::upload_file(&app.uploads, uid, options, size, content).await?;
-    uploads::status(&app, uid).await
+    ops::upload_file::upload_file(&uploads, uid, options, size, content).await?;
+    uploads::status(&uploads, uid).await
 }
 
 /// `PUT /uploads/{uid}/parts/{number}`: the body is one part.
@@ -86,31 +88,33 @@ pub(crate) async fn upload_file(
     )
 )]
 pub(crate) async fn upload_part(
-    State(app): State<Arc<App>>,
+    State(uploads): State<Arc<UploadOps>>,
+    State(verifier): State<LinkVerifier>,
+    State(forwarder): State<Forwarder>,
     parameters: PathResult<(String, String)>,
     request: Request,
 ) -> HandlerResult<Response> {
     let (uid, number) = path::parameters(parameters)?;
     let (request, content) = request.into_parts();
-    let (uid, constraints) = upload_link::verify(&app, &uid, &request).await?;
+    let (uid, constraints) = upload_link::verify(&verifier, &uid, &request).await?;
     let digits = !number.is_empty() && number.bytes().all(|byte| byte.is_ascii_digit());
     let number = number
         .parse()
         .ok()
         .filter(|_| digits)
         .ok_or_else(|| Error::invalid("the part number must be a whole number").with_field("number"))?;
-    ops::upload_part::check_number(&app.uploads, number)?;
+    ops::upload_part::check_number(&uploads, number)?;
     reject_form(&request.headers)?;
     let options = UploadOptions {
         expected: digest::from_headers(&request.headers)?,
         digests: DigestSelection::default(),
         constraints,
     };
-    if forward::request_source(&app, &request)? == RequestSource::Client
-        && let Some(store) = ops::locate_content::assign_parts(&app.uploads, uid).await?
+    if forward::request_source(&forwarder, &request)? == RequestSource::Client
+        && let Some(store) = ops::locate_content::assign_parts(&uploads, uid).await?
     {
         return Ok(forward::forward(
-            &app,
+            &forwarder,
             RequestSource::Client,
             &store,
             Request::from_parts(request, content),
@@ -118,6 +122,6 @@ pub(crate) async fn upload_part(
         .await?);
     }
     let (size, content) = body::into_content(content);
-    ops::upload_part::upload_part(&app.uploads, uid, number, options, size, content).await?;
+    ops::upload_part::upload_part(&uploads, uid, number, options, size, content).await?;
     Ok(StatusCode::NO_CONTENT.into_response())
 }

@@ -1,14 +1,12 @@
 //! Downloads by signed link.
 
-use std::sync::Arc;
-
 use axum::{
     extract::{Request, State},
     response::Response,
 };
 use osproxy_api::{ErrorCode, v1};
 use osproxy_core::{
-    App, Error,
+    Error,
     links::{LinkAction, LinkClaims, LinkError},
 };
 
@@ -18,8 +16,7 @@ use super::{
     query::Query,
 };
 use crate::{
-    downloads::serve_file,
-    extract::link,
+    downloads::{Downloads, serve_file},
     openapi,
     respond::{content::Presentation, disposition::Disposition, error::HandlerResult},
 };
@@ -45,7 +42,7 @@ use crate::{
     )
 )]
 pub(crate) async fn download_file(
-    State(app): State<Arc<App>>,
+    State(downloads): State<Downloads>,
     parameters: PathResult<(String, String)>,
     request: Request,
 ) -> HandlerResult<Response> {
@@ -73,7 +70,7 @@ pub(crate) async fn download_file(
     let Ok(parsed_uid) = path::parse_uid(&uid) else {
         return Err(Error::new(ErrorCode::InvalidSignature, LinkError::Signature.to_string()).into());
     };
-    let link = link::verify(&app, &request, parsed_uid, &claims, signature).await?;
+    let link = downloads.link_verifier.verify(&request, parsed_uid, &claims, signature).await?;
     let wanted = Presentation { disposition: presentation, filename: Some(&filename), link: &link };
-    serve_file(&app, &request, parsed_uid, wanted).await
+    serve_file(&downloads, &request, parsed_uid, wanted).await
 }

@@ -14,9 +14,10 @@ use osproxy_api::{
     v1::{self, CopiedFile, CopyFileRequest, File, FileState, FileUid, Files, PREFIX, UpdateFileRequest},
 };
 use osproxy_core::{
-    App, Caller, Error, HeldIdempotencyKey, Result,
+    Caller, Error, HeldIdempotencyKey, IdempotencyKeys, Result,
+    links::Links,
     ops::{
-        self,
+        self, FileOps,
         list_files::{Category, FileFilter, FilePosition},
     },
 };
@@ -65,7 +66,8 @@ struct Cursor {
     )
 )]
 pub(crate) async fn list_files(
-    State(app): State<Arc<App>>,
+    State(files): State<Arc<FileOps>>,
+    State(links): State<Arc<Links>>,
     Authenticated { caller, .. }: Authenticated<Read>,
     uri: Uri,
 ) -> HandlerResult<Json<Files>> {
@@ -74,9 +76,8 @@ pub(crate) async fn list_files(
     let limit = pagination::limit(&query)?;
     let filter = parse_filter(&query)?;
     let filters = FILTERS.map(|name| query.get(name).unwrap_or_default());
-    let after = pagination::parse_cursor(&app, &filters, &query)?.map(parse_position).transpose()?;
-    let page =
-        ops::list_files::list_files(&app.files, &caller.tenant, &filter, after.as_ref(), limit).await?;
+    let after = pagination::parse_cursor(&links, &filters, &query)?.map(parse_position).transpose()?;
+    let page = ops::list_files::list_files(&files, &caller.tenant, &filter, after.as_ref(), limit).await?;
     let next = page.next.map(|next| Cursor {
         uid: next.uid.get(),
         // Needed only with `prefix`; omitted otherwise, since names may be long.
@@ -84,7 +85,7 @@ pub(crate) async fn list_files(
     });
     Ok(Json(Files {
         files: page.files.into_iter().map(render::file).collect(),
-        next_cursor: next.map(|next| app.links.sign_cursor(&filters, &next)).transpose()?,
+        next_cursor: next.map(|next| links.sign_cursor(&filters, &next)).transpose()?,
     }))
 }
 
@@ -119,13 +120,13 @@ fn parse_filter(query: &Query<'_>) -> Result<FileFilter> {
     )
 )]
 pub(crate) async fn describe_file(
-    State(app): State<Arc<App>>,
+    State(files): State<Arc<FileOps>>,
     Authenticated { caller, .. }: Authenticated<Read>,
     uid: PathResult<String>,
     uri: Uri,
 ) -> HandlerResult<Json<File>> {
     Query::parse(uri.query(), &[])?;
-    let file = ops::describe_file::describe_file(&app.files, &caller.tenant, path::uid(uid)?).await?;
+    let file = ops::describe_file::describe_file(&files, &caller.tenant, path::uid(uid)?).await?;
     Ok(Json(render::file(file)))
 }
 
@@ -150,7 +151,7 @@ pub(crate) async fn describe_file(
     )
 )]
 pub(crate) async fn update_file(
-    State(app): State<Arc<App>>,
+    State(files): State<Arc<FileOps>>,
     Authenticated { caller, .. }: Authenticated<Upload>,
     uid: PathResult<String>,
     uri: Uri,
@@ -160,8 +161,7 @@ pub(crate) async fn update_file(
     let uid = path::uid(uid)?;
     Query::parse(uri.query(), &[])?;
     let UpdateFileRequest { name, metadata } = json::parse(&json::read_patch(&headers, body).await?)?;
-    let file =
-        ops::update_file::update_file(&app.files, &caller.tenant, uid, name.as_deref(), metadata).await?;
+    let file = ops::update_file::update_file(&files, &caller.tenant, uid, name.as_deref(), metadata).await?;
     // The scope `upload` alone does not allow reading files.
     if !caller.has_scope(Scope::Read) {
         return Ok(StatusCode::NO_CONTENT.into_response());
@@ -184,13 +184,13 @@ pub(crate) async fn update_file(
     )
 )]
 pub(crate) async fn delete_file(
-    State(app): State<Arc<App>>,
+    State(files): State<Arc<FileOps>>,
     Authenticated { caller, .. }: Authenticated<Delete>,
     uid: PathResult<String>,
     uri: Uri,
 ) -> HandlerResult<StatusCode> {
     Query::parse(uri.query(), &[])?;
-    ops::delete_file::delete_file(&app.files, &caller.tenant, path::uid(uid)?).await?;
+    ops::delete_file::delete_file(&files, &caller.tenant, path::uid(uid)?).await?;
     Ok(StatusCode::NO_CONTENT)
 }
 
@@ -214,7 +214,8 @@ pub(crate) async fn delete_file(
     )
 )]
 pub(crate) async fn copy_file(
-    State(app): State<Arc<App>>,
+    State(files): State<Arc<FileOps>>,
+    State(keys): State<Arc<IdempotencyKeys>>,
     Authenticated { caller, .. }: Authenticated<Upload>,
     uid: PathResult<String>,
     request: Request,
@@ -224,14 +225,14 @@ pub(crate) async fn copy_file(
     Query::parse(request.uri.query(), &[])?;
     let body = json::read(&request.headers, body).await?;
     let copy: CopyFileRequest = json::parse(&body)?;
-    run_idempotent(&app, &caller, &request, &body, |key| {
-        new_copy(app.clone(), caller.clone(), uid, copy, key)
+    run_idempotent(&keys, &caller, &request, &body, |key| {
+        new_copy(files.clone(), caller.clone(), uid, copy, key)
     })
     .await
 }
 
 async fn new_copy(
-    app: Arc<App>,
+    files: Arc<FileOps>,
     caller: Caller,
     uid: Uid,
     request: CopyFileRequest,
@@ -239,7 +240,7 @@ async fn new_copy(
 ) -> Result<CreatedResponse> {
     let CopyFileRequest { name, metadata } = request;
     let copy =
-        ops::copy_file::copy_file(&app.files, &caller, uid, name.as_deref(), metadata, key.as_ref()).await?;
+        ops::copy_file::copy_file(&files, &caller, uid, name.as_deref(), metadata, key.as_ref()).await?;
     let uid = copy.uid.to_string();
     let location = format!("{PREFIX}/files/{uid}");
     // The scope `upload` alone does not allow reading files.

@@ -12,7 +12,7 @@ use osproxy_api::{
     v1::{IDEMPOTENCY_KEY, IDEMPOTENCY_REPLAYED, MAX_IDEMPOTENCY_KEY, PROBLEM, Problem},
 };
 use osproxy_core::{
-    App, Caller, Error, HeldIdempotencyKey, IdempotencyOutcome, RecordedAnswer, RequestId, Result,
+    Caller, Error, HeldIdempotencyKey, IdempotencyKeys, IdempotencyOutcome, RecordedAnswer, RequestId, Result,
 };
 use osproxy_types::error_chain;
 use serde::Serialize;
@@ -46,7 +46,7 @@ impl CreatedResponse {
 ///
 /// `work` runs to its end even if the client disconnects.
 pub(crate) async fn run_idempotent<W>(
-    app: &Arc<App>,
+    keys: &Arc<IdempotencyKeys>,
     caller: &Caller,
     request: &Parts,
     body: &[u8],
@@ -56,10 +56,10 @@ where
     W: Future<Output = Result<CreatedResponse>> + Send + 'static,
 {
     let Some(key) = key(&request.headers)? else {
-        let result = app.background.spawn(work(None)).await.map_err(Error::internal)?;
+        let result = keys.background.spawn(work(None)).await.map_err(Error::internal)?;
         return Ok(render(result?.into_recorded_answer()));
     };
-    let key = match app.idempotency.acquire(caller, key, hash_request(request, body)).await? {
+    let key = match keys.acquire(caller, key, hash_request(request, body)).await? {
         IdempotencyOutcome::Held(key) => key,
         IdempotencyOutcome::Answered(recorded) => {
             let mut response = render(recorded);
@@ -69,10 +69,10 @@ where
         }
     };
     let id = request.extensions.get::<RequestId>().map(|RequestId(id)| id.clone());
-    let (task_app, work) = (app.clone(), work(Some(key.clone())));
-    let task = app.background.spawn(async move {
+    let (task_keys, work) = (keys.clone(), work(Some(key.clone())));
+    let task = keys.background.spawn(async move {
         let result = work.await;
-        record_outcome(&task_app, key, &result, id.as_deref()).await;
+        record_outcome(&task_keys, key, &result, id.as_deref()).await;
         result
     });
     Ok(render(task.await.map_err(Error::internal)??.into_recorded_answer()))
@@ -81,7 +81,7 @@ where
 /// Records the response under the key, or releases the key after a 5xx error. If that fails,
 /// another attempt can take the key over after a minute.
 async fn record_outcome(
-    app: &App,
+    keys: &IdempotencyKeys,
     key: HeldIdempotencyKey,
     result: &Result<CreatedResponse>,
     request_id: Option<&str>,
@@ -94,16 +94,14 @@ async fn record_outcome(
                 location: location.clone(),
                 body: body.clone(),
             };
-            app.idempotency.record_answer(key, answer).await
+            keys.record_answer(key, answer).await
         }
-        Err(error) if v1_status(error).is_server_error() => app.idempotency.release(key).await,
+        Err(error) if v1_status(error).is_server_error() => keys.release(key).await,
         Err(error) => {
             let status = v1_status(error);
             let problem = problem::document(status, &ErrorContext { error, request_id });
             let body = serde_json::to_string(&problem).unwrap_or_default();
-            app.idempotency
-                .record_answer(key, RecordedAnswer { status: status.as_u16(), location: None, body })
-                .await
+            keys.record_answer(key, RecordedAnswer { status: status.as_u16(), location: None, body }).await
         }
     };
     if let Err(error) = recorded {

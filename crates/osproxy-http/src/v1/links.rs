@@ -8,7 +8,11 @@ use axum::{
     response::Response,
 };
 use osproxy_api::v1::{CreateLinkRequest, CreatedLink, PREFIX};
-use osproxy_core::{App, Caller, Result, download_constraints, ops};
+use osproxy_core::{
+    Caller, IdempotencyKeys, Result, download_constraints,
+    links::Links,
+    ops::{self, FileOps},
+};
 use osproxy_types::uid::Uid;
 
 use super::{
@@ -43,7 +47,9 @@ use crate::{
     )
 )]
 pub(crate) async fn create_link(
-    State(app): State<Arc<App>>,
+    State(files): State<Arc<FileOps>>,
+    State(links): State<Arc<Links>>,
+    State(keys): State<Arc<IdempotencyKeys>>,
     Authenticated { caller, .. }: Authenticated<Read>,
     uid: PathResult<String>,
     request: Request,
@@ -54,11 +60,15 @@ pub(crate) async fn create_link(
     let body = json::read(&request.headers, body).await?;
     let link: CreateLinkRequest = json::parse(&body)?;
     // Links are not stored, so the operation does not need the reserved uid of the key.
-    run_idempotent(&app, &caller, &request, &body, |_| new_link(app.clone(), caller.clone(), uid, link)).await
+    run_idempotent(&keys, &caller, &request, &body, |_| {
+        new_link(files.clone(), links.clone(), caller.clone(), uid, link)
+    })
+    .await
 }
 
 async fn new_link(
-    app: Arc<App>,
+    files: Arc<FileOps>,
+    links: Arc<Links>,
     caller: Caller,
     uid: Uid,
     request: CreateLinkRequest,
@@ -66,8 +76,8 @@ async fn new_link(
     let constraints = download_constraints(&caller, &request)?;
     let CreateLinkRequest { expires_in, disposition, filename, .. } = request;
     let name = filename.as_deref();
-    let link = ops::create_link::create_link(&app.files, &caller.tenant, uid, expires_in, name).await?;
-    let url = app.links.download_link((uid, &link.filename), link.period, disposition, &constraints);
+    let link = ops::create_link::create_link(&files, &caller.tenant, uid, expires_in, name).await?;
+    let url = links.download_link(uid, &link.filename, link.period, disposition, &constraints);
     let expires_at = format_time(link.period.expires_at_secs().saturating_mul(1000));
     CreatedResponse::new(None, &CreatedLink { url, expires_at })
 }
@@ -86,12 +96,12 @@ async fn new_link(
     )
 )]
 pub(crate) async fn revoke_links(
-    State(app): State<Arc<App>>,
+    State(files): State<Arc<FileOps>>,
     Authenticated { caller, .. }: Authenticated<Delete>,
     uid: PathResult<String>,
     uri: Uri,
 ) -> HandlerResult<StatusCode> {
     Query::parse(uri.query(), &[])?;
-    ops::revoke_links::revoke_links(&app.files, &caller.tenant, path::uid(uid)?).await?;
+    ops::revoke_links::revoke_links(&files, &caller.tenant, path::uid(uid)?).await?;
     Ok(StatusCode::NO_CONTENT)
 }

@@ -1,7 +1,7 @@
 //! Pagination: page size and cursor.
 
 use osproxy_api::v1::{DEFAULT_PAGE, MAX_PAGE};
-use osproxy_core::{App, Error, Result};
+use osproxy_core::{Error, Result, links::Links};
 use serde::de::DeserializeOwned;
 
 use super::query::Query;
@@ -19,7 +19,7 @@ pub(super) fn limit(query: &Query<'_>) -> Result<u64> {
 
 /// Returns the position in the cursor of a query; `None` for the first page.
 pub(super) fn parse_cursor<T: DeserializeOwned>(
-    app: &App,
+    links: &Links,
     filters: &[&str],
     query: &Query<'_>,
 ) -> Result<Option<T>> {
@@ -27,5 +27,5 @@ pub(super) fn parse_cursor<T: DeserializeOwned>(
         return Ok(None);
     };
     let invalid = || Error::invalid("`cursor` was not issued for these filters").with_field("cursor");
-    app.links.verify_cursor(filters, cursor)?.ok_or_else(invalid).map(Some)
+    links.verify_cursor(filters, cursor)?.ok_or_else(invalid).map(Some)
 }

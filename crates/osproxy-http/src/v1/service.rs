@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use axum::{Json, extract::State, http::Uri};
 use osproxy_api::v1::{Node, NodeLoad, Nodes, PREFIX, Stats};
+use osproxy_cluster::Coordinator;
 use osproxy_core::{
     App,
     ops::{self, list_nodes::RegisteredNode},
@@ -27,12 +28,12 @@ use crate::{
     )
 )]
 pub(crate) async fn list_nodes(
-    State(app): State<Arc<App>>,
+    State(coordinator): State<Arc<dyn Coordinator>>,
     _: Authenticated<Admin>,
     uri: Uri,
 ) -> HandlerResult<Json<Nodes>> {
     Query::parse(uri.query(), &[])?;
-    let nodes = ops::list_nodes::list_nodes(&*app.coordinator).await?;
+    let nodes = ops::list_nodes::list_nodes(&*coordinator).await?;
     Ok(Json(Nodes { nodes: nodes.into_iter().map(node).collect() }))
 }
 

@@ -12,9 +12,10 @@ use osproxy_api::{
     v1::{self, PREFIX, Task, TaskAttempt, TaskDetails, Tasks},
 };
 use osproxy_core::{
-    App, Error,
+    Error,
+    links::Links,
     ops::{
-        self,
+        self, TaskOps,
         describe_task::{Attempt, AttemptOutcome},
         list_tasks::{TaskFilter, TaskState},
     },
@@ -54,7 +55,8 @@ const STATES: [TaskState; 4] = [TaskState::Queued, TaskState::Running, TaskState
     )
 )]
 pub(crate) async fn list_tasks(
-    State(app): State<Arc<App>>,
+    State(tasks): State<Arc<TaskOps>>,
+    State(links): State<Arc<Links>>,
     _: Authenticated<Admin>,
     uri: Uri,
 ) -> HandlerResult<Json<Tasks>> {
@@ -68,11 +70,11 @@ pub(crate) async fn list_tasks(
     let filter = TaskFilter { state, kind: query.get("kind") };
     let filters = ["tasks"].into_iter().chain(FILTERS.map(|name| query.get(name).unwrap_or_default()));
     let filters: Vec<_> = filters.collect();
-    let before = pagination::parse_cursor(&app, &filters, &query)?;
-    let page = ops::list_tasks::list_tasks(&app.tasks, filter, before, limit).await?;
+    let before = pagination::parse_cursor(&links, &filters, &query)?;
+    let page = ops::list_tasks::list_tasks(&tasks, filter, before, limit).await?;
     Ok(Json(Tasks {
         tasks: page.tasks.into_iter().map(render::task).collect(),
-        next_cursor: page.next.map(|next| app.links.sign_cursor(&filters, &next)).transpose()?,
+        next_cursor: page.next.map(|next| links.sign_cursor(&filters, &next)).transpose()?,
     }))
 }
 
@@ -91,13 +93,13 @@ pub(crate) async fn list_tasks(
     )
 )]
 pub(crate) async fn describe_task(
-    State(app): State<Arc<App>>,
+    State(tasks): State<Arc<TaskOps>>,
     _: Authenticated<Admin>,
     id: PathResult<String>,
     uri: Uri,
 ) -> HandlerResult<Json<TaskDetails>> {
     Query::parse(uri.query(), &[])?;
-    let (task, attempts) = ops::describe_task::describe_task(&app.tasks, path::task_id(id)?).await?;
+    let (task, attempts) = ops::describe_task::describe_task(&tasks, path::task_id(id)?).await?;
     let history = attempts.into_iter().map(attempt).collect();
     Ok(Json(TaskDetails { task: render::task(task), history }))
 }
@@ -129,7 +131,7 @@ fn attempt(attempt: Attempt) -> TaskAttempt {
     )
 )]
 pub(crate) async fn retry_task(
-    State(app): State<Arc<App>>,
+    State(tasks): State<Arc<TaskOps>>,
     _: Authenticated<Admin>,
     id: PathResult<String>,
     request: Request,
@@ -137,6 +139,6 @@ pub(crate) async fn retry_task(
     let (request, _) = request.into_parts();
     Query::parse(request.uri.query(), &[])?;
     json::reject_body(&request)?;
-    let task = ops::retry_task::retry_task(&app.tasks, path::task_id(id)?).await?;
+    let task = ops::retry_task::retry_task(&tasks, path::task_id(id)?).await?;
     Ok(Json(render::task(task)))
 }

@@ -5,22 +5,26 @@
 use axum::http::request::Parts;
 use osproxy_api::ErrorCode;
 use osproxy_core::{
-    App, Error, Result, UPLOAD_PARAMETERS,
+    Error, Result, UPLOAD_PARAMETERS,
     links::{LinkAction, LinkClaims, LinkConstraints, LinkError},
 };
 use osproxy_types::uid::Uid;
 
 use super::{path, query::Query};
-use crate::extract::link;
+use crate::extract::link::LinkVerifier;
 
 /// Verifies an upload link, and returns its uid and constraints.
-pub(super) async fn verify(app: &App, uid: &str, request: &Parts) -> Result<(Uid, LinkConstraints)> {
+pub(super) async fn verify(
+    verifier: &LinkVerifier,
+    uid: &str,
+    request: &Parts,
+) -> Result<(Uid, LinkConstraints)> {
     let query = Query::parse(request.uri.query(), &UPLOAD_PARAMETERS)?;
     let (claims, signature) = claims(uid, &query)?;
     let Ok(parsed_uid) = path::parse_uid(uid) else {
         return Err(Error::new(ErrorCode::InvalidSignature, LinkError::Signature.to_string()));
     };
-    let link = link::verify(app, request, parsed_uid, &claims, signature).await?;
+    let link = verifier.verify(request, parsed_uid, &claims, signature).await?;
     Ok((parsed_uid, link.constraints))
 }
 

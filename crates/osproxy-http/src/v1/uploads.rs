@@ -5,7 +5,7 @@ use std::{ops::Range, sync::Arc};
 use axum::{
     Json,
     body::HttpBody,
-    extract::{FromRequestParts, Request, State},
+    extract::{Request, State},
     http::StatusCode,
     response::{IntoResponse, Response},
 };
@@ -13,18 +13,19 @@ use osproxy_api::v1::{
     self, ByteRange, CompleteUploadRequest, CreateUploadLinksRequest, CreateUploadRequest, CreatedState,
     CreatedUpload, CreatedUploadLinks, PREFIX, ProofRequest, UploadState, UploadStatus,
 };
+use osproxy_cluster::Forwarder;
 use osproxy_core::{
-    App, Caller, Error, HeldIdempotencyKey, Result,
+    Authenticator, Caller, Error, HeldIdempotencyKey, IdempotencyKeys, Result,
+    links::{LinkPeriod, Links},
     ops::{
-        self, LinkConstraints,
+        self, LinkConstraints, UploadOps,
         complete_upload::CompleteRequest,
         create_upload::{AnnouncedContent, PossessionChallenge, UploadRequest},
         upload_status::FileState,
     },
     upload_constraints,
 };
-use osproxy_types::uid::Uid;
-use time::OffsetDateTime;
+use osproxy_types::{scope::Scope, uid::Uid};
 
 use super::{
     digest,
@@ -36,7 +37,10 @@ use super::{
     upload_link,
 };
 use crate::{
-    extract::auth::{Authenticated, Upload},
+    extract::{
+        auth::{self, Authenticated, Upload},
+        link::LinkVerifier,
+    },
     forward::{self, RequestSource},
     openapi,
     respond::error::HandlerResult,
@@ -63,7 +67,9 @@ const LINK_PARAMETERS: [&str; 3] = ["date", "expire", "signature"];
     )
 )]
 pub(crate) async fn create_upload(
-    State(app): State<Arc<App>>,
+    State(uploads): State<Arc<UploadOps>>,
+    State(links): State<Arc<Links>>,
+    State(keys): State<Arc<IdempotencyKeys>>,
     Authenticated { caller, .. }: Authenticated<Upload>,
     request: Request,
 ) -> HandlerResult<Response> {
@@ -71,12 +77,15 @@ pub(crate) async fn create_upload(
     Query::parse(request.uri.query(), &[])?;
     let body = json::read(&request.headers, body).await?;
     let wanted: CreateUploadRequest = json::parse(&body)?;
-    run_idempotent(&app, &caller, &request, &body, |key| new_upload(app.clone(), caller.clone(), wanted, key))
-        .await
+    run_idempotent(&keys, &caller, &request, &body, |key| {
+        new_upload(uploads.clone(), links.clone(), caller.clone(), wanted, key)
+    })
+    .await
 }
 
 async fn new_upload(
-    app: Arc<App>,
+    uploads: Arc<UploadOps>,
+    links: Arc<Links>,
     caller: Caller,
     mut request: CreateUploadRequest,
     key: Option<HeldIdempotencyKey>,
@@ -85,9 +94,9 @@ async fn new_upload(
     let constraints = upload_constraints(&caller, request.size, request.constraints.take())?;
     let upload_request = upload_request(request)?;
     let created =
-        ops::create_upload::create_upload(&app.uploads, &caller, vec![upload_request], expire, key.as_ref())
+        ops::create_upload::create_upload(&uploads, &caller, vec![upload_request], expire, key.as_ref())
             .await?;
-    let date = (created.created_at, expire);
+    let period = LinkPeriod { date: created.created_at, lifetime_secs: expire };
     let missing = || Error::internal("an upload was not created");
     let upload = created.uploads.into_iter().next().ok_or_else(missing)?;
     let is_pending = !upload.is_stored;
@@ -97,20 +106,20 @@ async fn new_upload(
         uid: upload.uid.to_string(),
         state: if is_pending { CreatedState::Pending } else { CreatedState::Stored },
         part_size: upload.part_size.filter(|_| is_pending),
-        links: is_pending.then(|| app.links.upload_links(upload.uid, date, &constraints)),
+        links: is_pending.then(|| links.upload_links(upload.uid, period, &constraints)),
         expires_at: is_pending.then(|| format_time(expires_at)),
         challenge: upload
             .challenge
-            .map(|challenge| render_challenge(&app, upload.uid, date, &constraints, challenge)),
+            .map(|challenge| render_challenge(&links, upload.uid, period, &constraints, challenge)),
     };
     CreatedResponse::new(Some(format!("{PREFIX}/files/{}", upload.uid)), &answer)
 }
 
 /// Renders a challenge, with the link for its proof.
 fn render_challenge(
-    app: &App,
+    links: &Links,
     uid: Uid,
-    date: (OffsetDateTime, i64),
+    period: LinkPeriod,
     constraints: &LinkConstraints,
     challenge: PossessionChallenge,
 ) -> v1::Challenge {
@@ -118,7 +127,7 @@ fn render_challenge(
     v1::Challenge {
         key: hex::encode(challenge.nonce),
         ranges: challenge.ranges.into_iter().map(range).collect(),
-        link: app.links.proof_link(uid, date, constraints),
+        link: links.proof_link(uid, period, constraints),
         expires_at: format_time(challenge.expires_at),
     }
 }
@@ -153,7 +162,7 @@ fn upload_request(request: CreateUploadRequest) -> Result<UploadRequest> {
     )
 )]
 pub(crate) async fn create_upload_links(
-    State(app): State<Arc<App>>,
+    State(uploads): State<Arc<UploadOps>>,
     Authenticated { caller, .. }: Authenticated<Upload>,
     uid: PathResult<String>,
     request: Request,
@@ -163,9 +172,8 @@ pub(crate) async fn create_upload_links(
     Query::parse(request.uri.query(), &[])?;
     let CreateUploadLinksRequest { expires_in, constraints } =
         json::parse(&json::read(&request.headers, body).await?)?;
-    let made =
-        ops::create_upload_links::create_upload_links(&app.uploads, &caller, uid, expires_in, constraints)
-            .await?;
+    let made = ops::create_upload_links::create_upload_links(&uploads, &caller, uid, expires_in, constraints)
+        .await?;
     let answer = CreatedUploadLinks {
         uid: uid.to_string(),
         part_size: made.status.part_size,
@@ -191,28 +199,30 @@ pub(crate) async fn create_upload_links(
     )
 )]
 pub(crate) async fn upload_status(
-    State(app): State<Arc<App>>,
+    State(uploads): State<Arc<UploadOps>>,
+    State(verifier): State<LinkVerifier>,
+    State(authenticator): State<Arc<Authenticator>>,
     uid: PathResult<String>,
     request: Request,
 ) -> HandlerResult<Json<UploadStatus>> {
-    let (mut request, _) = request.into_parts();
+    let (request, _) = request.into_parts();
     let query = request.uri.query().unwrap_or_default().as_bytes();
     if !form_urlencoded::parse(query).any(|(name, _)| LINK_PARAMETERS.contains(&&*name)) {
-        let Authenticated { caller, .. } =
-            Authenticated::<Upload>::from_request_parts(&mut request, &app).await?;
+        let caller = auth::authenticate(&authenticator, &request).await?;
+        caller.require_scope(Scope::Upload)?;
         let uid = path::uid(uid)?;
         return Ok(render_status(
             uid,
-            ops::upload_status::own_upload_status(&app.uploads, &caller.tenant, uid).await?,
+            ops::upload_status::own_upload_status(&uploads, &caller.tenant, uid).await?,
         ));
     }
-    let (uid, _) = upload_link::verify(&app, &path::parameters(uid)?, &request).await?;
-    status(&app, uid).await
+    let (uid, _) = upload_link::verify(&verifier, &path::parameters(uid)?, &request).await?;
+    status(&uploads, uid).await
 }
 
 /// Returns the status of an upload.
-pub(super) async fn status(app: &App, uid: Uid) -> HandlerResult<Json<UploadStatus>> {
-    Ok(render_status(uid, ops::upload_status::upload_status(&app.uploads, uid).await?))
+pub(super) async fn status(uploads: &UploadOps, uid: Uid) -> HandlerResult<Json<UploadStatus>> {
+    Ok(render_status(uid, ops::upload_status::upload_status(uploads, uid).await?))
 }
 
 fn render_status(uid: Uid, status: ops::upload_status::UploadProgress) -> Json<UploadStatus> {
@@ -250,18 +260,24 @@ fn render_status(uid: Uid, status: ops::upload_status::UploadProgress) -> Json<U
     )
 )]
 pub(crate) async fn complete_upload(
-    State(app): State<Arc<App>>,
+    State(uploads): State<Arc<UploadOps>>,
+    State(verifier): State<LinkVerifier>,
+    State(forwarder): State<Forwarder>,
     uid: PathResult<String>,
     request: Request,
 ) -> HandlerResult<Response> {
     let (request, body) = request.into_parts();
-    let (uid, constraints) = upload_link::verify(&app, &path::parameters(uid)?, &request).await?;
-    if forward::request_source(&app, &request)? == RequestSource::Client
-        && let Some(store) = ops::locate_content::parts_elsewhere(&app.uploads, uid).await?
+    let (uid, constraints) = upload_link::verify(&verifier, &path::parameters(uid)?, &request).await?;
+    if forward::request_source(&forwarder, &request)? == RequestSource::Client
+        && let Some(store) = ops::locate_content::parts_elsewhere(&uploads, uid).await?
     {
-        return Ok(
-            forward::forward(&app, RequestSource::Client, &store, Request::from_parts(request, body)).await?
-        );
+        return Ok(forward::forward(
+            &forwarder,
+            RequestSource::Client,
+            &store,
+            Request::from_parts(request, body),
+        )
+        .await?);
     }
     let expected: CompleteUploadRequest = if body.size_hint().exact() == Some(0) {
         CompleteUploadRequest::default()
@@ -273,8 +289,8 @@ pub(crate) async fn complete_upload(
     let expected_digests =
         digest::from_fields(expected.md5.as_ref(), expected.sha256.as_ref(), expected.blake3.as_ref())?;
     let request = CompleteRequest { parts: expected.parts, size: expected.size, expected: expected_digests };
-    ops::complete_upload::complete_upload(&app.uploads, uid, request, &constraints).await?;
-    Ok(status(&app, uid).await?.into_response())
+    ops::complete_upload::complete_upload(&uploads, uid, request, &constraints).await?;
+    Ok(status(&uploads, uid).await?.into_response())
 }
 
 /// `POST /uploads/{uid}/proof`
@@ -295,23 +311,29 @@ pub(crate) async fn complete_upload(
     )
 )]
 pub(crate) async fn prove_possession(
-    State(app): State<Arc<App>>,
+    State(uploads): State<Arc<UploadOps>>,
+    State(verifier): State<LinkVerifier>,
+    State(forwarder): State<Forwarder>,
     uid: PathResult<String>,
     request: Request,
 ) -> HandlerResult<Response> {
     let (request, body) = request.into_parts();
-    let (uid, _) = upload_link::verify(&app, &path::parameters(uid)?, &request).await?;
-    if forward::request_source(&app, &request)? == RequestSource::Client
-        && let Some(store) = ops::prove_possession::content_elsewhere(&app.uploads, uid).await?
+    let (uid, _) = upload_link::verify(&verifier, &path::parameters(uid)?, &request).await?;
+    if forward::request_source(&forwarder, &request)? == RequestSource::Client
+        && let Some(store) = ops::prove_possession::content_elsewhere(&uploads, uid).await?
     {
-        return Ok(
-            forward::forward(&app, RequestSource::Client, &store, Request::from_parts(request, body)).await?
-        );
+        return Ok(forward::forward(
+            &forwarder,
+            RequestSource::Client,
+            &store,
+            Request::from_parts(request, body),
+        )
+        .await?);
     }
     let ProofRequest { proof } = json::parse(&json::read(&request.headers, body).await?)?;
     let proof = digest::required_hex("proof", &proof)?;
-    ops::prove_possession::prove_possession(&app.uploads, uid, proof).await?;
-    Ok(status(&app, uid).await?.into_response())
+    ops::prove_possession::prove_possession(&uploads, uid, proof).await?;
+    Ok(status(&uploads, uid).await?.into_response())
 }
 
 /// `DELETE /uploads/{uid}`
@@ -330,12 +352,13 @@ pub(crate) async fn prove_possession(
     )
 )]
 pub(crate) async fn abort_upload(
-    State(app): State<Arc<App>>,
+    State(uploads): State<Arc<UploadOps>>,
+    State(verifier): State<LinkVerifier>,
     uid: PathResult<String>,
     request: Request,
 ) -> HandlerResult<StatusCode> {
     let (request, _) = request.into_parts();
-    let (uid, _) = upload_link::verify(&app, &path::parameters(uid)?, &request).await?;
-    ops::abort_upload::abort_upload(&app.uploads, uid).await?;
+    let (uid, _) = upload_link::verify(&verifier, &path::parameters(uid)?, &request).await?;
+    ops::abort_upload::abort_upload(&uploads, uid).await?;
     Ok(StatusCode::NO_CONTENT)
 }
