@@ -39,8 +39,10 @@ pub use admin::integrity::{BlobLayout, BlobRecord, BlobState, ContentRecord, Par
 pub use admin::stats::DatabaseStats;
 pub use blobs::Blob;
 pub use blobs::blake3_tree::PartDigests;
+pub use blobs::deletion::DeletingBlob;
 pub use blobs::merges::{BeginMergeOutcome, MergeIntent, MergeOutcome, WholeBlob};
 pub use blobs::orphans::{ObjectRowKind, PendingDelete, UnfinishedRow};
+pub use blobs::stored_parts::StoredPart;
 pub use blobs::verification::UnverifiedBlob;
 pub use db::exclusive_lock::ExclusiveLock;
 pub use db::location::{DatabaseLocation, DatabaseServer, DatabaseTarget, ServerKind, TlsMode};
@@ -48,7 +50,7 @@ pub use db::metrics::{DatabaseSnapshot, OperationSnapshot};
 pub use error::{DriverError, MetaError};
 pub use files::FileState;
 pub use files::create::{AnnouncedContent, CreateOutcome, KnownContent, NewFile, NewStoredFile, NewUpload};
-pub use files::delete::{DeleteOutcome, DeletingBlob};
+pub use files::delete::DeleteOutcome;
 pub use files::listing::{FileFilter, FileMetadata, FilePosition, FileRecord, MAX_PREFIX};
 pub use files::stored::{ContentLayout, StoredContent, StoredFile};
 pub use files::update::{CopyOutcome, MetadataEdit, UpdateOutcome};
@@ -68,7 +70,6 @@ pub use uploads::placement::PartsStore;
 pub use uploads::possession::ChallengeRecord;
 pub use uploads::reservations::OpenUploads;
 pub use uploads::status::UploadProgress;
-pub use uploads::stored_parts::StoredPart;
 pub use uploads::whole::{BeginUploadOutcome, ReleasedReservation, StoreOutcome, WriteIntent};
 
 use access::quotas::Quotas;

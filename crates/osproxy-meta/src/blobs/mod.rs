@@ -1,8 +1,11 @@
 //! Blobs: content, stored once per tenant however many files share it.
 
 pub(crate) mod blake3_tree;
+pub(crate) mod deletion;
 pub(crate) mod merges;
 pub(crate) mod orphans;
+pub(crate) mod repair;
+pub(crate) mod stored_parts;
 pub(crate) mod verification;
 
 use osproxy_storage::{Digests, Key};

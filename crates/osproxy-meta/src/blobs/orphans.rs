@@ -11,9 +11,9 @@ use sea_orm::{
 use crate::MetaError;
 use crate::{
     Meta,
+    blobs::stored_parts::own_key,
     db::entities::{blob, part},
     files::rows::{decode_key, decode_part_size},
-    uploads::stored_parts::own_key,
 };
 
 /// Table of a row that names an object.

@@ -1,10 +1,9 @@
-//! Deletion and expiry of files. A blob that loses its last file is marked for deletion in the same
+//! Deletion of files. A blob that loses its last file is marked for deletion in the same
 //! transaction, which also enqueues the task that removes its objects.
 
-use osproxy_storage::Key;
 use osproxy_types::{tenant::Tenant, uid::Uid};
 use sea_orm::{
-    ColumnTrait, DatabaseTransaction, DbErr, EntityTrait, ExprTrait, QueryFilter, QueryOrder, QuerySelect,
+    ColumnTrait, DatabaseTransaction, DbErr, EntityTrait, ExprTrait, QueryFilter, QuerySelect,
     sea_query::Expr,
 };
 
@@ -13,17 +12,12 @@ use crate::{
     FileState, Invalidation, Meta, TaskKind,
     access::quotas::Quotas,
     db::{
-        entities::{blob, file, part},
+        entities::{blob, file},
         write_batcher::TxEnd,
     },
-    files::rows::{decode_key, decode_part_size, has_blob},
+    files::rows::has_blob,
     tasks::kind::TaskSeed,
-    uploads::stored_parts::own_key,
 };
-
-/// States of an upload that is not complete.
-pub(crate) const OPEN_STATES: [FileState; 3] =
-    [FileState::Pending, FileState::Receiving, FileState::Completing];
 
 /// Outcome of removing a file.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -39,27 +33,13 @@ pub enum DeleteOutcome {
 
 /// Which files to remove, and their new state.
 #[derive(Clone, Debug)]
-struct FileTransition {
+pub(crate) struct FileTransition {
     /// The current state must be one of these.
-    from: Vec<FileState>,
+    pub(crate) from: Vec<FileState>,
     /// The new state.
-    to: FileState,
+    pub(crate) to: FileState,
     /// If set, only files that expired before this time, in milliseconds since the Unix epoch.
-    expired_before: Option<i64>,
-}
-
-/// What is left of a blob that is being deleted.
-#[derive(Clone, Debug)]
-pub struct DeletingBlob {
-    /// The store that holds all of it.
-    pub store: String,
-    /// Row ids of its parts, with the key of each part that is an object of its own.
-    pub parts: Vec<(i64, Option<Key>)>,
-    /// Key of the blob's object, or of the object that its multipart upload would become.
-    pub object: Option<Key>,
-    /// Size of each part except the last, in bytes, if the layout was known before the parts
-    /// arrived.
-    pub part_size: Option<u64>,
+    pub(crate) expired_before: Option<i64>,
 }
 
 impl Meta {
@@ -84,51 +64,8 @@ impl Meta {
         self.remove(Some(tenant), uid, transition, task_id).await
     }
 
-    /// Expires an upload whose expiry is before `expired_before`, in milliseconds since the Unix
-    /// epoch. An upload that was renewed in the meantime stays. Its blob is treated as by
-    /// [`delete_file`](Self::delete_file).
-    pub async fn expire_upload(
-        &self,
-        uid: Uid,
-        expired_before: i64,
-        task_id: Uid,
-    ) -> Result<DeleteOutcome, MetaError> {
-        let transition = FileTransition {
-            from: OPEN_STATES.to_vec(),
-            to: FileState::Expired,
-            expired_before: Some(expired_before),
-        };
-        self.remove(None, uid, transition, task_id).await
-    }
-
-    /// Extends the expiry of a tenant's open upload to `expires_at`, in milliseconds since the Unix
-    /// epoch; never shortens it. Returns `false` if the tenant has no such open upload.
-    pub async fn renew_upload(&self, tenant: Tenant, uid: Uid, expires_at: i64) -> Result<bool, MetaError> {
-        self.write(move |transaction| {
-            let tenant = tenant.clone();
-            Box::pin(async move {
-                let later_expiry = Expr::case(Expr::col(file::Column::ExpiresAt).lt(expires_at), expires_at)
-                    .finally(Expr::col(file::Column::ExpiresAt));
-                let renewed = file::Entity::update_many()
-                    .col_expr(file::Column::ExpiresAt, later_expiry.into())
-                    .filter(file::Column::Uid.eq(uid.get()))
-                    .filter(file::Column::Tenant.eq(tenant.as_str()))
-                    .filter(file::Column::State.is_in(OPEN_STATES));
-                Ok(renewed.exec(transaction).await?.rows_affected == 1)
-            })
-        })
-        .await
-    }
-
-    /// Deletes an open upload on the client's request.
-    pub async fn abort_upload(&self, uid: Uid, task_id: Uid) -> Result<DeleteOutcome, MetaError> {
-        let transition =
-            FileTransition { from: OPEN_STATES.to_vec(), to: FileState::Deleted, expired_before: None };
-        self.remove(None, uid, transition, task_id).await
-    }
-
     /// Removes the file; with a `tenant`, only if it is of that tenant.
-    async fn remove(
+    pub(crate) async fn remove(
         &self,
         tenant: Option<Tenant>,
         uid: Uid,
@@ -152,26 +89,6 @@ impl Meta {
             .await;
         self.invalidate_everywhere(Invalidation::File(uid));
         outcome
-    }
-
-    /// Returns up to `limit` open uploads that expire before `at`, in milliseconds since the Unix
-    /// epoch; the earliest first.
-    pub async fn expired_uploads(&self, at: i64, limit: u64) -> Result<Vec<Uid>, MetaError> {
-        let expired = file::Entity::find()
-            .select_only()
-            .column(file::Column::Uid)
-            .filter(file::Column::State.is_in(OPEN_STATES))
-            .filter(file::Column::ExpiresAt.lt(at))
-            .order_by_asc(file::Column::ExpiresAt)
-            .limit(limit);
-        let uids: Vec<i64> = expired.into_tuple().all(&self.reader).await?;
-        Ok(uids.into_iter().map(Uid::from_db).collect())
-    }
-
-    /// Returns what is left of a blob in state `deleting`; `None` if there is no such blob. Marks
-    /// all its parts for deletion; no new part can be added.
-    pub async fn deleting_blob(&self, blob_id: i64) -> Result<Option<DeletingBlob>, MetaError> {
-        self.write(move |transaction| Box::pin(deleting_blob(transaction, blob_id))).await
     }
 
     /// Deletes up to `limit` rows of files that were removed before `gone_before`, in milliseconds
@@ -286,26 +203,4 @@ async fn drop_reference(transaction: &DatabaseTransaction, blob_id: i64) -> Resu
         return Ok(None);
     }
     Ok(blob::Entity::find_by_id(blob_id).one(transaction).await?.map(|blob| blob.backend))
-}
-
-async fn deleting_blob(
-    transaction: &DatabaseTransaction,
-    blob_id: i64,
-) -> Result<Option<DeletingBlob>, DbErr> {
-    let blob = blob::Entity::find_by_id(blob_id).one(transaction).await?;
-    let Some(blob) = blob.filter(|blob| blob.state == blob::State::Deleting) else {
-        return Ok(None);
-    };
-    part::Entity::update_many()
-        .col_expr(part::Column::State, Expr::value(part::State::Deleting))
-        .filter(part::Column::BlobId.eq(blob_id))
-        .exec(transaction)
-        .await?;
-    let rows = part::Entity::find().filter(part::Column::BlobId.eq(blob_id)).all(transaction).await?;
-    let parts: Result<Vec<_>, DbErr> = rows.iter().map(|part| Ok((part.id, own_key(part)?))).collect();
-    let parts = parts?;
-    // The object of a running merge has a row of its own.
-    let has_object = blob.layout == blob::BlobLayout::Whole || blob.upload_id.is_some();
-    let object = has_object.then(|| decode_key(&blob.object_key)).transpose()?;
-    Ok(Some(DeletingBlob { store: blob.backend, parts, object, part_size: decode_part_size(blob.part_size) }))
 }

@@ -16,7 +16,8 @@ use crate::{
         dialect,
         entities::{blob, file},
     },
-    files::{delete, rows::content_from_row},
+    files::rows::content_from_row,
+    uploads::expiry,
 };
 
 /// How far a file's `created_at` may be from the time in its uid, in milliseconds: clock error of a
@@ -213,7 +214,7 @@ pub(crate) fn record_from_row(file: file::Model, blob: Option<blob::Model>) -> R
     let metadata = decode_metadata(&file)?;
     let content = blob.filter(|_| file.state == FileState::Stored).map(content_from_row).transpose()?;
     let received = u64::try_from(file.received).unwrap_or(0);
-    let is_open = delete::OPEN_STATES.contains(&file.state);
+    let is_open = expiry::OPEN_STATES.contains(&file.state);
     let size = match file.state {
         FileState::Corrupt => Some(received).filter(|size| *size > 0),
         _ if is_open => file.announced_size.map(i64::unsigned_abs),

@@ -123,7 +123,7 @@ impl Meta {
     /// in progress.
     pub async fn already_imported(&self, uids: &[i64]) -> Result<HashSet<i64>, MetaError> {
         let mut imported_uids = HashSet::with_capacity(uids.len());
-        for uids in uids.chunks(crate::uploads::stored_parts::MAX_ROWS) {
+        for uids in uids.chunks(crate::blobs::stored_parts::MAX_ROWS) {
             let settled = file::Entity::find()
                 .select_only()
                 .column(file::Column::Uid)
@@ -438,7 +438,7 @@ impl ImportTransaction<'_> {
         parts: &[ImportPart],
         state: part::State,
     ) -> Result<(), DbErr> {
-        for chunk in parts.chunks(crate::uploads::stored_parts::MAX_ROWS) {
+        for chunk in parts.chunks(crate::blobs::stored_parts::MAX_ROWS) {
             let rows = chunk.iter().map(|imported| part::ActiveModel {
                 id: Set(imported.id),
                 blob_id: Set(blob_id),

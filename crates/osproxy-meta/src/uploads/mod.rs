@@ -2,6 +2,7 @@
 
 pub(crate) mod complete;
 pub(crate) mod expected_digests;
+pub(crate) mod expiry;
 pub(crate) mod finish_multipart;
 pub(crate) mod inspection;
 pub(crate) mod multipart;
@@ -11,5 +12,4 @@ pub(crate) mod possession;
 pub(crate) mod receiving_blob;
 pub(crate) mod reservations;
 pub(crate) mod status;
-pub(crate) mod stored_parts;
 pub(crate) mod whole;

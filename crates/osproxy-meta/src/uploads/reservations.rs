@@ -13,7 +13,7 @@ use crate::{
         entities::{blob, file},
         write_batcher::TxEnd,
     },
-    files::delete::OPEN_STATES,
+    uploads::expiry::OPEN_STATES,
 };
 
 /// Number of open uploads, and disk space reserved for uploads.

@@ -10,7 +10,7 @@ use sea_orm::{
 
 use crate::MetaError;
 use crate::{
-    Blob, ExpectedDigests, FileState, Invalidation, Meta, NodeStores,
+    ExpectedDigests, FileState, Meta, NodeStores,
     access::quotas::Quotas,
     blobs::{self, encode_digest},
     db::{
@@ -146,18 +146,6 @@ impl Meta {
         }
     }
 
-    /// Replaces the lost or damaged object of a blob by the object of `intent_id`, which must be
-    /// published, durable, and have the same content. The intent then names the damaged object,
-    /// marked for deletion. Returns `Conflict` if the blob is gone, or another write repaired it.
-    pub async fn repair_blob(&self, damaged: &Blob, intent_id: i64) -> Result<StoreOutcome, MetaError> {
-        let (blob_id, damaged) = (damaged.id, damaged.clone());
-        let repairing = self
-            .write_or_rollback(move |transaction| Box::pin(repair(transaction, damaged.clone(), intent_id)));
-        let outcome = repairing.await?;
-        self.invalidate_everywhere(Invalidation::Blob(blob_id));
-        Ok(outcome)
-    }
-
     /// Makes a stored blob with these digests the content of the file. `unpublished` is the intent
     /// of an object that was never published; its row is deleted.
     pub async fn share_blob(
@@ -279,39 +267,6 @@ pub(crate) async fn release_reservation(
         .await?;
     let blob = blob::Entity::find_by_id(blob_id).one(transaction).await?;
     Ok(blob.map(|blob| (blob_id, blob.backend)))
-}
-
-async fn repair(
-    transaction: &DatabaseTransaction,
-    damaged: Blob,
-    intent_id: i64,
-) -> Result<TxEnd<StoreOutcome>, DbErr> {
-    let Some(intent) = blob::Entity::find_by_id(intent_id).one(transaction).await? else {
-        return Ok(TxEnd::Rollback(StoreOutcome::Swept));
-    };
-    let repaired = blob::Entity::update_many()
-        .col_expr(blob::Column::ObjectKey, Expr::value(intent.object_key))
-        .col_expr(blob::Column::Backend, Expr::value(intent.backend))
-        .filter(blob::Column::Id.eq(damaged.id))
-        .filter(blob::Column::ObjectKey.eq(damaged.key.as_str()))
-        .filter(blob::Column::State.eq(blob::State::Stored))
-        .exec(transaction)
-        .await?;
-    if repaired.rows_affected == 0 {
-        return Ok(TxEnd::Rollback(StoreOutcome::Conflict));
-    }
-    let intent_updated = blob::Entity::update_many()
-        .col_expr(blob::Column::ObjectKey, Expr::value(damaged.key.as_str()))
-        .col_expr(blob::Column::Backend, Expr::value(damaged.store))
-        .col_expr(blob::Column::State, Expr::value(blob::State::Deleting))
-        .filter(blob::Column::Id.eq(intent_id))
-        .filter(blob::Column::State.eq(blob::State::Writing))
-        .exec(transaction)
-        .await?;
-    if intent_updated.rows_affected == 0 {
-        return Ok(TxEnd::Rollback(StoreOutcome::Swept));
-    }
-    Ok(TxEnd::Commit(StoreOutcome::Stored))
 }
 
 /// New content of a file.
