@@ -59,7 +59,7 @@ impl IdempotencyKeys {
         let key = scoped_key(caller.key.as_deref(), key);
         let request =
             IdempotentRequest { tenant: caller.tenant.clone(), key, fingerprint: request, owner: holder };
-        match self.meta.acquire_key(request.clone()).await? {
+        match self.meta.idempotency.acquire(request.clone()).await? {
             KeyAcquisition::Acquired(uid) => {
                 Ok(IdempotencyOutcome::Held(HeldIdempotencyKey { request, uid }))
             }
@@ -73,25 +73,29 @@ impl IdempotencyKeys {
 
     /// Records the response to the request of a key.
     pub async fn record_answer(&self, key: HeldIdempotencyKey, answer: RecordedAnswer) -> Result<()> {
-        Ok(self.meta.record_answer(key.request, answer).await?)
+        Ok(self.meta.idempotency.record_answer(key.request, answer).await?)
     }
 
     /// Releases the key of a request that failed.
     pub async fn release(&self, key: HeldIdempotencyKey) -> Result<()> {
-        Ok(self.meta.release_key(key.request).await?)
+        Ok(self.meta.idempotency.release(key.request).await?)
     }
 
     /// Returns whether this holder still has its key. Only then may it undo what was created under
     /// the reserved uid.
     pub async fn is_held(&self, key: &HeldIdempotencyKey) -> Result<bool> {
-        Ok(self.meta.renew_key(key.request.clone()).await?)
+        Ok(self.meta.idempotency.renew(key.request.clone()).await?)
     }
 
     /// Reserves another uid for the result, after what was created under the first one was undone.
     /// Fails with `InProgress` if another holder has taken the key over.
     pub async fn reserve_uid(&self, key: &HeldIdempotencyKey) -> Result<Uid> {
         let uid = self.uids.next().await?;
-        if self.meta.reserve_uid(key.request.clone(), uid).await? { Ok(uid) } else { Err(in_progress()) }
+        if self.meta.idempotency.reserve_uid(key.request.clone(), uid).await? {
+            Ok(uid)
+        } else {
+            Err(in_progress())
+        }
     }
 }
 

@@ -117,7 +117,8 @@ impl Startup {
         // leases of earlier processes are void.
         let is_alone = exclusive_lock.is_some() || matches!(database, DatabaseLocation::File(_));
         let own = stores.names().into_iter().filter(|name| !stores.is_shared(name)).collect();
-        meta.expire_other_leases(&node_id, own, is_alone)
+        meta.tasks
+            .expire_other_leases(&node_id, own, is_alone)
             .await
             .map_err(context("cannot release the leases of earlier processes"))?;
         // Nodes that share a database get their worker ids from Redis, which records the newest uid
@@ -311,7 +312,7 @@ async fn load_link_keys(configured: Vec<LinkKeySecret>, meta: &Meta) -> Result<L
     if secrets.is_empty() {
         let (id, secret) = generate_link_key().map_err(context(LINK_KEYS_CONTEXT))?;
         let fresh = LinkKeyRecord { id, secret };
-        secrets = meta.link_keys_or_create(fresh).await.map_err(context(LINK_KEYS_CONTEXT))?;
+        secrets = meta.access.link_keys_or_create(fresh).await.map_err(context(LINK_KEYS_CONTEXT))?;
     }
     links::rotation::parse_link_keys(&secrets)
         .map_err(context(LINK_KEYS_CONTEXT))?

@@ -28,7 +28,7 @@ impl App {
             {
                 return Ok(stats.clone());
             }
-            let stats = Arc::new(app.meta.stats().await?);
+            let stats = Arc::new(app.meta.admin.stats().await?);
             *counted = Some((Instant::now(), stats.clone()));
             Ok(stats)
         });

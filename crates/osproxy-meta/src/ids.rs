@@ -17,18 +17,18 @@ impl Meta {
             file::Entity::find().select_only().column(file::Column::Uid).order_by_desc(file::Column::Uid);
         let newest_blob =
             blob::Entity::find().select_only().column(blob::Column::Id).order_by_desc(blob::Column::Id);
-        let file: Option<i64> = newest_file.into_tuple().one(&self.reader).await?;
+        let file: Option<i64> = newest_file.into_tuple().one(&self.db.reader).await?;
         let newest_part =
             part::Entity::find().select_only().column(part::Column::Id).order_by_desc(part::Column::Id);
-        let blob: Option<i64> = newest_blob.into_tuple().one(&self.reader).await?;
-        let part: Option<i64> = newest_part.into_tuple().one(&self.reader).await?;
+        let blob: Option<i64> = newest_blob.into_tuple().one(&self.db.reader).await?;
+        let part: Option<i64> = newest_part.into_tuple().one(&self.db.reader).await?;
         let newest_reserved = idempotency_key::Entity::find()
             .select_only()
             .column(idempotency_key::Column::Uid)
             .filter(idempotency_key::Column::Uid.is_not_null())
             .order_by_desc(idempotency_key::Column::Uid);
-        let reserved: Option<i64> = newest_reserved.into_tuple().one(&self.reader).await?;
-        let task = self.newest_task_id().await?;
+        let reserved: Option<i64> = newest_reserved.into_tuple().one(&self.db.reader).await?;
+        let task = self.tasks.newest_id().await?;
         Ok(file.max(blob).max(part).max(task).max(reserved).map(Uid::from_db))
     }
 }

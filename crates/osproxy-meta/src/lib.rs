@@ -1,5 +1,11 @@
 //! Metadata: the only crate that contains SQL.
 //!
+//! [`Meta`] has a handle for each domain: [`FileDb`], [`UploadDb`], [`BlobDb`], [`TaskDb`],
+//! [`AccessDb`], [`TenantDb`], [`IdempotencyDb`], [`AdminDb`] and [`ImportDb`]. All of them share one
+//! `Database` with the connections, the clock and the caches. The methods of a handle are in the
+//! folder of its domain, one file per topic; `access` has the three handles for access, tenants and
+//! idempotency keys.
+//!
 //! Every state change is a conditional `UPDATE` that names the state it expects; a caller whose
 //! update affects no row has lost the race. Callers pass values in and get an outcome back, never a
 //! connection.
@@ -21,46 +27,45 @@ mod tasks;
 mod tests;
 mod uploads;
 
-use std::{
-    sync::{Arc, OnceLock},
-    time::Duration,
-};
-
-use futures_util::future::BoxFuture;
-use sea_orm::{ConnectionTrait, DatabaseConnection, DatabaseTransaction, DbErr};
+use std::sync::Arc;
 
 pub use access::api_keys::ApiKeyRecord;
 pub use access::idempotency::{IdempotentRequest, KeyAcquisition, RecordedAnswer};
 pub use access::link_keys::LinkKeyRecord;
 pub use access::quotas::QuotaUsage;
 pub use access::tenants::TenantUsage;
+pub use access::{AccessDb, IdempotencyDb, TenantDb};
+pub use admin::AdminDb;
 pub use admin::history::{BlobHistory, FileHistory, PartHistory};
 pub use admin::integrity::{BlobLayout, BlobRecord, BlobState, ContentRecord, PartRecord, PartState};
 pub use admin::stats::DatabaseStats;
-pub use blobs::Blob;
 pub use blobs::blake3_tree::PartDigests;
 pub use blobs::deletion::DeletingBlob;
 pub use blobs::merges::{BeginMergeOutcome, MergeIntent, MergeOutcome, WholeBlob};
 pub use blobs::orphans::{ObjectRowKind, PendingDelete, UnfinishedRow};
 pub use blobs::stored_parts::StoredPart;
 pub use blobs::verification::UnverifiedBlob;
+pub use blobs::{Blob, BlobDb};
 pub use db::exclusive_lock::ExclusiveLock;
 pub use db::location::{DatabaseLocation, DatabaseServer, DatabaseTarget, ServerKind, TlsMode};
 pub use db::metrics::{DatabaseSnapshot, OperationSnapshot};
 pub use error::{DriverError, MetaError};
-pub use files::FileState;
 pub use files::create::{AnnouncedContent, CreateOutcome, KnownContent, NewFile, NewStoredFile, NewUpload};
 pub use files::delete::DeleteOutcome;
 pub use files::listing::{FileFilter, FileMetadata, FilePosition, FileRecord, MAX_PREFIX};
 pub use files::stored::{ContentLayout, StoredContent, StoredFile};
 pub use files::update::{CopyOutcome, MetadataEdit, UpdateOutcome};
+pub use files::{FileDb, FileState};
 pub use import::go_database::{GoDatabase, GoFile, GoPart, GoTables, GoTaskCount};
-pub use import::{ImportContent, ImportFile, ImportOutcome, ImportPart, ImportTarget};
+pub use import::{ImportContent, ImportDb, ImportFile, ImportOutcome, ImportPart, ImportTarget};
 pub use open::{CacheLimits, DatabaseOptions, migrate};
 pub use stores::{LocalStore, NodeStores, PartSizeLimits};
 pub use tasks::kind::{BlobPayload, TaskKind};
 pub use tasks::list::TaskFilter;
-pub use tasks::{Attempt, AttemptOutcome, AttemptResult, ClaimedTask, NewTask, TaskRecord, TaskState};
+pub use tasks::{
+    Attempt, AttemptOutcome, AttemptResult, ClaimedTask, NewTask, TaskDb, TaskRecord, TaskState,
+};
+pub use uploads::UploadDb;
 pub use uploads::complete::{CompleteOutcome, CompleteRequest};
 pub use uploads::expected_digests::ExpectedDigests;
 pub use uploads::inspection::{CompletePreconditions, Inspection, InspectionResult};
@@ -72,39 +77,31 @@ pub use uploads::reservations::OpenUploads;
 pub use uploads::status::UploadProgress;
 pub use uploads::whole::{BeginUploadOutcome, ReleasedReservation, StoreOutcome, WriteIntent};
 
-use access::quotas::Quotas;
-use db::clock::Clock;
-use db::instrumented::InstrumentedReader;
-use db::reserve::Reserve;
-use db::server_pool::ServerPool;
-use db::write_batcher::{TxEnd, WriteBatcher};
-use files::cache::FileCache;
+use db::database::Database;
 use osproxy_types::uid::Uid;
-use tasks::kind::TaskSeed;
 
-/// This node's handle to the metadata database.
+/// This node's access to the metadata: a handle for each domain, and what concerns the database as
+/// a whole. A component that needs only one domain takes a clone of its handle.
 pub struct Meta {
-    reader: InstrumentedReader,
-    writer: Writer,
-    clock: Clock,
-    node_stores: Arc<NodeStores>,
-    /// Cached files. The content of a uid never changes once stored, so an entry becomes stale only
-    /// when its file is deleted or updated, its links are revoked or its object moves.
-    file_cache: FileCache,
-    quotas: Arc<Quotas>,
-    /// Attempts of the tasks that transactions enqueue.
-    max_task_attempts: u32,
-    /// Disk space reserved for the SQLite file; `None` for a server and for read-only tools.
-    reserve: Option<Arc<Reserve>>,
-    listener: OnceLock<Listener>,
-}
-
-/// The write path.
-enum Writer {
-    /// SQLite: one connection, fed by a queue.
-    Embedded(WriteBatcher),
-    /// A database server: a pool of connections; the server isolates transactions.
-    Server(Arc<ServerPool>),
+    /// Files.
+    pub files: FileDb,
+    /// Upload sessions.
+    pub uploads: UploadDb,
+    /// Blobs.
+    pub blobs: BlobDb,
+    /// Tasks.
+    pub tasks: TaskDb,
+    /// API keys and links.
+    pub access: AccessDb,
+    /// Tenants and their quotas.
+    pub tenants: TenantDb,
+    /// Idempotency keys.
+    pub idempotency: IdempotencyDb,
+    /// Statistics, history and integrity checks.
+    pub admin: AdminDb,
+    /// Import from another program.
+    pub import: ImportDb,
+    db: Arc<Database>,
 }
 
 /// An invalidation: what caches must evict.
@@ -116,108 +113,55 @@ pub enum Invalidation {
     Blob(i64),
 }
 
-/// Called for every invalidation that this node causes.
-type Listener = Box<dyn Fn(Invalidation) + Send + Sync>;
-
 impl Meta {
+    fn new(db: Database) -> Self {
+        let db = Arc::new(db);
+        Self {
+            files: FileDb { db: db.clone() },
+            uploads: UploadDb { db: db.clone() },
+            blobs: BlobDb { db: db.clone() },
+            tasks: TaskDb { db: db.clone() },
+            access: AccessDb { db: db.clone() },
+            tenants: TenantDb { db: db.clone() },
+            idempotency: IdempotencyDb { db: db.clone() },
+            admin: AdminDb { db: db.clone() },
+            import: ImportDb { db: db.clone() },
+            db,
+        }
+    }
+
     /// Registers `listener`, which is called for every invalidation that this node causes. Only the
     /// first call has an effect.
     pub fn on_invalidate(&self, listener: impl Fn(Invalidation) + Send + Sync + 'static) {
         // A second call is a bug, but it must not break the first listener.
-        let _ = self.listener.set(Box::new(listener));
+        let _ = self.db.listener.set(Box::new(listener));
     }
 
     /// Evicts what another node has changed.
     pub fn invalidate(&self, change: Invalidation) {
-        match change {
-            Invalidation::File(uid) => self.file_cache.evict_file(uid),
-            Invalidation::Blob(blob_id) => self.file_cache.evict_blob(blob_id),
-        }
+        self.db.invalidate(change);
     }
 
     /// Clears the cache and enables or disables it. It must be disabled while invalidations of
     /// other nodes cannot be received.
     pub fn set_cache_enabled(&self, is_enabled: bool) {
-        self.file_cache.set_enabled(is_enabled);
-    }
-
-    fn invalidate_everywhere(&self, change: Invalidation) {
-        self.invalidate(change);
-        if let Some(listener) = self.listener.get() {
-            listener(change);
-        }
+        self.db.file_cache.set_enabled(is_enabled);
     }
 
     /// Current time of the database's clock, in milliseconds since the Unix epoch.
     pub fn now_ms(&self) -> i64 {
-        self.clock.now_ms()
-    }
-
-    fn task_seed(&self, id: Uid) -> TaskSeed {
-        TaskSeed { id, max_attempts: self.max_task_attempts, now: self.clock.now_ms() }
+        self.db.clock.now_ms()
     }
 
     /// Whether the disk of the database is full. Deletions can still be recorded; reject everything
     /// else.
     pub fn is_disk_full(&self) -> bool {
-        self.reserve.as_ref().is_some_and(|reserve| reserve.is_spent())
+        self.db.reserve.as_ref().is_some_and(|reserve| reserve.is_spent())
     }
 
     /// Checks that the database can be read and written.
     pub async fn ping(&self) -> Result<(), MetaError> {
-        self.reader.execute_unprepared("SELECT 1").await?;
-        self.write(|_| Box::pin(async { Ok(()) })).await
-    }
-
-    /// Acquires a cluster-wide lock, held until the returned connection is dropped. Fails if
-    /// another node holds it for longer than `wait`. SQLite has one writing process and needs no
-    /// lock.
-    async fn lock(
-        &self,
-        lock: db::database_lock::DatabaseLock,
-        wait: Duration,
-    ) -> Result<Option<DatabaseConnection>, MetaError> {
-        match &self.writer {
-            Writer::Embedded(_) => Ok(None),
-            Writer::Server(server) => Ok(Some(server.lock(lock, wait).await?)),
-        }
-    }
-
-    /// Runs `work` in a transaction and returns once it is committed durably. An `Err` from `work`
-    /// rolls everything back. `work` may run more than once, each time after a rollback. It
-    /// completes even if the caller stops waiting.
-    async fn write<T, W>(&self, work: W) -> Result<T, MetaError>
-    where
-        T: Send + 'static,
-        W: for<'t> Fn(&'t DatabaseTransaction) -> BoxFuture<'t, Result<T, DbErr>> + Send + Sync + 'static,
-    {
-        let committing = self.write_or_rollback(move |transaction| {
-            let outcome = work(transaction);
-            Box::pin(async { outcome.await.map(TxEnd::Commit) })
-        });
-        committing.await
-    }
-
-    /// Like [`write`](Self::write), but `work` can also return an outcome and roll back.
-    async fn write_or_rollback<T, W>(&self, work: W) -> Result<T, MetaError>
-    where
-        T: Send + 'static,
-        W: for<'t> Fn(&'t DatabaseTransaction) -> BoxFuture<'t, Result<TxEnd<T>, DbErr>>
-            + Send
-            + Sync
-            + 'static,
-    {
-        let transaction = async {
-            match &self.writer {
-                Writer::Embedded(queue) => queue.run(work).await,
-                Writer::Server(server) => {
-                    let server = server.clone();
-                    let writing = tokio::spawn(async move { server.write(work).await });
-                    writing.await.map_err(|error| DbErr::Custom(error.to_string()))?
-                }
-            }
-        };
-        Ok(self.reader.measure_write(transaction).await?)
+        self.db.ping().await
     }
 }
 

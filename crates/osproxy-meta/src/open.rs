@@ -10,9 +10,10 @@ use futures_util::future::BoxFuture;
 use sea_orm::{DatabaseConnection, DbErr};
 
 use crate::{
-    DatabaseLocation, DatabaseServer, Meta, MetaError, NodeStores, Writer,
+    DatabaseLocation, DatabaseServer, Meta, MetaError, NodeStores,
     db::{
         self,
+        database::{Database, Writer},
         instrumented::InstrumentedReader,
         reserve::Reserve,
         server_pool::{Reader, ServerPool},
@@ -106,7 +107,7 @@ impl Meta {
         });
         let queue = WriteBatcher::start(writer, connect, reserve.clone())
             .map_err(|error| DbErr::Custom(error.to_string()))?;
-        Ok(Self {
+        Ok(Self::new(Database {
             reader: InstrumentedReader::new(Reader::Embedded(db::connect::sqlite_reader(path).await?)),
             writer: Writer::Embedded(queue),
             clock: options.node_stores.clock.clone(),
@@ -116,14 +117,14 @@ impl Meta {
             max_task_attempts: options.max_task_attempts,
             reserve,
             listener: OnceLock::new(),
-        })
+        }))
     }
 
     async fn on_server(server: &DatabaseServer, options: DatabaseOptions) -> Result<Self, DbErr> {
         let pool = db::connect::server_options(server)?;
         let timeout = server.timeout;
         let server = ServerPool::connect(pool, timeout, server.max_idle_connections).await?;
-        let meta = Self {
+        let database = Database {
             reader: InstrumentedReader::new(Reader::Server(server.clone())),
             writer: Writer::Server(server),
             clock: options.node_stores.clock.clone(),
@@ -134,8 +135,8 @@ impl Meta {
             reserve: None,
             listener: OnceLock::new(),
         };
-        meta.clock.sync(&meta.reader).await?;
-        Ok(meta)
+        database.clock.sync(&database.reader).await?;
+        Ok(Self::new(database))
     }
 }
 

@@ -1,8 +1,12 @@
 //! Runs the contract on each database.
 
+use std::time::Duration;
+
 use osproxy_types::secret::Secret;
+use sea_orm::ConnectionTrait;
 
 use super::*;
+use crate::db::server_pool::ServerPool;
 
 const CACHE: CacheLimits = CacheLimits { max_entries: 100, max_age: Duration::from_secs(10) };
 
@@ -69,9 +73,9 @@ async fn concurrent_nodes_create_one_link_key(location: &DatabaseLocation) {
         nodes.push(Meta::open(location, options(node_stores())).await.unwrap());
     }
     for round in 0..10 {
-        nodes[0].reader.execute_unprepared("DELETE FROM link_keys").await.unwrap();
+        nodes[0].db.reader.execute_unprepared("DELETE FROM link_keys").await.unwrap();
         let fresh = |node| LinkKeyRecord { id: format!("{round}-{node}"), secret: vec![node; 16] };
-        let results = nodes.iter().zip(0..).map(|(meta, node)| meta.link_keys_or_create(fresh(node)));
+        let results = nodes.iter().zip(0..).map(|(meta, node)| meta.access.link_keys_or_create(fresh(node)));
         let keys = futures_util::future::join_all(results).await;
         let keys: Vec<_> = keys.into_iter().map(Result::unwrap).collect();
         assert_eq!(keys, vec![keys[0].clone(); 4]);
@@ -83,12 +87,12 @@ async fn concurrent_writes_of_a_part_use_distinct_keys(location: &DatabaseLocati
     let meta = Meta::open(location, options(node_stores())).await.unwrap();
     for round in 1..=10 {
         let uid = Uid::from_db(round * 1_000_000);
-        meta.create_files(vec![contract::upload(uid.get(), "x.bin")], i64::MAX).await.unwrap();
+        meta.files.create(vec![contract::upload(uid.get(), "x.bin")], i64::MAX).await.unwrap();
         let begin = |number: u32, attempt: i64| {
             let (meta, attempt) = (&meta, Uid::from_db(uid.get() + attempt));
             async move {
                 loop {
-                    match meta.begin_part(uid, number, attempt, None, None).await.unwrap() {
+                    match meta.uploads.begin_part(uid, number, attempt, None, None).await.unwrap() {
                         BeginPartOutcome::Ready(intent) => return intent.key,
                         BeginPartOutcome::Conflict => {}
                         other => panic!("{other:?}"),

@@ -76,7 +76,7 @@ impl AdmissionGuard {
     ) -> Result<()> {
         self.transfer.charge(tenant)?;
         match uncharged {
-            Some(SizeHint::Exact(size)) if !admission.meta.has_quota_left(tenant, size).await? => {
+            Some(SizeHint::Exact(size)) if !admission.meta.tenants.has_quota_left(tenant, size).await? => {
                 Err(Error::quota_exceeded())
             }
             _ => Ok(()),

@@ -181,7 +181,7 @@ impl super::Admission {
             return Ok(held);
         }
         let counted = Instant::now();
-        let open = self.meta.open_uploads(tenant).await?;
+        let open = self.meta.uploads.open_uploads(tenant).await?;
         room.reserved.store(open.reserved_total, Ordering::Relaxed);
         let (uploads, reserved) = (AtomicU64::new(open.uploads), AtomicU64::new(open.reserved));
         let held = Arc::new(UploadUsage { counted_at: counted, uploads, reserved });

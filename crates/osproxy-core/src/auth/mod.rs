@@ -180,7 +180,7 @@ impl Authenticator {
             return Ok(known.clone());
         }
         let since = Instant::now();
-        let kept = self.meta.api_key(id).await?;
+        let kept = self.meta.access.api_key(id).await?;
         let rate = kept.as_ref().and_then(|kept| kept.max_rate).and_then(NonZeroU32::new);
         let rate = rate.map(|rate| match before.and_then(|known| known.rate.clone()) {
             Some(running) => running,

@@ -18,7 +18,7 @@ pub(crate) enum SameContent {
 impl Objects {
     /// Looks for a blob of `tenant` with this content. Logs an error if its object is lost.
     pub(crate) async fn find_same_content(&self, tenant: &Tenant, digests: &Digests) -> Result<SameContent> {
-        let Some(blob) = self.meta.blob_by_blake3(tenant, digests.blake3).await? else {
+        let Some(blob) = self.meta.blobs.by_blake3(tenant, digests.blake3).await? else {
             return Ok(SameContent::None);
         };
         if self.is_intact(&blob).await? {
@@ -41,9 +41,13 @@ impl Objects {
     ) -> Result<Option<Blob>> {
         // Digests without known collisions come first.
         let found = match expected {
-            ExpectedDigests { blake3: Some(blake3), .. } => self.meta.blob_by_blake3(tenant, *blake3).await?,
-            ExpectedDigests { sha256: Some(sha256), .. } => self.meta.blob_by_sha256(tenant, *sha256).await?,
-            ExpectedDigests { md5: Some(md5), .. } => self.meta.blob_by_md5(tenant, *md5).await?,
+            ExpectedDigests { blake3: Some(blake3), .. } => {
+                self.meta.blobs.by_blake3(tenant, *blake3).await?
+            }
+            ExpectedDigests { sha256: Some(sha256), .. } => {
+                self.meta.blobs.by_sha256(tenant, *sha256).await?
+            }
+            ExpectedDigests { md5: Some(md5), .. } => self.meta.blobs.by_md5(tenant, *md5).await?,
             _ => None,
         };
         let Some(blob) = found else {

@@ -16,19 +16,21 @@ impl Objects {
     /// the row. Returns `false` if it has become content or is gone already. After a crash in
     /// between, the sweep continues.
     pub async fn delete_unreferenced(&self, kind: ObjectRowKind, id: i64) -> Result<bool> {
-        let Some(PendingDelete { store, key, part_size }) = self.meta.mark_deleting(kind, id).await? else {
+        let Some(PendingDelete { store, key, part_size }) = self.meta.blobs.mark_deleting(kind, id).await?
+        else {
             return Ok(false);
         };
         if let Some(key) = key {
             self.delete_object(&store, kind, key, part_size).await?;
         }
-        self.meta.delete_row(kind, id).await?;
+        self.meta.blobs.delete_row(kind, id).await?;
         Ok(true)
     }
 
     /// Deletes the row of a write that published nothing. An object under its key stays.
     pub async fn delete_unpublished_row(&self, kind: ObjectRowKind, id: i64) -> Result<bool> {
-        Ok(self.meta.mark_deleting(kind, id).await?.is_some() && self.meta.delete_row(kind, id).await?)
+        Ok(self.meta.blobs.mark_deleting(kind, id).await?.is_some()
+            && self.meta.blobs.delete_row(kind, id).await?)
     }
 
     /// Deletes the object of a row. Multipart uploads for its key are aborted first, because they
@@ -83,7 +85,7 @@ impl Objects {
             let (ids, keys): (Vec<_>, Vec<_>) = batch.iter().cloned().unzip();
             let keys: Vec<_> = keys.into_iter().flatten().collect();
             self.stores.get(store)?.delete(&keys).await?;
-            self.meta.delete_part_rows(ids).await?;
+            self.meta.blobs.delete_part_rows(ids).await?;
         }
         Ok(())
     }
@@ -91,7 +93,7 @@ impl Objects {
     /// Deletes a blob in state `deleting` with its objects. Returns `false` if some of its parts
     /// are still being written: their write guards remove them, and a later call deletes the blob.
     pub async fn delete_blob(&self, blob_id: i64) -> Result<bool> {
-        let Some(remains) = self.meta.deleting_blob(blob_id).await? else {
+        let Some(remains) = self.meta.blobs.deleting(blob_id).await? else {
             return Ok(true);
         };
         let count = remains.parts.len();
@@ -108,6 +110,6 @@ impl Objects {
         if let Some(key) = remains.object {
             self.delete_object(&remains.store, ObjectRowKind::Blob, key, remains.part_size).await?;
         }
-        Ok(self.meta.delete_row(ObjectRowKind::Blob, blob_id).await?)
+        Ok(self.meta.blobs.delete_row(ObjectRowKind::Blob, blob_id).await?)
     }
 }

@@ -21,7 +21,7 @@ impl Objects {
     /// in the meantime.
     pub async fn inspect(&self, inspection: &Inspection) -> Result<Option<InspectionResult>> {
         let _permit = self.inspections.acquire().await.map_err(Error::internal)?;
-        let parts = self.meta.parts(inspection.blob_id).await?;
+        let parts = self.meta.blobs.parts(inspection.blob_id).await?;
         match self.read_parts(inspection, &parts).await {
             Err(error) if is_gone(&error) => Ok(None),
             read => read.map(Some),

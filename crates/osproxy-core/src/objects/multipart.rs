@@ -66,7 +66,7 @@ impl Objects {
         let multipart = self.stores.multipart(store)?;
         // Of concurrent parts, one starts the upload. Another node may start one too.
         let _beginning = self.multipart_locks.lock_for(blob_id).lock().await;
-        if let Some(named) = self.meta.upload_id(blob_id).await? {
+        if let Some(named) = self.meta.uploads.upload_id(blob_id).await? {
             return Ok(Some(named));
         }
         let may_reserve = match slot.layout {
@@ -79,7 +79,7 @@ impl Objects {
             Some(shape) if !may_reserve => multipart.begin_unreserved(&slot.key, shape).await?,
             shape => multipart.begin(&slot.key, shape).await?,
         };
-        let named = self.meta.record_upload_id(blob_id, begun.clone()).await?;
+        let named = self.meta.uploads.record_upload_id(blob_id, begun.clone()).await?;
         if named.as_ref() != Some(&begun)
             // If this fails, the upload is aborted when the content is verified or deleted: both
             // are under the blob's key.
@@ -100,7 +100,9 @@ impl Objects {
         if !self.stores.preallocates() {
             return Ok(());
         }
-        let Some((store, blob_id, place)) = self.meta.preallocate(uid, self.uids.next().await?).await? else {
+        let Some((store, blob_id, place)) =
+            self.meta.uploads.preallocate(uid, self.uids.next().await?).await?
+        else {
             return Ok(());
         };
         self.ensure_multipart_upload(&store, blob_id, &place, tenant).await?;
@@ -125,7 +127,7 @@ impl Objects {
     pub async fn reset_if_lost(&self, store: &str, blob_id: i64, key: &Key, upload: &str) -> Result<bool> {
         match self.stores.multipart(store)?.list_parts(key, upload).await {
             Err(error) if error.kind == ErrorKind::NotFound => {
-                let is_lost = self.meta.drop_lost_upload(blob_id, upload.to_owned()).await?;
+                let is_lost = self.meta.uploads.drop_lost_upload(blob_id, upload.to_owned()).await?;
                 if is_lost {
                     tracing::error!(
                         blob_id,
@@ -174,7 +176,7 @@ impl Objects {
             error = error_chain(&problem),
             "the store has lost parts; they must be sent again"
         );
-        self.meta.drop_lost_parts(*blob_id, upload.clone(), lost).await?;
+        self.meta.uploads.drop_lost_parts(*blob_id, upload.clone(), lost).await?;
         Ok(MultipartOutcome::PartsLost)
     }
 
@@ -191,7 +193,8 @@ impl Objects {
             ..CompletePreconditions::default()
         };
         for _ in 0..MAX_TRIES {
-            let completed = self.meta.finish_multipart(uid, upload.blob_id, conditions.clone(), task_id);
+            let completed =
+                self.meta.uploads.finish_multipart(uid, upload.blob_id, conditions.clone(), task_id);
             match completed.await? {
                 CompleteOutcome::NeedsInspection(inspection) => {
                     conditions.inspected = self.inspect(&inspection).await?;

@@ -36,8 +36,8 @@ impl Objects {
             opened => return Ok(Some(opened?)),
         }
         // The cached row may be older than the relocation.
-        self.meta.evict_file(file.uid);
-        let Some(file) = self.meta.stored_file(file.uid).await? else {
+        self.meta.files.evict(file.uid);
+        let Some(file) = self.meta.files.stored(file.uid).await? else {
             return Ok(None);
         };
         Ok(Some(open(self, &file, range).await??))
@@ -61,7 +61,7 @@ async fn open(
             RelocatingReader::open(objects, file, range, pieces).await?.map(ContentReader::Relocating)
         }
         ContentLayout::Parts => {
-            let parts = objects.meta.parts(file.content.blob_id).await?;
+            let parts = objects.meta.blobs.parts(file.content.blob_id).await?;
             let Some(pieces) = object_ranges(parts, &range, file.content.size) else {
                 // The parts are being removed, so the bytes have been relocated.
                 return Ok(Err(storage::Error::not_found(store.name(), "open")));
@@ -177,8 +177,8 @@ impl RelocatingReader {
         let (objects, uid, rest) = (self.objects.clone(), self.uid, self.remaining.clone());
         self.relocating = Some(Box::pin(async move {
             for _ in 0..MAX_TRIES {
-                objects.meta.evict_file(uid);
-                let file = objects.meta.stored_file(uid).await?;
+                objects.meta.files.evict(uid);
+                let file = objects.meta.files.stored(uid).await?;
                 let file = file.ok_or_else(|| Error::internal("the file was removed while it was read"))?;
                 match open(&objects, &file, rest.clone()).await? {
                     Err(error) if error.kind == ErrorKind::NotFound => {}

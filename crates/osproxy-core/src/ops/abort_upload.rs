@@ -18,13 +18,13 @@ pub async fn abort_upload(uploads: &Arc<UploadOps>, uid: Uid) -> Result<()> {
 }
 
 async fn abort(uploads: Arc<UploadOps>, uid: Uid, task_id: Uid) -> Result<()> {
-    match uploads.meta.abort_upload(uid, task_id).await? {
+    match uploads.meta.uploads.abort(uid, task_id).await? {
         DeleteOutcome::Deleted => {
             uploads.task_notifier.notify_cluster();
             Ok(())
         }
         DeleteOutcome::Unchanged => {
-            let state = uploads.meta.file_state(uid).await?;
+            let state = uploads.meta.files.state(uid).await?;
             Err(state.map_or_else(unknown_uid_error, |state| match state {
                 // The file reached this state a moment ago.
                 FileState::Pending | FileState::Receiving => {

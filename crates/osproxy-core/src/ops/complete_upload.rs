@@ -59,7 +59,7 @@ async fn try_complete(
     };
     for _ in 0..MAX_TRIES {
         let task_id = uploads.uids.next().await?;
-        match uploads.meta.complete_upload(uid, said, conditions.clone(), task_id).await? {
+        match uploads.meta.uploads.complete(uid, said, conditions.clone(), task_id).await? {
             CompleteOutcome::NeedsInspection(inspection) => {
                 conditions.inspected = uploads.objects.inspect(&inspection).await?;
             }
@@ -137,7 +137,7 @@ async fn complete_multipart(
 /// Continues the completion of an upload that another request has started. Afterwards the upload is
 /// complete, or accepts parts again.
 pub(crate) async fn resume_completion(uploads: &Arc<UploadOps>, uid: Uid) -> Result<()> {
-    let Some(native) = uploads.meta.completing_multipart(uid).await? else {
+    let Some(native) = uploads.meta.uploads.completing_multipart(uid).await? else {
         return Ok(());
     };
     let uploads = uploads.clone();

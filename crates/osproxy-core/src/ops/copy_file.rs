@@ -43,7 +43,7 @@ pub async fn copy_file(
     };
     for _ in 0..MAX_TRIES {
         let name = name.map(str::to_owned);
-        match files.meta.copy_file(tenant.clone(), uid, copy, name, metadata.clone()).await? {
+        match files.meta.files.copy(tenant.clone(), uid, copy, name, metadata.clone()).await? {
             CopyOutcome::Copied => return describe_file(files, tenant, copy).await,
             CopyOutcome::Conflict => {}
             CopyOutcome::UidTaken => {

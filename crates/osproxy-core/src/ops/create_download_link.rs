@@ -27,7 +27,7 @@ pub async fn create_download_link(
     expire: i64,
 ) -> Result<LinkableFiles> {
     check_expire(&files.limits, expire)?;
-    let mut found = files.meta.stored_files(uids).await?;
+    let mut found = files.meta.files.stored_among(uids).await?;
     found.retain(|file| file.tenant == *tenant);
     let period =
         LinkPeriod::rounded(OffsetDateTime::now_utc(), expire, files.limits.link_rounding_window_secs);

@@ -174,7 +174,7 @@ async fn record(
 ) -> Result<RecordedUploads> {
     for _ in 0..MAX_TRIES {
         let new = plans.iter().map(|plan| new_upload(uploads, plan)).collect();
-        match uploads.meta.create_files(new, expires.unix_timestamp() * 1000).await? {
+        match uploads.meta.files.create(new, expires.unix_timestamp() * 1000).await? {
             CreateOutcome::Created(stored) => {
                 count_instant_uploads(uploads, plans, &stored);
                 return Ok(RecordedUploads { stored, created_before: None });
@@ -197,8 +197,8 @@ async fn record(
 /// Returns the upload that an earlier request created under the uid of `file`; `None` if it is
 /// gone.
 async fn find_earlier(uploads: &UploadOps, file: &mut NewFile) -> Result<Option<RecordedUploads>> {
-    let found = uploads.meta.file_record(file.uid).await?;
-    let status = uploads.meta.upload_status(file.uid).await?;
+    let found = uploads.meta.files.record(file.uid).await?;
+    let status = uploads.meta.uploads.status(file.uid).await?;
     let Some((found, status)) = found.filter(|found| found.tenant == file.tenant).zip(status) else {
         return Ok(None);
     };

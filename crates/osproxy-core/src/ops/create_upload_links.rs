@@ -37,11 +37,11 @@ pub async fn create_upload_links(
     let link_constraints = upload_constraints(caller, status.size, constraints)?;
     // Dated after the last revocation.
     let now = OffsetDateTime::now_utc();
-    let from = OffsetDateTime::from_unix_timestamp(uploads.meta.links_valid_from(uid, false).await?);
+    let from = OffsetDateTime::from_unix_timestamp(uploads.meta.access.links_valid_from(uid, false).await?);
     let date = from.map_or(now, |from| now.max(from));
     let expires_at = date.unix_timestamp().saturating_add(expires_in).saturating_mul(1000);
     let period = LinkPeriod { date, lifetime_secs: expires_in };
-    let is_renewed = uploads.meta.renew_upload(caller.tenant.clone(), uid, expires_at).await?;
+    let is_renewed = uploads.meta.uploads.renew(caller.tenant.clone(), uid, expires_at).await?;
     if !is_renewed && status.state != FileState::Stored {
         // It was completed or aborted meanwhile.
         let status = own_upload_status(uploads, &caller.tenant, uid).await?;

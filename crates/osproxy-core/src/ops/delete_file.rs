@@ -20,7 +20,7 @@ pub async fn delete_file(files: &Arc<FileOps>, tenant: &Tenant, uid: Uid) -> Res
 }
 
 async fn delete(files: Arc<FileOps>, tenant: Tenant, uid: Uid, task_id: Uid) -> Result<()> {
-    match files.meta.delete_file(tenant, uid, task_id).await? {
+    match files.meta.files.delete(tenant, uid, task_id).await? {
         DeleteOutcome::Deleted => {
             files.task_notifier.notify_cluster();
             Ok(())

@@ -9,7 +9,7 @@ use crate::Result;
 
 /// Returns the record of a file of a tenant, in any state. Fails if the file is deleted or expired.
 pub async fn describe_file(files: &FileOps, tenant: &Tenant, uid: Uid) -> Result<FileRecord> {
-    let file = files.meta.file_record(uid).await?;
+    let file = files.meta.files.record(uid).await?;
     let file = file.filter(|file| file.tenant == *tenant).ok_or_else(unknown_uid_error)?;
     match file.state {
         gone @ (FileState::Expired | FileState::Deleted) => Err(state_error(gone)),

@@ -18,7 +18,7 @@ use crate::{AdmissionGuard, ContentReader, Error, Result, links::LinkConstraints
 
 /// Returns a complete file, without opening its content. Otherwise the error states why.
 pub async fn download_file(files: &FileOps, uid: Uid) -> Result<Arc<StoredFile>> {
-    match files.meta.stored_file(uid).await? {
+    match files.meta.files.stored(uid).await? {
         Some(file) => Ok(file),
         None => Err(absence_error(files, uid).await?),
     }
@@ -26,7 +26,7 @@ pub async fn download_file(files: &FileOps, uid: Uid) -> Result<Arc<StoredFile>>
 
 /// As [`download_file`], for a file of this tenant. Files of other tenants look like unknown ones.
 pub async fn own_file(files: &FileOps, tenant: &Tenant, uid: Uid) -> Result<Arc<StoredFile>> {
-    match files.meta.stored_file(uid).await? {
+    match files.meta.files.stored(uid).await? {
         Some(file) if file.tenant == *tenant => Ok(file),
         Some(_) => Err(unknown_uid_error()),
         None => match describe_file(files, tenant, uid).await?.state {
@@ -63,12 +63,12 @@ pub async fn retry_if_moved<T, F: Future<Output = Result<T>>>(
 
 /// Returns the file with its new location, if its store has changed.
 async fn find_moved(files: &FileOps, known: &StoredFile) -> Result<Option<Arc<StoredFile>>> {
-    let Some(file) = files.meta.stored_file_uncached(known.uid).await? else {
+    let Some(file) = files.meta.files.stored_uncached(known.uid).await? else {
         return Err(absence_error(files, known.uid).await?);
     };
     let has_moved = file.content.store != known.content.store;
     if has_moved {
-        files.meta.evict_file(known.uid);
+        files.meta.files.evict(known.uid);
     }
     Ok(Some(file).filter(|_| has_moved))
 }
@@ -104,7 +104,7 @@ pub async fn open_content(
 }
 
 async fn absence_error(files: &FileOps, uid: Uid) -> Result<Error> {
-    Ok(match files.meta.file_state(uid).await? {
+    Ok(match files.meta.files.state(uid).await? {
         // It is being completed, or was a moment ago.
         Some(FileState::Stored | FileState::Completing) => state_error(FileState::Receiving),
         Some(state) => state_error(state),

@@ -50,7 +50,7 @@ pub async fn instant_upload(
         }
     }
     if !files.is_empty() {
-        let recorded = uploads.meta.create_stored_files(files).await?.ok_or_else(Error::quota_exceeded)?;
+        let recorded = uploads.meta.files.create_stored(files).await?.ok_or_else(Error::quota_exceeded)?;
         let mut recorded = recorded.into_iter().zip(sizes);
         // A blob that was removed meanwhile counts as unknown content.
         for slot in created.iter_mut().filter(|slot| slot.is_some()) {

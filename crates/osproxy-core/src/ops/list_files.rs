@@ -30,7 +30,7 @@ pub async fn list_files(
         return Err(Error::invalid(message).with_field("prefix"));
     }
     // One more, to see whether there is another page.
-    let mut files = files.meta.list_files(tenant, filter, after, limit + 1).await?;
+    let mut files = files.meta.files.list(tenant, filter, after, limit + 1).await?;
     let has_more = files.len() as u64 > limit;
     if has_more {
         files.pop();

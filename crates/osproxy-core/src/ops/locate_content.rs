@@ -12,7 +12,7 @@ const MAX_TRIES: usize = 3;
 
 /// Returns the address of this node, if it has bytes of `uid` that no other node has.
 pub async fn locate_content(files: &FileOps, uid: Uid) -> Result<&str> {
-    let store = files.meta.store_of(uid).await?;
+    let store = files.meta.uploads.store_of(uid).await?;
     let is_own = store.is_some_and(|store| files.stores.has(&store) && !files.stores.is_shared(&store));
     let absent = || Error::new(ErrorCode::FileNotFound, "this node does not have the bytes of this file");
     is_own.then(|| files.node.address()).ok_or_else(absent)
@@ -31,8 +31,10 @@ pub async fn assign_parts(uploads: &UploadOps, uid: Uid) -> Result<Option<String
         return Ok(None);
     }
     for _ in 0..MAX_TRIES {
-        let place = match uploads.meta.parts_store(uid).await? {
-            PartsStore::Undecided => uploads.meta.choose_parts_store(uid, uploads.uids.next().await?).await?,
+        let place = match uploads.meta.uploads.parts_store(uid).await? {
+            PartsStore::Undecided => {
+                uploads.meta.uploads.choose_parts_store(uid, uploads.uids.next().await?).await?
+            }
             decided => decided,
         };
         match place {
@@ -49,7 +51,7 @@ pub async fn parts_elsewhere(uploads: &UploadOps, uid: Uid) -> Result<Option<Str
     if !uploads.stores.has_node_local() {
         return Ok(None);
     }
-    Ok(match uploads.meta.parts_store(uid).await? {
+    Ok(match uploads.meta.uploads.parts_store(uid).await? {
         PartsStore::Store(store) if !uploads.stores.has(&store) => Some(store),
         _ => None,
     })

@@ -43,17 +43,17 @@ pub(super) async fn create_challenge(
     let mut nonce = [0; 32];
     getrandom::fill(&mut nonce).map_err(Error::internal)?;
     let osproxy_meta::ChallengeRecord { expires_at, .. } =
-        uploads.meta.create_challenge(uid, blob.id, nonce, CHALLENGE_TTL).await?;
+        uploads.meta.uploads.create_challenge(uid, blob.id, nonce, CHALLENGE_TTL).await?;
     Ok(PossessionChallenge { nonce, ranges: ranges(&nonce, blob.digests.size), expires_at })
 }
 
 /// Returns the store of the content that the challenge of `uid` is about, if only another node has
 /// it.
 pub async fn content_elsewhere(uploads: &UploadOps, uid: Uid) -> Result<Option<String>> {
-    let Some(challenge) = uploads.meta.challenge(uid).await? else {
+    let Some(challenge) = uploads.meta.uploads.challenge(uid).await? else {
         return Ok(None);
     };
-    let blob = uploads.meta.stored_blob(challenge.blob_id).await?;
+    let blob = uploads.meta.blobs.stored(challenge.blob_id).await?;
     Ok(blob.map(|blob| blob.store).filter(|store| !uploads.stores.has(store)))
 }
 
@@ -61,17 +61,17 @@ pub async fn content_elsewhere(uploads: &UploadOps, uid: Uid) -> Result<Option<S
 /// content of the file; otherwise the client must send it. A client that missed the response can
 /// send a correct answer again.
 pub async fn prove_possession(uploads: &Arc<UploadOps>, uid: Uid, proof: [u8; 32]) -> Result<()> {
-    let Some(challenge) = uploads.meta.challenge(uid).await? else {
-        return match uploads.meta.file_state(uid).await? {
+    let Some(challenge) = uploads.meta.uploads.challenge(uid).await? else {
+        return match uploads.meta.files.state(uid).await? {
             Some(FileState::Stored) => Ok(()),
             _ => Err(challenge_gone()),
         };
     };
-    let blob = uploads.meta.stored_blob(challenge.blob_id).await?.ok_or_else(challenge_gone)?;
+    let blob = uploads.meta.blobs.stored(challenge.blob_id).await?.ok_or_else(challenge_gone)?;
     // Computed before the challenge is used up: an outage of the store must not cost the client its
     // challenge.
     let expected = expected_proof(uploads, &blob, &challenge.nonce).await?.ok_or_else(challenge_gone)?;
-    if uploads.meta.take_challenge(uid).await? != Some(challenge) {
+    if uploads.meta.uploads.take_challenge(uid).await? != Some(challenge) {
         return Err(challenge_gone());
     }
     // This comparison takes constant time.

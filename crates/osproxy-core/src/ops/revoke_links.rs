@@ -9,6 +9,6 @@ use crate::Result;
 /// Links issued later are valid. Other nodes apply it when they receive the invalidation, and after
 /// `database.cache_max_age` at the latest.
 pub async fn revoke_links(files: &FileOps, tenant: &Tenant, uid: Uid) -> Result<()> {
-    let is_known = files.meta.revoke_links(tenant.clone(), uid).await?;
+    let is_known = files.meta.access.revoke_links(tenant.clone(), uid).await?;
     if is_known { Ok(()) } else { Err(unknown_uid_error()) }
 }

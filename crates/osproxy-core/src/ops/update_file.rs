@@ -41,7 +41,7 @@ async fn update(
     name: Option<String>,
     change: Option<MetadataEdit>,
 ) -> Result<UpdateOutcome> {
-    Ok(files.meta.update_file(tenant, uid, name, change).await?)
+    Ok(files.meta.files.update(tenant, uid, name, change).await?)
 }
 
 /// Applies a patch. Returns `false` if the result exceeds the limits of metadata.

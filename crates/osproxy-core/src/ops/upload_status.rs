@@ -10,12 +10,12 @@ use crate::Result;
 /// Returns the status of an upload, with the numbers of its received parts in ascending order; for
 /// a complete file, those of all parts it was uploaded in.
 pub async fn upload_status(uploads: &UploadOps, uid: Uid) -> Result<UploadProgress> {
-    visible_status(uploads.meta.upload_status(uid).await?)
+    visible_status(uploads.meta.uploads.status(uid).await?)
 }
 
 /// As [`upload_status`], for a file of this tenant only.
 pub async fn own_upload_status(uploads: &UploadOps, tenant: &Tenant, uid: Uid) -> Result<UploadProgress> {
-    visible_status(uploads.meta.upload_status(uid).await?.filter(|status| status.tenant == *tenant))
+    visible_status(uploads.meta.uploads.status(uid).await?.filter(|status| status.tenant == *tenant))
 }
 
 fn visible_status(status: Option<UploadProgress>) -> Result<UploadProgress> {

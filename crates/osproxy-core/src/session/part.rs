@@ -67,7 +67,7 @@ pub(super) async fn begin(
     for _ in 0..MAX_TRIES {
         let part_id = uploads.uids.next().await?;
         let active = ActiveWrite::new(&uploads.objects, part_id.get());
-        match uploads.meta.begin_part(uid, number, part_id, size, max_size).await? {
+        match uploads.meta.uploads.begin_part(uid, number, part_id, size, max_size).await? {
             BeginPartOutcome::Ready(intent) => {
                 let guard = WriteGuard::new(ObjectRowKind::Part, active);
                 let Some(slot) = &intent.slot else {
@@ -154,7 +154,7 @@ impl PartWrite {
         }
         let LinkConstraints { max_size, content_type, .. } = constraints;
         let part = ReceivedPart { digests, sniffed, tag, max_size, content_type };
-        let outcome = uploads.meta.finish_part(uid, &intent, part).await?;
+        let outcome = uploads.meta.uploads.finish_part(uid, &intent, part).await?;
         if !matches!(outcome, FinishPartOutcome::Stored(_)) && multipart.is_none() {
             // Its row may be gone already, and the write guard cannot find the object without it.
             uploads.stores.get(&intent.store)?.delete(std::slice::from_ref(&intent.key)).await?;
@@ -177,7 +177,7 @@ impl PartWrite {
             FinishPartOutcome::Unchanged => Ok(()),
             FinishPartOutcome::TooLarge => Err(too_large_error(max_size.unwrap_or_default())),
             FinishPartOutcome::OverQuota => Err(Error::quota_exceeded()),
-            FinishPartOutcome::Closed => Err(match uploads.meta.file_state(uid).await? {
+            FinishPartOutcome::Closed => Err(match uploads.meta.files.state(uid).await? {
                 // The parts of this file now belong to another blob.
                 Some(FileState::Pending | FileState::Receiving) => {
                     Error::unavailable("the upload was restarted; send the part again")
@@ -201,7 +201,7 @@ pub(super) async fn check_first_part(
     if constraints.content_type.is_none() {
         return Ok(());
     }
-    let file = uploads.meta.file_record(uid).await?.ok_or_else(unknown_uid_error)?;
+    let file = uploads.meta.files.record(uid).await?.ok_or_else(unknown_uid_error)?;
     check_content_type(constraints, sniffed, &file.name)
 }
 
@@ -222,7 +222,7 @@ pub(super) async fn explain_failure(
         Ok(false) => {}
         Err(failed) => return failed,
     }
-    match uploads.meta.file_state(uid).await {
+    match uploads.meta.files.state(uid).await {
         Ok(Some(FileState::Pending | FileState::Receiving)) => error,
         Ok(state) => state.map_or_else(unknown_uid_error, state_error),
         Err(failed) => failed.into(),

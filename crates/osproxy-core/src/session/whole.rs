@@ -43,7 +43,7 @@ pub(super) async fn begin(uploads: &Arc<UploadOps>, uid: Uid) -> Result<PendingW
     for _ in 0..MAX_TRIES {
         let fallback_id = uploads.uids.next().await?;
         let task_id = uploads.uids.next().await?;
-        match uploads.meta.begin_upload(uid, fallback_id, task_id).await? {
+        match uploads.meta.uploads.begin(uid, fallback_id, task_id).await? {
             BeginUploadOutcome::Ready(intent) => {
                 // Not earlier: the uid's own id may belong to a failed write, which the sweep must
                 // be able to remove.
@@ -129,6 +129,7 @@ impl WholeWrite {
                     let content_type = content_type.clone();
                     let shared = uploads
                         .meta
+                        .uploads
                         .share_blob(uid, tenant(), same.id, digests, own_id, content_type)
                         .await?;
                     if shared == StoreOutcome::Stored && own_id.is_some() {
@@ -140,7 +141,7 @@ impl WholeWrite {
                 }
                 SameContent::Lost(lost) => {
                     guard.publish(&mut unpublished).await?;
-                    match uploads.meta.repair_blob(&lost, intent.blob_id).await? {
+                    match uploads.meta.blobs.repair(&lost, intent.blob_id).await? {
                         // The row of this write now names the damaged object, which the write guard
                         // removes. The next round shares the repaired blob.
                         StoreOutcome::Stored => StoreOutcome::Conflict,
@@ -152,7 +153,8 @@ impl WholeWrite {
                     let content_type = content_type.clone();
                     let stored = uploads
                         .meta
-                        .finish_upload(uid, tenant(), intent.blob_id, digests, sniffed, content_type)
+                        .uploads
+                        .finish(uid, tenant(), intent.blob_id, digests, sniffed, content_type)
                         .await?;
                     if stored == StoreOutcome::Stored {
                         guard.disarm();
@@ -208,7 +210,7 @@ async fn share(uploads: Arc<UploadOps>, uid: Uid, blob: Blob) -> Result<()> {
     let content_type = content_type
         .unwrap_or_else(|| content_type::mime_type_of(blob.detected_type.as_deref(), &intent.name));
     let (digests, own_id) = (blob.digests, Some(intent.blob_id));
-    let shared = uploads.meta.share_blob(uid, intent.tenant, blob.id, digests, own_id, content_type);
+    let shared = uploads.meta.uploads.share_blob(uid, intent.tenant, blob.id, digests, own_id, content_type);
     match shared.await? {
         StoreOutcome::Stored => {
             guard.disarm();

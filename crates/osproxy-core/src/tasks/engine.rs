@@ -110,7 +110,7 @@ impl Engine {
                     let id = self.app.uids.next().await?.get();
                     let new =
                         NewTask { id, kind: *kind, payload: "null".to_owned(), max_attempts: UNLIMITED };
-                    self.app.meta.ensure_recurring(new, store).await.map_err(Error::from)
+                    self.app.meta.tasks.ensure_recurring(new, store).await.map_err(Error::from)
                 };
                 if let Err(error) = ensured.await {
                     self.log_throttle.log("cannot enqueue a recurring task", &error);
@@ -136,9 +136,9 @@ impl Engine {
                 // The engine looks again when a task ends.
                 return Ok(self.settings.poll_interval);
             }
-            let due = self.app.meta.due_tasks(&kinds, PAGE).await?;
+            let due = self.app.meta.tasks.due(&kinds, PAGE).await?;
             if due.is_empty() {
-                let next = self.app.meta.next_due(&kinds).await?;
+                let next = self.app.meta.tasks.next_due(&kinds).await?;
                 let next = next.map(|next| Duration::from_millis(next.unsigned_abs()));
                 return Ok(
                     next.map_or(self.settings.poll_interval, |next| next.min(self.settings.poll_interval))
@@ -153,7 +153,7 @@ impl Engine {
                     continue;
                 }
                 let lease = millis(self.settings.lease);
-                let claimed = match self.app.meta.claim_task(id, &self.app.node_id, lease).await {
+                let claimed = match self.app.meta.tasks.claim(id, &self.app.node_id, lease).await {
                     Ok(Some(claimed)) => claimed,
                     Ok(None) => continue,
                     // If one task cannot be claimed, the others still can.
@@ -259,7 +259,7 @@ impl Engine {
             AttemptResult::Fail(_) => TaskOutcome::Dead,
             AttemptResult::HandedBack => TaskOutcome::HandedBack,
         };
-        match self.app.meta.end_task(claimed, &self.app.node_id, ended).await {
+        match self.app.meta.tasks.end(claimed, &self.app.node_id, ended).await {
             Ok(true) => {}
             Ok(false) => {
                 tracing::warn!(task_id, kind, attempt, "a task ended after its lease was lost");
@@ -286,7 +286,7 @@ impl Engine {
         loop {
             tokio::time::sleep(lease / RENEWALS).await;
             let asked = tokio::time::Instant::now();
-            match self.app.meta.renew_task(claimed, &self.app.node_id, millis(lease)).await {
+            match self.app.meta.tasks.renew(claimed, &self.app.node_id, millis(lease)).await {
                 Ok(true) => held_until = asked + lease,
                 Ok(false) => return,
                 Err(error) => {

@@ -32,7 +32,7 @@ fn new_task<H: TaskHandler>(app: &App, id: Uid, payload: &H::Payload) -> NewTask
 pub async fn enqueue<H: TaskHandler>(app: &App, payload: &H::Payload) -> Result<i64> {
     let new = new_task::<H>(app, app.uids.next().await?, payload);
     let id = new.id;
-    app.meta.enqueue(new, None).await?;
+    app.meta.tasks.enqueue(new, None).await?;
     app.task_notifier.notify_node();
     Ok(id)
 }

@@ -9,7 +9,7 @@ use sea_orm::{
 
 use crate::MetaError;
 use crate::{
-    Meta,
+    AccessDb,
     blobs::decode_digest,
     db::{database_lock::DatabaseLock, entities::api_key},
 };
@@ -52,22 +52,23 @@ impl ApiKeyRecord {
 /// How long a starting node waits for another one that is creating the first key.
 const LOCK_TIMEOUT: Duration = Duration::from_secs(30);
 
-impl Meta {
+impl AccessDb {
     /// Stores a new key.
     pub async fn create_api_key(&self, key: ApiKeyRecord) -> Result<(), MetaError> {
-        self.write(move |transaction| {
-            let row = to_row(&key);
-            Box::pin(async move {
-                api_key::Entity::insert(row).exec_without_returning(transaction).await?;
-                Ok(())
+        self.db
+            .write(move |transaction| {
+                let row = to_row(&key);
+                Box::pin(async move {
+                    api_key::Entity::insert(row).exec_without_returning(transaction).await?;
+                    Ok(())
+                })
             })
-        })
-        .await
+            .await
     }
 
     /// Returns the key with this id, whether it is valid or not.
     pub async fn api_key(&self, id: &str) -> Result<Option<ApiKeyRecord>, MetaError> {
-        let row = api_key::Entity::find_by_id(id.to_owned()).one(&self.reader).await?;
+        let row = api_key::Entity::find_by_id(id.to_owned()).one(&self.db.reader).await?;
         Ok(row.map(from_row).transpose()?)
     }
 
@@ -76,13 +77,13 @@ impl Meta {
         let rows = api_key::Entity::find()
             .order_by_asc(api_key::Column::CreatedAt)
             .order_by_asc(api_key::Column::Id);
-        rows.all(&self.reader).await?.into_iter().map(|row| Ok(from_row(row)?)).collect()
+        rows.all(&self.db.reader).await?.into_iter().map(|row| Ok(from_row(row)?)).collect()
     }
 
     /// Whether any key exists, including expired and revoked ones.
     async fn has_api_keys(&self) -> Result<bool, MetaError> {
         let first = api_key::Entity::find().select_only().column(api_key::Column::Id).limit(1);
-        Ok(first.into_tuple::<String>().one(&self.reader).await?.is_some())
+        Ok(first.into_tuple::<String>().one(&self.db.reader).await?.is_some())
     }
 
     /// Creates the first API key. Nodes that start at the same time create only one. Returns
@@ -94,7 +95,7 @@ impl Meta {
         if self.has_api_keys().await? {
             return Ok(false);
         }
-        let _lock = self.lock(DatabaseLock::Migrate, LOCK_TIMEOUT).await?;
+        let _lock = self.db.lock(DatabaseLock::Migrate, LOCK_TIMEOUT).await?;
         if self.has_api_keys().await? {
             return Ok(false);
         }
@@ -104,18 +105,19 @@ impl Meta {
 
     /// Revokes a key from now on. Returns `false` if there is no such key or it was revoked before.
     pub async fn revoke_api_key(&self, id: &str) -> Result<bool, MetaError> {
-        let (id, now) = (id.to_owned(), self.clock.now_ms());
-        self.write(move |transaction| {
-            let id = id.clone();
-            Box::pin(async move {
-                let revoked = api_key::Entity::update_many()
-                    .col_expr(api_key::Column::RevokedAt, Expr::value(now))
-                    .filter(api_key::Column::Id.eq(id))
-                    .filter(api_key::Column::RevokedAt.is_null());
-                Ok(revoked.exec(transaction).await?.rows_affected == 1)
+        let (id, now) = (id.to_owned(), self.db.clock.now_ms());
+        self.db
+            .write(move |transaction| {
+                let id = id.clone();
+                Box::pin(async move {
+                    let revoked = api_key::Entity::update_many()
+                        .col_expr(api_key::Column::RevokedAt, Expr::value(now))
+                        .filter(api_key::Column::Id.eq(id))
+                        .filter(api_key::Column::RevokedAt.is_null());
+                    Ok(revoked.exec(transaction).await?.rows_affected == 1)
+                })
             })
-        })
-        .await
+            .await
     }
 }
 

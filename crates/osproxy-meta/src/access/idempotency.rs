@@ -7,7 +7,7 @@ use sea_orm::{
 };
 
 use crate::MetaError;
-use crate::{Meta, db::entities::idempotency_key as key};
+use crate::{IdempotencyDb, db::entities::idempotency_key as key};
 
 /// A running request that has not renewed its key for this long, in milliseconds, loses it to a
 /// retry.
@@ -54,11 +54,12 @@ pub enum KeyAcquisition {
     DifferentRequest,
 }
 
-impl Meta {
+impl IdempotencyDb {
     /// Acquires a key for a request, unless another request owns it.
-    pub async fn acquire_key(&self, request: IdempotentRequest) -> Result<KeyAcquisition, MetaError> {
-        let now = self.clock.now_ms();
+    pub async fn acquire(&self, request: IdempotentRequest) -> Result<KeyAcquisition, MetaError> {
+        let now = self.db.clock.now_ms();
         let acquired = self
+            .db
             .write(move |transaction| {
                 let request = request.clone();
                 Box::pin(async move { acquire(transaction, &request, now).await })
@@ -77,32 +78,33 @@ impl Meta {
         request: IdempotentRequest,
         answer: RecordedAnswer,
     ) -> Result<(), MetaError> {
-        self.write(move |transaction| {
-            let (request, answer) = (request.clone(), answer.clone());
-            Box::pin(async move {
-                key::Entity::update_many()
-                    .col_expr(key::Column::State, Expr::value(key::State::Done))
-                    .col_expr(key::Column::Status, Expr::value(i32::from(answer.status)))
-                    .col_expr(key::Column::Location, Expr::value(answer.location))
-                    .col_expr(key::Column::Body, Expr::value(answer.body))
-                    .filter(is_owned(&request))
-                    .exec(transaction)
-                    .await?;
-                Ok(())
+        self.db
+            .write(move |transaction| {
+                let (request, answer) = (request.clone(), answer.clone());
+                Box::pin(async move {
+                    key::Entity::update_many()
+                        .col_expr(key::Column::State, Expr::value(key::State::Done))
+                        .col_expr(key::Column::Status, Expr::value(i32::from(answer.status)))
+                        .col_expr(key::Column::Location, Expr::value(answer.location))
+                        .col_expr(key::Column::Body, Expr::value(answer.body))
+                        .filter(is_owned(&request))
+                        .exec(transaction)
+                        .await?;
+                    Ok(())
+                })
             })
-        })
-        .await
+            .await
     }
 
     /// Releases the key of a failed request, unless another execution has taken it over. A retry
     /// gets the same reserved uid, because the failed request may have taken effect.
-    pub async fn release_key(&self, request: IdempotentRequest) -> Result<(), MetaError> {
+    pub async fn release(&self, request: IdempotentRequest) -> Result<(), MetaError> {
         self.update_owned(request, key::Column::Owner, Expr::value("")).await.map(drop)
     }
 
     /// Renews the key for another minute. Returns `false` if another execution has taken it over.
-    pub async fn renew_key(&self, request: IdempotentRequest) -> Result<bool, MetaError> {
-        let now = self.clock.now_ms();
+    pub async fn renew(&self, request: IdempotentRequest) -> Result<bool, MetaError> {
+        let now = self.db.clock.now_ms();
         self.update_owned(request, key::Column::CreatedAt, Expr::value(now)).await
     }
 
@@ -119,38 +121,40 @@ impl Meta {
         column: key::Column,
         value: Expr,
     ) -> Result<bool, MetaError> {
-        self.write(move |transaction| {
-            let update =
-                key::Entity::update_many().col_expr(column, value.clone()).filter(is_owned(&request));
-            Box::pin(async move { Ok(update.exec(transaction).await?.rows_affected == 1) })
-        })
-        .await
+        self.db
+            .write(move |transaction| {
+                let update =
+                    key::Entity::update_many().col_expr(column, value.clone()).filter(is_owned(&request));
+                Box::pin(async move { Ok(update.exec(transaction).await?.rows_affected == 1) })
+            })
+            .await
     }
 
     /// Deletes up to `limit` keys that are too old; returns how many.
-    pub async fn purge_keys(&self, limit: u64) -> Result<u64, MetaError> {
-        let created_before = self.clock.now_ms().saturating_sub(RETENTION_MS);
-        self.write(move |transaction| {
-            Box::pin(async move {
-                let expired = key::Entity::find()
-                    .select_only()
-                    .columns([key::Column::Tenant, key::Column::IdempotencyKey])
-                    .filter(key::Column::CreatedAt.lt(created_before))
-                    .limit(limit);
-                let expired: Vec<(String, String)> = expired.into_tuple().all(transaction).await?;
-                let mut purged = 0;
-                for (tenant, name) in expired {
-                    let delete = key::Entity::delete_many()
-                        .filter(key::Column::Tenant.eq(tenant))
-                        .filter(key::Column::IdempotencyKey.eq(name))
-                        // It may have been reused since it was selected.
-                        .filter(key::Column::CreatedAt.lt(created_before));
-                    purged += delete.exec(transaction).await?.rows_affected;
-                }
-                Ok(purged)
+    pub async fn purge(&self, limit: u64) -> Result<u64, MetaError> {
+        let created_before = self.db.clock.now_ms().saturating_sub(RETENTION_MS);
+        self.db
+            .write(move |transaction| {
+                Box::pin(async move {
+                    let expired = key::Entity::find()
+                        .select_only()
+                        .columns([key::Column::Tenant, key::Column::IdempotencyKey])
+                        .filter(key::Column::CreatedAt.lt(created_before))
+                        .limit(limit);
+                    let expired: Vec<(String, String)> = expired.into_tuple().all(transaction).await?;
+                    let mut purged = 0;
+                    for (tenant, name) in expired {
+                        let delete = key::Entity::delete_many()
+                            .filter(key::Column::Tenant.eq(tenant))
+                            .filter(key::Column::IdempotencyKey.eq(name))
+                            // It may have been reused since it was selected.
+                            .filter(key::Column::CreatedAt.lt(created_before));
+                        purged += delete.exec(transaction).await?.rows_affected;
+                    }
+                    Ok(purged)
+                })
             })
-        })
-        .await
+            .await
     }
 }
 

@@ -6,7 +6,7 @@ use sea_orm::{ActiveValue::Set, ConnectionTrait, DbErr, EntityTrait, QueryOrder}
 
 use crate::MetaError;
 use crate::{
-    Meta,
+    AccessDb,
     db::{database_lock::DatabaseLock, entities::link_key},
     now_ms,
 };
@@ -36,82 +36,85 @@ async fn all_keys(connection: &impl ConnectionTrait) -> Result<Vec<LinkKeyRecord
     Ok(keys.into_iter().map(|key| LinkKeyRecord { id: key.id, secret: key.secret }).collect())
 }
 
-impl Meta {
+impl AccessDb {
     /// Returns every link key in the database, newest first.
-    pub async fn stored_link_keys(&self) -> Result<Vec<LinkKeyRecord>, MetaError> {
-        Ok(all_keys(&self.reader).await?)
+    pub async fn link_keys(&self) -> Result<Vec<LinkKeyRecord>, MetaError> {
+        Ok(all_keys(&self.db.reader).await?)
     }
 
     /// Returns id and creation time (milliseconds since the Unix epoch) of every link key in the
     /// database, newest first.
     pub async fn link_key_creation_times(&self) -> Result<Vec<(String, i64)>, MetaError> {
         let rows = link_key::Entity::find().order_by_desc(link_key::Column::CreatedAt);
-        Ok(rows.all(&self.reader).await?.into_iter().map(|key| (key.id, key.created_at)).collect())
+        Ok(rows.all(&self.db.reader).await?.into_iter().map(|key| (key.id, key.created_at)).collect())
     }
 
     /// Adds a key as the newest one, which signs new links from now on.
     pub async fn add_link_key(&self, id: String, secret: Vec<u8>) -> Result<(), MetaError> {
-        let now = self.clock.now_ms();
-        self.write(move |transaction| {
-            let (id, secret) = (id.clone(), secret.clone());
-            Box::pin(async move {
-                // Keep the order even if this clock is behind that of an earlier node.
-                let newest = link_key::Entity::find().order_by_desc(link_key::Column::CreatedAt);
-                let newest = newest.one(transaction).await?.map_or(0, |key| key.created_at + 1);
-                let row = link_key::ActiveModel {
-                    id: Set(id),
-                    secret: Set(secret),
-                    created_at: Set(now.max(newest)),
-                };
-                link_key::Entity::insert(row).exec_without_returning(transaction).await?;
-                Ok(())
+        let now = self.db.clock.now_ms();
+        self.db
+            .write(move |transaction| {
+                let (id, secret) = (id.clone(), secret.clone());
+                Box::pin(async move {
+                    // Keep the order even if this clock is behind that of an earlier node.
+                    let newest = link_key::Entity::find().order_by_desc(link_key::Column::CreatedAt);
+                    let newest = newest.one(transaction).await?.map_or(0, |key| key.created_at + 1);
+                    let row = link_key::ActiveModel {
+                        id: Set(id),
+                        secret: Set(secret),
+                        created_at: Set(now.max(newest)),
+                    };
+                    link_key::Entity::insert(row).exec_without_returning(transaction).await?;
+                    Ok(())
+                })
             })
-        })
-        .await
+            .await
     }
 
     /// Deletes a key that no longer signs. Returns `false` if there is no such key, or it is the
     /// newest.
     pub async fn remove_link_key(&self, id: &str) -> Result<bool, MetaError> {
         let id = id.to_owned();
-        self.write(move |transaction| {
-            let id = id.clone();
-            Box::pin(async move {
-                let keys = all_keys(transaction).await?;
-                if !keys.iter().skip(1).any(|key| key.id == id) {
-                    return Ok(false);
-                }
-                Ok(link_key::Entity::delete_by_id(id).exec(transaction).await?.rows_affected == 1)
+        self.db
+            .write(move |transaction| {
+                let id = id.clone();
+                Box::pin(async move {
+                    let keys = all_keys(transaction).await?;
+                    if !keys.iter().skip(1).any(|key| key.id == id) {
+                        return Ok(false);
+                    }
+                    Ok(link_key::Entity::delete_by_id(id).exec(transaction).await?.rows_affected == 1)
+                })
             })
-        })
-        .await
+            .await
     }
 
     /// Returns every link key in the database, newest first. If there is none,
     /// stores `new_key` as the first one.
     pub async fn link_keys_or_create(&self, new_key: LinkKeyRecord) -> Result<Vec<LinkKeyRecord>, MetaError> {
-        let keys = all_keys(&self.reader).await?;
+        let keys = all_keys(&self.db.reader).await?;
         if !keys.is_empty() {
             return Ok(keys);
         }
         // Nodes that start at the same time must agree on one key.
-        let _lock = self.lock(DatabaseLock::Migrate, LOCK_TIMEOUT).await?;
-        self.write(move |transaction| {
-            let new_key = new_key.clone();
-            Box::pin(async move {
-                let keys = all_keys(transaction).await?;
-                if !keys.is_empty() {
-                    return Ok(keys);
-                }
-                let row = link_key::ActiveModel {
-                    id: Set(new_key.id.clone()),
-                    secret: Set(new_key.secret.clone()),
-                    created_at: Set(now_ms()),
-                };
-                link_key::Entity::insert(row).exec_without_returning(transaction).await?;
-                Ok(vec![new_key])
+        let _lock = self.db.lock(DatabaseLock::Migrate, LOCK_TIMEOUT).await?;
+        self.db
+            .write(move |transaction| {
+                let new_key = new_key.clone();
+                Box::pin(async move {
+                    let keys = all_keys(transaction).await?;
+                    if !keys.is_empty() {
+                        return Ok(keys);
+                    }
+                    let row = link_key::ActiveModel {
+                        id: Set(new_key.id.clone()),
+                        secret: Set(new_key.secret.clone()),
+                        created_at: Set(now_ms()),
+                    };
+                    link_key::Entity::insert(row).exec_without_returning(transaction).await?;
+                    Ok(vec![new_key])
+                })
             })
-        })
-        .await
+            .await
     }
 }

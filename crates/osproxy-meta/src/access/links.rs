@@ -7,32 +7,33 @@ use sea_orm::{
 
 use crate::MetaError;
 use crate::{
-    Invalidation, Meta,
+    AccessDb, Invalidation,
     db::{
         entities::{file, link_use},
         retry::retry_conflicts,
     },
+    files::stored::stored_among,
 };
 
 /// Two first uses may race to insert the row; the second attempt of the loser updates it.
 const MAX_COUNT_ATTEMPTS: u32 = 2;
 
-impl Meta {
+impl AccessDb {
     /// Returns the start of link validity of a file, in seconds since the Unix epoch: links issued
     /// before it are revoked. 0 if no link is revoked. With `cache_file`, caches the whole file,
     /// because the caller needs it next.
     pub async fn links_valid_from(&self, uid: Uid, cache_file: bool) -> Result<i64, MetaError> {
-        if let Some(from) = self.file_cache.links_from(uid) {
+        if let Some(from) = self.db.file_cache.links_from(uid) {
             return Ok(from);
         }
-        if cache_file && let Some(file) = self.stored_file(uid).await? {
+        if cache_file && let Some(file) = stored_among(&self.db, &[uid]).await?.pop() {
             return Ok(file.links_valid_from.unwrap_or(0));
         }
-        let generation = self.file_cache.generation();
+        let generation = self.db.file_cache.generation();
         let from = file::Entity::find_by_id(uid.get()).select_only().column(file::Column::LinksFrom);
-        let from: Option<Option<i64>> = from.into_tuple().one(&self.reader).await?;
+        let from: Option<Option<i64>> = from.into_tuple().one(&self.db.reader).await?;
         let from = from.flatten().unwrap_or(0);
-        self.file_cache.insert_links_from(uid, from, generation);
+        self.db.file_cache.insert_links_from(uid, from, generation);
         Ok(from)
     }
 
@@ -41,8 +42,9 @@ impl Meta {
     pub async fn revoke_links(&self, tenant: Tenant, uid: Uid) -> Result<bool, MetaError> {
         // Links carry whole seconds, so links issued later in this second are dated to the next
         // one.
-        let from = self.clock.now_ms() / 1000 + 1;
+        let from = self.db.clock.now_ms() / 1000 + 1;
         let revoked = self
+            .db
             .write(move |transaction| {
                 let tenant = tenant.clone();
                 Box::pin(async move {
@@ -55,14 +57,14 @@ impl Meta {
                 })
             })
             .await;
-        self.invalidate_everywhere(Invalidation::File(uid));
+        self.db.invalidate_everywhere(Invalidation::File(uid));
         revoked
     }
 
     /// Returns the use count of a link.
     pub async fn link_uses(&self, id: &str) -> Result<u32, MetaError> {
         let uses = link_use::Entity::find_by_id(id).select_only().column(link_use::Column::Uses);
-        let uses: Option<i32> = uses.into_tuple().one(&self.reader).await?;
+        let uses: Option<i32> = uses.into_tuple().one(&self.db.reader).await?;
         Ok(uses.map_or(0, i32::cast_unsigned))
     }
 
@@ -76,7 +78,7 @@ impl Meta {
         let max = i32::try_from(max).unwrap_or(i32::MAX);
         retry_conflicts(MAX_COUNT_ATTEMPTS, || {
             let id = id.clone();
-            self.write(move |transaction| {
+            self.db.write(move |transaction| {
                 let id = id.clone();
                 Box::pin(async move {
                     let counted = link_use::Entity::update_many()
@@ -101,19 +103,20 @@ impl Meta {
 
     /// Deletes the use counts of up to `limit` expired links; returns how many.
     pub async fn purge_link_uses(&self, limit: u64) -> Result<u64, MetaError> {
-        let now = self.clock.now_ms();
-        self.write(move |transaction| {
-            Box::pin(async move {
-                let expired = link_use::Entity::find()
-                    .select_only()
-                    .column(link_use::Column::Id)
-                    .filter(link_use::Column::ExpiresAt.lt(now))
-                    .limit(limit);
-                let expired: Vec<String> = expired.into_tuple().all(transaction).await?;
-                let purged = link_use::Entity::delete_many().filter(link_use::Column::Id.is_in(expired));
-                Ok(purged.exec(transaction).await?.rows_affected)
+        let now = self.db.clock.now_ms();
+        self.db
+            .write(move |transaction| {
+                Box::pin(async move {
+                    let expired = link_use::Entity::find()
+                        .select_only()
+                        .column(link_use::Column::Id)
+                        .filter(link_use::Column::ExpiresAt.lt(now))
+                        .limit(limit);
+                    let expired: Vec<String> = expired.into_tuple().all(transaction).await?;
+                    let purged = link_use::Entity::delete_many().filter(link_use::Column::Id.is_in(expired));
+                    Ok(purged.exec(transaction).await?.rows_affected)
+                })
             })
-        })
-        .await
+            .await
     }
 }

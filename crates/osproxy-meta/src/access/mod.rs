@@ -6,3 +6,25 @@ pub(crate) mod link_keys;
 pub(crate) mod links;
 pub(crate) mod quotas;
 pub(crate) mod tenants;
+
+use std::sync::Arc;
+
+use crate::db::database::Database;
+
+/// API keys, link keys, and the revocation and use counts of links.
+#[derive(Clone)]
+pub struct AccessDb {
+    pub(crate) db: Arc<Database>,
+}
+
+/// Tenants, their usage and their quotas.
+#[derive(Clone)]
+pub struct TenantDb {
+    pub(crate) db: Arc<Database>,
+}
+
+/// Idempotency keys and the recorded answers.
+#[derive(Clone)]
+pub struct IdempotencyDb {
+    pub(crate) db: Arc<Database>,
+}

@@ -19,7 +19,7 @@ use sea_orm::{
 
 use crate::MetaError;
 use crate::{
-    Meta,
+    TenantDb,
     db::{
         dialect,
         entities::{blob, file, tenant},
@@ -138,15 +138,15 @@ impl Quotas {
     }
 }
 
-impl Meta {
+impl TenantDb {
     /// Whether the tenant's quota has `bytes` left at this moment.
     pub async fn has_quota_left(&self, tenant: &Tenant, bytes: u64) -> Result<bool, MetaError> {
-        if self.quotas.has_no_quota(tenant.as_str()) {
+        if self.db.quotas.has_no_quota(tenant.as_str()) {
             return Ok(true);
         }
         let queried_at = Instant::now();
-        let Some(row) = tenant::Entity::find_by_id(tenant.as_str()).one(&self.reader).await? else {
-            self.quotas.no_quota.insert(tenant.to_string(), queried_at);
+        let Some(row) = tenant::Entity::find_by_id(tenant.as_str()).one(&self.db.reader).await? else {
+            self.db.quotas.no_quota.insert(tenant.to_string(), queried_at);
             return Ok(true);
         };
         let remaining = row.max_bytes.map(|max| u64::try_from(max.saturating_sub(row.used)).unwrap_or(0));
@@ -159,23 +159,27 @@ impl Meta {
     pub async fn set_quota(&self, tenant: &Tenant, max_bytes: Option<u64>) -> Result<QuotaUsage, MetaError> {
         let max_bytes = max_bytes.map(|max| i64::try_from(max).unwrap_or(i64::MAX));
         let name = tenant.to_string();
-        let is_new = tenant::Entity::find_by_id(&name).one(&self.reader).await?.is_none();
-        self.write({
-            let name = name.clone();
-            move |transaction| {
-                let row =
-                    tenant::ActiveModel { name: Set(name.clone()), max_bytes: Set(max_bytes), used: Set(0) };
-                let set_max_bytes = OnConflict::column(tenant::Column::Name)
-                    .update_column(tenant::Column::MaxBytes)
-                    .to_owned();
-                Box::pin(async move {
-                    let upsert = tenant::Entity::insert(row).on_conflict(set_max_bytes);
-                    upsert.exec_without_returning(transaction).await?;
-                    Ok(())
-                })
-            }
-        })
-        .await?;
+        let is_new = tenant::Entity::find_by_id(&name).one(&self.db.reader).await?.is_none();
+        self.db
+            .write({
+                let name = name.clone();
+                move |transaction| {
+                    let row = tenant::ActiveModel {
+                        name: Set(name.clone()),
+                        max_bytes: Set(max_bytes),
+                        used: Set(0),
+                    };
+                    let set_max_bytes = OnConflict::column(tenant::Column::Name)
+                        .update_column(tenant::Column::MaxBytes)
+                        .to_owned();
+                    Box::pin(async move {
+                        let upsert = tenant::Entity::insert(row).on_conflict(set_max_bytes);
+                        upsert.exec_without_returning(transaction).await?;
+                        Ok(())
+                    })
+                }
+            })
+            .await?;
         if is_new {
             tokio::time::sleep(NO_QUOTA_TTL + Duration::from_secs(1)).await;
         }
@@ -188,62 +192,65 @@ impl Meta {
     /// Charges stored files without a charge: those of a version that did not record charges.
     async fn backfill_charges(&self, name: &str) -> Result<(), MetaError> {
         let name = name.to_owned();
-        self.write(move |transaction| {
-            let size = blob::Entity::find()
-                .select_only()
-                .column(blob::Column::Size)
-                .filter(
-                    Expr::col((blob::Entity, blob::Column::Id)).equals((file::Entity, file::Column::BlobId)),
-                )
-                .into_query();
-            let update = file::Entity::update_many()
-                .col_expr(file::Column::Charged, Expr::SubQuery(None, Box::new(size.into())))
-                .filter(file::Column::Tenant.eq(&name))
-                .filter(file::Column::State.eq(file::State::Stored))
-                .filter(file::Column::BlobId.is_not_null())
-                .filter(file::Column::Charged.eq(0));
-            Box::pin(async move {
-                update.exec(transaction).await?;
-                Ok(())
+        self.db
+            .write(move |transaction| {
+                let size = blob::Entity::find()
+                    .select_only()
+                    .column(blob::Column::Size)
+                    .filter(
+                        Expr::col((blob::Entity, blob::Column::Id))
+                            .equals((file::Entity, file::Column::BlobId)),
+                    )
+                    .into_query();
+                let update = file::Entity::update_many()
+                    .col_expr(file::Column::Charged, Expr::SubQuery(None, Box::new(size.into())))
+                    .filter(file::Column::Tenant.eq(&name))
+                    .filter(file::Column::State.eq(file::State::Stored))
+                    .filter(file::Column::BlobId.is_not_null())
+                    .filter(file::Column::Charged.eq(0));
+                Box::pin(async move {
+                    update.exec(transaction).await?;
+                    Ok(())
+                })
             })
-        })
-        .await
+            .await
     }
 
     /// Sets the tenant's sum to the charges of its files.
     async fn recount_usage(&self, name: String) -> Result<(), MetaError> {
-        let database = self.reader.get_database_backend();
-        self.write(move |transaction| {
-            let name = name.clone();
-            Box::pin(async move {
-                // With the row locked, a transaction that changed a file's charge has also changed
-                // the sum, or waits to change it.
-                tenant::Entity::find_by_id(&name).lock_exclusive().one(transaction).await?;
-                let sum = file::Entity::find()
-                    .select_only()
-                    .column_as(
-                        dialect::integer_sum_of(
-                            database,
-                            Expr::col(file::Column::Charged).add(Expr::col(file::Column::RecordBytes)),
-                        ),
-                        "sum",
-                    )
-                    .filter(file::Column::Tenant.eq(&name));
-                let sum: Option<Option<i64>> = sum.into_tuple().one(transaction).await?;
-                tenant::Entity::update_many()
-                    .col_expr(tenant::Column::Used, Expr::value(sum.flatten().unwrap_or(0)))
-                    .filter(tenant::Column::Name.eq(&name))
-                    .exec(transaction)
-                    .await?;
-                Ok(())
+        let database = self.db.reader.get_database_backend();
+        self.db
+            .write(move |transaction| {
+                let name = name.clone();
+                Box::pin(async move {
+                    // With the row locked, a transaction that changed a file's charge has also changed
+                    // the sum, or waits to change it.
+                    tenant::Entity::find_by_id(&name).lock_exclusive().one(transaction).await?;
+                    let sum = file::Entity::find()
+                        .select_only()
+                        .column_as(
+                            dialect::integer_sum_of(
+                                database,
+                                Expr::col(file::Column::Charged).add(Expr::col(file::Column::RecordBytes)),
+                            ),
+                            "sum",
+                        )
+                        .filter(file::Column::Tenant.eq(&name));
+                    let sum: Option<Option<i64>> = sum.into_tuple().one(transaction).await?;
+                    tenant::Entity::update_many()
+                        .col_expr(tenant::Column::Used, Expr::value(sum.flatten().unwrap_or(0)))
+                        .filter(tenant::Column::Name.eq(&name))
+                        .exec(transaction)
+                        .await?;
+                    Ok(())
+                })
             })
-        })
-        .await
+            .await
     }
 
     /// Returns the usage of all tenants that are counted, by name.
     pub async fn quota_usage(&self) -> Result<Vec<QuotaUsage>, MetaError> {
-        let rows = tenant::Entity::find().order_by_asc(tenant::Column::Name).all(&self.reader).await?;
+        let rows = tenant::Entity::find().order_by_asc(tenant::Column::Name).all(&self.db.reader).await?;
         let usage = rows.into_iter().map(|row| QuotaUsage {
             tenant: Tenant::from_db(&row.name),
             max_bytes: row.max_bytes.map(i64::unsigned_abs),

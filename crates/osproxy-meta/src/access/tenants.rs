@@ -10,7 +10,7 @@ use sea_orm::{
 
 use crate::MetaError;
 use crate::{
-    Meta, QuotaUsage,
+    QuotaUsage, TenantDb,
     db::{
         dialect,
         entities::{api_key, blob, file, tenant},
@@ -26,28 +26,28 @@ pub struct TenantUsage {
     pub stored: Option<u64>,
 }
 
-impl Meta {
+impl TenantDb {
     /// Whether the tenant is the default one, or an API key, a file or a quota names it. Otherwise
     /// scans all files: for the command line.
-    pub async fn tenant_exists(&self, name: &Tenant) -> Result<bool, MetaError> {
+    pub async fn exists(&self, name: &Tenant) -> Result<bool, MetaError> {
         if *name == Tenant::default() {
             return Ok(true);
         }
         let name = name.as_str();
-        if tenant::Entity::find_by_id(name).one(&self.reader).await?.is_some() {
+        if tenant::Entity::find_by_id(name).one(&self.db.reader).await?.is_some() {
             return Ok(true);
         }
         let keys = api_key::Entity::find().filter(api_key::Column::Tenant.eq(name));
-        if keys.one(&self.reader).await?.is_some() {
+        if keys.one(&self.db.reader).await?.is_some() {
             return Ok(true);
         }
         let files = file::Entity::find().filter(file::Column::Tenant.eq(name));
-        Ok(files.one(&self.reader).await?.is_some())
+        Ok(files.one(&self.db.reader).await?.is_some())
     }
 
     /// Returns all tenants by name, with logical and stored bytes. Scans all files and blobs: for
     /// the command line.
-    pub async fn all_tenant_usage(&self) -> Result<Vec<TenantUsage>, MetaError> {
+    pub async fn usage(&self) -> Result<Vec<TenantUsage>, MetaError> {
         let mut tenants: BTreeMap<String, TenantUsage> = BTreeMap::new();
         for name in self.tenant_names().await? {
             let usage = QuotaUsage { tenant: Tenant::from_db(&name), max_bytes: None, used: 0 };
@@ -69,14 +69,14 @@ impl Meta {
         let quotas = tenant::Entity::find().select_only().column(tenant::Column::Name);
         let keys = api_key::Entity::find().select_only().column(api_key::Column::Tenant).distinct();
         let files = file::Entity::find().select_only().column(file::Column::Tenant).distinct();
-        let mut names: Vec<String> = quotas.into_tuple().all(&self.reader).await?;
-        names.extend(keys.into_tuple::<String>().all(&self.reader).await?);
-        names.extend(files.into_tuple::<String>().all(&self.reader).await?);
+        let mut names: Vec<String> = quotas.into_tuple().all(&self.db.reader).await?;
+        names.extend(keys.into_tuple::<String>().all(&self.db.reader).await?);
+        names.extend(files.into_tuple::<String>().all(&self.db.reader).await?);
         Ok(names)
     }
 
     async fn logical_bytes(&self) -> Result<Vec<(String, u64)>, DbErr> {
-        let backend = self.reader.get_database_backend();
+        let backend = self.db.reader.get_database_backend();
         let sums = file::Entity::find()
             .select_only()
             .column(file::Column::Tenant)
@@ -84,28 +84,28 @@ impl Meta {
             .join(JoinType::InnerJoin, file::Relation::Blob.def())
             .filter(file::Column::State.eq(file::State::Stored))
             .group_by(file::Column::Tenant);
-        Ok(unsigned_sums(sums.into_tuple().all(&self.reader).await?))
+        Ok(unsigned_sums(sums.into_tuple().all(&self.db.reader).await?))
     }
 
     async fn record_bytes(&self) -> Result<Vec<(String, u64)>, DbErr> {
-        let backend = self.reader.get_database_backend();
+        let backend = self.db.reader.get_database_backend();
         let sums = file::Entity::find()
             .select_only()
             .column(file::Column::Tenant)
             .column_as(dialect::integer_sum(backend, file::Column::RecordBytes), "bytes")
             .group_by(file::Column::Tenant);
-        Ok(unsigned_sums(sums.into_tuple().all(&self.reader).await?))
+        Ok(unsigned_sums(sums.into_tuple().all(&self.db.reader).await?))
     }
 
     async fn stored_bytes(&self) -> Result<Vec<(String, u64)>, DbErr> {
-        let backend = self.reader.get_database_backend();
+        let backend = self.db.reader.get_database_backend();
         let sums = blob::Entity::find()
             .select_only()
             .column(blob::Column::Tenant)
             .column_as(dialect::integer_sum(backend, blob::Column::Size), "bytes")
             .filter(blob::Column::State.eq(blob::State::Stored))
             .group_by(blob::Column::Tenant);
-        Ok(unsigned_sums(sums.into_tuple().all(&self.reader).await?))
+        Ok(unsigned_sums(sums.into_tuple().all(&self.db.reader).await?))
     }
 }
 

@@ -5,8 +5,9 @@ use sea_orm::{ActiveEnum, ColumnTrait, EntityTrait, QueryFilter, QueryOrder};
 
 use crate::MetaError;
 use crate::{
-    Attempt, BlobState, FileState, Meta, PartState, TaskRecord,
+    AdminDb, Attempt, BlobState, FileState, PartState, TaskRecord,
     db::entities::{blob, file, part, task},
+    tasks::list,
 };
 
 /// A file and how it came to be. All timestamps are in milliseconds since the Unix epoch.
@@ -78,11 +79,11 @@ pub struct PartHistory {
     pub written_by: Option<String>,
 }
 
-impl Meta {
+impl AdminDb {
     /// Returns the history of a file; `None` if the uid is unknown.
     pub async fn file_history(&self, uid: Uid) -> Result<Option<FileHistory>, MetaError> {
         let row =
-            file::Entity::find_by_id(uid.get()).find_also_related(blob::Entity).one(&self.reader).await?;
+            file::Entity::find_by_id(uid.get()).find_also_related(blob::Entity).one(&self.db.reader).await?;
         let Some((file, blob)) = row else {
             return Ok(None);
         };
@@ -92,7 +93,7 @@ impl Meta {
                 .filter(part::Column::BlobId.eq(blob_id))
                 .order_by_asc(part::Column::Number)
                 .order_by_asc(part::Column::Id);
-            parts = rows.all(&self.reader).await?;
+            parts = rows.all(&self.db.reader).await?;
         }
         let received = file.received_from.zip(file.received_until).zip(file.received_nodes);
         Ok(Some(FileHistory {
@@ -130,11 +131,11 @@ impl Meta {
             .filter(task::Column::Payload.is_in(payloads))
             .order_by_asc(task::Column::CreatedAt)
             .order_by_asc(task::Column::Id)
-            .all(&self.reader)
+            .all(&self.db.reader)
             .await?;
         let mut histories = Vec::with_capacity(tasks.len());
         for row in tasks {
-            histories.extend(self.task(row.id).await?);
+            histories.extend(list::find(&self.db, row.id).await?);
         }
         Ok(histories)
     }

@@ -9,7 +9,7 @@ use sea_orm::{
 
 use crate::MetaError;
 use crate::{
-    Meta, blobs,
+    AdminDb, blobs,
     db::entities::{blob, file, part},
 };
 
@@ -95,7 +95,7 @@ pub struct PartRecord {
     pub tag: Option<String>,
 }
 
-impl Meta {
+impl AdminDb {
     /// Returns up to `limit` blobs of a store with an id greater than `after`, ordered by id.
     pub async fn blob_records(
         &self,
@@ -108,7 +108,7 @@ impl Meta {
             .filter(blob::Column::Backend.eq(store))
             .order_by_asc(blob::Column::Id)
             .limit(limit)
-            .all(&self.reader)
+            .all(&self.db.reader)
             .await?;
         Ok(self.with_file_counts(rows).await?)
     }
@@ -124,7 +124,8 @@ impl Meta {
             .filter(file::Column::BlobId.is_in(ids))
             .group_by(file::Column::BlobId)
             .group_by(file::Column::State);
-        let counts: Vec<(i64, file::State, i64, Option<i32>)> = counts.into_tuple().all(&self.reader).await?;
+        let counts: Vec<(i64, file::State, i64, Option<i32>)> =
+            counts.into_tuple().all(&self.db.reader).await?;
         let (mut files, mut uploads, mut part_counts) = (HashMap::new(), HashMap::new(), HashMap::new());
         for (blob_id, state, count, part_count) in counts {
             let counts = if state == file::State::Stored { &mut files } else { &mut uploads };
@@ -158,13 +159,13 @@ impl Meta {
             .filter(blob::Column::State.eq(blob::State::Stored))
             .order_by_asc(blob::Column::Id)
             .limit(limit);
-        Ok(rows.all(&self.reader).await?.into_iter().map(ContentRecord::from).collect())
+        Ok(rows.all(&self.db.reader).await?.into_iter().map(ContentRecord::from).collect())
     }
 
     /// Reads one blob; `None` if it is no longer stored.
     pub async fn content_record(&self, blob_id: i64) -> Result<Option<ContentRecord>, MetaError> {
         let row = blob::Entity::find_by_id(blob_id).filter(blob::Column::State.eq(blob::State::Stored));
-        Ok(row.one(&self.reader).await?.map(ContentRecord::from))
+        Ok(row.one(&self.db.reader).await?.map(ContentRecord::from))
     }
 
     /// Returns the first `limit` files that share a blob, ordered by uid.
@@ -175,7 +176,7 @@ impl Meta {
             .filter(file::Column::BlobId.eq(blob_id))
             .order_by_asc(file::Column::Uid)
             .limit(limit);
-        let uids: Vec<i64> = rows.into_tuple().all(&self.reader).await?;
+        let uids: Vec<i64> = rows.into_tuple().all(&self.db.reader).await?;
         Ok(uids.into_iter().map(Uid::from_db).collect())
     }
 
@@ -186,11 +187,11 @@ impl Meta {
             .filter(part::Column::State.ne(part::State::Gone))
             .order_by_asc(part::Column::Number)
             .order_by_asc(part::Column::Id)
-            .all(&self.reader)
+            .all(&self.db.reader)
             .await?;
         let mut layout = None;
         if rows.iter().any(|part| part.piece.is_some()) {
-            let blob = blob::Entity::find_by_id(blob_id).one(&self.reader).await?;
+            let blob = blob::Entity::find_by_id(blob_id).one(&self.db.reader).await?;
             layout = blob.and_then(|blob| crate::files::rows::part_layout(Some(blob.size), blob.part_size));
         }
         let to_record = |part: part::Model| PartRecord {
@@ -220,44 +221,46 @@ impl Meta {
                 ))
                 .ne(blob::State::Stored)),
             );
-        let uids: Vec<i64> = missing.into_tuple().all(&self.reader).await?;
+        let uids: Vec<i64> = missing.into_tuple().all(&self.db.reader).await?;
         Ok(uids.into_iter().map(Uid::from_db).collect())
     }
 
     /// Sets the reference count of a blob. Safe only while nothing else writes to the database.
     pub async fn set_ref_count(&self, blob_id: i64, files: i32) -> Result<(), MetaError> {
-        self.write(move |transaction| {
-            Box::pin(async move {
-                blob::Entity::update_many()
-                    .col_expr(blob::Column::Refs, Expr::value(files))
-                    .filter(blob::Column::Id.eq(blob_id))
-                    .exec(transaction)
-                    .await?;
-                Ok(())
+        self.db
+            .write(move |transaction| {
+                Box::pin(async move {
+                    blob::Entity::update_many()
+                        .col_expr(blob::Column::Refs, Expr::value(files))
+                        .filter(blob::Column::Id.eq(blob_id))
+                        .exec(transaction)
+                        .await?;
+                    Ok(())
+                })
             })
-        })
-        .await
+            .await
     }
 
     /// Marks a blob for deletion. Returns `false` and changes nothing if a file refers to it.
     pub async fn mark_unreferenced_deleting(&self, blob_id: i64) -> Result<bool, MetaError> {
-        self.write(move |transaction| {
-            Box::pin(async move {
-                let reference =
-                    file::Entity::find().filter(file::Column::BlobId.eq(blob_id)).one(transaction);
-                if reference.await?.is_some() {
-                    return Ok(false);
-                }
-                blob::Entity::update_many()
-                    .col_expr(blob::Column::State, Expr::value(blob::State::Deleting))
-                    .col_expr(blob::Column::Md5, Expr::value(None::<Vec<u8>>))
-                    .col_expr(blob::Column::Blake3, Expr::value(None::<Vec<u8>>))
-                    .filter(blob::Column::Id.eq(blob_id))
-                    .exec(transaction)
-                    .await?;
-                Ok(true)
+        self.db
+            .write(move |transaction| {
+                Box::pin(async move {
+                    let reference =
+                        file::Entity::find().filter(file::Column::BlobId.eq(blob_id)).one(transaction);
+                    if reference.await?.is_some() {
+                        return Ok(false);
+                    }
+                    blob::Entity::update_many()
+                        .col_expr(blob::Column::State, Expr::value(blob::State::Deleting))
+                        .col_expr(blob::Column::Md5, Expr::value(None::<Vec<u8>>))
+                        .col_expr(blob::Column::Blake3, Expr::value(None::<Vec<u8>>))
+                        .filter(blob::Column::Id.eq(blob_id))
+                        .exec(transaction)
+                        .await?;
+                    Ok(true)
+                })
             })
-        })
-        .await
+            .await
     }
 }

@@ -9,14 +9,14 @@ use sea_orm::{
 
 use crate::MetaError;
 use crate::{
-    BlobRecord, Meta,
+    AdminDb, BlobRecord,
     db::{
         dialect,
         entities::{blob, part},
     },
 };
 
-impl Meta {
+impl AdminDb {
     /// Returns the objects of a store that several rows refer to, at least one of them as stored
     /// content. Maps each key to the number of rows with the object as stored content.
     pub async fn shared_objects(&self, store: &str) -> Result<HashMap<String, i64>, MetaError> {
@@ -44,7 +44,8 @@ impl Meta {
             .filter(part::Column::State.ne(part::State::Gone));
         let mut references = blobs.into_query();
         references.union(UnionType::All, parts.into_query());
-        let sum = || dialect::integer_sum_of(self.reader.get_database_backend(), Expr::col(content.clone()));
+        let sum =
+            || dialect::integer_sum_of(self.db.reader.get_database_backend(), Expr::col(content.clone()));
         let shared = Query::select()
             .column(key.clone())
             .expr_as(sum(), content.clone())
@@ -53,7 +54,7 @@ impl Meta {
             .and_having(Expr::val(1).count().gt(1))
             .and_having(sum().gt(0))
             .to_owned();
-        let rows = self.reader.query_all(&shared).await?;
+        let rows = self.db.reader.query_all(&shared).await?;
         rows.iter().map(|row| Ok((row.try_get("", "object_key")?, row.try_get("", "content")?))).collect()
     }
 
@@ -95,8 +96,8 @@ impl Meta {
             .filter(part::Column::ObjectKey.is_in(names))
             .apply_if(ids, |query, ids| query.filter(part::Column::BlobId.is_in(ids.iter().copied())));
         let mut referenced: HashSet<String> =
-            blobs.into_tuple::<String>().all(&self.reader).await?.into_iter().collect();
-        referenced.extend(parts.into_tuple::<String>().all(&self.reader).await?);
+            blobs.into_tuple::<String>().all(&self.db.reader).await?.into_iter().collect();
+        referenced.extend(parts.into_tuple::<String>().all(&self.db.reader).await?);
         Ok(referenced)
     }
 
@@ -113,11 +114,11 @@ impl Meta {
                 .filter(blob::Column::ObjectKey.is_in(names))
         };
         let by_id = with_keys(names).filter(blob::Column::Id.is_in(blob_ids_of_keys(names)));
-        let mut rows = by_id.all(&self.reader).await?;
+        let mut rows = by_id.all(&self.db.reader).await?;
         let found_keys: HashSet<_> = rows.iter().map(|row| row.object_key.clone()).collect();
         let remaining: Vec<_> = names.iter().filter(|name| !found_keys.contains(*name)).cloned().collect();
         if !remaining.is_empty() {
-            rows.extend(with_keys(&remaining).all(&self.reader).await?);
+            rows.extend(with_keys(&remaining).all(&self.db.reader).await?);
         }
         let mut blobs: HashMap<String, Vec<BlobRecord>> = HashMap::new();
         for blob in self.with_file_counts(rows).await? {

@@ -9,7 +9,7 @@ use sea_orm::{
 
 use crate::MetaError;
 use crate::{
-    FileState, Meta, TaskState,
+    AdminDb, FileState, TaskState,
     db::{
         dialect,
         entities::{blob, file, task},
@@ -52,7 +52,7 @@ impl DatabaseStats {
     }
 }
 
-impl Meta {
+impl AdminDb {
     /// Counts all rows. Scans whole tables or indexes: call it rarely.
     pub async fn stats(&self) -> Result<DatabaseStats, MetaError> {
         let counted_at = now_ms();
@@ -61,15 +61,15 @@ impl Meta {
             .column(file::Column::State)
             .column_as(file::Column::Uid.count(), "count")
             .group_by(file::Column::State);
-        let files: Vec<(FileState, i64)> = files.into_tuple().all(&self.reader).await?;
+        let files: Vec<(FileState, i64)> = files.into_tuple().all(&self.db.reader).await?;
         let tasks = task::Entity::find()
             .select_only()
             .columns([task::Column::Kind, task::Column::State])
             .column_as(task::Column::Id.count(), "count")
             .group_by(task::Column::Kind)
             .group_by(task::Column::State);
-        let tasks: Vec<(String, TaskState, i64)> = tasks.into_tuple().all(&self.reader).await?;
-        let backend = self.reader.get_database_backend();
+        let tasks: Vec<(String, TaskState, i64)> = tasks.into_tuple().all(&self.db.reader).await?;
+        let backend = self.db.reader.get_database_backend();
         let shared = Expr::col(blob::Column::Size).mul(Expr::col(blob::Column::Refs).sub(1));
         let stored = blob::Column::State.eq(blob::State::Stored);
         let blobs = blob::Entity::find()
@@ -77,14 +77,14 @@ impl Meta {
             .column_as(blob::Column::Id.count(), "count")
             .column_as(dialect::integer_sum(backend, blob::Column::Size), "bytes")
             .filter(stored.clone());
-        let blobs: Option<(i64, Option<i64>)> = blobs.into_tuple().one(&self.reader).await?;
+        let blobs: Option<(i64, Option<i64>)> = blobs.into_tuple().one(&self.db.reader).await?;
         let (blobs, bytes_stored) = blobs.unwrap_or_default();
         let saved = blob::Entity::find()
             .select_only()
             .column_as(dialect::integer_sum_of(backend, shared), "bytes")
             .filter(stored)
             .filter(blob::Column::Refs.gt(1));
-        let saved: Option<Option<i64>> = saved.into_tuple().one(&self.reader).await?;
+        let saved: Option<Option<i64>> = saved.into_tuple().one(&self.db.reader).await?;
         let whole = |count: i64| Ord::max(count, 0).unsigned_abs();
         Ok(DatabaseStats {
             counted_at,

@@ -8,7 +8,7 @@ use sea_orm::{
 
 use crate::MetaError;
 use crate::{
-    Meta,
+    BlobDb,
     blobs::decode_digest,
     db::entities::{blob, part},
     files::rows::part_layout,
@@ -47,12 +47,12 @@ impl PartDigests {
     }
 }
 
-impl Meta {
+impl BlobDb {
     /// Returns the BLAKE3 of a blob if it can be combined from its parts, without reading the
     /// bytes.
     pub async fn combined_blake3(&self, blob_id: i64) -> Result<Option<[u8; 32]>, MetaError> {
-        match blob::Entity::find_by_id(blob_id).one(&self.reader).await? {
-            Some(blob) => Ok(combined_blake3(&self.reader, &blob).await?),
+        match blob::Entity::find_by_id(blob_id).one(&self.db.reader).await? {
+            Some(blob) => Ok(combined_blake3(&self.db.reader, &blob).await?),
             None => Ok(None),
         }
     }

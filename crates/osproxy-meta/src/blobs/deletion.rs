@@ -5,7 +5,7 @@ use sea_orm::{ColumnTrait, DatabaseTransaction, DbErr, EntityTrait, QueryFilter,
 
 use crate::MetaError;
 use crate::{
-    Meta,
+    BlobDb,
     blobs::stored_parts::own_key,
     db::entities::{blob, part},
     files::rows::{decode_key, decode_part_size},
@@ -25,11 +25,11 @@ pub struct DeletingBlob {
     pub part_size: Option<u64>,
 }
 
-impl Meta {
+impl BlobDb {
     /// Returns what is left of a blob in state `deleting`; `None` if there is no such blob. Marks
     /// all its parts for deletion; no new part can be added.
-    pub async fn deleting_blob(&self, blob_id: i64) -> Result<Option<DeletingBlob>, MetaError> {
-        self.write(move |transaction| Box::pin(deleting_blob(transaction, blob_id))).await
+    pub async fn deleting(&self, blob_id: i64) -> Result<Option<DeletingBlob>, MetaError> {
+        self.db.write(move |transaction| Box::pin(deleting_blob(transaction, blob_id))).await
     }
 }
 

@@ -6,7 +6,7 @@ use sea_orm::{ColumnTrait, DatabaseTransaction, DbErr, EntityTrait, QueryFilter,
 
 use crate::MetaError;
 use crate::{
-    ExpectedDigests, Meta, NodeStores,
+    BlobDb, ExpectedDigests, NodeStores,
     blobs::{self, encode_digest},
     db::{
         entities::{blob, file},
@@ -21,7 +21,7 @@ pub struct MergeIntent {
     /// Id of the write intent: the row that names the object to be written.
     pub intent_id: i64,
     /// Whether some of the parts are in the store's multipart upload, or in the object that it
-    /// became. [`Meta::finish_merge`] then makes the intent name that object, so that the sweep
+    /// became. [`BlobDb::finish_merge`] then makes the intent name that object, so that the sweep
     /// removes it.
     pub has_multipart: bool,
     /// The store of the parts; the object is written there too.
@@ -47,7 +47,7 @@ pub struct WholeBlob {
     pub size: u64,
 }
 
-/// What [`Meta::begin_merge`] found.
+/// What [`BlobDb::begin_merge`] found.
 #[derive(Clone, Debug)]
 pub enum BeginMergeOutcome {
     /// The blob has parts to merge.
@@ -71,17 +71,18 @@ pub enum MergeOutcome {
     Swept,
 }
 
-impl Meta {
+impl BlobDb {
     /// Begins to merge the parts of a blob: records a write intent for the object. The first merge
     /// uses the key derived from the blob's own id, every later one the key derived from
     /// `fallback_id`, so that no key is written twice.
     pub async fn begin_merge(&self, blob_id: i64, fallback_id: i64) -> Result<BeginMergeOutcome, MetaError> {
-        let node_stores = self.node_stores.clone();
-        self.write(move |transaction| {
-            let node_stores = node_stores.clone();
-            Box::pin(async move { begin(transaction, blob_id, fallback_id, &node_stores).await })
-        })
-        .await
+        let node_stores = self.db.node_stores.clone();
+        self.db
+            .write(move |transaction| {
+                let node_stores = node_stores.clone();
+                Box::pin(async move { begin(transaction, blob_id, fallback_id, &node_stores).await })
+            })
+            .await
     }
 
     /// Moves the blob to the object of `intent`, which must be published and durable. Returns
@@ -94,6 +95,7 @@ impl Meta {
     ) -> Result<MergeOutcome, MetaError> {
         let (intent_id, key) = (intent.intent_id, intent.key.to_string());
         let outcome = self
+            .db
             .write_or_rollback(move |transaction| {
                 let key = key.clone();
                 Box::pin(async move {

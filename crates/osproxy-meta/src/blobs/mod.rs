@@ -8,6 +8,8 @@ pub(crate) mod repair;
 pub(crate) mod stored_parts;
 pub(crate) mod verification;
 
+use std::sync::Arc;
+
 use osproxy_storage::{Digests, Key};
 use osproxy_types::tenant::Tenant;
 use sea_orm::{
@@ -17,7 +19,17 @@ use sea_orm::{
 };
 
 use crate::MetaError;
-use crate::{ExpectedDigests, Meta, NodeStores, db::entities::blob, files::rows::decode_key};
+use crate::{
+    ExpectedDigests, NodeStores,
+    db::{database::Database, entities::blob},
+    files::rows::decode_key,
+};
+
+/// Blobs: lookup by digest, merging, verification, deletion, and their stored parts.
+#[derive(Clone)]
+pub struct BlobDb {
+    pub(crate) db: Arc<Database>,
+}
 
 /// Content that is complete, durable and verified.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -132,33 +144,33 @@ fn owned_by(tenant: &Tenant) -> Expr {
     blob::Column::Tenant.eq(tenant.as_str())
 }
 
-impl Meta {
+impl BlobDb {
     /// Returns stored content of a tenant with this MD5; the oldest, if there are several.
-    pub async fn blob_by_md5(&self, tenant: &Tenant, md5: [u8; 16]) -> Result<Option<Blob>, MetaError> {
-        Ok(self.find_blob(owned_by(tenant).and(blob::Column::Md5.eq(md5.to_vec()))).await?)
+    pub async fn by_md5(&self, tenant: &Tenant, md5: [u8; 16]) -> Result<Option<Blob>, MetaError> {
+        Ok(self.find(owned_by(tenant).and(blob::Column::Md5.eq(md5.to_vec()))).await?)
     }
 
     /// Returns stored content of a tenant with this BLAKE3.
-    pub async fn blob_by_blake3(&self, tenant: &Tenant, blake3: [u8; 32]) -> Result<Option<Blob>, MetaError> {
-        Ok(self.find_blob(owned_by(tenant).and(blob::Column::Blake3.eq(blake3.to_vec()))).await?)
+    pub async fn by_blake3(&self, tenant: &Tenant, blake3: [u8; 32]) -> Result<Option<Blob>, MetaError> {
+        Ok(self.find(owned_by(tenant).and(blob::Column::Blake3.eq(blake3.to_vec()))).await?)
     }
 
     /// Returns stored content of a tenant with this SHA-256; the oldest, if there are several.
-    pub async fn blob_by_sha256(&self, tenant: &Tenant, sha256: [u8; 32]) -> Result<Option<Blob>, MetaError> {
-        Ok(self.find_blob(owned_by(tenant).and(blob::Column::Sha256.eq(sha256.to_vec()))).await?)
+    pub async fn by_sha256(&self, tenant: &Tenant, sha256: [u8; 32]) -> Result<Option<Blob>, MetaError> {
+        Ok(self.find(owned_by(tenant).and(blob::Column::Sha256.eq(sha256.to_vec()))).await?)
     }
 
     /// Returns the blob with this id if it is stored and verified.
-    pub async fn stored_blob(&self, id: i64) -> Result<Option<Blob>, MetaError> {
-        Ok(self.find_blob(blob::Column::Id.eq(id).and(blob::Column::Blake3.is_not_null())).await?)
+    pub async fn stored(&self, id: i64) -> Result<Option<Blob>, MetaError> {
+        Ok(self.find(blob::Column::Id.eq(id).and(blob::Column::Blake3.is_not_null())).await?)
     }
 
-    async fn find_blob(&self, filter: Expr) -> Result<Option<Blob>, DbErr> {
+    async fn find(&self, filter: Expr) -> Result<Option<Blob>, DbErr> {
         let row = blob::Entity::find()
             .filter(filter)
             .filter(blob::Column::State.eq(blob::State::Stored))
             .order_by_asc(blob::Column::Id)
-            .one(&self.reader)
+            .one(&self.db.reader)
             .await?;
         row.map(from_row).transpose()
     }

@@ -10,7 +10,7 @@ use sea_orm::{
 
 use crate::MetaError;
 use crate::{
-    Meta,
+    BlobDb,
     blobs::stored_parts::own_key,
     db::entities::{blob, part},
     files::rows::{decode_key, decode_part_size},
@@ -47,7 +47,7 @@ pub struct PendingDelete {
     pub part_size: Option<u64>,
 }
 
-impl Meta {
+impl BlobDb {
     /// Returns up to `limit` unfinished rows of this kind in a store, created before
     /// `created_before` (milliseconds since the Unix epoch) and with an id above `after`, ordered
     /// by id.
@@ -68,7 +68,7 @@ impl Meta {
                     .filter(blob::Column::Id.gt(after))
                     .order_by_asc(blob::Column::Id)
                     .limit(limit);
-                let rows = query.all(&self.reader).await?;
+                let rows = query.all(&self.db.reader).await?;
                 let to_unfinished = |row: blob::Model| UnfinishedRow {
                     id: row.id,
                     writer: row.written_by.filter(|_| row.state == blob::State::Writing),
@@ -84,7 +84,7 @@ impl Meta {
                     .filter(part::Column::Id.gt(after))
                     .order_by_asc(part::Column::Id)
                     .limit(limit);
-                let rows = query.all(&self.reader).await?;
+                let rows = query.all(&self.db.reader).await?;
                 let to_unfinished = |row: part::Model| UnfinishedRow {
                     id: row.id,
                     writer: row.written_by.filter(|_| row.state == part::State::Writing),
@@ -102,84 +102,91 @@ impl Meta {
         kind: ObjectRowKind,
         id: i64,
     ) -> Result<Option<PendingDelete>, MetaError> {
-        self.write(move |transaction| {
-            Box::pin(async move {
-                Ok(match kind {
-                    ObjectRowKind::Blob => {
-                        let marked = blob::Entity::update_many()
-                            .col_expr(blob::Column::State, Expr::value(blob::State::Deleting))
-                            .filter(blob::Column::Id.eq(id))
-                            .filter(blob::Column::State.is_in([blob::State::Writing, blob::State::Deleting]))
-                            .exec(transaction)
-                            .await?;
-                        let row = blob::Entity::find_by_id(id).one(transaction).await?;
-                        let Some(blob) = row.filter(|_| marked.rows_affected == 1) else {
-                            return Ok(None);
-                        };
-                        let has_object = !blob.object_key.is_empty();
-                        let key = has_object.then(|| decode_key(&blob.object_key)).transpose()?;
-                        Some(PendingDelete {
-                            store: blob.backend,
-                            key,
-                            part_size: decode_part_size(blob.part_size),
-                        })
-                    }
-                    ObjectRowKind::Part => {
-                        let marked = part::Entity::update_many()
-                            .col_expr(part::Column::State, Expr::value(part::State::Deleting))
-                            .filter(part::Column::Id.eq(id))
-                            .filter(part::Column::State.is_in([part::State::Writing, part::State::Deleting]))
-                            .exec(transaction)
-                            .await?;
-                        let row =
-                            part::Entity::find_by_id(id).find_also_related(blob::Entity).one(transaction);
-                        let Some((part, Some(blob))) = row.await?.filter(|_| marked.rows_affected == 1)
-                        else {
-                            return Ok(None);
-                        };
-                        Some(PendingDelete { store: blob.backend, key: own_key(&part)?, part_size: None })
-                    }
+        self.db
+            .write(move |transaction| {
+                Box::pin(async move {
+                    Ok(match kind {
+                        ObjectRowKind::Blob => {
+                            let marked = blob::Entity::update_many()
+                                .col_expr(blob::Column::State, Expr::value(blob::State::Deleting))
+                                .filter(blob::Column::Id.eq(id))
+                                .filter(
+                                    blob::Column::State.is_in([blob::State::Writing, blob::State::Deleting]),
+                                )
+                                .exec(transaction)
+                                .await?;
+                            let row = blob::Entity::find_by_id(id).one(transaction).await?;
+                            let Some(blob) = row.filter(|_| marked.rows_affected == 1) else {
+                                return Ok(None);
+                            };
+                            let has_object = !blob.object_key.is_empty();
+                            let key = has_object.then(|| decode_key(&blob.object_key)).transpose()?;
+                            Some(PendingDelete {
+                                store: blob.backend,
+                                key,
+                                part_size: decode_part_size(blob.part_size),
+                            })
+                        }
+                        ObjectRowKind::Part => {
+                            let marked = part::Entity::update_many()
+                                .col_expr(part::Column::State, Expr::value(part::State::Deleting))
+                                .filter(part::Column::Id.eq(id))
+                                .filter(
+                                    part::Column::State.is_in([part::State::Writing, part::State::Deleting]),
+                                )
+                                .exec(transaction)
+                                .await?;
+                            let row =
+                                part::Entity::find_by_id(id).find_also_related(blob::Entity).one(transaction);
+                            let Some((part, Some(blob))) = row.await?.filter(|_| marked.rows_affected == 1)
+                            else {
+                                return Ok(None);
+                            };
+                            Some(PendingDelete { store: blob.backend, key: own_key(&part)?, part_size: None })
+                        }
+                    })
                 })
             })
-        })
-        .await
+            .await
     }
 
     /// Deletes the row of a blob or part whose object is removed. The first row of a part number
     /// stays, in state `gone`, until its upload ends: it used the key without a write id, which no
     /// later write may use again. Returns `false` if the blob still has parts.
     pub async fn delete_row(&self, kind: ObjectRowKind, id: i64) -> Result<bool, MetaError> {
-        self.write(move |transaction| {
-            Box::pin(async move {
-                match kind {
-                    ObjectRowKind::Blob => delete_blob_row(transaction, id).await,
-                    ObjectRowKind::Part => delete_part_row(transaction, id).await.map(|()| true),
-                }
+        self.db
+            .write(move |transaction| {
+                Box::pin(async move {
+                    match kind {
+                        ObjectRowKind::Blob => delete_blob_row(transaction, id).await,
+                        ObjectRowKind::Part => delete_part_row(transaction, id).await.map(|()| true),
+                    }
+                })
             })
-        })
-        .await
+            .await
     }
 
     /// Deletes rows in state `gone` whose blob collects no parts any more: of one blob, or of all.
     pub async fn delete_gone_parts(&self, blob_id: Option<i64>) -> Result<(), MetaError> {
-        self.write(move |transaction| {
-            Box::pin(async move {
-                let receiving = blob::Entity::find()
-                    .select_only()
-                    .column(blob::Column::Id)
-                    .filter(blob::Column::State.eq(blob::State::Receiving))
-                    .into_query();
-                let mut delete = part::Entity::delete_many()
-                    .filter(part::Column::State.eq(part::State::Gone))
-                    .filter(part::Column::BlobId.not_in_subquery(receiving));
-                if let Some(blob_id) = blob_id {
-                    delete = delete.filter(part::Column::BlobId.eq(blob_id));
-                }
-                delete.exec(transaction).await?;
-                Ok(())
+        self.db
+            .write(move |transaction| {
+                Box::pin(async move {
+                    let receiving = blob::Entity::find()
+                        .select_only()
+                        .column(blob::Column::Id)
+                        .filter(blob::Column::State.eq(blob::State::Receiving))
+                        .into_query();
+                    let mut delete = part::Entity::delete_many()
+                        .filter(part::Column::State.eq(part::State::Gone))
+                        .filter(part::Column::BlobId.not_in_subquery(receiving));
+                    if let Some(blob_id) = blob_id {
+                        delete = delete.filter(part::Column::BlobId.eq(blob_id));
+                    }
+                    delete.exec(transaction).await?;
+                    Ok(())
+                })
             })
-        })
-        .await
+            .await
     }
 }
 

@@ -4,20 +4,21 @@ use sea_orm::{ColumnTrait, DatabaseTransaction, DbErr, EntityTrait, QueryFilter,
 
 use crate::MetaError;
 use crate::{
-    Blob, Invalidation, Meta, StoreOutcome,
+    Blob, BlobDb, Invalidation, StoreOutcome,
     db::{entities::blob, write_batcher::TxEnd},
 };
 
-impl Meta {
+impl BlobDb {
     /// Replaces the lost or damaged object of a blob by the object of `intent_id`, which must be
     /// published, durable, and have the same content. The intent then names the damaged object,
     /// marked for deletion. Returns `Conflict` if the blob is gone, or another write repaired it.
-    pub async fn repair_blob(&self, damaged: &Blob, intent_id: i64) -> Result<StoreOutcome, MetaError> {
+    pub async fn repair(&self, damaged: &Blob, intent_id: i64) -> Result<StoreOutcome, MetaError> {
         let (blob_id, damaged) = (damaged.id, damaged.clone());
         let repairing = self
+            .db
             .write_or_rollback(move |transaction| Box::pin(repair(transaction, damaged.clone(), intent_id)));
         let outcome = repairing.await?;
-        self.invalidate_everywhere(Invalidation::Blob(blob_id));
+        self.db.invalidate_everywhere(Invalidation::Blob(blob_id));
         Ok(outcome)
     }
 }

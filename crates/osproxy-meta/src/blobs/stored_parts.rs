@@ -7,7 +7,7 @@ use sea_orm::{ColumnTrait, DbErr, EntityTrait, QueryFilter, QueryOrder};
 
 use crate::MetaError;
 use crate::{
-    Meta, PartDigests,
+    BlobDb, PartDigests,
     db::entities::{blob, part},
     files::rows::{decode_key, part_layout},
 };
@@ -42,14 +42,14 @@ impl StoredPart {
     }
 }
 
-impl Meta {
+impl BlobDb {
     /// Returns the row ids of the stored parts of a blob, with the key of each part that is an
     /// object of its own.
     pub async fn part_objects(&self, blob_id: i64) -> Result<Vec<(i64, Option<Key>)>, MetaError> {
         let rows = part::Entity::find()
             .filter(part::Column::BlobId.eq(blob_id))
             .filter(part::Column::State.eq(part::State::Stored))
-            .all(&self.reader)
+            .all(&self.db.reader)
             .await?;
         rows.iter().map(|part| Ok((part.id, own_key(part)?))).collect()
     }
@@ -62,11 +62,11 @@ impl Meta {
             .filter(part::Column::BlobId.eq(blob_id))
             .filter(part::Column::State.eq(part::State::Stored))
             .order_by_asc(part::Column::Number)
-            .all(&self.reader)
+            .all(&self.db.reader)
             .await?;
         let (mut object, mut layout) = (None, None);
         if rows.iter().any(|part| part.tag.is_some() || part.piece.is_some())
-            && let Some(blob) = blob::Entity::find_by_id(blob_id).one(&self.reader).await?
+            && let Some(blob) = blob::Entity::find_by_id(blob_id).one(&self.db.reader).await?
         {
             layout = part_layout(Some(blob.size), blob.part_size);
             // A merge resets the upload id: the blob lies in another object then.
@@ -94,7 +94,8 @@ impl Meta {
     /// Whether the multipart uploads of a store are preallocated files: there a missing part leaves
     /// a hole.
     fn is_preallocated(&self, store: &str) -> bool {
-        self.node_stores
+        self.db
+            .node_stores
             .store(store)
             .and_then(|store| store.part_sizes)
             .is_some_and(|sizes| sizes.preallocated)
@@ -102,17 +103,21 @@ impl Meta {
 
     /// Deletes the rows of parts whose objects are removed.
     pub async fn delete_part_rows(&self, ids: Vec<i64>) -> Result<(), MetaError> {
-        self.write(move |transaction| {
-            let ids = ids.clone();
-            Box::pin(async move {
-                for ids in ids.chunks(MAX_ROWS) {
-                    let ids = ids.iter().copied();
-                    part::Entity::delete_many().filter(part::Column::Id.is_in(ids)).exec(transaction).await?;
-                }
-                Ok(())
+        self.db
+            .write(move |transaction| {
+                let ids = ids.clone();
+                Box::pin(async move {
+                    for ids in ids.chunks(MAX_ROWS) {
+                        let ids = ids.iter().copied();
+                        part::Entity::delete_many()
+                            .filter(part::Column::Id.is_in(ids))
+                            .exec(transaction)
+                            .await?;
+                    }
+                    Ok(())
+                })
             })
-        })
-        .await
+            .await
     }
 }
 

@@ -14,7 +14,7 @@ use sea_orm::{
 
 use crate::MetaError;
 use crate::{
-    ExpectedDigests, Invalidation, MergeOutcome, Meta, TaskKind,
+    BlobDb, ExpectedDigests, Invalidation, MergeOutcome, TaskKind,
     blobs::{self, encode_digest, merges::map_unique_conflict},
     db::{
         entities::{blob, file},
@@ -41,7 +41,7 @@ pub struct UnverifiedBlob {
     pub expected: ExpectedDigests,
 }
 
-impl Meta {
+impl BlobDb {
     /// Records the digests computed from a blob in one object. Returns `Conflict` if another blob
     /// has the same content.
     pub async fn finish_verification(
@@ -50,6 +50,7 @@ impl Meta {
         digests: Digests,
     ) -> Result<MergeOutcome, MetaError> {
         let outcome = self
+            .db
             .write(move |transaction| {
                 Box::pin(async move {
                     let verified = blob::Entity::update_many()
@@ -75,12 +76,12 @@ impl Meta {
     }
 
     /// Returns the blob if it lies in one object and is not verified yet.
-    pub async fn unverified_blob(&self, blob_id: i64) -> Result<Option<UnverifiedBlob>, MetaError> {
+    pub async fn unverified(&self, blob_id: i64) -> Result<Option<UnverifiedBlob>, MetaError> {
         let blob = blob::Entity::find_by_id(blob_id)
             .filter(blob::Column::State.eq(blob::State::Stored))
             .filter(blob::Column::Layout.eq(blob::BlobLayout::Whole))
             .filter(blob::Column::Blake3.is_null());
-        let Some(blob) = blob.one(&self.reader).await? else {
+        let Some(blob) = blob.one(&self.db.reader).await? else {
             return Ok(None);
         };
         Ok(Some(UnverifiedBlob {
@@ -109,14 +110,14 @@ impl Meta {
     /// Moves all files of a blob whose object was lost to the blob `replacement`, which has the
     /// same content and is intact. Marks the lost blob for deletion and enqueues a task with the
     /// unused `task_id` that deletes it.
-    pub async fn replace_lost_blob(
+    pub async fn replace_lost(
         &self,
         lost: i64,
         replacement: i64,
         task_id: Uid,
     ) -> Result<MergeOutcome, MetaError> {
         let outcome = self.move_files_to_blob(lost, BlobFilter::Any, replacement, None, task_id).await;
-        self.invalidate_everywhere(Invalidation::Blob(lost));
+        self.db.invalidate_everywhere(Invalidation::Blob(lost));
         outcome
     }
 
@@ -128,62 +129,65 @@ impl Meta {
         digests: Option<Digests>,
         task_id: Uid,
     ) -> Result<MergeOutcome, MetaError> {
-        let delete_task = self.task_seed(task_id);
-        self.write_or_rollback(move |transaction| {
-            Box::pin(async move {
-                let marked = mark_deleting(transaction, blob_id, filter).await?;
-                let Some((refs, store)) = marked else {
-                    return Ok(TxEnd::Rollback(MergeOutcome::Superseded));
-                };
-                if !blobs::add_references(transaction, replacement, refs, digests.as_ref()).await? {
-                    return Ok(TxEnd::Rollback(MergeOutcome::Conflict));
-                }
-                file::Entity::update_many()
-                    .col_expr(file::Column::BlobId, Expr::value(replacement))
-                    .filter(file::Column::BlobId.eq(blob_id))
-                    .exec(transaction)
-                    .await?;
-                delete_task.enqueue(transaction, TaskKind::DeleteBlob, blob_id, store).await?;
-                Ok(TxEnd::Commit(MergeOutcome::Stored))
+        let delete_task = self.db.task_seed(task_id);
+        self.db
+            .write_or_rollback(move |transaction| {
+                Box::pin(async move {
+                    let marked = mark_deleting(transaction, blob_id, filter).await?;
+                    let Some((refs, store)) = marked else {
+                        return Ok(TxEnd::Rollback(MergeOutcome::Superseded));
+                    };
+                    if !blobs::add_references(transaction, replacement, refs, digests.as_ref()).await? {
+                        return Ok(TxEnd::Rollback(MergeOutcome::Conflict));
+                    }
+                    file::Entity::update_many()
+                        .col_expr(file::Column::BlobId, Expr::value(replacement))
+                        .filter(file::Column::BlobId.eq(blob_id))
+                        .exec(transaction)
+                        .await?;
+                    delete_task.enqueue(transaction, TaskKind::DeleteBlob, blob_id, store).await?;
+                    Ok(TxEnd::Commit(MergeOutcome::Stored))
+                })
             })
-        })
-        .await
+            .await
     }
 
     /// Rejects an unverified blob whose content does not match the expected digests: its files
     /// become corrupt and cannot be read any more. Marks the blob for deletion and enqueues a task
     /// with the unused `task_id` that deletes it.
     pub async fn reject_content(&self, blob_id: i64, task_id: Uid) -> Result<MergeOutcome, MetaError> {
-        let (quotas, delete_task) = (self.quotas.clone(), self.task_seed(task_id));
-        self.write_or_rollback(move |transaction| {
-            let quotas = quotas.clone();
-            Box::pin(async move {
-                let Some((_, store)) = mark_deleting(transaction, blob_id, BlobFilter::Unverified).await?
-                else {
-                    return Ok(TxEnd::Rollback(MergeOutcome::Superseded));
-                };
-                let charged = file::Entity::find()
-                    .select_only()
-                    .columns([file::Column::Tenant, file::Column::Charged])
-                    .filter(file::Column::BlobId.eq(blob_id));
-                let charged: Vec<(String, i64)> = charged.into_tuple().all(transaction).await?;
-                file::Entity::update_many()
-                    .col_expr(file::Column::State, Expr::value(file::State::Corrupt))
-                    .col_expr(file::Column::Charged, Expr::value(0))
-                    .col_expr(file::Column::BlobId, Expr::value(None::<i64>))
-                    .col_expr(file::Column::ExpiresAt, Expr::value(delete_task.now))
-                    .filter(file::Column::BlobId.eq(blob_id))
-                    .exec(transaction)
-                    .await?;
-                delete_task.enqueue(transaction, TaskKind::DeleteBlob, blob_id, store).await?;
-                // All files of a blob belong to one tenant.
-                let sum: i64 = charged.iter().map(|(_, bytes)| bytes).sum();
-                let tenant = charged.first().map_or("", |(tenant, _)| tenant);
-                quotas.charge(transaction, tenant, -sum).await?;
-                Ok(TxEnd::Commit(MergeOutcome::Stored))
+        let (quotas, delete_task) = (self.db.quotas.clone(), self.db.task_seed(task_id));
+        self.db
+            .write_or_rollback(move |transaction| {
+                let quotas = quotas.clone();
+                Box::pin(async move {
+                    let Some((_, store)) =
+                        mark_deleting(transaction, blob_id, BlobFilter::Unverified).await?
+                    else {
+                        return Ok(TxEnd::Rollback(MergeOutcome::Superseded));
+                    };
+                    let charged = file::Entity::find()
+                        .select_only()
+                        .columns([file::Column::Tenant, file::Column::Charged])
+                        .filter(file::Column::BlobId.eq(blob_id));
+                    let charged: Vec<(String, i64)> = charged.into_tuple().all(transaction).await?;
+                    file::Entity::update_many()
+                        .col_expr(file::Column::State, Expr::value(file::State::Corrupt))
+                        .col_expr(file::Column::Charged, Expr::value(0))
+                        .col_expr(file::Column::BlobId, Expr::value(None::<i64>))
+                        .col_expr(file::Column::ExpiresAt, Expr::value(delete_task.now))
+                        .filter(file::Column::BlobId.eq(blob_id))
+                        .exec(transaction)
+                        .await?;
+                    delete_task.enqueue(transaction, TaskKind::DeleteBlob, blob_id, store).await?;
+                    // All files of a blob belong to one tenant.
+                    let sum: i64 = charged.iter().map(|(_, bytes)| bytes).sum();
+                    let tenant = charged.first().map_or("", |(tenant, _)| tenant);
+                    quotas.charge(transaction, tenant, -sum).await?;
+                    Ok(TxEnd::Commit(MergeOutcome::Stored))
+                })
             })
-        })
-        .await
+            .await
     }
 }
 

@@ -29,13 +29,13 @@ fn base() -> i64 {
 }
 
 async fn create(meta: &Meta, number: i64, name: &str) {
-    meta.create_files(vec![super::upload(number, name)], i64::MAX).await.unwrap();
+    meta.files.create(vec![super::upload(number, name)], i64::MAX).await.unwrap();
 }
 
 async fn names(meta: &Meta, filter: &FileFilter, page: u64) -> Vec<String> {
     let (mut names, mut after) = (Vec::new(), None);
     loop {
-        let files = meta.list_files(&Tenant::default(), filter, after.as_ref(), page).await.unwrap();
+        let files = meta.files.list(&Tenant::default(), filter, after.as_ref(), page).await.unwrap();
         assert!(files.len() as u64 <= page);
         let Some(last) = files.last() else {
             return names;
@@ -86,7 +86,7 @@ async fn pages_cover_all_files_in_order(meta: &Meta) {
         create(meta, base + number, if number % 2 == 0 { "same.mp3" } else { "same.mp4" }).await;
     }
     assert_eq!(
-        meta.delete_file(Tenant::default(), uid(base + 3), uid(base + 100)).await.unwrap(),
+        meta.files.delete(Tenant::default(), uid(base + 3), uid(base + 100)).await.unwrap(),
         DeleteOutcome::Deleted
     );
     assert_eq!(enqueued(meta, base + 100).await, None, "the file had no content to delete");
@@ -99,7 +99,7 @@ async fn pages_cover_all_files_in_order(meta: &Meta) {
         for page in [1, 2, 3, 1000] {
             let (mut found, mut after) = (Vec::new(), None::<FilePosition>);
             loop {
-                let files = meta.list_files(&Tenant::default(), &filter, after.as_ref(), page).await.unwrap();
+                let files = meta.files.list(&Tenant::default(), &filter, after.as_ref(), page).await.unwrap();
                 let Some(last) = files.last() else { break };
                 after = Some(FilePosition::after(last));
                 found.extend(files.iter().map(|file| file.uid.get()));
@@ -117,7 +117,7 @@ async fn pages_cover_all_files_in_order(meta: &Meta) {
     }
     for filter in [FileFilter::default(), prefixed("same")] {
         let removed = FileFilter { state: Some(FileState::Deleted), ..filter };
-        let removed = meta.list_files(&Tenant::default(), &removed, None, 1000).await.unwrap();
+        let removed = meta.files.list(&Tenant::default(), &removed, None, 1000).await.unwrap();
         assert!(removed.iter().any(|file| file.uid == uid(base + 3)));
         assert!(removed.iter().all(|file| file.state == FileState::Deleted));
     }
@@ -126,7 +126,7 @@ async fn pages_cover_all_files_in_order(meta: &Meta) {
 async fn listings_filter_by_creation_time(meta: &Meta) {
     let base = base();
     create(meta, base, "moment").await;
-    let file = meta.file_record(uid(base)).await.unwrap().unwrap();
+    let file = meta.files.record(uid(base)).await.unwrap().unwrap();
     let at = file.created_at;
     for (after, before, is_listed) in [
         (None, None, true),
@@ -156,18 +156,18 @@ async fn updates_change_name_and_metadata(meta: &Meta) {
     let name = Some("after.mp3".to_owned());
     let special = "\u{1}\"\\ é\u{10ffff}";
     assert_eq!(
-        meta.update_file(Tenant::default(), uid(base), name, Some(note(special, special))).await.unwrap(),
+        meta.files.update(Tenant::default(), uid(base), name, Some(note(special, special))).await.unwrap(),
         UpdateOutcome::Updated
     );
     assert_eq!(
-        meta.update_file(Tenant::default(), uid(base), None, Some(note("b", "c"))).await.unwrap(),
+        meta.files.update(Tenant::default(), uid(base), None, Some(note("b", "c"))).await.unwrap(),
         UpdateOutcome::Updated
     );
     assert_eq!(
-        meta.update_file(Tenant::default(), uid(base), None, Some(note("b", "refused"))).await.unwrap(),
+        meta.files.update(Tenant::default(), uid(base), None, Some(note("b", "refused"))).await.unwrap(),
         UpdateOutcome::InvalidMetadata
     );
-    let file = meta.file_record(uid(base)).await.unwrap().unwrap();
+    let file = meta.files.record(uid(base)).await.unwrap().unwrap();
     assert_eq!((file.name.as_str(), file.category()), ("after.mp3", Category::Audio));
     let expected = [(special, special), ("b", "c")].map(|(key, value)| (key.to_owned(), value.to_owned()));
     assert_eq!(file.metadata, FileMetadata::from(expected));
@@ -177,38 +177,38 @@ async fn updates_change_name_and_metadata(meta: &Meta) {
     // The maximum length, which exceeds the `TEXT` type of some databases.
     let long = "\u{1}".repeat(16_000);
     assert_eq!(
-        meta.update_file(Tenant::default(), uid(base), None, Some(note("long", &long))).await.unwrap(),
+        meta.files.update(Tenant::default(), uid(base), None, Some(note("long", &long))).await.unwrap(),
         UpdateOutcome::Updated
     );
-    let file = meta.file_record(uid(base)).await.unwrap().unwrap();
+    let file = meta.files.record(uid(base)).await.unwrap().unwrap();
     assert_eq!(file.metadata.get("long"), Some(&long));
     assert_eq!(
-        meta.update_file(Tenant::default(), uid(base + 1), None, None).await.unwrap(),
+        meta.files.update(Tenant::default(), uid(base + 1), None, None).await.unwrap(),
         UpdateOutcome::Unknown
     );
     assert_eq!(
-        meta.delete_file(Tenant::default(), uid(base), uid(base + 100)).await.unwrap(),
+        meta.files.delete(Tenant::default(), uid(base), uid(base + 100)).await.unwrap(),
         DeleteOutcome::Deleted
     );
     let closed = UpdateOutcome::Gone(FileState::Deleted);
-    assert_eq!(meta.update_file(Tenant::default(), uid(base), None, None).await.unwrap(), closed);
+    assert_eq!(meta.files.update(Tenant::default(), uid(base), None, None).await.unwrap(), closed);
 }
 
 async fn copies_share_content(meta: &Meta) {
     let base = base();
     super::create(meta, base).await;
     let copy = async |from: i64, to: i64, name: Option<&str>| {
-        meta.copy_file(Tenant::default(), uid(from), uid(to), name.map(str::to_owned), None).await.unwrap()
+        meta.files.copy(Tenant::default(), uid(from), uid(to), name.map(str::to_owned), None).await.unwrap()
     };
     assert_eq!(copy(base, base + 1, None).await, CopyOutcome::NotStored(FileState::Pending));
     assert_eq!(begin(meta, base, base + 5).await, base);
     assert_eq!(finish(meta, base, base, "copied").await, StoreOutcome::Stored);
-    let before = meta.stats().await.unwrap();
+    let before = meta.admin.stats().await.unwrap();
     assert_eq!(copy(base, base + 1, None).await, CopyOutcome::Copied);
     assert_eq!(copy(base + 1, base + 2, Some("x.json")).await, CopyOutcome::Copied);
     assert_eq!(copy(base + 9, base + 3, None).await, CopyOutcome::Unknown);
     assert_eq!(copy(base, base + 1, None).await, CopyOutcome::UidTaken);
-    let files = meta.stored_files(&[uid(base + 1), uid(base + 2)]).await.unwrap();
+    let files = meta.files.stored_among(&[uid(base + 1), uid(base + 2)]).await.unwrap();
     assert_eq!(files[0].name, format!("{base}.txt"));
     assert_eq!(
         (files[0].content_type.as_str(), files[1].content_type.as_str()),
@@ -216,7 +216,7 @@ async fn copies_share_content(meta: &Meta) {
     );
     assert!(files.iter().all(|file| file.content.blob_id == base));
     assert_eq!(files[1].content.digests, Some(digests("copied")));
-    let after = meta.stats().await.unwrap();
+    let after = meta.admin.stats().await.unwrap();
     assert_eq!((after.blobs, after.bytes_stored), (before.blobs, before.bytes_stored));
     assert_eq!(after.bytes_saved, before.bytes_saved + 12);
     let stored = |stats: &crate::DatabaseStats| {
@@ -232,8 +232,9 @@ async fn idempotency_keys_are_acquired_once(meta: &Meta) {
         fingerprint: [request; 32],
         owner: uid(attempt),
     };
-    let acquire =
-        async |key: &str, number, attempt| meta.acquire_key(request(key, number, attempt)).await.unwrap();
+    let acquire = async |key: &str, number, attempt| {
+        meta.idempotency.acquire(request(key, number, attempt)).await.unwrap()
+    };
     let acquired = |number| KeyAcquisition::Acquired(uid(number));
     assert_eq!(acquire("k", 1, 1).await, acquired(1));
     assert_eq!(acquire("k", 1, 2).await, KeyAcquisition::InProgress);
@@ -242,28 +243,28 @@ async fn idempotency_keys_are_acquired_once(meta: &Meta) {
     let body = format!("\"{}\"", "x".repeat(100_000));
     let answer = RecordedAnswer { status: 201, location: Some("/somewhere".to_owned()), body };
     // A request that does not hold the key cannot change it.
-    meta.record_answer(request("k", 1, 2), answer.clone()).await.unwrap();
-    meta.release_key(request("k", 1, 2)).await.unwrap();
-    assert!(!meta.renew_key(request("k", 1, 2)).await.unwrap());
-    assert!(!meta.reserve_uid(request("k", 1, 2), uid(9)).await.unwrap());
+    meta.idempotency.record_answer(request("k", 1, 2), answer.clone()).await.unwrap();
+    meta.idempotency.release(request("k", 1, 2)).await.unwrap();
+    assert!(!meta.idempotency.renew(request("k", 1, 2)).await.unwrap());
+    assert!(!meta.idempotency.reserve_uid(request("k", 1, 2), uid(9)).await.unwrap());
     assert_eq!(acquire("k", 1, 2).await, KeyAcquisition::InProgress);
-    assert!(meta.renew_key(request("k", 1, 1)).await.unwrap());
-    meta.record_answer(request("k", 1, 1), answer.clone()).await.unwrap();
+    assert!(meta.idempotency.renew(request("k", 1, 1)).await.unwrap());
+    meta.idempotency.record_answer(request("k", 1, 1), answer.clone()).await.unwrap();
     assert_eq!(acquire("k", 1, 2).await, KeyAcquisition::Answered(answer.clone()));
     assert_eq!(acquire("k", 2, 2).await, KeyAcquisition::DifferentRequest);
     // An answered key cannot be released.
-    meta.release_key(request("k", 1, 1)).await.unwrap();
+    meta.idempotency.release(request("k", 1, 1)).await.unwrap();
     assert_eq!(acquire("k", 1, 2).await, KeyAcquisition::Answered(answer));
     // After a release, the same request gets the same uid: the first attempt may have taken effect.
-    meta.release_key(request("K", 2, 2)).await.unwrap();
+    meta.idempotency.release(request("K", 2, 2)).await.unwrap();
     assert_eq!(acquire("K", 2, 3).await, acquired(2));
-    assert!(meta.reserve_uid(request("K", 2, 3), uid(4)).await.unwrap());
-    meta.release_key(request("K", 2, 3)).await.unwrap();
+    assert!(meta.idempotency.reserve_uid(request("K", 2, 3), uid(4)).await.unwrap());
+    meta.idempotency.release(request("K", 2, 3)).await.unwrap();
     assert_eq!(acquire("K", 2, 5).await, acquired(4));
-    meta.release_key(request("K", 2, 5)).await.unwrap();
+    meta.idempotency.release(request("K", 2, 5)).await.unwrap();
     assert_eq!(acquire("K", 3, 6).await, acquired(6), "another request gets its own uid");
-    assert_eq!(meta.purge_keys(10).await.unwrap(), 0);
-    let attempts = (10..18).map(|attempt| meta.acquire_key(request("race", 1, attempt)));
+    assert_eq!(meta.idempotency.purge(10).await.unwrap(), 0);
+    let attempts = (10..18).map(|attempt| meta.idempotency.acquire(request("race", 1, attempt)));
     let outcomes = futures_util::future::join_all(attempts).await;
     let outcomes: Vec<_> = outcomes.into_iter().map(Result::unwrap).collect();
     assert_eq!(
@@ -281,31 +282,31 @@ async fn idempotency_keys_are_acquired_once(meta: &Meta) {
 async fn challenges_are_taken_once_and_expire(meta: &Meta) {
     let (one, two) = (uid(7_001), uid(7_002));
     let minute = std::time::Duration::from_mins(1);
-    let challenge = meta.create_challenge(one, 5, [1; 32], minute).await.unwrap();
+    let challenge = meta.uploads.create_challenge(one, 5, [1; 32], minute).await.unwrap();
     assert_eq!((challenge.blob_id, challenge.nonce), (5, [1; 32]));
-    meta.create_challenge(two, 6, [2; 32], std::time::Duration::ZERO).await.unwrap();
-    assert_eq!(meta.challenge(one).await.unwrap(), Some(challenge));
-    let acquired = (0..8).map(|_| meta.take_challenge(one));
+    meta.uploads.create_challenge(two, 6, [2; 32], std::time::Duration::ZERO).await.unwrap();
+    assert_eq!(meta.uploads.challenge(one).await.unwrap(), Some(challenge));
+    let acquired = (0..8).map(|_| meta.uploads.take_challenge(one));
     let acquired = futures_util::future::join_all(acquired).await;
     let acquired: Vec<_> = acquired.into_iter().filter_map(Result::unwrap).collect();
     assert_eq!(acquired, [challenge]);
-    assert_eq!(meta.challenge(one).await.unwrap(), None);
-    meta.create_challenge(one, 5, [3; 32], minute).await.unwrap();
-    assert_eq!(meta.challenge(two).await.unwrap(), None);
-    assert_eq!(meta.take_challenge(two).await.unwrap(), None);
-    assert_eq!(meta.purge_challenges(10).await.unwrap(), 1, "the other challenge is still valid");
+    assert_eq!(meta.uploads.challenge(one).await.unwrap(), None);
+    meta.uploads.create_challenge(one, 5, [3; 32], minute).await.unwrap();
+    assert_eq!(meta.uploads.challenge(two).await.unwrap(), None);
+    assert_eq!(meta.uploads.take_challenge(two).await.unwrap(), None);
+    assert_eq!(meta.uploads.purge_challenges(10).await.unwrap(), 1, "the other challenge is still valid");
 }
 
 async fn tasks_are_listed_newest_first(meta: &Meta) {
-    let all = meta.list_tasks(TaskFilter::default(), None, 1000).await.unwrap();
+    let all = meta.tasks.list(TaskFilter::default(), None, 1000).await.unwrap();
     assert!(all.len() > 2 && all.is_sorted_by(|newer, older| newer.id > older.id));
-    let rest = meta.list_tasks(TaskFilter::default(), Some(all[0].id), 1).await.unwrap();
+    let rest = meta.tasks.list(TaskFilter::default(), Some(all[0].id), 1).await.unwrap();
     assert_eq!(rest[0].id, all[1].id);
     let filter = TaskFilter { state: Some(TaskState::Dead), kind: Some("a") };
-    let dead = meta.list_tasks(filter, None, 1000).await.unwrap();
+    let dead = meta.tasks.list(filter, None, 1000).await.unwrap();
     let expected = all.iter().filter(|task| task.kind == "a" && task.state == TaskState::Dead);
     assert!(!dead.is_empty());
     assert_eq!(dead.len(), expected.count());
-    let stats = meta.stats().await.unwrap();
+    let stats = meta.admin.stats().await.unwrap();
     assert_eq!(stats.tasks_by_state().values().sum::<u64>(), all.len() as u64);
 }

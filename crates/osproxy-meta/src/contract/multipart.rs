@@ -23,7 +23,7 @@ pub(crate) async fn run(meta: &Meta) {
 }
 
 async fn begin(meta: &Meta, file: i64, number: u32, attempt: i64, size: u64) -> PartIntent {
-    match meta.begin_part(uid(file), number, uid(attempt), Some(size), None).await.unwrap() {
+    match meta.uploads.begin_part(uid(file), number, uid(attempt), Some(size), None).await.unwrap() {
         BeginPartOutcome::Ready(intent) => intent,
         other => panic!("{other:?}"),
     }
@@ -31,14 +31,14 @@ async fn begin(meta: &Meta, file: i64, number: u32, attempt: i64, size: u64) -> 
 
 async fn finish(meta: &Meta, file: i64, intent: &PartIntent, content: &str) -> FinishPartOutcome {
     let tag = format!("tag-{content}");
-    meta.finish_part(uid(file), intent, received(content, None, tag)).await.unwrap()
+    meta.uploads.finish_part(uid(file), intent, received(content, None, tag)).await.unwrap()
 }
 
 /// Stores a part, and returns whether it went into the multipart upload.
 async fn send(meta: &Meta, file: i64, number: u32, attempt: i64, content: &str) -> bool {
     let intent = begin(meta, file, number, attempt, content.len() as u64).await;
     if intent.slot.is_some() {
-        meta.record_upload_id(intent.blob_id, "upload".to_owned()).await.unwrap();
+        meta.uploads.record_upload_id(intent.blob_id, "upload".to_owned()).await.unwrap();
     }
     assert_eq!(finish(meta, file, &intent, content).await, FinishPartOutcome::Stored(None));
     intent.slot.is_some()
@@ -54,7 +54,8 @@ async fn complete(meta: &Meta, file: i64, parts: u32, size: u64, task_id: i64) -
 async fn finish_completion(meta: &Meta, file: i64, blob_id: i64) -> bool {
     let mut preconditions = CompletePreconditions::default();
     loop {
-        let finishing = meta.finish_multipart(uid(file), blob_id, preconditions.clone(), uid(file + 20));
+        let finishing =
+            meta.uploads.finish_multipart(uid(file), blob_id, preconditions.clone(), uid(file + 20));
         match finishing.await.unwrap() {
             CompleteOutcome::NeedsInspection(_) => {
                 preconditions.inspected = Some(inspected(meta, blob_id).await);
@@ -110,8 +111,8 @@ async fn slots_form_a_part_list_that_stores_accept(meta: &Meta) {
             }
             // Some writes are aborted, and the part can be sent again.
             if random(3) == 0 {
-                meta.mark_deleting(ObjectRowKind::Part, intent.id).await.unwrap();
-                meta.delete_row(ObjectRowKind::Part, intent.id).await.unwrap();
+                meta.blobs.mark_deleting(ObjectRowKind::Part, intent.id).await.unwrap();
+                meta.blobs.delete_row(ObjectRowKind::Part, intent.id).await.unwrap();
                 if intent.slot.is_some() {
                     accepted.remove(&number);
                 }
@@ -127,14 +128,15 @@ async fn the_first_recorded_upload_id_wins(meta: &Meta) {
     let intent = begin(meta, 93_200_000, 1, 93_200_001, 10).await;
     let slot = intent.slot.unwrap();
     assert_eq!((slot.key.as_str(), slot.upload_id), ("unknown/93200000.txt", None));
-    let named = async |name: &str| meta.record_upload_id(intent.blob_id, name.to_owned()).await.unwrap();
+    let named =
+        async |name: &str| meta.uploads.record_upload_id(intent.blob_id, name.to_owned()).await.unwrap();
     assert_eq!(named("first").await.as_deref(), Some("first"));
     assert_eq!(named("second").await.as_deref(), Some("first"));
     let later = begin(meta, 93_200_000, 2, 93_200_002, 10).await.slot.unwrap();
     assert_eq!(later.upload_id.as_deref(), Some("first"));
-    meta.delete_file(Tenant::default(), uid(93_200_000), uid(93_200_010)).await.unwrap();
+    meta.files.delete(Tenant::default(), uid(93_200_000), uid(93_200_010)).await.unwrap();
     assert_eq!(named("third").await, None);
-    let remains = meta.deleting_blob(intent.blob_id).await.unwrap().unwrap();
+    let remains = meta.blobs.deleting(intent.blob_id).await.unwrap().unwrap();
     assert_eq!(remains.object.unwrap().as_str(), "unknown/93200000.txt");
     assert!(remains.parts.iter().all(|(_, key)| key.is_none()), "{:?}", remains.parts);
 }
@@ -151,7 +153,7 @@ async fn an_unchanged_part_stays_in_the_multipart_upload(meta: &Meta) {
         FinishPartOutcome::Stored(Some(93_210_001))
     );
     // The replaced part has no object of its own.
-    let pending_delete = meta.mark_deleting(ObjectRowKind::Part, 93_210_001).await.unwrap().unwrap();
+    let pending_delete = meta.blobs.mark_deleting(ObjectRowKind::Part, 93_210_001).await.unwrap().unwrap();
     assert_eq!((pending_delete.store.as_str(), pending_delete.key), ("s3", None));
     // No part is left in the multipart upload, so the store has nothing to complete.
     assert_eq!(complete(meta, 93_210_000, 1, 10, 93_210_010).await, CompleteOutcome::Completed);
@@ -168,20 +170,20 @@ async fn lost_parts_can_be_sent_again(meta: &Meta) {
             assert!(send(meta, file, number, file + i64::from(number), content).await);
         }
         let blob = multipart_to_complete(meta, file, 3, 23).await.blob_id;
-        assert_eq!(meta.file_state(uid(file)).await.unwrap(), Some(FileState::Completing));
+        assert_eq!(meta.files.state(uid(file)).await.unwrap(), Some(FileState::Completing));
         assert!(matches!(
-            meta.begin_part(uid(file), 2, uid(file + 10), Some(10), None).await.unwrap(),
+            meta.uploads.begin_part(uid(file), 2, uid(file + 10), Some(10), None).await.unwrap(),
             BeginPartOutcome::Closed(FileState::Completing)
         ));
         let other = || "another".to_owned();
         // The upload is missing after the store has completed it too: a part that does not find it
         // proves nothing.
-        assert!(!meta.drop_lost_upload(blob, "upload".to_owned()).await.unwrap());
-        meta.drop_lost_parts(blob, other(), lost.clone()).await.unwrap();
-        assert_eq!(meta.file_state(uid(file)).await.unwrap(), Some(FileState::Completing), "another upload");
-        meta.drop_lost_parts(blob, "upload".to_owned(), lost.clone()).await.unwrap();
-        assert_eq!(meta.upload_status(uid(file)).await.unwrap().unwrap().parts, remaining);
-        assert_eq!(meta.file_state(uid(file)).await.unwrap(), Some(FileState::Receiving));
+        assert!(!meta.uploads.drop_lost_upload(blob, "upload".to_owned()).await.unwrap());
+        meta.uploads.drop_lost_parts(blob, other(), lost.clone()).await.unwrap();
+        assert_eq!(meta.files.state(uid(file)).await.unwrap(), Some(FileState::Completing), "another upload");
+        meta.uploads.drop_lost_parts(blob, "upload".to_owned(), lost.clone()).await.unwrap();
+        assert_eq!(meta.uploads.status(uid(file)).await.unwrap().unwrap().parts, remaining);
+        assert_eq!(meta.files.state(uid(file)).await.unwrap(), Some(FileState::Receiving));
         let slot = begin(meta, file, 2, file + 11, 10).await.slot;
         assert_eq!(slot.is_some(), !matches!(lost, LostParts::Rejected));
         let upload = slot.and_then(|slot| slot.upload_id);
@@ -200,31 +202,32 @@ async fn a_completed_multipart_upload_is_verified(meta: &Meta) {
     assert_eq!((upload.size, upload.store.as_str(), upload.upload_id.as_str()), (17, "s3", "upload"));
     // Completing again returns the same upload, and so does the list of completing uploads.
     assert_eq!(multipart_to_complete(meta, file, 2, 17).await, upload);
-    assert_eq!(meta.completing_uploads("s3", 10).await.unwrap(), [(uid(file), upload.clone())]);
-    assert_eq!(meta.completing_uploads("local", 10).await.unwrap(), []);
-    assert!(meta.stored_file(uid(file)).await.unwrap().is_none());
+    assert_eq!(meta.uploads.completing("s3", 10).await.unwrap(), [(uid(file), upload.clone())]);
+    assert_eq!(meta.uploads.completing("local", 10).await.unwrap(), []);
+    assert!(meta.files.stored(uid(file)).await.unwrap().is_none());
     let finish = async || finish_completion(meta, file, upload.blob_id).await;
     assert!(finish().await);
     assert!(!finish().await);
     assert_eq!(enqueued(meta, file + 20).await, Some(format!("verify_blob {}", upload.blob_id)));
-    let stored = meta.stored_file(uid(file)).await.unwrap().unwrap();
+    let stored = meta.files.stored(uid(file)).await.unwrap().unwrap();
     assert_eq!(stored.content.layout, ContentLayout::Whole(upload.key.clone()));
     assert_eq!(stored.content.digests, None);
     assert!(
-        meta.blob_by_md5(&Tenant::default(), digests("the beginning end").md5.unwrap())
+        meta.blobs
+            .by_md5(&Tenant::default(), digests("the beginning end").md5.unwrap())
             .await
             .unwrap()
             .is_none()
     );
-    let unverified = meta.unverified_blob(upload.blob_id).await.unwrap().unwrap();
+    let unverified = meta.blobs.unverified(upload.blob_id).await.unwrap().unwrap();
     assert_eq!((unverified.key, unverified.size), (upload.key, 17));
-    let parts = meta.parts(upload.blob_id).await.unwrap();
+    let parts = meta.blobs.parts(upload.blob_id).await.unwrap();
     assert_eq!(parts.iter().map(StoredPart::range).collect::<Vec<_>>(), [0..14, 14..17]);
     let digests = digests("the beginning end");
-    assert_eq!(meta.finish_verification(upload.blob_id, digests).await.unwrap(), MergeOutcome::Stored);
-    assert!(meta.unverified_blob(upload.blob_id).await.unwrap().is_none());
+    assert_eq!(meta.blobs.finish_verification(upload.blob_id, digests).await.unwrap(), MergeOutcome::Stored);
+    assert!(meta.blobs.unverified(upload.blob_id).await.unwrap().is_none());
     assert_eq!(
-        meta.blob_by_md5(&Tenant::default(), digests.md5.unwrap()).await.unwrap().unwrap().id,
+        meta.blobs.by_md5(&Tenant::default(), digests.md5.unwrap()).await.unwrap().unwrap().id,
         upload.blob_id
     );
     // A second blob with the same content cannot be verified; its files move to the first one.
@@ -233,15 +236,15 @@ async fn a_completed_multipart_upload_is_verified(meta: &Meta) {
     assert!(send(meta, other, 1, other + 1, "the beginning end").await);
     let second = multipart_to_complete(meta, other, 1, 17).await.blob_id;
     assert!(finish_completion(meta, other, second).await);
-    assert_eq!(meta.finish_verification(second, digests).await.unwrap(), MergeOutcome::Conflict);
+    assert_eq!(meta.blobs.finish_verification(second, digests).await.unwrap(), MergeOutcome::Conflict);
     // If the object of the first blob is lost, its files move to the second one.
     assert_eq!(
-        meta.replace_lost_blob(upload.blob_id, second, uid(other + 22)).await.unwrap(),
+        meta.blobs.replace_lost(upload.blob_id, second, uid(other + 22)).await.unwrap(),
         MergeOutcome::Stored
     );
-    assert_eq!(meta.finish_verification(second, digests).await.unwrap(), MergeOutcome::Stored);
+    assert_eq!(meta.blobs.finish_verification(second, digests).await.unwrap(), MergeOutcome::Stored);
     for uid in [uid(file), uid(other)] {
-        assert_eq!(meta.stored_file(uid).await.unwrap().unwrap().content.blob_id, second);
+        assert_eq!(meta.files.stored(uid).await.unwrap().unwrap().content.blob_id, second);
     }
     assert_eq!(enqueued(meta, other + 22).await, Some(format!("delete_blob {}", upload.blob_id)));
 }
@@ -256,7 +259,7 @@ async fn a_partial_multipart_upload_is_merged(meta: &Meta) {
     assert_eq!((upload.parts.len(), upload.size), (2, 20));
     assert!(finish_completion(meta, file, upload.blob_id).await);
     assert_eq!(enqueued(meta, file + 20).await, Some(format!("merge_parts {}", upload.blob_id)));
-    let parts = meta.parts(upload.blob_id).await.unwrap();
+    let parts = meta.blobs.parts(upload.blob_id).await.unwrap();
     let ranges: Vec<_> =
         parts.iter().map(|part| (part.key.as_str(), part.range(), part.is_own_object)).collect();
     let (whole, own) = ("unknown/93240000.txt", "unknown/93240000_2");
@@ -265,13 +268,16 @@ async fn a_partial_multipart_upload_is_merged(meta: &Meta) {
     assert!(intent.has_multipart);
     assert_eq!(intent.key.as_str(), "unknown/93240030.txt", "the blob's own key is taken");
     let digests = digests("0123456789smallabcdefghij");
-    assert_eq!(meta.finish_merge(upload.blob_id, &intent, digests).await.unwrap(), MergeOutcome::Stored);
+    assert_eq!(
+        meta.blobs.finish_merge(upload.blob_id, &intent, digests).await.unwrap(),
+        MergeOutcome::Stored
+    );
     // The object of the multipart upload has a row until it is removed, and is not used for parts
     // any more.
-    let pending_delete = meta.mark_deleting(ObjectRowKind::Blob, file + 30).await.unwrap().unwrap();
+    let pending_delete = meta.blobs.mark_deleting(ObjectRowKind::Blob, file + 30).await.unwrap().unwrap();
     assert_eq!(pending_delete.key.unwrap().as_str(), whole);
-    assert_eq!(meta.parts(upload.blob_id).await.unwrap().len(), 0);
-    let mut remaining = meta.part_objects(upload.blob_id).await.unwrap();
+    assert_eq!(meta.blobs.parts(upload.blob_id).await.unwrap().len(), 0);
+    let mut remaining = meta.blobs.part_objects(upload.blob_id).await.unwrap();
     remaining.sort();
     let remaining: Vec<_> =
         remaining.iter().map(|(id, key)| (*id, key.as_ref().map(osproxy_storage::Key::as_str))).collect();

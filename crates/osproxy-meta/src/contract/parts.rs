@@ -26,14 +26,14 @@ pub(super) async fn run(meta: &Meta) {
 
 /// Kind of an enqueued task, and the id of its blob.
 pub(super) async fn enqueued(meta: &Meta, id: i64) -> Option<String> {
-    let (task, _) = meta.task(id).await.unwrap()?;
+    let (task, _) = meta.tasks.find(id).await.unwrap()?;
     assert_eq!((task.state, task.attempts), (TaskState::Queued, 0));
     let BlobPayload { blob_id } = serde_json::from_str(&task.payload).unwrap();
     Some(format!("{} {blob_id}", task.kind))
 }
 
 async fn begin(meta: &Meta, file: i64, number: u32, attempt: i64) -> PartIntent {
-    match meta.begin_part(uid(file), number, uid(attempt), None, None).await.unwrap() {
+    match meta.uploads.begin_part(uid(file), number, uid(attempt), None, None).await.unwrap() {
         BeginPartOutcome::Ready(intent) => intent,
         other => panic!("{other:?}"),
     }
@@ -44,7 +44,10 @@ pub(super) fn received(content: &str, sniffed: Option<&'static str>, tag: String
 }
 
 async fn finish(meta: &Meta, file: i64, intent: &PartIntent, content: &str) -> FinishPartOutcome {
-    meta.finish_part(uid(file), intent, received(content, Some("image/png"), String::new())).await.unwrap()
+    meta.uploads
+        .finish_part(uid(file), intent, received(content, Some("image/png"), String::new()))
+        .await
+        .unwrap()
 }
 
 async fn send(meta: &Meta, file: i64, number: u32, attempt: i64, content: &str) -> PartIntent {
@@ -72,7 +75,7 @@ pub(super) async fn complete_as(
 ) -> CompleteOutcome {
     let mut preconditions = CompletePreconditions::default();
     loop {
-        match meta.complete_upload(uid(file), request, preconditions.clone(), uid(task_id)).await.unwrap() {
+        match meta.uploads.complete(uid(file), request, preconditions.clone(), uid(task_id)).await.unwrap() {
             CompleteOutcome::NeedsInspection(inspection) => {
                 preconditions.inspected = Some(inspected(meta, inspection.blob_id).await);
             }
@@ -83,7 +86,7 @@ pub(super) async fn complete_as(
 
 /// The inspection result for all parts of a blob.
 pub(super) async fn inspected(meta: &Meta, blob_id: i64) -> InspectionResult {
-    let attempts = meta.parts(blob_id).await.unwrap().iter().map(|part| part.id).collect();
+    let attempts = meta.blobs.parts(blob_id).await.unwrap().iter().map(|part| part.id).collect();
     InspectionResult { part_ids: attempts, detected_type: Some("image/png"), digests: None }
 }
 
@@ -97,62 +100,62 @@ async fn completed(meta: &Meta, file: i64) -> i64 {
 }
 
 pub(super) async fn begin_merge(meta: &Meta, blob: i64, fallback_id: i64) -> MergeIntent {
-    match meta.begin_merge(blob, fallback_id).await.unwrap() {
+    match meta.blobs.begin_merge(blob, fallback_id).await.unwrap() {
         BeginMergeOutcome::Ready(intent) => intent,
         other => panic!("{other:?}"),
     }
 }
 
 async fn numbers(meta: &Meta, blob: i64) -> Vec<u32> {
-    meta.parts(blob).await.unwrap().iter().map(|part| part.number).collect()
+    meta.blobs.parts(blob).await.unwrap().iter().map(|part| part.number).collect()
 }
 
 async fn parts_become_a_file_and_are_merged(meta: &Meta) {
-    let unknown = meta.begin_part(uid(100), 1, uid(101), None, None).await.unwrap();
+    let unknown = meta.uploads.begin_part(uid(100), 1, uid(101), None, None).await.unwrap();
     assert!(matches!(unknown, BeginPartOutcome::Unknown));
-    assert!(meta.upload_status(uid(100)).await.unwrap().is_none());
+    assert!(meta.uploads.status(uid(100)).await.unwrap().is_none());
     create(meta, 100).await;
-    assert_eq!(meta.upload_status(uid(100)).await.unwrap().unwrap().parts, [0; 0]);
+    assert_eq!(meta.uploads.status(uid(100)).await.unwrap().unwrap().parts, [0; 0]);
     // Parts may arrive in any order.
     let second = begin(meta, 100, 2, 101).await;
     assert_eq!((second.blob_id, second.key.as_str()), (100, "unknown/100_2"));
     send(meta, 100, 1, 102, "a").await;
-    assert_eq!(meta.upload_status(uid(100)).await.unwrap().unwrap().parts, [1]);
+    assert_eq!(meta.uploads.status(uid(100)).await.unwrap().unwrap().parts, [1]);
     assert_eq!(finish(meta, 100, &second, "bc").await, FinishPartOutcome::Stored(None));
-    assert!(meta.stored_file(uid(100)).await.unwrap().is_none());
+    assert!(meta.files.stored(uid(100)).await.unwrap().is_none());
     assert_eq!(complete(meta, 100, 2, 3, 103).await, CompleteOutcome::Completed);
     assert_eq!(enqueued(meta, 103).await.unwrap(), "merge_parts 100");
 
     // The file can be read at once, but serves no instant upload before the merge.
-    let stored = meta.stored_file(uid(100)).await.unwrap().unwrap();
+    let stored = meta.files.stored(uid(100)).await.unwrap().unwrap();
     assert_eq!((&stored.content.layout, stored.content.size), (&ContentLayout::Parts, 3));
     assert_eq!(stored.content_type, "image/png");
     assert!(stored.content.digests.is_none());
-    assert!(meta.blob_by_md5(&Tenant::default(), digests("abc").md5.unwrap()).await.unwrap().is_none());
-    let parts: Vec<StoredPart> = meta.parts(100).await.unwrap();
+    assert!(meta.blobs.by_md5(&Tenant::default(), digests("abc").md5.unwrap()).await.unwrap().is_none());
+    let parts: Vec<StoredPart> = meta.blobs.parts(100).await.unwrap();
     let parts: Vec<_> = parts.iter().map(|part| (part.number, part.key.as_str(), part.size)).collect();
     assert_eq!(parts, [(1, "unknown/100_1", 1), (2, "unknown/100_2", 2)]);
 
     let intent = begin_merge(meta, 100, 104).await;
     assert_eq!((intent.key.as_str(), intent.size), ("unknown/100.txt", 3));
-    assert_eq!(meta.finish_merge(100, &intent, digests("abc")).await.unwrap(), MergeOutcome::Stored);
-    let stored = meta.stored_file(uid(100)).await.unwrap().unwrap();
+    assert_eq!(meta.blobs.finish_merge(100, &intent, digests("abc")).await.unwrap(), MergeOutcome::Stored);
+    let stored = meta.files.stored(uid(100)).await.unwrap().unwrap();
     assert_eq!(stored.content.layout, ContentLayout::Whole(intent.key));
     assert_eq!(stored.content.digests, Some(digests("abc")));
     assert_eq!(
-        meta.blob_by_md5(&Tenant::default(), digests("abc").md5.unwrap()).await.unwrap().unwrap().id,
+        meta.blobs.by_md5(&Tenant::default(), digests("abc").md5.unwrap()).await.unwrap().unwrap().id,
         100
     );
     assert!(matches!(
-        meta.begin_merge(100, 105).await.unwrap(),
+        meta.blobs.begin_merge(100, 105).await.unwrap(),
         BeginMergeOutcome::AlreadyMerged(WholeBlob { size: 3, .. })
     ));
     // Rows of merged parts can be found until they are deleted.
     assert_eq!(numbers(meta, 100).await, [1, 2]);
-    let ids = meta.parts(100).await.unwrap().iter().map(|part| part.id).collect();
-    meta.delete_part_rows(ids).await.unwrap();
+    let ids = meta.blobs.parts(100).await.unwrap().iter().map(|part| part.id).collect();
+    meta.blobs.delete_part_rows(ids).await.unwrap();
     assert_eq!(numbers(meta, 100).await, [0; 0]);
-    assert_eq!(meta.upload_status(uid(100)).await.unwrap().unwrap().parts, [1, 2]);
+    assert_eq!(meta.uploads.status(uid(100)).await.unwrap().unwrap().parts, [1, 2]);
 }
 
 async fn a_resent_part_replaces_the_earlier_one(meta: &Meta) {
@@ -165,38 +168,38 @@ async fn a_resent_part_replaces_the_earlier_one(meta: &Meta) {
         other => panic!("{other:?}"),
     }
     assert_eq!(numbers(meta, 110).await, [1]);
-    assert_eq!(meta.parts(110).await.unwrap()[0].digests.md5, digests("second").md5);
+    assert_eq!(meta.blobs.parts(110).await.unwrap()[0].digests.md5, digests("second").md5);
     let unfinished = unfinished_ids(meta, ObjectRowKind::Part, i64::MAX, 0, 10).await;
     assert_eq!(unfinished, [111]);
     // Swept during the write: it does not become the part.
     let slow = begin(meta, 110, 1, 113).await;
     assert_eq!(
-        meta.mark_deleting(ObjectRowKind::Part, 113).await.unwrap().unwrap().key.unwrap().as_str(),
+        meta.blobs.mark_deleting(ObjectRowKind::Part, 113).await.unwrap().unwrap().key.unwrap().as_str(),
         "unknown/110_1_113"
     );
     assert_eq!(finish(meta, 110, &slow, "third").await, FinishPartOutcome::Swept);
-    assert_eq!(meta.parts(110).await.unwrap()[0].digests.md5, digests("second").md5);
+    assert_eq!(meta.blobs.parts(110).await.unwrap()[0].digests.md5, digests("second").md5);
     assert!(
-        meta.mark_deleting(ObjectRowKind::Part, 112).await.unwrap().is_none(),
+        meta.blobs.mark_deleting(ObjectRowKind::Part, 112).await.unwrap().is_none(),
         "a stored part was marked for deletion"
     );
     assert_eq!(
-        meta.mark_deleting(ObjectRowKind::Part, 111).await.unwrap().unwrap().key.unwrap().as_str(),
+        meta.blobs.mark_deleting(ObjectRowKind::Part, 111).await.unwrap().unwrap().key.unwrap().as_str(),
         "unknown/110_1"
     );
     for id in [111, 113] {
-        meta.delete_row(ObjectRowKind::Part, id).await.unwrap();
+        meta.blobs.delete_row(ObjectRowKind::Part, id).await.unwrap();
     }
     assert_eq!(unfinished_ids(meta, ObjectRowKind::Part, i64::MAX, 0, 10).await, [0; 0]);
     // No key is written twice, even when all rows of the part are deleted.
     create(meta, 115).await;
     let first = begin(meta, 115, 1, 116).await;
-    meta.mark_deleting(ObjectRowKind::Part, first.id).await.unwrap();
-    meta.delete_row(ObjectRowKind::Part, first.id).await.unwrap();
-    meta.delete_gone_parts(None).await.unwrap();
+    meta.blobs.mark_deleting(ObjectRowKind::Part, first.id).await.unwrap();
+    meta.blobs.delete_row(ObjectRowKind::Part, first.id).await.unwrap();
+    meta.blobs.delete_gone_parts(None).await.unwrap();
     assert_eq!(begin(meta, 115, 1, 117).await.key.as_str(), "unknown/115_1_117");
     assert_eq!(
-        meta.delete_file(Tenant::default(), uid(115), uid(118)).await.unwrap(),
+        meta.files.delete(Tenant::default(), uid(115), uid(118)).await.unwrap(),
         DeleteOutcome::Deleted
     );
     remove(meta, 115, 2).await;
@@ -223,10 +226,10 @@ async fn complete_requires_exactly_the_declared_parts(meta: &Meta) {
     assert_eq!(enqueued(meta, 130).await, None);
     // The file takes no parts any more, not even those whose write has begun.
     assert_eq!(finish(meta, 120, &late, "d").await, FinishPartOutcome::Closed);
-    let closed = meta.begin_part(uid(120), 1, uid(131), None, None).await.unwrap();
+    let closed = meta.uploads.begin_part(uid(120), 1, uid(131), None, None).await.unwrap();
     assert!(matches!(closed, BeginPartOutcome::Closed(FileState::Stored)));
-    assert!(meta.mark_deleting(ObjectRowKind::Part, 124).await.unwrap().is_some());
-    meta.delete_row(ObjectRowKind::Part, 124).await.unwrap();
+    assert!(meta.blobs.mark_deleting(ObjectRowKind::Part, 124).await.unwrap().is_some());
+    meta.blobs.delete_row(ObjectRowKind::Part, 124).await.unwrap();
 }
 
 async fn one_of_two_concurrent_merges_wins(meta: &Meta) {
@@ -237,47 +240,50 @@ async fn one_of_two_concurrent_merges_wins(meta: &Meta) {
     let fast = begin_merge(meta, 140, 144).await;
     assert_eq!((slow.key.as_str(), fast.key.as_str()), ("unknown/140.txt", "unknown/144.txt"));
     let content = digests("one-forty");
-    assert_eq!(meta.finish_merge(140, &fast, content).await.unwrap(), MergeOutcome::Stored);
-    assert_eq!(meta.finish_merge(140, &slow, content).await.unwrap(), MergeOutcome::Superseded);
-    let stored = meta.stored_file(uid(140)).await.unwrap().unwrap();
+    assert_eq!(meta.blobs.finish_merge(140, &fast, content).await.unwrap(), MergeOutcome::Stored);
+    assert_eq!(meta.blobs.finish_merge(140, &slow, content).await.unwrap(), MergeOutcome::Superseded);
+    let stored = meta.files.stored(uid(140)).await.unwrap().unwrap();
     assert_eq!(stored.content.layout, ContentLayout::Whole(fast.key));
     // The object of the slow merge is not content, and can be removed.
-    assert!(meta.mark_deleting(ObjectRowKind::Blob, 143).await.unwrap().is_some());
-    meta.delete_row(ObjectRowKind::Blob, 143).await.unwrap();
-    let ids = meta.parts(140).await.unwrap().iter().map(|part| part.id).collect();
-    meta.delete_part_rows(ids).await.unwrap();
+    assert!(meta.blobs.mark_deleting(ObjectRowKind::Blob, 143).await.unwrap().is_some());
+    meta.blobs.delete_row(ObjectRowKind::Blob, 143).await.unwrap();
+    let ids = meta.blobs.parts(140).await.unwrap().iter().map(|part| part.id).collect();
+    meta.blobs.delete_part_rows(ids).await.unwrap();
 }
 
 async fn merged_duplicates_share_one_blob(meta: &Meta) {
     // "abc" is blob 100.
     let blob = completed(meta, 150).await;
     let intent = begin_merge(meta, blob, 154).await;
-    assert_eq!(meta.finish_merge(blob, &intent, digests("abc")).await.unwrap(), MergeOutcome::Conflict);
+    assert_eq!(meta.blobs.finish_merge(blob, &intent, digests("abc")).await.unwrap(), MergeOutcome::Conflict);
     assert_eq!(
-        meta.share_content(blob, 99_999, digests("abc"), uid(155)).await.unwrap(),
+        meta.blobs.share_content(blob, 99_999, digests("abc"), uid(155)).await.unwrap(),
         MergeOutcome::Conflict
     );
-    assert_eq!(meta.share_content(blob, 100, digests("abc"), uid(155)).await.unwrap(), MergeOutcome::Stored);
+    assert_eq!(
+        meta.blobs.share_content(blob, 100, digests("abc"), uid(155)).await.unwrap(),
+        MergeOutcome::Stored
+    );
     assert_eq!(enqueued(meta, 155).await.unwrap(), format!("delete_blob {blob}"));
     assert_eq!(
-        meta.share_content(blob, 100, digests("abc"), uid(156)).await.unwrap(),
+        meta.blobs.share_content(blob, 100, digests("abc"), uid(156)).await.unwrap(),
         MergeOutcome::Superseded
     );
-    let stored = meta.stored_file(uid(150)).await.unwrap().unwrap();
+    let stored = meta.files.stored(uid(150)).await.unwrap().unwrap();
     assert_eq!((stored.content.blob_id, stored.content.digests), (100, Some(digests("abc"))));
-    assert!(matches!(meta.begin_merge(blob, 156).await.unwrap(), BeginMergeOutcome::Gone));
+    assert!(matches!(meta.blobs.begin_merge(blob, 156).await.unwrap(), BeginMergeOutcome::Gone));
     remove(meta, blob, 2).await;
-    assert!(meta.mark_deleting(ObjectRowKind::Blob, 154).await.unwrap().is_some());
-    meta.delete_row(ObjectRowKind::Blob, 154).await.unwrap();
+    assert!(meta.blobs.mark_deleting(ObjectRowKind::Blob, 154).await.unwrap().is_some());
+    meta.blobs.delete_row(ObjectRowKind::Blob, 154).await.unwrap();
 }
 
 /// Removes what is left of a blob marked for deletion.
 async fn remove(meta: &Meta, blob: i64, parts: usize) {
-    let remains = meta.deleting_blob(blob).await.unwrap().expect("the blob is not marked for deletion");
+    let remains = meta.blobs.deleting(blob).await.unwrap().expect("the blob is not marked for deletion");
     assert_eq!(remains.parts.len(), parts);
-    meta.delete_part_rows(remains.parts.into_iter().map(|(id, _)| id).collect()).await.unwrap();
-    meta.delete_row(ObjectRowKind::Blob, blob).await.unwrap();
-    assert!(meta.deleting_blob(blob).await.unwrap().is_none());
+    meta.blobs.delete_part_rows(remains.parts.into_iter().map(|(id, _)| id).collect()).await.unwrap();
+    meta.blobs.delete_row(ObjectRowKind::Blob, blob).await.unwrap();
+    assert!(meta.blobs.deleting(blob).await.unwrap().is_none());
 }
 
 async fn merged_content_with_wrong_digests_is_rejected(meta: &Meta) {
@@ -289,54 +295,54 @@ async fn merged_content_with_wrong_digests_is_rejected(meta: &Meta) {
         expected: crate::ExpectedDigests::md5_only(Some([7; 16])),
     };
     assert_eq!(
-        meta.complete_upload(uid(160), request, CompletePreconditions::default(), uid(162)).await.unwrap(),
+        meta.uploads.complete(uid(160), request, CompletePreconditions::default(), uid(162)).await.unwrap(),
         CompleteOutcome::Completed
     );
     let other = CompleteRequest { expected: crate::ExpectedDigests::md5_only(Some([8; 16])), ..request };
     assert_eq!(
-        meta.complete_upload(uid(160), other, CompletePreconditions::default(), uid(163)).await.unwrap(),
+        meta.uploads.complete(uid(160), other, CompletePreconditions::default(), uid(163)).await.unwrap(),
         CompleteOutcome::AlreadyCompletedMismatch
     );
-    assert_eq!(meta.stored_file(uid(160)).await.unwrap().unwrap().content.md5(), Some([7; 16]));
+    assert_eq!(meta.files.stored(uid(160)).await.unwrap().unwrap().content.md5(), Some([7; 16]));
     assert_eq!(begin_merge(meta, 160, 164).await.expected.md5, Some([7; 16]));
-    assert_eq!(meta.reject_content(160, uid(165)).await.unwrap(), MergeOutcome::Stored);
+    assert_eq!(meta.blobs.reject_content(160, uid(165)).await.unwrap(), MergeOutcome::Stored);
     assert_eq!(enqueued(meta, 165).await.unwrap(), "delete_blob 160");
-    assert!(meta.stored_file(uid(160)).await.unwrap().is_none());
-    assert_eq!(meta.file_state(uid(160)).await.unwrap(), Some(FileState::Corrupt));
+    assert!(meta.files.stored(uid(160)).await.unwrap().is_none());
+    assert_eq!(meta.files.state(uid(160)).await.unwrap(), Some(FileState::Corrupt));
     let closed =
-        meta.complete_upload(uid(160), request, CompletePreconditions::default(), uid(166)).await.unwrap();
+        meta.uploads.complete(uid(160), request, CompletePreconditions::default(), uid(166)).await.unwrap();
     assert_eq!(closed, CompleteOutcome::NotOpen(FileState::Corrupt));
     remove(meta, 160, 1).await;
-    assert!(meta.mark_deleting(ObjectRowKind::Blob, 164).await.unwrap().is_some());
-    meta.delete_row(ObjectRowKind::Blob, 164).await.unwrap();
+    assert!(meta.blobs.mark_deleting(ObjectRowKind::Blob, 164).await.unwrap().is_some());
+    meta.blobs.delete_row(ObjectRowKind::Blob, 164).await.unwrap();
 }
 
 async fn deleting_the_last_file_deletes_its_blob(meta: &Meta) {
     assert_eq!(
-        meta.delete_file(Tenant::default(), uid(170), uid(179)).await.unwrap(),
+        meta.files.delete(Tenant::default(), uid(170), uid(179)).await.unwrap(),
         DeleteOutcome::Unknown
     );
     // Files 100 and 150 share blob 100.
     assert_eq!(
-        meta.delete_file(Tenant::default(), uid(100), uid(171)).await.unwrap(),
+        meta.files.delete(Tenant::default(), uid(100), uid(171)).await.unwrap(),
         DeleteOutcome::Deleted
     );
     assert_eq!(enqueued(meta, 171).await, None);
-    assert!(meta.stored_file(uid(100)).await.unwrap().is_none(), "it is still cached");
-    assert_eq!(meta.file_state(uid(100)).await.unwrap(), Some(FileState::Deleted));
+    assert!(meta.files.stored(uid(100)).await.unwrap().is_none(), "it is still cached");
+    assert_eq!(meta.files.state(uid(100)).await.unwrap(), Some(FileState::Deleted));
     assert_eq!(
-        meta.delete_file(Tenant::default(), uid(100), uid(171)).await.unwrap(),
+        meta.files.delete(Tenant::default(), uid(100), uid(171)).await.unwrap(),
         DeleteOutcome::Unchanged
     );
-    assert!(meta.stored_file(uid(150)).await.unwrap().is_some());
-    let blob = meta.blob_by_md5(&Tenant::default(), digests("abc").md5.unwrap()).await.unwrap().unwrap();
+    assert!(meta.files.stored(uid(150)).await.unwrap().is_some());
+    let blob = meta.blobs.by_md5(&Tenant::default(), digests("abc").md5.unwrap()).await.unwrap().unwrap();
     assert_eq!(
-        meta.delete_file(Tenant::default(), uid(150), uid(172)).await.unwrap(),
+        meta.files.delete(Tenant::default(), uid(150), uid(172)).await.unwrap(),
         DeleteOutcome::Deleted
     );
     assert_eq!(enqueued(meta, 172).await.unwrap(), "delete_blob 100");
     // From now on the blob cannot be shared, not even by a request that found it before.
-    assert!(meta.blob_by_md5(&Tenant::default(), digests("abc").md5.unwrap()).await.unwrap().is_none());
+    assert!(meta.blobs.by_md5(&Tenant::default(), digests("abc").md5.unwrap()).await.unwrap().is_none());
     let late = crate::NewFile {
         tenant: Tenant::default(),
         uid: uid(173),
@@ -345,7 +351,7 @@ async fn deleting_the_last_file_deletes_its_blob(meta: &Meta) {
     };
     let content = crate::KnownContent { blob_id: blob.id, size: 3, content_type: String::new() };
     let late = crate::NewStoredFile { file: late, content };
-    let created = meta.create_stored_files(vec![late]).await.unwrap();
+    let created = meta.files.create_stored(vec![late]).await.unwrap();
     assert_eq!(created, Some(vec![false]));
     // The next upload of this content creates a new blob.
     create(meta, 174).await;
@@ -357,7 +363,7 @@ async fn deleting_the_last_file_deletes_its_blob(meta: &Meta) {
     create(meta, 176).await;
     let late = begin(meta, 176, 1, 177).await;
     assert_eq!(
-        meta.delete_file(Tenant::default(), uid(176), uid(178)).await.unwrap(),
+        meta.files.delete(Tenant::default(), uid(176), uid(178)).await.unwrap(),
         DeleteOutcome::Deleted
     );
     assert_eq!(enqueued(meta, 178).await.unwrap(), "delete_blob 176");
@@ -371,7 +377,7 @@ async fn a_whole_upload_supersedes_parts(meta: &Meta) {
     let attempt = super::begin(meta, 180, 182).await;
     assert_eq!(attempt, 182);
     assert_eq!(super::finish(meta, 180, attempt, "all of it").await, StoreOutcome::Stored);
-    assert_eq!(meta.stored_file(uid(180)).await.unwrap().unwrap().content.blob_id, 182);
+    assert_eq!(meta.files.stored(uid(180)).await.unwrap().unwrap().content.blob_id, 182);
     let unfinished = unfinished_ids(meta, ObjectRowKind::Blob, i64::MAX, 100, 10).await;
     assert_eq!(unfinished, [blob]);
     remove(meta, blob, 1).await;
@@ -381,27 +387,27 @@ async fn a_whole_upload_supersedes_parts(meta: &Meta) {
     assert_eq!(send(meta, 185, 1, 187, "part").await.blob_id, 187);
     assert_eq!(complete(meta, 185, 1, 4, 188).await, CompleteOutcome::Completed);
     assert_eq!(super::finish(meta, 185, 185, "all of it, but late").await, StoreOutcome::Superseded);
-    assert!(meta.mark_deleting(ObjectRowKind::Blob, 185).await.unwrap().is_some());
-    meta.delete_row(ObjectRowKind::Blob, 185).await.unwrap();
+    assert!(meta.blobs.mark_deleting(ObjectRowKind::Blob, 185).await.unwrap().is_some());
+    meta.blobs.delete_row(ObjectRowKind::Blob, 185).await.unwrap();
 }
 
 async fn uploads_expire_and_are_purged(meta: &Meta) {
     // All files here expire at 0. The list also contains open uploads of earlier tests.
     create(meta, 190).await;
     send(meta, 190, 1, 191, "part").await;
-    assert!(meta.expired_uploads(1, 100).await.unwrap().contains(&uid(190)));
-    assert!(!meta.expired_uploads(1, 100).await.unwrap().contains(&uid(180)), "it is complete");
-    assert_eq!(meta.expired_uploads(0, 100).await.unwrap(), []);
-    assert_eq!(meta.expired_uploads(1, 1).await.unwrap().len(), 1);
-    assert_eq!(meta.expire_upload(uid(190), i64::MAX, uid(192)).await.unwrap(), DeleteOutcome::Deleted);
+    assert!(meta.uploads.expired(1, 100).await.unwrap().contains(&uid(190)));
+    assert!(!meta.uploads.expired(1, 100).await.unwrap().contains(&uid(180)), "it is complete");
+    assert_eq!(meta.uploads.expired(0, 100).await.unwrap(), []);
+    assert_eq!(meta.uploads.expired(1, 1).await.unwrap().len(), 1);
+    assert_eq!(meta.uploads.expire(uid(190), i64::MAX, uid(192)).await.unwrap(), DeleteOutcome::Deleted);
     assert_eq!(enqueued(meta, 192).await.unwrap(), "delete_blob 190");
-    assert_eq!(meta.file_state(uid(190)).await.unwrap(), Some(FileState::Expired));
-    assert!(!meta.expired_uploads(1, 100).await.unwrap().contains(&uid(190)));
-    assert_eq!(meta.expire_upload(uid(180), i64::MAX, uid(193)).await.unwrap(), DeleteOutcome::Unchanged);
+    assert_eq!(meta.files.state(uid(190)).await.unwrap(), Some(FileState::Expired));
+    assert!(!meta.uploads.expired(1, 100).await.unwrap().contains(&uid(190)));
+    assert_eq!(meta.uploads.expire(uid(180), i64::MAX, uid(193)).await.unwrap(), DeleteOutcome::Unchanged);
     remove(meta, 190, 1).await;
     // Rows of removed files stay for a while.
-    assert_eq!(meta.purge_files(0, 100).await.unwrap(), 0);
-    assert!(meta.purge_files(i64::MAX, 100).await.unwrap() >= 2);
-    assert_eq!(meta.file_state(uid(190)).await.unwrap(), None);
-    assert_eq!(meta.file_state(uid(180)).await.unwrap(), Some(FileState::Stored));
+    assert_eq!(meta.files.purge(0, 100).await.unwrap(), 0);
+    assert!(meta.files.purge(i64::MAX, 100).await.unwrap() >= 2);
+    assert_eq!(meta.files.state(uid(190)).await.unwrap(), None);
+    assert_eq!(meta.files.state(uid(180)).await.unwrap(), Some(FileState::Stored));
 }

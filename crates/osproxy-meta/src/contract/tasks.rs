@@ -22,20 +22,20 @@ fn new(id: i64, kind: &'static str, max_attempts: u32) -> NewTask {
 }
 
 async fn claim(meta: &Meta, id: i64, owner: &str, lease: i64) -> Option<ClaimedTask> {
-    meta.claim_task(id, owner, lease).await.unwrap()
+    meta.tasks.claim(id, owner, lease).await.unwrap()
 }
 
 async fn task(meta: &Meta, id: i64) -> TaskRecord {
-    meta.task(id).await.unwrap().unwrap().0
+    meta.tasks.find(id).await.unwrap().unwrap().0
 }
 
 async fn attempt_numbers(meta: &Meta, id: i64) -> Vec<i32> {
-    let (_, attempts) = meta.task(id).await.unwrap().unwrap();
+    let (_, attempts) = meta.tasks.find(id).await.unwrap().unwrap();
     attempts.iter().map(|attempt| attempt.number).collect()
 }
 
 async fn outcomes(meta: &Meta, id: i64) -> Vec<Option<AttemptOutcome>> {
-    let (_, attempts) = meta.task(id).await.unwrap().unwrap();
+    let (_, attempts) = meta.tasks.find(id).await.unwrap().unwrap();
     assert_eq!(
         attempts.iter().map(|attempt| attempt.number).collect::<Vec<_>>(),
         (1..).take(attempts.len()).collect::<Vec<_>>()
@@ -44,41 +44,41 @@ async fn outcomes(meta: &Meta, id: i64) -> Vec<Option<AttemptOutcome>> {
 }
 
 async fn a_task_is_claimed_once(meta: &Meta) {
-    meta.enqueue(new(300, "a", 5), None).await.unwrap();
-    assert!(meta.enqueue(new(300, "a", 5), None).await.is_err());
-    assert_eq!(meta.due_tasks(&[Other("b")], 10).await.unwrap(), []);
-    assert_eq!(meta.due_tasks(&[Other("a"), Other("b")], 10).await.unwrap(), [(300, Other("a"))]);
-    assert_eq!(meta.next_due(&[Other("a")]).await.unwrap(), Some(0));
+    meta.tasks.enqueue(new(300, "a", 5), None).await.unwrap();
+    assert!(meta.tasks.enqueue(new(300, "a", 5), None).await.is_err());
+    assert_eq!(meta.tasks.due(&[Other("b")], 10).await.unwrap(), []);
+    assert_eq!(meta.tasks.due(&[Other("a"), Other("b")], 10).await.unwrap(), [(300, Other("a"))]);
+    assert_eq!(meta.tasks.next_due(&[Other("a")]).await.unwrap(), Some(0));
     let claimed = claim(meta, 300, "one", LONG).await.unwrap();
     assert_eq!((claimed.attempt, claimed.kind.as_str(), claimed.payload.as_str()), (1, "a", "{}"));
     assert!(claim(meta, 300, "two", LONG).await.is_none());
-    assert_eq!(meta.due_tasks(&[Other("a")], 10).await.unwrap(), []);
-    assert!(meta.next_due(&[Other("a")]).await.unwrap().unwrap() > LONG / 2);
+    assert_eq!(meta.tasks.due(&[Other("a")], 10).await.unwrap(), []);
+    assert!(meta.tasks.next_due(&[Other("a")]).await.unwrap().unwrap() > LONG / 2);
     assert_eq!(outcomes(meta, 300).await, [None]);
-    assert!(meta.renew_task(&claimed, "one", LONG).await.unwrap());
-    assert!(!meta.renew_task(&claimed, "two", LONG).await.unwrap());
-    assert!(!meta.end_task(&claimed, "two", AttemptResult::Done).await.unwrap());
-    assert!(meta.end_task(&claimed, "one", AttemptResult::Done).await.unwrap());
-    assert!(!meta.end_task(&claimed, "one", AttemptResult::Done).await.unwrap());
+    assert!(meta.tasks.renew(&claimed, "one", LONG).await.unwrap());
+    assert!(!meta.tasks.renew(&claimed, "two", LONG).await.unwrap());
+    assert!(!meta.tasks.end(&claimed, "two", AttemptResult::Done).await.unwrap());
+    assert!(meta.tasks.end(&claimed, "one", AttemptResult::Done).await.unwrap());
+    assert!(!meta.tasks.end(&claimed, "one", AttemptResult::Done).await.unwrap());
     let done = task(meta, 300).await;
     assert_eq!((done.state, done.lease_owner, done.lease_until), (TaskState::Done, None, None));
     assert!(done.ended_at.is_some());
     assert_eq!(outcomes(meta, 300).await, [Some(AttemptOutcome::Done)]);
     assert!(claim(meta, 300, "two", LONG).await.is_none());
-    assert!(!meta.retry_task(300, 5).await.unwrap(), "a done task cannot be retried");
+    assert!(!meta.tasks.retry(300, 5).await.unwrap(), "a done task cannot be retried");
 }
 
 async fn an_expired_lease_is_taken_over(meta: &Meta) {
-    meta.enqueue(new(310, "a", 2), None).await.unwrap();
+    meta.tasks.enqueue(new(310, "a", 2), None).await.unwrap();
     let expired = claim(meta, 310, "one", 0).await.unwrap();
     let claimed = claim(meta, 310, "two", 0).await.unwrap();
     assert_eq!(claimed.attempt, 2);
     assert_eq!(outcomes(meta, 310).await, [Some(AttemptOutcome::Lost), None]);
     // An expired lease gives no rights any more.
-    assert!(!meta.renew_task(&expired, "one", LONG).await.unwrap());
-    assert!(!meta.end_task(&expired, "one", AttemptResult::Done).await.unwrap());
+    assert!(!meta.tasks.renew(&expired, "one", LONG).await.unwrap());
+    assert!(!meta.tasks.end(&expired, "one", AttemptResult::Done).await.unwrap());
     // Nor does an earlier attempt of the same process.
-    assert!(!meta.renew_task(&expired, "two", LONG).await.unwrap());
+    assert!(!meta.tasks.renew(&expired, "two", LONG).await.unwrap());
     // A task whose process dies at every attempt ends as dead too.
     assert!(claim(meta, 310, "three", LONG).await.is_none());
     assert_eq!(task(meta, 310).await.state, TaskState::Dead);
@@ -86,12 +86,12 @@ async fn an_expired_lease_is_taken_over(meta: &Meta) {
     assert!(claim(meta, 310, "three", LONG).await.is_none());
 
     // A process that is the only one need not wait for leases to expire.
-    meta.enqueue(new(311, "a", 5), None).await.unwrap();
+    meta.tasks.enqueue(new(311, "a", 5), None).await.unwrap();
     claim(meta, 311, "dead", LONG).await.unwrap();
-    meta.enqueue(new(312, "a", 5), None).await.unwrap();
+    meta.tasks.enqueue(new(312, "a", 5), None).await.unwrap();
     claim(meta, 312, "alive", LONG).await.unwrap();
-    assert_eq!(meta.expire_other_leases("alive", Vec::new(), true).await.unwrap(), 1);
-    assert_eq!(meta.due_tasks(&[Other("a")], 10).await.unwrap(), [(311, Other("a"))]);
+    assert_eq!(meta.tasks.expire_other_leases("alive", Vec::new(), true).await.unwrap(), 1);
+    assert_eq!(meta.tasks.due(&[Other("a")], 10).await.unwrap(), [(311, Other("a"))]);
     for (id, attempt) in [(311, 2), (312, 1)] {
         let owner = if id == 311 { "alive-too" } else { "alive" };
         let claimed = claim(meta, id, owner, LONG).await.unwrap_or(ClaimedTask {
@@ -102,85 +102,85 @@ async fn an_expired_lease_is_taken_over(meta: &Meta) {
             attempt,
             max_attempts: 5,
         });
-        assert!(meta.end_task(&claimed, owner, AttemptResult::Done).await.unwrap(), "{id}");
+        assert!(meta.tasks.end(&claimed, owner, AttemptResult::Done).await.unwrap(), "{id}");
     }
 }
 
 async fn a_task_is_dead_after_its_last_attempt(meta: &Meta) {
-    meta.enqueue(new(320, "a", 2), None).await.unwrap();
+    meta.tasks.enqueue(new(320, "a", 2), None).await.unwrap();
     let first = claim(meta, 320, "one", LONG).await.unwrap();
-    assert!(meta.end_task(&first, "one", AttemptResult::Retry("oh".repeat(2000), LONG)).await.unwrap());
+    assert!(meta.tasks.end(&first, "one", AttemptResult::Retry("oh".repeat(2000), LONG)).await.unwrap());
     let waiting = task(meta, 320).await;
     assert_eq!(waiting.state, TaskState::Queued);
     assert_eq!(waiting.last_error.unwrap().len(), 2000);
     assert!(claim(meta, 320, "one", LONG).await.is_none(), "its backoff has not passed");
     // An operator can retry it at once.
-    assert!(meta.retry_task(320, 1).await.unwrap());
+    assert!(meta.tasks.retry(320, 1).await.unwrap());
     let second = claim(meta, 320, "one", LONG).await.unwrap();
-    assert!(meta.end_task(&second, "one", AttemptResult::Retry("no".to_owned(), 0)).await.unwrap());
+    assert!(meta.tasks.end(&second, "one", AttemptResult::Retry("no".to_owned(), 0)).await.unwrap());
     let dead = task(meta, 320).await;
     assert_eq!((dead.state, dead.attempts, dead.last_error.as_deref()), (TaskState::Dead, 2, Some("no")));
-    assert!(meta.has_task(Other("a"), "{}").await.unwrap());
-    assert_eq!(meta.tasks(Some(TaskState::Dead), 10).await.unwrap().len(), 2);
-    assert!(meta.retry_task(320, 3).await.unwrap());
+    assert!(meta.tasks.has_unfinished(Other("a"), "{}").await.unwrap());
+    assert_eq!(meta.tasks.newest(Some(TaskState::Dead), 10).await.unwrap().len(), 2);
+    assert!(meta.tasks.retry(320, 3).await.unwrap());
     let third = claim(meta, 320, "one", LONG).await.unwrap();
     assert_eq!((third.attempt, third.max_attempts), (3, 5));
-    assert!(!meta.retry_task(320, 3).await.unwrap(), "it is running");
-    assert!(meta.end_task(&third, "one", AttemptResult::Fail("never".to_owned())).await.unwrap());
+    assert!(!meta.tasks.retry(320, 3).await.unwrap(), "it is running");
+    assert!(meta.tasks.end(&third, "one", AttemptResult::Fail("never".to_owned())).await.unwrap());
     let dead = task(meta, 320).await;
     assert_eq!((dead.state, dead.attempts), (TaskState::Dead, 3));
     assert_eq!(outcomes(meta, 320).await, [Some(AttemptOutcome::Failed); 3]);
-    assert!(!meta.retry_task(329, 1).await.unwrap(), "there is no such task");
+    assert!(!meta.tasks.retry(329, 1).await.unwrap(), "there is no such task");
 }
 
 async fn a_handed_back_attempt_does_not_count(meta: &Meta) {
-    meta.enqueue(new(330, "b", 1), None).await.unwrap();
+    meta.tasks.enqueue(new(330, "b", 1), None).await.unwrap();
     let first = claim(meta, 330, "one", LONG).await.unwrap();
-    assert!(meta.end_task(&first, "one", AttemptResult::HandedBack).await.unwrap());
+    assert!(meta.tasks.end(&first, "one", AttemptResult::HandedBack).await.unwrap());
     let second = claim(meta, 330, "two", LONG).await.unwrap();
     assert_eq!((second.attempt, second.max_attempts), (2, 2));
-    assert!(meta.end_task(&second, "two", AttemptResult::Done).await.unwrap());
+    assert!(meta.tasks.end(&second, "two", AttemptResult::Done).await.unwrap());
     assert_eq!(outcomes(meta, 330).await, [Some(AttemptOutcome::HandedBack), Some(AttemptOutcome::Done)]);
-    assert!(!meta.has_task(Other("b"), "{}").await.unwrap());
+    assert!(!meta.tasks.has_unfinished(Other("b"), "{}").await.unwrap());
 }
 
 async fn a_recurring_task_exists_once(meta: &Meta) {
     for id in [340, 341] {
-        meta.ensure_recurring(new(id, "again", 1000), None).await.unwrap();
+        meta.tasks.ensure_recurring(new(id, "again", 1000), None).await.unwrap();
     }
-    assert_eq!(meta.due_tasks(&[Other("again")], 10).await.unwrap(), [(340, Other("again"))]);
+    assert_eq!(meta.tasks.due(&[Other("again")], 10).await.unwrap(), [(340, Other("again"))]);
     let first = claim(meta, 340, "one", LONG).await.unwrap();
-    assert!(meta.end_task(&first, "one", AttemptResult::Repeat(LONG)).await.unwrap());
-    assert_eq!(meta.due_tasks(&[Other("again")], 10).await.unwrap(), []);
+    assert!(meta.tasks.end(&first, "one", AttemptResult::Repeat(LONG)).await.unwrap());
+    assert_eq!(meta.tasks.due(&[Other("again")], 10).await.unwrap(), []);
     // It is due at every start, unless it is running.
-    meta.ensure_recurring(new(342, "again", 1000), None).await.unwrap();
+    meta.tasks.ensure_recurring(new(342, "again", 1000), None).await.unwrap();
     claim(meta, 340, "one", LONG).await.unwrap();
-    meta.ensure_recurring(new(343, "again", 1000), None).await.unwrap();
+    meta.tasks.ensure_recurring(new(343, "again", 1000), None).await.unwrap();
     assert_eq!(task(meta, 340).await.state, TaskState::Running);
 }
 
 async fn done_tasks_are_purged(meta: &Meta) {
-    assert_eq!(meta.purge_tasks(0, 10).await.unwrap(), 0);
-    assert!(meta.purge_tasks(i64::MAX, 10).await.unwrap() > 0);
-    assert!(meta.task(300).await.unwrap().is_none());
+    assert_eq!(meta.tasks.purge(0, 10).await.unwrap(), 0);
+    assert!(meta.tasks.purge(i64::MAX, 10).await.unwrap() > 0);
+    assert!(meta.tasks.find(300).await.unwrap().is_none());
     // Dead, queued and running tasks stay. Recurring tasks lose their ended attempts.
     for id in [310, 320, 340] {
-        assert!(meta.task(id).await.unwrap().is_some(), "{id}");
+        assert!(meta.tasks.find(id).await.unwrap().is_some(), "{id}");
     }
     assert_eq!(attempt_numbers(meta, 340).await, [2]);
 }
 
 /// All other old rows have been purged.
 async fn old_attempts_are_purged_in_batches(meta: &Meta) {
-    meta.ensure_recurring(new(350, "often", 1000), None).await.unwrap();
-    meta.ensure_recurring(new(351, "rarely", 1000), None).await.unwrap();
+    meta.tasks.ensure_recurring(new(350, "often", 1000), None).await.unwrap();
+    meta.tasks.ensure_recurring(new(351, "rarely", 1000), None).await.unwrap();
     for id in [350, 350, 350, 351, 351] {
         let claimed = claim(meta, id, "one", LONG).await.unwrap();
-        assert!(meta.end_task(&claimed, "one", AttemptResult::Repeat(0)).await.unwrap());
+        assert!(meta.tasks.end(&claimed, "one", AttemptResult::Repeat(0)).await.unwrap());
     }
     claim(meta, 351, "one", LONG).await.unwrap();
     for batch in [2, 2, 1, 0] {
-        assert_eq!(meta.purge_tasks(i64::MAX, 2).await.unwrap(), batch);
+        assert_eq!(meta.tasks.purge(i64::MAX, 2).await.unwrap(), batch);
     }
     assert_eq!(attempt_numbers(meta, 350).await, [0; 0]);
     assert_eq!(attempt_numbers(meta, 351).await, [3], "a running attempt stays");

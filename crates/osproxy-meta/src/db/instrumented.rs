@@ -12,8 +12,9 @@ use async_trait::async_trait;
 use sea_orm::{ConnectionTrait, DbBackend, DbErr, ExecResult, QueryResult, SqlErr, Statement};
 
 use crate::{
-    DatabaseSnapshot, Meta, Writer,
+    DatabaseSnapshot, Meta,
     db::{
+        database::Writer,
         metrics::{DatabaseMetrics, DatabaseOperation},
         pool,
         server_pool::Reader,
@@ -104,30 +105,30 @@ impl ConnectionTrait for InstrumentedReader {
 impl Meta {
     /// Number of transactions that run or wait.
     pub fn pending_writes(&self) -> u64 {
-        self.reader.pending_writes.load(Ordering::Relaxed)
+        self.db.reader.pending_writes.load(Ordering::Relaxed)
     }
 
     /// Returns the current metrics of operations, connections, queue and cache.
     pub fn metrics(&self) -> DatabaseSnapshot {
-        let pool = match &self.reader.reader {
+        let pool = match &self.db.reader.reader {
             Reader::Embedded(connection) => pool::pool_usage(connection),
             Reader::Server(server) => server.pool_usage(),
         };
-        let queued_writes = match &self.writer {
+        let queued_writes = match &self.db.writer {
             Writer::Embedded(queue) => queue.queued(),
             Writer::Server(_) => 0,
         };
-        let (cache_hits, cache_misses) = self.file_cache.lookups();
+        let (cache_hits, cache_misses) = self.db.file_cache.lookups();
         DatabaseSnapshot {
-            reads: self.reader.metrics.snapshot(DatabaseOperation::Read),
-            writes: self.reader.metrics.snapshot(DatabaseOperation::Write),
+            reads: self.db.reader.metrics.snapshot(DatabaseOperation::Read),
+            writes: self.db.reader.metrics.snapshot(DatabaseOperation::Write),
             idle_connections: pool.idle,
             connections: pool.connections,
             max_connections: pool.max,
             queued_writes,
             cache_hits,
             cache_misses,
-            cached_files: self.file_cache.len(),
+            cached_files: self.db.file_cache.len(),
         }
     }
 }

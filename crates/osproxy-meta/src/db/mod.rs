@@ -2,6 +2,7 @@
 
 pub(crate) mod clock;
 pub(crate) mod connect;
+pub(crate) mod database;
 pub(crate) mod database_lock;
 pub(crate) mod dialect;
 pub(crate) mod entities;

@@ -1,8 +1,8 @@
 //! Retries of transactions that lost a race.
 //!
-//! There are two kinds. [`retry_conflicts`] repeats an operation of [`Meta`](crate::Meta) whose
-//! transaction violated a unique key: the other transaction has committed, so the next attempt sees
-//! its row, and waiting is of no use. The connection pool of a server repeats transactions that the
+//! There are two kinds. [`retry_conflicts`] repeats an operation of a handle whose transaction
+//! violated a unique key: the other transaction has committed, so the next attempt sees its row, and
+//! waiting is of no use. The connection pool of a server repeats transactions that the
 //! server aborted because of a deadlock or a serialization failure: there the other transaction may
 //! still run, so the pool waits for [`backoff`] and stops at the deadline of the operation.
 

@@ -6,7 +6,7 @@ use sea_orm::{ActiveValue::Set, DatabaseTransaction, DbErr, EntityTrait};
 
 use crate::MetaError;
 use crate::{
-    ExpectedDigests, FileMetadata, Meta,
+    ExpectedDigests, FileDb, FileMetadata,
     access::quotas::{Quotas, record_bytes},
     blobs::{self, encode_digest},
     db::{entities::file, write_batcher::TxEnd},
@@ -85,19 +85,16 @@ pub struct AnnouncedContent {
 /// Maximum distance between a file's `created_at` and the time in its uid, in milliseconds.
 const MAX_CLOCK_SKEW_MS: i64 = 10 * 60_000;
 
-impl Meta {
+impl FileDb {
     /// Creates files of one tenant, all or none. A file whose known content is still stored shares
     /// it and is stored at once; the others are `pending` and accept content until `expires_at`
     /// (milliseconds since the Unix epoch). Charges the tenant with the actual or announced size.
-    pub async fn create_files(
-        &self,
-        uploads: Vec<NewUpload>,
-        expires_at: i64,
-    ) -> Result<CreateOutcome, MetaError> {
-        let (generation, uids) = (self.file_cache.generation(), uploads.iter().map(|upload| upload.file.uid));
+    pub async fn create(&self, uploads: Vec<NewUpload>, expires_at: i64) -> Result<CreateOutcome, MetaError> {
+        let (generation, uids) =
+            (self.db.file_cache.generation(), uploads.iter().map(|upload| upload.file.uid));
         let uids: Vec<_> = uids.collect();
-        let quotas = self.quotas.clone();
-        let created = self.write_or_rollback(move |transaction| {
+        let quotas = self.db.quotas.clone();
+        let created = self.db.write_or_rollback(move |transaction| {
             let (uploads, quotas) = (uploads.clone(), quotas.clone());
             Box::pin(async move { create(transaction, &uploads, expires_at, &quotas).await })
         });
@@ -110,7 +107,7 @@ impl Meta {
             Err(error) => return Err(error),
         };
         for (uid, _) in uids.into_iter().zip(&stored).filter(|(_, is_stored)| !**is_stored) {
-            self.file_cache.insert_links_from(uid, 0, generation);
+            self.db.file_cache.insert_links_from(uid, 0, generation);
         }
         Ok(CreateOutcome::Created(stored))
     }
@@ -118,30 +115,31 @@ impl Meta {
     /// Creates files of one tenant that share stored content. Returns for each whether its content
     /// was still stored; the others are not created. Returns `None` and creates nothing if the
     /// tenant's quota is exceeded.
-    pub async fn create_stored_files(
-        &self,
-        files: Vec<NewStoredFile>,
-    ) -> Result<Option<Vec<bool>>, MetaError> {
-        let quotas = self.quotas.clone();
-        self.write_or_rollback(move |transaction| {
-            let (files, quotas) = (files.clone(), quotas.clone());
-            Box::pin(async move {
-                let (mut created, mut charge) = (Vec::with_capacity(files.len()), 0_i64);
-                for NewStoredFile { file, content } in &files {
-                    let is_stored = blobs::add_references(transaction, content.blob_id, 1, None).await?;
-                    if is_stored {
-                        let row = stored_row(file, content);
-                        file::Entity::insert(row).exec_without_returning(transaction).await?;
-                        charge =
-                            charge.saturating_add_unsigned(content.size).saturating_add(row_charge(file));
+    pub async fn create_stored(&self, files: Vec<NewStoredFile>) -> Result<Option<Vec<bool>>, MetaError> {
+        let quotas = self.db.quotas.clone();
+        self.db
+            .write_or_rollback(move |transaction| {
+                let (files, quotas) = (files.clone(), quotas.clone());
+                Box::pin(async move {
+                    let (mut created, mut charge) = (Vec::with_capacity(files.len()), 0_i64);
+                    for NewStoredFile { file, content } in &files {
+                        let is_stored = blobs::add_references(transaction, content.blob_id, 1, None).await?;
+                        if is_stored {
+                            let row = stored_row(file, content);
+                            file::Entity::insert(row).exec_without_returning(transaction).await?;
+                            charge =
+                                charge.saturating_add_unsigned(content.size).saturating_add(row_charge(file));
+                        }
+                        created.push(is_stored);
                     }
-                    created.push(is_stored);
-                }
-                let tenant = files.first().map_or("", |first| first.file.tenant.as_str());
-                Ok(quotas.charge(transaction, tenant, charge).await?.commit_or_roll_back(Some(created), None))
+                    let tenant = files.first().map_or("", |first| first.file.tenant.as_str());
+                    Ok(quotas
+                        .charge(transaction, tenant, charge)
+                        .await?
+                        .commit_or_roll_back(Some(created), None))
+                })
             })
-        })
-        .await
+            .await
     }
 }
 

@@ -9,9 +9,10 @@ use sea_orm::{
 
 use crate::MetaError;
 use crate::{
-    FileState, Invalidation, Meta, TaskKind,
+    FileDb, FileState, Invalidation, TaskKind,
     access::quotas::Quotas,
     db::{
+        database::Database,
         entities::{blob, file},
         write_batcher::TxEnd,
     },
@@ -42,16 +43,11 @@ pub(crate) struct FileTransition {
     pub(crate) expired_before: Option<i64>,
 }
 
-impl Meta {
+impl FileDb {
     /// Deletes a file of a tenant in any state. If it was the last file of its blob, marks the blob
     /// for deletion, so that no other file can share it any more, and enqueues a task with the
     /// unused `task_id` that deletes it.
-    pub async fn delete_file(
-        &self,
-        tenant: Tenant,
-        uid: Uid,
-        task_id: Uid,
-    ) -> Result<DeleteOutcome, MetaError> {
+    pub async fn delete(&self, tenant: Tenant, uid: Uid, task_id: Uid) -> Result<DeleteOutcome, MetaError> {
         let deletable = [
             file::State::Pending,
             file::State::Receiving,
@@ -61,57 +57,58 @@ impl Meta {
         ];
         let transition =
             FileTransition { from: deletable.to_vec(), to: FileState::Deleted, expired_before: None };
-        self.remove(Some(tenant), uid, transition, task_id).await
-    }
-
-    /// Removes the file; with a `tenant`, only if it is of that tenant.
-    pub(crate) async fn remove(
-        &self,
-        tenant: Option<Tenant>,
-        uid: Uid,
-        transition: FileTransition,
-        task_id: Uid,
-    ) -> Result<DeleteOutcome, MetaError> {
-        let (quotas, delete_task) = (self.quotas.clone(), self.task_seed(task_id));
-        let outcome = self
-            .write_or_rollback(move |transaction| {
-                let (tenant, transition) = (tenant.clone(), transition.clone());
-                let quotas = quotas.clone();
-                Box::pin(async move {
-                    let outcome =
-                        remove(transaction, tenant.as_ref(), uid, &transition, delete_task, &quotas).await?;
-                    Ok(match outcome {
-                        DeleteOutcome::Deleted => TxEnd::Commit(DeleteOutcome::Deleted),
-                        other => TxEnd::Rollback(other),
-                    })
-                })
-            })
-            .await;
-        self.invalidate_everywhere(Invalidation::File(uid));
-        outcome
+        remove(&self.db, Some(tenant), uid, transition, task_id).await
     }
 
     /// Deletes up to `limit` rows of files that were removed before `gone_before`, in milliseconds
     /// since the Unix epoch. Returns the number of rows.
-    pub async fn purge_files(&self, gone_before: i64, limit: u64) -> Result<u64, MetaError> {
-        self.write(move |transaction| {
-            Box::pin(async move {
-                let removed = file::Entity::find()
-                    .select_only()
-                    .column(file::Column::Uid)
-                    .filter(file::Column::State.is_in([file::State::Expired, file::State::Deleted]))
-                    .filter(file::Column::ExpiresAt.lt(gone_before))
-                    .limit(limit);
-                let uids: Vec<i64> = removed.into_tuple().all(transaction).await?;
-                let purged = file::Entity::delete_many().filter(file::Column::Uid.is_in(uids));
-                Ok(purged.exec(transaction).await?.rows_affected)
+    pub async fn purge(&self, gone_before: i64, limit: u64) -> Result<u64, MetaError> {
+        self.db
+            .write(move |transaction| {
+                Box::pin(async move {
+                    let removed = file::Entity::find()
+                        .select_only()
+                        .column(file::Column::Uid)
+                        .filter(file::Column::State.is_in([file::State::Expired, file::State::Deleted]))
+                        .filter(file::Column::ExpiresAt.lt(gone_before))
+                        .limit(limit);
+                    let uids: Vec<i64> = removed.into_tuple().all(transaction).await?;
+                    let purged = file::Entity::delete_many().filter(file::Column::Uid.is_in(uids));
+                    Ok(purged.exec(transaction).await?.rows_affected)
+                })
             })
-        })
-        .await
+            .await
     }
 }
 
-async fn remove(
+/// Removes the file; with a `tenant`, only if it is of that tenant.
+pub(crate) async fn remove(
+    db: &Database,
+    tenant: Option<Tenant>,
+    uid: Uid,
+    transition: FileTransition,
+    task_id: Uid,
+) -> Result<DeleteOutcome, MetaError> {
+    let (quotas, delete_task) = (db.quotas.clone(), db.task_seed(task_id));
+    let outcome = db
+        .write_or_rollback(move |transaction| {
+            let (tenant, transition) = (tenant.clone(), transition.clone());
+            let quotas = quotas.clone();
+            Box::pin(async move {
+                let outcome =
+                    remove_row(transaction, tenant.as_ref(), uid, &transition, delete_task, &quotas).await?;
+                Ok(match outcome {
+                    DeleteOutcome::Deleted => TxEnd::Commit(DeleteOutcome::Deleted),
+                    other => TxEnd::Rollback(other),
+                })
+            })
+        })
+        .await;
+    db.invalidate_everywhere(Invalidation::File(uid));
+    outcome
+}
+
+async fn remove_row(
     transaction: &DatabaseTransaction,
     tenant: Option<&Tenant>,
     uid: Uid,

@@ -11,7 +11,7 @@ use sea_orm::{
 
 use crate::MetaError;
 use crate::{
-    FileState, Meta, StoredContent,
+    FileDb, FileState, StoredContent,
     db::{
         dialect,
         entities::{blob, file},
@@ -105,11 +105,11 @@ pub(crate) fn name_start(name: &str) -> Vec<u8> {
     name.bytes().take(MAX_PREFIX).collect()
 }
 
-impl Meta {
+impl FileDb {
     /// Reads a file in any state, bypassing the cache; `None` if the uid is unknown.
-    pub async fn file_record(&self, uid: Uid) -> Result<Option<FileRecord>, MetaError> {
+    pub async fn record(&self, uid: Uid) -> Result<Option<FileRecord>, MetaError> {
         let row =
-            file::Entity::find_by_id(uid.get()).find_also_related(blob::Entity).one(&self.reader).await?;
+            file::Entity::find_by_id(uid.get()).find_also_related(blob::Entity).one(&self.db.reader).await?;
         Ok(row.map(|(file, blob)| record_from_row(file, blob)).transpose()?)
     }
 
@@ -117,14 +117,14 @@ impl Meta {
     /// by the first [`MAX_PREFIX`] bytes of the name and then by uid. An index provides each order,
     /// so a page reads only the rows that it returns and those that a filter outside the index
     /// excludes.
-    pub async fn list_files(
+    pub async fn list(
         &self,
         tenant: &Tenant,
         filter: &FileFilter,
         after: Option<&FilePosition>,
         limit: u64,
     ) -> Result<Vec<FileRecord>, MetaError> {
-        let uid = || dialect::listed_uid(self.reader.get_database_backend());
+        let uid = || dialect::listed_uid(self.db.reader.get_database_backend());
         let query = |filter| filtered(tenant, filter, &uid());
         let Some(prefix) = filter.prefix.as_deref() else {
             let mut page = query(filter).order_by(uid(), Order::Asc).limit(limit);
@@ -165,7 +165,7 @@ impl Meta {
     }
 
     async fn records(&self, page: SelectTwo<file::Entity, blob::Entity>) -> Result<Vec<FileRecord>, DbErr> {
-        page.all(&self.reader).await?.into_iter().map(|(file, blob)| record_from_row(file, blob)).collect()
+        page.all(&self.db.reader).await?.into_iter().map(|(file, blob)| record_from_row(file, blob)).collect()
     }
 }
 

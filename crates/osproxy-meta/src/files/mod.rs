@@ -8,6 +8,14 @@ pub(crate) mod rows;
 pub(crate) mod stored;
 pub(crate) mod update;
 
-use crate::db::entities::file;
+use std::sync::Arc;
+
+use crate::db::{database::Database, entities::file};
 
 pub use file::State as FileState;
+
+/// Files: creation, deletion, changes and listings, and the cache of stored files.
+#[derive(Clone)]
+pub struct FileDb {
+    pub(crate) db: Arc<Database>,
+}

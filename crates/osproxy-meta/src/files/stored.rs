@@ -4,13 +4,16 @@ use std::{collections::HashMap, sync::Arc};
 
 use osproxy_storage::{Category, Digests, Key, extension};
 use osproxy_types::{tenant::Tenant, uid::Uid};
-use sea_orm::{ColumnTrait, EntityTrait, QueryFilter};
+use sea_orm::{ColumnTrait, DbErr, EntityTrait, QueryFilter};
 use time::OffsetDateTime;
 
 use crate::MetaError;
 use crate::{
-    FileState, Meta,
-    db::entities::{blob, file},
+    FileDb, FileState,
+    db::{
+        database::Database,
+        entities::{blob, file},
+    },
     files::rows::file_from_row,
 };
 
@@ -64,7 +67,7 @@ impl StoredContent {
 pub enum ContentLayout {
     /// One object.
     Whole(Key),
-    /// Several parts, see [`Meta::parts`].
+    /// Several parts, see [`BlobDb::parts`](crate::BlobDb::parts).
     Parts,
 }
 
@@ -86,56 +89,60 @@ impl StoredFile {
     }
 }
 
-impl Meta {
+impl FileDb {
     /// Returns a stored file, possibly from the cache; `None` if the uid is unknown or not stored.
-    pub async fn stored_file(&self, uid: Uid) -> Result<Option<Arc<StoredFile>>, MetaError> {
-        Ok(self.stored_files(&[uid]).await?.pop())
+    pub async fn stored(&self, uid: Uid) -> Result<Option<Arc<StoredFile>>, MetaError> {
+        Ok(stored_among(&self.db, &[uid]).await?.pop())
     }
 
     /// Reads a stored file from the database, bypassing the cache.
-    pub async fn stored_file_uncached(&self, uid: Uid) -> Result<Option<Arc<StoredFile>>, MetaError> {
+    pub async fn stored_uncached(&self, uid: Uid) -> Result<Option<Arc<StoredFile>>, MetaError> {
         let row = file::Entity::find_by_id(uid.get())
             .find_also_related(blob::Entity)
             .filter(file::Column::State.eq(file::State::Stored))
-            .one(&self.reader)
+            .one(&self.db.reader)
             .await?;
         Ok(row.map(|(file, blob)| file_from_row(file, blob)).transpose()?.map(Arc::new))
     }
 
     /// Evicts a file from this node's cache.
-    pub fn evict_file(&self, uid: Uid) {
-        self.file_cache.evict_file(uid);
+    pub fn evict(&self, uid: Uid) {
+        self.db.file_cache.evict_file(uid);
     }
 
     /// Reads the state of a file, bypassing the cache; `None` if the uid is unknown.
-    pub async fn file_state(&self, uid: Uid) -> Result<Option<FileState>, MetaError> {
-        let file = file::Entity::find_by_id(uid.get()).one(&self.reader).await?;
+    pub async fn state(&self, uid: Uid) -> Result<Option<FileState>, MetaError> {
+        let file = file::Entity::find_by_id(uid.get()).one(&self.db.reader).await?;
         Ok(file.map(|file| file.state))
     }
 
     /// Returns the stored files among `uids`, in the same order; from the cache where possible.
-    pub async fn stored_files(&self, uids: &[Uid]) -> Result<Vec<Arc<StoredFile>>, MetaError> {
-        let mut files: HashMap<Uid, _> =
-            uids.iter().filter_map(|uid| Some((*uid, self.file_cache.get(*uid)?))).collect();
-        let missing: Vec<_> =
-            uids.iter().filter(|uid| !files.contains_key(*uid)).map(|uid| uid.get()).collect();
-        if !missing.is_empty() {
-            let generation = self.file_cache.generation();
-            let rows = file::Entity::find()
-                .find_also_related(blob::Entity)
-                .filter(file::Column::Uid.is_in(missing))
-                .filter(file::Column::State.eq(file::State::Stored))
-                .all(&self.reader)
-                .await?;
-            for (file, blob) in rows {
-                let stored = Arc::new(file_from_row(file, blob)?);
-                // Don't cache unverified files: a merge moves them without an invalidation.
-                if stored.content.digests.is_some() {
-                    self.file_cache.insert(stored.clone(), generation);
-                }
-                files.insert(stored.uid, stored);
-            }
-        }
-        Ok(uids.iter().filter_map(|uid| files.get(uid).cloned()).collect())
+    pub async fn stored_among(&self, uids: &[Uid]) -> Result<Vec<Arc<StoredFile>>, MetaError> {
+        Ok(stored_among(&self.db, uids).await?)
     }
+}
+
+/// Returns the stored files among `uids`, in the same order; from the cache where possible.
+pub(crate) async fn stored_among(db: &Database, uids: &[Uid]) -> Result<Vec<Arc<StoredFile>>, DbErr> {
+    let mut files: HashMap<Uid, _> =
+        uids.iter().filter_map(|uid| Some((*uid, db.file_cache.get(*uid)?))).collect();
+    let missing: Vec<_> = uids.iter().filter(|uid| !files.contains_key(*uid)).map(|uid| uid.get()).collect();
+    if !missing.is_empty() {
+        let generation = db.file_cache.generation();
+        let rows = file::Entity::find()
+            .find_also_related(blob::Entity)
+            .filter(file::Column::Uid.is_in(missing))
+            .filter(file::Column::State.eq(file::State::Stored))
+            .all(&db.reader)
+            .await?;
+        for (file, blob) in rows {
+            let stored = Arc::new(file_from_row(file, blob)?);
+            // Don't cache unverified files: a merge moves them without an invalidation.
+            if stored.content.digests.is_some() {
+                db.file_cache.insert(stored.clone(), generation);
+            }
+            files.insert(stored.uid, stored);
+        }
+    }
+    Ok(uids.iter().filter_map(|uid| files.get(uid).cloned()).collect())
 }

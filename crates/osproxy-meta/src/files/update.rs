@@ -11,7 +11,7 @@ use sea_orm::{
 
 use crate::MetaError;
 use crate::{
-    AnnouncedContent, FileState, Invalidation, KnownContent, Meta, NewFile,
+    AnnouncedContent, FileDb, FileState, Invalidation, KnownContent, NewFile,
     access::quotas::{ChargeOutcome, Quotas, record_bytes},
     blobs,
     db::{
@@ -59,17 +59,18 @@ pub enum CopyOutcome {
     Unknown,
 }
 
-impl Meta {
+impl FileDb {
     /// Renames a tenant's file and edits its metadata. The content keeps its key.
-    pub async fn update_file(
+    pub async fn update(
         &self,
         tenant: Tenant,
         uid: Uid,
         name: Option<String>,
         edit: Option<MetadataEdit>,
     ) -> Result<UpdateOutcome, MetaError> {
-        let quotas = self.quotas.clone();
+        let quotas = self.db.quotas.clone();
         let outcome = self
+            .db
             .write_or_rollback(move |transaction| {
                 let (tenant, name, edit) = (tenant.clone(), name.clone(), edit.clone());
                 let quotas = quotas.clone();
@@ -81,13 +82,13 @@ impl Meta {
                 })
             })
             .await;
-        self.invalidate_everywhere(Invalidation::File(uid));
+        self.db.invalidate_everywhere(Invalidation::File(uid));
         outcome
     }
 
     /// Creates a file with uid `copy` that shares the content of `uid`, within the same tenant.
     /// Name and metadata default to those of the source.
-    pub async fn copy_file(
+    pub async fn copy(
         &self,
         tenant: Tenant,
         uid: Uid,
@@ -95,8 +96,8 @@ impl Meta {
         name: Option<String>,
         metadata: Option<FileMetadata>,
     ) -> Result<CopyOutcome, MetaError> {
-        let quotas = self.quotas.clone();
-        let copy_outcome = self.write_or_rollback(move |transaction| {
+        let quotas = self.db.quotas.clone();
+        let copy_outcome = self.db.write_or_rollback(move |transaction| {
             let (tenant, name, metadata) = (tenant.clone(), name.clone(), metadata.clone());
             let quotas = quotas.clone();
             Box::pin(async move {

@@ -16,15 +16,22 @@ use sea_orm::{
 
 use crate::MetaError;
 use crate::{
-    AnnouncedContent, KnownContent, Meta, NewFile, NewTask, NodeStores,
+    AnnouncedContent, KnownContent, NewFile, NewTask, NodeStores,
     blobs::{self, encode_digest},
     db::{
+        database::Database,
         entities::{blob, file, part},
         write_batcher::TxEnd,
     },
     files,
     tasks::queue,
 };
+
+/// Import of files that another program has stored.
+#[derive(Clone)]
+pub struct ImportDb {
+    pub(crate) db: Arc<Database>,
+}
 
 /// A file to import.
 #[derive(Clone, Debug)]
@@ -118,7 +125,7 @@ struct ImportTransaction<'a> {
     now: i64,
 }
 
-impl Meta {
+impl ImportDb {
     /// Returns those of `uids` that need no further import: their files exist and are not uploads
     /// in progress.
     pub async fn already_imported(&self, uids: &[i64]) -> Result<HashSet<i64>, MetaError> {
@@ -129,7 +136,7 @@ impl Meta {
                 .column(file::Column::Uid)
                 .filter(file::Column::Uid.is_in(uids.iter().copied()))
                 .filter(file::Column::State.is_not_in([file::State::Pending, file::State::Receiving]));
-            imported_uids.extend(settled.into_tuple::<i64>().all(&self.reader).await?);
+            imported_uids.extend(settled.into_tuple::<i64>().all(&self.db.reader).await?);
         }
         Ok(imported_uids)
     }
@@ -137,31 +144,32 @@ impl Meta {
     /// Imports files in one transaction and returns the outcome for each. Can be repeated: existing
     /// files stay, except for unfinished uploads that received nothing here since their import.
     /// Returns `None` and imports nothing if the tenant's quota is exceeded.
-    pub async fn import_files(
+    pub async fn add_files(
         &self,
         files: Vec<ImportFile>,
         target: &ImportTarget,
     ) -> Result<Option<Vec<ImportOutcome>>, MetaError> {
-        let (files, target, node_stores) = (Arc::new(files), target.clone(), self.node_stores.clone());
-        let (quotas, now) = (self.quotas.clone(), self.clock.now_ms());
-        self.write_or_rollback(move |transaction| {
-            let (files, target, quotas, node_stores) =
-                (files.clone(), target.clone(), quotas.clone(), node_stores.clone());
-            Box::pin(async move {
-                let import =
-                    ImportTransaction { transaction, target: &target, node_stores: &node_stores, now };
-                let (outcomes, Charges { charge, released }) = import.import_all(&files).await?;
-                for (tenant, released) in released {
-                    quotas.charge(transaction, &tenant, -released).await?;
-                }
-                let charged = quotas.charge(transaction, target.tenant.as_str(), charge).await?;
-                Ok(match charged.commit_or_roll_back(Some(outcomes), None) {
-                    TxEnd::Commit(outcomes) if target.is_dry_run => TxEnd::Rollback(outcomes),
-                    end => end,
+        let (files, target, node_stores) = (Arc::new(files), target.clone(), self.db.node_stores.clone());
+        let (quotas, now) = (self.db.quotas.clone(), self.db.clock.now_ms());
+        self.db
+            .write_or_rollback(move |transaction| {
+                let (files, target, quotas, node_stores) =
+                    (files.clone(), target.clone(), quotas.clone(), node_stores.clone());
+                Box::pin(async move {
+                    let import =
+                        ImportTransaction { transaction, target: &target, node_stores: &node_stores, now };
+                    let (outcomes, Charges { charge, released }) = import.import_all(&files).await?;
+                    for (tenant, released) in released {
+                        quotas.charge(transaction, &tenant, -released).await?;
+                    }
+                    let charged = quotas.charge(transaction, target.tenant.as_str(), charge).await?;
+                    Ok(match charged.commit_or_roll_back(Some(outcomes), None) {
+                        TxEnd::Commit(outcomes) if target.is_dry_run => TxEnd::Rollback(outcomes),
+                        end => end,
+                    })
                 })
             })
-        })
-        .await
+            .await
     }
 }
 

@@ -8,7 +8,7 @@ use sea_orm::{
 
 use crate::MetaError;
 use crate::{
-    AttemptOutcome, AttemptResult, ClaimedTask, Meta, TaskState,
+    AttemptOutcome, AttemptResult, ClaimedTask, TaskDb, TaskState,
     db::entities::{task, task_attempt},
     tasks::queue::is_due,
 };
@@ -16,7 +16,7 @@ use crate::{
 /// Maximum length of a recorded error, in bytes.
 const MAX_ERROR: usize = 2000;
 
-impl Meta {
+impl TaskDb {
     /// Ends the leases of all processes except `owner`: on all tasks if `is_only_process`,
     /// otherwise on the tasks of `exclusive_stores`, which no other process can access.
     pub async fn expire_other_leases(
@@ -25,78 +25,72 @@ impl Meta {
         exclusive_stores: Vec<String>,
         is_only_process: bool,
     ) -> Result<u64, MetaError> {
-        let (owner, now) = (owner.to_owned(), self.clock.now_ms());
-        self.write(move |transaction| {
-            let (owner, is_exclusive) = (owner.clone(), task::Column::Store.is_in(&exclusive_stores));
-            Box::pin(async move {
-                let mut update = task::Entity::update_many()
-                    .col_expr(task::Column::LeaseUntil, Expr::value(now))
-                    .filter(task::Column::State.eq(TaskState::Running))
-                    .filter(task::Column::LeaseOwner.ne(owner));
-                if !is_only_process {
-                    update = update.filter(is_exclusive);
-                }
-                Ok(update.exec(transaction).await?.rows_affected)
+        let (owner, now) = (owner.to_owned(), self.db.clock.now_ms());
+        self.db
+            .write(move |transaction| {
+                let (owner, is_exclusive) = (owner.clone(), task::Column::Store.is_in(&exclusive_stores));
+                Box::pin(async move {
+                    let mut update = task::Entity::update_many()
+                        .col_expr(task::Column::LeaseUntil, Expr::value(now))
+                        .filter(task::Column::State.eq(TaskState::Running))
+                        .filter(task::Column::LeaseOwner.ne(owner));
+                    if !is_only_process {
+                        update = update.filter(is_exclusive);
+                    }
+                    Ok(update.exec(transaction).await?.rows_affected)
+                })
             })
-        })
-        .await
+            .await
     }
 
     /// Claims a due task for `lease` milliseconds. Returns `None` if another process was faster, or
     /// if no attempt is left: the task is dead then.
-    pub async fn claim_task(
-        &self,
-        id: i64,
-        owner: &str,
-        lease: i64,
-    ) -> Result<Option<ClaimedTask>, MetaError> {
-        let (owner, now) = (owner.to_owned(), self.clock.now_ms());
-        self.write(move |transaction| {
-            let owner = owner.clone();
-            Box::pin(async move { claim(transaction, id, &owner, now, lease).await })
-        })
-        .await
+    pub async fn claim(&self, id: i64, owner: &str, lease: i64) -> Result<Option<ClaimedTask>, MetaError> {
+        let (owner, now) = (owner.to_owned(), self.db.clock.now_ms());
+        self.db
+            .write(move |transaction| {
+                let owner = owner.clone();
+                Box::pin(async move { claim(transaction, id, &owner, now, lease).await })
+            })
+            .await
     }
 
     /// Extends the lease of a claimed task to `lease` milliseconds from now. Returns `false` if the
     /// lease is lost: the work must stop.
-    pub async fn renew_task(
-        &self,
-        claimed: &ClaimedTask,
-        owner: &str,
-        lease: i64,
-    ) -> Result<bool, MetaError> {
+    pub async fn renew(&self, claimed: &ClaimedTask, owner: &str, lease: i64) -> Result<bool, MetaError> {
         let (id, attempt, owner) = (claimed.id, claimed.attempt, owner.to_owned());
-        let until = self.clock.now_ms().saturating_add(lease);
-        self.write(move |transaction| {
-            let owner = owner.clone();
-            Box::pin(async move {
-                let updated = task::Entity::update_many()
-                    .col_expr(task::Column::LeaseUntil, Expr::value(until))
-                    .filter(holds_lease(id, attempt, &owner))
-                    .exec(transaction)
-                    .await?;
-                Ok(updated.rows_affected == 1)
+        let until = self.db.clock.now_ms().saturating_add(lease);
+        self.db
+            .write(move |transaction| {
+                let owner = owner.clone();
+                Box::pin(async move {
+                    let updated = task::Entity::update_many()
+                        .col_expr(task::Column::LeaseUntil, Expr::value(until))
+                        .filter(holds_lease(id, attempt, &owner))
+                        .exec(transaction)
+                        .await?;
+                    Ok(updated.rows_affected == 1)
+                })
             })
-        })
-        .await
+            .await
     }
 
     /// Records how an attempt ended. Returns `false` if the lease is lost: another process decides
     /// then.
-    pub async fn end_task(
+    pub async fn end(
         &self,
         claimed: &ClaimedTask,
         owner: &str,
         result: AttemptResult,
     ) -> Result<bool, MetaError> {
         let (id, attempt, owner) = (claimed.id, claimed.attempt, owner.to_owned());
-        let now = self.clock.now_ms();
-        self.write(move |transaction| {
-            let (owner, result) = (owner.clone(), result.clone());
-            Box::pin(async move { end(transaction, id, attempt, &owner, result, now).await })
-        })
-        .await
+        let now = self.db.clock.now_ms();
+        self.db
+            .write(move |transaction| {
+                let (owner, result) = (owner.clone(), result.clone());
+                Box::pin(async move { end(transaction, id, attempt, &owner, result, now).await })
+            })
+            .await
     }
 }
 

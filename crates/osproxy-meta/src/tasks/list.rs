@@ -4,8 +4,11 @@ use sea_orm::{ActiveEnum, ColumnTrait, DbErr, EntityTrait, QueryFilter, QueryOrd
 
 use crate::MetaError;
 use crate::{
-    Attempt, Meta, TaskKind, TaskRecord, TaskState,
-    db::entities::{task, task_attempt},
+    Attempt, TaskDb, TaskKind, TaskRecord, TaskState,
+    db::{
+        database::Database,
+        entities::{task, task_attempt},
+    },
 };
 
 impl TaskState {
@@ -31,21 +34,21 @@ pub struct TaskFilter<'a> {
     pub kind: Option<&'a str>,
 }
 
-impl Meta {
-    pub(crate) async fn newest_task_id(&self) -> Result<Option<i64>, DbErr> {
+impl TaskDb {
+    pub(crate) async fn newest_id(&self) -> Result<Option<i64>, DbErr> {
         let newest =
             task::Entity::find().select_only().column(task::Column::Id).order_by_desc(task::Column::Id);
-        newest.into_tuple().one(&self.reader).await
+        newest.into_tuple().one(&self.db.reader).await
     }
 
     /// Returns up to `limit` tasks, the newest first; with a `state`, only those.
-    pub async fn tasks(&self, state: Option<TaskState>, limit: u64) -> Result<Vec<TaskRecord>, MetaError> {
-        self.list_tasks(TaskFilter { state, kind: None }, None, limit).await
+    pub async fn newest(&self, state: Option<TaskState>, limit: u64) -> Result<Vec<TaskRecord>, MetaError> {
+        self.list(TaskFilter { state, kind: None }, None, limit).await
     }
 
     /// Returns up to `limit` tasks with an id below `before`, the newest first. Without a filter,
     /// reads only the rows it returns; with a filter, also scans the rows it skips.
-    pub async fn list_tasks(
+    pub async fn list(
         &self,
         filter: TaskFilter<'_>,
         before: Option<i64>,
@@ -61,41 +64,46 @@ impl Meta {
         if let Some(before) = before {
             tasks = tasks.filter(task::Column::Id.lt(before));
         }
-        Ok(tasks.all(&self.reader).await?.into_iter().map(to_task).collect())
+        Ok(tasks.all(&self.db.reader).await?.into_iter().map(to_task).collect())
     }
 
     /// Returns a task with its attempts in order.
-    pub async fn task(&self, id: i64) -> Result<Option<(TaskRecord, Vec<Attempt>)>, MetaError> {
-        let Some(row) = task::Entity::find_by_id(id).one(&self.reader).await? else {
-            return Ok(None);
-        };
-        let attempts = task_attempt::Entity::find()
-            .filter(task_attempt::Column::TaskId.eq(id))
-            .order_by_asc(task_attempt::Column::Number)
-            .all(&self.reader)
-            .await?;
-        let attempt = |row: task_attempt::Model| Attempt {
-            number: row.number,
-            lease_owner: row.lease_owner,
-            started_at: row.started_at,
-            ended_at: row.ended_at,
-            outcome: row.outcome,
-            error: row.error,
-        };
-        Ok(Some((to_task(row), attempts.into_iter().map(attempt).collect())))
+    pub async fn find(&self, id: i64) -> Result<Option<(TaskRecord, Vec<Attempt>)>, MetaError> {
+        Ok(find(&self.db, id).await?)
     }
 
     /// Whether a task of this kind and payload is queued, running or dead.
-    pub async fn has_task(&self, kind: TaskKind, payload: &str) -> Result<bool, MetaError> {
+    pub async fn has_unfinished(&self, kind: TaskKind, payload: &str) -> Result<bool, MetaError> {
         let unfinished = [TaskState::Queued, TaskState::Running, TaskState::Dead];
         let task = task::Entity::find()
             .filter(task::Column::Kind.eq(kind.name()))
             .filter(task::Column::Payload.eq(payload))
             .filter(task::Column::State.is_in(unfinished))
-            .one(&self.reader)
+            .one(&self.db.reader)
             .await?;
         Ok(task.is_some())
     }
+}
+
+/// Returns a task with its attempts in order.
+pub(crate) async fn find(db: &Database, id: i64) -> Result<Option<(TaskRecord, Vec<Attempt>)>, DbErr> {
+    let Some(row) = task::Entity::find_by_id(id).one(&db.reader).await? else {
+        return Ok(None);
+    };
+    let attempts = task_attempt::Entity::find()
+        .filter(task_attempt::Column::TaskId.eq(id))
+        .order_by_asc(task_attempt::Column::Number)
+        .all(&db.reader)
+        .await?;
+    let attempt = |row: task_attempt::Model| Attempt {
+        number: row.number,
+        lease_owner: row.lease_owner,
+        started_at: row.started_at,
+        ended_at: row.ended_at,
+        outcome: row.outcome,
+        error: row.error,
+    };
+    Ok(Some((to_task(row), attempts.into_iter().map(attempt).collect())))
 }
 
 fn to_task(row: task::Model) -> TaskRecord {

@@ -7,13 +7,24 @@ pub(crate) mod list;
 pub(crate) mod purge;
 pub(crate) mod queue;
 
+use std::sync::Arc;
+
 use crate::{
     TaskKind,
-    db::entities::{task, task_attempt},
+    db::{
+        database::Database,
+        entities::{task, task_attempt},
+    },
 };
 
 pub use task::State as TaskState;
 pub use task_attempt::Outcome as AttemptOutcome;
+
+/// Tasks: their queue, leases and attempts.
+#[derive(Clone)]
+pub struct TaskDb {
+    pub(crate) db: Arc<Database>,
+}
 
 /// A task to enqueue.
 #[derive(Clone, Debug)]

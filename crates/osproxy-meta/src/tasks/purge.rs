@@ -4,21 +4,22 @@ use sea_orm::{ColumnTrait, DatabaseTransaction, DbErr, EntityTrait, QueryFilter,
 
 use crate::MetaError;
 use crate::{
-    Meta, TaskState,
+    TaskDb, TaskState,
     db::entities::{task, task_attempt},
 };
 
-impl Meta {
+impl TaskDb {
     /// Deletes done tasks, and ended attempts of recurring tasks, that ended before `ended_before`,
     /// in milliseconds since the Unix epoch: up to `limit` of each. Returns the number of rows.
-    pub async fn purge_tasks(&self, ended_before: i64, limit: u64) -> Result<u64, MetaError> {
-        self.write(move |transaction| {
-            Box::pin(async move {
-                let tasks = purge_done_tasks(transaction, ended_before, limit).await?;
-                Ok(tasks + purge_recurring_attempts(transaction, ended_before, limit).await?)
+    pub async fn purge(&self, ended_before: i64, limit: u64) -> Result<u64, MetaError> {
+        self.db
+            .write(move |transaction| {
+                Box::pin(async move {
+                    let tasks = purge_done_tasks(transaction, ended_before, limit).await?;
+                    Ok(tasks + purge_recurring_attempts(transaction, ended_before, limit).await?)
+                })
             })
-        })
-        .await
+            .await
     }
 }
 

@@ -6,7 +6,7 @@ use sea_orm::{
 };
 
 use crate::MetaError;
-use crate::{Meta, TaskKind, TaskState, db::entities::task, tasks::NewTask};
+use crate::{TaskDb, TaskKind, TaskState, db::entities::task, tasks::NewTask};
 
 /// Enqueues a task within `transaction`. It is due at `now`, the time of the database's clock in
 /// milliseconds since the Unix epoch. If `store` is given, only a node that has that store runs the
@@ -40,22 +40,24 @@ fn row(new: NewTask, store: Option<String>, now: i64) -> task::ActiveModel {
     }
 }
 
-impl Meta {
+impl TaskDb {
     /// Enqueues a task in a transaction of its own.
     pub async fn enqueue(&self, new: NewTask, store: Option<String>) -> Result<(), MetaError> {
-        let now = self.clock.now_ms();
-        self.write(move |transaction| {
-            let (new, store) = (new.clone(), store.clone());
-            Box::pin(async move { enqueue(transaction, new, store, now).await })
-        })
-        .await
+        let now = self.db.clock.now_ms();
+        self.db
+            .write(move |transaction| {
+                let (new, store) = (new.clone(), store.clone());
+                Box::pin(async move { enqueue(transaction, new, store, now).await })
+            })
+            .await
     }
 
     /// Ensures that the recurring task of this kind exists once (once per store, with a `store`),
     /// and is due now.
     pub async fn ensure_recurring(&self, new: NewTask, store: Option<String>) -> Result<(), MetaError> {
-        let now = self.clock.now_ms();
+        let now = self.db.clock.now_ms();
         let outcome = self
+            .db
             .write(move |transaction| {
                 let (new, store) = (new.clone(), store.clone());
                 Box::pin(async move {
@@ -89,43 +91,44 @@ impl Meta {
 
     /// Queues a dead or waiting task to run now, with up to `attempts` more attempts. Returns
     /// `false` if there is no such task, or it is running or done.
-    pub async fn retry_task(&self, id: i64, attempts: u32) -> Result<bool, MetaError> {
-        let now = self.clock.now_ms();
-        self.write(move |transaction| {
-            Box::pin(async move {
-                let max_attempts = Expr::col(task::Column::Attempts).add(attempts.cast_signed());
-                // A recurring task has no limit of attempts.
-                let unlimited = Expr::col(task::Column::MaxAttempts);
-                let max_attempts =
-                    Expr::case(Expr::col(task::Column::UniqueKey).is_null(), max_attempts).finally(unlimited);
-                let updated = task::Entity::update_many()
-                    .col_expr(task::Column::State, Expr::value(TaskState::Queued))
-                    .col_expr(task::Column::RunAt, Expr::value(now))
-                    .col_expr(task::Column::MaxAttempts, max_attempts.into())
-                    .col_expr(task::Column::EndedAt, Expr::value(None::<i64>))
-                    .filter(task::Column::Id.eq(id))
-                    .filter(task::Column::State.is_in([TaskState::Dead, TaskState::Queued]))
-                    .exec(transaction)
-                    .await?;
-                Ok(updated.rows_affected == 1)
+    pub async fn retry(&self, id: i64, attempts: u32) -> Result<bool, MetaError> {
+        let now = self.db.clock.now_ms();
+        self.db
+            .write(move |transaction| {
+                Box::pin(async move {
+                    let max_attempts = Expr::col(task::Column::Attempts).add(attempts.cast_signed());
+                    // A recurring task has no limit of attempts.
+                    let unlimited = Expr::col(task::Column::MaxAttempts);
+                    let max_attempts = Expr::case(Expr::col(task::Column::UniqueKey).is_null(), max_attempts)
+                        .finally(unlimited);
+                    let updated = task::Entity::update_many()
+                        .col_expr(task::Column::State, Expr::value(TaskState::Queued))
+                        .col_expr(task::Column::RunAt, Expr::value(now))
+                        .col_expr(task::Column::MaxAttempts, max_attempts.into())
+                        .col_expr(task::Column::EndedAt, Expr::value(None::<i64>))
+                        .filter(task::Column::Id.eq(id))
+                        .filter(task::Column::State.is_in([TaskState::Dead, TaskState::Queued]))
+                        .exec(transaction)
+                        .await?;
+                    Ok(updated.rows_affected == 1)
+                })
             })
-        })
-        .await
+            .await
     }
 
     /// Returns up to `limit` tasks of these kinds that are due, the longest due first: id and kind.
-    pub async fn due_tasks(&self, kinds: &[TaskKind], limit: u64) -> Result<Vec<(i64, TaskKind)>, MetaError> {
-        self.clock.sync(&self.reader).await?;
+    pub async fn due(&self, kinds: &[TaskKind], limit: u64) -> Result<Vec<(i64, TaskKind)>, MetaError> {
+        self.db.clock.sync(&self.db.reader).await?;
         let tasks = task::Entity::find()
             .select_only()
             .columns([task::Column::Id, task::Column::Kind])
-            .filter(is_due(self.clock.now_ms()))
+            .filter(is_due(self.db.clock.now_ms()))
             .filter(task::Column::Kind.is_in(kinds.iter().map(|kind| kind.name())))
             .filter(self.is_for_node())
             .order_by_asc(task::Column::RunAt)
             .order_by_asc(task::Column::Id)
             .limit(limit);
-        let tasks: Vec<(i64, String)> = tasks.into_tuple().all(&self.reader).await?;
+        let tasks: Vec<(i64, String)> = tasks.into_tuple().all(&self.db.reader).await?;
         let kind_of = |name: &str| kinds.iter().copied().find(|kind| kind.name() == name);
         Ok(tasks.into_iter().filter_map(|(id, name)| Some((id, kind_of(&name)?))).collect())
     }
@@ -142,17 +145,17 @@ impl Meta {
         let running = of_kinds()
             .column_as(task::Column::LeaseUntil.min(), "at")
             .filter(task::Column::State.eq(TaskState::Running));
-        let queued: Option<Option<i64>> = queued.into_tuple().one(&self.reader).await?;
-        let running: Option<Option<i64>> = running.into_tuple().one(&self.reader).await?;
+        let queued: Option<Option<i64>> = queued.into_tuple().one(&self.db.reader).await?;
+        let running: Option<Option<i64>> = running.into_tuple().one(&self.db.reader).await?;
         let next = [queued.flatten(), running.flatten()].into_iter().flatten().min();
-        Ok(next.map(|at| Ord::max(at.saturating_sub(self.clock.now_ms()), 0)))
+        Ok(next.map(|at| Ord::max(at.saturating_sub(self.db.clock.now_ms()), 0)))
     }
 
     /// Tasks without a store, or of a store of this node.
     fn is_for_node(&self) -> Condition {
         Condition::any()
             .add(task::Column::Store.is_null())
-            .add(task::Column::Store.is_in(self.node_stores.store_names()))
+            .add(task::Column::Store.is_in(self.db.node_stores.store_names()))
     }
 }
 

@@ -13,7 +13,7 @@ use sea_orm::{
 
 use crate::MetaError;
 use crate::{
-    CompletePreconditions, ExpectedDigests, FileState, Inspection, Meta, TaskKind,
+    CompletePreconditions, ExpectedDigests, FileState, Inspection, TaskKind, UploadDb,
     access::quotas::{ChargeOutcome, Quotas},
     blobs::{blake3_tree, encode_digest},
     db::{
@@ -49,7 +49,7 @@ pub enum CompleteOutcome {
     /// The file is stored and can be read.
     Completed,
     /// The parts are frozen, but the store must complete its multipart upload first. Then call
-    /// [`Meta::finish_multipart`].
+    /// [`UploadDb::finish_multipart`].
     Multipart(MultipartUpload),
     /// The file was already complete and matches the request.
     AlreadyCompleted,
@@ -90,39 +90,40 @@ pub enum CompleteOutcome {
     Unknown,
 }
 
-impl Meta {
+impl UploadDb {
     /// Completes an upload if its stored parts match `request` and `preconditions`, and enqueues a
     /// task with the unused `task_id` that merges its blob. The number of statements does not
     /// depend on the number of parts.
-    pub async fn complete_upload(
+    pub async fn complete(
         &self,
         uid: Uid,
         request: CompleteRequest,
         preconditions: CompletePreconditions,
         task_id: Uid,
     ) -> Result<CompleteOutcome, MetaError> {
-        let (node_stores, quotas) = (self.node_stores.clone(), self.quotas.clone());
-        let merge_task = self.task_seed(task_id);
-        self.write_or_rollback(move |transaction| {
-            let (node_stores, quotas) = (node_stores.clone(), quotas.clone());
-            let preconditions = preconditions.clone();
-            Box::pin(async move {
-                let context = CompleteContext {
-                    uid,
-                    request,
-                    preconditions: &preconditions,
-                    merge_task,
-                    node: &node_stores.node,
-                };
-                Ok(match complete(transaction, context, &quotas).await? {
-                    started @ (CompleteOutcome::Completed | CompleteOutcome::Multipart(_)) => {
-                        TxEnd::Commit(started)
-                    }
-                    other => TxEnd::Rollback(other),
+        let (node_stores, quotas) = (self.db.node_stores.clone(), self.db.quotas.clone());
+        let merge_task = self.db.task_seed(task_id);
+        self.db
+            .write_or_rollback(move |transaction| {
+                let (node_stores, quotas) = (node_stores.clone(), quotas.clone());
+                let preconditions = preconditions.clone();
+                Box::pin(async move {
+                    let context = CompleteContext {
+                        uid,
+                        request,
+                        preconditions: &preconditions,
+                        merge_task,
+                        node: &node_stores.node,
+                    };
+                    Ok(match complete(transaction, context, &quotas).await? {
+                        started @ (CompleteOutcome::Completed | CompleteOutcome::Multipart(_)) => {
+                            TxEnd::Commit(started)
+                        }
+                        other => TxEnd::Rollback(other),
+                    })
                 })
             })
-        })
-        .await
+            .await
     }
 }
 

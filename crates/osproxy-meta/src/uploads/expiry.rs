@@ -4,17 +4,21 @@ use osproxy_types::{tenant::Tenant, uid::Uid};
 use sea_orm::{ColumnTrait, EntityTrait, ExprTrait, QueryFilter, QueryOrder, QuerySelect, sea_query::Expr};
 
 use crate::MetaError;
-use crate::{DeleteOutcome, FileState, Meta, db::entities::file, files::delete::FileTransition};
+use crate::{
+    DeleteOutcome, FileState, UploadDb,
+    db::entities::file,
+    files::delete::{self, FileTransition},
+};
 
 /// States of an upload that is not complete.
 pub(crate) const OPEN_STATES: [FileState; 3] =
     [FileState::Pending, FileState::Receiving, FileState::Completing];
 
-impl Meta {
+impl UploadDb {
     /// Expires an upload whose expiry is before `expired_before`, in milliseconds since the Unix
     /// epoch. An upload that was renewed in the meantime stays. Its blob is treated as by
-    /// [`Meta::delete_file`].
-    pub async fn expire_upload(
+    /// [`FileDb::delete`](crate::FileDb::delete).
+    pub async fn expire(
         &self,
         uid: Uid,
         expired_before: i64,
@@ -25,38 +29,40 @@ impl Meta {
             to: FileState::Expired,
             expired_before: Some(expired_before),
         };
-        self.remove(None, uid, transition, task_id).await
+        delete::remove(&self.db, None, uid, transition, task_id).await
     }
 
     /// Extends the expiry of a tenant's open upload to `expires_at`, in milliseconds since the Unix
     /// epoch; never shortens it. Returns `false` if the tenant has no such open upload.
-    pub async fn renew_upload(&self, tenant: Tenant, uid: Uid, expires_at: i64) -> Result<bool, MetaError> {
-        self.write(move |transaction| {
-            let tenant = tenant.clone();
-            Box::pin(async move {
-                let later_expiry = Expr::case(Expr::col(file::Column::ExpiresAt).lt(expires_at), expires_at)
-                    .finally(Expr::col(file::Column::ExpiresAt));
-                let renewed = file::Entity::update_many()
-                    .col_expr(file::Column::ExpiresAt, later_expiry.into())
-                    .filter(file::Column::Uid.eq(uid.get()))
-                    .filter(file::Column::Tenant.eq(tenant.as_str()))
-                    .filter(file::Column::State.is_in(OPEN_STATES));
-                Ok(renewed.exec(transaction).await?.rows_affected == 1)
+    pub async fn renew(&self, tenant: Tenant, uid: Uid, expires_at: i64) -> Result<bool, MetaError> {
+        self.db
+            .write(move |transaction| {
+                let tenant = tenant.clone();
+                Box::pin(async move {
+                    let later_expiry =
+                        Expr::case(Expr::col(file::Column::ExpiresAt).lt(expires_at), expires_at)
+                            .finally(Expr::col(file::Column::ExpiresAt));
+                    let renewed = file::Entity::update_many()
+                        .col_expr(file::Column::ExpiresAt, later_expiry.into())
+                        .filter(file::Column::Uid.eq(uid.get()))
+                        .filter(file::Column::Tenant.eq(tenant.as_str()))
+                        .filter(file::Column::State.is_in(OPEN_STATES));
+                    Ok(renewed.exec(transaction).await?.rows_affected == 1)
+                })
             })
-        })
-        .await
+            .await
     }
 
     /// Deletes an open upload on the client's request.
-    pub async fn abort_upload(&self, uid: Uid, task_id: Uid) -> Result<DeleteOutcome, MetaError> {
+    pub async fn abort(&self, uid: Uid, task_id: Uid) -> Result<DeleteOutcome, MetaError> {
         let transition =
             FileTransition { from: OPEN_STATES.to_vec(), to: FileState::Deleted, expired_before: None };
-        self.remove(None, uid, transition, task_id).await
+        delete::remove(&self.db, None, uid, transition, task_id).await
     }
 
     /// Returns up to `limit` open uploads that expire before `at`, in milliseconds since the Unix
     /// epoch; the earliest first.
-    pub async fn expired_uploads(&self, at: i64, limit: u64) -> Result<Vec<Uid>, MetaError> {
+    pub async fn expired(&self, at: i64, limit: u64) -> Result<Vec<Uid>, MetaError> {
         let expired = file::Entity::find()
             .select_only()
             .column(file::Column::Uid)
@@ -64,7 +70,7 @@ impl Meta {
             .filter(file::Column::ExpiresAt.lt(at))
             .order_by_asc(file::Column::ExpiresAt)
             .limit(limit);
-        let uids: Vec<i64> = expired.into_tuple().all(&self.reader).await?;
+        let uids: Vec<i64> = expired.into_tuple().all(&self.db.reader).await?;
         Ok(uids.into_iter().map(Uid::from_db).collect())
     }
 }

@@ -7,7 +7,7 @@ use sea_orm::{
 };
 
 use crate::{
-    CompleteOutcome, CompletePreconditions, Meta, MetaError, MultipartUpload,
+    CompleteOutcome, CompletePreconditions, MetaError, MultipartUpload, UploadDb,
     access::quotas::Quotas,
     blobs::{self, blake3_tree},
     db::{
@@ -29,9 +29,9 @@ use crate::{
 /// same time; the next attempt sees that blob.
 const MAX_FINISH_ATTEMPTS: u32 = 5;
 
-impl Meta {
+impl UploadDb {
     /// Returns up to `limit` uploads whose multipart upload in `store` must be completed.
-    pub async fn completing_uploads(
+    pub async fn completing(
         &self,
         store: &str,
         limit: u64,
@@ -43,7 +43,7 @@ impl Meta {
             .filter(file::Column::State.eq(file::State::Completing))
             .filter(blob::Column::Backend.eq(store))
             .limit(limit);
-        let uids: Vec<i64> = files.into_tuple().all(&self.reader).await?;
+        let uids: Vec<i64> = files.into_tuple().all(&self.db.reader).await?;
         let mut uploads = Vec::with_capacity(uids.len());
         for uid in uids.into_iter().map(Uid::from_db) {
             if let Some(multipart_upload) = self.completing_multipart(uid).await? {
@@ -58,8 +58,8 @@ impl Meta {
     pub async fn completing_multipart(&self, uid: Uid) -> Result<Option<MultipartUpload>, MetaError> {
         let file = file::Entity::find_by_id(uid.get()).find_also_related(blob::Entity);
         let file = file.filter(file::Column::State.eq(file::State::Completing));
-        match file.one(&self.reader).await? {
-            Some((_, Some(blob))) => Ok(multipart::upload_to_complete(&self.reader, &blob).await?),
+        match file.one(&self.db.reader).await? {
+            Some((_, Some(blob))) => Ok(multipart::upload_to_complete(&self.db.reader, &blob).await?),
             _ => Ok(None),
         }
     }
@@ -76,10 +76,10 @@ impl Meta {
         preconditions: CompletePreconditions,
         task_id: Uid,
     ) -> Result<CompleteOutcome, MetaError> {
-        let follow_up_task = self.task_seed(task_id);
+        let follow_up_task = self.db.task_seed(task_id);
         retry_conflicts(MAX_FINISH_ATTEMPTS, || {
-            let (preconditions, quotas) = (preconditions.clone(), self.quotas.clone());
-            self.write_or_rollback(move |transaction| {
+            let (preconditions, quotas) = (preconditions.clone(), self.db.quotas.clone());
+            self.db.write_or_rollback(move |transaction| {
                 let (preconditions, quotas) = (preconditions.clone(), quotas.clone());
                 Box::pin(async move {
                     let context =

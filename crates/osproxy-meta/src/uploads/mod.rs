@@ -13,3 +13,13 @@ pub(crate) mod receiving_blob;
 pub(crate) mod reservations;
 pub(crate) mod status;
 pub(crate) mod whole;
+
+use std::sync::Arc;
+
+use crate::db::database::Database;
+
+/// Upload sessions: writes of whole content and of parts, completion, expiry, reservations.
+#[derive(Clone)]
+pub struct UploadDb {
+    pub(crate) db: Arc<Database>,
+}

@@ -15,7 +15,7 @@ use sea_orm::{
 
 use crate::MetaError;
 use crate::{
-    Meta, PartSizeLimits,
+    PartSizeLimits, UploadDb,
     access::quotas::Quotas,
     db::{
         dialect,
@@ -67,7 +67,7 @@ pub enum LostParts {
     Rejected,
 }
 
-impl Meta {
+impl UploadDb {
     /// Records the store's upload id for a blob, unless one is recorded already. Returns the
     /// recorded id, which wins; `None` if the blob no longer collects parts.
     pub async fn record_upload_id(
@@ -75,25 +75,26 @@ impl Meta {
         blob_id: i64,
         upload_id: String,
     ) -> Result<Option<String>, MetaError> {
-        self.write(move |transaction| {
-            let upload_id = upload_id.clone();
-            Box::pin(async move {
-                blob::Entity::update_many()
-                    .col_expr(blob::Column::UploadId, Expr::value(upload_id))
-                    .filter(blob::Column::Id.eq(blob_id))
-                    .filter(blob::Column::State.eq(blob::State::Receiving))
-                    .filter(blob::Column::UploadId.eq(""))
-                    .exec(transaction)
-                    .await?;
-                recorded_upload_id(transaction, blob_id).await
+        self.db
+            .write(move |transaction| {
+                let upload_id = upload_id.clone();
+                Box::pin(async move {
+                    blob::Entity::update_many()
+                        .col_expr(blob::Column::UploadId, Expr::value(upload_id))
+                        .filter(blob::Column::Id.eq(blob_id))
+                        .filter(blob::Column::State.eq(blob::State::Receiving))
+                        .filter(blob::Column::UploadId.eq(""))
+                        .exec(transaction)
+                        .await?;
+                    recorded_upload_id(transaction, blob_id).await
+                })
             })
-        })
-        .await
+            .await
     }
 
     /// Returns the store's upload id for a blob that collects parts, if recorded.
     pub async fn upload_id(&self, blob_id: i64) -> Result<Option<String>, MetaError> {
-        Ok(recorded_upload_id(&self.reader, blob_id).await?)
+        Ok(recorded_upload_id(&self.db.reader, blob_id).await?)
     }
 
     /// Drops parts that the store has lost, so that the client can send them again; a completing
@@ -104,37 +105,39 @@ impl Meta {
         upload_id: String,
         lost: LostParts,
     ) -> Result<(), MetaError> {
-        let quotas = self.quotas.clone();
-        self.write(move |transaction| {
-            let (upload_id, lost, quotas) = (upload_id.clone(), lost.clone(), quotas.clone());
-            Box::pin(async move { drop_lost(transaction, blob_id, &upload_id, &lost, &quotas).await })
-        })
-        .await
+        let quotas = self.db.quotas.clone();
+        self.db
+            .write(move |transaction| {
+                let (upload_id, lost, quotas) = (upload_id.clone(), lost.clone(), quotas.clone());
+                Box::pin(async move { drop_lost(transaction, blob_id, &upload_id, &lost, &quotas).await })
+            })
+            .await
     }
 
     /// As [`drop_lost_parts`](Self::drop_lost_parts), for an upload that a part found missing.
     /// Returns `false`, and changes nothing, unless the file still receives parts: an upload is
     /// also missing after the store has completed it.
     pub async fn drop_lost_upload(&self, blob_id: i64, upload_id: String) -> Result<bool, MetaError> {
-        let quotas = self.quotas.clone();
-        self.write(move |transaction| {
-            let (upload_id, quotas) = (upload_id.clone(), quotas.clone());
-            Box::pin(async move {
-                let receiving_file = file::Entity::find()
-                    .filter(file::Column::BlobId.eq(blob_id))
-                    .filter(file::Column::State.eq(file::State::Receiving))
-                    .lock_exclusive();
-                let is_receiving = receiving_file.one(transaction).await?.is_some();
-                if !is_receiving
-                    || recorded_upload_id(transaction, blob_id).await?.as_ref() != Some(&upload_id)
-                {
-                    return Ok(false);
-                }
-                drop_lost(transaction, blob_id, &upload_id, &LostParts::Upload, &quotas).await?;
-                Ok(true)
+        let quotas = self.db.quotas.clone();
+        self.db
+            .write(move |transaction| {
+                let (upload_id, quotas) = (upload_id.clone(), quotas.clone());
+                Box::pin(async move {
+                    let receiving_file = file::Entity::find()
+                        .filter(file::Column::BlobId.eq(blob_id))
+                        .filter(file::Column::State.eq(file::State::Receiving))
+                        .lock_exclusive();
+                    let is_receiving = receiving_file.one(transaction).await?.is_some();
+                    if !is_receiving
+                        || recorded_upload_id(transaction, blob_id).await?.as_ref() != Some(&upload_id)
+                    {
+                        return Ok(false);
+                    }
+                    drop_lost(transaction, blob_id, &upload_id, &LostParts::Upload, &quotas).await?;
+                    Ok(true)
+                })
             })
-        })
-        .await
+            .await
     }
 }
 

@@ -10,7 +10,7 @@ use sea_orm::{
 
 use crate::MetaError;
 use crate::{
-    FileState, Meta, NodeStores,
+    FileState, NodeStores, UploadDb,
     access::quotas::{ChargeOutcome, Quotas},
     blobs::{decode_digest, encode_digest},
     db::{
@@ -45,7 +45,7 @@ pub struct PartIntent {
     pub layout: Option<PartLayout>,
 }
 
-/// Outcome of [`Meta::begin_part`].
+/// Outcome of [`UploadDb::begin_part`].
 #[derive(Clone, Debug)]
 pub enum BeginPartOutcome {
     /// The part may be written.
@@ -88,7 +88,7 @@ pub struct ReceivedPart {
     pub content_type: Option<String>,
 }
 
-/// Outcome of [`Meta::finish_part`].
+/// Outcome of [`UploadDb::finish_part`].
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum FinishPartOutcome {
     /// The part is stored. It replaces the part with this row id, if any, which the caller removes.
@@ -106,7 +106,7 @@ pub enum FinishPartOutcome {
     Swept,
 }
 
-impl Meta {
+impl UploadDb {
     /// Starts a write of a part: records a write intent with the unused id `id`.
     /// If `size` is known, the part may get a slot in the store's multipart upload. Returns
     /// `TooLarge` if all parts together would exceed `max_size` bytes.
@@ -118,8 +118,9 @@ impl Meta {
         size: Option<u64>,
         max_size: Option<u64>,
     ) -> Result<BeginPartOutcome, MetaError> {
-        let node_stores = self.node_stores.clone();
+        let node_stores = self.db.node_stores.clone();
         let outcome = self
+            .db
             .write_or_rollback(move |transaction| {
                 let node_stores = node_stores.clone();
                 Box::pin(async move {
@@ -148,49 +149,54 @@ impl Meta {
     ) -> Result<FinishPartOutcome, MetaError> {
         let (id, blob_id, number) = (intent.id, intent.blob_id, intent.number);
         let is_multipart = intent.slot.is_some();
-        let quotas = self.quotas.clone();
-        self.write_or_rollback(move |transaction| {
-            let (part, quotas) = (part.clone(), quotas.clone());
-            Box::pin(async move {
-                let ReceivedPart { digests, sniffed, tag, max_size, content_type } = part;
-                let tag = is_multipart.then_some(tag);
-                let Some(receiving) = lock_receiving(transaction, uid, blob_id).await? else {
-                    return Ok(TxEnd::Rollback(FinishPartOutcome::Closed));
-                };
-                let (replaced, replaced_bytes) =
-                    match replace_part(transaction, blob_id, number, &digests).await? {
-                        ReplacedPart::Unchanged => return Ok(TxEnd::Rollback(FinishPartOutcome::Unchanged)),
-                        ReplacedPart::Part(id, size) => (Some(id), size),
-                        ReplacedPart::Nothing => (None, 0),
+        let quotas = self.db.quotas.clone();
+        self.db
+            .write_or_rollback(move |transaction| {
+                let (part, quotas) = (part.clone(), quotas.clone());
+                Box::pin(async move {
+                    let ReceivedPart { digests, sniffed, tag, max_size, content_type } = part;
+                    let tag = is_multipart.then_some(tag);
+                    let Some(receiving) = lock_receiving(transaction, uid, blob_id).await? else {
+                        return Ok(TxEnd::Rollback(FinishPartOutcome::Closed));
                     };
-                let stored = part::Entity::update_many()
-                    .col_expr(part::Column::State, Expr::value(part::State::Stored))
-                    .col_expr(part::Column::Size, Expr::value(digests.size.cast_signed()))
-                    .col_expr(part::Column::Md5, Expr::value(encode_digest(digests.md5)))
-                    .col_expr(part::Column::Piece, Expr::value(digests.blake3.to_vec()))
-                    .col_expr(part::Column::Sniffed, Expr::value(sniffed))
-                    .col_expr(part::Column::Tag, Expr::value(tag))
-                    .col_expr(part::Column::StoredAt, Expr::value(now_ms()))
-                    .filter(part::Column::Id.eq(id))
-                    .filter(part::Column::State.eq(part::State::Writing))
-                    .exec(transaction)
-                    .await?;
-                if stored.rows_affected == 0 {
-                    return Ok(TxEnd::Rollback(FinishPartOutcome::Swept));
-                }
-                let added_bytes = digests.size.cast_signed() - replaced_bytes;
-                if added_bytes > 0
-                    && max_size.is_some_and(|max| receiving.received + added_bytes > saturating_i64(max))
-                {
-                    return Ok(TxEnd::Rollback(FinishPartOutcome::TooLarge));
-                }
-                let charged =
-                    add_received(transaction, uid, receiving, added_bytes, content_type, &quotas).await?;
-                Ok(charged
-                    .commit_or_roll_back(FinishPartOutcome::Stored(replaced), FinishPartOutcome::OverQuota))
+                    let (replaced, replaced_bytes) =
+                        match replace_part(transaction, blob_id, number, &digests).await? {
+                            ReplacedPart::Unchanged => {
+                                return Ok(TxEnd::Rollback(FinishPartOutcome::Unchanged));
+                            }
+                            ReplacedPart::Part(id, size) => (Some(id), size),
+                            ReplacedPart::Nothing => (None, 0),
+                        };
+                    let stored = part::Entity::update_many()
+                        .col_expr(part::Column::State, Expr::value(part::State::Stored))
+                        .col_expr(part::Column::Size, Expr::value(digests.size.cast_signed()))
+                        .col_expr(part::Column::Md5, Expr::value(encode_digest(digests.md5)))
+                        .col_expr(part::Column::Piece, Expr::value(digests.blake3.to_vec()))
+                        .col_expr(part::Column::Sniffed, Expr::value(sniffed))
+                        .col_expr(part::Column::Tag, Expr::value(tag))
+                        .col_expr(part::Column::StoredAt, Expr::value(now_ms()))
+                        .filter(part::Column::Id.eq(id))
+                        .filter(part::Column::State.eq(part::State::Writing))
+                        .exec(transaction)
+                        .await?;
+                    if stored.rows_affected == 0 {
+                        return Ok(TxEnd::Rollback(FinishPartOutcome::Swept));
+                    }
+                    let added_bytes = digests.size.cast_signed() - replaced_bytes;
+                    if added_bytes > 0
+                        && max_size.is_some_and(|max| receiving.received + added_bytes > saturating_i64(max))
+                    {
+                        return Ok(TxEnd::Rollback(FinishPartOutcome::TooLarge));
+                    }
+                    let charged =
+                        add_received(transaction, uid, receiving, added_bytes, content_type, &quotas).await?;
+                    Ok(charged.commit_or_roll_back(
+                        FinishPartOutcome::Stored(replaced),
+                        FinishPartOutcome::OverQuota,
+                    ))
+                })
             })
-        })
-        .await
+            .await
     }
 }
 

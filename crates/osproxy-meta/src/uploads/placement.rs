@@ -5,7 +5,7 @@ use sea_orm::{ColumnTrait, EntityTrait, QueryFilter, QuerySelect};
 
 use crate::MetaError;
 use crate::{
-    BeginPartOutcome, Meta, MultipartSlot,
+    BeginPartOutcome, MultipartSlot, UploadDb,
     db::{
         entities::{blob, file},
         write_batcher::TxEnd,
@@ -27,7 +27,7 @@ pub enum PartsStore {
     NotReceiving,
 }
 
-impl Meta {
+impl UploadDb {
     /// Returns the store of a file's bytes, whether the upload is complete or not; `None` if the
     /// file has no bytes yet.
     pub async fn store_of(&self, uid: Uid) -> Result<Option<String>, MetaError> {
@@ -36,7 +36,7 @@ impl Meta {
             .select_only()
             .column(blob::Column::Backend)
             .filter(blob::Column::State.ne(blob::State::Deleting));
-        Ok(store.into_tuple().one(&self.reader).await?)
+        Ok(store.into_tuple().one(&self.db.reader).await?)
     }
 
     /// Returns the store of the parts of a file that is not complete.
@@ -46,7 +46,7 @@ impl Meta {
             .select_only()
             .column(file::Column::State)
             .column(blob::Column::Backend);
-        let row: Option<(file::State, Option<String>)> = row.into_tuple().one(&self.reader).await?;
+        let row: Option<(file::State, Option<String>)> = row.into_tuple().one(&self.db.reader).await?;
         Ok(match row {
             Some((file::State::Receiving | file::State::Completing, Some(store))) => PartsStore::Store(store),
             Some((file::State::Pending | file::State::Receiving, None)) => PartsStore::Undecided,
@@ -62,29 +62,31 @@ impl Meta {
         uid: Uid,
         fallback_id: Uid,
     ) -> Result<Option<(String, i64, MultipartSlot)>, MetaError> {
-        let node_stores = self.node_stores.clone();
-        self.write_or_rollback(move |transaction| {
-            let node_stores = node_stores.clone();
-            Box::pin(async move {
-                let FindBlobOutcome::Found(blob) =
-                    find_or_create(transaction, uid, NO_PART, fallback_id.get(), &node_stores).await?
-                else {
-                    return Ok(TxEnd::Rollback(None));
-                };
-                Ok(match blob.claim_slot(transaction, &node_stores).await? {
-                    Some(slot) => TxEnd::Commit(Some((blob.store, blob.blob_id, slot))),
-                    None => TxEnd::Rollback(None),
+        let node_stores = self.db.node_stores.clone();
+        self.db
+            .write_or_rollback(move |transaction| {
+                let node_stores = node_stores.clone();
+                Box::pin(async move {
+                    let FindBlobOutcome::Found(blob) =
+                        find_or_create(transaction, uid, NO_PART, fallback_id.get(), &node_stores).await?
+                    else {
+                        return Ok(TxEnd::Rollback(None));
+                    };
+                    Ok(match blob.claim_slot(transaction, &node_stores).await? {
+                        Some(slot) => TxEnd::Commit(Some((blob.store, blob.blob_id, slot))),
+                        None => TxEnd::Rollback(None),
+                    })
                 })
             })
-        })
-        .await
+            .await
     }
 
     /// Decides that this node stores the parts of a file, unless a store is already chosen. The
     /// blob that receives them gets the id `fallback_id` if the id equal to the uid is taken.
     pub async fn choose_parts_store(&self, uid: Uid, fallback_id: Uid) -> Result<PartsStore, MetaError> {
-        let node_stores = self.node_stores.clone();
+        let node_stores = self.db.node_stores.clone();
         let chosen = self
+            .db
             .write_or_rollback(move |transaction| {
                 let node_stores = node_stores.clone();
                 Box::pin(async move {

@@ -8,7 +8,7 @@ use sea_orm::{
 };
 
 use crate::MetaError;
-use crate::{Meta, blobs::decode_digest, db::entities::challenge};
+use crate::{UploadDb, blobs::decode_digest, db::entities::challenge};
 
 /// A challenge for the content of one blob.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -21,7 +21,7 @@ pub struct ChallengeRecord {
     pub expires_at: i64,
 }
 
-impl Meta {
+impl UploadDb {
     /// Creates a challenge that decides whether the pending file `uid` gets the content of a blob.
     /// It is valid for `ttl` and replaces an earlier challenge of the same file.
     pub async fn create_challenge(
@@ -33,31 +33,33 @@ impl Meta {
     ) -> Result<ChallengeRecord, MetaError> {
         let ttl_ms = ttl.as_millis().try_into().unwrap_or(i64::MAX);
         let challenge =
-            ChallengeRecord { blob_id, nonce, expires_at: self.clock.now_ms().saturating_add(ttl_ms) };
-        self.write(move |transaction| {
-            let row = challenge::ActiveModel {
-                uid: Set(uid.get()),
-                blob_id: Set(blob_id),
-                nonce: Set(nonce.to_vec()),
-                expires_at: Set(challenge.expires_at),
-            };
-            let columns = [challenge::Column::BlobId, challenge::Column::Nonce, challenge::Column::ExpiresAt];
-            let replace = OnConflict::column(challenge::Column::Uid).update_columns(columns).to_owned();
-            let insert = challenge::Entity::insert(row).on_conflict(replace);
-            Box::pin(async move {
-                insert.exec_without_returning(transaction).await?;
-                Ok(())
+            ChallengeRecord { blob_id, nonce, expires_at: self.db.clock.now_ms().saturating_add(ttl_ms) };
+        self.db
+            .write(move |transaction| {
+                let row = challenge::ActiveModel {
+                    uid: Set(uid.get()),
+                    blob_id: Set(blob_id),
+                    nonce: Set(nonce.to_vec()),
+                    expires_at: Set(challenge.expires_at),
+                };
+                let columns =
+                    [challenge::Column::BlobId, challenge::Column::Nonce, challenge::Column::ExpiresAt];
+                let replace = OnConflict::column(challenge::Column::Uid).update_columns(columns).to_owned();
+                let insert = challenge::Entity::insert(row).on_conflict(replace);
+                Box::pin(async move {
+                    insert.exec_without_returning(transaction).await?;
+                    Ok(())
+                })
             })
-        })
-        .await?;
+            .await?;
         Ok(challenge)
     }
 
     /// Returns the challenge of a file, unless it has expired.
     pub async fn challenge(&self, uid: Uid) -> Result<Option<ChallengeRecord>, MetaError> {
         let row = challenge::Entity::find_by_id(uid.get())
-            .filter(challenge::Column::ExpiresAt.gt(self.clock.now_ms()))
-            .one(&self.reader)
+            .filter(challenge::Column::ExpiresAt.gt(self.db.clock.now_ms()))
+            .one(&self.db.reader)
             .await?;
         Ok(row.as_ref().map(from_row).transpose()?)
     }
@@ -65,40 +67,43 @@ impl Meta {
     /// Deletes and returns the challenge of a file, unless it has expired. Only one caller gets it,
     /// so each challenge can be answered once.
     pub async fn take_challenge(&self, uid: Uid) -> Result<Option<ChallengeRecord>, MetaError> {
-        let now = self.clock.now_ms();
-        self.write(move |transaction| {
-            Box::pin(async move {
-                let row = challenge::Entity::find_by_id(uid.get())
-                    .filter(challenge::Column::ExpiresAt.gt(now))
-                    .lock_exclusive()
-                    .one(transaction)
-                    .await?;
-                let Some(row) = row else {
-                    return Ok(None);
-                };
-                let deleted = challenge::Entity::delete_by_id(uid.get()).exec(transaction).await?;
-                Some(&row).filter(|_| deleted.rows_affected == 1).map(from_row).transpose()
+        let now = self.db.clock.now_ms();
+        self.db
+            .write(move |transaction| {
+                Box::pin(async move {
+                    let row = challenge::Entity::find_by_id(uid.get())
+                        .filter(challenge::Column::ExpiresAt.gt(now))
+                        .lock_exclusive()
+                        .one(transaction)
+                        .await?;
+                    let Some(row) = row else {
+                        return Ok(None);
+                    };
+                    let deleted = challenge::Entity::delete_by_id(uid.get()).exec(transaction).await?;
+                    Some(&row).filter(|_| deleted.rows_affected == 1).map(from_row).transpose()
+                })
             })
-        })
-        .await
+            .await
     }
 
     /// Deletes up to `limit` expired challenges; returns how many.
     pub async fn purge_challenges(&self, limit: u64) -> Result<u64, MetaError> {
-        let now = self.clock.now_ms();
-        self.write(move |transaction| {
-            Box::pin(async move {
-                let expired = challenge::Entity::find()
-                    .select_only()
-                    .column(challenge::Column::Uid)
-                    .filter(challenge::Column::ExpiresAt.lte(now))
-                    .limit(limit);
-                let expired: Vec<i64> = expired.into_tuple().all(transaction).await?;
-                let purged = challenge::Entity::delete_many().filter(challenge::Column::Uid.is_in(expired));
-                Ok(purged.exec(transaction).await?.rows_affected)
+        let now = self.db.clock.now_ms();
+        self.db
+            .write(move |transaction| {
+                Box::pin(async move {
+                    let expired = challenge::Entity::find()
+                        .select_only()
+                        .column(challenge::Column::Uid)
+                        .filter(challenge::Column::ExpiresAt.lte(now))
+                        .limit(limit);
+                    let expired: Vec<i64> = expired.into_tuple().all(transaction).await?;
+                    let purged =
+                        challenge::Entity::delete_many().filter(challenge::Column::Uid.is_in(expired));
+                    Ok(purged.exec(transaction).await?.rows_affected)
+                })
             })
-        })
-        .await
+            .await
     }
 }
 

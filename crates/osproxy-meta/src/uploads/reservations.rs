@@ -7,7 +7,7 @@ use sea_orm::{
 
 use crate::MetaError;
 use crate::{
-    FileState, Meta, TaskKind,
+    FileState, TaskKind, UploadDb,
     db::{
         dialect,
         entities::{blob, file},
@@ -27,7 +27,7 @@ pub struct OpenUploads {
     pub reserved_total: u64,
 }
 
-impl Meta {
+impl UploadDb {
     /// Counts the open uploads of a tenant and the reserved bytes. Reads one row per open upload.
     pub async fn open_uploads(&self, tenant: &Tenant) -> Result<OpenUploads, MetaError> {
         let count = file::Entity::find()
@@ -35,7 +35,7 @@ impl Meta {
             .column_as(file::Column::Uid.count(), "count")
             .filter(file::Column::Tenant.eq(tenant.as_str()))
             .filter(file::Column::State.is_in(OPEN_STATES));
-        let count: Option<i64> = count.into_tuple().one(&self.reader).await?;
+        let count: Option<i64> = count.into_tuple().one(&self.db.reader).await?;
         let of_tenant = self.preallocated_blobs().filter(blob::Column::Tenant.eq(tenant.as_str()));
         Ok(OpenUploads {
             uploads: count.unwrap_or(0).unsigned_abs(),
@@ -48,7 +48,7 @@ impl Meta {
     fn preallocated_blobs(&self) -> Select<blob::Entity> {
         let is_preallocated = |sizes: crate::PartSizeLimits| sizes.preallocated;
         let stores =
-            self.node_stores.stores.iter().filter(|store| store.part_sizes.is_some_and(is_preallocated));
+            self.db.node_stores.stores.iter().filter(|store| store.part_sizes.is_some_and(is_preallocated));
         blob::Entity::find()
             .filter(blob::Column::State.eq(blob::State::Receiving))
             .filter(blob::Column::PartSize.is_not_null())
@@ -57,9 +57,9 @@ impl Meta {
     }
 
     async fn total_size(&self, blobs: Select<blob::Entity>) -> Result<u64, DbErr> {
-        let sum = dialect::integer_sum(self.reader.get_database_backend(), blob::Column::Size);
+        let sum = dialect::integer_sum(self.db.reader.get_database_backend(), blob::Column::Size);
         let sum: Option<Option<i64>> =
-            blobs.select_only().column_as(sum, "sum").into_tuple().one(&self.reader).await?;
+            blobs.select_only().column_as(sum, "sum").into_tuple().one(&self.db.reader).await?;
         Ok(sum.flatten().unwrap_or(0).unsigned_abs())
     }
 
@@ -86,7 +86,7 @@ impl Meta {
             .filter(blob::Column::Backend.eq(store))
             .order_by_asc(file::Column::Uid)
             .limit(limit);
-        let uids: Vec<i64> = files.into_tuple().all(&self.reader).await?;
+        let uids: Vec<i64> = files.into_tuple().all(&self.db.reader).await?;
         Ok(uids.into_iter().map(Uid::from_db).collect())
     }
 
@@ -94,22 +94,23 @@ impl Meta {
     /// the unused `task_id` that deletes its blob. The first part reserves again. Returns `false`
     /// if bytes have arrived or the upload is closed.
     pub async fn release_reservation(&self, uid: Uid, task_id: Uid) -> Result<bool, MetaError> {
-        let delete_task = self.task_seed(task_id);
-        self.write_or_rollback(move |transaction| {
-            Box::pin(async move {
-                let file = file::Entity::find_by_id(uid.get()).lock_exclusive().one(transaction).await?;
-                let Some(file) = file.filter(|file| file.state == FileState::Receiving) else {
-                    return Ok(TxEnd::Rollback(false));
-                };
-                let Some((blob_id, store)) =
-                    crate::uploads::whole::release_reservation(transaction, &file).await?
-                else {
-                    return Ok(TxEnd::Rollback(false));
-                };
-                delete_task.enqueue(transaction, TaskKind::DeleteBlob, blob_id, store).await?;
-                Ok(TxEnd::Commit(true))
+        let delete_task = self.db.task_seed(task_id);
+        self.db
+            .write_or_rollback(move |transaction| {
+                Box::pin(async move {
+                    let file = file::Entity::find_by_id(uid.get()).lock_exclusive().one(transaction).await?;
+                    let Some(file) = file.filter(|file| file.state == FileState::Receiving) else {
+                        return Ok(TxEnd::Rollback(false));
+                    };
+                    let Some((blob_id, store)) =
+                        crate::uploads::whole::release_reservation(transaction, &file).await?
+                    else {
+                        return Ok(TxEnd::Rollback(false));
+                    };
+                    delete_task.enqueue(transaction, TaskKind::DeleteBlob, blob_id, store).await?;
+                    Ok(TxEnd::Commit(true))
+                })
             })
-        })
-        .await
+            .await
     }
 }

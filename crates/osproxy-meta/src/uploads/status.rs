@@ -5,7 +5,7 @@ use sea_orm::{ColumnTrait, EntityTrait, QueryFilter, QueryOrder, QuerySelect};
 
 use crate::MetaError;
 use crate::{
-    FileState, Meta,
+    FileState, UploadDb,
     db::entities::{blob, file, part},
 };
 
@@ -27,11 +27,11 @@ pub struct UploadProgress {
     pub part_size: Option<u64>,
 }
 
-impl Meta {
+impl UploadDb {
     /// Returns the status of an upload; `None` for an unknown uid.
-    pub async fn upload_status(&self, uid: Uid) -> Result<Option<UploadProgress>, MetaError> {
+    pub async fn status(&self, uid: Uid) -> Result<Option<UploadProgress>, MetaError> {
         let row =
-            file::Entity::find_by_id(uid.get()).find_also_related(blob::Entity).one(&self.reader).await?;
+            file::Entity::find_by_id(uid.get()).find_also_related(blob::Entity).one(&self.db.reader).await?;
         let Some((file, blob)) = row else {
             return Ok(None);
         };
@@ -51,7 +51,7 @@ impl Meta {
                     .filter(part::Column::BlobId.eq(blob.id))
                     .filter(part::Column::State.eq(part::State::Stored))
                     .order_by_asc(part::Column::Number);
-                for (number, size) in rows.into_tuple::<(i32, i64)>().all(&self.reader).await? {
+                for (number, size) in rows.into_tuple::<(i32, i64)>().all(&self.db.reader).await? {
                     progress.parts.push(number.cast_unsigned());
                     progress.received += size.unsigned_abs();
                 }

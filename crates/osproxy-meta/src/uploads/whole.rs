@@ -10,7 +10,7 @@ use sea_orm::{
 
 use crate::MetaError;
 use crate::{
-    ExpectedDigests, FileState, Meta, NodeStores,
+    ExpectedDigests, FileState, NodeStores, UploadDb,
     access::quotas::Quotas,
     blobs::{self, encode_digest},
     db::{
@@ -56,7 +56,7 @@ pub enum ReleasedReservation {
     OtherNode,
 }
 
-/// Outcome of [`Meta::begin_upload`].
+/// Outcome of [`UploadDb::begin`].
 #[derive(Clone, Debug)]
 pub enum BeginUploadOutcome {
     /// The object may be written.
@@ -84,27 +84,28 @@ pub enum StoreOutcome {
     OverQuota,
 }
 
-impl Meta {
+impl UploadDb {
     /// Starts a write of the whole content of `uid`: records a write intent. The first write uses
     /// the key derived from the uid, every later one the key derived from `fallback_id`, so that no
     /// key is written twice. If another node reserved disk space for parts of the file, enqueues a
     /// task with the unused `task_id` that deletes their blob.
-    pub async fn begin_upload(
+    pub async fn begin(
         &self,
         uid: Uid,
         fallback_id: Uid,
         task_id: Uid,
     ) -> Result<BeginUploadOutcome, MetaError> {
-        let (node_stores, delete_task) = (self.node_stores.clone(), self.task_seed(task_id));
-        self.write(move |transaction| {
-            let node_stores = node_stores.clone();
-            Box::pin(async move { begin(transaction, uid, fallback_id, &node_stores, delete_task).await })
-        })
-        .await
+        let (node_stores, delete_task) = (self.db.node_stores.clone(), self.db.task_seed(task_id));
+        self.db
+            .write(move |transaction| {
+                let node_stores = node_stores.clone();
+                Box::pin(async move { begin(transaction, uid, fallback_id, &node_stores, delete_task).await })
+            })
+            .await
     }
 
     /// Makes the object of an intent the content of the file. It must be published and durable.
-    pub async fn finish_upload(
+    pub async fn finish(
         &self,
         uid: Uid,
         tenant: Tenant,
@@ -113,8 +114,9 @@ impl Meta {
         sniffed: Option<&'static str>,
         content_type: String,
     ) -> Result<StoreOutcome, MetaError> {
-        let (node_stores, quotas) = (self.node_stores.clone(), self.quotas.clone());
+        let (node_stores, quotas) = (self.db.node_stores.clone(), self.db.quotas.clone());
         let outcome = self
+            .db
             .write_or_rollback(move |transaction| {
                 let (content_type, node_stores) = (content_type.clone(), node_stores.clone());
                 let (tenant, quotas) = (tenant.clone(), quotas.clone());
@@ -157,26 +159,27 @@ impl Meta {
         unpublished: Option<i64>,
         content_type: String,
     ) -> Result<StoreOutcome, MetaError> {
-        let (node_stores, quotas) = (self.node_stores.clone(), self.quotas.clone());
-        self.write_or_rollback(move |transaction| {
-            let (content_type, node_stores) = (content_type.clone(), node_stores.clone());
-            let (tenant, quotas) = (tenant.clone(), quotas.clone());
-            Box::pin(async move {
-                if !blobs::add_references(transaction, blob_id, 1, Some(&digests)).await? {
-                    return Ok(TxEnd::Rollback(StoreOutcome::Conflict));
-                }
-                if let Some(intent_id) = unpublished {
-                    blob::Entity::delete_many()
-                        .filter(blob::Column::Id.eq(intent_id))
-                        .filter(blob::Column::State.eq(blob::State::Writing))
-                        .exec(transaction)
-                        .await?;
-                }
-                let content = NewContent { blob_id, size: digests.size, content_type: &content_type };
-                store_file(transaction, uid, &tenant, content, &node_stores.node, &quotas).await
+        let (node_stores, quotas) = (self.db.node_stores.clone(), self.db.quotas.clone());
+        self.db
+            .write_or_rollback(move |transaction| {
+                let (content_type, node_stores) = (content_type.clone(), node_stores.clone());
+                let (tenant, quotas) = (tenant.clone(), quotas.clone());
+                Box::pin(async move {
+                    if !blobs::add_references(transaction, blob_id, 1, Some(&digests)).await? {
+                        return Ok(TxEnd::Rollback(StoreOutcome::Conflict));
+                    }
+                    if let Some(intent_id) = unpublished {
+                        blob::Entity::delete_many()
+                            .filter(blob::Column::Id.eq(intent_id))
+                            .filter(blob::Column::State.eq(blob::State::Writing))
+                            .exec(transaction)
+                            .await?;
+                    }
+                    let content = NewContent { blob_id, size: digests.size, content_type: &content_type };
+                    store_file(transaction, uid, &tenant, content, &node_stores.node, &quotas).await
+                })
             })
-        })
-        .await
+            .await
     }
 }
 

@@ -39,7 +39,7 @@ pub fn run(loaded: &LoadedConfig, options: ExplainArgs) -> anyhow::Result<()> {
 }
 
 async fn load_history(meta: &Meta, uid: i64) -> anyhow::Result<UploadHistory> {
-    let file = meta.file_history(Uid::from_db(uid)).await?;
+    let file = meta.admin.file_history(Uid::from_db(uid)).await?;
     let file = file.with_context(|| {
         format!(
             "there is no file {uid}: it was never created, or its record was removed after it was deleted"
@@ -54,6 +54,6 @@ async fn load_history(meta: &Meta, uid: i64) -> anyhow::Result<UploadHistory> {
     // All background tasks for a blob have the same payload.
     let payloads: Result<Vec<_>, _> =
         blobs.iter().map(|blob_id| serde_json::to_string(&BlobPayload { blob_id: *blob_id })).collect();
-    let tasks = meta.tasks_with_payloads(&payloads?).await?;
+    let tasks = meta.admin.tasks_with_payloads(&payloads?).await?;
     Ok(UploadHistory::new(uid, file, tasks))
 }

@@ -147,7 +147,7 @@ impl Import<'_> {
             let (first, last) = (first.id, last.id);
             let parts = self.go.parts(tables, first..=last).await?;
             let uids: Vec<_> = files.iter().map(|file| file.uid).collect();
-            let imported_uids = self.app.meta.already_imported(&uids).await?;
+            let imported_uids = self.app.meta.import.already_imported(&uids).await?;
             let (present, files): (Vec<_>, Vec<_>) = files.into_iter().partition(|file| {
                 // Files that are already imported are checked again only for leftover part objects.
                 imported_uids.contains(&file.uid) && !self.options.remove_leftovers
@@ -192,7 +192,7 @@ impl Import<'_> {
         }
         let kinds: Vec<_> =
             files.iter().map(|file| (file.uid, report::imported_kind(&file.content))).collect();
-        let imported = self.app.meta.import_files(files, self.target).await?;
+        let imported = self.app.meta.import.add_files(files, self.target).await?;
         let imported = imported.context("the tenant's quota is too small; see `osproxy tenant`")?;
         for (((uid, kind), imported), notes) in kinds.into_iter().zip(imported).zip(notes) {
             report.imported(uid.get(), kind, imported, &notes);

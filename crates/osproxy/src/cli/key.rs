@@ -103,26 +103,27 @@ async fn create(meta: &Meta, properties: NewKeyArgs) -> anyhow::Result<()> {
     let key = ApiKey::generate().context("cannot generate a key")?;
     let now = meta.now_ms();
     let day_ms = 24 * 3_600_000;
-    meta.create_api_key(ApiKeyRecord {
-        id: key.id().to_owned(),
-        hash: key.secret_hash(),
-        label,
-        tenant,
-        scopes,
-        max_rate: rate,
-        max_size: max_size.map(|size| size.as_u64()),
-        max_transfers: transfers,
-        created_at: now,
-        expires_at: expires.map(|days| now + i64::from(days) * day_ms),
-        revoked_at: None,
-    })
-    .await?;
+    meta.access
+        .create_api_key(ApiKeyRecord {
+            id: key.id().to_owned(),
+            hash: key.secret_hash(),
+            label,
+            tenant,
+            scopes,
+            max_rate: rate,
+            max_size: max_size.map(|size| size.as_u64()),
+            max_transfers: transfers,
+            created_at: now,
+            expires_at: expires.map(|days| now + i64::from(days) * day_ms),
+            revoked_at: None,
+        })
+        .await?;
     super::print_line(&key.reveal());
     Ok(())
 }
 
 async fn list(meta: &Meta, json: bool) -> anyhow::Result<()> {
-    let keys = meta.api_keys().await?;
+    let keys = meta.access.api_keys().await?;
     if json {
         for key in &keys {
             super::print_line(&serde_json::to_string(&key_line(key))?);
@@ -175,11 +176,11 @@ fn key_line(key: &ApiKeyRecord) -> KeyLine<'_> {
 
 async fn revoke(meta: &Meta, id: &str) -> anyhow::Result<()> {
     let id = ApiKey::parse(id).map_or_else(|| id.to_owned(), |key| key.id().to_owned());
-    if meta.revoke_api_key(&id).await? {
+    if meta.access.revoke_api_key(&id).await? {
         super::print_line(&format!("key {id} is revoked"));
         return Ok(());
     }
-    match meta.api_key(&id).await? {
+    match meta.access.api_key(&id).await? {
         Some(_) => bail!("key {id} is already revoked"),
         None => bail!("there is no key {id:?}"),
     }

@@ -41,13 +41,13 @@ pub fn run(loaded: &LoadedConfig, command: LinkKeyCommand) -> anyhow::Result<()>
 
 async fn rotate(meta: &Meta) -> anyhow::Result<()> {
     let (id, secret) = osproxy_core::generate_link_key().context("cannot generate a key")?;
-    meta.add_link_key(id.clone(), secret).await?;
+    meta.access.add_link_key(id.clone(), secret).await?;
     super::print_line(&format!("{id} now signs links"));
     Ok(())
 }
 
 async fn list(meta: &Meta) -> anyhow::Result<()> {
-    let keys = meta.link_key_creation_times().await?;
+    let keys = meta.access.link_key_creation_times().await?;
     let rows = keys.into_iter().enumerate().map(|(position, (id, created))| {
         let usage = if position == 0 { "sign" } else { "verify" };
         format!("{id:<10}  {usage:<8}  {}", format_timestamp(created))
@@ -57,11 +57,11 @@ async fn list(meta: &Meta) -> anyhow::Result<()> {
 }
 
 async fn revoke(meta: &Meta, id: &str) -> anyhow::Result<()> {
-    if meta.remove_link_key(id).await? {
+    if meta.access.remove_link_key(id).await? {
         super::print_line(&format!("links that were signed with {id} are no longer valid"));
         return Ok(());
     }
-    match meta.link_key_creation_times().await?.first() {
+    match meta.access.link_key_creation_times().await?.first() {
         Some((newest, _)) if newest == id => bail!("{id} is the signing key: rotate first"),
         _ => bail!("there is no key {id:?}"),
     }

@@ -70,7 +70,7 @@ pub fn run(loaded: &LoadedConfig, command: TasksCommand) -> anyhow::Result<()> {
 }
 
 async fn list(meta: &Meta, state: Option<TaskState>, limit: u64) -> anyhow::Result<()> {
-    let tasks = meta.tasks(state, limit).await?;
+    let tasks = meta.tasks.newest(state, limit).await?;
     let header =
         format!("{:<20} {:<16} {:<8} {:>8}  {:<32}  {}", "ID", "KIND", "STATE", "ATTEMPTS", "WHEN", "ERROR");
     let rows = tasks.into_iter().map(|task| {
@@ -110,7 +110,7 @@ fn parse_task_id(text: &str) -> Result<i64, &'static str> {
 }
 
 async fn show(meta: &Meta, id: i64) -> anyhow::Result<()> {
-    let (task, attempts) = meta.task(id).await?.with_context(|| format!("there is no task {id}"))?;
+    let (task, attempts) = meta.tasks.find(id).await?.with_context(|| format!("there is no task {id}"))?;
     let mut lines = vec![
         ("id", task.id.to_string()),
         ("kind", task.kind.clone()),
@@ -143,11 +143,11 @@ async fn show(meta: &Meta, id: i64) -> anyhow::Result<()> {
 }
 
 async fn retry(meta: &Meta, id: i64, attempts: u32) -> anyhow::Result<()> {
-    if meta.retry_task(id, attempts).await? {
+    if meta.tasks.retry(id, attempts).await? {
         super::print_line(&format!("task {id} is due now, with up to {attempts} attempts"));
         return Ok(());
     }
-    match meta.task(id).await? {
+    match meta.tasks.find(id).await? {
         Some((task, _)) => bail!("task {id} is {}: there is nothing to retry", task.state.name()),
         None => bail!("there is no task {id}"),
     }

@@ -73,10 +73,10 @@ pub fn run(loaded: &LoadedConfig, command: TenantCommand) -> anyhow::Result<()> 
         match command {
             TenantCommand::Set { name, max_bytes: QuotaArg(max_bytes), new, init } => {
                 let meta = open_or_init_meta(config, init).await?;
-                if !new && !meta.tenant_exists(&name).await? {
+                if !new && !meta.tenants.exists(&name).await? {
                     bail!("no key, file or quota names the tenant {name}; check the name, or pass --new");
                 }
-                let usage = meta.set_quota(&name, max_bytes).await?;
+                let usage = meta.tenants.set_quota(&name, max_bytes).await?;
                 print_text(&[TenantUsage { usage, stored: None }]);
             }
             TenantCommand::Ls { all, json } => {
@@ -96,9 +96,9 @@ pub fn run(loaded: &LoadedConfig, command: TenantCommand) -> anyhow::Result<()> 
 
 async fn load_tenants(meta: &Meta, all: bool) -> anyhow::Result<Vec<TenantUsage>> {
     if all {
-        return Ok(meta.all_tenant_usage().await?);
+        return Ok(meta.tenants.usage().await?);
     }
-    let with_quota = meta.quota_usage().await?;
+    let with_quota = meta.tenants.quota_usage().await?;
     Ok(with_quota.into_iter().map(|usage| TenantUsage { usage, stored: None }).collect())
 }
 

@@ -102,7 +102,7 @@ impl Bench {
     }
 
     async fn task(&self, id: i64) -> TaskRecord {
-        self.app.meta.task(id).await.unwrap().unwrap().0
+        self.app.meta.tasks.find(id).await.unwrap().unwrap().0
     }
 
     async fn until_state(&self, id: i64, state: TaskState) {
@@ -146,7 +146,7 @@ async fn failures_and_panics_are_tried_again_and_what_is_of_no_use_is_not() {
     // A payload that cannot be parsed is a permanent error too.
     let id = bench.app.uids.next().await.unwrap().get();
     let new = NewTask { id, kind: TaskKind::Other("gate"), payload: "{".to_owned(), max_attempts: 5 };
-    bench.app.meta.enqueue(new, None).await.unwrap();
+    bench.app.meta.tasks.enqueue(new, None).await.unwrap();
     bench.app.task_notifier.notify_node();
     bench.until_state(id, TaskState::Dead).await;
     assert_eq!(bench.task(id).await.attempts, 1);
@@ -161,7 +161,7 @@ async fn a_lease_is_renewed_while_its_handler_runs() {
     let first = bench.task(id).await.lease_until;
     bench
         .until("it is renewed three times", async || {
-            let due = bench.app.meta.due_tasks(&[Gate::KIND], 1).await.unwrap();
+            let due = bench.app.meta.tasks.due(&[Gate::KIND], 1).await.unwrap();
             assert_eq!(due, [], "another could take it");
             bench.task(id).await.lease_until > first.map(|until| until + 250)
         })
@@ -175,8 +175,8 @@ async fn who_has_lost_the_lease_stops_and_has_no_say() {
     let id = bench.enqueue("wait").await;
     bench.until_state(id, TaskState::Running).await;
     // As for a process that was suspended for too long.
-    bench.app.meta.expire_other_leases("another", Vec::new(), true).await.unwrap();
-    let taken = bench.app.meta.claim_task(id, "another", 3_600_000).await.unwrap().unwrap();
+    bench.app.meta.tasks.expire_other_leases("another", Vec::new(), true).await.unwrap();
+    let taken = bench.app.meta.tasks.claim(id, "another", 3_600_000).await.unwrap().unwrap();
     assert_eq!(taken.attempt, 2);
     bench.until("the handler is dropped", async || bench.seen.dropped.load(Ordering::SeqCst)).await;
     let task = bench.task(id).await;
@@ -195,9 +195,9 @@ async fn a_handler_that_panics_when_it_is_dropped_keeps_no_room() {
     for id in &lost {
         bench.until_state(*id, TaskState::Running).await;
     }
-    bench.app.meta.expire_other_leases("another", Vec::new(), true).await.unwrap();
+    bench.app.meta.tasks.expire_other_leases("another", Vec::new(), true).await.unwrap();
     for id in lost {
-        bench.app.meta.claim_task(id, "another", 3_600_000).await.unwrap().unwrap();
+        bench.app.meta.tasks.claim(id, "another", 3_600_000).await.unwrap().unwrap();
     }
     bench.until("both are dropped", async || bench.seen.begun.load(Ordering::SeqCst) == 0).await;
     bench.seen.is_bad.store(false, Ordering::SeqCst);
@@ -223,7 +223,7 @@ async fn who_stops_lets_handlers_end_and_who_must_stop_hands_them_back() {
     bench.stop.cancel();
     bench.abort.cancel();
     (&mut bench.engine).await.unwrap();
-    let (task, attempts) = bench.app.meta.task(id).await.unwrap().unwrap();
+    let (task, attempts) = bench.app.meta.tasks.find(id).await.unwrap().unwrap();
     assert_eq!((task.state, task.lease_owner), (TaskState::Queued, None));
     assert_eq!(attempts[0].outcome, Some(AttemptOutcome::HandedBack));
 }

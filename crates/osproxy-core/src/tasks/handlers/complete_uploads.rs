@@ -25,7 +25,7 @@ impl TaskHandler for CompleteUploads {
             return Ok(());
         };
         // Concurrent completions do no harm: completing is idempotent in the store and in the row.
-        for (uid, native) in app.meta.completing_uploads(store, PAGE).await? {
+        for (uid, native) in app.meta.uploads.completing(store, PAGE).await? {
             // If one upload cannot be completed, the others still can.
             if let Err(error) = app.objects.finish_completion(uid, &native).await {
                 let (uid, error) = (uid.to_string(), error_chain(&error));

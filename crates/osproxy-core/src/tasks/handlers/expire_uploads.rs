@@ -24,13 +24,13 @@ impl TaskHandler for ExpireUploads {
         let expired_before = app.meta.now_ms().saturating_sub(app.limits.expired_retention_ms);
         let mut expired = 0_u64;
         loop {
-            let expired_uploads = app.meta.expired_uploads(expired_before, PAGE).await?;
+            let expired_uploads = app.meta.uploads.expired(expired_before, PAGE).await?;
             if expired_uploads.is_empty() {
                 break;
             }
             for uid in expired_uploads {
                 let task_id = app.uids.next().await?;
-                let outcome = app.meta.expire_upload(uid, expired_before, task_id).await?;
+                let outcome = app.meta.uploads.expire(uid, expired_before, task_id).await?;
                 expired += u64::from(outcome == DeleteOutcome::Deleted);
             }
             app.task_notifier.notify_cluster();

@@ -39,7 +39,7 @@ impl TaskHandler for MergeParts {
         let app = &context.app;
         let fallback_id = app.uids.next().await?.get();
         let writing = ActiveWrite::new(&app.objects, fallback_id);
-        let store = match app.meta.begin_merge(blob_id, fallback_id).await? {
+        let store = match app.meta.blobs.begin_merge(blob_id, fallback_id).await? {
             BeginMergeOutcome::Ready(intent) => {
                 let store = intent.store.clone();
                 merge(app, blob_id, intent, WriteGuard::new(ObjectRowKind::Blob, writing)).await?;
@@ -55,9 +55,9 @@ impl TaskHandler for MergeParts {
             BeginMergeOutcome::Gone => return Ok(()),
         };
         // Readers that still need a part continue with the merged object.
-        let parts = app.meta.part_objects(blob_id).await?;
+        let parts = app.meta.blobs.part_objects(blob_id).await?;
         app.objects.delete_parts(&store, &parts).await?;
-        Ok(app.meta.delete_gone_parts(Some(blob_id)).await?)
+        Ok(app.meta.blobs.delete_gone_parts(Some(blob_id)).await?)
     }
 }
 
@@ -70,7 +70,7 @@ async fn merge(
     let mut writer = app.stores.get(&intent.store)?.create(&intent.key, SizeHint::Exact(intent.size)).await?;
     writer
         .select_digests(DigestSelection { sha256: intent.expected.sha256.is_some(), ..DigestSelection::MD5 });
-    let parts = app.meta.parts(blob_id).await?;
+    let parts = app.meta.blobs.parts(blob_id).await?;
     for part in &parts {
         app.objects.append_part(&intent.store, &mut *writer, part).await?;
     }
@@ -100,7 +100,7 @@ async fn merge(
 pub(super) async fn reject(app: &App, blob_id: i64, digest: &str, found: &str) -> Result<(), TaskError> {
     tracing::warn!(blob_id, digest, found, "the content does not have the expected digest");
     let task_id = app.uids.next().await?;
-    app.meta.reject_content(blob_id, task_id).await?;
+    app.meta.blobs.reject_content(blob_id, task_id).await?;
     app.task_notifier.notify_node();
     Ok(())
 }
@@ -165,7 +165,7 @@ async fn commit_merge(
         let merged = match app.objects.find_same_content(&intent.tenant, &digests).await? {
             SameContent::Intact(same) => {
                 let task_id = app.uids.next().await?;
-                let shared = app.meta.share_content(blob_id, same.id, digests, task_id).await?;
+                let shared = app.meta.blobs.share_content(blob_id, same.id, digests, task_id).await?;
                 app.task_notifier.notify_node();
                 if shared == MergeOutcome::Stored {
                     if unpublished.is_some() {
@@ -178,7 +178,7 @@ async fn commit_merge(
             }
             SameContent::Lost(lost) => {
                 guard.publish(&mut unpublished).await?;
-                match app.meta.repair_blob(&lost, intent.intent_id).await? {
+                match app.meta.blobs.repair(&lost, intent.intent_id).await? {
                     // The row of this write now names the damaged object, which the write guard
                     // removes. In the next round the files share the repaired blob.
                     StoreOutcome::Stored
@@ -190,7 +190,7 @@ async fn commit_merge(
             }
             SameContent::None => {
                 guard.publish(&mut unpublished).await?;
-                let merged = app.meta.finish_merge(blob_id, &intent, digests).await?;
+                let merged = app.meta.blobs.finish_merge(blob_id, &intent, digests).await?;
                 if merged == MergeOutcome::Stored {
                     guard.disarm();
                     if intent.has_multipart {

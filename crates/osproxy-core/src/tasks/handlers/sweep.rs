@@ -48,12 +48,12 @@ impl TaskHandler for Sweep {
             tracing::info!(removed, "removed orphans of unfinished uploads");
         }
         release_reservations(app, store).await?;
-        app.meta.delete_gone_parts(None).await?;
-        while app.meta.purge_tasks(time_before(app, TASK_RETENTION), PAGE).await? > 0 {}
-        while app.meta.purge_files(time_before(app, FILE_RETENTION), PAGE).await? > 0 {}
-        while app.meta.purge_keys(PAGE).await? > 0 {}
-        while app.meta.purge_challenges(PAGE).await? > 0 {}
-        while app.meta.purge_link_uses(PAGE).await? > 0 {}
+        app.meta.blobs.delete_gone_parts(None).await?;
+        while app.meta.tasks.purge(time_before(app, TASK_RETENTION), PAGE).await? > 0 {}
+        while app.meta.files.purge(time_before(app, FILE_RETENTION), PAGE).await? > 0 {}
+        while app.meta.idempotency.purge(PAGE).await? > 0 {}
+        while app.meta.uploads.purge_challenges(PAGE).await? > 0 {}
+        while app.meta.access.purge_link_uses(PAGE).await? > 0 {}
         Ok(())
     }
 }
@@ -63,14 +63,14 @@ async fn release_reservations(app: &App, store: &str) -> Result<()> {
     let (created_before, mut after) =
         (app.meta.now_ms().saturating_sub(app.limits.reservation_timeout_ms), Uid::from_db(0));
     loop {
-        let page = app.meta.idle_reservations(store, created_before, after, PAGE).await?;
+        let page = app.meta.uploads.idle_reservations(store, created_before, after, PAGE).await?;
         let Some(last) = page.last() else {
             return Ok(());
         };
         after = *last;
         for uid in page {
             let task_id = app.uids.next().await?;
-            if app.meta.release_reservation(uid, task_id).await? {
+            if app.meta.uploads.release_reservation(uid, task_id).await? {
                 app.task_notifier.notify_node();
             }
         }
@@ -106,7 +106,7 @@ impl SweepScope<'_> {
 async fn sweep(app: &App, kind: ObjectRowKind, swept: &SweepScope<'_>) -> Result<u64> {
     let (mut after, mut removed) = (0, 0);
     loop {
-        let page = app.meta.unfinished_rows(kind, swept.store, swept.begun_before, after, PAGE).await?;
+        let page = app.meta.blobs.unfinished_rows(kind, swept.store, swept.begun_before, after, PAGE).await?;
         let Some(last) = page.last() else {
             return Ok(removed);
         };
@@ -137,7 +137,7 @@ async fn sweep_one(app: &App, kind: ObjectRowKind, id: i64) -> Result<bool> {
     match kind {
         ObjectRowKind::Part => app.objects.delete_unreferenced(kind, id).await,
         ObjectRowKind::Blob => {
-            Ok(app.meta.mark_deleting(kind, id).await?.is_some() && app.objects.delete_blob(id).await?)
+            Ok(app.meta.blobs.mark_deleting(kind, id).await?.is_some() && app.objects.delete_blob(id).await?)
         }
     }
 }

@@ -33,21 +33,21 @@ impl TaskHandler for VerifyBlob {
         BlobPayload { blob_id }: BlobPayload,
     ) -> Result<(), TaskError> {
         let app = &context.app;
-        if let Some(blob) = app.meta.unverified_blob(blob_id).await? {
+        if let Some(blob) = app.meta.blobs.unverified(blob_id).await? {
             // If two nodes started this upload concurrently, one may have crashed before it aborted
             // its duplicate.
             app.objects.abort_multipart_uploads(&blob.store, &blob.key, blob.part_size).await?;
             verify(app, blob_id, &blob).await?;
         }
-        let parts = app.meta.part_objects(blob_id).await?;
-        app.meta.delete_part_rows(parts.into_iter().map(|(id, _)| id).collect()).await?;
-        Ok(app.meta.delete_gone_parts(Some(blob_id)).await?)
+        let parts = app.meta.blobs.part_objects(blob_id).await?;
+        app.meta.blobs.delete_part_rows(parts.into_iter().map(|(id, _)| id).collect()).await?;
+        Ok(app.meta.blobs.delete_gone_parts(Some(blob_id)).await?)
     }
 }
 
 async fn verify(app: &Arc<App>, blob_id: i64, blob: &UnverifiedBlob) -> Result<(), TaskError> {
     let UnverifiedBlob { tenant, store, key, size, part_size: _, expected: claims } = blob;
-    let combined = app.meta.combined_blake3(blob_id).await?;
+    let combined = app.meta.blobs.combined_blake3(blob_id).await?;
     let digests = match combined {
         // Every part was hashed when it arrived, and no other digest is needed.
         Some(blake3) if !claims.need_full_read() => Digests { size: *size, md5: None, sha256: None, blake3 },
@@ -59,7 +59,7 @@ async fn verify(app: &Arc<App>, blob_id: i64, blob: &UnverifiedBlob) -> Result<(
             let digests = app.stores.digest(store, key, 0..*size, claims.selection()).await?;
             let mismatch = claims.first_mismatch(&digests);
             if mismatch.is_some() || combined.is_some_and(|combined| combined != digests.blake3) {
-                let parts = app.meta.parts(blob_id).await?;
+                let parts = app.meta.blobs.parts(blob_id).await?;
                 if let Some((name, found)) = &mismatch {
                     check_not_imported(&parts, name, found)?;
                 }
@@ -81,7 +81,7 @@ async fn digest_unclaimed(
     key: &Key,
     size: u64,
 ) -> Result<Digests, TaskError> {
-    let parts = app.meta.parts(blob_id).await?;
+    let parts = app.meta.blobs.parts(blob_id).await?;
     let (each, all) = app.stores.digest_parts(store, &parts, DigestSelection::MD5).await?;
     if all.size != size {
         return Err(TaskError::retry(format!("the parts of {key} do not have the size of the object")));
@@ -103,17 +103,17 @@ async fn record_digests(
         let task_id = app.uids.next().await?;
         let settled = match app.objects.find_same_content(tenant, &digests).await? {
             SameContent::Intact(same) => {
-                let shared = app.meta.share_content(blob_id, same.id, digests, task_id).await?;
+                let shared = app.meta.blobs.share_content(blob_id, same.id, digests, task_id).await?;
                 if shared == MergeOutcome::Stored {
                     app.metrics.count_deduplicated(DedupSource::Parts, digests.size);
                 }
                 shared
             }
-            SameContent::Lost(lost) => match app.meta.replace_lost_blob(lost.id, blob_id, task_id).await? {
+            SameContent::Lost(lost) => match app.meta.blobs.replace_lost(lost.id, blob_id, task_id).await? {
                 MergeOutcome::Stored => MergeOutcome::Conflict,
                 other => other,
             },
-            SameContent::None => app.meta.finish_verification(blob_id, digests).await?,
+            SameContent::None => app.meta.blobs.finish_verification(blob_id, digests).await?,
         };
         app.task_notifier.notify_node();
         if settled != MergeOutcome::Conflict {

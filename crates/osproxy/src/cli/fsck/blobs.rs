@@ -23,7 +23,7 @@ impl Fsck {
     pub(super) async fn check_blobs(&mut self, pass: Pass) -> Result<()> {
         let mut after = 0;
         loop {
-            let page = self.app.meta.blob_records(&self.store, after, PAGE as u64).await?;
+            let page = self.app.meta.admin.blob_records(&self.store, after, PAGE as u64).await?;
             let Some(last) = page.last() else {
                 return Ok(());
             };
@@ -61,7 +61,7 @@ impl Fsck {
         if blob.refs != blob.files {
             let what = format!("blob {} counts {} files but has {}", blob.id, blob.refs, blob.files);
             if self.options.repair {
-                self.app.meta.set_ref_count(blob.id, blob.files).await?;
+                self.app.meta.admin.set_ref_count(blob.id, blob.files).await?;
             }
             self.report(what, self.options.repair);
         }
@@ -80,7 +80,9 @@ impl Fsck {
         if blob.digests.is_none() || blob.upload_id.is_some() || parts.iter().any(|part| part.tag.is_some()) {
             // A merge records its result before it removes the parts.
             let merge = self.task(TaskKind::MergeParts, blob).await?;
-            if blob.digests.is_some() && self.app.meta.has_task(merge.kind, &merge.payload).await? {
+            if blob.digests.is_some()
+                && self.app.meta.tasks.has_unfinished(merge.kind, &merge.payload).await?
+            {
                 return Ok(());
             }
             // Not verified yet: a task must compare the object with what was received, or with what
@@ -139,7 +141,7 @@ impl Fsck {
         // Keys of objects, and whether this blob names them as content.
         let mut keys: Vec<_> =
             has_object.then(|| (blob.object_key.clone(), is_content)).into_iter().collect();
-        let parts = self.app.meta.part_records(blob.id).await?.into_iter();
+        let parts = self.app.meta.admin.part_records(blob.id).await?.into_iter();
         let parts = parts.filter(|part| part.tag.is_none());
         keys.extend(parts.map(|part| (part.object_key, part.state == PartState::Stored)));
         let may_be_needed =
@@ -157,7 +159,7 @@ impl Fsck {
     }
 
     async fn remove(&self, blob_id: i64) -> Result<bool> {
-        Ok(self.app.meta.mark_unreferenced_deleting(blob_id).await?
+        Ok(self.app.meta.admin.mark_unreferenced_deleting(blob_id).await?
             && self.app.objects.delete_blob(blob_id).await?)
     }
 
@@ -195,9 +197,9 @@ impl Fsck {
         task: NewTask,
         problem: &str,
     ) -> Result<()> {
-        if !self.app.meta.has_task(task.kind, &task.payload).await? {
+        if !self.app.meta.tasks.has_unfinished(task.kind, &task.payload).await? {
             if self.options.repair {
-                self.app.meta.enqueue(task, Some(self.store.clone())).await?;
+                self.app.meta.tasks.enqueue(task, Some(self.store.clone())).await?;
             }
             self.report(format!("blob {} {problem}", blob.id), self.options.repair);
         }

@@ -61,7 +61,7 @@ impl Fsck {
     }
 
     pub(super) async fn run(&mut self) -> Result<()> {
-        for uid in self.app.meta.files_without_content().await? {
+        for uid in self.app.meta.admin.files_without_content().await? {
             self.has_dangling_files = true;
             self.report(format!("file {uid} is complete but has no content"), false);
         }
@@ -74,7 +74,7 @@ impl Fsck {
     }
 
     async fn check_store(&mut self) -> Result<()> {
-        self.shared = self.app.meta.shared_objects(&self.store).await?;
+        self.shared = self.app.meta.admin.shared_objects(&self.store).await?;
         let mut shared_keys: Vec<_> =
             self.shared.iter().filter(|(_, count)| **count > 1).map(|(key, _)| key.clone()).collect();
         shared_keys.sort();

@@ -17,7 +17,7 @@ impl Fsck {
         let mut pages = multipart.list_uploads(None).await?.try_chunks(PAGE);
         while let Some(page) = pages.try_next().await.map_err(|error| error.1)? {
             let names: Vec<_> = page.iter().map(|upload| upload.name.clone()).collect();
-            let blobs = app.meta.blobs_by_key(&self.store, &names).await?;
+            let blobs = app.meta.admin.blobs_by_key(&self.store, &names).await?;
             for upload in page {
                 match blobs.get(&upload.name) {
                     // Not removed by `--repair`: if the database is an old backup, the upload may
@@ -95,7 +95,7 @@ impl Fsck {
         let what = format!("the store has lost parts {lost:?} of blob {}", blob.id);
         if self.options.repair {
             let lost = if upload_exists { LostParts::Parts(lost) } else { LostParts::Upload };
-            self.app.meta.drop_lost_parts(blob.id, upload.to_owned(), lost).await?;
+            self.app.meta.uploads.drop_lost_parts(blob.id, upload.to_owned(), lost).await?;
         }
         self.report(what, self.options.repair);
         Ok(())
@@ -115,7 +115,7 @@ impl Fsck {
             return Ok(());
         }
         if self.options.repair {
-            self.app.meta.drop_lost_parts(blob.id, upload.to_owned(), LostParts::Upload).await?;
+            self.app.meta.uploads.drop_lost_parts(blob.id, upload.to_owned(), LostParts::Upload).await?;
         }
         self.report(format!("{lost} parts of blob {} are lost", blob.id), self.options.repair);
         Ok(())
@@ -142,8 +142,15 @@ impl Fsck {
         if !self.compare_size(&what, size, actual) || !self.options.deep {
             return Ok(());
         }
-        let stored: Vec<_> =
-            self.app.meta.parts(blob.id).await?.into_iter().filter(|part| !part.is_own_object).collect();
+        let stored: Vec<_> = self
+            .app
+            .meta
+            .blobs
+            .parts(blob.id)
+            .await?
+            .into_iter()
+            .filter(|part| !part.is_own_object)
+            .collect();
         let (digests_of_parts, _) =
             self.app.stores.digest_parts(&self.store, &stored, DigestSelection::MD5).await?;
         for (part, digests) in stored.iter().zip(digests_of_parts) {

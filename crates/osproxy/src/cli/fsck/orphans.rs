@@ -19,7 +19,7 @@ impl Fsck {
             self.objects += page.len() as u64;
             self.bytes += page.iter().map(|object| object.size).sum::<u64>();
             let names: Vec<_> = page.iter().map(|object| object.name.clone()).collect();
-            let referenced = app.meta.referenced_objects(&self.store, &names).await?;
+            let referenced = app.meta.admin.referenced_objects(&self.store, &names).await?;
             for object in page.iter().filter(|object| !referenced.contains(&object.name)) {
                 self.handle_orphan(object).await?;
             }

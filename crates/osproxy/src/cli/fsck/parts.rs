@@ -9,7 +9,7 @@ use super::checker::Fsck;
 impl Fsck {
     /// Returns the parts of a blob and records the sizes of those that are objects.
     pub(super) async fn parts_of(&mut self, blob: &BlobRecord) -> Result<Vec<PartRecord>> {
-        let parts = self.app.meta.part_records(blob.id).await?;
+        let parts = self.app.meta.admin.part_records(blob.id).await?;
         let objects = parts.iter().filter(|part| part.state == PartState::Stored && part.tag.is_none());
         self.part_sizes = self.sizes_of(objects.map(|part| part.object_key.clone()).collect()).await?;
         Ok(parts)

@@ -73,7 +73,7 @@ impl Scrubber {
     pub(super) async fn run(&mut self) -> anyhow::Result<()> {
         let (mut last_checked, mut in_a_row) = (self.report.after, 0);
         loop {
-            let page = self.meta.content_records(last_checked, PAGE).await?;
+            let page = self.meta.admin.content_records(last_checked, PAGE).await?;
             if page.is_empty() {
                 self.report.after = last_checked;
                 return Ok(());
@@ -104,14 +104,14 @@ impl Scrubber {
             let faults = self.find_faults(&blob).await?;
             if !faults.is_empty() {
                 // It may have been merged, moved or removed meanwhile.
-                match self.meta.content_record(blob.id).await? {
+                match self.meta.admin.content_record(blob.id).await? {
                     None => return Ok(None),
                     Some(now) if now != blob && attempt < MAX_ATTEMPTS => {
                         blob = now;
                         continue;
                     }
                     Some(_) => {
-                        let uids = self.meta.files_of_blob(blob.id, MAX_NAMED_FILES as u64 + 1).await?;
+                        let uids = self.meta.admin.files_of_blob(blob.id, MAX_NAMED_FILES as u64 + 1).await?;
                         self.report.mismatch(&blob, &uids, &faults);
                     }
                 }
@@ -167,7 +167,7 @@ impl Scrubber {
         if let (BlobLayout::Whole, Some(digests)) = (blob.layout, blob.digests) {
             return Ok(whole(RecordedDigest::Whole(digests)));
         }
-        let parts = match self.meta.parts(blob.id).await {
+        let parts = match self.meta.blobs.parts(blob.id).await {
             Err(error) => match error.row_fault() {
                 Some(fault) => {
                     return Err(ExtentError::Fault(ContentFault::Unreadable(fault.to_owned())));

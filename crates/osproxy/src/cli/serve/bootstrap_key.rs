@@ -33,6 +33,7 @@ pub(super) async fn create(app: &App, config: &Config) -> anyhow::Result<Option<
     let path = config.data_dir.join(FILE);
     let mut created = None;
     app.meta
+        .access
         .create_first_api_key(|| {
             let key = load_or_create(&path).with_context(|| {
                 format!(

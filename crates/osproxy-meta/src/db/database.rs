@@ -1,0 +1,132 @@
+//! What the handles of all domains share: connections, clock, caches, and transactions.
+
+use std::{
+    sync::{Arc, OnceLock},
+    time::Duration,
+};
+
+use futures_util::future::BoxFuture;
+use osproxy_types::uid::Uid;
+use sea_orm::{ConnectionTrait, DatabaseConnection, DatabaseTransaction, DbErr};
+
+use crate::{
+    Invalidation, MetaError, NodeStores,
+    access::quotas::Quotas,
+    db::{
+        clock::Clock,
+        database_lock::DatabaseLock,
+        instrumented::InstrumentedReader,
+        reserve::Reserve,
+        server_pool::ServerPool,
+        write_batcher::{TxEnd, WriteBatcher},
+    },
+    files::cache::FileCache,
+    tasks::kind::TaskSeed,
+};
+
+/// An open database. The handle of each domain refers to it.
+pub(crate) struct Database {
+    pub(crate) reader: InstrumentedReader,
+    pub(crate) writer: Writer,
+    pub(crate) clock: Clock,
+    pub(crate) node_stores: Arc<NodeStores>,
+    /// Cached files. The content of a uid never changes once stored, so an entry becomes stale only
+    /// when its file is deleted or updated, its links are revoked or its object moves.
+    pub(crate) file_cache: FileCache,
+    pub(crate) quotas: Arc<Quotas>,
+    /// Attempts of the tasks that transactions enqueue.
+    pub(crate) max_task_attempts: u32,
+    /// Disk space reserved for the SQLite file; `None` for a server and for read-only tools.
+    pub(crate) reserve: Option<Arc<Reserve>>,
+    pub(crate) listener: OnceLock<InvalidationListener>,
+}
+
+/// The write path.
+pub(crate) enum Writer {
+    /// SQLite: one connection, fed by a queue.
+    Embedded(WriteBatcher),
+    /// A database server: a pool of connections; the server isolates transactions.
+    Server(Arc<ServerPool>),
+}
+
+/// Called for every invalidation that this node causes.
+pub(crate) type InvalidationListener = Box<dyn Fn(Invalidation) + Send + Sync>;
+
+impl Database {
+    /// Evicts what another node has changed.
+    pub(crate) fn invalidate(&self, change: Invalidation) {
+        match change {
+            Invalidation::File(uid) => self.file_cache.evict_file(uid),
+            Invalidation::Blob(blob_id) => self.file_cache.evict_blob(blob_id),
+        }
+    }
+
+    /// Evicts what this node has changed, and calls the listener, which tells the other nodes.
+    pub(crate) fn invalidate_everywhere(&self, change: Invalidation) {
+        self.invalidate(change);
+        if let Some(listener) = self.listener.get() {
+            listener(change);
+        }
+    }
+
+    pub(crate) fn task_seed(&self, id: Uid) -> TaskSeed {
+        TaskSeed { id, max_attempts: self.max_task_attempts, now: self.clock.now_ms() }
+    }
+
+    /// Checks that the database can be read and written.
+    pub(crate) async fn ping(&self) -> Result<(), MetaError> {
+        self.reader.execute_unprepared("SELECT 1").await?;
+        self.write(|_| Box::pin(async { Ok(()) })).await
+    }
+
+    /// Acquires a cluster-wide lock, held until the returned connection is dropped. Fails if
+    /// another node holds it for longer than `wait`. SQLite has one writing process and needs no
+    /// lock.
+    pub(crate) async fn lock(
+        &self,
+        lock: DatabaseLock,
+        wait: Duration,
+    ) -> Result<Option<DatabaseConnection>, MetaError> {
+        match &self.writer {
+            Writer::Embedded(_) => Ok(None),
+            Writer::Server(server) => Ok(Some(server.lock(lock, wait).await?)),
+        }
+    }
+
+    /// Runs `work` in a transaction and returns once it is committed durably. An `Err` from `work`
+    /// rolls everything back. `work` may run more than once, each time after a rollback. It
+    /// completes even if the caller stops waiting.
+    pub(crate) async fn write<T, W>(&self, work: W) -> Result<T, MetaError>
+    where
+        T: Send + 'static,
+        W: for<'t> Fn(&'t DatabaseTransaction) -> BoxFuture<'t, Result<T, DbErr>> + Send + Sync + 'static,
+    {
+        let committing = self.write_or_rollback(move |transaction| {
+            let outcome = work(transaction);
+            Box::pin(async { outcome.await.map(TxEnd::Commit) })
+        });
+        committing.await
+    }
+
+    /// Like [`write`](Self::write), but `work` can also return an outcome and roll back.
+    pub(crate) async fn write_or_rollback<T, W>(&self, work: W) -> Result<T, MetaError>
+    where
+        T: Send + 'static,
+        W: for<'t> Fn(&'t DatabaseTransaction) -> BoxFuture<'t, Result<TxEnd<T>, DbErr>>
+            + Send
+            + Sync
+            + 'static,
+    {
+        let transaction = async {
+            match &self.writer {
+                Writer::Embedded(queue) => queue.run(work).await,
+                Writer::Server(server) => {
+                    let server = server.clone();
+                    let writing = tokio::spawn(async move { server.write(work).await });
+                    writing.await.map_err(|error| DbErr::Custom(error.to_string()))?
+                }
+            }
+        };
+        Ok(self.reader.measure_write(transaction).await?)
+    }
+}
