@@ -6,7 +6,7 @@ use osproxy_api::ErrorCode;
 use sha2::{Digest, Sha256};
 
 pub use osproxy_meta::RecordedAnswer;
-use osproxy_meta::{IdempotentRequest, KeyAcquisition, Meta};
+use osproxy_meta::{IdempotencyDb, IdempotentRequest, KeyAcquisition};
 use osproxy_types::uid::Uid;
 
 use crate::{Background, Caller, Error, Result, Uids, admission::Admission};
@@ -41,7 +41,7 @@ pub enum IdempotencyOutcome {
 
 /// Acquires idempotency keys and records the answers to their requests.
 pub struct IdempotencyKeys {
-    pub(crate) meta: Arc<Meta>,
+    pub(crate) db: IdempotencyDb,
     pub(crate) uids: Arc<Uids>,
     pub(crate) admission: Arc<Admission>,
     /// Runs the requests, which continue when their client disconnects.
@@ -59,7 +59,7 @@ impl IdempotencyKeys {
         let key = scoped_key(caller.key.as_deref(), key);
         let request =
             IdempotentRequest { tenant: caller.tenant.clone(), key, fingerprint: request, owner: holder };
-        match self.meta.idempotency.acquire(request.clone()).await? {
+        match self.db.acquire(request.clone()).await? {
             KeyAcquisition::Acquired(uid) => {
                 Ok(IdempotencyOutcome::Held(HeldIdempotencyKey { request, uid }))
             }
@@ -73,29 +73,25 @@ impl IdempotencyKeys {
 
     /// Records the response to the request of a key.
     pub async fn record_answer(&self, key: HeldIdempotencyKey, answer: RecordedAnswer) -> Result<()> {
-        Ok(self.meta.idempotency.record_answer(key.request, answer).await?)
+        Ok(self.db.record_answer(key.request, answer).await?)
     }
 
     /// Releases the key of a request that failed.
     pub async fn release(&self, key: HeldIdempotencyKey) -> Result<()> {
-        Ok(self.meta.idempotency.release(key.request).await?)
+        Ok(self.db.release(key.request).await?)
     }
 
     /// Returns whether this holder still has its key. Only then may it undo what was created under
     /// the reserved uid.
     pub async fn is_held(&self, key: &HeldIdempotencyKey) -> Result<bool> {
-        Ok(self.meta.idempotency.renew(key.request.clone()).await?)
+        Ok(self.db.renew(key.request.clone()).await?)
     }
 
     /// Reserves another uid for the result, after what was created under the first one was undone.
     /// Fails with `InProgress` if another holder has taken the key over.
     pub async fn reserve_uid(&self, key: &HeldIdempotencyKey) -> Result<Uid> {
         let uid = self.uids.next().await?;
-        if self.meta.idempotency.reserve_uid(key.request.clone(), uid).await? {
-            Ok(uid)
-        } else {
-            Err(in_progress())
-        }
+        if self.db.reserve_uid(key.request.clone(), uid).await? { Ok(uid) } else { Err(in_progress()) }
     }
 }
 

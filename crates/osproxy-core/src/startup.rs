@@ -9,7 +9,7 @@ use osproxy_cluster::{
     Coordinator, Forwarder, LocalCoordinator, Owners, PeerClient, RedisCoordinator, UidGenerator,
 };
 use osproxy_meta::{
-    DatabaseLocation, DatabaseOptions, ExclusiveLock, LinkKeyRecord, Meta, NodeStores, now_ms,
+    AccessDb, DatabaseLocation, DatabaseOptions, ExclusiveLock, LinkKeyRecord, Meta, NodeStores, now_ms,
 };
 use osproxy_storage::BufferBudget;
 use tokio::sync::Semaphore;
@@ -130,7 +130,7 @@ impl Startup {
             meta.highest_id().await.map_err(context("cannot read the newest uid"))?
         };
         let has_configured_keys = !settings.link_keys.is_empty();
-        let links = load_link_keys(settings.link_keys, &meta).await?;
+        let links = load_link_keys(settings.link_keys, &meta.access).await?;
         let secrets = settings.peers.secret.map(|secret| vec![secret]);
         let is_for_cluster = secrets.is_none();
         let secrets = secrets.unwrap_or_else(|| links::rotation::cluster_secrets(&links));
@@ -225,12 +225,12 @@ impl Parts {
         let links = Arc::new(Links {
             keys: self.link_keys,
             rotation: self.key_rotation,
-            meta: meta.clone(),
+            db: meta.access.clone(),
             forwarder: self.forwarder.clone(),
         });
         let idempotency = Arc::new(IdempotencyKeys {
             background: background.clone(),
-            meta: meta.clone(),
+            db: meta.idempotency.clone(),
             uids: uids.clone(),
             admission: admission.clone(),
         });
@@ -247,9 +247,9 @@ impl Parts {
             node: self.node.clone(),
         });
         let uploads = Arc::new(UploadOps::new(files.clone(), links.clone(), metrics.clone()));
-        let tasks = TaskOps { meta: meta.clone(), task_notifier: task_notifier.clone(), limits };
+        let tasks = TaskOps { db: meta.tasks.clone(), task_notifier: task_notifier.clone(), limits };
         Arc::new(App {
-            auth: Arc::new(Authenticator::new(meta.clone(), self.is_open)),
+            auth: Arc::new(Authenticator::new(meta.access.clone(), self.is_open)),
             meta,
             stores,
             objects,
@@ -306,13 +306,13 @@ async fn open_coordinator(
 
 /// Returns the configured link keys, or else those in the database, which are created at the first
 /// start.
-async fn load_link_keys(configured: Vec<LinkKeySecret>, meta: &Meta) -> Result<LinkKeys, StartupError> {
+async fn load_link_keys(configured: Vec<LinkKeySecret>, db: &AccessDb) -> Result<LinkKeys, StartupError> {
     let mut secrets: Vec<_> =
         configured.into_iter().map(|key| LinkKeyRecord { id: key.id, secret: key.secret }).collect();
     if secrets.is_empty() {
         let (id, secret) = generate_link_key().map_err(context(LINK_KEYS_CONTEXT))?;
         let fresh = LinkKeyRecord { id, secret };
-        secrets = meta.access.link_keys_or_create(fresh).await.map_err(context(LINK_KEYS_CONTEXT))?;
+        secrets = db.link_keys_or_create(fresh).await.map_err(context(LINK_KEYS_CONTEXT))?;
     }
     links::rotation::parse_link_keys(&secrets)
         .map_err(context(LINK_KEYS_CONTEXT))?

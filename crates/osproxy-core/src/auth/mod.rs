@@ -15,7 +15,7 @@ use std::{
 
 use governor::{DefaultDirectRateLimiter, Quota, RateLimiter, clock::Clock};
 use osproxy_api::ErrorCode;
-use osproxy_meta::{ApiKeyRecord, Meta};
+use osproxy_meta::{AccessDb, ApiKeyRecord};
 use osproxy_types::{
     scope::{Scope, Scopes},
     tenant::Tenant,
@@ -104,15 +104,15 @@ struct CachedKey {
 
 /// Authenticates requests, with a cache of API keys.
 pub struct Authenticator {
-    meta: Arc<Meta>,
+    db: AccessDb,
     /// Whether callers without a key are served.
     is_open: bool,
     keys: Cache<String, Arc<CachedKey>>,
 }
 
 impl Authenticator {
-    pub(crate) fn new(meta: Arc<Meta>, is_open: bool) -> Self {
-        Self { meta, is_open, keys: Cache::new(CACHE_CAPACITY) }
+    pub(crate) fn new(db: AccessDb, is_open: bool) -> Self {
+        Self { db, is_open, keys: Cache::new(CACHE_CAPACITY) }
     }
 
     /// Returns the caller for the token in `Authorization: Bearer`, and counts the request against
@@ -139,7 +139,7 @@ impl Authenticator {
             tokio::time::sleep(REVOCATION_CHECK_INTERVAL).await;
             // A database outage does not end running transfers.
             if let Ok(known) = self.cached_key(id).await
-                && !known.record.as_ref().is_some_and(|kept| kept.is_valid(self.meta.now_ms()))
+                && !known.record.as_ref().is_some_and(|kept| self.db.is_api_key_valid(kept))
             {
                 return unauthenticated("the API key was revoked or has expired during the transfer");
             }
@@ -153,7 +153,7 @@ impl Authenticator {
         let key = ApiKey::parse(token).ok_or_else(refused)?;
         let known = self.cached_key(key.id()).await?;
         let kept = known.record.as_ref().filter(|kept| key.matches_hash(&kept.hash)).ok_or_else(refused)?;
-        if !kept.is_valid(self.meta.now_ms()) {
+        if !self.db.is_api_key_valid(kept) {
             return Err(refused());
         }
         if let Some(rate) = &known.rate
@@ -180,7 +180,7 @@ impl Authenticator {
             return Ok(known.clone());
         }
         let since = Instant::now();
-        let kept = self.meta.access.api_key(id).await?;
+        let kept = self.db.api_key(id).await?;
         let rate = kept.as_ref().and_then(|kept| kept.max_rate).and_then(NonZeroU32::new);
         let rate = rate.map(|rate| match before.and_then(|known| known.rate.clone()) {
             Some(running) => running,

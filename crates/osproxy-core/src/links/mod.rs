@@ -12,16 +12,14 @@ pub use signature::{
     expires_at_secs, format_date, issued_at_secs,
 };
 
-use std::sync::Arc;
-
 use osproxy_cluster::Forwarder;
-use osproxy_meta::Meta;
+use osproxy_meta::AccessDb;
 
 /// Signs and verifies links.
 pub struct Links {
     /// The keys of the links.
     pub keys: LinkKeys,
     pub(crate) rotation: rotation::KeyRotation,
-    pub(crate) meta: Arc<Meta>,
+    pub(crate) db: AccessDb,
     pub(crate) forwarder: Forwarder,
 }

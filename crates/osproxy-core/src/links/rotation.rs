@@ -40,7 +40,7 @@ impl Links {
             }
             *looked = Instant::now();
         }
-        let Some(keys) = parse_link_keys(&self.meta.access.link_keys().await?)? else {
+        let Some(keys) = parse_link_keys(&self.db.link_keys().await?)? else {
             // Keep the old keys: a node without any cannot serve links.
             return Ok(());
         };

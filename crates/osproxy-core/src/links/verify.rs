@@ -23,17 +23,17 @@ impl Links {
     /// Returns whether links to `uid` that were issued at `issued`, in seconds since the Unix
     /// epoch, are revoked.
     pub async fn is_revoked(&self, uid: Uid, action: LinkAction, issued: i64) -> Result<bool> {
-        Ok(issued < self.meta.access.links_valid_from(uid, action == LinkAction::Download).await?)
+        Ok(issued < self.db.links_valid_from(uid, action == LinkAction::Download).await?)
     }
 
     /// Returns whether a link has no uses left.
     pub async fn is_used_up(&self, uses: &CountedLimit) -> Result<bool> {
-        Ok(self.meta.access.link_uses(&uses.id).await? >= uses.max)
+        Ok(self.db.link_uses(&uses.id).await? >= uses.max)
     }
 
     /// Counts one use of a link that expires at `end`, in seconds since the Unix epoch. Returns
     /// `false` if it had no uses left.
     pub async fn count_use(&self, uses: &CountedLimit, end: i64) -> Result<bool> {
-        Ok(self.meta.access.count_link_use(&uses.id, uses.max, end.saturating_mul(1000)).await?)
+        Ok(self.db.count_link_use(&uses.id, uses.max, end.saturating_mul(1000)).await?)
     }
 }

@@ -10,5 +10,5 @@ use crate::{Error, Result};
 /// Returns a task and all its attempts.
 pub async fn describe_task(tasks: &TaskOps, id: i64) -> Result<(TaskRecord, Vec<Attempt>)> {
     let unknown = || Error::new(ErrorCode::TaskNotFound, "there is no task with this id");
-    tasks.meta.tasks.find(id).await?.ok_or_else(unknown)
+    tasks.db.find(id).await?.ok_or_else(unknown)
 }

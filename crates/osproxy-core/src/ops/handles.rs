@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use osproxy_meta::Meta;
+use osproxy_meta::{Meta, TaskDb};
 
 use crate::{
     Background, IdempotencyKeys, NodeState, Stores, admission::Admission, links::Links, metrics::Metrics,
@@ -60,7 +60,7 @@ impl UploadOps {
 
 /// Operations on tasks: describe, list, retry.
 pub struct TaskOps {
-    pub(crate) meta: Arc<Meta>,
+    pub(crate) db: TaskDb,
     pub(crate) task_notifier: Arc<TaskNotifier>,
     pub(crate) limits: Limits,
 }

@@ -22,7 +22,7 @@ pub async fn list_tasks(
     limit: u64,
 ) -> Result<TaskPage> {
     // One more, to see whether there is another page.
-    let mut tasks = tasks.meta.tasks.list(filter, before, limit + 1).await?;
+    let mut tasks = tasks.db.list(filter, before, limit + 1).await?;
     let has_more = tasks.len() as u64 > limit;
     if has_more {
         tasks.pop();

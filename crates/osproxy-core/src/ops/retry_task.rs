@@ -16,7 +16,7 @@ pub async fn retry_task(tasks: &TaskOps, id: i64) -> Result<TaskRecord> {
     if task.state != TaskState::Dead {
         return Err(refused(task.state));
     }
-    let is_due = tasks.meta.tasks.retry(id, tasks.limits.max_task_attempts).await?;
+    let is_due = tasks.db.retry(id, tasks.limits.max_task_attempts).await?;
     let (task, _) = describe_task(tasks, id).await?;
     if !is_due {
         // Another request did the same, and the task has been claimed since.

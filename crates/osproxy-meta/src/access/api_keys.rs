@@ -72,6 +72,11 @@ impl AccessDb {
         Ok(row.map(from_row).transpose()?)
     }
 
+    /// Whether the key is valid now, by the clock of the database.
+    pub fn is_api_key_valid(&self, key: &ApiKeyRecord) -> bool {
+        key.is_valid(self.db.clock.now_ms())
+    }
+
     /// Returns all keys, oldest first.
     pub async fn api_keys(&self) -> Result<Vec<ApiKeyRecord>, MetaError> {
         let rows = api_key::Entity::find()
