@@ -8,7 +8,7 @@ use osproxy_types::uid::Uid;
 use tokio::sync::broadcast::error::RecvError;
 
 use crate::{
-    Background, Error, IdempotencyKeys, NodeState, Result, Stores, Uids,
+    DetachedWork, Error, IdempotencyKeys, NodeState, Result, Stores, Uids,
     admission::Admission,
     auth::Authenticator,
     health,
@@ -48,7 +48,7 @@ pub struct App {
     /// Wakes the task engines.
     pub task_notifier: Arc<TaskNotifier>,
     /// Work that outlives the request that started it. Awaited when the node stops.
-    pub background: Arc<Background>,
+    pub detached_work: Arc<DetachedWork>,
     /// Metrics of this node.
     pub metrics: Arc<Metrics>,
     /// Configured limits.

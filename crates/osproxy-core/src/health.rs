@@ -145,7 +145,7 @@ impl App {
     /// Starts a health check, which continues if the request that started it is dropped.
     fn start_health_check(self: &Arc<Self>) -> SharedCheck {
         let app = self.clone();
-        let looking = self.background.spawn_detached(async move { app.check_all().await });
+        let looking = self.detached_work.spawn_detached(async move { app.check_all().await });
         looking
             .map(|found| {
                 let failed = |_| Health { failed: vec![Dependency::Database], refuses_uploads: true };

@@ -9,7 +9,7 @@ pub use osproxy_meta::RecordedAnswer;
 use osproxy_meta::{IdempotencyDb, IdempotentRequest, KeyAcquisition};
 use osproxy_types::uid::Uid;
 
-use crate::{Background, Caller, Error, Result, Uids, admission::Admission};
+use crate::{Caller, DetachedWork, Error, Result, Uids, admission::Admission};
 
 /// An idempotency key that is held for a request. The holder ends it with [`IdempotencyKeys::record_answer`] or
 /// [`IdempotencyKeys::release`]. Otherwise a repetition of the request may take the key over
@@ -45,7 +45,7 @@ pub struct IdempotencyKeys {
     pub(crate) uids: Arc<Uids>,
     pub(crate) admission: Arc<Admission>,
     /// Runs the requests, which continue when their client disconnects.
-    pub background: Arc<Background>,
+    pub detached_work: Arc<DetachedWork>,
 }
 
 impl IdempotencyKeys {

@@ -4,7 +4,7 @@
 mod admission;
 mod app;
 pub mod auth;
-mod background;
+mod detached_work;
 mod digests;
 mod error;
 mod health;
@@ -29,7 +29,7 @@ pub use admission::guard::AdmissionGuard;
 pub use admission::transfers::{Transfers, too_many_transfers};
 pub use app::App;
 pub use auth::{Authenticator, Caller};
-pub use background::Background;
+pub use detached_work::DetachedWork;
 pub use digests::ReadRateLimit;
 pub use error::{Error, Result};
 pub use health::{Dependency, Health, describe_clock_skew, describe_uid_lead};

@@ -15,7 +15,7 @@ use osproxy_storage::BufferBudget;
 use tokio::sync::Semaphore;
 
 use crate::{
-    App, Authenticator, Background, IdempotencyKeys, NodeState, Stores, Transfers, Uids,
+    App, Authenticator, DetachedWork, IdempotencyKeys, NodeState, Stores, Transfers, Uids,
     admission::{Admission, reservations::DiskReservations},
     generate_link_key, health,
     links::{self, LinkKeys, Links, rotation::KeyRotation},
@@ -199,7 +199,7 @@ impl Parts {
     fn assemble(self) -> Arc<App> {
         let Self { meta, stores, uids, limits, .. } = self;
         let metrics = Arc::new(Metrics::default());
-        let background = Arc::new(Background::on_current_runtime());
+        let detached_work = Arc::new(DetachedWork::on_current_runtime());
         let task_notifier = Arc::new(TaskNotifier::new(self.coordinator.clone()));
         let admission = Arc::new(Admission {
             meta: meta.clone(),
@@ -216,7 +216,7 @@ impl Parts {
             admission: admission.clone(),
             uids: uids.clone(),
             task_notifier: task_notifier.clone(),
-            background: background.clone(),
+            detached_work: detached_work.clone(),
             limits,
             active_writes: Mutex::default(),
             multipart_locks: StripedLocks::default(),
@@ -229,7 +229,7 @@ impl Parts {
             forwarder: self.forwarder.clone(),
         });
         let idempotency = Arc::new(IdempotencyKeys {
-            background: background.clone(),
+            detached_work: detached_work.clone(),
             db: meta.idempotency.clone(),
             uids: uids.clone(),
             admission: admission.clone(),
@@ -242,7 +242,7 @@ impl Parts {
             idempotency: idempotency.clone(),
             uids: uids.clone(),
             task_notifier: task_notifier.clone(),
-            background: background.clone(),
+            detached_work: detached_work.clone(),
             limits,
             node: self.node.clone(),
         });
@@ -261,7 +261,7 @@ impl Parts {
             uploads,
             tasks: Arc::new(tasks),
             task_notifier,
-            background,
+            detached_work,
             metrics,
             limits,
             build: self.build,

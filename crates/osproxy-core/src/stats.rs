@@ -21,7 +21,7 @@ impl App {
     /// runs once at a time, and continues when the request that started it is dropped.
     pub async fn stats(self: &Arc<Self>) -> Result<Arc<DatabaseStats>> {
         let app = self.clone();
-        let counting = self.background.spawn(async move {
+        let counting = self.detached_work.spawn(async move {
             let mut counted = app.stats_cache.lock().await;
             if let Some((at, stats)) = &*counted
                 && at.elapsed() < STATS_TTL

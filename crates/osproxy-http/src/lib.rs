@@ -10,6 +10,7 @@ mod middleware;
 pub mod openapi;
 #[doc(hidden)]
 pub mod parsers;
+mod rate_check;
 mod respond;
 mod routes;
 mod settings;

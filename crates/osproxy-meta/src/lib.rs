@@ -42,7 +42,7 @@ pub use admin::stats::DatabaseStats;
 pub use blobs::blake3_tree::PartDigests;
 pub use blobs::deletion::DeletingBlob;
 pub use blobs::merges::{BeginMergeOutcome, MergeIntent, MergeOutcome, WholeBlob};
-pub use blobs::orphans::{ObjectRowKind, PendingDelete, UnfinishedRow};
+pub use blobs::orphan_rows::{ObjectRowKind, PendingDelete, UnfinishedRow};
 pub use blobs::stored_parts::StoredPart;
 pub use blobs::verification::UnverifiedBlob;
 pub use blobs::{Blob, BlobDb};
@@ -66,7 +66,7 @@ pub use tasks::{
     Attempt, AttemptOutcome, AttemptResult, ClaimedTask, NewTask, TaskDb, TaskRecord, TaskState,
 };
 pub use uploads::UploadDb;
-pub use uploads::complete::{CompleteOutcome, CompleteRequest};
+pub use uploads::complete_upload::{CompleteOutcome, CompleteRequest};
 pub use uploads::expected_digests::ExpectedDigests;
 pub use uploads::inspection::{CompletePreconditions, Inspection, InspectionResult};
 pub use uploads::multipart::{LostParts, MultipartSlot, MultipartUpload};

@@ -42,7 +42,7 @@ mod error;
 mod key;
 pub mod layers;
 mod object_http;
-mod retry;
+mod retry_policy;
 
 pub use backend::{
     Backend, ListedObject, ListedUpload, Multipart, ObjectList, ObjectReader, ObjectWriter, PartLayout,

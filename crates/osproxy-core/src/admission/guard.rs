@@ -38,7 +38,7 @@ impl Admission {
     /// Admits a body of this size, sent through a link with these constraints. Fails under
     /// backpressure, if a local disk is full, at a concurrency limit, or if no buffer memory
     /// becomes free within 10 seconds. The tenant is not known yet: call
-    /// [`charge_upload`](AdmissionGuard::charge_upload) before streaming.
+    /// [`check_tenant_limits`](AdmissionGuard::check_tenant_limits) before streaming.
     pub async fn admit_content(
         &self,
         constraints: &LinkConstraints,
@@ -68,7 +68,7 @@ impl AdmissionGuard {
     /// Charges the transfer to the tenant of its file. Fails at the tenant's concurrency limit, or
     /// if content of size `uncharged` would exceed its quota. `None`: the size was announced and
     /// charged when the upload was created. Concurrent uploads are charged when they end.
-    pub async fn charge_upload(
+    pub async fn check_tenant_limits(
         &mut self,
         admission: &Admission,
         tenant: &Tenant,

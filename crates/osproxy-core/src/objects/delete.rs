@@ -1,9 +1,8 @@
 //! Cleanup of objects and their rows. An object is always deleted before its row, so that every
 //! object has a row.
 
-use futures_util::TryStreamExt;
-use osproxy_meta::{ObjectRowKind, PendingDelete, StoredPart};
-use osproxy_storage::{Key, ObjectWriter};
+use osproxy_meta::{ObjectRowKind, PendingDelete};
+use osproxy_storage::Key;
 
 use super::Objects;
 use crate::Result;
@@ -60,23 +59,6 @@ impl Objects {
             Some(multipart) => Ok(multipart.abort_all(key, part_size).await?),
             None => Ok(()),
         }
-    }
-
-    /// Appends a part to an object that is being written to the same store.
-    pub async fn append_part(
-        &self,
-        store: &str,
-        writer: &mut dyn ObjectWriter,
-        part: &StoredPart,
-    ) -> Result<()> {
-        if part.is_own_object && writer.append_object(&part.key, part.size).await? {
-            return Ok(());
-        }
-        let mut bytes = self.stores.get(store)?.open(&part.key, part.range()).await?;
-        while let Some(bytes) = bytes.try_next().await? {
-            writer.write(bytes).await?;
-        }
-        Ok(())
     }
 
     /// Deletes the objects of parts, where they have their own, then the rows.

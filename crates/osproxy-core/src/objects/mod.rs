@@ -17,7 +17,7 @@ use osproxy_cluster::Owners;
 use osproxy_meta::Meta;
 use tokio::sync::Semaphore;
 
-use crate::{Background, Stores, Uids, admission::Admission, settings::Limits, tasks::TaskNotifier};
+use crate::{DetachedWork, Stores, Uids, admission::Admission, settings::Limits, tasks::TaskNotifier};
 
 /// The objects of this node's stores, together with their rows.
 pub struct Objects {
@@ -27,7 +27,7 @@ pub struct Objects {
     pub(crate) admission: Arc<Admission>,
     pub(crate) uids: Arc<Uids>,
     pub(crate) task_notifier: Arc<TaskNotifier>,
-    pub(crate) background: Arc<Background>,
+    pub(crate) detached_work: Arc<DetachedWork>,
     pub(crate) limits: Limits,
     pub(crate) active_writes: Mutex<HashSet<i64>>,
     pub(crate) multipart_locks: multipart::StripedLocks,

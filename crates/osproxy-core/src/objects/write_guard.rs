@@ -105,7 +105,7 @@ impl Drop for WriteGuard {
             return;
         };
         let (kind, cleanup) = (self.kind, self.cleanup);
-        writing.objects.clone().background.spawn(async move {
+        writing.objects.clone().detached_work.spawn(async move {
             let cleaned = match cleanup {
                 Cleanup::Remove => writing.objects.delete_unreferenced(kind, writing.id).await,
                 Cleanup::LeaveToSweep => Ok(true),

@@ -13,7 +13,7 @@ use crate::{Error, Result};
 pub async fn abort_upload(uploads: &Arc<UploadOps>, uid: Uid) -> Result<()> {
     let task_id = uploads.uids.next().await?;
     // Spawned, so that it runs to its end if the client disconnects.
-    let aborting = uploads.background.spawn(abort(uploads.clone(), uid, task_id));
+    let aborting = uploads.detached_work.spawn(abort(uploads.clone(), uid, task_id));
     aborting.await.map_err(Error::internal)?
 }
 

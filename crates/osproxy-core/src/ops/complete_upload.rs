@@ -38,7 +38,7 @@ pub async fn complete_upload(
         CompleteOutcome::Multipart(native) => {
             // Spawned, so that it runs to its end if the client disconnects.
             let completing = complete_multipart(uploads.clone(), uid, request, constraints.clone(), native);
-            uploads.background.spawn(completing).await.map_err(Error::internal)?
+            uploads.detached_work.spawn(completing).await.map_err(Error::internal)?
         }
         other => into_result(other),
     }
@@ -143,7 +143,7 @@ pub(crate) async fn resume_completion(uploads: &Arc<UploadOps>, uid: Uid) -> Res
     let uploads = uploads.clone();
     let completing = uploads
         .clone()
-        .background
+        .detached_work
         .spawn(async move { uploads.objects.finish_completion(uid, &native).await });
     completing.await.map_err(Error::internal)?.map(|_| ())
 }

@@ -15,7 +15,7 @@ pub async fn delete_file(files: &Arc<FileOps>, tenant: &Tenant, uid: Uid) -> Res
     let task_id = files.uids.next().await?;
     // Spawned, so that it runs to its end if the client disconnects: the cache must be invalidated
     // with the file.
-    let deleting = files.background.spawn(delete(files.clone(), tenant.clone(), uid, task_id));
+    let deleting = files.detached_work.spawn(delete(files.clone(), tenant.clone(), uid, task_id));
     deleting.await.map_err(Error::internal)?
 }
 

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use osproxy_meta::{Meta, TaskDb};
 
 use crate::{
-    Background, IdempotencyKeys, NodeState, Stores, admission::Admission, links::Links, metrics::Metrics,
+    DetachedWork, IdempotencyKeys, NodeState, Stores, admission::Admission, links::Links, metrics::Metrics,
     objects::Objects, settings::Limits, tasks::TaskNotifier, uids::Uids,
 };
 
@@ -18,7 +18,7 @@ pub struct FileOps {
     pub(crate) idempotency: Arc<IdempotencyKeys>,
     pub(crate) uids: Arc<Uids>,
     pub(crate) task_notifier: Arc<TaskNotifier>,
-    pub(crate) background: Arc<Background>,
+    pub(crate) detached_work: Arc<DetachedWork>,
     pub(crate) limits: Limits,
     pub(crate) node: NodeState,
 }
@@ -34,7 +34,7 @@ pub struct UploadOps {
     pub(crate) links: Arc<Links>,
     pub(crate) uids: Arc<Uids>,
     pub(crate) task_notifier: Arc<TaskNotifier>,
-    pub(crate) background: Arc<Background>,
+    pub(crate) detached_work: Arc<DetachedWork>,
     pub(crate) metrics: Arc<Metrics>,
     pub(crate) limits: Limits,
 }
@@ -49,7 +49,7 @@ impl UploadOps {
             idempotency: files.idempotency.clone(),
             uids: files.uids.clone(),
             task_notifier: files.task_notifier.clone(),
-            background: files.background.clone(),
+            detached_work: files.detached_work.clone(),
             limits: files.limits,
             files,
             links,

@@ -2,6 +2,7 @@
 //! name everywhere.
 
 pub mod abort_upload;
+pub mod assign_parts;
 pub mod check_health;
 mod checks;
 pub mod complete_upload;

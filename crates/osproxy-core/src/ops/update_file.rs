@@ -24,7 +24,7 @@ pub async fn update_file(
     let updating = update(files.clone(), tenant.clone(), uid, name.map(str::to_owned), change);
     // Spawned, so that it runs to its end if the client disconnects: the cache must be invalidated
     // with the file.
-    let updating = files.background.spawn(updating);
+    let updating = files.detached_work.spawn(updating);
     match updating.await.map_err(Error::internal)?? {
         UpdateOutcome::Updated => describe_file(files, tenant, uid).await,
         UpdateOutcome::InvalidMetadata => Err(metadata_error()),

@@ -100,7 +100,7 @@ impl UploadSession {
         let (beginning, max_size) = (uploads.clone(), options.constraints.max_size);
         // Changes to the database are spawned, so that a client that disconnects does not cut them
         // off.
-        let begun = uploads.background.spawn(async move {
+        let begun = uploads.detached_work.spawn(async move {
             match piece {
                 Piece::Whole => whole::begin(&beginning, uid).await,
                 Piece::Part(number) => {
@@ -143,7 +143,7 @@ impl UploadSession {
             PendingWrite::Compare(comparison) => comparison.plan(uploads, options, self.size)?,
         };
         let uncharged = (!plan.is_charged).then_some(plan.destination.size);
-        self.admission.charge_upload(&uploads.admission, plan.tenant, uncharged).await?;
+        self.admission.check_tenant_limits(&uploads.admission, plan.tenant, uncharged).await?;
         let mut received = receive(uploads, plan.destination, body).await?;
         received.buffers = self.admission.buffers();
         check_digests(&plan.expected, &received.digests)?;
@@ -164,13 +164,13 @@ impl UploadSession {
         match write {
             PendingWrite::Whole(whole) => {
                 // Spawned, so that it runs to its end if the client disconnects.
-                let committed = uploads.background.spawn(whole.commit(uploads.clone(), uid, received));
+                let committed = uploads.detached_work.spawn(whole.commit(uploads.clone(), uid, received));
                 committed.await.map_err(Error::internal)?
             }
             PendingWrite::Part(part) => {
                 let multipart = part.multipart();
                 let committed = part.commit(uploads.clone(), uid, received, options.constraints);
-                match uploads.background.spawn(committed).await.map_err(Error::internal)? {
+                match uploads.detached_work.spawn(committed).await.map_err(Error::internal)? {
                     Ok(()) => Ok(()),
                     Err(error) => Err(part::explain_failure(&uploads, uid, multipart, error).await),
                 }

@@ -196,7 +196,7 @@ fn body_length(intent: &WriteIntent, size: SizeHint) -> Result<SizeHint> {
 /// Makes the known content of `blob` the content of `uid`, without a body. Runs to its end if it is
 /// dropped.
 pub(crate) async fn share_known_content(uploads: &Arc<UploadOps>, uid: Uid, blob: Blob) -> Result<()> {
-    let sharing = uploads.background.spawn(share(uploads.clone(), uid, blob));
+    let sharing = uploads.detached_work.spawn(share(uploads.clone(), uid, blob));
     sharing.await.map_err(Error::internal)?
 }
 

@@ -26,10 +26,7 @@ use super::{
     timeouts::{ConnTimeouts, MinRateBody, ObservedIo, PendingWrite, TimeoutKind, Timeouts},
     tls::Tls,
 };
-use crate::{
-    middleware::{ProbeSchedule, minimum_rate::MinRateCheck},
-    settings::ListenerSettings,
-};
+use crate::{middleware::ProbeSchedule, rate_check::MinRateCheck, settings::ListenerSettings};
 
 /// Limit on unsent data in the kernel's socket buffer, in bytes. Without it, the kernel buffers
 /// megabytes for a client that reads nothing, which hides for minutes how slow the client is.

@@ -21,7 +21,7 @@ use tokio::{
 };
 
 use super::{MAX_BUFFERED, head_error::HeadErrorResponder};
-use crate::middleware::minimum_rate::MinRateCheck;
+use crate::rate_check::MinRateCheck;
 
 /// Timeouts of a connection.
 #[derive(Clone, Copy, Debug)]

@@ -4,7 +4,7 @@
 mod access_log;
 mod client_addr;
 pub(crate) mod cors;
-pub(crate) mod minimum_rate;
+
 mod plain_body;
 mod probes;
 mod request_body;

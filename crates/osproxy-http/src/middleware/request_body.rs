@@ -19,7 +19,7 @@ use http_body::{Body as _, Frame, SizeHint};
 use http_body_util::BodyExt;
 use osproxy_cluster::timers::IdleTimeout;
 
-use crate::middleware::minimum_rate::MinRateCheck;
+use crate::rate_check::MinRateCheck;
 
 /// Maximum number of bytes of an unread body to drain.
 const MAX_DRAIN_BYTES: u64 = 16 << 20;

@@ -27,7 +27,7 @@ use super::{
 };
 use crate::{
     listener::{RemoteAddr, UnparsableHead},
-    middleware::minimum_rate::MinRateCheck,
+    rate_check::MinRateCheck,
     state::HttpState,
 };
 

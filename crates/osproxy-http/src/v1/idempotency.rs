@@ -56,7 +56,7 @@ where
     W: Future<Output = Result<CreatedResponse>> + Send + 'static,
 {
     let Some(key) = key(&request.headers)? else {
-        let result = keys.background.spawn(work(None)).await.map_err(Error::internal)?;
+        let result = keys.detached_work.spawn(work(None)).await.map_err(Error::internal)?;
         return Ok(render(result?.into_recorded_answer()));
     };
     let key = match keys.acquire(caller, key, hash_request(request, body)).await? {
@@ -70,7 +70,7 @@ where
     };
     let id = request.extensions.get::<RequestId>().map(|RequestId(id)| id.clone());
     let (task_keys, work) = (keys.clone(), work(Some(key.clone())));
-    let task = keys.background.spawn(async move {
+    let task = keys.detached_work.spawn(async move {
         let result = work.await;
         record_outcome(&task_keys, key, &result, id.as_deref()).await;
         result

@@ -1,9 +1,9 @@
 //! Upload sessions: writes of whole content and of parts, completion, reservations.
 
-pub(crate) mod complete;
+pub(crate) mod complete_multipart;
+pub(crate) mod complete_upload;
 pub(crate) mod expected_digests;
 pub(crate) mod expiry;
-pub(crate) mod finish_multipart;
 pub(crate) mod inspection;
 pub(crate) mod multipart;
 pub(crate) mod parts;

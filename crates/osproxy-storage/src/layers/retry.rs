@@ -9,7 +9,7 @@ use futures_util::{StreamExt, stream};
 use super::{Layer, OpenedObject, Operation, RetryableOperation};
 use crate::{
     Backend, Error, ErrorKind, Key, ObjectReader, Result,
-    retry::{Attempts, retry},
+    retry_policy::{Attempts, retry},
 };
 
 /// Retries operations that failed with a transient error. Readers reopen the object at the offset

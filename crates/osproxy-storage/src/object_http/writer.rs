@@ -13,7 +13,7 @@ use super::{
 };
 use crate::{
     BufferReservation, DigestSelection, Digester, Digests, Error, ErrorKind, Key, ObjectWriter, Result,
-    SizeHint, retry::retry,
+    SizeHint, retry_policy::retry,
 };
 
 /// Maximum attempts to send buffered content.

@@ -3,7 +3,7 @@
 mod blobs;
 mod checker;
 mod multipart_uploads;
-mod orphans;
+mod orphan_objects;
 mod parts;
 
 use std::process::ExitCode;

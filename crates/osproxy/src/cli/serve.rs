@@ -122,7 +122,7 @@ async fn serve(LoadedConfig { config, warnings }: LoadedConfig, connections: &Ha
     if tokio::time::timeout(CLEAN_UP_TIMEOUT, running.wait()).await.is_err() {
         tracing::warn!("tasks did not stop in time; they are taken over when their leases expire");
     }
-    if !app.background.wait_idle(CLEAN_UP_TIMEOUT).await {
+    if !app.detached_work.wait_idle(CLEAN_UP_TIMEOUT).await {
         tracing::warn!("cleanup did not finish in time; the next start completes it");
     }
     app.coordinator.leave().await;

@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+use futures_util::TryStreamExt;
 use osproxy_meta::{
     BeginMergeOutcome, BlobPayload, ExpectedDigests, MergeIntent, MergeOutcome, ObjectRowKind, StoreOutcome,
     StoredPart, TaskKind,
@@ -72,7 +73,7 @@ async fn merge(
         .select_digests(DigestSelection { sha256: intent.expected.sha256.is_some(), ..DigestSelection::MD5 });
     let parts = app.meta.blobs.parts(blob_id).await?;
     for part in &parts {
-        app.objects.append_part(&intent.store, &mut *writer, part).await?;
+        append_part(app, &intent.store, &mut *writer, part).await?;
     }
     let digests = writer.finish().await?;
     if digests.size != intent.size {
@@ -92,8 +93,21 @@ async fn merge(
     }
     // Spawned, so that it runs to its end if this task is dropped: an object that is being
     // published must not lose its row.
-    let settling = app.background.spawn(commit_merge(app.clone(), blob_id, intent, guard, writer, digests));
+    let settling =
+        app.detached_work.spawn(commit_merge(app.clone(), blob_id, intent, guard, writer, digests));
     settling.await.map_err(TaskError::retry)?
+}
+
+/// Appends a part to an object that is being written to the same store.
+async fn append_part(app: &App, store: &str, writer: &mut dyn ObjectWriter, part: &StoredPart) -> Result<()> {
+    if part.is_own_object && writer.append_object(&part.key, part.size).await? {
+        return Ok(());
+    }
+    let mut bytes = app.stores.get(store)?.open(&part.key, part.range()).await?;
+    while let Some(bytes) = bytes.try_next().await? {
+        writer.write(bytes).await?;
+    }
+    Ok(())
 }
 
 /// Rejects content whose digest is not the expected one.

@@ -86,7 +86,7 @@ impl Running {
         }
         self.server.await.unwrap();
         self.engine.await.unwrap();
-        assert!(self.app.background.wait_idle(PATIENCE).await, "background work has not ended");
+        assert!(self.app.detached_work.wait_idle(PATIENCE).await, "background work has not ended");
         self.app.coordinator.leave().await;
     }
 }

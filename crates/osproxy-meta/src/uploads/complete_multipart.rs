@@ -19,7 +19,7 @@ use crate::{
     now_ms,
     tasks::kind::{TaskKind, TaskSeed},
     uploads::{
-        complete::outcome_of,
+        complete_upload::outcome_of,
         inspection::{InspectedUpload, InspectionVerdict, inspect},
         multipart,
     },

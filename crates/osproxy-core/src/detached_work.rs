@@ -8,12 +8,12 @@ use tokio_util::task::TaskTracker;
 /// Spawns work that outlives the request that started it. Uses the runtime for background work: on
 /// the runtime that serves connections, each step would wait behind thousands of them.
 #[derive(Debug)]
-pub struct Background {
+pub struct DetachedWork {
     runtime: Handle,
     tasks: TaskTracker,
 }
 
-impl Background {
+impl DetachedWork {
     /// Spawns on the current runtime.
     pub(crate) fn on_current_runtime() -> Self {
         Self { runtime: Handle::current(), tasks: TaskTracker::new() }
