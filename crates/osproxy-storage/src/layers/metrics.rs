@@ -35,20 +35,39 @@ pub struct OperationCounters {
     pub failures: AtomicU64,
 }
 
+/// Totals over all operations of a store since the program started. Chunks of readers and writers
+/// do not count as operations.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct CounterTotals {
+    /// Finished operations.
+    pub operations: u64,
+    /// Failed operations and readers.
+    pub failures: u64,
+    /// Duration of all operations, in microseconds.
+    pub duration_us: u64,
+    /// Bytes returned by readers.
+    pub read_bytes: u64,
+    /// Bytes accepted by writers.
+    pub written_bytes: u64,
+}
+
 impl Counters {
-    /// Totals of operations, failures, microseconds, bytes read and bytes written. Chunks of
-    /// readers and writers do not count as operations.
-    pub fn totals(&self) -> [u64; 5] {
-        let (mut operations, mut busy_us) = (0, 0);
-        let mut failures = self.failed_readers.load(Ordering::Relaxed);
+    /// Totals over all operations.
+    pub fn totals(&self) -> CounterTotals {
+        let mut totals = CounterTotals {
+            operations: 0,
+            failures: self.failed_readers(),
+            duration_us: 0,
+            read_bytes: self.read_bytes.load(Ordering::Relaxed),
+            written_bytes: self.written_bytes.load(Ordering::Relaxed),
+        };
         for counters in &self.operations {
-            let (count, us) = counters.durations.total();
-            (operations, busy_us) = (operations + count, busy_us + us);
-            failures += counters.failures.load(Ordering::Relaxed);
+            let (operations, duration_us) = counters.durations.total();
+            totals.operations += operations;
+            totals.duration_us += duration_us;
+            totals.failures += counters.failures.load(Ordering::Relaxed);
         }
-        let [read, written] =
-            [&self.read_bytes, &self.written_bytes].map(|counter| counter.load(Ordering::Relaxed));
-        [operations, failures, busy_us, read, written]
+        totals
     }
 
     /// Each operation that was called, with its counters.
@@ -75,20 +94,20 @@ impl Layer for MetricsLayer {
     async fn run_once<'a, T: Send + 'a>(
         &'a self,
         operation: Operation,
-        running: BoxFuture<'a, Result<T>>,
+        future: BoxFuture<'a, Result<T>>,
     ) -> Result<T> {
         if matches!(operation, Operation::Write | Operation::Finish) {
-            return running.await;
+            return future.await;
         }
-        let started = Instant::now();
-        let outcome = running.await;
+        let started_at = Instant::now();
+        let result = future.await;
         if let Some(counters) = self.counters.operations.get(operation as usize) {
-            counters.durations.observe(started.elapsed());
-            if outcome.as_ref().is_err_and(|error| error.kind != ErrorKind::NotFound) {
+            counters.durations.observe(started_at.elapsed());
+            if result.as_ref().is_err_and(|error| error.kind != ErrorKind::NotFound) {
                 counters.failures.fetch_add(1, Ordering::Relaxed);
             }
         }
-        outcome
+        result
     }
 
     fn reader(&self, _opened: OpenedObject, reader: ObjectReader) -> ObjectReader {

@@ -15,7 +15,7 @@ use bytes::Bytes;
 use futures_util::future::BoxFuture;
 
 pub use limit::Limit;
-pub use metrics::{Counters, MetricsLayer, OperationCounters};
+pub use metrics::{CounterTotals, Counters, MetricsLayer, OperationCounters};
 pub use retry::Retry;
 pub(crate) use timeout::TimedOut;
 pub use timeout::Timeout;

@@ -154,15 +154,15 @@ fn advertised_address(config: &Config, listening: SocketAddr) -> anyhow::Result<
 /// Logs counters of remote stores: operators see their traffic and failures there.
 fn log_store_counters(app: &App) {
     for (store, counters) in app.stores.counters() {
-        let [operations, failures, waited_us, read_bytes, written_bytes] = counters.totals();
-        if operations > 0 {
+        let totals = counters.totals();
+        if totals.operations > 0 {
             tracing::info!(
                 store,
-                operations,
-                failures,
-                waited_ms = waited_us / 1000,
-                read_bytes,
-                written_bytes,
+                operations = totals.operations,
+                failures = totals.failures,
+                waited_ms = totals.duration_us / 1000,
+                read_bytes = totals.read_bytes,
+                written_bytes = totals.written_bytes,
                 "store statistics"
             );
         }
