@@ -3,7 +3,7 @@
 use std::{collections::HashSet, sync::Arc};
 
 use osproxy_cluster::{Coordinator, Event, Forwarder, Message};
-use osproxy_meta::{Invalidation, Meta};
+use osproxy_meta::{DatabaseStats, Invalidation, Meta};
 use osproxy_types::uid::Uid;
 use tokio::sync::broadcast::error::RecvError;
 
@@ -11,13 +11,14 @@ use crate::{
     DetachedWork, Error, IdempotencyKeys, NodeState, Result, Stores, Uids,
     admission::Admission,
     auth::Authenticator,
-    health,
+    cached::Cached,
+    disks::DiskFolders,
+    health::HealthChecker,
     links::Links,
-    metrics::{Metrics, export},
+    metrics::Metrics,
     objects::Objects,
     ops::{FileOps, TaskOps, UploadOps},
     settings::{BuildInfo, Limits},
-    stats,
     tasks::TaskNotifier,
 };
 
@@ -66,9 +67,9 @@ pub struct App {
     pub forwarder: Forwarder,
     /// What this node announces about itself.
     pub node: NodeState,
-    pub(crate) stats_cache: stats::StatsCache,
-    pub(crate) folders: export::DiskFolders,
-    pub(crate) health_checker: health::HealthChecker,
+    pub(crate) stats_cache: Cached<Arc<DatabaseStats>>,
+    pub(crate) folders: DiskFolders,
+    pub(crate) health_checker: HealthChecker,
 }
 
 impl App {

@@ -2,17 +2,13 @@
 
 use std::{
     sync::{Arc, Mutex, PoisonError},
-    time::{Duration, Instant},
+    time::Duration,
 };
 
-use futures_util::{
-    FutureExt,
-    future::{BoxFuture, Shared},
-};
 use osproxy_meta::now_ms;
 use osproxy_types::error_chain;
 
-use crate::App;
+use crate::{App, Error, cached::Cached};
 
 /// How long a result is reused.
 const RESULT_TTL: Duration = Duration::from_secs(1);
@@ -72,168 +68,143 @@ struct Problem {
 }
 
 /// Runs health checks, one at a time, and caches their results.
-#[derive(Default)]
 pub(crate) struct HealthChecker {
-    current: Mutex<Option<SharedCheck>>,
-    /// Problems of disks and stores, and when these were checked.
-    disks_and_stores: tokio::sync::Mutex<Option<(Instant, Vec<Problem>)>>,
-    database: SingleFlight,
-    disks: SingleFlight,
-    stores: SingleFlight,
+    health: Cached<Health>,
+    /// Problems of disks and stores, including that they do not answer.
+    disks_and_stores: Cached<Vec<Problem>>,
+    /// The error of the database.
+    database: Cached<Option<String>>,
+    /// Names and errors of failed disks.
+    disks: Cached<Vec<(&'static str, String)>>,
+    /// Names and errors of failed stores.
+    stores: Cached<Vec<(String, String)>>,
     /// Dependencies that had failed at the last check; those are not logged again.
     logged: Mutex<Vec<Dependency>>,
 }
 
-/// A health check that is running or done. All requests meanwhile, and for [`RESULT_TTL`] after it,
-/// share it.
-type SharedCheck = Shared<BoxFuture<'static, (Instant, Health)>>;
+impl HealthChecker {
+    pub(crate) fn new() -> Self {
+        Self {
+            health: Cached::new(RESULT_TTL),
+            disks_and_stores: Cached::new(DISK_RESULT_TTL),
+            database: one_check_at_a_time(),
+            disks: one_check_at_a_time(),
+            stores: one_check_at_a_time(),
+            logged: Mutex::default(),
+        }
+    }
+}
 
 /// Runs one check at a time, so that a check that hangs occupies only one task.
-#[derive(Clone, Debug, Default)]
-pub(crate) struct SingleFlight(Arc<tokio::sync::Mutex<()>>);
-
-impl SingleFlight {
-    /// Spawns `check` on this runtime and waits for it. Returns `None` if it, or a previous check
-    /// that it waits for, has not ended after `timeout`.
-    pub(crate) async fn run<T: Send + 'static>(
-        &self,
-        timeout: Duration,
-        check: impl Future<Output = T> + Send + 'static,
-    ) -> Option<T> {
-        let running = async {
-            let guard = self.0.clone().lock_owned().await;
-            let running = tokio::spawn(async move {
-                let found = check.await;
-                drop(guard);
-                found
-            });
-            running.await.ok()
-        };
-        tokio::time::timeout(timeout, running).await.ok().flatten()
-    }
+fn one_check_at_a_time<T: Clone + Send + 'static>() -> Cached<T> {
+    Cached::new(Duration::ZERO).with_timeout(CHECK_TIMEOUT)
 }
 
 impl App {
     /// Returns the health of this node. Runs at most one check a second, however many requests ask,
     /// and returns within a few seconds even if a check hangs.
     pub async fn health(self: &Arc<Self>) -> Health {
-        let look = {
-            let mut look = self.health_checker.current.lock().unwrap_or_else(PoisonError::into_inner);
-            let is_fresh = |look: &&SharedCheck| look.peek().is_none_or(|(at, _)| at.elapsed() < RESULT_TTL);
-            match look.as_ref().filter(is_fresh) {
-                Some(look) => look.clone(),
-                None => look.insert(self.start_health_check()).clone(),
-            }
+        // A check that panics counts as failed.
+        let failed = || Health { failed: vec![Dependency::Database], refuses_uploads: true };
+        let app = self.clone();
+        let check = async move {
+            let check = app.detached_work.spawn_detached(app.clone().check_all());
+            Ok(check.await.unwrap_or_else(|_| failed()))
         };
-        let (_, mut condition) = look.await;
+        let mut health = self.health_checker.health.get(check).await.unwrap_or_else(|_| failed());
         if !self.coordinator.is_connected() {
-            condition.failed.push(Dependency::Redis);
-            condition.failed.sort_unstable();
+            health.failed.push(Dependency::Redis);
+            health.failed.sort_unstable();
         }
         // Without a worker id (Redis has been away for too long) there are no uids.
-        condition.refuses_uploads |= self.coordinator.worker_lease().is_none();
-        condition
+        health.refuses_uploads |= self.coordinator.worker_lease().is_none();
+        health
     }
 
     /// Whether requests should go to other nodes, because this node cannot reach the database, or
     /// the disk of a store that only this node has failed.
-    pub fn should_leave_rotation(&self, down: &[Dependency]) -> bool {
+    pub fn should_leave_rotation(&self, failed: &[Dependency]) -> bool {
         let has_own = self.stores.has_node_local() && !self.stores.is_shared(self.stores.name_for_new());
-        down.contains(&Dependency::Database) || has_own && down.contains(&Dependency::Disk)
-    }
-
-    /// Starts a health check, which continues if the request that started it is dropped.
-    fn start_health_check(self: &Arc<Self>) -> SharedCheck {
-        let app = self.clone();
-        let looking = self.detached_work.spawn_detached(async move { app.check_all().await });
-        looking
-            .map(|found| {
-                let failed = |_| Health { failed: vec![Dependency::Database], refuses_uploads: true };
-                (Instant::now(), found.unwrap_or_else(failed))
-            })
-            .boxed()
-            .shared()
+        failed.contains(&Dependency::Database) || has_own && failed.contains(&Dependency::Disk)
     }
 
     async fn check_all(self: Arc<Self>) -> Health {
-        let (database, slow) = tokio::join!(self.check_database(), self.check_disks_and_stores());
-        let mut problems: Vec<_> = database.into_iter().chain(slow).chain(self.clock_problem()).collect();
+        let (database, others) = tokio::join!(self.check_database(), self.check_disks_and_stores());
+        let mut problems: Vec<_> = database.into_iter().chain(others).chain(self.clock_problem()).collect();
         problems.sort_by_key(|problem| problem.dependency);
         let refuses_uploads = problems.iter().any(|problem| problem.refuses_uploads);
         self.log_problems(&problems);
-        let mut down: Vec<_> = problems.into_iter().map(|problem| problem.dependency).collect();
-        down.dedup();
-        Health { failed: down, refuses_uploads }
+        let mut failed: Vec<_> = problems.into_iter().map(|problem| problem.dependency).collect();
+        failed.dedup();
+        Health { failed, refuses_uploads }
     }
 
-    async fn check_database(self: &Arc<Self>) -> Option<Problem> {
-        let app = self.clone();
-        let what =
-            match self.health_checker.database.run(CHECK_TIMEOUT, async move { app.meta.ping().await }).await
-            {
-                Some(Ok(())) => return None,
-                Some(Err(error)) => format!("the database fails: {}", error_chain(&error)),
-                None => "the database does not answer in time".to_owned(),
-            };
-        Some(Problem { dependency: Dependency::Database, refuses_uploads: true, message: what })
+    async fn check_database(&self) -> Option<Problem> {
+        let meta = self.meta.clone();
+        let ping = async move { Ok(meta.ping().await.err().map(|error| error_chain(&error))) };
+        let message = match self.health_checker.database.get(ping).await {
+            Ok(None) => return None,
+            Ok(Some(error)) => format!("the database fails: {error}"),
+            Err(_) => "the database does not answer in time".to_owned(),
+        };
+        Some(Problem { dependency: Dependency::Database, refuses_uploads: true, message })
     }
 
     /// Checks disks and stores, unless the last results are fresh.
     async fn check_disks_and_stores(self: &Arc<Self>) -> Vec<Problem> {
-        let mut known = self.health_checker.disks_and_stores.lock().await;
-        if let Some((at, problems)) = &*known
-            && at.elapsed() < DISK_RESULT_TTL
-        {
-            return problems.clone();
-        }
-        let (disks, stores) = tokio::join!(self.check_disks(), self.check_stores());
-        let problems = [disks, stores].concat();
-        *known = Some((Instant::now(), problems.clone()));
-        problems
+        let app = self.clone();
+        let check = async move {
+            let (disks, stores) = tokio::join!(app.check_disks(), app.check_stores());
+            Ok([disks, stores].concat())
+        };
+        let panicked = |error: Error| Problem {
+            dependency: Dependency::Disk,
+            refuses_uploads: true,
+            message: format!("the check of the disks and stores failed: {}", error_chain(&error)),
+        };
+        self.health_checker.disks_and_stores.get(check).await.unwrap_or_else(|error| vec![panicked(error)])
     }
 
     async fn check_disks(&self) -> Vec<Problem> {
-        let found = self.health_checker.disks.run(CHECK_TIMEOUT, self.folders.problems(MIN_FREE_BYTES)).await;
+        let problems = self.folders.problems(MIN_FREE_BYTES);
+        let problems = self.health_checker.disks.get(async { Ok(problems.await) }).await;
         let late = || vec![("data", "does not answer in time".to_owned())];
-        let problem = |(folder, what): (&str, String)| Problem {
+        let problem = |(folder, error): (&str, String)| Problem {
             dependency: Dependency::Disk,
             // Without the data folder nothing can be recorded.
             refuses_uploads: folder == "data" || !self.stores.is_remote(self.stores.name_for_new()),
-            message: format!("the disk of the {folder} folder {what}"),
+            message: format!("the disk of the {folder} folder {error}"),
         };
-        found.unwrap_or_else(late).into_iter().map(problem).collect()
+        problems.unwrap_or_else(|_| late()).into_iter().map(problem).collect()
     }
 
-    async fn check_stores(self: &Arc<Self>) -> Vec<Problem> {
-        let app = self.clone();
-        let found =
-            self.health_checker.stores.run(CHECK_TIMEOUT, async move { app.stores.problems().await }).await;
+    async fn check_stores(&self) -> Vec<Problem> {
+        let stores = self.stores.clone();
+        let problems = self.health_checker.stores.get(async move { Ok(stores.problems().await) }).await;
         let late = || {
             let remote = self.stores.names().into_iter().filter(|name| self.stores.is_remote(name));
             remote.map(|name| (name, "does not answer in time".to_owned())).collect()
         };
-        let problem = |(name, what): (String, String)| Problem {
+        let problem = |(name, error): (String, String)| Problem {
             dependency: Dependency::Store,
             refuses_uploads: name == self.stores.name_for_new(),
-            message: format!("the store {name} {what}"),
+            message: format!("the store {name} {error}"),
         };
-        found.unwrap_or_else(late).into_iter().map(problem).collect()
+        problems.unwrap_or_else(|_| late()).into_iter().map(problem).collect()
     }
 
     fn clock_problem(&self) -> Option<Problem> {
         let clock = self.meta.now_ms();
-        let what = describe_clock_skew(now_ms(), clock)
+        let message = describe_clock_skew(now_ms(), clock)
             .or_else(|| describe_uid_lead(self.uids.last_timestamp_ms().cast_signed(), clock))?;
-        Some(Problem { dependency: Dependency::Clock, refuses_uploads: false, message: what })
+        Some(Problem { dependency: Dependency::Clock, refuses_uploads: false, message })
     }
 
     /// Logs each problem once while it lasts.
     fn log_problems(&self, problems: &[Problem]) {
         let mut logged = self.health_checker.logged.lock().unwrap_or_else(PoisonError::into_inner);
-        for Problem { dependency: need, message: what, .. } in problems {
-            if !logged.contains(need) {
-                tracing::warn!(problem = what, "health check failed");
-            }
+        for problem in problems.iter().filter(|problem| !logged.contains(&problem.dependency)) {
+            tracing::warn!(problem = problem.message, "health check failed");
         }
         if problems.is_empty() && !logged.is_empty() {
             tracing::info!("all health checks succeed again");
@@ -281,7 +252,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn clocks_that_differ_are_told() {
+    fn clock_skew_and_uid_lead_beyond_the_tolerance_are_described() {
         let (now, minute) = (1_800_000_000_000, 60_000);
         assert_eq!(describe_clock_skew(now, now - minute), None);
         assert!(describe_clock_skew(now + minute + 1, now).unwrap().contains("60 s ahead of that"));

@@ -4,8 +4,10 @@
 mod admission;
 mod app;
 pub mod auth;
+mod cached;
 mod detached_work;
 mod digests;
+mod disks;
 mod error;
 mod health;
 mod idempotency;

@@ -2,7 +2,7 @@
 //! time series is bounded whatever clients send.
 
 mod by_label;
-pub(crate) mod export;
+mod export;
 mod page;
 mod requests;
 mod tasks;

@@ -17,13 +17,16 @@ use tokio::sync::Semaphore;
 use crate::{
     App, Authenticator, DetachedWork, IdempotencyKeys, NodeState, Stores, Transfers, Uids,
     admission::{Admission, reservations::DiskReservations},
-    generate_link_key, health,
+    cached::Cached,
+    disks::DiskFolders,
+    generate_link_key,
+    health::HealthChecker,
     links::{self, LinkKeys, Links, rotation::KeyRotation},
-    metrics::{Metrics, export::DiskFolders},
+    metrics::Metrics,
     objects::{Objects, inspect::MAX_INSPECTIONS, multipart::StripedLocks},
     ops::{FileOps, TaskOps, UploadOps},
     settings::{BuildInfo, Limits, LinkKeySecret, Settings},
-    stats,
+    stats::STATS_TTL,
     tasks::TaskNotifier,
 };
 
@@ -197,8 +200,8 @@ struct Parts {
 impl Parts {
     /// Creates the handles of the node.
     fn assemble(self) -> Arc<App> {
-        let Self { meta, stores, uids, limits, .. } = self;
         let metrics = Arc::new(Metrics::default());
+        let Self { meta, stores, uids, limits, .. } = self;
         let detached_work = Arc::new(DetachedWork::on_current_runtime());
         let task_notifier = Arc::new(TaskNotifier::new(self.coordinator.clone()));
         let admission = Arc::new(Admission {
@@ -270,9 +273,9 @@ impl Parts {
             coordinator: self.coordinator,
             forwarder: self.forwarder,
             node: self.node,
-            stats_cache: stats::StatsCache::default(),
+            stats_cache: Cached::new(STATS_TTL),
             folders: self.folders,
-            health_checker: health::HealthChecker::default(),
+            health_checker: HealthChecker::new(),
         })
     }
 }

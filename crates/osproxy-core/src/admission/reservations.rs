@@ -1,7 +1,7 @@
 //! Limits on uploads that are not complete: their number, and the disk space reserved for them.
 
 use std::{
-    path::PathBuf,
+    path::Path,
     sync::{
         Arc,
         atomic::{AtomicU64, Ordering},
@@ -18,6 +18,7 @@ use tokio::sync::Mutex;
 
 use crate::{
     Error, Result,
+    cached::Cached,
     settings::{DiskSettings, ReservationLimits},
 };
 
@@ -47,11 +48,11 @@ pub(crate) struct DiskReservations {
 
 /// A disk of this machine.
 struct LocalDisk {
-    folder: PathBuf,
+    folder: Arc<Path>,
     has_objects: bool,
     /// Space that uploads must leave free, in bytes.
     min_free_space: u64,
-    measured: Mutex<Option<(Instant, DiskSpace)>>,
+    space: Cached<DiskSpace>,
 }
 
 /// Usage of the uploads of a tenant that are not complete.
@@ -68,19 +69,19 @@ impl DiskReservations {
         settings: &DiskSettings,
         database: &DatabaseLocation,
     ) -> Self {
-        let disk = |folder, has_objects| LocalDisk {
-            folder,
+        let disk = |folder: &Path, has_objects| LocalDisk {
+            folder: folder.into(),
             has_objects,
             min_free_space: settings.min_free_space,
-            measured: Mutex::default(),
+            space: Cached::new(DISK_TTL).with_timeout(MEASURE_TIMEOUT),
         };
         let mut disks = Vec::new();
         if let DatabaseLocation::File(path) = database {
             // A bare file name is relative to the working directory.
             let folder = path.parent().filter(|folder| !folder.as_os_str().is_empty());
-            disks.push(disk(folder.map_or_else(|| PathBuf::from("."), Into::into), false));
+            disks.push(disk(folder.unwrap_or(Path::new(".")), false));
         }
-        disks.extend(settings.object_folder.clone().map(|folder| disk(folder, true)));
+        disks.extend(settings.object_folder.as_deref().map(|folder| disk(folder, true)));
         Self {
             disks,
             limits,
@@ -94,17 +95,12 @@ impl DiskReservations {
 impl LocalDisk {
     /// Returns the space on the disk; `None` if it does not answer.
     async fn space(&self) -> Option<DiskSpace> {
-        let mut measured = self.measured.lock().await;
-        if let Some((at, space)) = *measured
-            && at.elapsed() < DISK_TTL
-        {
-            return Some(space);
-        }
         let folder = self.folder.clone();
-        let measuring = tokio::task::spawn_blocking(move || DiskSpace::of(&folder));
-        let space = tokio::time::timeout(MEASURE_TIMEOUT, measuring).await.ok()?.ok()?.ok()?;
-        *measured = Some((Instant::now(), space));
-        Some(space)
+        let measure = async move {
+            let measurement = tokio::task::spawn_blocking(move || DiskSpace::of(&folder));
+            measurement.await.map_err(Error::internal)?.map_err(Error::internal)
+        };
+        self.space.get(measure).await.ok()
     }
 }
 
@@ -130,16 +126,13 @@ impl super::Admission {
     /// later.
     pub async fn charge_incomplete_uploads(&self, tenant: &Tenant, more: u64) -> Result<()> {
         let max = self.reservations.limits.max_tenant_uploads;
-        let mut held = self.upload_usage(tenant, USAGE_TTL).await?;
-        if held.uploads.fetch_add(more, Ordering::Relaxed).saturating_add(more) <= max {
-            return Ok(());
+        for max_age in [USAGE_TTL, REFUSAL_TTL] {
+            let usage = self.upload_usage(tenant, max_age).await?;
+            if usage.uploads.fetch_add(more, Ordering::Relaxed).saturating_add(more) <= max {
+                return Ok(());
+            }
+            usage.uploads.fetch_sub(more, Ordering::Relaxed);
         }
-        held.uploads.fetch_sub(more, Ordering::Relaxed);
-        held = self.upload_usage(tenant, REFUSAL_TTL).await?;
-        if held.uploads.fetch_add(more, Ordering::Relaxed).saturating_add(more) <= max {
-            return Ok(());
-        }
-        held.uploads.fetch_sub(more, Ordering::Relaxed);
         let message =
             format!("at most {max} uploads may be incomplete at the same time; complete or abort some");
         Err(Error::new(ErrorCode::QuotaExceeded, message))
@@ -148,8 +141,8 @@ impl super::Admission {
     /// Reserves disk space for an upload of `bytes`. Returns whether the shares of the tenant and
     /// of all tenants allow it.
     pub(crate) async fn try_reserve(&self, tenant: &Tenant, bytes: u64) -> Result<bool> {
-        let room = &self.reservations;
-        let Some(disk) = room.disks.iter().find(|disk| disk.has_objects) else {
+        let reservations = &self.reservations;
+        let Some(disk) = reservations.disks.iter().find(|disk| disk.has_objects) else {
             return Ok(true);
         };
         let Some(space) = disk.space().await else {
@@ -158,34 +151,34 @@ impl super::Admission {
         let fits = |reserved: &AtomicU64, share: u64| {
             reserved.load(Ordering::Relaxed).saturating_add(bytes) <= space.total / 100 * share
         };
-        let held = self.upload_usage(tenant, USAGE_TTL).await?;
-        if !fits(&held.reserved, room.limits.max_reserved_tenant_percent)
-            || !fits(&room.reserved, room.limits.max_reserved_percent)
+        let usage = self.upload_usage(tenant, USAGE_TTL).await?;
+        if !fits(&usage.reserved, reservations.limits.max_reserved_tenant_percent)
+            || !fits(&reservations.reserved, reservations.limits.max_reserved_percent)
         {
             return Ok(false);
         }
-        held.reserved.fetch_add(bytes, Ordering::Relaxed);
-        room.reserved.fetch_add(bytes, Ordering::Relaxed);
+        usage.reserved.fetch_add(bytes, Ordering::Relaxed);
+        reservations.reserved.fetch_add(bytes, Ordering::Relaxed);
         Ok(true)
     }
 
-    /// Returns the usage of a tenant, counted at most `age` ago.
-    async fn upload_usage(&self, tenant: &Tenant, age: Duration) -> Result<Arc<UploadUsage>> {
-        let room = &self.reservations;
-        let known = || room.tenants.get(tenant).filter(|held| held.counted_at.elapsed() < age);
-        if let Some(held) = known() {
-            return Ok(held);
+    /// Returns the usage of a tenant, counted at most `max_age` ago.
+    async fn upload_usage(&self, tenant: &Tenant, max_age: Duration) -> Result<Arc<UploadUsage>> {
+        let reservations = &self.reservations;
+        let cached = || reservations.tenants.get(tenant).filter(|usage| usage.counted_at.elapsed() < max_age);
+        if let Some(usage) = cached() {
+            return Ok(usage);
         }
-        let _counting = room.counting.lock().await;
-        if let Some(held) = known() {
-            return Ok(held);
+        let _counting = reservations.counting.lock().await;
+        if let Some(usage) = cached() {
+            return Ok(usage);
         }
-        let counted = Instant::now();
+        let counted_at = Instant::now();
         let open = self.meta.uploads.open_uploads(tenant).await?;
-        room.reserved.store(open.reserved_total, Ordering::Relaxed);
+        reservations.reserved.store(open.reserved_total, Ordering::Relaxed);
         let (uploads, reserved) = (AtomicU64::new(open.uploads), AtomicU64::new(open.reserved));
-        let held = Arc::new(UploadUsage { counted_at: counted, uploads, reserved });
-        room.tenants.insert(tenant.clone(), held.clone());
-        Ok(held)
+        let usage = Arc::new(UploadUsage { counted_at, uploads, reserved });
+        reservations.tenants.insert(tenant.clone(), usage.clone());
+        Ok(usage)
     }
 }

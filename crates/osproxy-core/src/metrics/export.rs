@@ -1,78 +1,14 @@
 //! Exports metrics in the text format of Prometheus.
 
-use std::{path::PathBuf, sync::Arc, time::Duration};
+use std::{sync::Arc, time::Duration};
 
 use osproxy_meta::{DatabaseSnapshot, DatabaseStats};
-use osproxy_storage::{DiskSpace, check_writable};
 use osproxy_types::error_chain;
 
-use crate::{App, health::SingleFlight, metrics::MetricsPage, settings::DiskSettings};
+use crate::{App, metrics::MetricsPage};
 
-/// How long to wait for the database statistics and for the disks. All other metrics are exported
-/// in any case.
+/// How long to wait for the database statistics. All other metrics are exported in any case.
 const TIMEOUT: Duration = Duration::from_secs(5);
-
-/// The folders whose disks a node needs.
-#[derive(Debug)]
-pub(crate) struct DiskFolders {
-    folders: Arc<[Folder]>,
-    space: SingleFlight,
-}
-
-#[derive(Debug)]
-struct Folder {
-    name: &'static str,
-    path: PathBuf,
-    /// Space on its disk that must stay free, in bytes.
-    min_free: u64,
-}
-
-impl DiskFolders {
-    pub(crate) fn new(disks: &DiskSettings) -> Self {
-        let data = Folder { name: "data", path: disks.data_dir.clone(), min_free: 0 };
-        let objects = disks.object_folder.clone();
-        let objects = objects.map(|path| Folder { name: "objects", path, min_free: disks.min_free_space });
-        Self { folders: [data].into_iter().chain(objects).collect(), space: SingleFlight::default() }
-    }
-
-    /// Returns the name and problem of each folder that is not writable, or whose disk has less
-    /// than `least` bytes (or less than the folder's `min_free`) available.
-    pub(crate) fn problems(&self, least: u64) -> impl Future<Output = Vec<(&'static str, String)>> + use<> {
-        let folders = self.folders.clone();
-        async move {
-            let asking = tokio::task::spawn_blocking(move || {
-                let problem = |folder: &Folder| Some((folder.name, folder.problem(least)?));
-                folders.iter().filter_map(problem).collect()
-            });
-            asking.await.unwrap_or_else(|error| vec![("data", error.to_string())])
-        }
-    }
-
-    /// Returns the space on the disks. A disk that does not answer is left out.
-    async fn space(&self) -> Vec<(&'static str, DiskSpace)> {
-        let folders = self.folders.clone();
-        let asking = self.space.run(TIMEOUT, async move {
-            let asking = tokio::task::spawn_blocking(move || {
-                let space = |folder: &Folder| Some((folder.name, DiskSpace::of(&folder.path).ok()?));
-                folders.iter().filter_map(space).collect()
-            });
-            asking.await.unwrap_or_default()
-        });
-        asking.await.unwrap_or_default()
-    }
-}
-
-impl Folder {
-    /// Blocks the thread.
-    fn problem(&self, least: u64) -> Option<String> {
-        let free = check_writable(&self.path).and_then(|()| DiskSpace::of(&self.path));
-        match free {
-            Err(error) => Some(format!("is not writable: {error}")),
-            Ok(space) if space.free < least.max(self.min_free) => Some("is nearly full".to_owned()),
-            Ok(_) => None,
-        }
-    }
-}
 
 impl App {
     /// Returns all metrics as Prometheus text. Database statistics are as old as those of
