@@ -5,6 +5,7 @@ use std::{collections::HashSet, sync::Arc};
 use osproxy_cluster::{Coordinator, Event, Forwarder, Message};
 use osproxy_meta::{DatabaseStats, Invalidation, Meta};
 use osproxy_types::uid::Uid;
+use prometheus_client::registry::Registry;
 use tokio::sync::broadcast::error::RecvError;
 
 use crate::{
@@ -67,6 +68,8 @@ pub struct App {
     pub forwarder: Forwarder,
     /// What this node announces about itself.
     pub node: NodeState,
+    /// All metrics that can be read without waiting.
+    pub(crate) metrics_registry: Registry,
     pub(crate) stats_cache: Cached<Arc<DatabaseStats>>,
     pub(crate) folders: DiskFolders,
     pub(crate) health_checker: HealthChecker,

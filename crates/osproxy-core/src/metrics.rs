@@ -1,23 +1,28 @@
 //! Metrics of the running service. Counting never waits for a long-held lock, and the number of
 //! time series is bounded whatever clients send.
 
-mod by_label;
-mod export;
-mod page;
+pub(crate) mod encode;
+pub(crate) mod export;
 mod requests;
 mod tasks;
 
-use std::sync::{
-    Arc,
-    atomic::{AtomicU64, Ordering},
+use std::{fmt, sync::atomic::AtomicU64};
+
+use prometheus_client::{
+    encoding::{DescriptorEncoder, prometheus_text},
+    metrics::{counter::Counter, family::Family, gauge::Gauge},
 };
 
-pub use osproxy_storage::DurationHistogram;
-pub use page::MetricsPage;
 pub use requests::{RequestMetrics, RouteMetrics};
 pub use tasks::{TaskMetrics, TaskOutcome};
 
-use by_label::ByLabel;
+use encode::{EncodeMetrics, gauge};
+
+/// Content type of the exported metrics.
+pub const CONTENT_TYPE: &str = prometheus_text::CONTENT_TYPE;
+
+/// Labels whose values are known to the program.
+type Labels<const N: usize> = [(&'static str, &'static str); N];
 
 /// Metrics of a node, except those of its database and stores.
 #[derive(Debug, Default)]
@@ -32,14 +37,16 @@ pub struct Metrics {
     pub downloads: InFlight,
     /// Received content that is being made durable and recorded.
     pub commits: InFlight,
-    /// Deduplicated content, by how the match was found.
-    deduplicated: ByLabel<DedupSource, DedupCounters>,
+    /// Deduplicated files, by [`DedupSource`].
+    shared_files: Family<Labels<1>, Counter>,
+    /// Bytes of deduplicated files, by [`DedupSource`].
+    shared_bytes: Family<Labels<1>, Counter>,
     /// Instant uploads of unknown content.
-    instant_misses: AtomicU64,
+    instant_misses: Counter,
 }
 
 /// How deduplication found existing content.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum DedupSource {
     /// By the digest that the client sent instead of the content.
     Instant,
@@ -62,76 +69,70 @@ impl DedupSource {
     }
 }
 
-#[derive(Debug, Default)]
-struct DedupCounters {
-    files: AtomicU64,
-    bytes: AtomicU64,
-}
-
 impl Metrics {
     /// Counts a file of `bytes` bytes that shares existing content.
-    pub fn count_deduplicated(&self, saving: DedupSource, bytes: u64) {
-        let shared = self.deduplicated.get_or_default(&saving);
-        shared.files.fetch_add(1, Ordering::Relaxed);
-        shared.bytes.fetch_add(bytes, Ordering::Relaxed);
+    pub fn count_deduplicated(&self, source: DedupSource, bytes: u64) {
+        let labels = [("by", source.name())];
+        self.shared_files.get_or_create(&labels).inc();
+        self.shared_bytes.get_or_create(&labels).inc_by(bytes);
     }
 
     /// Counts an instant upload whose content is unknown.
     pub fn count_instant_miss(&self) {
-        self.instant_misses.fetch_add(1, Ordering::Relaxed);
+        self.instant_misses.inc();
     }
 
-    /// Adds these metrics to a page.
-    pub fn export(&self, page: &mut MetricsPage) {
-        self.requests.export(page);
-        let transfers = [("upload", &self.uploads), ("download", &self.downloads)]
-            .map(|(direction, running)| (vec![("direction", direction.to_owned())], running.count()));
-        page.gauge("transfers_in_flight", "Uploads and downloads in progress", transfers);
-        self.tasks.export(page);
-        let shared = self.deduplicated.all();
-        let label = |saving: DedupSource| vec![("by", saving.name().to_owned())];
-        page.counter(
+    fn encode(&self, encoder: &mut DescriptorEncoder<'_>) -> fmt::Result {
+        self.requests.encode(encoder)?;
+        let transfers = [("upload", &self.uploads), ("download", &self.downloads)];
+        encoder.encode_samples(
+            "transfers_in_flight",
+            "Uploads and downloads in progress",
+            transfers.map(|(direction, running)| ([("direction", direction)], gauge(running.count()))),
+        )?;
+        self.tasks.encode(encoder)?;
+        encoder.encode_metric(
             "shared_files",
             "Deduplicated files, by how the existing content was found",
-            shared.iter().map(|(saving, shared)| (label(*saving), shared.files.load(Ordering::Relaxed))),
-        );
-        page.counter(
+            &self.shared_files,
+        )?;
+        encoder.encode_metric(
             "shared_bytes",
             "Bytes of deduplicated files, which were not stored again",
-            shared.iter().map(|(saving, shared)| (label(*saving), shared.bytes.load(Ordering::Relaxed))),
-        );
-        page.counter(
+            &self.shared_bytes,
+        )?;
+        encoder.encode_metric(
             "instant_upload_misses",
             "Instant uploads of unknown content, which must be sent",
-            [(Vec::new(), self.instant_misses.load(Ordering::Relaxed))],
-        );
+            &self.instant_misses,
+        )
     }
 }
 
 /// Number of running operations of one kind.
 #[derive(Debug, Default)]
-pub struct InFlight(Arc<AtomicU64>);
+pub struct InFlight(Gauge<u64, AtomicU64>);
 
 /// Counts one running operation until it is dropped.
 #[derive(Debug)]
-pub struct InFlightGuard(Arc<AtomicU64>);
+pub struct InFlightGuard(Gauge<u64, AtomicU64>);
 
 impl InFlight {
     /// Counts another running operation.
     #[must_use]
     pub fn begin(&self) -> InFlightGuard {
-        self.0.fetch_add(1, Ordering::Relaxed);
+        self.0.inc();
         InFlightGuard(self.0.clone())
     }
 
     /// Number of running operations.
     pub fn count(&self) -> u64 {
-        self.0.load(Ordering::Relaxed)
+        self.0.get()
     }
 }
 
 impl Drop for InFlightGuard {
     fn drop(&mut self) {
-        self.0.fetch_sub(1, Ordering::Relaxed);
+        self.0.dec();
     }
 }

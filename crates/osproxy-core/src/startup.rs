@@ -12,6 +12,7 @@ use osproxy_meta::{
     AccessDb, DatabaseLocation, DatabaseOptions, ExclusiveLock, LinkKeyRecord, Meta, NodeStores, now_ms,
 };
 use osproxy_storage::BufferBudget;
+use prometheus_client::registry::Registry;
 use tokio::sync::Semaphore;
 
 use crate::{
@@ -22,7 +23,7 @@ use crate::{
     generate_link_key,
     health::HealthChecker,
     links::{self, LinkKeys, Links, rotation::KeyRotation},
-    metrics::Metrics,
+    metrics::{Metrics, export::MetricsSources},
     objects::{Objects, inspect::MAX_INSPECTIONS, multipart::StripedLocks},
     ops::{FileOps, TaskOps, UploadOps},
     settings::{BuildInfo, Limits, LinkKeySecret, Settings},
@@ -201,6 +202,7 @@ impl Parts {
     /// Creates the handles of the node.
     fn assemble(self) -> Arc<App> {
         let metrics = Arc::new(Metrics::default());
+        let metrics_registry = self.metrics_registry(metrics.clone());
         let Self { meta, stores, uids, limits, .. } = self;
         let detached_work = Arc::new(DetachedWork::on_current_runtime());
         let task_notifier = Arc::new(TaskNotifier::new(self.coordinator.clone()));
@@ -273,10 +275,23 @@ impl Parts {
             coordinator: self.coordinator,
             forwarder: self.forwarder,
             node: self.node,
+            metrics_registry,
             stats_cache: Cached::new(STATS_TTL),
             folders: self.folders,
             health_checker: HealthChecker::new(),
         })
+    }
+
+    fn metrics_registry(&self, metrics: Arc<Metrics>) -> Registry {
+        let sources = MetricsSources {
+            build: self.build,
+            started_at: self.started_at,
+            node: self.node.clone(),
+            metrics,
+            meta: self.meta.clone(),
+            stores: self.stores.clone(),
+        };
+        sources.into_registry()
     }
 }
 

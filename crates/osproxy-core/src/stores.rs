@@ -1,12 +1,19 @@
 //! The stores that a node has, by the names in rows.
 
-use std::sync::{Arc, atomic::Ordering};
+use std::{
+    fmt,
+    sync::{Arc, atomic::Ordering},
+};
 
 use osproxy_meta::{LocalStore, PartSizeLimits};
 use osproxy_storage::{Backend, Diagnosis, Multipart, layers::Counters};
 use osproxy_types::error_chain;
+use prometheus_client::{encoding::DescriptorEncoder, metrics::counter::ConstCounter};
 
-use crate::{Error, ReadRateLimit, Result, metrics::MetricsPage};
+use crate::{
+    Error, ReadRateLimit, Result,
+    metrics::encode::{ConstHistogram, EncodeMetrics},
+};
 
 /// All stores of this node. New files go to the first.
 pub struct Stores {
@@ -115,48 +122,48 @@ impl Stores {
         remote.map(|place| (place.name.as_str(), &*place.counters))
     }
 
-    /// Exports the operation counters of all stores.
-    pub(crate) fn export(&self, page: &mut MetricsPage) {
-        let label = |place: &StoreEntry| vec![("backend", place.store.name().to_owned())];
+    /// Encodes the operation counters of all stores.
+    pub(crate) fn encode_metrics(&self, encoder: &mut DescriptorEncoder<'_>) -> fmt::Result {
         let operations = || {
-            self.entries.iter().flat_map(|place| {
-                place.counters.operations().map(move |(operation, counters)| {
-                    let mut labels = label(place);
-                    labels.push(("operation", operation.name().to_owned()));
-                    (labels, counters)
+            self.entries.iter().flat_map(|entry| {
+                entry.counters.operations().map(|(operation, counters)| {
+                    ([("backend", entry.store.name()), ("operation", operation.name())], counters)
                 })
             })
         };
-        page.histogram(
+        encoder.encode_samples(
             "store_operation_seconds",
             "Duration of store operations; each retry counts separately",
-            operations().map(|(labels, counters)| (labels, counters.durations.snapshot())),
-        );
-        let failures =
-            operations().map(|(labels, counters)| (labels, counters.failures.load(Ordering::Relaxed)));
-        page.counter(
+            operations().map(|(labels, counters)| (labels, ConstHistogram(counters.durations.snapshot()))),
+        )?;
+        encoder.encode_samples(
             "store_errors",
             "Failed store operations, excluding objects that were not found",
-            failures,
-        );
+            operations().map(|(labels, counters)| {
+                (labels, ConstCounter::new(counters.failures.load(Ordering::Relaxed)))
+            }),
+        )?;
         let of_stores = |counter: fn(&Counters) -> u64| {
-            self.entries.iter().map(move |place| (label(place), counter(&place.counters)))
+            let entries = self.entries.iter();
+            entries.map(move |entry| {
+                ([("backend", entry.store.name())], ConstCounter::new(counter(&entry.counters)))
+            })
         };
-        page.counter(
+        encoder.encode_samples(
             "store_broken_reads",
             "Reads of objects that ended too early",
             of_stores(Counters::failed_readers),
-        );
-        page.counter(
+        )?;
+        encoder.encode_samples(
             "store_read_bytes",
             "Bytes read from a store",
             of_stores(|counters| counters.read_bytes.load(Ordering::Relaxed)),
-        );
-        page.counter(
+        )?;
+        encoder.encode_samples(
             "store_written_bytes",
             "Bytes written to a store",
             of_stores(|counters| counters.written_bytes.load(Ordering::Relaxed)),
-        );
+        )
     }
 
     /// Returns the name and error of each remote store that fails.

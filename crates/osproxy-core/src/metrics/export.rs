@@ -1,107 +1,183 @@
 //! Exports metrics in the text format of Prometheus.
 
-use std::{sync::Arc, time::Duration};
+use std::{fmt, sync::Arc, time::Duration};
 
-use osproxy_meta::{DatabaseSnapshot, DatabaseStats};
+use osproxy_meta::{DatabaseSnapshot, DatabaseStats, Meta};
+use osproxy_storage::DiskSpace;
 use osproxy_types::error_chain;
+use prometheus_client::{
+    encoding::{DescriptorEncoder, prometheus_text},
+    metrics::{counter::ConstCounter, gauge::ConstGauge},
+    registry::Registry,
+};
 
-use crate::{App, metrics::MetricsPage};
+use super::{
+    Metrics,
+    encode::{ConstHistogram, EncodeMetrics, FnCollector, gauge},
+};
+use crate::{App, NodeState, Stores, settings::BuildInfo};
+
+/// Prefix of all metric names.
+const PREFIX: &str = "osproxy";
 
 /// How long to wait for the database statistics. All other metrics are exported in any case.
-const TIMEOUT: Duration = Duration::from_secs(5);
+const STATS_TIMEOUT: Duration = Duration::from_secs(5);
+
+/// What metrics can be read from without waiting.
+pub(crate) struct MetricsSources {
+    pub(crate) build: BuildInfo,
+    /// When the node started, in milliseconds since the Unix epoch.
+    pub(crate) started_at: i64,
+    pub(crate) node: NodeState,
+    pub(crate) metrics: Arc<Metrics>,
+    pub(crate) meta: Arc<Meta>,
+    pub(crate) stores: Arc<Stores>,
+}
+
+impl MetricsSources {
+    /// Creates a registry that reads the metrics at each scrape.
+    pub(crate) fn into_registry(self) -> Registry {
+        registry(move |encoder| {
+            self.encode_node(encoder)?;
+            self.metrics.encode(encoder)?;
+            encode_database(encoder, self.meta.metrics())?;
+            self.stores.encode_metrics(encoder)
+        })
+    }
+
+    fn encode_node(&self, encoder: &mut DescriptorEncoder<'_>) -> fmt::Result {
+        let labels = [("version", self.build.version), ("commit", self.build.commit)];
+        encoder.encode_samples(
+            "build_info",
+            "Version and commit of osproxy, as labels; the value is always 1",
+            [(labels, gauge(1))],
+        )?;
+        encoder.encode_metric(
+            "start_time_seconds",
+            "Unix time at which the process started",
+            &timestamp(self.started_at),
+        )?;
+        let draining = u64::from(self.node.is_draining());
+        encoder.encode_metric("draining", "1 while the node drains before it stops", &gauge(draining))?;
+        let (requests, tasks) = self.node.load();
+        encoder.encode_metric("requests_in_flight", "Requests in progress", &gauge(requests))?;
+        encoder.encode_metric("tasks_running", "Tasks running on this node", &gauge(tasks))
+    }
+}
 
 impl App {
     /// Returns all metrics as Prometheus text. Database statistics are as old as those of
     /// [`stats`](Self::stats), and are left out while the database does not answer.
-    pub async fn export_metrics(self: &Arc<Self>) -> Result<String, std::fmt::Error> {
-        let mut page = MetricsPage::default();
-        let build =
-            vec![("version", self.build.version.to_owned()), ("commit", self.build.commit.to_owned())];
-        page.gauge(
-            "build_info",
-            "Version and commit of osproxy, as labels; the value is always 1",
-            [(build, 1)],
-        );
-        page.timestamp("start_time_seconds", "Unix time at which the process started", self.started_at);
-        let draining = u64::from(self.node.is_draining());
-        page.gauge("draining", "1 while the node drains before it stops", [(Vec::new(), draining)]);
-        let (requests, tasks) = self.node.load();
-        page.gauge("requests_in_flight", "Requests in progress", [(Vec::new(), requests)]);
-        page.gauge("tasks_running", "Tasks running on this node", [(Vec::new(), tasks)]);
-        self.metrics.export(&mut page);
-        export_database(&self.meta.metrics(), &mut page);
-        self.stores.export(&mut page);
-        let (stats, space) = tokio::join!(tokio::time::timeout(TIMEOUT, self.stats()), self.folders.space());
-        match stats {
-            Ok(Ok(stats)) => export_stats(&stats, &mut page),
+    pub async fn export_metrics(self: &Arc<Self>) -> Result<String, fmt::Error> {
+        let mut text = String::new();
+        prometheus_text::encode(&mut text, &self.metrics_registry)?;
+        let (stats, disks) =
+            tokio::join!(tokio::time::timeout(STATS_TIMEOUT, self.stats()), self.folders.space());
+        let stats = match stats {
+            Ok(Ok(stats)) => Some(stats),
             Ok(Err(error)) => {
                 tracing::warn!(error = error_chain(&error), "cannot read the database statistics");
+                None
             }
-            Err(_) => tracing::warn!("the database statistics were not ready in time"),
-        }
-        let disk = |name: &str| vec![("disk", name.to_owned())];
-        let free = space.iter().map(|(name, space)| (disk(name), space.free));
-        page.gauge("disk_free_bytes", "Free space on the disk of a folder", free);
-        let size = space.iter().map(|(name, space)| (disk(name), space.total));
-        page.gauge("disk_size_bytes", "Size of the disk of a folder", size);
-        page.text()
+            Err(_) => {
+                tracing::warn!("the database statistics were not ready in time");
+                None
+            }
+        };
+        let measured = registry(move |encoder| {
+            stats.as_ref().map_or(Ok(()), |stats| encode_stats(encoder, stats))?;
+            encode_disks(encoder, &disks)
+        });
+        prometheus_text::encode(&mut text, &measured)?;
+        Ok(text)
     }
 }
 
-fn export_database(database: &DatabaseSnapshot, page: &mut MetricsPage) {
-    let operations = [("read", &database.reads), ("write", &database.writes)];
-    let label = |operation: &str| vec![("operation", operation.to_owned())];
-    page.histogram(
-        "database_operation_seconds",
-        "Duration of database operations: a query, or a transaction until it is durable",
-        operations.map(|(operation, counted)| (label(operation), counted.durations.clone())),
-    );
-    page.counter(
-        "database_errors",
-        "Failed database operations",
-        operations.map(|(operation, counted)| (label(operation), counted.errors)),
-    );
-    let state = |state: &str| vec![("state", state.to_owned())];
-    let used = database.connections.saturating_sub(database.idle_connections);
-    page.gauge(
-        "database_connections",
-        "Open database connections; with SQLite, only those that read",
-        [(state("idle"), database.idle_connections.into()), (state("used"), used.into())],
-    );
-    let plain = |value: u64| [(Vec::new(), value)];
-    page.gauge(
-        "database_connections_limit",
-        "Maximum number of database connections",
-        plain(database.max_connections.into()),
-    );
-    page.gauge(
-        "database_waiting_writes",
-        "Write transactions waiting in the queue; SQLite only",
-        plain(database.queued_writes),
-    );
-    page.counter("cache_hits", "File lookups answered from the cache", plain(database.cache_hits));
-    page.counter("cache_misses", "File lookups that needed a database query", plain(database.cache_misses));
-    page.gauge("cache_files", "Files in the cache", plain(database.cached_files));
+/// Creates a registry with one collector.
+fn registry(encode: impl Fn(&mut DescriptorEncoder<'_>) -> fmt::Result + Send + Sync + 'static) -> Registry {
+    let mut registry = Registry::with_prefix(PREFIX);
+    registry.register_collector(Box::new(FnCollector(encode)));
+    registry
 }
 
-fn export_stats(stats: &DatabaseStats, page: &mut MetricsPage) {
-    page.timestamp(
+/// A gauge of the Unix time `at_ms` (in milliseconds) in seconds.
+fn timestamp(at_ms: i64) -> ConstGauge<f64> {
+    ConstGauge::new(Duration::from_millis(at_ms.unsigned_abs()).as_secs_f64())
+}
+
+fn encode_database(encoder: &mut DescriptorEncoder<'_>, database: DatabaseSnapshot) -> fmt::Result {
+    let errors = [("read", database.reads.errors), ("write", database.writes.errors)];
+    let durations = [("read", database.reads.durations), ("write", database.writes.durations)];
+    encoder.encode_samples(
+        "database_operation_seconds",
+        "Duration of database operations: a query, or a transaction until it is durable",
+        durations.map(|(operation, durations)| ([("operation", operation)], ConstHistogram(durations))),
+    )?;
+    encoder.encode_samples(
+        "database_errors",
+        "Failed database operations",
+        errors.map(|(operation, errors)| ([("operation", operation)], ConstCounter::new(errors))),
+    )?;
+    let used = database.connections.saturating_sub(database.idle_connections);
+    encoder.encode_samples(
+        "database_connections",
+        "Open database connections; with SQLite, only those that read",
+        [("idle", database.idle_connections), ("used", used)]
+            .map(|(state, connections)| ([("state", state)], gauge(connections.into()))),
+    )?;
+    encoder.encode_metric(
+        "database_connections_limit",
+        "Maximum number of database connections",
+        &gauge(database.max_connections.into()),
+    )?;
+    encoder.encode_metric(
+        "database_waiting_writes",
+        "Write transactions waiting in the queue; SQLite only",
+        &gauge(database.queued_writes),
+    )?;
+    encoder.encode_metric(
+        "cache_hits",
+        "File lookups answered from the cache",
+        &ConstCounter::new(database.cache_hits),
+    )?;
+    encoder.encode_metric(
+        "cache_misses",
+        "File lookups that needed a database query",
+        &ConstCounter::new(database.cache_misses),
+    )?;
+    encoder.encode_metric("cache_files", "Files in the cache", &gauge(database.cached_files))
+}
+
+fn encode_stats(encoder: &mut DescriptorEncoder<'_>, stats: &DatabaseStats) -> fmt::Result {
+    encoder.encode_metric(
         "counted_time_seconds",
         "Unix time of the last refresh of the database statistics",
-        stats.counted_at,
-    );
+        &timestamp(stats.counted_at),
+    )?;
     let tasks = stats
         .tasks_by_kind
         .iter()
-        .map(|(kind, state, count)| (vec![("kind", kind.clone()), ("state", state.name())], *count));
-    page.gauge("tasks", "Tasks in the database", tasks);
-    let files = stats.files.iter().map(|(state, count)| (vec![("state", state.name())], *count));
-    page.gauge("files", "Files in the database", files);
-    page.gauge("blobs", "Stored blobs", [(Vec::new(), stats.blobs)]);
-    page.gauge("stored_bytes", "Total size of stored blobs", [(Vec::new(), stats.bytes_stored)]);
-    page.gauge(
+        .map(|(kind, state, count)| ([("kind", kind.clone()), ("state", state.name())], gauge(*count)));
+    encoder.encode_samples("tasks", "Tasks in the database", tasks)?;
+    let files = stats.files.iter().map(|(state, count)| ([("state", state.name())], gauge(*count)));
+    encoder.encode_samples("files", "Files in the database", files)?;
+    encoder.encode_metric("blobs", "Stored blobs", &gauge(stats.blobs))?;
+    encoder.encode_metric("stored_bytes", "Total size of stored blobs", &gauge(stats.bytes_stored))?;
+    encoder.encode_metric(
         "saved_bytes",
         "Additional bytes that would be stored without deduplication",
-        [(Vec::new(), stats.bytes_saved)],
-    );
+        &gauge(stats.bytes_saved),
+    )
+}
+
+fn encode_disks(encoder: &mut DescriptorEncoder<'_>, disks: &[(&'static str, DiskSpace)]) -> fmt::Result {
+    let samples = |bytes: fn(&DiskSpace) -> u64| {
+        disks.iter().map(move |(name, space)| ([("disk", *name)], gauge(bytes(space))))
+    };
+    encoder.encode_samples(
+        "disk_free_bytes",
+        "Free space on the disk of a folder",
+        samples(|space| space.free),
+    )?;
+    encoder.encode_samples("disk_size_bytes", "Size of the disk of a folder", samples(|space| space.total))
 }

@@ -1,77 +1,118 @@
 use std::{
-    sync::{
-        Arc,
-        atomic::{AtomicU64, Ordering},
-    },
+    collections::HashMap,
+    fmt,
+    sync::{Arc, PoisonError, RwLock},
     time::Duration,
 };
 
-use osproxy_storage::DurationHistogram;
+use prometheus_client::{
+    encoding::{DescriptorEncoder, EncodeLabelSet, EncodeLabelValue, LabelValueEncoder},
+    metrics::{counter::Counter, family::Family},
+};
 
-use super::{ByLabel, MetricsPage};
+use super::encode::{EncodeMetrics, SharedHistogram};
 
 /// Methods with a label of their own; all others share one, because clients can invent any number.
 const METHODS: [&str; 7] = ["GET", "HEAD", "PUT", "POST", "PATCH", "DELETE", "OPTIONS"];
 
 /// Metrics of requests by route template, of which there is a fixed number.
 #[derive(Debug, Default)]
-pub struct RequestMetrics(ByLabel<String, RouteMetrics>);
+pub struct RequestMetrics {
+    /// The metrics of each route, by its template. The write lock is taken only when a route is
+    /// used for the first time. Lookups in the families would allocate a label for each request.
+    routes: RwLock<HashMap<Arc<str>, Arc<RouteMetrics>>>,
+    requests: Family<RequestLabels, Counter>,
+    received_bytes: Family<RouteLabel, Counter>,
+    sent_bytes: Family<RouteLabel, Counter>,
+    /// Time from the request head to the response head.
+    response_times: Family<RouteLabel, SharedHistogram>,
+}
+
+type RouteLabel = [(&'static str, Arc<str>); 1];
+
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct RequestLabels {
+    route: Arc<str>,
+    method: &'static str,
+    status: Status,
+}
+
+/// Status of a response; `None` if the client disconnected before it got a response.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+struct Status(Option<u16>);
+
+impl EncodeLabelValue for Status {
+    fn encode(&self, encoder: &mut LabelValueEncoder<'_>) -> fmt::Result {
+        match self.0 {
+            Some(status) => status.encode(encoder),
+            None => "none".encode(encoder),
+        }
+    }
+}
 
 /// Metrics of one route.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub struct RouteMetrics {
-    /// By method and status; status 0 means that the client disconnected before it got a response.
-    requests: ByLabel<(&'static str, u16), AtomicU64>,
-    received: AtomicU64,
-    sent: AtomicU64,
-    /// Time from the request head to the response head.
-    response_times: DurationHistogram,
+    template: Arc<str>,
+    /// Those of all routes.
+    requests: Family<RequestLabels, Counter>,
+    received_bytes: Counter,
+    sent_bytes: Counter,
+    response_times: SharedHistogram,
 }
 
 impl RequestMetrics {
     /// The metrics of the route with this template.
     pub fn route(&self, template: &str) -> Arc<RouteMetrics> {
-        self.0.get_or_default(template)
+        let known = self.routes.read().unwrap_or_else(PoisonError::into_inner).get(template).cloned();
+        known.unwrap_or_else(|| {
+            let mut routes = self.routes.write().unwrap_or_else(PoisonError::into_inner);
+            let template: Arc<str> = template.into();
+            routes.entry(template.clone()).or_insert_with(|| Arc::new(self.new_route(template))).clone()
+        })
     }
 
-    pub(super) fn export(&self, page: &mut MetricsPage) {
-        let routes = self.0.all();
-        let label = |route: &str| vec![("route", route.to_owned())];
-        let ended = routes.iter().flat_map(|(template, route)| {
-            let of_route = route.requests.all().into_iter();
-            of_route.map(move |((method, status), count)| {
-                let mut labels = label(template);
-                labels.push(("method", method.to_owned()));
-                labels.push(("status", if status == 0 { "none".to_owned() } else { status.to_string() }));
-                (labels, count.load(Ordering::Relaxed))
-            })
-        });
-        page.counter("requests", "Requests whose response has ended", ended);
-        let bytes = |counter: fn(&RouteMetrics) -> &AtomicU64| {
-            let of_routes = routes.iter();
-            of_routes.map(move |(template, route)| (label(template), counter(route).load(Ordering::Relaxed)))
-        };
-        page.counter("received_bytes", "Bytes of request bodies", bytes(|route| &route.received));
-        page.counter("sent_bytes", "Bytes of response bodies", bytes(|route| &route.sent));
-        page.histogram(
+    fn new_route(&self, template: Arc<str>) -> RouteMetrics {
+        let label = [("route", template.clone())];
+        RouteMetrics {
+            template,
+            requests: self.requests.clone(),
+            received_bytes: self.received_bytes.get_or_create_owned(&label),
+            sent_bytes: self.sent_bytes.get_or_create_owned(&label),
+            response_times: self.response_times.get_or_create_owned(&label),
+        }
+    }
+
+    pub(super) fn encode(&self, encoder: &mut DescriptorEncoder<'_>) -> fmt::Result {
+        encoder.encode_metric("requests", "Requests whose response has ended", &self.requests)?;
+        encoder.encode_metric("received_bytes", "Bytes of request bodies", &self.received_bytes)?;
+        encoder.encode_metric("sent_bytes", "Bytes of response bodies", &self.sent_bytes)?;
+        encoder.encode_metric(
             "request_duration_seconds",
             "Time from the request head to the response head",
-            routes.iter().map(|(template, route)| (label(template), route.response_times.snapshot())),
-        );
+            &self.response_times,
+        )
     }
 }
 
 impl RouteMetrics {
-    /// Counts a response head.
-    pub fn observe_response(&self, took: Duration) {
-        self.response_times.observe(took);
+    /// The template of the route.
+    pub fn template(&self) -> &str {
+        &self.template
     }
 
-    /// Counts a request that has ended; `status` is `None` if it got no response.
+    /// Counts a response head.
+    pub fn observe_response(&self, duration: Duration) {
+        self.response_times.observe(duration);
+    }
+
+    /// Counts a request that has ended; `status` is `None` if it got no response. `received` and
+    /// `sent` are the sizes of the bodies in bytes.
     pub fn count_request(&self, method: &str, status: Option<u16>, received: u64, sent: u64) {
         let method = METHODS.into_iter().find(|known| *known == method).unwrap_or("other");
-        self.requests.get_or_default(&(method, status.unwrap_or(0))).fetch_add(1, Ordering::Relaxed);
-        self.received.fetch_add(received, Ordering::Relaxed);
-        self.sent.fetch_add(sent, Ordering::Relaxed);
+        let labels = RequestLabels { route: self.template.clone(), method, status: Status(status) };
+        self.requests.get_or_create(&labels).inc();
+        self.received_bytes.inc_by(received);
+        self.sent_bytes.inc_by(sent);
     }
 }

@@ -1,15 +1,18 @@
-use std::{
-    sync::atomic::{AtomicU64, Ordering},
-    time::Duration,
-};
+use std::{fmt, time::Duration};
 
 use osproxy_meta::TaskKind;
-use osproxy_storage::DurationHistogram;
+use prometheus_client::{
+    encoding::DescriptorEncoder,
+    metrics::{counter::Counter, family::Family},
+};
 
-use super::{ByLabel, MetricsPage};
+use super::{
+    Labels,
+    encode::{EncodeMetrics, SharedHistogram},
+};
 
 /// The result of a task attempt.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum TaskOutcome {
     /// Succeeded.
     Done,
@@ -37,38 +40,21 @@ impl TaskOutcome {
 
 /// Metrics of tasks by kind, of which there is a fixed number.
 #[derive(Debug, Default)]
-pub struct TaskMetrics(ByLabel<TaskKind, KindMetrics>);
-
-#[derive(Debug, Default)]
-struct KindMetrics {
-    attempt_counts: ByLabel<TaskOutcome, AtomicU64>,
-    durations: DurationHistogram,
+pub struct TaskMetrics {
+    attempts: Family<Labels<2>, Counter>,
+    durations: Family<Labels<1>, SharedHistogram>,
 }
 
 impl TaskMetrics {
     /// Counts an attempt that has ended.
-    pub fn count_attempt(&self, kind: TaskKind, outcome: TaskOutcome, took: Duration) {
-        let of_kind = self.0.get_or_default(&kind);
-        of_kind.durations.observe(took);
-        of_kind.attempt_counts.get_or_default(&outcome).fetch_add(1, Ordering::Relaxed);
+    pub fn count_attempt(&self, kind: TaskKind, outcome: TaskOutcome, duration: Duration) {
+        let (kind, outcome) = (("kind", kind.name()), ("outcome", outcome.name()));
+        self.durations.get_or_create(&[kind]).observe(duration);
+        self.attempts.get_or_create(&[kind, outcome]).inc();
     }
 
-    pub(super) fn export(&self, page: &mut MetricsPage) {
-        let kinds = self.0.all();
-        let attempts = kinds.iter().flat_map(|(kind, counted)| {
-            let outcomes = counted.attempt_counts.all().into_iter();
-            outcomes.map(|(outcome, count)| {
-                let labels = vec![("kind", kind.name().to_owned()), ("outcome", outcome.name().to_owned())];
-                (labels, count.load(Ordering::Relaxed))
-            })
-        });
-        page.counter("task_attempts", "Finished task attempts on this node", attempts);
-        page.histogram(
-            "task_duration_seconds",
-            "Duration of task attempts",
-            kinds.iter().map(|(kind, counted)| {
-                (vec![("kind", kind.name().to_owned())], counted.durations.snapshot())
-            }),
-        );
+    pub(super) fn encode(&self, encoder: &mut DescriptorEncoder<'_>) -> fmt::Result {
+        encoder.encode_metric("task_attempts", "Finished task attempts on this node", &self.attempts)?;
+        encoder.encode_metric("task_duration_seconds", "Duration of task attempts", &self.durations)
     }
 }

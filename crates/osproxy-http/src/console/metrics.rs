@@ -7,7 +7,7 @@ use axum::{
     http::{HeaderValue, header},
     response::{IntoResponse, Response},
 };
-use osproxy_core::{App, Error, metrics::MetricsPage};
+use osproxy_core::{App, Error, metrics};
 
 use crate::{
     extract::auth::{Admin, Authenticated},
@@ -19,7 +19,7 @@ pub(crate) async fn metrics(State(app): State<Arc<App>>) -> Response {
     match app.export_metrics().await {
         Ok(page) => {
             let headers = [
-                (header::CONTENT_TYPE, HeaderValue::from_static(MetricsPage::CONTENT_TYPE)),
+                (header::CONTENT_TYPE, HeaderValue::from_static(metrics::CONTENT_TYPE)),
                 (header::CACHE_CONTROL, HeaderValue::from_static("no-store")),
             ];
             (headers, page).into_response()

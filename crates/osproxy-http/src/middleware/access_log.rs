@@ -29,8 +29,6 @@ use tracing::Span;
 /// is a response. Omits the query, which holds signatures.
 pub(super) struct AccessLogEntry {
     method: Method,
-    /// The path template.
-    route: String,
     path: String,
     uid: Option<u64>,
     /// Provides the uid if it is neither in the path nor in the query.
@@ -47,6 +45,7 @@ pub(super) struct AccessLogEntry {
     source_error: Option<Arc<Error>>,
     bytes_sent: u64,
     complete: bool,
+    /// Of the route, whose path template is logged.
     metrics: Arc<RouteMetrics>,
     /// Counts the request as running until the entry is written.
     _load: LoadGuard,
@@ -79,7 +78,6 @@ impl AccessLogEntry {
             path: parts.uri.path().chars().take(MAX_PATH).collect(),
             uid,
             subject: parts.extensions.get().cloned().unwrap_or_default(),
-            route: route.to_owned(),
             peer,
             received,
             started_at,
@@ -132,7 +130,7 @@ impl Drop for AccessLogEntry {
         let _in_request = self.span.enter();
         tracing::info!(
             method = %self.method,
-            route = self.route,
+            route = self.metrics.template(),
             path = self.path,
             uid = uid.map(tracing::field::display),
             status = self.status,
