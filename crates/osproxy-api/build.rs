@@ -19,7 +19,7 @@ fn main() -> Result<(), Box<dyn Error>> {
     let folder = PathBuf::from(env::var("OUT_DIR")?);
     fs::write(folder.join("descriptors.bin"), described.encode_to_vec())?;
     tonic_prost_build::configure()
-        // Message content is passed on without a copy.
+        // Generate `Bytes` fields, so that content is passed on without a copy.
         .bytes(".osproxy.v1")
         .compile_fds(files)?;
     Ok(())

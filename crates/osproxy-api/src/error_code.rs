@@ -2,7 +2,8 @@ use std::fmt;
 
 use tonic::Code;
 
-/// Response header with the error code. It is set whatever the format of the body.
+/// HTTP response header with the error code. Every error response has it, no matter which format
+/// the body has.
 pub const ERROR_HEADER: &str = "osproxy-error";
 
 macro_rules! codes {
@@ -36,7 +37,7 @@ macro_rules! codes {
 codes! {
     /// A parameter or the body is missing, malformed or out of range.
     InvalidArgument = "invalid_argument",
-    /// The signature of the link does not match the link.
+    /// The signature does not match the link.
     InvalidSignature = "invalid_signature",
     /// The link has expired.
     LinkExpired = "link_expired",
@@ -64,7 +65,7 @@ codes! {
     TaskNotDead = "task_not_dead",
     /// The file is already complete; the content of a uid never changes.
     AlreadyStored = "already_stored",
-    /// The merged content does not match the expected digests.
+    /// The complete content does not have the expected digests or type, and was removed.
     FileCorrupt = "file_corrupt",
     /// The idempotency key was used for a different request.
     KeyReused = "key_reused",
@@ -74,7 +75,7 @@ codes! {
     UnsupportedMediaType = "unsupported_media_type",
     /// The challenge was answered before, or has expired.
     ChallengeGone = "challenge_gone",
-    /// Parts of the upload are missing, or there are more than the client declared.
+    /// Parts of the upload are missing, or it has more parts than the client declared.
     PartsMissing = "parts_missing",
     /// The total size of the parts differs from the declared size.
     SizeMismatch = "size_mismatch",
@@ -92,7 +93,7 @@ codes! {
     TooLarge = "too_large",
     /// The request would exceed the tenant's quota.
     QuotaExceeded = "quota_exceeded",
-    /// The store is full, or its remaining space is reserved.
+    /// The store or the disk of the database is full, or the remaining space is reserved.
     StorageFull = "storage_full",
     /// The client exceeded its rate limit.
     RateLimited = "rate_limited",
@@ -189,8 +190,8 @@ impl ErrorCode {
         }
     }
 
-    /// The HTTP status of API v0: 422 for invalid parameters, links and bytes, as clients of the Go
-    /// program expect.
+    /// The HTTP status of API v0. As clients of the Go program expect, it is 422 for invalid
+    /// parameters, links and bytes.
     pub const fn v0_status(self) -> u16 {
         match self {
             Self::InvalidArgument

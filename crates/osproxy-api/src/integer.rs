@@ -46,7 +46,7 @@ impl Visitor<'_> for Whole {
     }
 
     fn visit_f64<E: Error>(self, value: f64) -> Result<i64, E> {
-        // Converted by way of text, which never truncates or rounds.
+        // Convert through text: unlike a cast, parsing never truncates or saturates.
         let whole = Some(value).filter(|value| value.fract() == 0.0);
         let parsed = whole.and_then(|value| format!("{value:.0}").parse().ok());
         parsed.ok_or_else(|| E::invalid_value(Unexpected::Float(value), &self))

@@ -17,7 +17,7 @@ use prost_types::{
 
 const PACKAGE: &str = "osproxy.v1";
 
-/// One line for each field with its number and type, each enum value and each method.
+/// Returns one line for each message, field (with number and type), enum value and method.
 fn wire() -> BTreeSet<String> {
     let files = FileDescriptorSet::decode(DESCRIPTORS).unwrap().file;
     let ours = files.iter().filter(|file| file.package() == PACKAGE);

@@ -31,7 +31,7 @@ pub(super) trait ContentMessage {
     /// The first message.
     type Header;
 
-    /// Splits the message into header or data; `None` if it is empty.
+    /// Returns the header or the data in the message; `None` if it has neither.
     fn split(self) -> Option<MessagePart<Self::Header>>;
 }
 
@@ -77,7 +77,7 @@ pub(super) fn data_stream<M: ContentMessage + Send + 'static>(
         Some(MessagePart::Data(data)) => Ok(data),
         _ => Err(Error::invalid("all messages except the first must contain data").with_field("data")),
     });
-    // Clients may send any number of empty messages; drop them.
+    // Clients may send any number of messages with empty data; drop them.
     chunks.filter(|piece| future::ready(!piece.as_ref().is_ok_and(Bytes::is_empty)))
 }
 

@@ -22,7 +22,7 @@ use super::status::{placeholder, to_status};
 
 const TIMEOUT: HeaderName = HeaderName::from_static("grpc-timeout");
 
-/// Maximum deadline; a longer one is shortened to this.
+/// Maximum timeout; a longer one is shortened to this.
 const LONGEST: Duration = Duration::from_hours(24 * 30);
 
 /// Ends a call when its deadline has passed.
@@ -44,7 +44,7 @@ fn deadline_exceeded() -> Error {
     Error::new(ErrorCode::DeadlineExceeded, "the deadline of the call has passed; use a longer one")
 }
 
-/// Parses the timeout. An invalid one is ignored, as other gRPC servers do.
+/// Parses the timeout. An invalid timeout is ignored, as in other gRPC servers.
 fn parse_timeout(headers: &HeaderMap) -> Option<Duration> {
     let text = headers.get(TIMEOUT)?.to_str().ok()?;
     let (number, unit) = text.split_at_checked(text.len().checked_sub(1)?)?;
@@ -64,7 +64,7 @@ fn parse_timeout(headers: &HeaderMap) -> Option<Duration> {
 
 /// A response body that ends at the deadline.
 struct DeadlineBody {
-    /// `None` after it has ended.
+    /// `None` after the deadline.
     body: Option<Body>,
     end: Pin<Box<Sleep>>,
 }

@@ -1,6 +1,5 @@
-//! Forwards calls to the node that stores the data. Nodes talk to each other only over API v1,
-//! whatever protocol the client uses; each forwarded request is authorized by a signed link created
-//! for it.
+//! Forwards calls to the node that stores the data, as requests of API v1. A signed link, created
+//! for each request, authorizes it.
 
 use std::{
     ops::Range,
@@ -34,7 +33,7 @@ use osproxy_core::{
 use osproxy_types::uid::Uid;
 use time::{Duration, OffsetDateTime};
 
-/// Lifetime of the links in seconds: longer than the clocks of nodes may differ.
+/// Lifetime of the links in seconds: must exceed the difference between the clocks of two nodes.
 const HOLDS: i64 = 600;
 
 /// Maximum size of an error response that is read, in bytes.
@@ -51,11 +50,11 @@ fn period() -> LinkPeriod {
 pub(super) struct ForwardTarget<'a> {
     /// A store that the node has.
     pub(super) store: &'a str,
-    /// Those of the call.
+    /// Extensions of the client's request.
     pub(super) extensions: &'a Extensions,
 }
 
-/// Forwards a part of `size` bytes, if the size is known.
+/// Forwards a part. `size` is its size in bytes, if known.
 pub(super) async fn upload_part(
     app: &App,
     node: ForwardTarget<'_>,
@@ -77,7 +76,8 @@ pub(super) async fn upload_part(
     let body_error = Arc::<Mutex<Option<Error>>>::default();
     let mut content = SizedBody { content, remaining: size, last: None, failure: body_error.clone() };
     let body = if size == Some(0) {
-        // Nobody polls a body of known length 0, so check here that nothing follows.
+        // The HTTP client does not poll a body of known length 0, so check here that nothing
+        // follows.
         content.check_end().await?;
         Body::empty()
     } else {
@@ -85,7 +85,7 @@ pub(super) async fn upload_part(
     };
     let request = request.body(body).map_err(Error::internal)?;
     let response = send(app, node, request).await;
-    // The cause of a broken body is known here, not on the other node.
+    // If the body failed, report why. The other node only knows that the body broke off.
     let broken = body_error.lock().unwrap_or_else(PoisonError::into_inner).take();
     broken.map_or(response.map(drop), Err)
 }
@@ -112,7 +112,7 @@ pub(super) async fn complete_upload(
     send(app, node, request).await.map(drop)
 }
 
-/// Reads the bytes `range` of a file; the range is not empty and within its size.
+/// Reads the bytes `range` of a file. The range must not be empty, and must lie within the file.
 pub(super) async fn download_file(
     app: &App,
     node: ForwardTarget<'_>,
@@ -128,7 +128,7 @@ pub(super) async fn download_file(
     Ok(TryStreamExt::map_err(response.into_body().into_data_stream(), Error::node_unavailable))
 }
 
-/// Digests in the format of RFC 9530.
+/// Digests in the format of the header `Repr-Digest` (RFC 9530); `None` if there are none.
 fn digests(expected: &ExpectedDigests) -> Option<String> {
     let member = |name: &str, digest: Option<&[u8]>| {
         digest.map(|digest| format!("{name}=:{}:", STANDARD.encode(digest)))
@@ -141,8 +141,8 @@ fn digests(expected: &ExpectedDigests) -> Option<String> {
     Some(members.into_iter().flatten().collect::<Vec<_>>().join(", ")).filter(|text| !text.is_empty())
 }
 
-/// Sends a request to another node, with the id and the client address in the extensions of the
-/// original request.
+/// Sends a request to another node, with the request id and the client address of the client's
+/// request. Fails with the other node's error if the response is not successful.
 async fn send(app: &App, node: ForwardTarget<'_>, request: Request<Body>) -> Result<Response<Body>> {
     let ForwardTarget { store, extensions } = node;
     let context = ForwardContext {
@@ -157,7 +157,7 @@ async fn send(app: &App, node: ForwardTarget<'_>, request: Request<Body>) -> Res
     if response.status().is_success() { Ok(response) } else { Err(response_error(response).await) }
 }
 
-/// The error in an error response.
+/// Converts an error response to the error that the other node reported.
 async fn response_error(response: Response<Body>) -> Error {
     let (head, body) = response.into_parts();
     let code = head.headers.get(ERROR_HEADER).and_then(|name| ErrorCode::named(name.to_str().ok()?));
@@ -181,10 +181,10 @@ struct SizedBody<S> {
     content: S,
     /// Remaining bytes, if the length is known.
     remaining: Option<u64>,
-    /// The last chunk, held back until the content ends: the HTTP client stops polling at the
-    /// announced length.
+    /// The last chunk, held back until the content ends. The HTTP client stops polling at the
+    /// announced length, so it would not notice that more content follows.
     last: Option<Bytes>,
-    /// The error of the content, for the caller.
+    /// Why the body failed, for the caller.
     failure: Arc<Mutex<Option<Error>>>,
 }
 

@@ -17,7 +17,7 @@ use tonic_health::pb::{
 
 use super::RpcResult;
 
-/// Interval at which watchers are updated.
+/// Interval at which the status is checked for watchers.
 const LOOK: Duration = Duration::from_secs(1);
 
 struct Service(Arc<App>);
@@ -62,11 +62,12 @@ async fn status(app: &Arc<App>, service: &str) -> ServingStatus {
     if readiness(app).await.accepts_requests() { ServingStatus::Serving } else { ServingStatus::NotServing }
 }
 
-/// Waits until the status differs from `before`, and returns it. Returns `None` if the node drains
-/// and `before` is its last status: this ends the stream, for which shutdown would wait.
+/// Waits until the status differs from `before`, and returns the new status. Returns `None` if the
+/// node drains and the status is still `before`. This ends the stream; otherwise shutdown would
+/// wait for it.
 async fn next_status(app: &Arc<App>, service: &str, before: Option<ServingStatus>) -> Option<ServingStatus> {
     loop {
-        // Read before the status, so that the last status of a draining node is still sent.
+        // Read this before the status, so that the last status of a draining node is still sent.
         let is_draining = app.node.is_draining();
         let status = status(app, service).await;
         if before != Some(status) {

@@ -1,4 +1,5 @@
-//! gRPC adapters over the operations: they parse, call and render, one file per service.
+//! gRPC adapters of the operations: each method parses the request, calls an operation and renders
+//! the result. There is one file per service.
 //!
 //! The methods are routes of the HTTP router, so the listener, TLS, limits, authentication and
 //! access log of HTTP apply to them too.
@@ -38,11 +39,12 @@ type RpcResult<T> = Result<tonic::Response<T>, Status>;
 /// names. Each message is buffered as a whole.
 const MAX_MESSAGE: usize = (1 << 20) + (64 << 10);
 
-/// Maximum message size of methods without a key, in bytes: their requests contain only names.
+/// Maximum message size of methods that need no API key, in bytes: their requests contain only
+/// names.
 const MAX_OPEN_MESSAGE: usize = 4 << 10;
 
-/// Routers of the services, grouped by the middleware they need. All except `anonymous` require
-/// authentication: each request has its [`Caller`] in its extensions.
+/// Routers of the services, grouped by the middleware they need. All except `anonymous` must be
+/// behind authentication, which puts the [`Caller`] into the extensions of each request.
 #[derive(Default)]
 pub struct Services {
     /// Methods without side effects.

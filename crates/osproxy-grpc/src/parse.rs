@@ -80,7 +80,7 @@ pub(super) fn timestamp(field: &'static str, moment: Option<Timestamp>) -> Resul
     moment.map(|moment| in_ms(moment).ok_or_else(invalid)).transpose()
 }
 
-/// Parses an enum value; a value of a later version is unknown and rejected.
+/// Parses an enum value; rejects unknown values, such as those of a later version.
 pub(super) fn enum_value<E: TryFrom<i32>>(field: &'static str, number: i32) -> Result<E> {
     E::try_from(number).map_err(|_| Error::invalid(format!("unknown value of `{field}`")).with_field(field))
 }

@@ -20,8 +20,8 @@ use super::RpcResult;
 /// Domain in the `ErrorInfo` details.
 const ERROR_DOMAIN: &str = "osproxy";
 
-/// Longest member of an error that is sent, in bytes. gRPC carries errors in header fields, which
-/// clients limit to a few KiB.
+/// Maximum length of an error's member, in bytes; longer members are not sent. gRPC carries errors
+/// in header fields, which clients limit to a few KiB.
 const MAX_MEMBER_BYTES: usize = 2048;
 
 /// Carries an [`Error`] inside a status through tonic to [`carry_error`].
@@ -34,8 +34,8 @@ pub(super) fn reply<T>(result: Result<T, Error>) -> RpcResult<T> {
     result.map(tonic::Response::new).map_err(to_status)
 }
 
-/// Converts an error to a status. Its details carry the name, the invalid field and the retry
-/// delay.
+/// Converts an error to a status. The details contain the error code, the members, the invalid
+/// field and the retry delay.
 pub(super) fn to_status(error: impl Into<Arc<Error>>) -> Status {
     let error = error.into();
     let text = |value: &serde_json::Value| value.as_str().map_or_else(|| value.to_string(), str::to_owned);
@@ -68,8 +68,8 @@ pub(super) fn placeholder(error: impl Into<Arc<Error>>) -> Response {
     response
 }
 
-/// Takes the error out of the status that a method or tonic returned, for the middleware that
-/// renders it. A client that does not speak gRPC gets `UnsupportedMediaType`.
+/// Takes the error out of the status that a method or tonic returned, and leaves it to the
+/// middleware that renders errors. A client that does not speak gRPC gets `UnsupportedMediaType`.
 pub(super) async fn carry_error(request: Request, next: Next) -> Response {
     let content_type = request.headers().get(header::CONTENT_TYPE);
     let is_grpc = content_type.is_some_and(|value| value.as_bytes().starts_with(b"application/grpc"));
@@ -84,7 +84,8 @@ pub(super) async fn carry_error(request: Request, next: Next) -> Response {
     error.map_or(response, placeholder)
 }
 
-/// Returns the error of a status, if tonic knows one.
+/// Returns the error that a status carries, or an error for a request message that tonic could not
+/// decode; `None` for any other status.
 fn status_error(status: &Status) -> Option<Arc<Error>> {
     if let Some(StatusSource(error)) = status.source().and_then(|source| source.downcast_ref()) {
         return Some(error.clone());

@@ -29,7 +29,7 @@ impl TaskService for Service {
             let request = request.into_inner();
             let limit = parse::page_size(request.page_size)?;
             let state = state(request.state)?;
-            // No kind contains NUL, and not every database accepts it in a parameter.
+            // No kind contains NUL, and some databases reject NUL in a parameter.
             if request.kind.contains('\0') {
                 return Err(Error::invalid("`kind` must not contain NUL").with_field("kind"));
             }

@@ -1,5 +1,5 @@
-//! Behavior required of the metadata on every database. The tests of each database call [`run`]
-//! with an empty one.
+//! Behavior that the metadata must have on every kind of database. The test of each kind calls
+//! [`run`] with an empty database.
 
 mod listing;
 pub(super) mod multipart;
@@ -49,7 +49,7 @@ fn digests(content: &str) -> Digests {
     digester.finish()
 }
 
-/// A file without known content.
+/// A new upload without known content.
 pub(super) fn upload(number: i64, name: &str) -> NewUpload {
     let announced = crate::AnnouncedContent::default();
     let file = NewFile { tenant: Tenant::default(), uid: uid(number), name: name.to_owned(), announced };
@@ -96,7 +96,7 @@ async fn finish(meta: &Meta, number: i64, blob: i64, content: &str) -> StoreOutc
 }
 
 async fn share(meta: &Meta, number: i64, blob: i64, unpublished: Option<i64>) -> StoreOutcome {
-    // Only the digest that is always computed.
+    // Only BLAKE3, the digest that is always computed.
     let digests = Digests { md5: None, sha256: None, ..digests("") };
     meta.uploads
         .share_blob(uid(number), Tenant::default(), blob, digests, unpublished, "text/plain".to_owned())
@@ -146,7 +146,7 @@ async fn sharing_records_missing_digests(meta: &Meta) {
         .unwrap();
     assert_eq!(shared, StoreOutcome::Stored);
     assert_eq!(meta.blobs.by_md5(&Tenant::default(), content.md5.unwrap()).await.unwrap().unwrap().id, blob);
-    // Digests already recorded stay.
+    // Recorded digests are not replaced.
     create(meta, 19).await;
     let intent = begin(meta, 19, 18).await;
     let other = Digests { md5: Some([9; 16]), ..content };
@@ -166,7 +166,7 @@ async fn concurrent_writes_use_distinct_keys_and_one_wins(meta: &Meta) {
     assert_eq!(begin(meta, 20, 22).await, 22);
     assert_eq!(finish(meta, 20, 22, "twenty-two").await, StoreOutcome::Stored);
     assert_eq!(finish(meta, 20, 20, "twenty").await, StoreOutcome::Superseded);
-    // The losing blob is not content, although its object was complete.
+    // The losing blob is not found by its digests, although its object is complete.
     assert!(meta.blobs.by_md5(&Tenant::default(), digests("twenty").md5.unwrap()).await.unwrap().is_none());
     assert!(meta.blobs.mark_deleting(ObjectRowKind::Blob, 20).await.unwrap().is_some());
     meta.blobs.delete_row(ObjectRowKind::Blob, 20).await.unwrap();
@@ -178,7 +178,7 @@ async fn a_swept_write_cannot_be_finished(meta: &Meta) {
     assert!(meta.blobs.mark_deleting(ObjectRowKind::Blob, 30).await.unwrap().is_some());
     assert_eq!(finish(meta, 30, 30, "thirty").await, StoreOutcome::Swept);
     assert!(meta.files.stored(uid(30)).await.unwrap().is_none());
-    // Another sweep continues where one died.
+    // A second sweep can finish what an interrupted one began.
     assert!(meta.blobs.mark_deleting(ObjectRowKind::Blob, 30).await.unwrap().is_some());
     meta.blobs.delete_row(ObjectRowKind::Blob, 30).await.unwrap();
     assert!(meta.blobs.mark_deleting(ObjectRowKind::Blob, 30).await.unwrap().is_none());
@@ -206,7 +206,8 @@ async fn equal_content_is_stored_once(meta: &Meta) {
     assert!(meta.files.stored(uid(41)).await.unwrap().is_none());
     let same = meta.blobs.by_blake3(&Tenant::default(), digests("forty").blake3).await.unwrap().unwrap();
     assert_eq!(same.id, 40);
-    // The intent of a published object stays for the sweep; that of an unpublished one is deleted.
+    // The write intent of a published object stays, so that the sweep removes the object. The
+    // intent of an unpublished object is deleted.
     assert_eq!(share(meta, 41, 40, None).await, StoreOutcome::Stored);
     assert!(meta.blobs.mark_deleting(ObjectRowKind::Blob, 41).await.unwrap().is_some());
     meta.blobs.delete_row(ObjectRowKind::Blob, 41).await.unwrap();
@@ -237,14 +238,14 @@ async fn lost_content_can_be_repaired(meta: &Meta) {
     for (file, key) in [(before, "unknown/60.txt"), (after, "unknown/62.txt")] {
         assert_eq!(file.content.layout, ContentLayout::Whole(Key::parse(key).unwrap()));
     }
-    // The intent names the damaged object now, which is removed like any other.
+    // The write intent now names the damaged object, so that the sweep removes that object.
     let unfinished = unfinished_ids(meta, ObjectRowKind::Blob, i64::MAX, 0, 10).await;
     assert_eq!(unfinished[0], 62);
     assert_eq!(
         meta.blobs.mark_deleting(ObjectRowKind::Blob, 62).await.unwrap().unwrap().key.unwrap().as_str(),
         "unknown/60.txt"
     );
-    // A later write that found the same damage must not replace the repaired object.
+    // A later write that also found the damaged object must not replace the repaired one.
     create(meta, 64).await;
     begin(meta, 64, 65).await;
     assert_eq!(meta.blobs.repair(&damaged, 64).await.unwrap(), StoreOutcome::Conflict);

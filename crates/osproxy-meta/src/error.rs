@@ -1,4 +1,4 @@
-//! Errors of metadata operations, by what the caller can do about them.
+//! Errors of metadata operations, grouped by how the caller should react.
 
 use sea_orm::{DbErr, SqlErr};
 
@@ -11,8 +11,9 @@ pub enum MetaError {
     /// rows again before retrying.
     #[error("another transaction wrote the same key")]
     Conflict(#[source] DriverError),
-    /// The database is unreachable, busy or refuses, or a conflict outlasted all retries. The same
-    /// call may succeed later. If the connection broke during a commit, the outcome is unknown.
+    /// The database is unreachable, busy or rejects the operation for now, or all retries ended in
+    /// a conflict. The same call may succeed later. If the connection broke during a commit, the
+    /// outcome is unknown.
     #[error("the database is unavailable")]
     Retryable(#[source] DriverError),
     /// The database's disk is full. The same call fails until an operator frees space.
@@ -43,7 +44,8 @@ impl From<DbErr> for MetaError {
 }
 
 impl MetaError {
-    /// What is wrong with a row that makes no sense; `None` for errors of the database itself.
+    /// Message of an error that this crate itself reports, mostly about an inconsistent row; `None`
+    /// for errors of the database driver.
     pub fn row_fault(&self) -> Option<&str> {
         match self.driver() {
             DbErr::Custom(fault) => Some(fault),

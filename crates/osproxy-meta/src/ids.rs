@@ -10,8 +10,8 @@ use crate::{
 };
 
 impl Meta {
-    /// The highest id in use by files, blobs, parts, tasks and idempotency keys. New ids must be
-    /// higher.
+    /// Returns the highest id in use by files, blobs, parts, tasks and idempotency keys; `None` if
+    /// there is none. New ids must be higher.
     pub async fn highest_id(&self) -> Result<Option<Uid>, MetaError> {
         let newest_file =
             file::Entity::find().select_only().column(file::Column::Uid).order_by_desc(file::Column::Uid);

@@ -1,14 +1,14 @@
 //! Metadata: the only crate that contains SQL.
 //!
 //! [`Meta`] has a handle for each domain: [`FileDb`], [`UploadDb`], [`BlobDb`], [`TaskDb`],
-//! [`AccessDb`], [`TenantDb`], [`IdempotencyDb`], [`AdminDb`] and [`ImportDb`]. All of them share one
-//! `Database` with the connections, the clock and the caches. The methods of a handle are in the
-//! folder of its domain, one file per topic; `access` has the three handles for access, tenants and
-//! idempotency keys.
+//! [`AccessDb`], [`TenantDb`], [`IdempotencyDb`], [`AdminDb`] and [`ImportDb`]. All handles share
+//! one `Database`, which holds the connections, the clock and the caches. The methods of a handle
+//! are in the folder of its domain, one file per topic. The folder `access` contains the handles
+//! for access, tenants and idempotency keys.
 //!
-//! Every state change is a conditional `UPDATE` that names the state it expects; a caller whose
-//! update affects no row has lost the race. Callers pass values in and get an outcome back, never a
-//! connection.
+//! State changes that can race with each other are conditional `UPDATE`s that name the expected
+//! state. If such an update affects no row, another transaction was faster. Callers pass values in
+//! and get an outcome back; they never see a connection.
 
 mod access;
 mod admin;
@@ -80,8 +80,8 @@ pub use uploads::whole::{BeginUploadOutcome, ReleasedReservation, StoreOutcome, 
 use db::database::Database;
 use osproxy_types::uid::Uid;
 
-/// This node's access to the metadata: a handle for each domain, and what concerns the database as
-/// a whole. A component that needs only one domain takes a clone of its handle.
+/// The metadata database: a handle for each domain, and methods that concern the whole database. A
+/// component that needs only one domain takes a clone of that domain's handle.
 pub struct Meta {
     /// Files.
     pub files: FileDb,
@@ -104,12 +104,12 @@ pub struct Meta {
     db: Arc<Database>,
 }
 
-/// An invalidation: what caches must evict.
+/// A change that makes cache entries stale.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Invalidation {
     /// The file was deleted or updated, or its links were revoked.
     File(Uid),
-    /// The bytes of the blob moved or are gone: evict all its files.
+    /// The bytes of the blob moved or are gone: evict all files that share the blob.
     Blob(i64),
 }
 
@@ -137,13 +137,13 @@ impl Meta {
         let _ = self.db.listener.set(Box::new(listener));
     }
 
-    /// Evicts what another node has changed.
+    /// Evicts the cache entries that a change on another node has made stale.
     pub fn invalidate(&self, change: Invalidation) {
         self.db.invalidate(change);
     }
 
-    /// Clears the cache and enables or disables it. It must be disabled while invalidations of
-    /// other nodes cannot be received.
+    /// Clears the file cache, then enables or disables it. Disable it while this node cannot
+    /// receive the invalidations that other nodes send.
     pub fn set_cache_enabled(&self, is_enabled: bool) {
         self.db.file_cache.set_enabled(is_enabled);
     }
@@ -153,20 +153,19 @@ impl Meta {
         self.db.clock.now_ms()
     }
 
-    /// Whether the disk of the database is full. Deletions can still be recorded; reject everything
-    /// else.
+    /// Whether the disk of the SQLite file is full; always `false` for a database server. While it
+    /// is full, reject everything except deletions, which use the space kept for them.
     pub fn is_disk_full(&self) -> bool {
         self.db.reserve.as_ref().is_some_and(|reserve| reserve.is_spent())
     }
 
-    /// Checks that the database can be read and written.
+    /// Checks that the database answers a query and commits a transaction.
     pub async fn ping(&self) -> Result<(), MetaError> {
         self.db.ping().await
     }
 }
 
-/// Current time of this process's clock, in milliseconds since the Unix epoch. All timestamps in
-/// the database have this unit.
+/// Current time of this process's clock, in milliseconds since the Unix epoch.
 pub fn now_ms() -> i64 {
     let now = time::OffsetDateTime::now_utc().unix_timestamp_nanos() / 1_000_000;
     i64::try_from(now).unwrap_or(i64::MAX)

@@ -22,7 +22,7 @@ use crate::{
     files::cache::FileCache,
 };
 
-/// Settings of a database handle.
+/// Settings for opening a database.
 #[derive(Clone, Debug)]
 pub struct DatabaseOptions {
     /// The stores that this process can access.
@@ -63,8 +63,8 @@ impl Meta {
     }
 
     /// Opens a database that a running service may be using, for read-only tools and administration
-    /// commands. Leaves the schema alone and fails if it is not the one of this version.
-    /// `node_stores` lists the stores that the caller can read.
+    /// commands. Does not migrate: fails unless the schema is that of this version.
+    /// `options.node_stores` lists the stores that the caller can read.
     pub async fn open_existing(
         location: &DatabaseLocation,
         options: DatabaseOptions,
@@ -84,7 +84,7 @@ impl Meta {
         }
     }
 
-    /// Returns an error message for a database that cannot be opened.
+    /// Returns a message for the operator: which database could not be opened, and why.
     pub fn open_error_message(location: &DatabaseLocation, error: &MetaError) -> String {
         match location {
             DatabaseLocation::File(path) => {

@@ -19,10 +19,10 @@ pub struct NodeStores {
 pub struct LocalStore {
     /// Name in the database, at most 16 bytes.
     pub name: String,
-    /// Part size limits of the store's own multipart uploads or preallocated files; `None` if it
-    /// has neither.
+    /// Part size limits of the store's own multipart uploads or preallocated files; `None` if the
+    /// store has neither.
     pub part_sizes: Option<PartSizeLimits>,
-    /// Whether new objects go to shard folders of their category.
+    /// Whether the objects of a category are spread over shard folders, such as `video-3f`.
     pub has_shards: bool,
 }
 
@@ -33,13 +33,13 @@ pub struct PartSizeLimits {
     pub min: u64,
     /// Maximum size of any part.
     pub max: u64,
-    /// Whether parts are slots of a preallocated object. Then a part can be written only once the
+    /// Whether parts are slots of a preallocated file. If so, a part can be written only after the
     /// total size and the part size are known.
     pub preallocated: bool,
 }
 
 impl NodeStores {
-    /// New files go to the first of `stores`.
+    /// Describes the process named `node`. New files go to the first of `stores`.
     pub fn new(node: String, stores: Vec<LocalStore>) -> Self {
         Self { node, stores, clock: Clock::default() }
     }
@@ -56,8 +56,8 @@ impl NodeStores {
         self.store_names().next().unwrap_or_default()
     }
 
-    /// Returns the key for a new object in `store` that holds a whole blob. `name` is the file
-    /// name; it determines category and extension.
+    /// Returns the key for a new object in `store` that holds a whole blob. The category and the
+    /// extension of the key come from the file name `name`.
     pub(crate) fn whole_key(&self, store: &str, name: &str, blob_id: i64) -> Key {
         let key = Key::whole(Category::of_object(name), blob_id, extension(name).as_deref());
         self.shard_key(store, key, blob_id)

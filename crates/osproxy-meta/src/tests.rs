@@ -1,4 +1,4 @@
-//! Runs the contract on each database.
+//! Runs the contract tests on each kind of database.
 
 use std::time::Duration;
 
@@ -42,7 +42,8 @@ async fn mysql_keeps_the_contract() {
     check_contract_on_server("OSPROXY_TEST_MYSQL").await;
 }
 
-/// Runs the contract in a new database, on the server that the environment variable names.
+/// Runs the contract tests in a new database, on the server whose URL is in the environment
+/// variable `variable`.
 async fn check_contract_on_server(variable: &str) {
     #[expect(clippy::disallowed_methods, reason = "the test script sets the addresses of its servers")]
     let url = std::env::var(variable).expect("run this with `just test-servers`");
@@ -134,7 +135,7 @@ async fn idle_connections_are_closed(location: &DatabaseLocation) {
 async fn check_contract(location: &DatabaseLocation) {
     let meta = Meta::open(location, options(node_stores())).await.unwrap();
     contract::run(&meta).await;
-    // Opening it again migrates nothing and finds everything.
+    // Opening the database again must neither migrate it nor lose rows.
     let reopened = Meta::open(location, options(node_stores())).await.unwrap();
     assert_eq!(reopened.highest_id().await.unwrap(), meta.highest_id().await.unwrap());
     let mut s3_first = node_stores();

@@ -112,11 +112,11 @@ pub enum FileState {
     Pending,
     /// Some content has arrived.
     Receiving,
-    /// All parts have arrived, and are being merged.
+    /// All parts have arrived; the store is assembling them.
     Completing,
     /// Can be read; its content never changes.
     Stored,
-    /// Its content did not match the expected digests, and was removed.
+    /// Its content did not have the expected digests or type, and was removed.
     Corrupt,
     /// Its upload was not completed in time. Expired files are listed for a week.
     Expired,

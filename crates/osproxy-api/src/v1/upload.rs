@@ -272,7 +272,7 @@ pub enum UploadState {
     Pending,
     /// Some content has arrived.
     Receiving,
-    /// The parts are being merged.
+    /// All parts have arrived; the store is assembling them.
     Completing,
     /// The content is stored.
     Stored,

@@ -1,4 +1,4 @@
-//! Links for clients without a key.
+//! Links for clients without an API key.
 
 use osproxy_api::{
     grpc::v1::{self, CreateDownloadLinkRequest, CreateUploadLinkRequest, DownloadLink, UploadLinks},

@@ -61,8 +61,8 @@ pub(super) async fn create(
     })
 }
 
-/// Parses the uid of an upload of this tenant. An upload of another tenant is reported as not
-/// found.
+/// Parses the uid of an upload that belongs to the caller's tenant. An upload of another tenant is
+/// reported as not found.
 async fn parse_own_uid(app: &App, caller: &Caller, extensions: &Extensions, uid: &str) -> Result<Uid> {
     let uid = parse::uid(extensions, uid)?;
     ops::upload_status::own_upload_status(&app.uploads, &caller.tenant, uid).await?;

@@ -14,7 +14,7 @@ use crate::{
     db::{database_lock::DatabaseLock, entities::api_key},
 };
 
-/// An API key as stored. The secret itself is not stored.
+/// An API key as stored, with a hash in place of the secret.
 #[derive(Clone, Debug)]
 pub struct ApiKeyRecord {
     /// Public identifier.
@@ -23,22 +23,22 @@ pub struct ApiKeyRecord {
     pub hash: [u8; 32],
     /// Human-readable label.
     pub label: String,
-    /// The tenant whose files it gives access to.
+    /// The tenant whose files the key gives access to.
     pub tenant: Tenant,
     /// Granted scopes.
     pub scopes: Scopes,
     /// Maximum requests per second; `None`: no limit of its own.
     pub max_rate: Option<u32>,
-    /// Largest file that it may create, in bytes; `None`: no limit of its own.
+    /// Maximum size of a file that the key may create, in bytes; `None`: no limit of its own.
     pub max_size: Option<u64>,
-    /// Maximum concurrent transfers on each node through links it issued; `None`: no limit of its
-    /// own.
+    /// Maximum number of concurrent transfers on each node, with the key or through links issued
+    /// with it; `None`: no limit of its own.
     pub max_transfers: Option<u32>,
-    /// In milliseconds since the Unix epoch, like the other timestamps.
+    /// When the key was created, in milliseconds since the Unix epoch.
     pub created_at: i64,
-    /// The key is invalid from this moment on.
+    /// When the key expires, in milliseconds since the Unix epoch; `None`: never.
     pub expires_at: Option<i64>,
-    /// When it was revoked; it is invalid since then.
+    /// When the key was revoked, in milliseconds since the Unix epoch; `None` if it is not revoked.
     pub revoked_at: Option<i64>,
 }
 
@@ -66,13 +66,13 @@ impl AccessDb {
             .await
     }
 
-    /// Returns the key with this id, whether it is valid or not.
+    /// Returns the key with this id, even if it is expired or revoked.
     pub async fn api_key(&self, id: &str) -> Result<Option<ApiKeyRecord>, MetaError> {
         let row = api_key::Entity::find_by_id(id.to_owned()).one(&self.db.reader).await?;
         Ok(row.map(from_row).transpose()?)
     }
 
-    /// Whether the key is valid now, by the clock of the database.
+    /// Whether the key is valid now, according to the database's clock.
     pub fn is_api_key_valid(&self, key: &ApiKeyRecord) -> bool {
         key.is_valid(self.db.clock.now_ms())
     }
@@ -108,7 +108,7 @@ impl AccessDb {
         Ok(true)
     }
 
-    /// Revokes a key from now on. Returns `false` if there is no such key or it was revoked before.
+    /// Revokes a key from now on. Returns `false` if the key does not exist or is already revoked.
     pub async fn revoke_api_key(&self, id: &str) -> Result<bool, MetaError> {
         let (id, now) = (id.to_owned(), self.db.clock.now_ms());
         self.db

@@ -9,8 +9,8 @@ use sea_orm::{
 use crate::MetaError;
 use crate::{IdempotencyDb, db::entities::idempotency_key as key};
 
-/// A running request that has not renewed its key for this long, in milliseconds, loses it to a
-/// retry.
+/// Time in milliseconds after which a retry may take over the key of a running request that has not
+/// renewed the key.
 const RENEWAL_TIMEOUT_MS: i64 = 60_000;
 /// How long a key and its answer are kept, in milliseconds.
 const RETENTION_MS: i64 = 24 * 3_600_000;
@@ -25,7 +25,7 @@ pub struct IdempotentRequest {
     /// Hash of method, path and body.
     pub fingerprint: [u8; 32],
     /// Unique id of this execution of the request, recorded as the owner of the key. Also the uid
-    /// of what the request creates, unless an earlier execution has reserved another.
+    /// of the file that the request creates, unless an earlier execution has reserved another uid.
     pub owner: Uid,
 }
 
@@ -34,7 +34,7 @@ pub struct IdempotentRequest {
 pub struct RecordedAnswer {
     /// HTTP status.
     pub status: u16,
-    /// `Location` of what was created.
+    /// Value of the header `Location`, if any.
     pub location: Option<String>,
     /// JSON body.
     pub body: String,
@@ -43,19 +43,19 @@ pub struct RecordedAnswer {
 /// Outcome of acquiring a key.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum KeyAcquisition {
-    /// This execution owns the key and must run the request. It must create its file with this uid:
-    /// if that exists, an earlier execution has created it.
+    /// This execution owns the key and must run the request. It must create its file with this uid.
+    /// If a file with this uid exists, an earlier execution has created it.
     Acquired(Uid),
     /// The same request was answered before.
     Answered(RecordedAnswer),
-    /// The same request is running.
+    /// A request with this key is running.
     InProgress,
     /// The key was used for a different request.
     DifferentRequest,
 }
 
 impl IdempotencyDb {
-    /// Acquires a key for a request, unless another request owns it.
+    /// Tries to acquire the key of a request.
     pub async fn acquire(&self, request: IdempotentRequest) -> Result<KeyAcquisition, MetaError> {
         let now = self.db.clock.now_ms();
         let acquired = self
@@ -72,7 +72,7 @@ impl IdempotencyDb {
         }
     }
 
-    /// Records the answer of a request, unless another execution has taken the key over.
+    /// Records the answer to a request, unless another execution has taken over the key.
     pub async fn record_answer(
         &self,
         request: IdempotentRequest,
@@ -96,25 +96,27 @@ impl IdempotencyDb {
             .await
     }
 
-    /// Releases the key of a failed request, unless another execution has taken it over. A retry
-    /// gets the same reserved uid, because the failed request may have taken effect.
+    /// Releases the key of a failed request, unless another execution has taken over the key. A
+    /// retry of the request gets the same reserved uid, because the failed execution may have
+    /// created the file.
     pub async fn release(&self, request: IdempotentRequest) -> Result<(), MetaError> {
         self.update_owned(request, key::Column::Owner, Expr::value("")).await.map(drop)
     }
 
-    /// Renews the key for another minute. Returns `false` if another execution has taken it over.
+    /// Renews the key for another minute. Returns `false` if another execution has taken over the
+    /// key.
     pub async fn renew(&self, request: IdempotentRequest) -> Result<bool, MetaError> {
         let now = self.db.clock.now_ms();
         self.update_owned(request, key::Column::CreatedAt, Expr::value(now)).await
     }
 
-    /// Reserves another uid for what the request creates. Returns `false` if another execution has
-    /// taken the key over.
+    /// Reserves another uid for the file that the request creates. Returns `false` if another
+    /// execution has taken over the key.
     pub async fn reserve_uid(&self, request: IdempotentRequest, uid: Uid) -> Result<bool, MetaError> {
         self.update_owned(request, key::Column::Uid, Expr::value(uid.get())).await
     }
 
-    /// Updates a column of a key if this execution owns it; returns whether it does.
+    /// Updates a column of a key if this execution owns the key; returns whether it does.
     async fn update_owned(
         &self,
         request: IdempotentRequest,
@@ -130,7 +132,7 @@ impl IdempotencyDb {
             .await
     }
 
-    /// Deletes up to `limit` keys that are too old; returns how many.
+    /// Deletes up to `limit` keys whose retention time is over; returns the number of deleted keys.
     pub async fn purge(&self, limit: u64) -> Result<u64, MetaError> {
         let created_before = self.db.clock.now_ms().saturating_sub(RETENTION_MS);
         self.db
@@ -147,7 +149,7 @@ impl IdempotencyDb {
                         let delete = key::Entity::delete_many()
                             .filter(key::Column::Tenant.eq(tenant))
                             .filter(key::Column::IdempotencyKey.eq(name))
-                            // It may have been reused since it was selected.
+                            // Another request may have acquired the key since it was selected.
                             .filter(key::Column::CreatedAt.lt(created_before));
                         purged += delete.exec(transaction).await?.rows_affected;
                     }
@@ -192,7 +194,8 @@ async fn acquire(
             _ if !is_same => return Ok(KeyAcquisition::DifferentRequest),
             key::State::Done => return answer_from_row(row).map(KeyAcquisition::Answered),
             key::State::Running if age < RENEWAL_TIMEOUT_MS => return Ok(KeyAcquisition::InProgress),
-            // The previous owner crashed or is very slow; both would create the same uid.
+            // The previous owner crashed or is very slow. If it still runs, both executions create
+            // the same uid, so only one of them succeeds.
             key::State::Running => {}
         }
     }

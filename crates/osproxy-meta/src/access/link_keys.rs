@@ -1,4 +1,4 @@
-//! Link keys: the secrets that sign links. The newest signs, the others only verify.
+//! Link keys: the secrets that sign links. The newest key signs; older keys only verify.
 
 use std::{fmt, time::Duration};
 
@@ -49,14 +49,15 @@ impl AccessDb {
         Ok(rows.all(&self.db.reader).await?.into_iter().map(|key| (key.id, key.created_at)).collect())
     }
 
-    /// Adds a key as the newest one, which signs new links from now on.
+    /// Adds a key as the newest one, which signs new links.
     pub async fn add_link_key(&self, id: String, secret: Vec<u8>) -> Result<(), MetaError> {
         let now = self.db.clock.now_ms();
         self.db
             .write(move |transaction| {
                 let (id, secret) = (id.clone(), secret.clone());
                 Box::pin(async move {
-                    // Keep the order even if this clock is behind that of an earlier node.
+                    // Keep the new key the newest, even if this clock is behind the clock that
+                    // dated the previous key.
                     let newest = link_key::Entity::find().order_by_desc(link_key::Column::CreatedAt);
                     let newest = newest.one(transaction).await?.map_or(0, |key| key.created_at + 1);
                     let row = link_key::ActiveModel {
@@ -71,8 +72,8 @@ impl AccessDb {
             .await
     }
 
-    /// Deletes a key that no longer signs. Returns `false` if there is no such key, or it is the
-    /// newest.
+    /// Deletes a key that no longer signs. Returns `false` if the key does not exist or is the
+    /// newest one.
     pub async fn remove_link_key(&self, id: &str) -> Result<bool, MetaError> {
         let id = id.to_owned();
         self.db
@@ -89,8 +90,8 @@ impl AccessDb {
             .await
     }
 
-    /// Returns every link key in the database, newest first. If there is none,
-    /// stores `new_key` as the first one.
+    /// Returns every link key in the database, newest first. If there is none, stores `new_key` as
+    /// the first one.
     pub async fn link_keys_or_create(&self, new_key: LinkKeyRecord) -> Result<Vec<LinkKeyRecord>, MetaError> {
         let keys = all_keys(&self.db.reader).await?;
         if !keys.is_empty() {

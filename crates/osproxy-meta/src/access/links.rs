@@ -15,13 +15,13 @@ use crate::{
     files::stored::stored_among,
 };
 
-/// Two first uses may race to insert the row; the second attempt of the loser updates it.
+/// If two first uses race to insert the row, the loser's second attempt updates it.
 const MAX_COUNT_ATTEMPTS: u32 = 2;
 
 impl AccessDb {
-    /// Returns the start of link validity of a file, in seconds since the Unix epoch: links issued
-    /// before it are revoked. 0 if no link is revoked. With `cache_file`, caches the whole file,
-    /// because the caller needs it next.
+    /// Returns the time before which all links to a file are revoked, in seconds since the Unix
+    /// epoch; 0 if no link is revoked or there is no such file. If `cache_file` is set, reads and
+    /// caches the whole file, for a caller that needs it next.
     pub async fn links_valid_from(&self, uid: Uid, cache_file: bool) -> Result<i64, MetaError> {
         if let Some(from) = self.db.file_cache.links_from(uid) {
             return Ok(from);
@@ -38,10 +38,10 @@ impl AccessDb {
     }
 
     /// Revokes all links to a tenant's file that have been issued so far. Returns `false` if there
-    /// is no such file.
+    /// is no such file, or it is deleted or expired.
     pub async fn revoke_links(&self, tenant: Tenant, uid: Uid) -> Result<bool, MetaError> {
-        // Links carry whole seconds, so links issued later in this second are dated to the next
-        // one.
+        // Links are dated in whole seconds. This revokes all links dated to the current second or
+        // earlier; a link issued later in this second is dated to the next one.
         let from = self.db.clock.now_ms() / 1000 + 1;
         let revoked = self
             .db

@@ -1,10 +1,12 @@
-//! Quotas: the maximum number of bytes that the files of a tenant may have together.
+//! Quotas: the maximum number of bytes that the files of a tenant may use together.
 //!
-//! Each file's row records its charge. Every change of a charge changes the tenant's sum in the
-//! same transaction, by one conditional UPDATE, so the sum never exceeds the quota, whatever runs
-//! concurrently on any node. That UPDATE comes last in a transaction because all transactions of a
-//! tenant contend for the tenant's row. A tenant that was never given a quota is not counted; it
-//! costs one lookup every few seconds.
+//! The row of a file records the bytes charged for it. Whenever a charge changes, the same
+//! transaction changes the tenant's sum by one conditional UPDATE. So no charge takes the sum above
+//! the quota, even with concurrent transactions on several nodes. That UPDATE comes last in the
+//! transaction, because all transactions of the tenant have to lock the tenant's row.
+//!
+//! The bytes of a tenant that was never given a quota are not summed up. For such a tenant, each
+//! node only checks for a quota every few seconds.
 
 use std::time::{Duration, Instant};
 
@@ -42,7 +44,7 @@ pub(crate) fn record_bytes(name: &str, metadata: Option<&str>) -> i64 {
     i64::try_from(bytes).unwrap_or(i64::MAX)
 }
 
-/// The cache of tenants without a quota.
+/// A cache of tenants without a quota.
 pub(crate) struct Quotas {
     /// When each tenant was found to have no quota.
     no_quota: Cache<String, Instant>,
@@ -63,7 +65,7 @@ pub(crate) enum ChargeOutcome {
 }
 
 impl ChargeOutcome {
-    /// Commits with `done` if the charge is allowed; otherwise rolls back with `refused`.
+    /// Commits with `allowed` if the charge is allowed; otherwise rolls back with `refused`.
     pub(crate) fn commit_or_roll_back<T>(self, allowed: T, refused: T) -> TxEnd<T> {
         match self {
             Self::Allowed => TxEnd::Commit(allowed),
@@ -77,7 +79,7 @@ impl ChargeOutcome {
 pub struct QuotaUsage {
     /// The tenant.
     pub tenant: Tenant,
-    /// Maximum size of its files together, in bytes; `None`: unlimited.
+    /// Maximum number of bytes charged; `None`: unlimited.
     pub max_bytes: Option<u64>,
     /// Bytes charged: stored, received or announced content, and the rows of its files.
     pub used: u64,
@@ -106,8 +108,7 @@ impl Quotas {
             .col_expr(tenant::Column::Used, used())
             .filter(tenant::Column::Name.eq(tenant));
         if change > 0 {
-            // Compares with what is left, not with the new sum: adding the largest announced size
-            // would overflow.
+            // Compare with the remaining bytes, not with the new sum: the sum could overflow.
             let remaining = Expr::col(tenant::Column::MaxBytes).sub(Expr::col(tenant::Column::Used));
             update = update.filter(tenant::Column::MaxBytes.is_null().or(remaining.gte(change)));
         }
@@ -121,8 +122,8 @@ impl Quotas {
         Ok(ChargeOutcome::Allowed)
     }
 
-    /// Locks the row of a file whose charge is about to change, and returns its charge. Returns 0,
-    /// without a lock, for a tenant without a quota: its sum is not counted.
+    /// Locks the row of a file whose charge is about to change, and returns its current charge in
+    /// bytes. Returns 0, without a lock, if the tenant is cached as one without a quota.
     pub(crate) async fn lock_charge(
         &self,
         transaction: &DatabaseTransaction,
@@ -154,8 +155,9 @@ impl TenantDb {
     }
 
     /// Sets the quota of a tenant and counts the bytes of its files; `None` removes the limit. A
-    /// tenant above its new quota keeps its files, but cannot add any. For a tenant not counted
-    /// before, this takes some seconds, until no node caches any more that it has no quota.
+    /// tenant above its new quota keeps its files, but cannot add any. The first call for a tenant
+    /// takes some seconds: it waits until every node has evicted the tenant from its cache of
+    /// tenants without a quota.
     pub async fn set_quota(&self, tenant: &Tenant, max_bytes: Option<u64>) -> Result<QuotaUsage, MetaError> {
         let max_bytes = max_bytes.map(|max| i64::try_from(max).unwrap_or(i64::MAX));
         let name = tenant.to_string();
@@ -189,7 +191,8 @@ impl TenantDb {
         Ok(usage.ok_or_else(|| DbErr::RecordNotFound(tenant.to_string()))?)
     }
 
-    /// Charges stored files without a charge: those of a version that did not record charges.
+    /// Charges stored files whose charge is missing: older versions of osproxy did not record
+    /// charges.
     async fn backfill_charges(&self, name: &str) -> Result<(), MetaError> {
         let name = name.to_owned();
         self.db
@@ -216,15 +219,15 @@ impl TenantDb {
             .await
     }
 
-    /// Sets the tenant's sum to the charges of its files.
+    /// Sets the tenant's sum to the total of the charges in the rows of its files.
     async fn recount_usage(&self, name: String) -> Result<(), MetaError> {
         let database = self.db.reader.get_database_backend();
         self.db
             .write(move |transaction| {
                 let name = name.clone();
                 Box::pin(async move {
-                    // With the row locked, a transaction that changed a file's charge has also changed
-                    // the sum, or waits to change it.
+                    // Lock the tenant's row before counting. A transaction that has changed a
+                    // file's charge has then also changed the sum, or waits for the lock.
                     tenant::Entity::find_by_id(&name).lock_exclusive().one(transaction).await?;
                     let sum = file::Entity::find()
                         .select_only()
@@ -248,7 +251,7 @@ impl TenantDb {
             .await
     }
 
-    /// Returns the usage of all tenants that are counted, by name.
+    /// Returns the usage of all tenants that were ever given a quota, ordered by name.
     pub async fn quota_usage(&self) -> Result<Vec<QuotaUsage>, MetaError> {
         let rows = tenant::Entity::find().order_by_asc(tenant::Column::Name).all(&self.db.reader).await?;
         let usage = rows.into_iter().map(|row| QuotaUsage {

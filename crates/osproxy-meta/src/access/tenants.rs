@@ -17,18 +17,20 @@ use crate::{
     },
 };
 
-/// What a tenant uses, logically and in the stores.
+/// What a tenant uses: logical bytes, and bytes in the stores.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct TenantUsage {
-    /// Its quota and logical bytes: content shared by several files counts once per file.
+    /// Its quota and logical bytes. Content shared by several files counts once per file; the
+    /// database rows of the files count, too.
     pub usage: QuotaUsage,
-    /// Bytes of its blobs in the stores: shared content counts once. `None` if not requested.
+    /// Bytes of its blobs in the stores. Content shared by several files counts once. `None` if not
+    /// requested.
     pub stored: Option<u64>,
 }
 
 impl TenantDb {
-    /// Whether the tenant is the default one, or an API key, a file or a quota names it. Otherwise
-    /// scans all files: for the command line.
+    /// Whether the tenant is the default tenant, or an API key, a file or a quota names it. May
+    /// scan all files: call this from the command line only.
     pub async fn exists(&self, name: &Tenant) -> Result<bool, MetaError> {
         if *name == Tenant::default() {
             return Ok(true);
@@ -45,8 +47,8 @@ impl TenantDb {
         Ok(files.one(&self.db.reader).await?.is_some())
     }
 
-    /// Returns all tenants by name, with logical and stored bytes. Scans all files and blobs: for
-    /// the command line.
+    /// Returns all tenants, ordered by name, with logical and stored bytes. Scans all files and
+    /// blobs: call this from the command line only.
     pub async fn usage(&self) -> Result<Vec<TenantUsage>, MetaError> {
         let mut tenants: BTreeMap<String, TenantUsage> = BTreeMap::new();
         for name in self.tenant_names().await? {

@@ -10,7 +10,7 @@ use crate::{
     tasks::list,
 };
 
-/// A file and how it came to be. All timestamps are in milliseconds since the Unix epoch.
+/// A file and the history of its upload. All timestamps are in milliseconds since the Unix epoch.
 #[derive(Clone, Debug)]
 pub struct FileHistory {
     /// File name.
@@ -19,27 +19,29 @@ pub struct FileHistory {
     pub state: FileState,
     /// When the upload session was created.
     pub created_at: i64,
-    /// When the upload expires; for expired, deleted and corrupt files, when that happened.
+    /// When the upload expires. For an expired, deleted or corrupt file: the time when it got into
+    /// that state.
     pub expires_at: i64,
     /// When the content became complete.
     pub stored_at: Option<i64>,
-    /// The process that completed it; `None` if it shared stored content from the start.
+    /// The process that completed the upload; `None` if the file was created with content that was
+    /// stored already.
     pub stored_by: Option<String>,
-    /// Number of parts it was uploaded in, if any.
+    /// Number of parts in which the file was uploaded, if any.
     pub part_count: Option<u32>,
-    /// When the first part was started and the last one stored, and how many processes received
-    /// parts.
+    /// For a file uploaded in parts: when the first part was started, when the last part was
+    /// stored, and the number of processes that received parts.
     pub received: Option<(i64, i64, u32)>,
-    /// The blob it was received as. Differs from its blob today if the content turned out to be a
-    /// duplicate.
+    /// Id of the blob that received the content. Differs from the id of `blob` if the content
+    /// turned out to be a duplicate.
     pub received_as: Option<i64>,
-    /// Its blob.
+    /// The blob that the file refers to now.
     pub blob: Option<BlobHistory>,
     /// All recorded writes of parts, ordered by part number, then by start.
     pub parts: Vec<PartHistory>,
 }
 
-/// A blob and how it came to be.
+/// The blob of a file, and its origin.
 #[derive(Clone, Debug)]
 pub struct BlobHistory {
     /// Blob id.
@@ -121,8 +123,8 @@ impl AdminDb {
         }))
     }
 
-    /// Returns tasks with one of these payloads and their attempts, oldest first. Scans all tasks:
-    /// use it for diagnosis only.
+    /// Returns the tasks whose payload is one of `payloads`, with their attempts, oldest task
+    /// first. Scans all tasks: use it for diagnosis only.
     pub async fn tasks_with_payloads(
         &self,
         payloads: &[String],

@@ -25,7 +25,8 @@ pub struct BlobRecord {
     pub state: BlobState,
     /// Whether it is one object or several parts.
     pub layout: BlobLayout,
-    /// Key of the whole object.
+    /// Key of the whole object. For a blob in parts: key of its multipart upload, preallocated file
+    /// or first merge; empty if there is none.
     pub object_key: String,
     /// Size in bytes.
     pub size: i64,
@@ -35,7 +36,7 @@ pub struct BlobRecord {
     pub files: i32,
     /// Number of unfinished uploads that refer to it.
     pub uploads: i32,
-    /// How many parts it was uploaded in, taken from a stored file of it.
+    /// Number of parts of the upload, according to a file that refers to the blob.
     pub part_count: Option<i32>,
     /// Computed digests.
     pub digests: Option<osproxy_storage::Digests>,
@@ -53,11 +54,12 @@ pub struct ContentRecord {
     pub store: String,
     /// Whether it is one object or several parts.
     pub layout: BlobLayout,
-    /// Key of the whole object.
+    /// Key of the whole object. For a blob in parts: key of its multipart upload, preallocated file
+    /// or first merge; empty if there is none.
     pub object_key: String,
     /// Size in bytes.
     pub size: i64,
-    /// Computed digests; `None` until all bytes were read.
+    /// Computed digests; `None` until the BLAKE3 is recorded.
     pub digests: Option<osproxy_storage::Digests>,
 }
 
@@ -113,7 +115,7 @@ impl AdminDb {
         Ok(self.with_file_counts(rows).await?)
     }
 
-    /// Adds to these rows the number of files that refer to them.
+    /// Converts rows to records, with the number of files that refer to each blob.
     pub(crate) async fn with_file_counts(&self, rows: Vec<blob::Model>) -> Result<Vec<BlobRecord>, DbErr> {
         let ids: Vec<_> = rows.iter().map(|blob| blob.id).collect();
         let counts = file::Entity::find()

@@ -17,8 +17,9 @@ use crate::{
 };
 
 impl AdminDb {
-    /// Returns the objects of a store that several rows refer to, at least one of them as stored
-    /// content. Maps each key to the number of rows with the object as stored content.
+    /// Returns the objects that several rows of a store refer to, if the object is stored content
+    /// for at least one of these rows. Maps each key to the number of rows for which the object is
+    /// stored content.
     pub async fn shared_objects(&self, store: &str) -> Result<HashMap<String, i64>, MetaError> {
         let (key, content) = (Alias::new("object_key"), Alias::new("content"));
         let one_if =
@@ -58,9 +59,9 @@ impl AdminDb {
         rows.iter().map(|row| Ok((row.try_get("", "object_key")?, row.try_get("", "content")?))).collect()
     }
 
-    /// Returns the keys in `names` (pass a few thousand at most) that a row of this store refers
-    /// to, in any state. Looks up the id at the start of each key first, then scans whole tables
-    /// for the rest.
+    /// Returns those of the keys `names` that a blob or part of this store refers to, in any state
+    /// but `gone`. Pass a few thousand keys at most. First looks up the blob id in each key, then
+    /// scans whole tables for the keys not found.
     pub async fn referenced_objects(
         &self,
         store: &str,
@@ -101,8 +102,8 @@ impl AdminDb {
         Ok(referenced)
     }
 
-    /// Returns the blobs of a store that refer to the objects `names`, a few thousand keys at most,
-    /// by key.
+    /// Returns the blobs of a store whose object is one of the keys `names`, grouped by key. Pass a
+    /// few thousand keys at most.
     pub async fn blobs_by_key(
         &self,
         store: &str,
@@ -128,8 +129,8 @@ impl AdminDb {
     }
 }
 
-/// Returns the blob ids that the names of most objects begin with. Parts stored by the Go program
-/// lie in a folder named after the id.
+/// Returns the blob ids in these keys. The names of most objects begin with the id; parts stored by
+/// the Go program lie in a folder named after it.
 fn blob_ids_of_keys(names: &[String]) -> Vec<i64> {
     let of_name = |name: &String| {
         let (folder, name) = name.split_once('/')?;

@@ -26,9 +26,10 @@ pub struct DatabaseStats {
     pub files: Vec<(FileState, u64)>,
     /// Number of stored blobs.
     pub blobs: u64,
-    /// Size of the stored blobs together, in bytes.
+    /// Total size of the stored blobs, in bytes.
     pub bytes_stored: u64,
-    /// Bytes saved by deduplication: the additional size if every file had a blob of its own.
+    /// Bytes saved by deduplication: how much larger the stored blobs would be in total if every
+    /// file had a blob of its own.
     pub bytes_saved: u64,
     /// Number of tasks by kind and state.
     pub tasks_by_kind: Vec<(String, TaskState, u64)>,
@@ -42,7 +43,7 @@ impl FileState {
 }
 
 impl DatabaseStats {
-    /// Number of tasks by the name of their state.
+    /// Number of tasks, by name of the state.
     pub fn tasks_by_state(&self) -> BTreeMap<String, u64> {
         let mut tasks = BTreeMap::new();
         for (_, state, count) in &self.tasks_by_kind {
@@ -53,7 +54,7 @@ impl DatabaseStats {
 }
 
 impl AdminDb {
-    /// Counts all rows. Scans whole tables or indexes: call it rarely.
+    /// Counts files, blobs and tasks. Scans whole tables or indexes: call it rarely.
     pub async fn stats(&self) -> Result<DatabaseStats, MetaError> {
         let counted_at = now_ms();
         let files = file::Entity::find()

@@ -1,4 +1,4 @@
-//! BLAKE3 of a blob, combined from the subtree hashes computed while its parts were received.
+//! The BLAKE3 of a blob, combined from the subtree hashes of its parts.
 
 use osproxy_storage::{DigestSelection, Digests, PartLayout, combine_subtrees};
 use sea_orm::{
@@ -19,10 +19,11 @@ use crate::{
 pub struct PartDigests {
     /// MD5.
     pub md5: Option<[u8; 16]>,
-    /// BLAKE3: the hash of a subtree if the content is divided into several parts, of the part
-    /// alone otherwise.
+    /// BLAKE3. If the part layout was fixed before the upload and has several parts, this is the
+    /// hash of a subtree; otherwise it is the BLAKE3 of the part alone.
     pub subtree: Option<[u8; 32]>,
-    /// Offset of the subtree in the content, if there are several parts.
+    /// Offset of the subtree in the content, in bytes; `None` if `subtree` is not the hash of a
+    /// subtree.
     pub subtree_offset: Option<u64>,
 }
 
@@ -34,12 +35,13 @@ impl PartDigests {
         Self { md5, subtree, subtree_offset: range.filter(|_| subtree.is_some()).map(|range| range.start) }
     }
 
-    /// Returns the selection of digests that [`matches`](Self::matches) needs.
+    /// Returns the digest selection that [`matches`](Self::matches) needs.
     pub fn selection(&self) -> DigestSelection {
         DigestSelection { md5: self.md5.is_some(), sha256: false, subtree_offset: self.subtree_offset }
     }
 
-    /// Whether `found`, the digests of some bytes, match. A part without digests matches nothing.
+    /// Whether the recorded digests equal those in `computed`. A part without digests matches
+    /// nothing.
     pub fn matches(&self, computed: &Digests) -> bool {
         (self.md5.is_some() || self.subtree.is_some())
             && (self.md5.is_none() || self.md5 == computed.md5)
@@ -48,8 +50,9 @@ impl PartDigests {
 }
 
 impl BlobDb {
-    /// Returns the BLAKE3 of a blob if it can be combined from its parts, without reading the
-    /// bytes.
+    /// Combines the BLAKE3 of a blob from the digests of its parts, without reading the bytes.
+    /// Returns `None` if the blob is gone, its layout was not fixed before the upload, or a part or
+    /// its digest is missing.
     pub async fn combined_blake3(&self, blob_id: i64) -> Result<Option<[u8; 32]>, MetaError> {
         match blob::Entity::find_by_id(blob_id).one(&self.db.reader).await? {
             Some(blob) => Ok(combined_blake3(&self.db.reader, &blob).await?),
@@ -58,7 +61,7 @@ impl BlobDb {
     }
 }
 
-/// Returns the BLAKE3 of a blob whose layout was known in advance, if all its parts are stored.
+/// Like [`BlobDb::combined_blake3`], for a row that the caller has read.
 pub(crate) async fn combined_blake3(
     connection: &impl ConnectionTrait,
     blob: &blob::Model,
@@ -86,8 +89,8 @@ pub(crate) async fn combined_blake3(
     })
 }
 
-/// Deletes the part rows of a blob that lies in one object; call this once the blob's own digest is
-/// recorded.
+/// Deletes the rows of stored and gone parts of a blob that lies in one object. Call this in the
+/// transaction that records the blob's own BLAKE3.
 pub(crate) async fn delete_part_rows(transaction: &DatabaseTransaction, blob_id: i64) -> Result<(), DbErr> {
     part::Entity::delete_many()
         .filter(part::Column::BlobId.eq(blob_id))

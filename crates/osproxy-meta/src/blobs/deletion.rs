@@ -1,4 +1,4 @@
-//! What is left to delete of a blob.
+//! Blobs in state `deleting`, and the objects and rows that remain to be removed.
 
 use osproxy_storage::Key;
 use sea_orm::{ColumnTrait, DatabaseTransaction, DbErr, EntityTrait, QueryFilter, sea_query::Expr};
@@ -11,12 +11,13 @@ use crate::{
     files::rows::{decode_key, decode_part_size},
 };
 
-/// What is left of a blob that is being deleted.
+/// A blob in state `deleting`: the objects and rows to remove.
 #[derive(Clone, Debug)]
 pub struct DeletingBlob {
-    /// The store that holds all of it.
+    /// The store of all its objects.
     pub store: String,
-    /// Row ids of its parts, with the key of each part that is an object of its own.
+    /// Row id of each part, with the key of the part's object; `None` if the part is not an object
+    /// of its own.
     pub parts: Vec<(i64, Option<Key>)>,
     /// Key of the blob's object, or of the object that its multipart upload would become.
     pub object: Option<Key>,
@@ -26,8 +27,9 @@ pub struct DeletingBlob {
 }
 
 impl BlobDb {
-    /// Returns what is left of a blob in state `deleting`; `None` if there is no such blob. Marks
-    /// all its parts for deletion; no new part can be added.
+    /// Marks all parts of a blob in state `deleting` for deletion, and returns what is left of the
+    /// blob. Returns `None` if the blob is not in that state. No part can be added to a blob in
+    /// state `deleting`.
     pub async fn deleting(&self, blob_id: i64) -> Result<Option<DeletingBlob>, MetaError> {
         self.db.write(move |transaction| Box::pin(deleting_blob(transaction, blob_id))).await
     }

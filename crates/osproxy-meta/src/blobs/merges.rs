@@ -20,9 +20,9 @@ use crate::{
 pub struct MergeIntent {
     /// Id of the write intent: the row that names the object to be written.
     pub intent_id: i64,
-    /// Whether some of the parts are in the store's multipart upload, or in the object that it
-    /// became. [`BlobDb::finish_merge`] then makes the intent name that object, so that the sweep
-    /// removes it.
+    /// Whether some parts are in the store's multipart upload, or in the object made from it. If
+    /// so, [`BlobDb::finish_merge`] keeps the intent and makes it name that object, so that the
+    /// sweep removes the object.
     pub has_multipart: bool,
     /// The store of the parts; the object is written there too.
     pub store: String,
@@ -58,23 +58,25 @@ pub enum BeginMergeOutcome {
     Gone,
 }
 
-/// Outcome of a merge or verification.
+/// Outcome of a merge or verification, or of what follows when the content is a duplicate, wrong or
+/// lost.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum MergeOutcome {
-    /// The blob has the content now, or its files share another blob.
+    /// The change is committed.
     Stored,
-    /// A blob with the same content appeared or disappeared meanwhile; look it up again.
+    /// Another blob with the same content appeared, or the blob to share disappeared; look it up
+    /// again.
     Conflict,
     /// Another task finished first, or the blob is gone.
     Superseded,
-    /// The sweep removed the write intent.
+    /// The sweep has marked the write intent for deletion, or removed it.
     Swept,
 }
 
 impl BlobDb {
-    /// Begins to merge the parts of a blob: records a write intent for the object. The first merge
-    /// uses the key derived from the blob's own id, every later one the key derived from
-    /// `fallback_id`, so that no key is written twice.
+    /// Begins to merge the parts of a blob: records a write intent for the object to be written.
+    /// The object's key is derived from the blob's own id if no object has used that key, otherwise
+    /// from `fallback_id`. `fallback_id` must be unused; it becomes the id of the intent.
     pub async fn begin_merge(&self, blob_id: i64, fallback_id: i64) -> Result<BeginMergeOutcome, MetaError> {
         let node_stores = self.db.node_stores.clone();
         self.db
@@ -85,8 +87,8 @@ impl BlobDb {
             .await
     }
 
-    /// Moves the blob to the object of `intent`, which must be published and durable. Returns
-    /// `Conflict` if another blob has the same content.
+    /// Makes the object of `intent` the content of the blob. The object must be published and
+    /// durable. Returns `Conflict` if another blob has the same content.
     pub async fn finish_merge(
         &self,
         blob_id: i64,
@@ -160,7 +162,7 @@ async fn begin(
     let name = file::Entity::find().filter(file::Column::BlobId.eq(blob_id)).one(transaction).await?;
     let name = name.map(|file| file.name).unwrap_or_default();
     let key = |id| node_stores.whole_key(&blob.backend, &name, id);
-    // The first merge that writes the blob's own key into the row may use it.
+    // A merge may use the blob's own key only if it is the first to record that key in the row.
     let own_key = key(blob_id);
     let claimed = blob::Entity::update_many()
         .col_expr(blob::Column::ObjectKey, Expr::value(own_key.as_str()))
@@ -182,9 +184,9 @@ async fn begin(
     }))
 }
 
-/// Removes a write intent whose object the caller is about to give to the blob. If the blob has, or
-/// may have, a multipart upload, the intent row stays and takes over the key of that upload's
-/// object, marked for deletion. Returns `false` if the sweep was faster.
+/// Removes the write intent of the object that is about to become the blob's content. If the blob
+/// has, or may have, a multipart upload, the intent row stays: it takes over the key of that
+/// upload's object and is marked for deletion. Returns `false` if the sweep was faster.
 async fn consume_intent(
     transaction: &DatabaseTransaction,
     intent_id: i64,

@@ -1,4 +1,4 @@
-//! Blobs: content, stored once per tenant however many files share it.
+//! Blobs: the content of files. Files of one tenant that have the same content share one blob.
 
 pub(crate) mod blake3_tree;
 pub(crate) mod deletion;
@@ -31,14 +31,14 @@ pub struct BlobDb {
     pub(crate) db: Arc<Database>,
 }
 
-/// Content that is complete, durable and verified.
+/// A blob whose content is complete, durable and verified.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Blob {
     /// Blob id.
     pub id: i64,
-    /// Name of the store that holds it.
+    /// Name of the store that holds its object.
     pub store: String,
-    /// Its key there.
+    /// Key of its object in that store.
     pub key: Key,
     /// Computed digests.
     pub digests: Digests,
@@ -46,7 +46,7 @@ pub struct Blob {
     pub detected_type: Option<String>,
 }
 
-/// Returns the computed digests of a blob; `None` until all bytes were read.
+/// Returns the computed digests of a blob; `None` until its BLAKE3 is recorded.
 pub(crate) fn computed_digests(blob: &blob::Model) -> Result<Option<Digests>, DbErr> {
     let (md5, sha256) = (decode_digest(blob.md5.as_ref()), decode_digest(blob.sha256.as_ref()));
     let size = decode_size(blob.id, blob.size)?;
@@ -112,8 +112,8 @@ pub(crate) fn intent_row(
     }
 }
 
-/// Adds `count` references to a stored blob and records digests in `computed` that the row lacks.
-/// Returns `false` and changes nothing if the blob is not stored (any more).
+/// Adds `count` references to a stored blob, and records the MD5 and SHA-256 from `computed` if the
+/// row has none. Returns `false` and changes nothing if the blob is gone or not in state `stored`.
 pub(crate) async fn add_references(
     transaction: &DatabaseTransaction,
     id: i64,
@@ -145,17 +145,17 @@ fn owned_by(tenant: &Tenant) -> Expr {
 }
 
 impl BlobDb {
-    /// Returns stored content of a tenant with this MD5; the oldest, if there are several.
+    /// Returns the tenant's stored blob with this MD5; the oldest, if there are several.
     pub async fn by_md5(&self, tenant: &Tenant, md5: [u8; 16]) -> Result<Option<Blob>, MetaError> {
         Ok(self.find(owned_by(tenant).and(blob::Column::Md5.eq(md5.to_vec()))).await?)
     }
 
-    /// Returns stored content of a tenant with this BLAKE3.
+    /// Returns the tenant's stored blob with this BLAKE3.
     pub async fn by_blake3(&self, tenant: &Tenant, blake3: [u8; 32]) -> Result<Option<Blob>, MetaError> {
         Ok(self.find(owned_by(tenant).and(blob::Column::Blake3.eq(blake3.to_vec()))).await?)
     }
 
-    /// Returns stored content of a tenant with this SHA-256; the oldest, if there are several.
+    /// Returns the tenant's stored blob with this SHA-256; the oldest, if there are several.
     pub async fn by_sha256(&self, tenant: &Tenant, sha256: [u8; 32]) -> Result<Option<Blob>, MetaError> {
         Ok(self.find(owned_by(tenant).and(blob::Column::Sha256.eq(sha256.to_vec()))).await?)
     }

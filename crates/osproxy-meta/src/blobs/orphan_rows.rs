@@ -1,6 +1,6 @@
-//! Rows whose object is not content: running and failed writes, and unfinished deletions.
-//! The sweep deletes them, the object first, then the row, so that no object is ever left without a
-//! row.
+//! Rows whose object is not content: running or failed writes, and unfinished deletions. The sweep
+//! removes what no live process is writing: the object first, then the row, so that no object is
+//! ever left without a row.
 
 use osproxy_storage::Key;
 use sea_orm::{
@@ -30,8 +30,8 @@ pub enum ObjectRowKind {
 pub struct UnfinishedRow {
     /// Row id.
     pub id: i64,
-    /// The node that writes the object; `None` for a row marked for deletion, which any node may
-    /// finish.
+    /// The node that writes the object; `None` for a row marked for deletion: any node may remove
+    /// it.
     pub writer: Option<String>,
 }
 
@@ -40,7 +40,7 @@ pub struct UnfinishedRow {
 pub struct PendingDelete {
     /// The store of the object.
     pub store: String,
-    /// Key of the object; `None` if it has no object of its own.
+    /// Key of the object; `None` if the row has no object of its own.
     pub key: Option<Key>,
     /// Size of each part of the blob except the last, in bytes, if the layout was known before the
     /// parts arrived.
@@ -95,8 +95,8 @@ impl BlobDb {
     }
 
     /// Marks an unfinished row for deletion, so that it can never become content, and returns its
-    /// object. Returns `None` if it became content meanwhile, or is gone. Otherwise the caller
-    /// removes the object and then calls [`delete_row`](Self::delete_row).
+    /// object. The caller then removes the object and calls [`delete_row`](Self::delete_row).
+    /// Returns `None` if the row became content meanwhile, or is gone.
     pub async fn mark_deleting(
         &self,
         kind: ObjectRowKind,
@@ -150,9 +150,11 @@ impl BlobDb {
             .await
     }
 
-    /// Deletes the row of a blob or part whose object is removed. The first row of a part number
-    /// stays, in state `gone`, until its upload ends: it used the key without a write id, which no
-    /// later write may use again. Returns `false` if the blob still has parts.
+    /// Deletes the row of a blob or part after its object was removed. Does nothing unless the row
+    /// is marked for deletion. Returns `false` if the blob still has part rows.
+    ///
+    /// The row of a part whose key has no write id stays, in state `gone`, until the upload ends.
+    /// Otherwise the next write of the part would use the same key again.
     pub async fn delete_row(&self, kind: ObjectRowKind, id: i64) -> Result<bool, MetaError> {
         self.db
             .write(move |transaction| {
@@ -166,7 +168,8 @@ impl BlobDb {
             .await
     }
 
-    /// Deletes rows in state `gone` whose blob collects no parts any more: of one blob, or of all.
+    /// Deletes part rows in state `gone` whose blob receives no more parts: those of the blob
+    /// `blob_id`, or of all blobs.
     pub async fn delete_gone_parts(&self, blob_id: Option<i64>) -> Result<(), MetaError> {
         self.db
             .write(move |transaction| {
@@ -191,8 +194,8 @@ impl BlobDb {
 }
 
 async fn delete_blob_row(transaction: &DatabaseTransaction, id: i64) -> Result<bool, DbErr> {
-    // With the row locked, a concurrent new part is either visible here, or does not find the blob
-    // any more.
+    // While the row is locked, no part can be added: an earlier part is visible here, and a later
+    // one finds no blob.
     let blob = blob::Entity::find_by_id(id).filter(blob::Column::State.eq(blob::State::Deleting));
     if blob.lock_exclusive().one(transaction).await?.is_none() {
         return Ok(true);

@@ -9,9 +9,12 @@ use crate::{
 };
 
 impl BlobDb {
-    /// Replaces the lost or damaged object of a blob by the object of `intent_id`, which must be
-    /// published, durable, and have the same content. The intent then names the damaged object,
-    /// marked for deletion. Returns `Conflict` if the blob is gone, or another write repaired it.
+    /// Replaces the lost or damaged object of a blob with the object of the write intent
+    /// `intent_id`. The new object must be published and durable, and have the same content. The
+    /// intent then names the old object and is marked for deletion.
+    ///
+    /// Returns `Conflict` if the blob is gone or another write has repaired it, and `Swept` if the
+    /// sweep was faster.
     pub async fn repair(&self, damaged: &Blob, intent_id: i64) -> Result<StoreOutcome, MetaError> {
         let (blob_id, damaged) = (damaged.id, damaged.clone());
         let repairing = self

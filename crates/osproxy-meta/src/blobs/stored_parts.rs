@@ -24,8 +24,8 @@ pub struct StoredPart {
     pub number: u32,
     /// Key of the object that contains the part.
     pub key: Key,
-    /// Offset of the part in that object: an object made of a multipart upload contains several
-    /// parts.
+    /// Offset of the part in that object, in bytes. An object made from a multipart upload contains
+    /// several parts.
     pub offset: u64,
     /// Whether the object contains only this part.
     pub is_own_object: bool,
@@ -43,8 +43,8 @@ impl StoredPart {
 }
 
 impl BlobDb {
-    /// Returns the row ids of the stored parts of a blob, with the key of each part that is an
-    /// object of its own.
+    /// Returns the row id of each stored part of a blob, with the key of the part's object; `None`
+    /// if the part is not an object of its own.
     pub async fn part_objects(&self, blob_id: i64) -> Result<Vec<(i64, Option<Key>)>, MetaError> {
         let rows = part::Entity::find()
             .filter(part::Column::BlobId.eq(blob_id))
@@ -54,9 +54,9 @@ impl BlobDb {
         rows.iter().map(|part| Ok((part.id, own_key(part)?))).collect()
     }
 
-    /// Returns the stored parts of a blob by ascending number. Empty if the blob no longer has the
-    /// multipart upload that contained its parts: it is merged or verified, and the part rows are
-    /// about to be deleted.
+    /// Returns the stored parts of a blob, ordered by number. Returns an empty list if parts are
+    /// recorded in a multipart upload that the blob no longer has: the blob was merged or verified
+    /// meanwhile, and its part rows are about to be deleted.
     pub async fn parts(&self, blob_id: i64) -> Result<Vec<StoredPart>, MetaError> {
         let rows = part::Entity::find()
             .filter(part::Column::BlobId.eq(blob_id))
@@ -69,7 +69,7 @@ impl BlobDb {
             && let Some(blob) = blob::Entity::find_by_id(blob_id).one(&self.db.reader).await?
         {
             layout = part_layout(Some(blob.size), blob.part_size);
-            // A merge resets the upload id: the blob lies in another object then.
+            // Without an upload id, the blob is merged or verified, and may lie in another object.
             if blob.upload_id.is_some() {
                 object = Some((decode_key(&blob.object_key)?, self.is_preallocated(&blob.backend)));
             }
@@ -91,8 +91,8 @@ impl BlobDb {
         Ok(parts)
     }
 
-    /// Whether the multipart uploads of a store are preallocated files: there a missing part leaves
-    /// a hole.
+    /// Whether the multipart uploads of a store are preallocated files. In such a file, a missing
+    /// part leaves a hole.
     fn is_preallocated(&self, store: &str) -> bool {
         self.db
             .node_stores
@@ -101,7 +101,7 @@ impl BlobDb {
             .is_some_and(|sizes| sizes.preallocated)
     }
 
-    /// Deletes the rows of parts whose objects are removed.
+    /// Deletes the rows of parts whose objects have been removed.
     pub async fn delete_part_rows(&self, ids: Vec<i64>) -> Result<(), MetaError> {
         self.db
             .write(move |transaction| {

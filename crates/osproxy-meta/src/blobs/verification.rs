@@ -1,9 +1,9 @@
-//! Verification of blobs that lie in one object, and what happens to the files of a blob that turns
-//! out to be a duplicate, wrong or lost.
+//! Verification of blobs that lie in one object, and the handling of blobs that turn out to be
+//! duplicate, wrong or lost.
 //!
-//! Merges and verifications end with the digests of the blob in its row. The unique index on the
-//! BLAKE3 makes two blobs with the same content collide there; the files of one of them then move
-//! to the other.
+//! A merge or verification ends by recording the digests in the blob's row. The unique index on the
+//! BLAKE3 rejects the digests if another blob of the tenant has the same content. The files of one
+//! of the two blobs then move to the other.
 
 use osproxy_storage::{Digests, Key};
 use osproxy_types::{tenant::Tenant, uid::Uid};
@@ -95,8 +95,8 @@ impl BlobDb {
     }
 
     /// Moves all files of an unverified blob to the blob `replacement`, whose content is equal and
-    /// has these digests. Marks the first blob for deletion and enqueues a task with the unused
-    /// `task_id` that deletes it.
+    /// has these digests. Marks the unverified blob for deletion, and enqueues a task with the
+    /// unused id `task_id` that deletes it. Returns `Conflict` if `replacement` is not stored.
     pub async fn share_content(
         &self,
         blob_id: i64,
@@ -107,9 +107,10 @@ impl BlobDb {
         self.move_files_to_blob(blob_id, BlobFilter::Unverified, replacement, Some(digests), task_id).await
     }
 
-    /// Moves all files of a blob whose object was lost to the blob `replacement`, which has the
-    /// same content and is intact. Marks the lost blob for deletion and enqueues a task with the
-    /// unused `task_id` that deletes it.
+    /// Moves all files of the blob `lost`, whose object was lost, to the blob `replacement`, which
+    /// has the same content and is intact. Marks the lost blob for deletion, and enqueues a task
+    /// with the unused id `task_id` that deletes it. Returns `Conflict` if `replacement` is not
+    /// stored.
     pub async fn replace_lost(
         &self,
         lost: i64,
@@ -153,8 +154,8 @@ impl BlobDb {
     }
 
     /// Rejects an unverified blob whose content does not match the expected digests: its files
-    /// become corrupt and cannot be read any more. Marks the blob for deletion and enqueues a task
-    /// with the unused `task_id` that deletes it.
+    /// become corrupt and cannot be read any more. Marks the blob for deletion, and enqueues a task
+    /// with the unused id `task_id` that deletes it.
     pub async fn reject_content(&self, blob_id: i64, task_id: Uid) -> Result<MergeOutcome, MetaError> {
         let (quotas, delete_task) = (self.db.quotas.clone(), self.db.task_seed(task_id));
         self.db
@@ -199,8 +200,8 @@ enum BlobFilter {
     Any,
 }
 
-/// Marks a stored blob for deletion. Returns the number of files that referred to it and its store;
-/// `None` if it is not stored any more.
+/// Marks a stored blob that passes `filter` for deletion, and sets its reference count to 0.
+/// Returns the previous count and the blob's store; `None` if there is no such blob.
 async fn mark_deleting(
     transaction: &DatabaseTransaction,
     blob_id: i64,
@@ -208,7 +209,7 @@ async fn mark_deleting(
 ) -> Result<Option<(i32, String)>, DbErr> {
     let mut marked = blob::Entity::update_many()
         .col_expr(blob::Column::State, Expr::value(blob::State::Deleting))
-        // Deduplication must not find it by its digests any more.
+        // Deduplication must no longer find the blob by its digests.
         .col_expr(blob::Column::Md5, Expr::value(None::<Vec<u8>>))
         .col_expr(blob::Column::Blake3, Expr::value(None::<Vec<u8>>))
         .col_expr(blob::Column::Sha256, Expr::value(None::<Vec<u8>>))

@@ -106,7 +106,7 @@ async fn pages_cover_all_files_in_order(meta: &Meta) {
             }
             found.retain(|uid| (base..base + 7).contains(uid));
             let expected = match (&filter.prefix, filter.category) {
-                // By name first.
+                // Ordered by name first.
                 (Some(_), _) => vec![0, 2, 4, 6, 1, 5],
                 (None, Some(_)) => vec![0, 2, 4, 6],
                 (None, None) => vec![0, 1, 2, 4, 5, 6],
@@ -174,7 +174,8 @@ async fn updates_change_name_and_metadata(meta: &Meta) {
     assert_eq!(names(meta, &prefixed("before"), 10).await, [""; 0]);
     let audio = FileFilter { category: Some(Category::Audio), ..prefixed("after") };
     assert_eq!(names(meta, &audio, 10).await, ["after.mp3"]);
-    // The maximum length, which exceeds the `TEXT` type of some databases.
+    // About the maximum size of metadata. Escaped in JSON, it exceeds the `TEXT` type of some
+    // databases.
     let long = "\u{1}".repeat(16_000);
     assert_eq!(
         meta.files.update(Tenant::default(), uid(base), None, Some(note("long", &long))).await.unwrap(),

@@ -1,4 +1,5 @@
-//! Multipart uploads of a store. Its parts must have 10 to 1,000 bytes, except the last one.
+//! Multipart uploads of a store that requires parts of 10 to 1,000 bytes; only the last part may be
+//! smaller.
 
 use osproxy_types::tenant::Tenant;
 
@@ -50,7 +51,8 @@ async fn complete(meta: &Meta, file: i64, parts: u32, size: u64, task_id: i64) -
     complete_as(meta, file, request, task_id).await
 }
 
-/// Whether the upload became a file. Its task has the file's id plus 20.
+/// Finishes a completion, and returns whether the file is complete. The id of the enqueued task is
+/// `file + 20`.
 async fn finish_completion(meta: &Meta, file: i64, blob_id: i64) -> bool {
     let mut preconditions = CompletePreconditions::default();
     loop {
@@ -176,8 +178,8 @@ async fn lost_parts_can_be_sent_again(meta: &Meta) {
             BeginPartOutcome::Closed(FileState::Completing)
         ));
         let other = || "another".to_owned();
-        // The upload is missing after the store has completed it too: a part that does not find it
-        // proves nothing.
+        // A completed upload is missing from the store, too. So a part that does not find the
+        // upload does not prove that the upload was lost.
         assert!(!meta.uploads.drop_lost_upload(blob, "upload".to_owned()).await.unwrap());
         meta.uploads.drop_lost_parts(blob, other(), lost.clone()).await.unwrap();
         assert_eq!(meta.files.state(uid(file)).await.unwrap(), Some(FileState::Completing), "another upload");
@@ -200,7 +202,7 @@ async fn a_completed_multipart_upload_is_verified(meta: &Meta) {
     let tags: Vec<_> = upload.parts.iter().map(|(number, tag)| (*number, tag.as_str())).collect();
     assert_eq!(tags, [(1, "tag-the beginning "), (2, "tag-end")]);
     assert_eq!((upload.size, upload.store.as_str(), upload.upload_id.as_str()), (17, "s3", "upload"));
-    // Completing again returns the same upload, and so does the list of completing uploads.
+    // Completing again returns the same upload. The list of completing uploads contains it, too.
     assert_eq!(multipart_to_complete(meta, file, 2, 17).await, upload);
     assert_eq!(meta.uploads.completing("s3", 10).await.unwrap(), [(uid(file), upload.clone())]);
     assert_eq!(meta.uploads.completing("local", 10).await.unwrap(), []);
@@ -230,14 +232,14 @@ async fn a_completed_multipart_upload_is_verified(meta: &Meta) {
         meta.blobs.by_md5(&Tenant::default(), digests.md5.unwrap()).await.unwrap().unwrap().id,
         upload.blob_id
     );
-    // A second blob with the same content cannot be verified; its files move to the first one.
+    // A second blob with the same content cannot be verified.
     let other = file + 500;
     create(meta, other).await;
     assert!(send(meta, other, 1, other + 1, "the beginning end").await);
     let second = multipart_to_complete(meta, other, 1, 17).await.blob_id;
     assert!(finish_completion(meta, other, second).await);
     assert_eq!(meta.blobs.finish_verification(second, digests).await.unwrap(), MergeOutcome::Conflict);
-    // If the object of the first blob is lost, its files move to the second one.
+    // If the object of the first blob is lost, the files of that blob move to the second blob.
     assert_eq!(
         meta.blobs.replace_lost(upload.blob_id, second, uid(other + 22)).await.unwrap(),
         MergeOutcome::Stored
@@ -272,8 +274,8 @@ async fn a_partial_multipart_upload_is_merged(meta: &Meta) {
         meta.blobs.finish_merge(upload.blob_id, &intent, digests).await.unwrap(),
         MergeOutcome::Stored
     );
-    // The object of the multipart upload has a row until it is removed, and is not used for parts
-    // any more.
+    // The object of the multipart upload has a row until the object is removed. No part is read
+    // from the object any more.
     let pending_delete = meta.blobs.mark_deleting(ObjectRowKind::Blob, file + 30).await.unwrap().unwrap();
     assert_eq!(pending_delete.key.unwrap().as_str(), whole);
     assert_eq!(meta.blobs.parts(upload.blob_id).await.unwrap().len(), 0);

@@ -24,7 +24,7 @@ pub(super) async fn run(meta: &Meta) {
     uploads_expire_and_are_purged(meta).await;
 }
 
-/// Kind of an enqueued task, and the id of its blob.
+/// Returns the kind of an enqueued task and the id of its blob.
 pub(super) async fn enqueued(meta: &Meta, id: i64) -> Option<String> {
     let (task, _) = meta.tasks.find(id).await.unwrap()?;
     assert_eq!((task.state, task.attempts), (TaskState::Queued, 0));
@@ -126,7 +126,8 @@ async fn parts_become_a_file_and_are_merged(meta: &Meta) {
     assert_eq!(complete(meta, 100, 2, 3, 103).await, CompleteOutcome::Completed);
     assert_eq!(enqueued(meta, 103).await.unwrap(), "merge_parts 100");
 
-    // The file can be read at once, but serves no instant upload before the merge.
+    // The file can be read at once, but before the merge its content is not used for instant
+    // uploads.
     let stored = meta.files.stored(uid(100)).await.unwrap().unwrap();
     assert_eq!((&stored.content.layout, stored.content.size), (&ContentLayout::Parts, 3));
     assert_eq!(stored.content_type, "image/png");
@@ -150,7 +151,7 @@ async fn parts_become_a_file_and_are_merged(meta: &Meta) {
         meta.blobs.begin_merge(100, 105).await.unwrap(),
         BeginMergeOutcome::AlreadyMerged(WholeBlob { size: 3, .. })
     ));
-    // Rows of merged parts can be found until they are deleted.
+    // Part rows stay after the merge, until `delete_part_rows` is called.
     assert_eq!(numbers(meta, 100).await, [1, 2]);
     let ids = meta.blobs.parts(100).await.unwrap().iter().map(|part| part.id).collect();
     meta.blobs.delete_part_rows(ids).await.unwrap();
@@ -171,7 +172,7 @@ async fn a_resent_part_replaces_the_earlier_one(meta: &Meta) {
     assert_eq!(meta.blobs.parts(110).await.unwrap()[0].digests.md5, digests("second").md5);
     let unfinished = unfinished_ids(meta, ObjectRowKind::Part, i64::MAX, 0, 10).await;
     assert_eq!(unfinished, [111]);
-    // Swept during the write: it does not become the part.
+    // A write that was swept does not become the part.
     let slow = begin(meta, 110, 1, 113).await;
     assert_eq!(
         meta.blobs.mark_deleting(ObjectRowKind::Part, 113).await.unwrap().unwrap().key.unwrap().as_str(),
@@ -191,7 +192,7 @@ async fn a_resent_part_replaces_the_earlier_one(meta: &Meta) {
         meta.blobs.delete_row(ObjectRowKind::Part, id).await.unwrap();
     }
     assert_eq!(unfinished_ids(meta, ObjectRowKind::Part, i64::MAX, 0, 10).await, [0; 0]);
-    // No key is written twice, even when all rows of the part are deleted.
+    // No key is written twice, even after every write of the part was removed.
     create(meta, 115).await;
     let first = begin(meta, 115, 1, 116).await;
     meta.blobs.mark_deleting(ObjectRowKind::Part, first.id).await.unwrap();
@@ -212,7 +213,7 @@ async fn complete_requires_exactly_the_declared_parts(meta: &Meta) {
     send(meta, 120, 1, 121, "a").await;
     send(meta, 120, 3, 122, "c").await;
     assert_eq!(complete(meta, 120, 3, 3, 129).await, missing(2, 3, Some(2..=2)));
-    // As many parts as the client declares, but not the right ones.
+    // The number of parts is right, but part 3 is stored instead of part 2.
     assert_eq!(complete(meta, 120, 2, 2, 129).await, missing(2, 2, Some(2..=2)));
     let late = begin(meta, 120, 4, 124).await;
     send(meta, 120, 2, 123, "b").await;
@@ -252,7 +253,7 @@ async fn one_of_two_concurrent_merges_wins(meta: &Meta) {
 }
 
 async fn merged_duplicates_share_one_blob(meta: &Meta) {
-    // "abc" is blob 100.
+    // Blob 100 has the content "abc".
     let blob = completed(meta, 150).await;
     let intent = begin_merge(meta, blob, 154).await;
     assert_eq!(meta.blobs.finish_merge(blob, &intent, digests("abc")).await.unwrap(), MergeOutcome::Conflict);
@@ -381,7 +382,7 @@ async fn a_whole_upload_supersedes_parts(meta: &Meta) {
     let unfinished = unfinished_ids(meta, ObjectRowKind::Blob, i64::MAX, 100, 10).await;
     assert_eq!(unfinished, [blob]);
     remove(meta, blob, 1).await;
-    // In the other order, the parts get a blob with an id of its own.
+    // If the whole upload begins first, the parts get a blob with another id.
     create(meta, 185).await;
     assert_eq!(super::begin(meta, 185, 186).await, 185);
     assert_eq!(send(meta, 185, 1, 187, "part").await.blob_id, 187);

@@ -74,18 +74,18 @@ async fn an_expired_lease_is_taken_over(meta: &Meta) {
     let claimed = claim(meta, 310, "two", 0).await.unwrap();
     assert_eq!(claimed.attempt, 2);
     assert_eq!(outcomes(meta, 310).await, [Some(AttemptOutcome::Lost), None]);
-    // An expired lease gives no rights any more.
+    // After another process has claimed the task, the first claim gives no rights any more.
     assert!(!meta.tasks.renew(&expired, "one", LONG).await.unwrap());
     assert!(!meta.tasks.end(&expired, "one", AttemptResult::Done).await.unwrap());
-    // Nor does an earlier attempt of the same process.
+    // The claim of an earlier attempt gives no rights either, even to the current owner.
     assert!(!meta.tasks.renew(&expired, "two", LONG).await.unwrap());
-    // A task whose process dies at every attempt ends as dead too.
+    // A task whose process dies at every attempt becomes dead, too.
     assert!(claim(meta, 310, "three", LONG).await.is_none());
     assert_eq!(task(meta, 310).await.state, TaskState::Dead);
     assert_eq!(outcomes(meta, 310).await, [Some(AttemptOutcome::Lost); 2]);
     assert!(claim(meta, 310, "three", LONG).await.is_none());
 
-    // A process that is the only one need not wait for leases to expire.
+    // The only process need not wait until the leases of dead processes expire.
     meta.tasks.enqueue(new(311, "a", 5), None).await.unwrap();
     claim(meta, 311, "dead", LONG).await.unwrap();
     meta.tasks.enqueue(new(312, "a", 5), None).await.unwrap();
@@ -152,7 +152,7 @@ async fn a_recurring_task_exists_once(meta: &Meta) {
     let first = claim(meta, 340, "one", LONG).await.unwrap();
     assert!(meta.tasks.end(&first, "one", AttemptResult::Repeat(LONG)).await.unwrap());
     assert_eq!(meta.tasks.due(&[Other("again")], 10).await.unwrap(), []);
-    // It is due at every start, unless it is running.
+    // Every start makes the task due, unless it is running.
     meta.tasks.ensure_recurring(new(342, "again", 1000), None).await.unwrap();
     claim(meta, 340, "one", LONG).await.unwrap();
     meta.tasks.ensure_recurring(new(343, "again", 1000), None).await.unwrap();
@@ -170,7 +170,7 @@ async fn done_tasks_are_purged(meta: &Meta) {
     assert_eq!(attempt_numbers(meta, 340).await, [2]);
 }
 
-/// All other old rows have been purged.
+/// Runs after [`done_tasks_are_purged`], which has purged all other old rows.
 async fn old_attempts_are_purged_in_batches(meta: &Meta) {
     meta.tasks.ensure_recurring(new(350, "often", 1000), None).await.unwrap();
     meta.tasks.ensure_recurring(new(351, "rarely", 1000), None).await.unwrap();

@@ -10,7 +10,7 @@ use crate::{
     db::{connect, migrate::single_connection},
 };
 
-/// Statement timeout. The Go program's part tables have no index for these queries.
+/// Statement timeout: long, because the Go program's part tables have no index for these queries.
 const QUERY_TIMEOUT: Duration = Duration::from_hours(1);
 
 /// Possible table names: as configured by the Go program, and gorm's default plurals.
@@ -22,7 +22,7 @@ const TABLE_SETS: [GoTables; 2] = [
 /// The names of one set of tables.
 #[derive(Clone, Copy, Debug)]
 pub struct GoTables {
-    /// The table of files; also used to detect the set.
+    /// The table of files.
     pub files: &'static str,
     parts: &'static str,
     tasks: &'static str,
@@ -41,8 +41,8 @@ pub struct GoFile {
     pub name: String,
     /// Name of its object.
     pub storage_name: String,
-    /// MD5 in hexadecimal, as claimed by the client. Verified for merged content and content
-    /// uploaded whole.
+    /// MD5 in hexadecimal, as claimed by the client. The Go program verified it if it merged the
+    /// content, or received it whole.
     pub md5: String,
     /// Size in bytes; claimed by the client for content uploaded in parts.
     pub size: i64,
@@ -198,7 +198,7 @@ impl GoDatabase {
         self.connection.query_all_raw(Statement::from_string(backend, sql)).await
     }
 
-    /// SQL that casts a column to a 64-bit integer, whatever type gorm gave it; NULL becomes 0.
+    /// SQL that casts an expression of any type to a 64-bit integer named `name`; NULL becomes 0.
     fn bigint_column(&self, column: &str, name: &str) -> String {
         let sql_type = match self.connection.get_database_backend() {
             DbBackend::Postgres => "BIGINT",

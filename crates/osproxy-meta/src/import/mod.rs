@@ -61,7 +61,8 @@ pub enum ImportContent {
         size: u64,
         /// MD5 according to the other program.
         md5: Option<[u8; 16]>,
-        /// Task that computes the digests, which deduplication needs; `None` to skip that.
+        /// Task that computes the digests. `None`: the content gets no digests and is not
+        /// deduplicated.
         verify: Option<NewTask>,
     },
     /// Complete, in parts.
@@ -98,11 +99,11 @@ pub struct ImportPart {
 pub enum ImportOutcome {
     /// Imported.
     Imported,
-    /// An earlier import of the unfinished upload was replaced by the current state.
+    /// The file was an unfinished upload from an earlier import, and was imported again.
     Replaced,
     /// The file exists already and was not changed.
     Unchanged,
-    /// Its blob id is in use for a different object.
+    /// Its blob id belongs to another blob.
     Conflict,
 }
 
@@ -142,8 +143,9 @@ impl ImportDb {
     }
 
     /// Imports files in one transaction and returns the outcome for each. Can be repeated: existing
-    /// files stay, except for unfinished uploads that received nothing here since their import.
-    /// Returns `None` and imports nothing if the tenant's quota is exceeded.
+    /// files stay, except for imported unfinished uploads for which osproxy has received nothing
+    /// since; these are imported again. Returns `None` and imports nothing if the tenant's quota is
+    /// exceeded.
     pub async fn add_files(
         &self,
         files: Vec<ImportFile>,
@@ -178,7 +180,7 @@ impl ImportDb {
 struct Charges {
     /// Change for the importing tenant, in bytes.
     charge: i64,
-    /// Bytes that other tenants were charged for uploads that are replaced.
+    /// Bytes to release for replaced uploads of other tenants, by tenant.
     released: BTreeMap<String, i64>,
 }
 
@@ -209,8 +211,8 @@ impl ImportTransaction<'_> {
         Ok((outcomes, charges))
     }
 
-    /// Handles a file that exists: replaces an unfinished import that was not touched since, and
-    /// leaves anything else unchanged.
+    /// Handles a file that exists. Replaces an unfinished import that has received nothing since;
+    /// for any other file, only records its leftovers.
     async fn reimport(
         &self,
         file: &ImportFile,
@@ -239,16 +241,16 @@ impl ImportTransaction<'_> {
         Ok(ImportOutcome::Replaced)
     }
 
-    /// Deletes the rows of an unfinished import that has received nothing since, whichever tenant
-    /// owns it. Returns `false` and changes nothing for any other file.
+    /// Deletes the rows of an unfinished import that has received nothing since, no matter which
+    /// tenant owns it. Returns `false` and changes nothing for any other file.
     async fn remove_untouched(&self, existing: &file::Model, content: &ImportContent) -> Result<bool, DbErr> {
         let is_untouched = match (existing.state, existing.blob_id) {
             (file::State::Pending, None) => existing.announced_size.is_none(),
             // Parts received by osproxy have a BLAKE3, imported ones do not.
             (file::State::Receiving, Some(blob_id)) if blob_id == existing.uid => {
                 let blob = blob::Entity::find_by_id(blob_id).one(self.transaction).await?;
-                // If the parts are on another node's disk, this import may see fewer of them, and
-                // may only replace them by complete content.
+                // If the upload is in another store, this import may not see all of its parts, and
+                // replaces the upload only by complete content.
                 let may_replace = !matches!(content, ImportContent::Unfinished(..))
                     || blob.is_some_and(|blob| blob.backend == self.target.store);
                 let received_here = part::Entity::find().filter(part::Column::BlobId.eq(blob_id)).filter(
@@ -279,8 +281,8 @@ impl ImportTransaction<'_> {
         Ok(true)
     }
 
-    /// Imports a file that does not exist here; returns the bytes to charge. `None`: its blob id is
-    /// in use for a different object.
+    /// Imports a file that does not exist here; returns the bytes to charge. Returns `None` if its
+    /// blob id belongs to another blob.
     async fn insert_file(&self, imported: &ImportFile) -> Result<Option<u64>, DbErr> {
         let new_file = NewFile {
             uid: imported.uid,
@@ -356,8 +358,8 @@ impl ImportTransaction<'_> {
         Ok(Some(size))
     }
 
-    /// Inserts a blob for a whole object, or adds a reference if it was imported before. Returns
-    /// `false` if `id` is in use for a different object.
+    /// Inserts a blob for a whole object, or adds a reference if the object was imported before.
+    /// Returns `false` if the blob `id` exists, but has different content or is not stored.
     async fn insert_or_share_object(
         &self,
         id: i64,
@@ -385,8 +387,8 @@ impl ImportTransaction<'_> {
         };
         let is_same_object = match existing.layout {
             blob::BlobLayout::Whole => existing.object_key == key.as_str(),
-            // Imported in parts and merged by the other program since. Files that share it read the
-            // parts until osproxy has merged them too.
+            // The blob was imported in parts, and the other program has merged them since. The
+            // imported file reads the parts until osproxy has merged them, too.
             blob::BlobLayout::Parts => md5.is_some() && existing.claimed_md5 == encode_digest(md5),
         };
         let is_same_object = is_same_object
@@ -416,8 +418,9 @@ impl ImportTransaction<'_> {
         self.insert_parts(blob_id, leftovers, part::State::Deleting).await
     }
 
-    /// Like [`Self::insert_leftovers`], for a file that exists. Skips objects that have a part row,
-    /// because the file may still consist of them.
+    /// Like [`Self::insert_leftovers`], for a file that exists. Does nothing unless the file's blob
+    /// is stored in this store. Skips objects that have a part row, because the file may still
+    /// consist of them.
     async fn insert_leftovers_of_existing(
         &self,
         existing: &file::Model,

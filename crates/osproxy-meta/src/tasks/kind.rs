@@ -21,7 +21,7 @@ pub enum TaskKind {
     Sweep,
     /// Computes the digests of a blob and compares them with the expected ones.
     VerifyBlob,
-    /// A kind of which the database enqueues no tasks itself.
+    /// Any other kind, by its name.
     Other(&'static str),
 }
 
@@ -50,13 +50,13 @@ pub struct BlobPayload {
 impl NewTask {
     /// Creates a task for a blob. `id` must be unused.
     pub fn for_blob(kind: TaskKind, id: Uid, blob_id: i64, max_attempts: u32) -> Self {
-        // If a payload could not be serialized, it would be empty, and the task would fail.
+        // If the payload could not be serialized, it would be empty, and the task would fail.
         let payload = serde_json::to_string(&BlobPayload { blob_id }).unwrap_or_default();
         Self { id: id.get(), kind, payload, max_attempts }
     }
 }
 
-/// What a transaction needs to enqueue the task of a blob, besides the blob.
+/// What a transaction needs to enqueue a task for a blob, except for the blob itself.
 #[derive(Clone, Copy)]
 pub(crate) struct TaskSeed {
     /// An unused id.
@@ -67,7 +67,7 @@ pub(crate) struct TaskSeed {
 }
 
 impl TaskSeed {
-    /// Enqueues the task, to be run by a node that has `store`.
+    /// Enqueues a task for a blob. Only a node that has `store` runs it.
     pub(crate) async fn enqueue(
         self,
         transaction: &DatabaseTransaction,

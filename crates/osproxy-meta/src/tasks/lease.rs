@@ -1,5 +1,6 @@
-//! Leases of tasks: a process claims a task, renews its lease and records how the attempt ended. A
-//! process whose lease expired has no say any more.
+//! Leases of tasks: a process claims a task, renews its lease and records how the attempt ended.
+//! After the lease has expired, another process may claim the task. From that claim on, the first
+//! process can neither renew its lease nor record a result.
 
 use sea_orm::{
     ActiveValue::Set, ColumnTrait, Condition, DatabaseTransaction, DbErr, EntityTrait, ExprTrait,
@@ -18,7 +19,8 @@ const MAX_ERROR: usize = 2000;
 
 impl TaskDb {
     /// Ends the leases of all processes except `owner`: on all tasks if `is_only_process`,
-    /// otherwise on the tasks of `exclusive_stores`, which no other process can access.
+    /// otherwise on the tasks of `exclusive_stores`, which no other process can access. Returns the
+    /// number of leases that ended.
     pub async fn expire_other_leases(
         &self,
         owner: &str,
@@ -43,8 +45,9 @@ impl TaskDb {
             .await
     }
 
-    /// Claims a due task for `lease` milliseconds. Returns `None` if another process was faster, or
-    /// if no attempt is left: the task is dead then.
+    /// Claims a due task for `lease` milliseconds. Returns `None` if the task is not due, if
+    /// another process was faster, or if no attempt is left. In the last case the task becomes
+    /// dead.
     pub async fn claim(&self, id: i64, owner: &str, lease: i64) -> Result<Option<ClaimedTask>, MetaError> {
         let (owner, now) = (owner.to_owned(), self.db.clock.now_ms());
         self.db
@@ -55,8 +58,8 @@ impl TaskDb {
             .await
     }
 
-    /// Extends the lease of a claimed task to `lease` milliseconds from now. Returns `false` if the
-    /// lease is lost: the work must stop.
+    /// Extends the lease of a claimed task to `lease` milliseconds from now. Returns `false` if
+    /// this process has lost the lease: the work must stop.
     pub async fn renew(&self, claimed: &ClaimedTask, owner: &str, lease: i64) -> Result<bool, MetaError> {
         let (id, attempt, owner) = (claimed.id, claimed.attempt, owner.to_owned());
         let until = self.db.clock.now_ms().saturating_add(lease);
@@ -75,8 +78,8 @@ impl TaskDb {
             .await
     }
 
-    /// Records how an attempt ended. Returns `false` if the lease is lost: another process decides
-    /// then.
+    /// Records how an attempt ended. Returns `false` and records nothing if this process has lost
+    /// the lease.
     pub async fn end(
         &self,
         claimed: &ClaimedTask,

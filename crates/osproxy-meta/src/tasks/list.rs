@@ -41,13 +41,14 @@ impl TaskDb {
         newest.into_tuple().one(&self.db.reader).await
     }
 
-    /// Returns up to `limit` tasks, the newest first; with a `state`, only those.
+    /// Returns up to `limit` tasks, newest first. If `state` is given, returns only tasks in that
+    /// state.
     pub async fn newest(&self, state: Option<TaskState>, limit: u64) -> Result<Vec<TaskRecord>, MetaError> {
         self.list(TaskFilter { state, kind: None }, None, limit).await
     }
 
-    /// Returns up to `limit` tasks with an id below `before`, the newest first. Without a filter,
-    /// reads only the rows it returns; with a filter, also scans the rows it skips.
+    /// Returns up to `limit` tasks with an id below `before`, newest first. With a filter, also
+    /// scans the rows that do not match.
     pub async fn list(
         &self,
         filter: TaskFilter<'_>,
@@ -72,7 +73,7 @@ impl TaskDb {
         Ok(find(&self.db, id).await?)
     }
 
-    /// Whether a task of this kind and payload is queued, running or dead.
+    /// Whether a task with this kind and payload is queued, running or dead.
     pub async fn has_unfinished(&self, kind: TaskKind, payload: &str) -> Result<bool, MetaError> {
         let unfinished = [TaskState::Queued, TaskState::Running, TaskState::Dead];
         let task = task::Entity::find()

@@ -1,4 +1,4 @@
-//! Tasks: durable background work. All times are of the database's clock, so that nodes agree on
+//! Tasks: durable background work. All times come from the database's clock, so that nodes agree on
 //! leases.
 
 pub(crate) mod kind;
@@ -67,7 +67,7 @@ pub enum AttemptResult {
     Retry(String, i64),
     /// It failed with this error; retrying is useless.
     Fail(String),
-    /// The process shuts down; another may run the task at once.
+    /// The process shuts down; another process may run the task at once.
     HandedBack,
 }
 
@@ -96,9 +96,9 @@ pub struct TaskRecord {
     pub last_error: Option<String>,
     /// Creation time, in milliseconds since the Unix epoch.
     pub created_at: i64,
-    /// When the task was done or dead, in milliseconds since the Unix epoch.
+    /// When the task became done or dead, in milliseconds since the Unix epoch.
     pub ended_at: Option<i64>,
-    /// Whether it runs again and again, without a limit of attempts.
+    /// Whether the task is recurring: it runs again and again, and its attempts are not limited.
     pub is_recurring: bool,
 }
 

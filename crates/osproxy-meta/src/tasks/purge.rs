@@ -9,8 +9,9 @@ use crate::{
 };
 
 impl TaskDb {
-    /// Deletes done tasks, and ended attempts of recurring tasks, that ended before `ended_before`,
-    /// in milliseconds since the Unix epoch: up to `limit` of each. Returns the number of rows.
+    /// Deletes up to `limit` done tasks and up to `limit` attempts of recurring tasks, if they
+    /// ended before `ended_before` (milliseconds since the Unix epoch). Returns the number of
+    /// deleted tasks and attempts.
     pub async fn purge(&self, ended_before: i64, limit: u64) -> Result<u64, MetaError> {
         self.db
             .write(move |transaction| {
@@ -40,7 +41,8 @@ async fn purge_done_tasks(
     Ok(purged.exec(transaction).await?.rows_affected)
 }
 
-/// Deletes ended attempts of recurring tasks, of which there are few: one of a kind and store.
+/// Deletes ended attempts of recurring tasks. Loops over all recurring tasks, because there are
+/// few: at most one per kind and store.
 async fn purge_recurring_attempts(
     transaction: &DatabaseTransaction,
     ended_before: i64,

@@ -52,8 +52,8 @@ impl TaskDb {
             .await
     }
 
-    /// Ensures that the recurring task of this kind exists once (once per store, with a `store`),
-    /// and is due now.
+    /// Creates the recurring task of this kind, or makes the existing one due now unless it is
+    /// running. If `store` is given, each store has its own task of this kind.
     pub async fn ensure_recurring(&self, new: NewTask, store: Option<String>) -> Result<(), MetaError> {
         let now = self.db.clock.now_ms();
         let outcome = self
@@ -83,14 +83,15 @@ impl TaskDb {
             })
             .await;
         match outcome {
-            // Another node inserted it first.
+            // Another node inserted the task first.
             Err(MetaError::Conflict(_)) => Ok(()),
             outcome => outcome,
         }
     }
 
-    /// Queues a dead or waiting task to run now, with up to `attempts` more attempts. Returns
-    /// `false` if there is no such task, or it is running or done.
+    /// Makes a dead or queued task due now, with up to `attempts` more attempts. The attempts of a
+    /// recurring task stay unlimited. Returns `false` if there is no such task, or it is running or
+    /// done.
     pub async fn retry(&self, id: i64, attempts: u32) -> Result<bool, MetaError> {
         let now = self.db.clock.now_ms();
         self.db
@@ -116,7 +117,8 @@ impl TaskDb {
             .await
     }
 
-    /// Returns up to `limit` tasks of these kinds that are due, the longest due first: id and kind.
+    /// Returns id and kind of up to `limit` due tasks of these kinds that this node can run. The
+    /// tasks that have been due longest come first.
     pub async fn due(&self, kinds: &[TaskKind], limit: u64) -> Result<Vec<(i64, TaskKind)>, MetaError> {
         self.db.clock.sync(&self.db.reader).await?;
         let tasks = task::Entity::find()
@@ -133,7 +135,8 @@ impl TaskDb {
         Ok(tasks.into_iter().filter_map(|(id, name)| Some((id, kind_of(&name)?))).collect())
     }
 
-    /// Returns the milliseconds until the next task of these kinds is due, if there is one.
+    /// Returns the time, in milliseconds, until this node can run the next task of these kinds;
+    /// `None` if there is no such task.
     pub async fn next_due(&self, kinds: &[TaskKind]) -> Result<Option<i64>, MetaError> {
         let of_kinds = || {
             let kinds = task::Column::Kind.is_in(kinds.iter().map(|kind| kind.name()));
@@ -151,7 +154,7 @@ impl TaskDb {
         Ok(next.map(|at| Ord::max(at.saturating_sub(self.db.clock.now_ms()), 0)))
     }
 
-    /// Tasks without a store, or of a store of this node.
+    /// Filter: tasks without a store, or with a store of this node.
     fn is_for_node(&self) -> Condition {
         Condition::any()
             .add(task::Column::Store.is_null())
@@ -159,12 +162,12 @@ impl TaskDb {
     }
 }
 
-/// The new maximum for a task that gets `attempts` more.
+/// The value of `max_attempts` that allows a task `attempts` more attempts.
 fn max_attempts_from_now(attempts: u32) -> Expr {
     Expr::col(task::Column::Attempts).add(attempts.cast_signed())
 }
 
-/// Queued tasks whose time has come, and running tasks whose lease expired.
+/// Filter: queued tasks whose time has come, and running tasks whose lease has expired.
 pub(super) fn is_due(now: i64) -> Condition {
     let queued =
         Condition::all().add(task::Column::State.eq(TaskState::Queued)).add(task::Column::RunAt.lte(now));
