@@ -1,4 +1,5 @@
-//! Serves the content of a file, from a store of this node or through the node that has it.
+//! Serves the content of a file from a store of this node, or forwards the request to a node that
+//! has the content.
 
 use std::sync::Arc;
 
@@ -26,13 +27,13 @@ use crate::{
     },
 };
 
-/// What downloads need.
+/// State of the download handlers.
 #[derive(Clone)]
 pub(crate) struct Downloads {
     pub(crate) files: Arc<FileOps>,
     pub(crate) link_verifier: LinkVerifier,
     forwarder: Forwarder,
-    /// Whether shared caches may store content.
+    /// Whether shared caches may store content. Set by `links.public_cache`.
     pub(crate) public_links: bool,
 }
 
@@ -47,8 +48,8 @@ impl Downloads {
     }
 }
 
-/// Serves a GET or HEAD of the content of a file, and counts the use of its link. If the content
-/// has moved to another store meanwhile, tries again there.
+/// Serves a GET or HEAD request for the content of a file, and counts the use of its link. If the
+/// content has moved to another store meanwhile, tries again with that store.
 pub(crate) async fn serve_file(
     downloads: &Downloads,
     request: &Parts,
@@ -68,7 +69,8 @@ pub(crate) async fn serve_file(
         Err(error) => error.code == ErrorCode::NodeUnavailable,
     };
     let response = retry_if_moved(&downloads.files, file, read, has_moved).await?;
-    // Only responses with content count as a use, and only on the node that the client called.
+    // Only a GET that returns content is a use. The node that the client called counts it, not the
+    // node to which the request was forwarded.
     if source == RequestSource::Client && request.method == Method::GET && response.status().is_success() {
         downloads.link_verifier.count_use(presentation.link).await?;
     }

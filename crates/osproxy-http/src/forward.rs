@@ -1,4 +1,4 @@
-//! Forwarding of requests to the node that has the store of a file. A forwarded request is never
+//! Forwarding of requests to a node that has the store of a file. A forwarded request is never
 //! forwarded again.
 
 use axum::{
@@ -17,7 +17,7 @@ use crate::extract::body;
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum RequestSource {
     Client,
-    /// Another node, which forwarded it.
+    /// Another node, which forwarded the request.
     Node,
 }
 
@@ -38,13 +38,14 @@ pub(super) fn request_source(forwarder: &Forwarder, request: &Parts) -> Result<R
     }
 }
 
-/// The URI as it was received. Nested routers strip their prefix from the request's own.
+/// Returns the URI as it was received. Nested routers strip their prefix from the URI of the
+/// request itself.
 fn original_uri(extensions: &Extensions) -> Option<&Uri> {
     extensions.get::<OriginalUri>().map(|OriginalUri(uri)| uri)
 }
 
-/// Forwards a request to a node that has `store`, and returns its response. Fails with
-/// `NodeUnavailable` if the request was forwarded already.
+/// Forwards a request to a node that has `store`, and returns the response of that node. Fails with
+/// `NodeUnavailable` if the request was already forwarded, or if no such node can be reached.
 pub(super) async fn forward(
     forwarder: &Forwarder,
     source: RequestSource,
@@ -70,7 +71,8 @@ pub(super) async fn forward(
     })
 }
 
-/// Forwards a request without its body, so that it can be sent to several nodes in turn.
+/// Forwards a request without its body. The same request can then be forwarded again, to another
+/// node.
 pub(super) async fn forward_without_body(
     forwarder: &Forwarder,
     source: RequestSource,
@@ -80,7 +82,8 @@ pub(super) async fn forward_without_body(
     forward(forwarder, source, store, Request::from_parts(request.clone(), Body::empty())).await
 }
 
-/// Whether the response of a node says that it does not have the data either.
+/// Whether `response`, which another node sent, says that the other node does not have the data
+/// either.
 pub(super) fn is_misdirected(response: &Response) -> bool {
     osproxy_cluster::is_error(response, StatusCode::SERVICE_UNAVAILABLE, ErrorCode::NodeUnavailable)
 }

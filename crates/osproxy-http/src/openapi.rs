@@ -31,7 +31,7 @@ pub(super) use responses::{
 use crate::{console::health, v0, v1};
 use osproxy_core::REQUEST_ID;
 
-/// Headers that apply to GET only.
+/// Request headers that apply to GET but not to HEAD.
 const RANGE_HEADERS: [&str; 2] = ["range", "if-range"];
 
 #[derive(OpenApi)]
@@ -155,7 +155,8 @@ impl Modify for AddRequestIdHeader {
     }
 }
 
-/// Adds the API key scheme, and the responses to missing keys, missing scopes and rate limits.
+/// Adds the API key scheme, and the error responses for missing keys, missing scopes and exceeded
+/// rate limits.
 struct AddAccessResponses;
 
 impl Modify for AddAccessResponses {
@@ -189,7 +190,7 @@ impl Modify for AddAccessResponses {
     }
 }
 
-/// Adds HEAD to every operation that supports ranges.
+/// Adds a HEAD operation to every path whose GET supports ranges.
 struct AddHeadOperations;
 
 impl Modify for AddHeadOperations {

@@ -34,16 +34,16 @@ pub fn query_v0(query: &str) -> LinkParameters {
     ["uid", "date", "expire", "signature"].map(|name| query.get(name).to_owned())
 }
 
-/// Parses the query of an upload link of API v1, which has the uid in its path. Returns `None` if a
-/// parameter is missing, repeated or unknown.
+/// Parses the query of an upload link of API v1. `uid` is the uid in the path of the link. Returns
+/// `None` if a parameter is missing, repeated or unknown.
 pub fn query_v1(uid: &str, query: &str) -> Option<LinkParameters> {
     let query = v1::query::Query::parse(Some(query), &UPLOAD_PARAMETERS).ok()?;
     let (claims, signature) = upload_link::claims(uid, &query).ok()?;
     Some([claims.uid, claims.date, claims.expire, signature].map(str::to_owned))
 }
 
-/// Verifies a link of API v0. `extra_names` lists the additional signed parameters of this kind of
-/// link.
+/// Verifies a link of API v0. `extra_names` lists the additional signed parameters of links for
+/// `action`.
 pub fn verify_v0(
     links: &LinkKeys,
     action: LinkAction,
@@ -90,7 +90,8 @@ pub fn is_form(content_type: &str) -> bool {
     v0::form::is_form(content_type)
 }
 
-/// Extracts the content from a form that arrives in these chunks.
+/// Returns the content in a form whose body arrives as `chunks`. Fails if the form is malformed or
+/// too large.
 pub async fn form(content_type: &str, chunks: Vec<Bytes>) -> Result<Vec<u8>> {
     let chunks = stream::iter(chunks.into_iter().map(Ok::<_, std::convert::Infallible>));
     let file = v0::form::content_stream(content_type, Body::from_stream(chunks).into_data_stream()).await?;

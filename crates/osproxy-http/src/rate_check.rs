@@ -2,10 +2,12 @@
 
 use std::time::Duration;
 
-/// Token bucket that checks a minimum rate. It holds time instead of tokens: each byte adds the
-/// time that it takes at the minimum rate, and waiting for the client removes time; waiting for
-/// anything else costs nothing. The bucket starts full, with `window`. A single wait spends at most
-/// one window, so that one long pause is forgiven; timeouts deal with long pauses.
+/// Token bucket that checks a minimum rate. Its tokens are time: each byte adds the time that it
+/// takes at the minimum rate, and waiting for the client spends time. Waiting for anything else is
+/// free.
+///
+/// The bucket starts full, with `window`. A single wait spends at most `window`, so the check
+/// forgives one long pause; timeouts handle long pauses.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct MinRateCheck {
     /// In bytes per second; 0 disables the check.
@@ -20,8 +22,8 @@ impl MinRateCheck {
         Self { min_rate, window, credit: window }
     }
 
-    /// Records that the client moved `bytes` after a wait of `waited`. Returns `false` if it is too
-    /// slow.
+    /// Records that the client moved `bytes` after a wait of `waited`. Returns `false` if the
+    /// client is too slow.
     pub(crate) fn record(&mut self, waited: Duration, bytes: u64) -> bool {
         if self.min_rate == 0 {
             return true;
@@ -33,13 +35,13 @@ impl MinRateCheck {
         true
     }
 
-    /// Returns the time for `bytes` at the minimum rate; zero without one.
+    /// Returns the time for `bytes` at the minimum rate; zero if there is no minimum rate.
     pub(crate) fn time_for(&self, bytes: u64) -> Duration {
         let micros = bytes.saturating_mul(1_000_000).checked_div(self.min_rate);
         micros.map_or(Duration::ZERO, Duration::from_micros)
     }
 
-    /// Returns the longest time that the client may take for `bytes`; `None` without a minimum
+    /// Returns the longest time that the client may take for `bytes`; `None` if there is no minimum
     /// rate.
     pub(crate) fn max_time_for(&self, bytes: u64) -> Option<Duration> {
         (self.min_rate > 0).then(|| self.credit + self.time_for(bytes))
@@ -67,7 +69,7 @@ mod tests {
     fn a_client_at_the_minimum_rate_never_fails() {
         let mut check = check();
         assert!((0..10_000).all(|_| check.record(SECOND, 1000)));
-        // In chunks of one window too.
+        // Chunks that take one whole window pass too.
         assert!((0..10_000).all(|_| check.record(10 * SECOND, 10_000)));
     }
 

@@ -33,8 +33,8 @@ pub fn admin_router(app: Arc<App>, settings: &HttpSettings) -> Router {
     with_middleware(routes, HttpState::new(app, settings), None)
 }
 
-/// Wraps routes in the middleware of every request. The layer that is added last runs first:
-/// request context, CORS, error rendering, checks of the request head.
+/// Wraps routes in the middleware that every request passes through: request context, CORS, error
+/// rendering, then checks of the request head. The layer that is added last runs first.
 fn with_middleware(routes: Router<HttpState>, state: HttpState, cors: Option<CorsLayer>) -> Router {
     let routes = routes
         .layer(from_fn_with_state(state.clone(), middleware::check_head))
@@ -49,8 +49,8 @@ fn with_middleware(routes: Router<HttpState>, state: HttpState, cors: Option<Cor
 /// The gRPC routes, grouped by the request limits that apply to them.
 #[derive(Default)]
 pub struct GrpcRoutes {
-    /// Calls that change nothing. Like `changes` and `transfers` they are authenticated: each
-    /// request has a [`Caller`](osproxy_core::Caller) extension.
+    /// Calls that change nothing. Calls in `reads`, `changes` and `transfers` are authenticated:
+    /// their requests have a [`Caller`](osproxy_core::Caller) extension.
     pub reads: Router,
     /// Calls that may change something.
     pub changes: Router,
@@ -61,10 +61,10 @@ pub struct GrpcRoutes {
 }
 
 impl GrpcRoutes {
-    /// Merges the routes into one router with the request limits of `limiter`. Authenticates all
+    /// Merges the routes into one router, and applies the limits of `limiter`. Authenticates all
     /// calls except those in `open`.
     fn with_limits(self, app: &Arc<App>, limiter: &Arc<RequestLimiter>) -> Router<HttpState> {
-        // Authenticate only after the limits.
+        // Authenticate only after the limits are checked.
         let authenticated =
             |router: Router| router.layer(from_fn_with_state(app.auth.clone(), auth::insert_caller));
         let reads =
@@ -123,7 +123,8 @@ pub fn router(
     with_middleware(routes, HttpState::new(app, settings), cors::layer(&settings.cors))
 }
 
-/// The routes of API v0. Requests that send content are limited as transfers, by the operations.
+/// The routes of API v0. Uploads of content are not subject to the request limit: their operations
+/// limit them as transfers.
 fn v0_routes(limiter: &Arc<RequestLimiter>) -> Router<HttpState> {
     Router::new()
         .route("/ping", get(v0::health::ping).layer(from_fn(middleware::throttle_probes)))
@@ -140,7 +141,8 @@ fn v0_routes(limiter: &Arc<RequestLimiter>) -> Router<HttpState> {
         .route("/upload/multi", put(v0::content::upload_part))
 }
 
-/// The routes of API v1. Requests that send content are limited as transfers, by the operations.
+/// The routes of API v1. Uploads of content are not subject to the request limit: their operations
+/// limit them as transfers.
 fn v1_routes(limiter: &Arc<RequestLimiter>) -> Router<HttpState> {
     Router::new()
         // Applications call these with an API key.
@@ -168,7 +170,7 @@ fn v1_routes(limiter: &Arc<RequestLimiter>) -> Router<HttpState> {
         .layer(from_fn(v1::reject_unexpected_body))
 }
 
-/// Health probes, and the start page, which can serve as one.
+/// Health probes and the start page. Load balancers may use the start page as a probe.
 fn probe_routes() -> Router<HttpState> {
     Router::new()
         .route("/health/live", get(health::live))

@@ -17,7 +17,7 @@ pub type RenderGrpcError = fn(Arc<Error>) -> Response;
 pub struct HttpSettings {
     /// Version of this build, for the start page.
     pub version: &'static str,
-    /// Limits of the [`RequestLimiter`](super::RequestLimiter).
+    /// Limits for the [`RequestLimiter`](super::RequestLimiter).
     pub limits: RequestLimits,
     /// Which web pages may call the API from a browser.
     pub cors: CorsSettings,
@@ -31,20 +31,20 @@ pub struct HttpSettings {
     pub max_head_bytes: u32,
     /// Networks of proxies whose forwarding headers are trusted.
     pub trusted_proxies: Vec<IpNet>,
-    /// Whether clients connect over TLS.
+    /// Whether TLS is enabled. If so, responses tell browsers to use only TLS.
     pub is_tls: bool,
-    /// Renders errors for gRPC clients, on every listener.
+    /// Renders the errors of gRPC calls.
     pub render_grpc_error: RenderGrpcError,
 }
 
-/// Limits on the requests of a node.
+/// Limits on the requests that a node accepts.
 #[derive(Clone, Copy, Debug)]
 pub struct RequestLimits {
-    /// Concurrent requests, not counting those that send content.
+    /// Concurrent requests, not counting requests that upload content.
     pub max_requests: u32,
     /// Concurrent gRPC calls that stream content.
     pub max_transfers: u32,
-    /// Requests per second from one address; `None` for no limit.
+    /// Requests per second from one IPv4 address or IPv6 network (/64); `None` or 0 for no limit.
     pub max_address_rate: Option<u32>,
 }
 
@@ -60,7 +60,7 @@ pub struct CorsSettings {
 }
 
 impl CorsSettings {
-    /// Returns the first of the allowed origins, unless all are allowed.
+    /// Returns the first allowed origin; `None` if every origin or no origin is allowed.
     pub(super) fn first_origin(&self) -> Option<&HeaderValue> {
         match &self.origins {
             Allowed::Any => None,
@@ -69,12 +69,12 @@ impl CorsSettings {
     }
 }
 
-/// Which values are allowed.
+/// A set of allowed values.
 #[derive(Clone, Debug)]
 pub enum Allowed<T> {
-    /// All.
+    /// All values.
     Any,
-    /// These only.
+    /// Only these values.
     Only(Vec<T>),
 }
 
@@ -96,10 +96,11 @@ pub struct ListenerSettings {
     pub min_rate_window: Duration,
     /// Largest request head, in bytes.
     pub max_head_bytes: u32,
-    /// Concurrent connections; further ones wait to be accepted.
+    /// Concurrent connections. Further connections wait in the accept queue.
     pub max_connections: usize,
-    /// Concurrent connections from one address; further ones are closed at once.
+    /// Concurrent connections from one IPv4 address or IPv6 network (/64). Further connections are
+    /// closed at once.
     pub max_connections_per_address: usize,
-    /// Networks of proxies, to which `max_connections_per_address` does not apply.
+    /// Networks of proxies. `max_connections_per_address` does not apply to their connections.
     pub trusted_proxies: Vec<IpNet>,
 }

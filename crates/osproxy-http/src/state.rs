@@ -1,4 +1,4 @@
-//! The state of the routes. Handlers and middleware extract the handles that they need.
+//! State of the routes. Handlers and middleware extract only the handles that they need.
 
 use std::sync::Arc;
 
@@ -12,7 +12,6 @@ use osproxy_core::{
 
 use crate::{downloads::Downloads, extract::link::LinkVerifier, settings::HttpSettings};
 
-/// State of the routes.
 #[derive(Clone)]
 pub(crate) struct HttpState {
     pub(crate) app: Arc<App>,

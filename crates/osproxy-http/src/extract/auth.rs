@@ -33,8 +33,9 @@ macro_rules! required_scopes {
 
 required_scopes!(Upload, Read, Delete, Admin);
 
-/// Extracts the caller. Rejects the request with `Unauthenticated` or, without the scope `T`, with
-/// `PermissionDenied`, before the handler runs.
+/// Extracts the caller, before the handler runs. Rejects the request with `Unauthenticated` if its
+/// API key is invalid or missing, with `PermissionDenied` if the caller lacks the scope `T`, and
+/// with `RateLimited` beyond the rate limit of the key.
 pub(crate) struct Authenticated<T> {
     pub(crate) caller: Caller,
     scope: PhantomData<T>,
@@ -67,17 +68,18 @@ pub(crate) async fn insert_caller(
     Ok(next.run(Request::from_parts(parts, body)).await)
 }
 
-/// The address of the client, which may be behind trusted proxies.
+/// Returns the address of the client, which may be behind trusted proxies.
 pub(crate) fn client_address(request: &Parts) -> Option<IpAddr> {
     request.extensions.get::<ClientAddr>().map(|client| client.0)
 }
 
-/// Authenticates a request.
+/// Returns the caller of a request. Fails with `Unauthenticated` or `RateLimited`.
 pub(crate) async fn authenticate(authenticator: &Authenticator, request: &Parts) -> Result<Caller> {
     authenticator.authenticate(bearer_token(&request.headers)?).await
 }
 
-/// Returns the token of `Authorization: Bearer TOKEN`. Ignores other schemes.
+/// Returns the token of `Authorization: Bearer TOKEN`. Ignores other schemes. Fails with
+/// `Unauthenticated` if there are several `Authorization` headers.
 fn bearer_token(headers: &HeaderMap) -> Result<Option<&str>> {
     let mut values = headers.get_all(header::AUTHORIZATION).iter();
     let (Some(value), None) = (values.next(), values.next()) else {

@@ -12,10 +12,10 @@ use osproxy_core::{Error, Result, ops::upload_file::SizeHint};
 
 use crate::middleware::TooSlow;
 
-/// A stream of content, and what is known of its length.
+/// A stream of content, with a hint of its length.
 pub(crate) type ContentStream = (SizeHint, Pin<Box<dyn Stream<Item = Result<Bytes>> + Send>>);
 
-/// Returns a body as a stream of content.
+/// Converts a body into a stream of content.
 pub(crate) fn into_content(body: Body) -> ContentStream {
     let size = body.size_hint().exact().map_or(SizeHint::Unknown, SizeHint::Exact);
     (
@@ -36,14 +36,14 @@ pub(crate) async fn read_limited(body: Body, max: usize) -> Result<Bytes> {
     Ok(body.to_bytes())
 }
 
-/// Maps the error of an incomplete body: the client disconnected, was too slow, or sent malformed
-/// chunks.
+/// Converts an error from reading a body: to `InvalidArgument` if the chunks are malformed,
+/// otherwise (the client disconnected or was too slow) to `IncompleteBody`.
 pub(crate) fn incomplete_body_error(error: &(dyn std::error::Error + 'static)) -> Error {
     let causes = || std::iter::successors(Some(error), |error| error.source());
     if let Some(slow) = causes().find_map(|cause| cause.downcast_ref::<TooSlow>()) {
         return Error::new(ErrorCode::IncompleteBody, format!("the body was not received in time: {slow}"));
     }
-    // The kinds that hyper reports for malformed chunks.
+    // Hyper reports malformed chunks with these kinds.
     let is_malformed = |error: &std::io::Error| {
         matches!(error.kind(), std::io::ErrorKind::InvalidInput | std::io::ErrorKind::InvalidData)
     };

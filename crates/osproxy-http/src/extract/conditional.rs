@@ -4,18 +4,18 @@ use std::time::SystemTime;
 
 use axum::http::{HeaderMap, HeaderName, header};
 
-/// Identifies a representation.
+/// Validators of a representation, for comparison with preconditions.
 pub(crate) struct Validators<'a> {
-    /// A strong entity tag, with its quotes.
+    /// Strong entity tag, with its quotes.
     pub(crate) etag: &'a str,
-    /// In whole seconds.
+    /// Time of the last modification, in whole seconds.
     pub(crate) last_modified: SystemTime,
 }
 
-/// Result of the preconditions of a GET or HEAD.
+/// Result of the preconditions of a GET or HEAD request.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum PreconditionResult {
-    /// All hold: serve the content.
+    /// All preconditions hold: serve the content.
     Proceed,
     /// The client's copy is current: 304.
     NotModified,
@@ -23,7 +23,7 @@ pub(crate) enum PreconditionResult {
     PreconditionFailed,
 }
 
-/// Evaluates the preconditions, in the order of section 13.2.2.
+/// Evaluates the preconditions, in the order of RFC 9110, section 13.2.2.
 pub(crate) fn evaluate(headers: &HeaderMap, validators: &Validators<'_>) -> PreconditionResult {
     let modified_since = |name| date(headers, name).map(|date| validators.last_modified > date);
     if let Some(matched) = any_matches(headers, &header::IF_MATCH, |tag| tag == validators.etag) {
@@ -45,8 +45,8 @@ pub(crate) fn evaluate(headers: &HeaderMap, validators: &Validators<'_>) -> Prec
     PreconditionResult::Proceed
 }
 
-/// Whether to apply the `Range` header: always without `If-Range`, otherwise only if its entity tag
-/// or date matches.
+/// Whether the `Range` header applies. With `If-Range`, `Range` applies only if the entity tag or
+/// date in `If-Range` matches.
 pub(crate) fn range_applies(headers: &HeaderMap, validators: &Validators<'_>) -> bool {
     let Some(field) = headers.get(header::IF_RANGE) else {
         return true;
@@ -56,8 +56,8 @@ pub(crate) fn range_applies(headers: &HeaderMap, validators: &Validators<'_>) ->
         || httpdate::parse_http_date(field).is_ok_and(|date| date == validators.last_modified)
 }
 
-/// Whether any entity tag in the header, which may have several lines, satisfies `matches`. Returns
-/// `None` if the header is absent.
+/// Whether any entity tag in a header satisfies `matches`. The header may have several lines.
+/// Returns `None` if the header is absent.
 fn any_matches(headers: &HeaderMap, name: &HeaderName, matches: impl Fn(&str) -> bool) -> Option<bool> {
     let mut lines = headers.get_all(name).iter().peekable();
     lines.peek()?;
@@ -65,7 +65,7 @@ fn any_matches(headers: &HeaderMap, name: &HeaderName, matches: impl Fn(&str) ->
     Some(tags.any(|tag| tag == "*" || matches(tag)))
 }
 
-/// Splits a list of entity tags. Quoted commas do not separate.
+/// Splits a list of entity tags at its commas, except at commas within quotes.
 fn tags(list: &str) -> impl Iterator<Item = &str> {
     let mut quoted = false;
     let separator = move |c: char| {
@@ -75,7 +75,7 @@ fn tags(list: &str) -> impl Iterator<Item = &str> {
     list.split(separator).map(str::trim).filter(|tag| !tag.is_empty())
 }
 
-/// Parses the date of a header; ignores an invalid one.
+/// Parses the date in a header. Returns `None` if the header is absent or its date is invalid.
 fn date(headers: &HeaderMap, name: &HeaderName) -> Option<SystemTime> {
     let text = headers.get(name)?.to_str().ok()?;
     httpdate::parse_http_date(text.trim()).ok()

@@ -2,9 +2,11 @@
 
 use std::net::{IpAddr, SocketAddr};
 
-/// Returns the address in the parameter `for` of each element, in order: `None` where there is
-/// none. Fails with `None` if the line is malformed, since the boundaries of its elements are
-/// unknown then.
+/// Returns one entry for each element of the line, in order: the address in its parameter `for`, or
+/// `None` if that is missing or not an address.
+///
+/// Returns no entries (`None`) if the line is malformed, because the boundaries between its
+/// elements are then unknown.
 pub fn addresses(line: &str) -> Option<Vec<Option<IpAddr>>> {
     let mut addresses = Vec::new();
     let mut rest = line;
@@ -19,7 +21,8 @@ pub fn addresses(line: &str) -> Option<Vec<Option<IpAddr>>> {
     }
 }
 
-/// Parses one element: returns the value of `for`, and the rest of the line.
+/// Parses one element. Returns the value of its parameter `for`, and the rest of the line; `None`
+/// if the element is malformed.
 fn element(text: &str) -> Option<(Option<String>, &str)> {
     let (mut node, mut rest) = (None, text);
     loop {
@@ -27,7 +30,7 @@ fn element(text: &str) -> Option<(Option<String>, &str)> {
         if !rest.is_empty() && !rest.starts_with([',', ';']) {
             let (name, after) = token(rest)?;
             let (value, after) = value(after.strip_prefix('=')?)?;
-            // A parameter must not occur twice in an element.
+            // An element must not have `for` twice.
             if name.eq_ignore_ascii_case("for") && node.replace(value).is_some() {
                 return None;
             }
@@ -50,7 +53,7 @@ fn token(text: &str) -> Option<(&str, &str)> {
     (end > 0).then(|| text.split_at(end))
 }
 
-/// Parses a token or a quoted string, without quotes and escapes.
+/// Parses a token or a quoted string. Removes the quotes, and the backslashes of escapes.
 fn value(text: &str) -> Option<(String, &str)> {
     let Some(quoted) = text.strip_prefix('"') else {
         return token(text).map(|(value, rest)| (value.to_owned(), rest));

@@ -1,15 +1,16 @@
-//! JSON request bodies. Errors name the field that is wrong, in terms of the API.
+//! JSON request bodies. Errors name the invalid field, in terms of the API.
 
 use osproxy_core::{Error, Result};
 use serde::de::{DeserializeOwned, IgnoredAny};
 
-/// Parses a body as a JSON object. Fails with `InvalidArgument`, which names the field that is
-/// wrong.
+/// Parses a body as a JSON object. Fails with `InvalidArgument`, which names the invalid field if
+/// it is known.
 pub(crate) fn parse<T: DeserializeOwned>(body: &[u8]) -> Result<T> {
     match body.trim_ascii_start().first() {
         None => return Err(Error::invalid("the body is empty: it must be a JSON object")),
         Some(b'{') => {}
-        // Serde would accept an array as the fields of a struct in their order.
+        // Serde would also accept an array, and assign its elements to the fields of the struct in
+        // order.
         Some(_) if is_json(body) => return Err(Error::invalid("the body must be a JSON object")),
         Some(_) => {}
     }
@@ -23,7 +24,7 @@ pub(crate) fn parse<T: DeserializeOwned>(body: &[u8]) -> Result<T> {
     Ok(parsed)
 }
 
-/// Whether a body is valid JSON, including numbers that no type can hold and deep nesting.
+/// Whether a body is valid JSON. Deep nesting, and numbers that fit no Rust type, are valid too.
 fn is_json(body: &[u8]) -> bool {
     let mut input = serde_json::Deserializer::from_slice(body);
     let read: Result<IgnoredAny, _> = serde::Deserialize::deserialize(&mut input);
@@ -35,9 +36,9 @@ fn to_error(body: &[u8], error: &serde_json::Error, path: Option<String>) -> Err
     if !error.is_data() && !is_json(body) {
         return Error::invalid(format!("the body is not JSON: {message}"));
     }
-    // Bodies are written by programs, to which a line and a column mean nothing.
+    // Leave out the line and column: programs write the bodies, so a position does not help.
     let message = message.rsplit_once(" at line ").map_or(message.as_str(), |(message, _)| message);
-    // Serde names missing, unknown and duplicate fields in the message only, not in the path.
+    // Serde names missing, unknown and duplicate fields only in the message, not in the path.
     let named = ["unknown field `", "missing field `", "duplicate field `"]
         .iter()
         .find_map(|start| message.strip_prefix(start)?.split_once('`'))
@@ -51,7 +52,7 @@ fn to_error(body: &[u8], error: &serde_json::Error, path: Option<String>) -> Err
     Error::invalid(message).with_field(field)
 }
 
-/// Replaces Rust types in a message of serde by JSON types.
+/// Replaces Rust types in a message of serde with JSON types.
 fn with_json_types(message: &str) -> String {
     match message.split_once("expected ") {
         Some((what, kind)) if kind.starts_with("struct ") || kind.starts_with("a map") => {

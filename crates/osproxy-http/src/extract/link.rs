@@ -16,12 +16,12 @@ use crate::{
     forward::{self, RequestSource},
 };
 
-/// A link that is valid, and that this client may use.
+/// A valid link that this client may use.
 #[derive(Debug)]
 pub(crate) struct VerifiedLink {
-    /// Its signed constraints.
+    /// Constraints that the signature of the link covers.
     pub(crate) constraints: LinkConstraints,
-    /// When it expires, in seconds since the Unix epoch.
+    /// Expiry of the link, in seconds since the Unix epoch.
     pub(crate) expires_at: i64,
 }
 
@@ -58,7 +58,7 @@ impl LinkVerifier {
                 "the links of this file were revoked; request a new one",
             ));
         }
-        // The node that forwarded a request has checked the constraints.
+        // The node that forwarded a request has already checked the constraints.
         if !constraints.is_empty()
             && forward::request_source(&self.forwarder, request)? == RequestSource::Client
         {
@@ -75,8 +75,8 @@ impl LinkVerifier {
         Ok(VerifiedLink { constraints, expires_at })
     }
 
-    /// Counts one use of a link, just before its content is sent. Fails with `LinkUsedUp` if no use
-    /// was left; the content must not be sent then.
+    /// Counts one use of a link. Call this just before sending the content. Fails with `LinkUsedUp`
+    /// if the link has no uses left; the content must then not be sent.
     pub(crate) async fn count_use(&self, link: &VerifiedLink) -> Result<()> {
         match &link.constraints.uses {
             Some(uses) if !self.links.count_use(uses, link.expires_at).await? => Err(used_up_error()),

@@ -1,16 +1,17 @@
-//! The `Range` header (RFC 9110, section 14). Only single byte ranges are supported; a request for
-//! several gets the whole content, as the RFC allows.
+//! The `Range` header (RFC 9110, section 14). Only one range of bytes is supported; a request for
+//! several ranges gets the whole content, as the RFC allows.
 
 use std::ops::Range;
 
 /// The bytes that a `Range` header asks for.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum RequestedRange {
-    /// The whole content: the header is absent or invalid, or has several ranges.
+    /// The whole content: the header is absent or invalid, has several ranges, or uses a unit other
+    /// than bytes.
     Whole,
-    /// Bytes that exist, at least one.
+    /// A range of at least one byte, within the content.
     Satisfiable(Range<u64>),
-    /// A valid range without a byte of the content: status 416.
+    /// A valid range that contains no byte of the content: status 416.
     Unsatisfiable,
 }
 

@@ -14,10 +14,10 @@ use crate::middleware::client_network;
 /// Minimum interval between two warnings.
 const WARNING_INTERVAL: Duration = Duration::from_mins(1);
 
-/// Counts the connections of each IPv4 address or IPv6 network (/64).
+/// Limits the connections of each IPv4 address or IPv6 network (/64).
 pub(super) struct AddressLimit {
     max: usize,
-    /// Networks of proxies, which are not limited.
+    /// Networks of proxies. Their connections are not limited.
     trusted: Vec<IpNet>,
     open: Mutex<OpenConnections>,
 }
@@ -28,7 +28,7 @@ struct OpenConnections {
     warned_at: Option<Instant>,
 }
 
-/// Permit for one connection of an address; returned on drop.
+/// Permit for one connection of an address. Dropping it returns the permit.
 pub(super) struct AddressPermit {
     limit: Arc<AddressLimit>,
     /// `None` for a trusted proxy, which is not counted.

@@ -28,23 +28,25 @@ use super::{
 };
 use crate::{middleware::ProbeSchedule, rate_check::MinRateCheck, settings::ListenerSettings};
 
-/// Limit on unsent data in the kernel's socket buffer, in bytes. Without it, the kernel buffers
-/// megabytes for a client that reads nothing, which hides for minutes how slow the client is.
+/// Maximum amount of unsent data in the socket buffer of the kernel, in bytes. Without this limit,
+/// the kernel buffers megabytes for a client that reads nothing, and the service notices only
+/// minutes later that the client is slow.
 #[cfg(target_os = "linux")]
 const MAX_UNSENT: u32 = 128 << 10;
 
-/// Concurrent requests on one HTTP/2 connection.
+/// Maximum number of concurrent requests on one HTTP/2 connection.
 const MAX_STREAMS: u32 = 100;
 
-/// Flow control window of an HTTP/2 stream, in bytes. Half of it reduces gRPC uploads to 60% of the
-/// speed; doubling it gains nothing. The window of the connection is large enough for all streams,
-/// so that one stream that waits for the store does not block the others.
+/// Flow control window of an HTTP/2 stream, in bytes. With half the size, gRPC uploads reach only
+/// 60% of the speed; a larger window gains nothing. The window of the connection has room for the
+/// windows of all streams, so a stream that waits for the store does not block the others.
 const STREAM_WINDOW: u32 = 256 << 10;
 
-/// Maximum number of streams that the client reset before they were accepted. Beyond it, the
-/// connection is closed (rapid reset attack).
+/// Maximum number of streams that the client may reset before they are accepted. Beyond this
+/// number, the connection is closed (rapid reset attack).
 const MAX_RESET_STREAMS: usize = 20;
-/// Streams that may be reset because of errors of the client, before the connection is closed.
+/// Maximum number of streams that the service resets because of errors of the client. Beyond this
+/// number, the connection is closed.
 const MAX_LOCAL_RESET_STREAMS: usize = 128;
 
 /// Interval and timeout of HTTP/2 keep-alive pings.
@@ -54,7 +56,7 @@ const PING_TIMEOUT: Duration = Duration::from_secs(20);
 /// Bytes that HTTP/2 adds to the size of each header field when it checks the limit.
 const FIELD_OVERHEAD: u32 = 32;
 
-/// Settings shared by all connections of a listener.
+/// Serves the connections of a listener, all with the same settings.
 pub(super) struct ConnectionServer {
     http: auto::Builder<StreamExecutor>,
     router: Router,
@@ -74,9 +76,10 @@ impl ConnectionServer {
         let mut http = auto::Builder::new(StreamExecutor { write_timeout: timeouts.write });
         http.http1()
             .timer(TokioTimer::new())
-            // `ConnTimeouts` has that timeout; it starts with the first byte.
+            // `ConnTimeouts` enforces the timeout for heads. On an idle connection, that timeout
+            // starts with the first byte of the next head.
             .header_read_timeout(None)
-            // A client may close its write side after the request, and still read the response.
+            // A client may close its write side after the request, and still wait for the response.
             .half_close(true)
             .max_buf_size(MAX_BUFFERED.max(settings.max_head_bytes as usize));
         http.http2()
@@ -95,8 +98,8 @@ impl ConnectionServer {
         Self { http, router, tls, timeouts, rate_check }
     }
 
-    /// Serves a connection until it ends. Once `draining` is cancelled, running requests are its
-    /// last ones.
+    /// Serves a connection until it ends. Once `draining` is cancelled, the connection ends after
+    /// the requests that are running.
     pub(super) async fn serve(&self, stream: TcpStream, peer: SocketAddr, draining: CancellationToken) {
         set_socket_options(&stream, peer);
         let Some(tls) = &self.tls else {
@@ -152,7 +155,8 @@ impl ConnectionServer {
                         tracing::debug!(%peer, ?kind, "connection timed out");
                         return;
                     }
-                    // HTTP/2 has GOAWAY: the client loses no request that is on the way.
+                    // HTTP/2 can announce the end (GOAWAY), so requests that the client has already
+                    // sent are not lost.
                     timeouts.restart_idle();
                 }
                 () = draining.cancelled(), if !is_last => {}
@@ -163,9 +167,9 @@ impl ConnectionServer {
     }
 }
 
-/// Sets socket options.
 fn set_socket_options(stream: &TcpStream, peer: SocketAddr) {
-    // Otherwise a body that is sent after the head waits for the client's delayed ACK.
+    // With Nagle's algorithm, a body that is sent after the head would wait for the delayed ACK of
+    // the client.
     if let Err(error) = stream.set_nodelay(true) {
         tracing::debug!(%peer, %error, "cannot disable Nagle's algorithm");
     }
@@ -180,8 +184,8 @@ tokio::task_local! {
     static STREAM_WRITE: Arc<PendingWrite>;
 }
 
-/// Runs each HTTP/2 stream as a task, and resets those whose client reads the response too slowly.
-/// The other streams of the connection continue.
+/// Runs each HTTP/2 stream as a task. Resets a stream if the client reads its response too slowly;
+/// the other streams of the connection continue.
 #[derive(Clone)]
 struct StreamExecutor {
     write_timeout: Duration,

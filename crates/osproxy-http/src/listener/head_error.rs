@@ -1,6 +1,6 @@
-//! Responses to requests whose head hyper cannot parse. Hyper writes a bare status itself and does
-//! not call the service. This module replaces it with a response of the router, which has an error
-//! code, a request id and CORS headers like all others.
+//! Responses to requests whose head hyper cannot parse. Hyper does not call the service for them,
+//! but writes a response with a bare status. This module replaces that response with one from the
+//! router, which has an error code, a request id and CORS headers.
 
 use std::{
     future::Future,
@@ -24,16 +24,16 @@ use super::RemoteAddr;
 
 /// Start of a response that hyper writes.
 const STATUS_LINE: &[u8] = b"HTTP/1.1 ";
-/// Bytes that are still read from the client after the response. Closing the connection while the
-/// client is sending would destroy the response.
+/// Maximum number of bytes to read from the client after the response. If the connection were
+/// closed while the client is still sending, the client could lose the response.
 const MAX_DRAINED: usize = 16 << 20;
 
-/// Marks the placeholder for a request whose head hyper cannot parse; holds hyper's status. A
-/// request extension.
+/// Request extension that marks the placeholder for a request whose head hyper cannot parse. Holds
+/// the status that hyper chose.
 #[derive(Clone, Copy, Debug)]
 pub struct UnparsableHead(pub StatusCode);
 
-/// Writes the response to the unparsable head of a connection, which is always its last request.
+/// Writes the response to a head that hyper cannot parse. The connection ends after this response.
 pub(super) struct HeadErrorResponder {
     router: Router,
     peer: SocketAddr,
@@ -47,7 +47,7 @@ enum State {
     Routing(Pin<Box<dyn Future<Output = Bytes> + Send>>),
     /// The rest of the response is still to be written.
     Writing(Bytes),
-    /// The response is written; counts the bytes read from the client since.
+    /// The response is written. Counts the bytes that were read from the client since then.
     Draining(usize),
 }
 
@@ -56,13 +56,13 @@ impl HeadErrorResponder {
         Self { router, peer, state: State::Idle }
     }
 
-    /// Whether these bytes, written outside a request, are a response of hyper and not an HTTP/2
+    /// Whether `bytes`, which hyper writes outside a request, are a response and not an HTTP/2
     /// frame.
     pub(super) fn is_hyper_response(bytes: &[u8]) -> bool {
         bytes.starts_with(STATUS_LINE)
     }
 
-    /// Writes the router's response instead of hyper's.
+    /// Writes the router's response instead of `hyper_response`.
     pub(super) fn poll_write(
         &mut self,
         mut io: Pin<&mut impl AsyncWrite>,
@@ -92,7 +92,8 @@ impl HeadErrorResponder {
         }
     }
 
-    /// Drains what the client still sends after the response. `ConnTimeouts` limits the time.
+    /// Drains the data that the client still sends after the response. `ConnTimeouts` limits the
+    /// time for this.
     pub(super) fn poll_drain(
         &mut self,
         mut io: Pin<&mut impl AsyncRead>,
@@ -104,7 +105,7 @@ impl HeadErrorResponder {
         let mut buffer = [0; 4096];
         while *drained < MAX_DRAINED {
             let mut buffer = ReadBuf::new(&mut buffer);
-            // The connection is being closed: errors do not matter.
+            // Errors do not matter: the connection is being closed.
             if ready!(io.as_mut().poll_read(cx, &mut buffer)).is_err() || buffer.filled().is_empty() {
                 break;
             }
@@ -114,7 +115,7 @@ impl HeadErrorResponder {
     }
 }
 
-/// Parses the status of a response of hyper.
+/// Parses the status in a response that hyper wrote.
 fn parse_status(response: &[u8]) -> StatusCode {
     let digits = response.get(STATUS_LINE.len()..).and_then(|rest| rest.get(..3));
     digits.and_then(|digits| StatusCode::from_bytes(digits).ok()).unwrap_or(StatusCode::BAD_REQUEST)
@@ -130,7 +131,7 @@ async fn route_error(router: Router, peer: SocketAddr, status: StatusCode) -> By
     serialize(response).await
 }
 
-/// Serializes a response as the last one of an HTTP/1.1 connection.
+/// Serializes the last response of an HTTP/1.1 connection.
 async fn serialize(response: Response<Body>) -> Bytes {
     let (mut head, body) = response.into_parts();
     // Cannot fail: error bodies are in memory.

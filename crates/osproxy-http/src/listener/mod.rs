@@ -25,27 +25,27 @@ pub use tls::{Tls, TlsFiles};
 /// Pause after a failed accept, for example when the process is out of file descriptors.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 
-/// Size of hyper's buffers for reading and writing, in bytes. With hyper's default of 408 KiB, 32
-/// concurrent uploads and 32 downloads take 57 MiB more; with 128 KiB, downloads take a fifth more
-/// CPU time.
+/// Maximum size of hyper's buffers for reading and writing, in bytes. With hyper's default of 408
+/// KiB, 32 concurrent uploads and 32 downloads take 57 MiB more memory. With 128 KiB, downloads
+/// take 20% more CPU time.
 const MAX_BUFFERED: usize = 64 << 10;
 
-/// Length of the kernel's accept queue.
+/// Maximum length of the kernel's accept queue.
 const BACKLOG: usize = 4096;
 
-/// Time for TCP handshakes in progress to complete once new ones are blocked.
+/// Time in which TCP handshakes in progress can complete after new handshakes are blocked.
 const HANDSHAKE_TIME: Duration = Duration::from_millis(100);
 
-/// Address of the other end of the connection. An extension of every request.
+/// Request extension with the address of the other end of the connection.
 #[derive(Clone, Copy, Debug)]
 pub struct RemoteAddr(pub SocketAddr);
 
 /// Serves until `shutdown` is cancelled. Then stops accepting connections, waits up to
 /// [`ListenerSettings::shutdown_grace`] for running requests, and aborts the rest.
 ///
-/// A client that has already connected may still send its first request within
-/// `first_request_grace`. With zero, its connection may be reset: an idle connection looks the same
-/// as one whose request is on the way.
+/// Before that wait, clients that are already connected have `first_request_grace` to send their
+/// first request: the server cannot distinguish an idle connection from a connection whose request
+/// is on the way. If `first_request_grace` is zero, such connections may be reset.
 pub async fn serve(
     listener: TcpListener,
     router: Router,
@@ -91,7 +91,7 @@ async fn reload_certificates(tls: Option<&Tls>) {
 }
 
 /// Accepts connections; never returns. Connections beyond the limit of the listener wait in the
-/// kernel's accept queue. Those beyond the limit of their address are closed.
+/// kernel's accept queue. Connections beyond the limit of their address are closed.
 async fn accept(listener: &TcpListener, connections: &Connections, permits: &Arc<Semaphore>) {
     while let Ok(permit) = permits.clone().acquire_owned().await {
         match listener.accept().await {
@@ -109,10 +109,11 @@ async fn accept(listener: &TcpListener, connections: &Connections, permits: &Arc
     }
 }
 
-/// Accepts the connections that are still in the queue; closing the listener would reset them.
+/// Accepts the connections that are still in the queue. Closing the listener would reset them.
 fn accept_queued(listener: TcpListener, connections: &Connections) {
     let Ok(listener) = listener.into_std() else { return };
-    // The loop is bounded: unless new handshakes are blocked, connections may keep arriving.
+    // The loop has a bound, because connections may keep arriving if new handshakes could not be
+    // blocked.
     for _ in 0..BACKLOG {
         let Ok((stream, peer)) = listener.accept() else { return };
         let stream = stream.set_nonblocking(true).and_then(|()| TcpStream::from_std(stream));
@@ -125,9 +126,9 @@ fn accept_queued(listener: TcpListener, connections: &Connections) {
 
 /// Permits that a connection holds until it ends.
 struct ConnectionPermits {
-    /// One of all connections.
+    /// Permit from the limit on all connections of the listener.
     _permit: OwnedSemaphorePermit,
-    /// One of its address.
+    /// Permit from the limit on the connections of the address.
     _address_permit: AddressPermit,
 }
 
@@ -166,7 +167,7 @@ impl Connections {
         });
     }
 
-    /// Waits up to `grace` for running requests, then aborts the rest.
+    /// Waits up to `grace` for running requests, then aborts the remaining connections.
     async fn drain(self, grace: Duration) {
         self.draining.cancel();
         if tokio::time::timeout(grace, self.tasks.wait()).await.is_err() {
@@ -180,10 +181,10 @@ impl Connections {
     }
 }
 
-/// Drops new SYNs, so that the accept queue is empty when the listener closes. The kernel resets
-/// connections that are still queued then, and a proxy that has already sent part of a body cannot
-/// retry it on another node. A client whose SYN was dropped sends it again and gets a clean
-/// refusal.
+/// Drops new SYNs, so that the accept queue is empty when the listener closes. Otherwise the kernel
+/// would reset the connections in the queue, and a proxy that has already sent part of a body could
+/// not retry the request on another node. A client whose SYN was dropped sends it again and is
+/// refused cleanly.
 #[cfg(target_os = "linux")]
 fn drop_syns(listener: &TcpListener) {
     use socket2::{SockFilter, SockRef};

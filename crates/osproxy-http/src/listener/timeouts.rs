@@ -1,6 +1,6 @@
-//! Timeouts of a connection: request head, idle time, and the progress of the client in reading a
-//! response. Hyper has no timeout for the last one, so the transport and the response bodies are
-//! wrapped to observe it.
+//! Timeouts of a connection: for the request head, for idle connections, and for clients that stop
+//! reading a response. Hyper has no timeout for the last case, so this module wraps the transport
+//! and the response bodies to observe the progress of the client.
 
 use std::{
     future::poll_fn,
@@ -26,47 +26,49 @@ use crate::rate_check::MinRateCheck;
 /// Timeouts of a connection.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Timeouts {
-    /// To receive the head of a request.
+    /// Maximum time to receive the head of a request.
     pub(super) head: Duration,
-    /// Between two requests.
+    /// Maximum time without a request.
     pub(super) idle: Duration,
-    /// For the client to read any data of a response.
+    /// Maximum time in which the client reads no data of a response.
     pub(super) write: Duration,
 }
 
-/// The timeout that ends a connection.
+/// The timeout that has expired.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum TimeoutKind {
     /// The head of a request is incomplete.
     Head,
-    /// There is no request.
+    /// The connection has no request.
     Idle,
     /// The client does not read the response.
     Write,
 }
 
-/// The state of a connection that its timeouts depend on.
+/// State of a connection that determines its timeouts.
 pub(super) struct ConnTimeouts {
     state: Mutex<State>,
-    /// Progress of the response of HTTP/1, which has one at a time.
+    /// The pending write of an HTTP/1 connection, which sends one response at a time. HTTP/2
+    /// streams have their own.
     pub(super) pending_write: Arc<PendingWrite>,
 }
 
 struct State {
     requests: usize,
-    /// Last activity, while there is no request.
+    /// Time of the last activity. Meaningful only while no request is running.
     idle_since: Instant,
-    /// Start of the incomplete head. Unknown with HTTP/2.
+    /// Start of the incomplete head, if there is one. Not tracked for HTTP/2 after the first
+    /// request.
     head_since: Option<Instant>,
     multiplexed: bool,
-    /// Whether a response may not be completely written yet.
+    /// Whether part of a response may still have to be written.
     response_pending: bool,
 }
 
 impl ConnTimeouts {
     pub(super) fn new() -> Self {
         let now = Instant::now();
-        // The timeout of the first head starts with the connection.
+        // The timeout for the first head starts with the connection.
         let state = State {
             requests: 0,
             idle_since: now,
@@ -86,7 +88,8 @@ impl ConnTimeouts {
         self.state().multiplexed
     }
 
-    /// Records that the head of a request is complete. The request runs until the guard is dropped.
+    /// Records that the head of a request is complete. The request counts as running until the
+    /// guard is dropped.
     pub(super) fn begin_request(self: &Arc<Self>, multiplexed: bool) -> RequestGuard {
         let mut state = self.state();
         state.requests += 1;
@@ -101,7 +104,8 @@ impl ConnTimeouts {
         self.state().idle_since = Instant::now();
     }
 
-    /// Whether a write belongs to no request: hyper responds to a head that it cannot parse.
+    /// Whether a write now would belong to no response of the service. Such a write may be hyper's
+    /// response to a head that hyper cannot parse.
     fn is_unsolicited(&self) -> bool {
         !self.state().response_pending
     }
@@ -121,15 +125,15 @@ impl ConnTimeouts {
     fn on_write(&self) {
         let mut state = self.state();
         if state.requests == 0 {
-            // The tail of a response whose body was already dropped.
+            // This is the end of a response whose body was already dropped.
             state.idle_since = Instant::now();
         } else if let Some(chunk) = &mut *self.pending_write.lock() {
             chunk.last_progress = Instant::now();
         }
     }
 
-    /// Completes when a timeout expires. Must be awaited by the task that serves the connection:
-    /// every change of the state wakes that task, so the deadline is then computed again.
+    /// Completes when a timeout expires. The task that serves the connection must await this: most
+    /// changes of the state wake that task, and the deadline is then computed again.
     pub(super) async fn expired(&self, timeouts: Timeouts) -> TimeoutKind {
         let mut timer = DeadlineTimer::default();
         poll_fn(|cx| match self.deadline(timeouts) {
@@ -139,15 +143,16 @@ impl ConnTimeouts {
         .await
     }
 
-    /// Returns the next deadline in the current state, and its timeout.
+    /// Returns the next deadline in the current state, with the timeout that then expires; `None`
+    /// if no timeout applies.
     fn deadline(&self, timeouts: Timeouts) -> Option<(Instant, TimeoutKind)> {
         let state = self.state();
         if let Some(at) = self.pending_write.deadline(timeouts.write) {
             return Some((at, TimeoutKind::Write));
         }
         if state.requests > 0 {
-            // The end of a request on an HTTP/2 stream does not wake this task, so check again
-            // after one idle timeout.
+            // The end of a request on an HTTP/2 stream does not wake this task. So compute the
+            // deadline again after one idle timeout.
             return state.multiplexed.then(|| (Instant::now() + timeouts.idle, TimeoutKind::Idle));
         }
         Some(match state.head_since {
@@ -157,7 +162,7 @@ impl ConnTimeouts {
     }
 }
 
-/// Guard of a running request.
+/// Counts a request as running until it is dropped.
 pub(super) struct RequestGuard(Arc<ConnTimeouts>);
 
 impl Drop for RequestGuard {
@@ -168,19 +173,21 @@ impl Drop for RequestGuard {
     }
 }
 
-/// The last chunk handed to hyper, until the client has drained it.
+/// The last chunk of a response that was handed to hyper; empty while hyper waits for the next
+/// chunk.
 #[derive(Default)]
 pub(super) struct PendingWrite(Mutex<Option<Chunk>>);
 
 #[derive(Clone, Copy)]
 struct Chunk {
     since: Instant,
-    /// When the client last read data. Updated on HTTP/1 only: HTTP/2 does not show the progress of
-    /// a stream.
+    /// Time at which the client last read data. On HTTP/2, this is `since`, because the progress of
+    /// a single stream is not visible.
     last_progress: Instant,
-    /// Minimum time to allow for the chunk on HTTP/2, where progress is not visible.
+    /// Minimum time to allow for the chunk on HTTP/2, where progress is not visible; zero on
+    /// HTTP/1.
     min_time: Duration,
-    /// Maximum time for the chunk even with progress, given by the minimum rate.
+    /// Maximum time for the chunk, even with progress; `None` if there is no minimum rate.
     max_time: Option<Duration>,
 }
 
@@ -189,14 +196,14 @@ impl PendingWrite {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Returns when the client counts as stalled; `None` if it has no chunk to read.
+    /// Returns the time at which the client counts as stalled; `None` if no chunk is pending.
     fn deadline(&self, timeout: Duration) -> Option<Instant> {
         let chunk = (*self.lock())?;
         let stalled_at = (chunk.last_progress + timeout).max(chunk.since + chunk.min_time);
         Some(chunk.max_time.map_or(stalled_at, |max| stalled_at.min(chunk.since + max)))
     }
 
-    /// Completes when the client has stalled. Must be awaited by the task that sends the response.
+    /// Completes when the client has stalled. The task that sends the response must await this.
     pub(super) async fn stalled(&self, timeout: Duration) {
         let mut timer = DeadlineTimer::default();
         poll_fn(|cx| match self.deadline(timeout) {
@@ -207,8 +214,8 @@ impl PendingWrite {
     }
 }
 
-/// A response body that fails if the client reads below the minimum rate. Time spent waiting for
-/// the data itself does not count.
+/// A response body that fails if the client reads below the minimum rate. Time in which the body
+/// itself has no data does not count.
 pub(super) struct MinRateBody {
     body: Body,
     pending_write: Arc<PendingWrite>,
@@ -252,7 +259,8 @@ impl http_body::Body for MinRateBody {
         mut self: Pin<&mut Self>,
         cx: &mut Context<'_>,
     ) -> Poll<Option<Result<Frame<Bytes>, axum::Error>>> {
-        // Hyper polls for more, so it has room: the last chunk is drained.
+        // Hyper polls for the next chunk only when its buffer has room, so the last chunk counts as
+        // read.
         let drained = self.pending_write.lock().take();
         if let Some(chunk) = drained {
             let bytes = self.chunk_len;
@@ -283,7 +291,7 @@ impl Drop for MinRateBody {
     }
 }
 
-/// The transport of a connection; reports reads and writes to its `ConnTimeouts`.
+/// The transport of a connection. Reports reads, writes and flushes to `timeouts`.
 pub(super) struct ObservedIo<I> {
     pub(super) io: I,
     pub(super) timeouts: Arc<ConnTimeouts>,
@@ -366,8 +374,8 @@ mod tests {
 
     const PAUSE: Duration = Duration::from_millis(70);
 
-    /// A response of ten bytes, each after `pause`, with a minimum rate of a million bytes per
-    /// second.
+    /// A response of ten one-byte chunks. Each chunk is available after `pause`; the minimum rate
+    /// is a million bytes per second.
     fn body(pause: Duration) -> MinRateBody {
         let bytes = stream::unfold(0, move |count| async move {
             if !pause.is_zero() {

@@ -17,27 +17,28 @@ use rustls::{
 use tokio::net::TcpStream;
 use tokio_rustls::{TlsAcceptor, server::TlsStream};
 
-/// Interval between checks of the files.
+/// Interval between checks of the certificate files for changes.
 const CHECK_INTERVAL: Duration = Duration::from_secs(2);
 
-/// Application protocols, by preference.
+/// Application protocols, in order of preference.
 const ALPN: [&[u8]; 2] = [b"h2", b"http/1.1"];
 
-/// Number of TLS sessions cached for resumption.
+/// Maximum number of TLS sessions that are cached for resumption.
 const MAX_SESSIONS: usize = 256;
 
-/// Paths of the PEM files of a listener.
+/// Paths of the PEM files that configure TLS for a listener.
 #[derive(Clone, Debug)]
 pub struct TlsFiles {
     /// Certificate of the service, followed by its intermediate certificates.
     pub cert: PathBuf,
     /// Private key of the certificate.
     pub key: PathBuf,
-    /// CA certificates for clients; `None` requests no client certificate.
+    /// CA certificates for checking client certificates. `None` means that clients need no
+    /// certificate.
     pub client_ca: Option<PathBuf>,
 }
 
-/// Contents of the files.
+/// Contents of the PEM files.
 #[derive(Clone, PartialEq, Eq)]
 struct TlsPem {
     cert: Vec<u8>,
@@ -46,7 +47,7 @@ struct TlsPem {
 }
 
 impl TlsFiles {
-    /// Checks that the files can be used. Fails with a message for the operator. Blocks.
+    /// Checks that the files can be used. Blocks. The error is a message for the operator.
     pub fn check(&self) -> Result<(), String> {
         let pem = self.read()?;
         pem.certified_key()?;
@@ -60,8 +61,8 @@ impl TlsFiles {
 }
 
 impl TlsPem {
-    /// The certificate chain with its matching key. Fails with a message that reveals nothing about
-    /// the key.
+    /// Parses the certificate chain and its key, and checks that they match. The error message
+    /// reveals nothing about the key.
     fn certified_key(&self) -> Result<CertifiedKey, String> {
         let chain: Vec<_> = CertificateDer::pem_slice_iter(&self.cert)
             .collect::<Result<_, _>>()
@@ -75,7 +76,7 @@ impl TlsPem {
             .map_err(|error| format!("`cert` and `key` do not match: {error}"))
     }
 
-    /// CA certificates for clients, if client certificates are required. Fails with a message.
+    /// Parses the CA certificates for clients. Returns `None` if clients need no certificate.
     fn client_ca_store(&self) -> Result<Option<RootCertStore>, String> {
         let Some(pem) = &self.client_ca else {
             return Ok(None);
@@ -107,12 +108,12 @@ fn read_file(path: &Path) -> Result<Vec<u8>, String> {
 pub struct Tls {
     acceptor: RwLock<TlsAcceptor>,
     files: TlsFiles,
-    /// The contents of the files that `acceptor` was built from at first.
+    /// Contents of the files when they were first loaded.
     initial: TlsPem,
 }
 
 impl Tls {
-    /// Reads the certificates. Fails with a message for the operator. Blocks.
+    /// Reads the files. Blocks. The error is a message for the operator.
     pub fn load(files: TlsFiles) -> Result<Self, String> {
         let initial = files.read()?;
         let acceptor = RwLock::new(acceptor(&initial)?);
@@ -124,16 +125,16 @@ impl Tls {
         acceptor.accept(stream).await
     }
 
-    /// Checks the files periodically; never returns. New certificates apply to new connections.
-    /// Invalid ones are logged once, and the old ones stay in use.
+    /// Checks the files periodically; never returns. New connections use the new certificates. If
+    /// the new files are invalid, logs that once and keeps the old certificates.
     pub(super) async fn reload_on_change(&self) {
         let (mut loaded, mut previous) = (self.initial.clone(), Ok(self.initial.clone()));
         loop {
             tokio::time::sleep(CHECK_INTERVAL).await;
             let files = self.files.clone();
             let Ok(current) = tokio::task::spawn_blocking(move || files.read()).await else { continue };
-            // Certificate and key are not replaced atomically: reload only if the files are the
-            // same in two checks in a row.
+            // The files are not replaced atomically. Reload only if two checks in a row find the
+            // same contents.
             let is_stable = current == previous;
             previous.clone_from(&current);
             match current {
@@ -155,7 +156,7 @@ impl Tls {
     }
 }
 
-/// Builds an acceptor. Fails with a message for the operator.
+/// Builds an acceptor. The error is a message for the operator.
 fn acceptor(pem: &TlsPem) -> Result<TlsAcceptor, String> {
     let provider = Arc::new(ring::default_provider());
     let config = ServerConfig::builder_with_provider(provider.clone())
@@ -171,8 +172,8 @@ fn acceptor(pem: &TlsPem) -> Result<TlsAcceptor, String> {
     let resolver = SingleCertAndKey::from(pem.certified_key()?);
     let mut config = config.with_cert_resolver(Arc::new(resolver));
     config.alpn_protocols = ALPN.map(<[u8]>::to_vec).to_vec();
-    // A new cache, so that a client that was accepted under other certificate authorities cannot
-    // resume its session.
+    // Use a new cache. With the old one, a client that the previous certificate authorities
+    // accepted could resume its session.
     config.session_storage = ServerSessionMemoryCache::new(MAX_SESSIONS);
     Ok(TlsAcceptor::from(Arc::new(config)))
 }

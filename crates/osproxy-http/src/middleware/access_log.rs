@@ -1,4 +1,5 @@
-//! The access log: one line and one count for each request, written when its response has ended.
+//! The access log. When a response has ended, the log gets one line, and the metrics count the
+//! request.
 
 use std::{
     net::IpAddr,
@@ -25,8 +26,8 @@ use osproxy_core::{App, Error, LoadGuard, Subject, metrics::RouteMetrics};
 use osproxy_types::error_chain;
 use tracing::Span;
 
-/// The access log entry of a request. Written on drop, also if the client disconnects before there
-/// is a response. Omits the query, which holds signatures.
+/// The access log entry of a request. Written on drop, even if the client disconnects before there
+/// is a response. Omits the query, which contains signatures.
 pub(super) struct AccessLogEntry {
     method: Method,
     path: String,
@@ -39,22 +40,22 @@ pub(super) struct AccessLogEntry {
     span: Span,
     /// `None` until there is a response.
     status: Option<u16>,
-    /// The error code in the response, which another node may have sent.
+    /// Error code in the response, which another node may have created.
     error: Option<String>,
-    /// The error itself, if it was created on this node.
+    /// The error that this node responded with, if any.
     source_error: Option<Arc<Error>>,
     bytes_sent: u64,
     complete: bool,
     /// Of the route, whose path template is logged.
     metrics: Arc<RouteMetrics>,
-    /// Counts the request as running until the entry is written.
+    /// Counts the request in the load of the node until the entry is written.
     _load: LoadGuard,
 }
 
-/// Longest path in a line, in characters.
+/// Maximum length of the path in a line, in characters. Longer paths are cut off.
 const MAX_PATH: usize = 1024;
 
-/// Status of a gRPC call, in the headers or in the trailers of the response.
+/// Header or trailer that holds the status of a gRPC call.
 const GRPC_STATUS: &str = "grpc-status";
 
 /// Route label of requests that match no route.
@@ -101,7 +102,8 @@ impl AccessLogEntry {
         if response.headers().contains_key(GRPC_STATUS)
             && let Some(error) = &self.source_error
         {
-            // gRPC responses always have status 200. Log the status that the error has over HTTP.
+            // gRPC responses always have HTTP status 200. Log the HTTP status of the error in API
+            // v1.
             self.status = Some(error.code.v1_status());
         }
         self.complete = response.body().is_end_stream();
@@ -146,7 +148,7 @@ impl Drop for AccessLogEntry {
     }
 }
 
-/// A response body that counts its bytes, and writes the access log entry when it is dropped.
+/// A response body that counts its bytes. Writes the access log entry when it is dropped.
 pub(super) struct LoggedBody {
     body: Body,
     entry: AccessLogEntry,

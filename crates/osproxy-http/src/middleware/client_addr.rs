@@ -8,13 +8,15 @@ use osproxy_core::{ClientAddr, X_FORWARDED_FOR};
 
 use crate::extract::forwarded;
 
-/// Returns the address of the client. Each proxy appends the address that it was called from,
-/// so only the entries that `trusted` proxies added are reliable: from the end up to the
-/// first address that is not trusted, which is the client. Earlier entries may be forged. If an
-/// entry on the way cannot be parsed, the peer counts as the client.
+/// Returns the address of the client. Each proxy appends the address of its caller to a header, so
+/// the client is the last address in the header that is not `trusted`; earlier addresses may be
+/// forged. If all addresses are trusted, the first one is the client.
 ///
-/// `Forwarded` is used only without `X-Forwarded-For`: a proxy that maintains one of them
-/// passes the other on unchanged, as the client sent it.
+/// Returns `peer` if `peer` is not trusted, if the request has no such header, or if the entry of
+/// the client, or an entry after it, is not an address.
+///
+/// Reads `Forwarded` only if the request has no `X-Forwarded-For`. A proxy that maintains one of
+/// these headers passes the other on unchanged, so a client could forge the other one.
 pub(super) fn client_addr(peer: IpAddr, headers: &HeaderMap, trusted: &[IpNet]) -> ClientAddr {
     let peer = peer.to_canonical();
     let is_trusted = |address: &IpAddr| trusted.iter().any(|net| net.contains(address));
@@ -36,14 +38,15 @@ pub(super) fn client_addr(peer: IpAddr, headers: &HeaderMap, trusted: &[IpNet]) 
     ClientAddr(client)
 }
 
-/// Returns the addresses in `Forwarded`, in order. A malformed line counts as one unknown address.
+/// Returns the addresses in `Forwarded`, in order. An element without an address, and a malformed
+/// line, each give one `None`.
 fn forwarded_addresses(headers: &HeaderMap) -> Vec<Option<IpAddr>> {
     let lines = headers.get_all(header::FORWARDED).iter();
     lines.flat_map(|line| line.to_str().ok().and_then(forwarded::addresses).unwrap_or(vec![None])).collect()
 }
 
-/// Returns the addresses in `X-Forwarded-For`, in order; `None` for an entry that is not an
-/// address.
+/// Returns the addresses in `X-Forwarded-For`, in order. An entry that is not an address gives
+/// `None`.
 fn x_forwarded_for_addresses(headers: &HeaderMap) -> Vec<Option<IpAddr>> {
     let lines = headers.get_all(X_FORWARDED_FOR).iter().map(|line| line.to_str().unwrap_or_default());
     lines.flat_map(|line| line.split(',')).map(parse_address).collect()

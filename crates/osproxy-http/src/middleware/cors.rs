@@ -19,7 +19,8 @@ use crate::settings::{Allowed, CorsSettings};
 const METHODS: [Method; 6] =
     [Method::GET, Method::HEAD, Method::POST, Method::PUT, Method::PATCH, Method::DELETE];
 
-/// Response headers that scripts may read; browsers hide others.
+/// Response headers that scripts of other origins may read, in addition to those that browsers
+/// always allow.
 const EXPOSED_HEADERS: [HeaderName; 11] = [
     header::ACCEPT_RANGES,
     header::CONTENT_DISPOSITION,
@@ -34,17 +35,18 @@ const EXPOSED_HEADERS: [HeaderName; 11] = [
     REQUEST_ID,
 ];
 
-/// Builds the layer that answers preflights and adds CORS headers to responses. Returns `None` if
-/// no other origin is allowed.
+/// Builds the layer that answers preflight requests and adds CORS headers to responses. Returns
+/// `None` if no other origin is allowed.
 pub(crate) fn layer(settings: &CorsSettings) -> Option<CorsLayer> {
-    // Responses depend on the origin only; those to preflights are not cached.
+    // Only `Origin` needs to be in `Vary`. Responses to preflight requests depend on more headers,
+    // but caches do not store them.
     let (origins, vary) = match &settings.origins {
         Allowed::Any => (AllowOrigin::any(), None),
         Allowed::Only(origins) if origins.is_empty() => return None,
         Allowed::Only(origins) => (AllowOrigin::list(origins.clone()), Some(header::ORIGIN)),
     };
     let headers = match &settings.headers {
-        // `*` would not include `Authorization`.
+        // `*` would not allow `Authorization`.
         Allowed::Any => AllowHeaders::mirror_request(),
         Allowed::Only(names) => AllowHeaders::list(names.clone()),
     };
@@ -53,12 +55,12 @@ pub(crate) fn layer(settings: &CorsSettings) -> Option<CorsLayer> {
     Some(layer.expose_headers(EXPOSED_HEADERS).max_age(settings.max_age))
 }
 
-/// Applies CORS to the API and to links. Metrics, health and pages stay restricted to their own
-/// origin.
+/// Applies CORS to the HTTP APIs and to links. Other paths, such as metrics and health, can only be
+/// read by pages of their own origin.
 pub(crate) async fn apply_to_api(State(cors): State<CorsLayer>, request: Request, next: Next) -> Response {
     let path = request.uri().path();
     let is_below = |prefix: &str| path.strip_prefix(prefix).is_some_and(|rest| rest.starts_with('/'));
-    // `*` is the path of a request whose head could not be parsed.
+    // The listener uses the path `*` for a request whose head could not be parsed.
     if path == "*" || [v0::PREFIX, v1::PREFIX, v1::LINKS].into_iter().any(is_below) {
         cors.layer(next).oneshot(request).await.into_response()
     } else {

@@ -11,9 +11,9 @@ use osproxy_core::{Error, Result};
 
 use crate::respond::error::Rejection;
 
-/// Rejects partial bodies (`Content-Range`) and encoded ones (`Content-Encoding`,
-/// `Transfer-Encoding`). They would be stored as received, and served as if they were the plain
-/// content.
+/// Rejects partial bodies (`Content-Range`) and encoded ones (`Content-Encoding`, or a
+/// `Transfer-Encoding` other than `chunked`). Otherwise such a body would be stored as received,
+/// and later served as the plain content.
 pub(crate) async fn reject_encoded_body(request: Request, next: Next) -> Response {
     match check(request.headers()) {
         Ok(()) => next.run(request).await,
@@ -36,7 +36,7 @@ fn check(headers: &HeaderMap) -> Result<()> {
     Ok(())
 }
 
-/// Returns `UnsupportedMediaType` if these headers announce an encoded body.
+/// Fails with `UnsupportedMediaType` if the headers announce an encoded body.
 pub(crate) fn check_encoding(headers: &HeaderMap) -> Result<()> {
     if list_elements(headers, &header::CONTENT_ENCODING)
         .any(|coding| !coding.eq_ignore_ascii_case("identity"))
@@ -47,7 +47,8 @@ pub(crate) fn check_encoding(headers: &HeaderMap) -> Result<()> {
     Ok(())
 }
 
-/// Returns the elements of a list header. A line that is not ASCII becomes the element `?`.
+/// Returns the elements of a list header. A line that is not ASCII gives the element `?`, which no
+/// check accepts.
 fn list_elements<'h>(headers: &'h HeaderMap, name: &HeaderName) -> impl Iterator<Item = &'h str> {
     let lines = headers.get_all(name).iter().map(|line| line.to_str().unwrap_or("?"));
     lines.flat_map(|line| line.split(',')).map(str::trim).filter(|token| !token.is_empty())

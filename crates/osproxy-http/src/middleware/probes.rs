@@ -11,13 +11,13 @@ use tokio::time::Instant;
 /// Minimum interval between responses to probes on one connection.
 const MIN_INTERVAL: Duration = Duration::from_millis(100);
 
-/// Time of the latest probe response of a connection, which may be in the future. An extension of
-/// every request.
+/// Time at which the latest probe on a connection gets its response; in the future while the
+/// response is delayed. Every request of the connection has the schedule as an extension.
 #[derive(Clone, Default)]
 pub(crate) struct ProbeSchedule(Arc<Mutex<Option<Instant>>>);
 
 impl ProbeSchedule {
-    /// Reserves the time of the next response.
+    /// Schedules the next response, and returns its time.
     fn reserve(&self) -> Instant {
         let mut last = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         let now = Instant::now();
@@ -27,8 +27,8 @@ impl ProbeSchedule {
     }
 }
 
-/// Delays probes that follow each other too fast on a connection. Probes are anonymous and not
-/// subject to other limits, so they must not be able to slow down real work.
+/// Delays probes that follow each other too fast on one connection. Anybody can send probes, and
+/// most limits do not apply to them; without the delay they could slow down other requests.
 pub(crate) async fn throttle_probes(request: Request, next: Next) -> Response {
     if let Some(probes) = request.extensions().get::<ProbeSchedule>() {
         tokio::time::sleep_until(probes.reserve()).await;

@@ -1,4 +1,4 @@
-//! Request bodies with timeouts, which are drained when the handler does not read them to the end.
+//! Request bodies with timeouts. A body that the handler does not read to its end is drained.
 
 use std::{
     pin::Pin,
@@ -21,28 +21,28 @@ use osproxy_cluster::timers::IdleTimeout;
 
 use crate::rate_check::MinRateCheck;
 
-/// Maximum number of bytes of an unread body to drain.
+/// Maximum number of bytes to drain from an unread body.
 const MAX_DRAIN_BYTES: u64 = 16 << 20;
-/// Maximum time to drain an unread body.
+/// Maximum time for draining an unread body.
 const MAX_DRAIN_TIME: Duration = Duration::from_secs(5);
 
-/// A request body that fails when the client is too slow. If it is dropped before its end, a task
-/// drains the rest, within limits: closing the connection while the client is still sending would
-/// destroy the response that says why the request was rejected.
+/// A request body that fails when the client is too slow. If the body is dropped before its end, a
+/// task drains the rest, within limits. Without draining, the connection would be closed while the
+/// client is still sending, and the client could lose the response.
 pub(super) struct DrainOnDropBody {
     body: Body,
     received: Arc<AtomicU64>,
-    /// There is nothing to drain: the body has ended or failed, or was never read and the client
-    /// still waits for `100 Continue`.
+    /// Whether there is nothing to drain: the body has ended or failed, or nothing was read and the
+    /// client still waits for `100 Continue`.
     nothing_to_drain: bool,
     idle: IdleTimeout,
     rate_check: MinRateCheck,
-    /// The body is complete only with an explicit end, as in HTTP/2. A reset without error has
-    /// none.
+    /// Whether the body must have an explicit end, as in HTTP/2. A stream that the client reset
+    /// without an error has no such end.
     requires_end: bool,
 }
 
-/// The client was too slow.
+/// How the client was too slow.
 #[derive(Clone, Copy, Debug, thiserror::Error)]
 pub(crate) enum TooSlow {
     #[error("the client sent no data for too long")]
@@ -51,19 +51,20 @@ pub(crate) enum TooSlow {
     BelowMinRate,
 }
 
-/// An HTTP/2 stream without an explicit end.
+/// Error for an HTTP/2 stream that ended without an explicit end.
 #[derive(Clone, Copy, Debug, thiserror::Error)]
 #[error("the stream was reset")]
 struct StreamReset;
 
 impl DrainOnDropBody {
-    /// Wraps the body of a request with this head. Reading fails with [`TooSlow`] if no data arrives
-    /// for `timeout`, or if `rate_check` finds the client too slow.
+    /// Wraps the body of the request with this `head`. Reading fails with [`TooSlow`] if no data
+    /// arrives for `timeout`, or if the client fails `rate_check`.
     pub(super) fn new(body: Body, head: &Parts, timeout: Duration, rate_check: MinRateCheck) -> Self {
         Self {
             body,
             received: Arc::default(),
-            // Reading the body would send `100 Continue`, which makes the client send it.
+            // The client sends the body only after `100 Continue`, which reading the body would
+            // send.
             nothing_to_drain: head.headers.contains_key(header::EXPECT),
             idle: IdleTimeout::new(timeout),
             rate_check,
@@ -76,7 +77,7 @@ impl DrainOnDropBody {
         Poll::Ready(Some(Err(axum::Error::new(error))))
     }
 
-    /// The number of bytes that were read so far.
+    /// Returns the counter of the bytes that were read so far.
     pub(super) fn received(&self) -> Arc<AtomicU64> {
         self.received.clone()
     }
@@ -151,7 +152,8 @@ mod tests {
     const WINDOW: Duration = Duration::from_millis(100);
     const PAUSE: Duration = Duration::from_millis(70);
 
-    /// A body of ten bytes, each after `pause`, with a minimum rate of a million bytes per second.
+    /// A body of ten one-byte chunks. Each chunk arrives after `pause`; the minimum rate is a
+    /// million bytes per second.
     fn body(pause: Duration) -> DrainOnDropBody {
         let bytes = stream::unfold(0, move |count| async move {
             if !pause.is_zero() {
@@ -171,7 +173,6 @@ mod tests {
         while let Some(frame) = body.frame().await {
             frame.unwrap();
             count += 1;
-            // A slow consumer.
             sleep(PAUSE).await;
         }
         assert_eq!(count, 10);

@@ -1,4 +1,4 @@
-//! The outermost middleware: request id, client address, body limits and access log.
+//! The outermost middleware: request id, client address, timeouts of the body, and access log.
 
 use std::{
     sync::{
@@ -31,13 +31,13 @@ use crate::{
     state::HttpState,
 };
 
-/// Request id header of the Go program.
+/// Header with the request id in the Go program.
 const REQUEST_ID_V0: HeaderName = HeaderName::from_static("request-id");
-/// Longest id that is accepted from a client, in bytes.
+/// Maximum length of a request id that a client sends, in bytes.
 const MAX_REQUEST_ID: usize = 128;
 
-/// Assigns the request id and the client address, aborts bodies that arrive too slowly, adds
-/// security headers, and writes the access log entry when the response has ended.
+/// Assigns the request id and the client address, aborts bodies that arrive too slowly, and adds
+/// security headers. Writes the access log entry when the response has ended.
 pub(crate) async fn request_context(
     State(HttpState { app, settings }): State<HttpState>,
     request: Request,
@@ -51,8 +51,8 @@ pub(crate) async fn request_context(
     if parts.extensions.get::<UnparsableHead>().is_some()
         && let Some(origin) = settings.cors.first_origin()
     {
-        // The head could not be parsed, so its origin is unknown. Assume the first allowed one, so
-        // that its pages can read the error.
+        // The head could not be parsed, so the origin of the request is unknown. Assume the first
+        // allowed origin, so that pages of that origin can read the error.
         parts.headers.insert(header::ORIGIN, origin.clone());
     }
     let peer = parts.extensions.get::<RemoteAddr>().map(|peer| peer.0.ip());
@@ -74,8 +74,8 @@ pub(crate) async fn request_context(
         response.headers_mut().insert(REQUEST_ID, value);
     }
     insert_security_headers(response.headers_mut(), settings.is_tls);
-    // While draining, the client's next request should reach another node. After a timeout, the
-    // rest of the body is still on the connection, which cannot be reused.
+    // While the node is draining, the next request of the client should reach another node. After a
+    // timeout, the rest of the body may still arrive, so the connection cannot be reused.
     let must_close = app.node.is_draining() || response.status() == StatusCode::REQUEST_TIMEOUT;
     if must_close && version < Version::HTTP_2 {
         response.headers_mut().insert(header::CONNECTION, HeaderValue::from_static("close"));
@@ -84,7 +84,8 @@ pub(crate) async fn request_context(
     response.map(|body| Body::new(LoggedBody::new(body, entry)))
 }
 
-/// Returns the client's id if it is safe to log: visible ASCII of limited length.
+/// Returns the request id that the client sent, if it is safe to log: visible ASCII of limited
+/// length.
 fn client_request_id(headers: &HeaderMap) -> Option<RequestId> {
     let value = headers.get(REQUEST_ID).or_else(|| headers.get(REQUEST_ID_V0))?;
     let id = value.to_str().ok()?;
@@ -92,12 +93,12 @@ fn client_request_id(headers: &HeaderMap) -> Option<RequestId> {
     is_valid.then(|| RequestId(id.into()))
 }
 
-/// Generates an id: a random number for the process and a counter, so that requests need no system
-/// call.
+/// Generates a request id from a random number of the process and a counter, so that no request
+/// needs a system call.
 fn generate_request_id() -> RequestId {
     static PROCESS: LazyLock<u64> = LazyLock::new(|| {
         let mut bytes = [0; 8];
-        // Without randomness, ids are still unique within a process.
+        // Without randomness, ids are still unique within this process.
         let _ = getrandom::fill(&mut bytes);
         u64::from_be_bytes(bytes)
     });

@@ -13,8 +13,8 @@ use osproxy_core::{Error, Result};
 
 use crate::{listener::UnparsableHead, respond::error::Rejection, settings::HttpSettings};
 
-/// Maximum number of header fields of a request, the same as in hyper for HTTP/1; hyper has no
-/// limit for HTTP/2.
+/// Maximum number of header fields of a request. Hyper has the same limit for HTTP/1, but none for
+/// HTTP/2.
 const MAX_FIELDS: usize = 100;
 /// Bytes that HTTP/1 adds to a header field: `: ` and CRLF.
 const FIELD_OVERHEAD: usize = 4;
@@ -40,7 +40,8 @@ fn too_large(settings: &HttpSettings) -> Error {
     Error::new(ErrorCode::HeaderTooLarge, message)
 }
 
-/// Fails for the placeholder that the listener sends when hyper cannot parse a head.
+/// Fails if `request` is the placeholder that the listener creates for a head that hyper cannot
+/// parse.
 fn check_readable(settings: &HttpSettings, request: &Request) -> Result<()> {
     match request.extensions().get() {
         None => Ok(()),
@@ -61,8 +62,9 @@ fn check_size(settings: &HttpSettings, request: &Request) -> Result<()> {
     Ok(())
 }
 
-/// Returns `InvalidArgument` unless the request names one host (RFC 9112, section 3.2). `Host` is
-/// optional in HTTP/1.0, and in HTTP/2, where it must equal `:authority` if both are present.
+/// Fails with `InvalidArgument` unless the request has exactly one valid `Host` (RFC 9112, section
+/// 3.2). HTTP/1.0 and HTTP/2 requests may omit `Host`; in HTTP/2, `Host` must equal `:authority` if
+/// both are present.
 fn check_host(request: &Request) -> Result<()> {
     let reject = |message| Err(Error::invalid(message).with_field("host"));
     let mut hosts = request.headers().get_all(header::HOST).iter();
@@ -86,7 +88,7 @@ fn check_host(request: &Request) -> Result<()> {
     }
 }
 
-/// Whether the part after the host is absent, a single colon, or a valid port.
+/// Whether the part after the host is empty, a colon alone, or a colon with a valid port.
 fn has_port(host: &Authority) -> bool {
     let rest = host.as_str().strip_prefix(host.host()).unwrap_or_default();
     rest.is_empty() || rest == ":" || host.port_u16().is_some()

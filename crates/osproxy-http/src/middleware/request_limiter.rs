@@ -25,22 +25,23 @@ use tokio::sync::Semaphore;
 
 use crate::{respond::error::Rejection, settings::RequestLimits};
 
-/// Idle addresses are evicted once per this number of requests.
+/// Number of requests between two evictions of idle addresses.
 const EVICTION_INTERVAL: u32 = 4096;
 
-/// Concurrent requests for metrics.
+/// Maximum number of concurrent requests for metrics.
 const MAX_METRICS_REQUESTS: usize = 4;
 
-/// Limits the requests of a node, on all of its listeners together.
+/// Limits the requests of a node. All listeners of the node share the limits.
 pub struct RequestLimiter {
     requests: Semaphore,
-    /// Permits for requests that may change something: half of all. Writes wait for the disk, and
-    /// would otherwise take the permits of reads, which do not.
+    /// Permits for requests that may change something: half as many as for all requests. Changes
+    /// wait for the disk and reads do not; without this limit, waiting changes could use up the
+    /// permits that reads need.
     changes: Semaphore,
     /// Separate permits for metrics, so that an overloaded service can still be observed.
     metrics: Semaphore,
-    /// Permits for streaming gRPC calls. Such a call counts as a transfer only once its first
-    /// message names the file, and holds a message in memory until then.
+    /// Permits for gRPC calls that stream content. A call counts as a transfer only after its first
+    /// message has named the file; these permits bound the memory for first messages.
     transfers: Semaphore,
     addresses: Option<AddressRateLimiter>,
 }
@@ -68,7 +69,7 @@ impl RequestLimiter {
     }
 }
 
-/// Rejects requests beyond the rate limit of their address. Each node counts on its own.
+/// Rejects requests beyond the rate limit of their address. Each node counts only its own requests.
 pub(crate) async fn limit_addresses(
     State(limiter): State<Arc<RequestLimiter>>,
     request: Request,
@@ -89,7 +90,7 @@ pub(crate) async fn limit_addresses(
 }
 
 /// Rejects requests beyond the concurrency limit. A request holds its permit until the head of its
-/// response; the method says whether it may change something.
+/// response. Requests with a safe method, such as GET, count as reads; all others as changes.
 pub(crate) async fn limit_requests(
     State(limiter): State<Arc<RequestLimiter>>,
     request: Request,
@@ -99,7 +100,7 @@ pub(crate) async fn limit_requests(
     limit(&limiter, changes, request, next).await
 }
 
-/// Like [`limit_requests`], for routes that may change something whatever the method.
+/// Like [`limit_requests`], but counts every request as a change, even one with a safe method.
 pub(crate) async fn limit_changes(
     State(limiter): State<Arc<RequestLimiter>>,
     request: Request,
@@ -108,7 +109,8 @@ pub(crate) async fn limit_changes(
     limit(&limiter, true, request, next).await
 }
 
-/// Like [`limit_requests`], for routes that change nothing whatever the method.
+/// Like [`limit_requests`], but counts every request as a read. For gRPC calls, which always use
+/// POST.
 pub(crate) async fn limit_reads(
     State(limiter): State<Arc<RequestLimiter>>,
     request: Request,
@@ -129,8 +131,8 @@ pub(crate) async fn limit_transfers(
     next.run(request).await
 }
 
-/// Queues requests for metrics beyond the limit. Anybody can send them, and each costs the lookup
-/// of a key.
+/// Lets requests for metrics wait while too many are running. Anybody can send such requests, and
+/// each one costs the lookup of an API key.
 pub(crate) async fn limit_metrics(
     State(limiter): State<Arc<RequestLimiter>>,
     request: Request,
@@ -150,7 +152,8 @@ async fn limit(limiter: &RequestLimiter, changes: bool, request: Request, next: 
     next.run(request).await
 }
 
-/// Returns the key of per-client limits: the IPv4 address, or the IPv6 network (/64).
+/// Returns the address under which limits count a client: its IPv4 address, or its IPv6 network
+/// (/64).
 pub(crate) fn client_network(address: IpAddr) -> IpAddr {
     match address {
         IpAddr::V4(_) => address,

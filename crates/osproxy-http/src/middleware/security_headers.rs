@@ -6,7 +6,7 @@ use osproxy_types::content_type;
 const CROSS_ORIGIN_EMBEDDER_POLICY: HeaderName = HeaderName::from_static("cross-origin-embedder-policy");
 const CROSS_ORIGIN_RESOURCE_POLICY: HeaderName = HeaderName::from_static("cross-origin-resource-policy");
 
-/// Headers of every response, unless the handler has set them.
+/// Headers of every response, unless the handler has set them itself.
 const DEFAULT_HEADERS: [(HeaderName, &str); 5] = [
     (header::CACHE_CONTROL, "no-store"),
     (header::X_CONTENT_TYPE_OPTIONS, "nosniff"),
@@ -14,13 +14,13 @@ const DEFAULT_HEADERS: [(HeaderName, &str); 5] = [
         header::CONTENT_SECURITY_POLICY,
         "default-src 'none'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'",
     ),
-    // Links are secrets, and must not leak to other sites by `Referer`.
+    // Links are secrets. They must not leak to other sites in `Referer`.
     (header::REFERRER_POLICY, "no-referrer"),
     (CROSS_ORIGIN_RESOURCE_POLICY, "same-origin"),
 ];
 
-/// Headers of content of any type. Pages of other origins may embed it, including isolated ones
-/// (COEP).
+/// Headers of responses for content of any type. Pages of other origins may embed the content, even
+/// pages with a `Cross-Origin-Embedder-Policy` (COEP).
 const CONTENT_HEADERS: [(HeaderName, &str); 4] = [
     (header::X_CONTENT_TYPE_OPTIONS, "nosniff"),
     (header::REFERRER_POLICY, "no-referrer"),
@@ -28,23 +28,25 @@ const CONTENT_HEADERS: [(HeaderName, &str); 4] = [
     (CROSS_ORIGIN_EMBEDDER_POLICY, "require-corp"),
 ];
 
-/// For active content, such as HTML: runs no scripts, loads nothing, and has an opaque origin.
+/// Policy for active content, such as HTML: the content runs no scripts, loads nothing, and has an
+/// opaque origin.
 const ACTIVE_CONTENT_POLICY: HeaderValue = HeaderValue::from_static("default-src 'none'; sandbox");
 
-/// For other content: runs no scripts either. Browsers wrap a film in a document with inline
-/// styles, which loads the film again from its URL.
+/// Policy for passive content: the content runs no scripts either. Browsers display a video in a
+/// document with inline styles, which loads the video from its own URL; the policy allows both.
 const PASSIVE_CONTENT_POLICY: HeaderValue = HeaderValue::from_static(
     "default-src 'none'; media-src 'self'; style-src 'unsafe-inline'; sandbox allow-same-origin",
 );
 
-/// For PDF. Browsers do not display it in a `sandbox`; their viewers have a sandbox of their own.
+/// Policy for PDF. Browsers do not display a PDF with `sandbox`; their PDF viewers have a sandbox
+/// of their own.
 const PDF_POLICY: HeaderValue =
     HeaderValue::from_static("default-src 'none'; object-src 'self'; style-src 'unsafe-inline'");
 
-/// Makes browsers use TLS only, for a year.
+/// Makes browsers use only TLS for a year.
 const STRICT_TRANSPORT_SECURITY: HeaderValue = HeaderValue::from_static("max-age=31536000");
 
-/// Adds the security headers that every response needs. `is_tls`: clients connect over TLS.
+/// Adds the default security headers. With `is_tls`, also makes browsers use only TLS.
 pub(super) fn insert_security_headers(headers: &mut HeaderMap, is_tls: bool) {
     for (name, value) in DEFAULT_HEADERS {
         headers.entry(name).or_insert(HeaderValue::from_static(value));
@@ -54,7 +56,7 @@ pub(super) fn insert_security_headers(headers: &mut HeaderMap, is_tls: bool) {
     }
 }
 
-/// Sets the security headers of a response (200, 206 or 304) for content of this type.
+/// Sets the security headers of a response (200, 206 or 304) for content of type `content_type`.
 pub(crate) fn insert_content_security_headers(headers: &mut HeaderMap, content_type: &str) {
     for (name, value) in CONTENT_HEADERS {
         headers.insert(name, HeaderValue::from_static(value));

@@ -23,7 +23,7 @@ pub(crate) enum DownloadLinkQuery {}
 /// Query parameters of links of API v1.
 pub(crate) enum SignedQuery {}
 
-/// Query parameters of links of API v1, for operations that accept an API key instead.
+/// Query parameters of links of API v1, for operations that accept an API key instead of a link.
 pub(crate) enum OptionalSignedQuery {}
 
 /// The uid of a file, as a path parameter.
@@ -95,7 +95,7 @@ impl PartialSchema for UploadForm {
             .description(Some("Fields other than `file` are ignored."))
             .property("file", Ref::from_schema_name(Content::name()))
             .required("file")
-            // Field names are sent in header fields, which cannot hold control characters.
+            // Field names are sent in headers of the form, which cannot hold control characters.
             .property_names(Some(text().pattern(Some(r"^[^\x00-\x1f\x7f]*$")).build()))
             .into()
     }
@@ -174,7 +174,7 @@ impl IntoParams for IdempotencyKey {
     }
 }
 
-/// Parameters of every link. The client sends them back unchanged.
+/// Parameters of every signed link. Clients send them back unchanged.
 fn link_parameters() -> [Parameter; 4] {
     let uid = RefOr::Ref(Ref::from_schema_name(Uid::name()));
     let date = text().format(Some(SchemaFormat::KnownFormat(KnownFormat::DateTime)));

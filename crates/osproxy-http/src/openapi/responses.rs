@@ -1,5 +1,6 @@
-//! Responses that several operations share, for the `OpenAPI` document: one for each error status,
-//! with an example for each error code. API v0 returns envelopes, API v1 problem documents.
+//! Responses that several operations share, for the `OpenAPI` document: one response for each error
+//! status, with an example for each error code. API v0 returns envelopes, API v1 returns problem
+//! documents.
 
 use std::collections::BTreeMap;
 
@@ -124,9 +125,9 @@ responses! { V0:
         ];
 }
 
-/// Responses of API v0 about authentication and rate limits, by status.
+/// Responses of API v0 to missing keys, missing scopes and exceeded rate limits, by status.
 pub(super) const V0_ACCESS: [(&str, &str); 3] = [("401", "Keyless"), ("403", "Unscoped"), ("429", "TooMany")];
-/// Responses of API v1 about authentication and rate limits, by status.
+/// Responses of API v1 to missing keys, missing scopes and exceeded rate limits, by status.
 pub(super) const V1_ACCESS: [(&str, &str); 3] =
     [("401", "Unauthenticated"), ("403", "Refused"), ("429", "Limited")];
 

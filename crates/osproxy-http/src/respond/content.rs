@@ -39,7 +39,7 @@ use crate::{
     respond::disposition::{self, Disposition},
 };
 
-/// Digests of the whole content, even in the response to a range request.
+/// Header with the digests of the whole content, even in the response to a range request.
 const REPR_DIGEST: HeaderName = HeaderName::from_static("repr-digest");
 
 /// How to present content to the client.
@@ -48,13 +48,14 @@ pub(crate) struct Presentation<'a> {
     /// Disposition that the link requests. Active content, such as HTML, is always sent as an
     /// attachment.
     pub(crate) disposition: Disposition,
-    /// File name for saving, if it differs from the name of the file.
+    /// Name under which the client saves the file; `None` for the name of the file itself.
     pub(crate) filename: Option<&'a str>,
     /// The link that grants the download.
     pub(crate) link: &'a VerifiedLink,
 }
 
-/// Serves a GET or HEAD of the content of `file`.
+/// Responds to a GET or HEAD request for the content of `file`. Fails with `PreconditionFailed` or
+/// `RangeNotSatisfiable`.
 pub(crate) async fn respond(
     downloads: &Downloads,
     file: &StoredFile,
@@ -63,9 +64,9 @@ pub(crate) async fn respond(
     presentation: Presentation<'_>,
 ) -> Result<Response> {
     let size = file.content.size;
-    // The content of a uid never changes, so the uid serves as entity tag.
+    // The content of a uid never changes, so the uid serves as the entity tag.
     let etag = format!("\"{}\"", file.uid);
-    // HTTP dates have whole seconds.
+    // HTTP dates have no fractions of a second.
     let last_modified = UNIX_EPOCH + Duration::from_secs(file.stored_at.unsigned_abs() / 1000);
     let validators = Validators { etag: &etag, last_modified };
     let preconditions = conditional::evaluate(request, &validators);
@@ -117,10 +118,12 @@ pub(crate) async fn respond(
     Ok(response)
 }
 
-/// Returns the `Cache-Control` of content. It never changes, so a browser may keep it until its
-/// link expires. A shared cache serves it even after the link is revoked, so `public` needs a
-/// setting, and is never used for links that are restricted by network. With a limit on uses, each
-/// use must reach the service.
+/// Returns the `Cache-Control` of content. A browser may cache content until the link expires,
+/// because content never changes. If the link has a limit on uses, no cache may store the content,
+/// so that each use reaches the service.
+///
+/// A shared cache may serve content even after its link is revoked. So shared caches are allowed
+/// only by a setting, and never for links that are restricted by network.
 fn cache_control(downloads: &Downloads, link: &VerifiedLink) -> String {
     if link.constraints.uses.is_some() {
         return "no-store, no-transform".to_owned();
@@ -144,8 +147,8 @@ fn insert_content_headers(headers: &mut HeaderMap, file: &StoredFile, presentati
     }
 }
 
-/// Returns the digests that osproxy computed, for `Repr-Digest` (RFC 9530). BLAKE3 has no
-/// registered name; `blake3` is the obvious one.
+/// Returns the digests that osproxy computed, for `Repr-Digest` (RFC 9530). The algorithm name
+/// `blake3` is not registered.
 fn repr_digest(file: &StoredFile) -> Option<String> {
     let digests = file.content.digests.as_ref()?;
     let digests = [
@@ -166,8 +169,8 @@ fn insert(headers: &mut HeaderMap, name: header::HeaderName, value: impl TryInto
     }
 }
 
-/// A response body of known length that streams from the store. An error aborts the connection, so
-/// that no client takes truncated content for the whole.
+/// A response body of known length that streams from the store. An error aborts the response, so
+/// that the client does not take truncated content for the whole.
 struct ContentBody {
     reader: AdmittedContent,
     remaining: u64,

@@ -18,17 +18,17 @@ const ATTR_CHAR: &AsciiSet = &NON_ALPHANUMERIC
     .remove(b'|')
     .remove(b'~');
 
-/// What a browser does with content.
+/// What a browser should do with content.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Disposition {
-    /// Displays it.
+    /// Display the content.
     Inline,
-    /// Saves it.
+    /// Save the content as a file.
     Attachment,
 }
 
-/// Returns the header for any file name. `filename*` has the exact name, encoded; `filename` is an
-/// ASCII approximation for old clients.
+/// Returns the header for any file name. `filename*` holds the exact name, encoded; `filename`
+/// holds an ASCII approximation for old clients.
 pub(crate) fn header(disposition: Disposition, name: &str) -> HeaderValue {
     let disposition = match disposition {
         Disposition::Inline => "inline",

@@ -1,5 +1,6 @@
-//! Error responses. A handler returns a [`Rejection`], whose [`Error`] travels in the response
-//! extensions to [`render`]; only that knows the protocol, so it logs and renders each error once.
+//! Error responses. A handler returns a [`Rejection`], which passes its [`Error`] to the middleware
+//! [`render`] in the response extensions. Only [`render`] knows the protocol of the request, so
+//! [`render`] alone logs and renders errors.
 
 use std::{panic::AssertUnwindSafe, sync::Arc};
 
@@ -50,7 +51,7 @@ impl<E: Into<Error>> From<E> for Rejection {
 }
 
 impl IntoResponse for Rejection {
-    /// Returns a placeholder that carries the error to the middleware `render`.
+    /// Returns a placeholder that carries the error to the middleware [`render`].
     fn into_response(self) -> Response {
         let mut response = StatusCode::INTERNAL_SERVER_ERROR.into_response();
         response.extensions_mut().insert(Arc::new(self.0));
@@ -68,12 +69,13 @@ pub(crate) fn v1_status(error: &Error) -> StatusCode {
     StatusCode::from_u16(error.code.v1_status()).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR)
 }
 
-/// Logs an error. Requests rejected by a limit are not failures of the service, even with a 5xx
-/// status.
+/// Logs an error. Some errors have a 5xx status although the service works, for example when a
+/// quota is exceeded or the service is overloaded. They are logged as refused requests, not as
+/// failures.
 fn log(error: &Error, status: StatusCode) {
     let code = error.code.as_str();
     match error.code {
-        // The disk may be full, or the request may be larger than the disk.
+        // Only a warning: the disk may be full, or this one request may be larger than the disk.
         ErrorCode::StorageFull => {
             tracing::warn!(code, error = error_chain(error), "the request was refused");
         }
@@ -87,8 +89,8 @@ fn log(error: &Error, status: StatusCode) {
     }
 }
 
-/// Renders and logs errors: as an envelope for API v0, as a status for gRPC, as a problem document
-/// for everything else.
+/// Renders and logs errors: as an envelope for API v0, as a gRPC status for gRPC, and as a problem
+/// document for everything else.
 pub(crate) async fn render(
     State(render_grpc_error): State<RenderGrpcError>,
     request: Request,
@@ -119,7 +121,7 @@ pub(crate) async fn render(
         headers.insert(header::ALLOW, allow);
     }
     if let Some(wait) = error.retry_after() {
-        // Rounded up, because an earlier retry would be rejected.
+        // Round up: a client that retries earlier would be rejected again.
         let seconds = wait.as_nanos().div_ceil(NANOS_PER_SECOND);
         headers.insert(header::RETRY_AFTER, u64::try_from(seconds).unwrap_or(u64::MAX).max(1).into());
     }
@@ -136,8 +138,8 @@ pub(crate) async fn render(
     rendered
 }
 
-/// Whether to render errors for gRPC. The content type decides, except on paths of the other APIs,
-/// where content may be of any type.
+/// Whether to render errors for gRPC. The content type decides, except on paths of the HTTP APIs
+/// and links, where content may be of any type.
 fn is_grpc(request: &Request) -> bool {
     let path = request.uri().path();
     if [V0, V1, LINKS].iter().any(|prefix| path.starts_with(prefix)) {
@@ -147,7 +149,7 @@ fn is_grpc(request: &Request) -> bool {
     content_type.is_some_and(|value| value.as_bytes().starts_with(b"application/grpc"))
 }
 
-/// Turns a panic into an internal error. The panic message is only logged.
+/// Turns a panic into an internal error. The response does not contain the panic message.
 async fn catch_panic(handler: impl Future<Output = Response>) -> Response {
     let response = AssertUnwindSafe(handler).catch_unwind().await;
     response.unwrap_or_else(|_| Rejection(Error::internal("the handler panicked")).into_response())

@@ -10,12 +10,12 @@ use osproxy_core::{Error, Result, ops::upload_file::SizeHint};
 use super::form;
 use crate::extract::body::{self, ContentStream};
 
-/// MD5 of empty content. Some clients send an empty body without a length; this digest shows that
-/// the content is meant to be empty.
+/// MD5 of empty content. Some clients send an empty body without a length. If they send this digest
+/// too, the content is meant to be empty.
 const EMPTY_MD5: [u8; 16] = 0xd41d_8cd9_8f00_b204_e980_0998_ecf8_427e_u128.to_be_bytes();
 
 /// Returns the content of a request: the field `file` of a form, or the raw body. `md5` is the
-/// expected digest.
+/// expected digest. Fails with `InvalidArgument` if the request has no body.
 pub(super) async fn content(headers: &HeaderMap, body: Body, md5: Option<[u8; 16]>) -> Result<ContentStream> {
     let length = body.size_hint().exact();
     let content_type =

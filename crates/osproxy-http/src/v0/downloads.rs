@@ -31,7 +31,7 @@ use crate::{
     respond::{content::Presentation, disposition::Disposition, error::HandlerResult},
 };
 
-/// Parameters of download links beyond those of all links, in the order of the signature.
+/// Additional signed parameters of download links, in the order in which they are signed.
 const LINK_PARAMETERS: [&str; 3] = ["name", "bucket", "object"];
 
 /// `POST /link/download`
@@ -96,8 +96,8 @@ pub(crate) async fn create_download_link(
     Ok(Json(Envelope::ok(Some(links).filter(|links| !links.is_empty()))))
 }
 
-/// Returns the bucket and object name that the Go program would use. Its clients expect them; the
-/// real location of the content is not exposed.
+/// Returns the bucket and object name that the Go program would use, because clients of that
+/// program expect them. They do not reveal the real location of the content.
 fn go_object_name(file: &StoredFile) -> (&'static str, String) {
     let uid = file.uid;
     let object = file.extension().map_or_else(|| uid.to_string(), |extension| format!("{uid}.{extension}"));
@@ -151,7 +151,7 @@ pub(crate) async fn download_file(
     serve_file(&downloads, &request, uid, Presentation { disposition, filename: None, link: &link }).await
 }
 
-/// `GET /proxy`: returns the address of this node if only this node has content of the uid.
+/// `GET /proxy`: returns the address of this node, if only this node has content of the uid.
 #[utoipa::path(
     get, path = "/proxy", context_path = PREFIX, tag = "v0 Downloads",
     summary = "Check whether only this node has the content", description = "Fails with 404 if it has none, or if other nodes have it too.",

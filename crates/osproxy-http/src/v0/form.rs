@@ -20,13 +20,15 @@ use crate::{extract::body::incomplete_body_error, middleware::check_encoding};
 
 /// The field that holds the content.
 const CONTENT_FIELD: &str = "file";
-/// Largest other field, in bytes. Other fields are ignored.
+/// Maximum size of any other field, in bytes. Other fields are ignored.
 const MAX_OTHER_FIELD: u64 = 64 * 1024;
-/// Largest number of other fields, before the content and after it.
+/// Maximum number of fields up to the content, including the content itself. After the content,
+/// there must be fewer fields than this.
 const MAX_FIELDS: usize = 32;
-/// Frames, of at most 64 KiB, that the parser may buffer within the content.
+/// Maximum number of frames, of at most 64 KiB each, that the parser may buffer while it reads the
+/// content.
 const CONTENT_FRAMES: u32 = 4;
-/// Most bytes from one field to the next, which the parser buffers.
+/// Maximum number of bytes that the parser reads, and buffers, to reach the next field.
 const MAX_BETWEEN: u64 = 256 * 1024;
 
 /// Whether a body with this content type is a form.
@@ -60,11 +62,11 @@ pub(crate) async fn content_stream(
     Err(Error::invalid("the form has too many fields"))
 }
 
-/// Passes a body on, and fails once `allowance` bytes have passed.
+/// Passes a body on, and fails after `allowance` bytes.
 ///
-/// The parser buffers all data that is ready before it looks at any of it. So this stream returns
-/// `Pending` after each frame outside the content, and after [`CONTENT_FRAMES`] within it, to bound
-/// that buffer.
+/// The parser buffers all data that is ready before it parses any of it. To bound that buffer, this
+/// stream returns `Pending` after each frame outside the content, and after every
+/// [`CONTENT_FRAMES`] frames within the content.
 struct MeteredBody {
     body: BodyDataStream,
     allowance: Arc<AtomicU64>,
@@ -87,7 +89,8 @@ impl Stream for MeteredBody {
         };
         self.frames += 1;
         Poll::Ready(Some(frame.and_then(|bytes| {
-            // The frame that exhausts the allowance passes, since most of it may be content.
+            // Pass on the frame that exhausts the allowance, because most of that frame may be
+            // content.
             let spend =
                 |allowance: u64| (allowance > 0).then(|| allowance.saturating_sub(bytes.len() as u64));
             let allowed = self.allowance.fetch_update(Ordering::Relaxed, Ordering::Relaxed, spend);
@@ -112,14 +115,14 @@ impl Form {
     }
 }
 
-/// A form whose field with the content is being read.
+/// A form whose content is being read.
 struct FormContent {
     form: Form,
     content: Field<'static>,
 }
 
-/// Returns the next chunk of the content and the rest of it. After the last chunk, reads the rest
-/// of the form.
+/// Returns the next chunk of the content, and the state for the next call. After the last chunk,
+/// reads the rest of the form.
 async fn next_chunk(rest: FormContent) -> Result<Option<(Bytes, FormContent)>> {
     let FormContent { form, mut content } = rest;
     if let Some(bytes) = content.try_next().await.map_err(|error| malformed(&error))? {
@@ -130,7 +133,7 @@ async fn next_chunk(rest: FormContent) -> Result<Option<(Bytes, FormContent)>> {
     Ok(None)
 }
 
-/// Reads the rest of the form after the content, which must be complete.
+/// Reads the rest of the form. The content must have been read to its end.
 async fn read_to_end(mut form: Form) -> Result<()> {
     for _ in 0..MAX_FIELDS {
         let Some(field) = form.next_field().await? else {
@@ -149,7 +152,8 @@ fn malformed(error: &multer::Error) -> Error {
             Error::new(ErrorCode::TooLarge, FormTooLarge.to_string())
         }
         multer::Error::StreamReadFailed(source) => incomplete_body_error(&**source),
-        // The body itself is complete, so a retry would fail again: not `IncompleteBody`.
+        // The body itself is complete. The error is not `IncompleteBody`, because a retry would
+        // fail again.
         multer::Error::IncompleteFieldData { .. }
         | multer::Error::IncompleteHeaders
         | multer::Error::IncompleteStream => Error::invalid("the form lacks its closing boundary"),

@@ -1,5 +1,5 @@
-//! API v0, compatible with the Go program. Errors are envelopes; links carry everything in the
-//! query.
+//! API v0, compatible with the Go program. Errors are envelopes. Links have all their parameters in
+//! the query.
 
 mod body;
 pub(super) mod content;

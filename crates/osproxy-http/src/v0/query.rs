@@ -12,7 +12,7 @@ use osproxy_types::uid::Uid;
 
 use crate::extract::link::{LinkVerifier, VerifiedLink};
 
-/// Decoded query parameters. If one is repeated, the first value counts.
+/// Decoded query parameters. If a parameter is repeated, its first value counts.
 pub(crate) struct LenientQuery<'a>(Vec<(Cow<'a, str>, Cow<'a, str>)>);
 
 impl<'a> LenientQuery<'a> {
@@ -37,14 +37,14 @@ impl<'a> LenientQuery<'a> {
     /// Parses a required whole number.
     pub(super) fn number<T: FromStr>(&self, name: &str) -> Result<T> {
         let text = self.get(name);
-        // Digits only: `parse` would accept a sign too.
+        // Allow only digits: `parse` would accept a sign too.
         let digits = !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_digit());
         let number = text.parse().ok().filter(|_| digits);
         number.ok_or_else(|| Error::invalid(format!("`{name}` must be a whole number, and not too large")))
     }
 
-    /// Verifies a link that grants `action`, and returns its uid and constraints. `extra` lists the
-    /// names of the additional signed parameters of this kind of link.
+    /// Verifies a link that grants `action`. Returns its uid and the verified link. `extra` lists
+    /// the names of the additional signed parameters of links for `action`.
     pub(super) async fn verify_link(
         &self,
         verifier: &LinkVerifier,
@@ -58,8 +58,8 @@ impl<'a> LenientQuery<'a> {
         Ok((uid, link))
     }
 
-    /// Returns what the signature of a link covers. `extra` lists the values of the additional
-    /// signed parameters of this kind of link.
+    /// Returns the claims that the signature of a link covers. `extra` lists the values of the
+    /// additional signed parameters of links for `action`.
     pub(crate) fn claims<'b>(&'b self, action: LinkAction, extra: &'b [&'b str]) -> LinkClaims<'b> {
         LinkClaims {
             action,
@@ -79,8 +79,8 @@ pub(super) fn md5(text: &str) -> Result<[u8; 16]> {
     Ok(md5)
 }
 
-/// Returns the query of a signed link. `extra` lists additional signed parameters as names and
-/// values.
+/// Returns the query of a signed link. `extra` lists the names and values of additional signed
+/// parameters.
 pub(crate) fn signed_query(
     links: &LinkKeys,
     action: LinkAction,

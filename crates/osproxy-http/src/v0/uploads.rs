@@ -1,4 +1,4 @@
-//! Upload sessions: created by the application, used by its clients by signed link.
+//! Upload sessions. Applications create them; the clients of applications use them by signed link.
 
 use std::{collections::HashSet, str::FromStr, sync::Arc};
 
@@ -215,7 +215,7 @@ pub(crate) async fn complete_upload(
         size: Some(size),
         expected: ExpectedDigests::md5_only(query.parse_md5()?),
     };
-    // Only the node that has the parts can say whether the file can be read.
+    // Only the node that has the parts can complete the upload.
     if forward::request_source(&forwarder, &request)? == RequestSource::Client
         && let Some(store) = ops::assign_parts::parts_elsewhere(&uploads, uid).await?
     {

@@ -8,12 +8,12 @@ const CONTENT_MD5: HeaderName = HeaderName::from_static("content-md5");
 const CONTENT_DIGEST: HeaderName = HeaderName::from_static("content-digest");
 const REPR_DIGEST: HeaderName = HeaderName::from_static("repr-digest");
 
-/// Parses an optional digest in hexadecimal; `name` is its field, for errors.
+/// Parses an optional digest in hexadecimal. `name` is the field that an error names.
 pub(super) fn optional_hex<const N: usize>(name: &str, text: Option<&String>) -> Result<Option<[u8; N]>> {
     text.map(|text| required_hex(name, text)).transpose()
 }
 
-/// Parses a required digest in hexadecimal; `name` is its field, for errors.
+/// Parses a required digest in hexadecimal. `name` is the field that an error names.
 pub(super) fn required_hex<const N: usize>(name: &str, text: &str) -> Result<[u8; N]> {
     let mut digest = [0; N];
     hex::decode_to_slice(text, &mut digest).map_err(|_| {
@@ -35,8 +35,9 @@ pub(super) fn from_fields(
     })
 }
 
-/// Parses the expected digests of a raw body: `Content-MD5`, `Content-Digest` and `Repr-Digest`,
-/// which mean the same for unencoded content. Ignores unknown algorithms, as RFC 9530 requires.
+/// Parses the expected digests of a raw body: `Content-MD5`, `Content-Digest` and `Repr-Digest`.
+/// All three mean the same here, because content must not be encoded. Ignores unknown algorithms,
+/// as RFC 9530 requires.
 pub fn from_headers(headers: &HeaderMap) -> Result<ExpectedDigests> {
     let mut expected = ExpectedDigests::default();
     for value in headers.get_all(CONTENT_MD5) {

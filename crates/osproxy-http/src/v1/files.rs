@@ -37,10 +37,10 @@ use crate::{
     respond::error::HandlerResult,
 };
 
-/// Parameters that filter files. A cursor is bound to their values in this order.
+/// Parameters that filter files. A cursor is valid only together with the same values.
 const FILTERS: [&str; 5] = ["prefix", "category", "state", "created_after", "created_before"];
 
-/// Content of a cursor.
+/// Position in a list of files, as encoded in a cursor.
 #[derive(Serialize, Deserialize)]
 struct Cursor {
     uid: i64,
@@ -80,7 +80,7 @@ pub(crate) async fn list_files(
     let page = ops::list_files::list_files(&files, &caller.tenant, &filter, after.as_ref(), limit).await?;
     let next = page.next.map(|next| Cursor {
         uid: next.uid.get(),
-        // Needed only with `prefix`; omitted otherwise, since names may be long.
+        // Needed only with `prefix`. Omitted otherwise, because names may be long.
         name_start: filter.prefix.as_ref().map(|_| hex::encode(next.name_start)).unwrap_or_default(),
     });
     Ok(Json(Files {
@@ -162,7 +162,7 @@ pub(crate) async fn update_file(
     Query::parse(uri.query(), &[])?;
     let UpdateFileRequest { name, metadata } = json::parse(&json::read_patch(&headers, body).await?)?;
     let file = ops::update_file::update_file(&files, &caller.tenant, uid, name.as_deref(), metadata).await?;
-    // The scope `upload` alone does not allow reading files.
+    // The scope `upload` does not include reading files.
     if !caller.has_scope(Scope::Read) {
         return Ok(StatusCode::NO_CONTENT.into_response());
     }
@@ -243,7 +243,7 @@ async fn new_copy(
         ops::copy_file::copy_file(&files, &caller, uid, name.as_deref(), metadata, key.as_ref()).await?;
     let uid = copy.uid.to_string();
     let location = format!("{PREFIX}/files/{uid}");
-    // The scope `upload` alone does not allow reading files.
+    // The scope `upload` does not include reading files.
     let body = if caller.has_scope(Scope::Read) {
         CopiedFile::Known(Box::new(render::file(copy)))
     } else {

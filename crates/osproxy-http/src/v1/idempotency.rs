@@ -1,4 +1,4 @@
-//! `Idempotency-Key`: a POST that is repeated with the same key takes effect once.
+//! The header `Idempotency-Key`: POST requests with the same key take effect only once.
 
 use std::sync::Arc;
 
@@ -39,12 +39,12 @@ impl CreatedResponse {
     }
 }
 
-/// Runs `work` and returns its result with status 201. With the header `Idempotency-Key` the
-/// request takes effect once: repeated with the same key, it gets the recorded response, unless
-/// that was a 5xx error. `work` receives the key, and must use the uid that is reserved in it for
-/// what it creates.
+/// Runs `work`, and returns its result with status 201. `work` runs to its end even if the client
+/// disconnects.
 ///
-/// `work` runs to its end even if the client disconnects.
+/// With the header `Idempotency-Key`, the request takes effect only once: a request that repeats
+/// the key gets the recorded response, unless that was a 5xx error. `work` receives the key, and
+/// must use the uid in the key if it creates a file.
 pub(crate) async fn run_idempotent<W>(
     keys: &Arc<IdempotencyKeys>,
     caller: &Caller,
@@ -78,8 +78,8 @@ where
     Ok(render(task.await.map_err(Error::internal)??.into_recorded_answer()))
 }
 
-/// Records the response under the key, or releases the key after a 5xx error. If that fails,
-/// another attempt can take the key over after a minute.
+/// Records the response under the key, or releases the key after a 5xx error. If this step fails, a
+/// repeated request can take over the key after a minute.
 async fn record_outcome(
     keys: &IdempotencyKeys,
     key: HeldIdempotencyKey,
@@ -126,7 +126,8 @@ fn render(answer: RecordedAnswer) -> Response {
     response
 }
 
-/// Returns the key of a request, if it has one.
+/// Returns the idempotency key of a request, if it has one. Fails with `InvalidArgument` if the key
+/// is invalid or repeated.
 fn key(headers: &HeaderMap) -> Result<Option<&str>> {
     let mut keys = headers.get_all(IDEMPOTENCY_KEY).iter();
     let Some(key) = keys.next() else {
@@ -144,8 +145,8 @@ fn key(headers: &HeaderMap) -> Result<Option<&str>> {
     }
 }
 
-/// Hashes a request. Each field is prefixed by its length, so that different requests give
-/// different input.
+/// Hashes a request. The length of each field precedes the field, so that different requests never
+/// give the same input to the hash.
 fn hash_request(request: &Parts, body: &[u8]) -> [u8; 32] {
     let mut hash = Sha256::new();
     let query = request.uri.query().unwrap_or_default();

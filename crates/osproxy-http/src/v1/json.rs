@@ -19,8 +19,8 @@ const JSON: &str = "application/json";
 /// Content type of a merge patch (RFC 7396).
 const MERGE_PATCH: &str = "application/merge-patch+json";
 
-/// Reads a JSON body. Returns its bytes, to be parsed by [`parse`], because idempotency keys need
-/// them.
+/// Reads a JSON body. Returns its bytes, which the caller passes to [`parse`]; idempotency keys
+/// need the bytes too.
 pub(super) async fn read(headers: &HeaderMap, body: Body) -> Result<Bytes> {
     read_typed(&[JSON], headers, body).await
 }

@@ -59,7 +59,7 @@ pub(crate) async fn create_link(
     Query::parse(request.uri.query(), &[])?;
     let body = json::read(&request.headers, body).await?;
     let link: CreateLinkRequest = json::parse(&body)?;
-    // Links are not stored, so the operation does not need the reserved uid of the key.
+    // Links are not stored, so the operation does not need the uid in the key.
     run_idempotent(&keys, &caller, &request, &body, |_| {
         new_link(files.clone(), links.clone(), caller.clone(), uid, link)
     })

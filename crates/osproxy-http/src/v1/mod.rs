@@ -1,5 +1,5 @@
-//! API v1: operations of applications, authenticated by API key, and of their clients, by signed
-//! link.
+//! API v1. Applications call its operations with an API key; the clients of applications call them
+//! with a signed link.
 
 pub(super) mod content;
 pub(super) mod digest;

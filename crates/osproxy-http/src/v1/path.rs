@@ -7,8 +7,8 @@ use osproxy_api::ErrorCode;
 use osproxy_core::{Error, Result};
 use osproxy_types::uid::Uid;
 
-/// Extractor of path parameters. Keeps the rejection, because axum's response to it is not a
-/// problem document.
+/// Extractor of path parameters. Keeps the rejection, because the response that axum would send is
+/// not a problem document.
 pub(super) type PathResult<T> = std::result::Result<Path<T>, PathRejection>;
 
 pub(super) fn parameters<T>(path: PathResult<T>) -> Result<T> {

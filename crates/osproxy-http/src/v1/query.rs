@@ -8,7 +8,8 @@ use osproxy_core::{Error, Result};
 pub(crate) struct Query<'a>(Vec<(Cow<'a, str>, Cow<'a, str>)>);
 
 impl<'a> Query<'a> {
-    /// Parses a query. Fails if it has a parameter that is not in `known`, or has one twice.
+    /// Parses a query. Fails with `InvalidArgument` if a parameter is not in `known` or occurs
+    /// twice.
     pub(crate) fn parse(query: Option<&'a str>, known: &[&str]) -> Result<Self> {
         let mut names = form_urlencoded::parse(query.unwrap_or_default().as_bytes()).map(|(name, _)| name);
         if let Some(name) = names.find(|name| !known.contains(&&**name)) {
@@ -18,8 +19,9 @@ impl<'a> Query<'a> {
         Self::parse_known(query, known)
     }
 
-    /// Parses a query, ignoring unknown parameters. For links that people share: messengers append
-    /// parameters of their own.
+    /// Parses a query, ignoring unknown parameters. For links that people share, because messengers
+    /// append parameters of their own. Fails with `InvalidArgument` if a known parameter occurs
+    /// twice.
     pub(crate) fn parse_known(query: Option<&'a str>, known: &[&str]) -> Result<Self> {
         let mut parameters: Vec<(Cow<'a, str>, _)> = Vec::new();
         let all = form_urlencoded::parse(query.unwrap_or_default().as_bytes());
@@ -38,7 +40,7 @@ impl<'a> Query<'a> {
         parameter.map(|(_, value)| &**value)
     }
 
-    /// Parses an optional parameter whose value must be the `name` of one of the `known` values.
+    /// Parses an optional parameter. Its value must be the `name` of one of the `known` values.
     pub(super) fn one_of<T: Copy, N: AsRef<str>>(
         &self,
         parameter: &str,
@@ -57,7 +59,7 @@ impl<'a> Query<'a> {
         Err(Error::invalid(message).with_field(parameter))
     }
 
-    /// Returns a required parameter.
+    /// Returns a required parameter. Fails with `InvalidArgument` if it is absent.
     pub(super) fn required(&self, name: &str) -> Result<&str> {
         self.get(name)
             .ok_or_else(|| Error::invalid(format!("parameter `{name}` is missing")).with_field(name))

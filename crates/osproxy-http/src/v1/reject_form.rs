@@ -4,7 +4,8 @@ use axum::http::{HeaderMap, header};
 use osproxy_api::ErrorCode;
 use osproxy_core::{Error, Result};
 
-/// Rejects a form where the body must be raw content: its framing would be stored with the content.
+/// Rejects a form where the body must be raw content. The form would be stored as it is, with the
+/// boundaries and headers around the content.
 pub(crate) fn reject_form(headers: &HeaderMap) -> Result<()> {
     let content_type =
         headers.get(header::CONTENT_TYPE).map_or("", |value| value.to_str().unwrap_or_default());

@@ -34,7 +34,7 @@ use crate::{
     respond::error::HandlerResult,
 };
 
-/// Parameters that filter tasks. A cursor is bound to their values in this order.
+/// Parameters that filter tasks. A cursor is valid only together with the same values.
 const FILTERS: [&str; 2] = ["state", "kind"];
 
 const STATES: [TaskState; 4] = [TaskState::Queued, TaskState::Running, TaskState::Done, TaskState::Dead];
@@ -63,7 +63,7 @@ pub(crate) async fn list_tasks(
     let query = Query::parse(uri.query(), &["state", "kind", "limit", "cursor"])?;
     let limit = pagination::limit(&query)?;
     let state = query.one_of("state", &STATES, TaskState::name)?;
-    // No kind contains NUL, and some databases reject it in a query.
+    // No kind contains NUL, and some databases reject a query with NUL.
     if query.get("kind").is_some_and(|kind| kind.contains('\0')) {
         return Err(Error::invalid("`kind` must not contain NUL").with_field("kind").into());
     }

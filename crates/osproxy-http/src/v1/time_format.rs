@@ -14,7 +14,8 @@ const FORMAT: &[BorrowedFormatItem<'_>] =
 /// decimals.
 pub(super) fn format_time(ms: i64) -> String {
     let time = OffsetDateTime::from_unix_timestamp_nanos(i128::from(ms) * 1_000_000);
-    // Times beyond the year 9999 mean "never". They are formatted as the latest time possible.
+    // Times after the year 9999 mean "never", and are formatted as the last millisecond of that
+    // year.
     let time = time.unwrap_or(time::macros::datetime!(9999-12-31 23:59:59.999 UTC));
     time.to_offset(UtcOffset::UTC).format(FORMAT).unwrap_or_default()
 }

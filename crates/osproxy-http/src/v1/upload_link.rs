@@ -1,6 +1,6 @@
-//! Upload links: the bearer may send the content of one file. The signature covers the same values
-//! as in API v0, so an upload that was started through one version can be continued through the
-//! other.
+//! Upload links. Whoever has an upload link may send the content of one file. The signature covers
+//! the same values as in API v0, so an upload that was started through one version can be continued
+//! through the other.
 
 use axum::http::request::Parts;
 use osproxy_api::ErrorCode;
@@ -28,7 +28,7 @@ pub(super) async fn verify(
     Ok((parsed_uid, link.constraints))
 }
 
-/// Returns what the signature of a link covers, and the signature.
+/// Returns the claims that the signature of a link covers, and the signature.
 pub(crate) fn claims<'a>(uid: &'a str, query: &'a Query<'_>) -> Result<(LinkClaims<'a>, &'a str)> {
     let claims = LinkClaims {
         action: LinkAction::Upload,

@@ -1,4 +1,4 @@
-//! Upload sessions: created by the application, used by its clients by signed link.
+//! Upload sessions. Applications create them; the clients of applications use them by signed link.
 
 use std::{ops::Range, sync::Arc};
 
@@ -46,7 +46,7 @@ use crate::{
     respond::error::HandlerResult,
 };
 
-/// A request with any of these is authenticated as a link.
+/// Parameters of an upload link. A status request with any of them is authenticated by the link.
 const LINK_PARAMETERS: [&str; 3] = ["date", "expire", "signature"];
 
 /// `POST /uploads`
@@ -100,7 +100,7 @@ async fn new_upload(
     let missing = || Error::internal("an upload was not created");
     let upload = created.uploads.into_iter().next().ok_or_else(missing)?;
     let is_pending = !upload.is_stored;
-    // The date of a link has whole seconds.
+    // The parameter `date` of a link has no fractions of a second, so the expiry has none either.
     let expires_at = created.created_at.unix_timestamp().saturating_add(expire).saturating_mul(1000);
     let answer = CreatedUpload {
         uid: upload.uid.to_string(),
@@ -115,7 +115,7 @@ async fn new_upload(
     CreatedResponse::new(Some(format!("{PREFIX}/files/{}", upload.uid)), &answer)
 }
 
-/// Renders a challenge, with the link for its proof.
+/// Renders a challenge, together with the link that takes its proof.
 fn render_challenge(
     links: &Links,
     uid: Uid,
@@ -183,7 +183,7 @@ pub(crate) async fn create_upload_links(
     Ok((StatusCode::CREATED, Json(answer)))
 }
 
-/// `GET /uploads/{uid}`: with an upload link, or with an API key and no parameter of a link.
+/// `GET /uploads/{uid}`: with an upload link; or with an API key and no parameter of a link.
 #[utoipa::path(
     get, path = "/uploads/{uid}", context_path = PREFIX, tag = "Uploads", operation_id = "v1_upload_status",
     summary = "Get the status of an upload", description = "Requires an upload link, or an API key and no parameter of a link.",
@@ -232,7 +232,7 @@ fn render_status(uid: Uid, status: ops::upload_status::UploadProgress) -> Json<U
             FileState::Pending => UploadState::Pending,
             FileState::Completing => UploadState::Completing,
             FileState::Stored => UploadState::Stored,
-            // The operation fails for files in the remaining states.
+            // `Receiving`: the operation fails for files in any other state.
             _ => UploadState::Receiving,
         },
         size: status.size,
