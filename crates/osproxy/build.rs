@@ -1,4 +1,4 @@
-//! Embeds the commit the program is built from.
+//! Embeds the commit from which the program is built.
 
 #![expect(clippy::disallowed_methods, reason = "a build has no settings and no reactor")]
 
@@ -7,8 +7,7 @@ use std::{env, process::Command};
 fn main() {
     println!("cargo:rerun-if-env-changed=OSPROXY_COMMIT");
     let told = env::var("OSPROXY_COMMIT").ok().filter(|commit| !commit.is_empty());
-    // Only release builds have it: otherwise every commit would rebuild everything for those who
-    // only test.
+    // Only release builds look the commit up: in other builds, every commit would cause a rebuild.
     let is_release = env::var("PROFILE").is_ok_and(|profile| profile == "release");
     let commit = told.or_else(|| is_release.then(of_repository).flatten()).unwrap_or_default();
     let number = env!("CARGO_PKG_VERSION");
@@ -17,7 +16,8 @@ fn main() {
     println!("cargo:rustc-env=OSPROXY_VERSION={version}");
 }
 
-/// The commit checked out here, marked if there are changes; `None` outside a repository.
+/// The commit that is checked out, with `-dirty` appended if tracked files have changed; `None`
+/// outside a repository.
 fn of_repository() -> Option<String> {
     let commit = git(&["rev-parse", "--short=12", "HEAD"])?;
     // `logs/HEAD` changes with every commit, wherever the branch is stored; `index` changes when

@@ -3,8 +3,8 @@
 use osproxy_core::auth::ApiKey;
 use osproxy_types::scope::{Scope, Scopes};
 
-/// A key that parses has exactly its text, does not show its secret, and equals no other key;
-/// scopes are those that are named.
+/// A key that parses keeps its text, hides its secret in debug output, and matches only its own
+/// hash. Parsed scopes are exactly those in the text.
 pub(crate) fn check(input: &[u8]) {
     let ([text, scopes], _) = crate::lines(input);
     if let Some(key) = ApiKey::parse(text) {

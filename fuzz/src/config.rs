@@ -6,7 +6,7 @@ use serde_json::Value;
 
 /// Environment variables follow this line.
 const ENVIRONMENT: &str = "\n# environment\n";
-/// Names of settings with secrets.
+/// Names of settings that contain secrets.
 const SECRETS: [&str; 13] = [
     "secret",
     "password",
@@ -23,20 +23,22 @@ const SECRETS: [&str; 13] = [
     "passwrd",
     "secrte",
 ];
-/// Part of the secrets in `corpus/`.
+/// Text that occurs in the secrets in `corpus/`.
 const MARK: &str = "hush";
 
-/// A configuration is rejected with reasons, or its values are within bounds; no secret is shown.
+/// A configuration is either rejected with reasons, or all its values are within bounds. No message
+/// shows a secret.
 pub(crate) fn check(input: &[u8]) {
     let Ok(text) = str::from_utf8(input) else { return };
-    // Such files never end, or describe this machine.
+    // Settings name files to read: these files never end, or differ between machines.
     if ["/dev", "/proc", "/sys"].iter().any(|folder| text.contains(folder)) {
         return;
     }
     let (file, variables) = text.split_once(ENVIRONMENT).unwrap_or((text, ""));
     let variables: Vec<_> = variables.lines().filter_map(|line| line.split_once('=')).collect();
     check_one(file, &variables);
-    // An error in one variable may hide a missed error in another.
+    // If one variable is rejected, a wrong value of another that was accepted goes unnoticed. So
+    // each variable is also checked alone.
     for variable in &variables {
         check_one("", &[*variable]);
     }
@@ -74,7 +76,8 @@ fn hidden(file: &str, variables: &[(&str, &str)]) -> bool {
     in_variables && in_file
 }
 
-/// For a file that parses: at the depth of settings, under the names of secrets.
+/// Whether the mark occurs only in secrets, in a file that parses: below the top level, under the
+/// name of a secret.
 fn in_tree(node: &Value, depth: usize) -> bool {
     match node {
         Value::Object(map) => map.iter().all(|(name, node)| {
@@ -87,8 +90,8 @@ fn in_tree(node: &Value, depth: usize) -> bool {
     }
 }
 
-/// For a file that does not parse: after the name of a secret and a colon, up to the end of the
-/// value.
+/// Whether the mark occurs only in secrets, in a file that does not parse: after the name of a
+/// secret and a colon, up to the end of the value.
 fn in_lines(file: &str) -> bool {
     file.match_indices(MARK).all(|(at, _)| {
         let line = file[..at].rsplit('\n').next().unwrap_or_default();
@@ -99,7 +102,7 @@ fn in_lines(file: &str) -> bool {
     })
 }
 
-/// The bounds that the sections state in `config/config.yaml`.
+/// Checks the ranges of the settings of an accepted configuration.
 fn within_bounds(config: &Config) {
     const DAY: u64 = 24 * 60 * 60;
     let (server, uploads, tasks, stores) = (&config.server, &config.uploads, &config.tasks, &config.stores);

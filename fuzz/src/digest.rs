@@ -37,7 +37,7 @@ fn reference(fields: &[(String, Vec<u8>)]) -> Option<(Digest, Digest)> {
                 md5.insert(decode(value, 16)?);
             }
             "content-digest" | "repr-digest" => {
-                // The library has no text for fields with such bytes.
+                // `HeaderValue::to_str` fails for such bytes.
                 if value.iter().any(|byte| !matches!(byte, b'\t' | b' '..=b'~')) {
                     return None;
                 }
@@ -65,7 +65,7 @@ fn reference(fields: &[(String, Vec<u8>)]) -> Option<(Digest, Digest)> {
     Some((md5.pop_first(), sha256.pop_first()))
 }
 
-/// Decodes base64 of this many bytes, with padding and without excess bits.
+/// Decodes base64 of `size` bytes, with padding and without excess bits.
 fn decode(text: &[u8], size: usize) -> Option<Vec<u8>> {
     const ALPHABET: &[u8; 64] = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/";
     let text = text.trim_ascii();

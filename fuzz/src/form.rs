@@ -13,7 +13,8 @@ use std::{
 use osproxy_api::ErrorCode;
 use osproxy_http::parsers::{form, is_form};
 
-/// The result does not depend on the chunks, and is a piece of the form between two boundaries.
+/// The result does not depend on the chunks. It is the text of the form between a head and the next
+/// boundary.
 pub(crate) fn check(input: &[u8]) {
     let ([content_type, sizes], body) = crate::lines(input);
     let is_form_type = is_form(content_type);
@@ -36,7 +37,8 @@ fn contains(body: &[u8], wanted: &[u8]) -> bool {
     body.windows(wanted.len()).any(|window| window == wanted)
 }
 
-/// Parses a form that arrives in chunks of these sizes, repeated. Fails with the code of the error.
+/// Parses a form that arrives in chunks of `sizes`, over and over. Fails with the code of the
+/// error.
 fn read(content_type: &str, sizes: &[usize], body: &[u8]) -> Result<Vec<u8>, ErrorCode> {
     let (mut pieces, mut rest) = (Vec::new(), body);
     for size in sizes.iter().cycle() {

@@ -2,8 +2,8 @@
 
 use osproxy_http::parsers::forwarded;
 
-/// What a proxy appends to a field is parsed as it is, or the whole field is malformed; a malformed
-/// field stays malformed, whatever is appended.
+/// If a proxy appends an element to a well-formed field, that element is added to the result. A
+/// malformed field stays malformed.
 pub(crate) fn check(input: &[u8]) {
     let ([line], _) = crate::lines(input);
     let added = forwarded(&format!("{line}, for=192.0.2.1;proto=https"));

@@ -1,4 +1,4 @@
-//! One target, fuzzed with coverage by libFuzzer, which calls this. `just fuzz` builds and runs it.
+//! Fuzzes one target with libFuzzer, guided by coverage. `just fuzz` builds and runs this program.
 
 #![no_main]
 
@@ -7,7 +7,8 @@ use std::sync::LazyLock;
 use libfuzzer_sys::fuzz_target;
 use osproxy_fuzz::{Check, TARGETS};
 
-/// The target named in the environment: the arguments belong to libFuzzer.
+/// The target that the environment names. It is not an argument, because libFuzzer parses the
+/// arguments.
 static CHECK: LazyLock<Check> = LazyLock::new(|| {
     #[expect(clippy::disallowed_methods, reason = "this is not a setting of the service")]
     let wanted = std::env::var("OSPROXY_FUZZ_TARGET").expect("OSPROXY_FUZZ_TARGET names a target");

@@ -4,8 +4,8 @@ use std::path::{Component, Path};
 
 use osproxy_storage::{Category, Key, extension};
 
-/// A key that parses has exactly its text, and names a file two folders below the root of a store.
-/// Any file name gives such a key.
+/// A key that parses keeps its text, and names a file in a folder below the root of a store. Keys
+/// for any file name have these properties too.
 pub(crate) fn check(input: &[u8]) {
     let ([text, name, number], _) = crate::lines(input);
     if let Ok(key) = Key::parse(text) {
@@ -33,8 +33,8 @@ fn stays_inside(key: &Key) {
     let below = path.strip_prefix(root).expect("the path is below the root");
     let below: Vec<_> = below.components().collect();
     assert!(matches!(below[..], [Component::Normal(_), Component::Normal(_)]), "{text:?}");
-    // No characters that are special in URLs, shells or logs.
+    // Keys contain no characters that are special in URLs, shells or logs.
     assert!(text.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"._-/".contains(&byte)), "{text:?}");
-    // The limit of file systems, minus the suffix of a temporary file.
+    // File systems limit a name to 255 bytes; a temporary file also needs space for a suffix.
     assert!(key.folder().len() <= 255 && key.name().len() <= 230, "{text:?}");
 }

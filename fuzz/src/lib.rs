@@ -1,8 +1,8 @@
-//! Properties of osproxy's parsers for any input. A target is a function that takes any bytes and
-//! panics if a property does not hold.
+//! Properties that osproxy's parsers have for any input. A target is a function that takes any
+//! bytes and panics if a property does not hold.
 //!
-//! `just fuzz` searches for such inputs by coverage; the tests of this crate briefly try the inputs
-//! in `corpus/`, and mutations of them.
+//! `just fuzz` searches for inputs that make a target panic, guided by coverage. The tests of this
+//! crate briefly try the inputs in `corpus/` and mutations of them.
 
 #![allow(
     clippy::missing_panics_doc,
@@ -22,7 +22,7 @@ mod range;
 /// Takes any bytes; panics if a property does not hold for them.
 pub type Check = fn(&[u8]);
 
-/// All targets, by name. Each has a folder of its name in `corpus/`, and a file in `words/`.
+/// All targets by name. Each has a folder in `corpus/` and a file in `words/` with its name.
 pub const TARGETS: [(&str, Check); 8] = [
     ("api_key", api_key::check),
     ("config", config::check),

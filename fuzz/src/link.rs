@@ -20,7 +20,7 @@ static KEYS: LazyLock<LinkKeys> =
 /// Only the older key.
 static OLDER: LazyLock<LinkKeys> =
     LazyLock::new(|| LinkKeys::new(key("k0", b"hush-hush-hush-0"), Vec::new()));
-/// The same ids with other secrets.
+/// Keys with the same ids, but with other secrets.
 static OTHERS: LazyLock<LinkKeys> =
     LazyLock::new(|| LinkKeys::new(key("k1", b"hush-hush-hush-2"), vec![key("k0", b"hush-hush-hush-3")]));
 
@@ -28,7 +28,8 @@ fn key(id: &str, secret: &[u8]) -> LinkKey {
     LinkKey::new(id, secret).expect("HMAC takes secrets of any length")
 }
 
-/// Only what was signed verifies, unchanged, for its uid and action, and until its expiry.
+/// A signature verifies only for the link that was signed, for its uid and action, and until its
+/// expiry.
 pub(crate) fn check(input: &[u8]) {
     let ([query, numbers, terms, name, change], _) = crate::lines(input);
     check_any_link(query);
@@ -41,7 +42,7 @@ pub(crate) fn check(input: &[u8]) {
     made.check(name, change);
 }
 
-/// Checks any link.
+/// Checks a link that need not be signed.
 fn check_any_link(query: &str) {
     let said = query_v0(query);
     let [uid, date_text, expire, signature] = &said;
@@ -70,7 +71,7 @@ fn check_any_link(query: &str) {
         let refused = verify_v0(keys, action, query, extra, now);
         assert_eq!(refused, Err(LinkError::Signature), "{action:?} {extra:?}");
     }
-    // If both versions of the API can parse a link, they parse the same.
+    // If a link parses in both versions of the API, the results are the same.
     let rest = query.strip_prefix("uid=").and_then(|rest| rest.split_once('&'));
     if let Some((path, rest)) = rest.filter(|(path, _)| path == uid)
         && let Some(verdict_v1) = verify_v1(&KEYS, path, rest, now)
@@ -80,7 +81,7 @@ fn check_any_link(query: &str) {
     }
 }
 
-/// A link that we signed.
+/// A link that this target signs.
 struct SignedLink {
     uid: Uid,
     date: OffsetDateTime,
@@ -117,7 +118,7 @@ impl SignedLink {
             let forged = query.replacen(from, to, 1);
             assert_eq!(verify(&forged, self.date), Err(LinkError::Signature), "{forged}");
         }
-        // In API v1 the uid is in the path.
+        // In API v1, the uid is in the path.
         let (path, query) = (uid.to_string(), sign_v1(&KEYS, uid, period, &self.terms));
         let said = query_v1(&path, &query).expect("it has all parameters");
         assert_eq!(said[..3], texts);
@@ -126,7 +127,7 @@ impl SignedLink {
         assert_eq!(verify(&format!("1{path}"), self.date), Err(LinkError::Signature));
     }
 
-    /// Constraints cannot be removed, added or exchanged.
+    /// Constraints cannot be removed, added or replaced.
     fn check_constraints(&self, claims: &LinkClaims<'_>, signature: &str) {
         let bare = |signature: &str| signature.splitn(3, '.').take(2).collect::<Vec<_>>().join(".");
         for other in
@@ -141,7 +142,8 @@ impl SignedLink {
         }
     }
 
-    /// A link is valid from its date until its expiry, and returns its constraints.
+    /// A link is valid until its expiry `end`, and returns its constraints. Without an expiry, it
+    /// never verifies.
     fn check_time(
         &self,
         end: Option<i64>,
@@ -168,7 +170,7 @@ impl SignedLink {
 }
 
 fn encoded(signature: &str) -> String {
-    // Hexadecimal, base64url and dots are not escaped in a query.
+    // Hexadecimal digits, base64url and dots are not escaped in a query.
     let encode = |byte: u8| match byte {
         b'a'..=b'z' | b'A'..=b'Z' | b'0'..=b'9' | b'-' | b'_' | b'.' => char::from(byte).to_string(),
         byte => format!("%{byte:02X}"),
@@ -176,7 +178,7 @@ fn encoded(signature: &str) -> String {
     signature.bytes().map(encode).collect()
 }
 
-/// The signature with one byte replaced, inserted or removed.
+/// The signature after one byte is replaced or removed, or text is inserted.
 fn changed(signature: &str, change: &str) -> String {
     let (place, with) = change.split_once(' ').unwrap_or((change, ""));
     let place = place.parse().unwrap_or(0_usize) % (signature.len() + 1);

@@ -5,7 +5,7 @@ use osproxy_http::parsers::{RequestedRange, range};
 /// A range lies within the content, is in order, and is the requested one.
 pub(crate) fn check(input: &[u8]) {
     let ([size, field], _) = crate::lines(input);
-    // No content is larger.
+    // Sizes are at most `i64::MAX`: no content is larger.
     let size = size.parse().unwrap_or(10_u64) & (u64::MAX >> 1);
     let requested = range(field, size);
     if let RequestedRange::Satisfiable(part) = &requested {
@@ -14,7 +14,8 @@ pub(crate) fn check(input: &[u8]) {
     assert_eq!(requested, reference(field, size), "{field:?} of {size} bytes");
 }
 
-/// A reference parser after RFC 9110: a known unit, one range, decimal numbers of any length.
+/// A reference parser that follows RFC 9110: a known unit, one range, decimal numbers of any
+/// length.
 fn reference(field: &str, size: u64) -> RequestedRange {
     let mut halves = field.splitn(2, '=');
     let (unit, set) = (halves.next().unwrap_or_default(), halves.next());

@@ -1,4 +1,4 @@
-//! Runs every target briefly: with the inputs in `corpus/`, and with mutations of them.
+//! Runs every target briefly, with the inputs in `corpus/` and with mutations of them.
 
 #![allow(
     clippy::disallowed_methods,
@@ -16,7 +16,7 @@ use std::{
 
 use osproxy_fuzz::TARGETS;
 
-/// How long mutations of one target are tried.
+/// How long mutations of a target are tried.
 const LONG: Duration = Duration::from_millis(1500);
 /// Longest mutation, in bytes.
 const MAX: usize = 4096;
@@ -33,14 +33,14 @@ fn corpus(target: &str) -> Vec<Vec<u8>> {
     paths.iter().map(|path| std::fs::read(path).unwrap()).collect()
 }
 
-/// Words of the target's syntax.
+/// Words of the target's syntax, from `words/`.
 fn words(target: &str) -> Vec<Vec<u8>> {
     let text = std::fs::read_to_string(folder("words").join(target)).unwrap();
     let unquoted = text.lines().map(|line| line.strip_prefix('"').unwrap().strip_suffix('"').unwrap());
     unquoted.map(unescaped).collect()
 }
 
-/// Parses a word as libFuzzer does: `\x` and two digits are a byte.
+/// Parses a word like libFuzzer: `\x` and two digits are a byte.
 fn unescaped(word: &str) -> Vec<u8> {
     let mut pieces = word.split("\\x");
     let mut bytes = pieces.next().unwrap().as_bytes().to_vec();
@@ -51,7 +51,7 @@ fn unescaped(word: &str) -> Vec<u8> {
     bytes
 }
 
-/// Prints the input if the target panics.
+/// Prints the input if the target panics on it.
 struct PrintOnPanic<'a>(&'a [u8]);
 
 impl Drop for PrintOnPanic<'_> {
@@ -65,7 +65,7 @@ impl Drop for PrintOnPanic<'_> {
 struct Random(u64);
 
 impl Random {
-    /// A number below `end`, which is not 0.
+    /// A random number below `end`; `end` must not be 0.
     fn below(&mut self, end: usize) -> usize {
         // SplitMix64.
         self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
@@ -78,7 +78,7 @@ impl Random {
         &list[self.below(list.len())]
     }
 
-    /// Replaces the first number after `start`, if there is one.
+    /// Replaces the first number at or after `start`, if there is one.
     fn renumber(&mut self, input: &mut Vec<u8>, start: usize) {
         let Some(start) = input[start..].iter().position(u8::is_ascii_digit).map(|at| start + at) else {
             return;
@@ -92,7 +92,7 @@ impl Random {
         input.splice(start..end, other.into_bytes());
     }
 
-    /// Changes an input somewhere: a byte, a number, a word, or a piece of another input.
+    /// Changes a random place of an input: a byte, a number, a word, or a piece of another input.
     fn mutate(&mut self, input: &mut Vec<u8>, corpus: &[Vec<u8>], words: &[Vec<u8>]) {
         let start = self.below(input.len() + 1);
         let end = (start + self.below(9)).min(input.len());
@@ -129,7 +129,7 @@ fn run_briefly(target: &str) {
     let mut random = Random(RandomState::new().hash_one(target));
     let begun = Instant::now();
     while begun.elapsed() < LONG {
-        // They are chosen more often.
+        // The smaller of two random numbers prefers the fastest inputs.
         let chosen = random.below(corpus.len()).min(random.below(corpus.len()));
         let mut input = corpus[chosen].clone();
         for _ in 0..=random.below(4) {

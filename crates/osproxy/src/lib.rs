@@ -1,7 +1,7 @@
 //! osproxy: a file-storage service between applications and object stores.
 //!
-//! This crate is the program: command line, configuration, telemetry, and the wiring of the other
-//! crates. docs/ARCHITECTURE.md has the map.
+//! This crate is the program: the command line, the configuration, telemetry, and the wiring of the
+//! other crates. docs/ARCHITECTURE.md describes all crates.
 
 pub mod cli;
 pub mod config;

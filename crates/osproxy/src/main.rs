@@ -97,8 +97,8 @@ enum CliCommand {
     },
 }
 
-/// Subcommands as `osproxy --help` groups them. All except those under `Repair` may run while
-/// services are running.
+/// Subcommands as `osproxy --help` groups them. Only those under `Repair` require that no service
+/// is running.
 const COMMAND_GROUPS: [(&str, &[&str]); 4] = [
     ("Serve", &["serve", "check-config", "migrate", "health", "openapi"]),
     ("Inspect", &["doctor", "explain", "tasks", "nodes", "scrub"]),

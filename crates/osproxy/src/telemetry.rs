@@ -31,7 +31,8 @@ const EXPORT_TIMEOUT: Duration = Duration::from_secs(5);
 /// Timeout of the last export at shutdown.
 const LAST_EXPORT_TIMEOUT: Duration = Duration::from_secs(2);
 
-/// Dropping this writes the remaining log lines and exports the remaining traces.
+/// The running log and trace export. Writes the remaining log lines and exports the remaining
+/// traces on drop.
 pub struct Telemetry {
     traces: Option<SdkTracerProvider>,
     /// Dropped last, because errors of the trace export are logged.
@@ -48,9 +49,9 @@ impl Drop for Telemetry {
     }
 }
 
-/// Starts logging and, if a collector is configured, exporting traces. Log lines are written by a
-/// thread of their own, so that a full pipe delays no request; traces are exported by another.
-/// Blocks: call it before the reactor runs.
+/// Starts logging and, if a collector is configured, the export of traces. Both have a thread of
+/// their own, so that a full pipe or a slow collector delays no request. Blocks: call this before
+/// the runtime starts.
 pub fn init(log: &LogSection, telemetry: &TelemetrySection) -> io::Result<Telemetry> {
     let level = match log.level {
         LogLevel::Error => LevelFilter::ERROR,
@@ -59,7 +60,7 @@ pub fn init(log: &LogSection, telemetry: &TelemetrySection) -> io::Result<Teleme
         LogLevel::Debug => LevelFilter::DEBUG,
         LogLevel::Trace => LevelFilter::TRACE,
     };
-    // Libraries log warnings and errors only, unless everything is requested.
+    // Libraries log only warnings and errors, unless the level is `trace`.
     let library_level = if level == LevelFilter::TRACE { level } else { level.min(LevelFilter::WARN) };
     let filter = Targets::new().with_default(library_level).with_target("osproxy", level);
     let coloured = log.format == LogFormat::Text && io::IsTerminal::is_terminal(&io::stderr());
@@ -81,7 +82,7 @@ pub fn init(log: &LogSection, telemetry: &TelemetrySection) -> io::Result<Teleme
 
 /// Creates a provider that exports traces in batches.
 fn trace_provider(url: &str) -> io::Result<SdkTracerProvider> {
-    // Ignored: another part of the program has installed the same provider.
+    // The error is ignored: it means that another part of the program has installed a provider.
     let _ = rustls::crypto::ring::default_provider().install_default();
     let client = reqwest::blocking::Client::builder().no_proxy().timeout(EXPORT_TIMEOUT).build();
     let exporter = SpanExporter::builder()
@@ -95,8 +96,8 @@ fn trace_provider(url: &str) -> io::Result<SdkTracerProvider> {
     Ok(SdkTracerProvider::builder().with_batch_exporter(exporter).with_resource(resource).build())
 }
 
-/// Exports spans of this program only. Events stay in the log: they may contain more than the
-/// collector should see.
+/// Exports spans of this program only. Events appear only in the log, because they may contain data
+/// that the collector should not see.
 fn trace_layer<S>(tracer: SdkTracer) -> impl Layer<S>
 where
     S: tracing::Subscriber + for<'span> LookupSpan<'span>,
@@ -115,7 +116,7 @@ where
 }
 
 /// Logs the location of a panic; the current span adds the id of the request. The message is logged
-/// only if it is a literal: a formatted one may contain data that a client sent.
+/// only if it is a literal, because a formatted message may contain data from a client.
 fn log_panic(panic: &std::panic::PanicHookInfo<'_>) {
     let location = panic.location().map(tracing::field::display);
     let message = panic.payload().downcast_ref::<&'static str>();

@@ -11,5 +11,5 @@ pub const COMMIT: &str = env!("OSPROXY_COMMIT");
 /// Version number and commit, for people: `1.0.0 (1c29f64abcde)`.
 pub const FULL: &str = env!("OSPROXY_VERSION");
 
-/// All of these.
+/// The number, the commit, and the full version.
 pub const BUILD: BuildInfo = BuildInfo { version: NUMBER, commit: COMMIT, full: FULL };

@@ -1,4 +1,5 @@
-//! A cheap client: blocking sockets, one buffer per connection, no copies.
+//! An HTTP client that takes little processor time: blocking sockets, one buffer per connection, no
+//! copies.
 
 use std::{
     io::{Read, Write},
@@ -21,7 +22,8 @@ use serde::{Serialize, de::DeserializeOwned};
 
 use crate::content::{Aligned, Variant};
 
-/// Small enough to stay in a core's cache, large enough for few system calls.
+/// Size of a buffer, in bytes: small enough to stay in a core's cache, large enough for few system
+/// calls.
 const BUFFER: usize = 256 * 1024;
 
 /// Validity of the benchmark's links, in seconds.
@@ -29,7 +31,7 @@ const EXPIRE: i64 = 24 * 60 * 60;
 
 const BOUNDARY: &str = "----osproxy-transfers-7d1b0c5e";
 
-/// The bandwidth of a slower network, shared by all its connections.
+/// A simulated network, whose bandwidth is shared by all its connections.
 pub(crate) struct Network {
     start: Instant,
     bytes_per_second: f64,
@@ -41,7 +43,8 @@ impl Network {
         Arc::new(Self { start: Instant::now(), bytes_per_second, passed: AtomicU64::new(0) })
     }
 
-    /// Waits as long as these bytes would take on the network, after those of other connections.
+    /// Waits until the network has carried `count` more bytes, after all bytes that it carries
+    /// already.
     fn wait_for(&self, count: usize) {
         let count = count as u64;
         let passed = self.passed.fetch_add(count, Ordering::Relaxed) + count;
@@ -68,7 +71,7 @@ impl Connection {
         (0..count).map(|_| Self::open(address)).collect()
     }
 
-    /// Sends and receives through this network from now on.
+    /// Uses this network from now on; `None` does not limit the bandwidth.
     pub(crate) fn set_network(&mut self, network: Option<Arc<Network>>) {
         self.network = network;
     }
@@ -79,12 +82,12 @@ impl Connection {
         self.exchange_for(&[200, 201, 204, 206], request, take)
     }
 
-    /// Sends a request that must be refused as too late.
+    /// Sends a request that must be rejected with status 409 or 422.
     pub(crate) fn expect_refusal(&mut self, request: &[&[u8]]) -> Result<()> {
         self.exchange_for(&[409, 422], request, |_| {}).map(drop)
     }
 
-    /// As [`exchange`](Self::exchange), for an answer with one of these statuses.
+    /// Like [`exchange`](Self::exchange), but expects one of the given statuses.
     fn exchange_for(
         &mut self,
         expected: &[u16],
@@ -148,7 +151,7 @@ impl Connection {
         Ok(())
     }
 
-    /// Puts content to a link: as the body, or as the field `file` of a form.
+    /// Sends content to a link: as the body, or as the field `file` of a form.
     pub(crate) fn put(&mut self, target: &str, content: &Variant<'_>, form: bool) -> Result<()> {
         if !form {
             return self.exchange(&[&put_head(target, content), content.rest()], |_| {}).map(drop);
@@ -162,7 +165,7 @@ impl Connection {
         self.exchange(&parts, |_| {}).map(drop)
     }
 
-    /// Creates the links for one new file.
+    /// Creates the upload links for one new file.
     pub(crate) fn upload_link(&mut self, path: &str) -> Result<UploadLinks> {
         let links: Vec<_> = self.call(&upload_link_request(path)?)?;
         links.into_iter().next().context("the answer has no link")
@@ -189,8 +192,8 @@ impl Connection {
         self.verify(&get(&link.url), content)
     }
 
-    /// Whether instant upload finds the md5, which it does only after the service has verified the
-    /// content. If so, it creates a file.
+    /// Whether instant upload finds content with this md5. That is the case only after the service
+    /// has verified the content. Instant upload then creates a file.
     pub(crate) fn is_verified(&mut self, md5: &str) -> Result<bool> {
         let item = InstantUploadItem { md5: md5.to_owned(), path: "file.bin".to_owned() };
         let results: Vec<InstantUploadResult> =
@@ -198,7 +201,7 @@ impl Connection {
         Ok(results.iter().any(|result| !result.uid.is_empty()))
     }
 
-    /// Creates an upload of announced size over API v1, in parts of `part_size` bytes.
+    /// Creates an upload of `size` bytes over API v1, in parts of `part_size` bytes.
     pub(crate) fn create_upload(
         &mut self,
         size: usize,
@@ -225,7 +228,7 @@ impl Connection {
         Ok(())
     }
 
-    /// Sends a request and returns the short body of its answer.
+    /// Sends a request and returns the body of the answer, which must be short text.
     pub(crate) fn text(&mut self, request: &[&[u8]]) -> Result<String> {
         let mut body = Vec::new();
         self.exchange(request, |bytes| body.extend_from_slice(bytes))?;
@@ -246,8 +249,8 @@ pub(crate) fn get(target: &str) -> Vec<u8> {
     format!("GET {target} HTTP/1.1\r\nhost: localhost\r\n\r\n").into_bytes()
 }
 
-/// The head of a PUT request with the first bytes of the content: a small file is one segment, not
-/// two.
+/// The head of a PUT request with the first bytes of the content, so that both are sent in one
+/// write.
 pub(crate) fn put_head(target: &str, content: &Variant<'_>) -> Vec<u8> {
     let mut head = head("PUT", target, &content_type(false), content.len());
     head.extend_from_slice(content.first());
@@ -342,7 +345,7 @@ fn content_type(form: bool) -> String {
     }
 }
 
-/// The text before and after the content in a form.
+/// The text of a form before and after the content.
 fn form_framing() -> (String, String) {
     let opening = format!(
         "--{BOUNDARY}\r\ncontent-disposition: form-data; name=\"file\"; filename=\"file.bin\"\r\n\
@@ -351,12 +354,12 @@ fn form_framing() -> (String, String) {
     (opening, format!("\r\n--{BOUNDARY}--\r\n"))
 }
 
-/// The status of an answer, and its declared length.
+/// The status of an answer and the length of its body.
 pub(crate) fn status_and_length(head: &[u8]) -> Result<(u16, u64)> {
     let status = std::str::from_utf8(head)?.split(' ').nth(1).and_then(|status| status.parse().ok());
     let status = status.context("the answer has no status")?;
     if status == 204 {
-        // This status has no body and no declared length.
+        // An answer with this status has no body and declares no length.
         return Ok((status, 0));
     }
     let length = field(head, "content-length").context("the answer declares no length")?;

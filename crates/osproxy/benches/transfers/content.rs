@@ -1,14 +1,14 @@
-//! Bytes to send: different every time, since stored content is not stored again.
+//! Content to send. It differs every time, because osproxy stores identical content only once.
 
 use std::iter;
 
 use md5::{Digest, Md5};
 
 const PAGE: usize = 4096;
-/// Bytes to hash at once: they fit into a core's cache.
+/// Number of bytes to hash at once: few enough to fit into a core's cache.
 const SLICE: usize = 256 * 1024;
 
-/// Page-aligned memory: the kernel copies it with much less processor time.
+/// Page-aligned memory, which the kernel copies with much less processor time.
 pub(crate) struct Aligned {
     memory: Vec<u8>,
     start: usize,
@@ -31,7 +31,7 @@ impl Aligned {
     }
 }
 
-/// Pseudo-random bytes with any number of variants, without copying them.
+/// Pseudo-random bytes, with any number of variants. Variants share all bytes after the first page.
 pub(crate) struct Content(Aligned);
 
 impl Content {
@@ -50,7 +50,7 @@ impl Content {
 
     /// The content with `number` in its first bytes.
     pub(crate) fn variant(&self, number: usize) -> Variant<'_> {
-        // A whole page, so that the rest stays aligned.
+        // The first bytes are a whole page, so that the rest stays aligned.
         let (first, rest) = self.0.bytes().split_at(PAGE.min(self.0.len));
         let mut first = first.to_vec();
         for (byte, changed) in first.iter_mut().zip(number.to_le_bytes()) {
@@ -67,7 +67,7 @@ pub(crate) struct Variant<'a> {
 }
 
 impl<'a> Variant<'a> {
-    /// Splits the content into parts of `size` bytes, at least a page each.
+    /// Splits the content into parts of `size` bytes. `size` must be at least a page.
     pub(crate) fn parts(&self, size: usize) -> Vec<Self> {
         let (rest, others) = self.rest.split_at(size.saturating_sub(self.first.len()).min(self.rest.len()));
         let others = others.chunks(size).map(|part| {

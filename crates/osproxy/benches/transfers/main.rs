@@ -1,9 +1,9 @@
-//! Measures the real binary on this machine: throughput, CPU time and memory, compared with nginx,
-//! with an S3 store alone, with hashing alone (md5, BLAKE3), and API v1 with v0.
+//! Measures throughput, CPU time and memory of the real binary on this machine. The peers are
+//! nginx, an S3 store without osproxy, hashing alone (md5, BLAKE3), and API v0 for API v1.
 //!
-//! `just bench` runs every case, `just bench download links` those two, and `--quick` reduces the
-//! sizes and the rounds by half or more. Absolute figures depend on what else the machine does, so
-//! each case and its peer take turns within one run, and the ratio counts.
+//! `just bench` runs every case, and `just bench download links` only these two. `--quick` at least
+//! halves the sizes and the rounds. Absolute figures depend on the other load of the machine;
+//! ratios are comparable, because each case and its peer take turns within one run.
 #![expect(
     clippy::cast_precision_loss,
     clippy::disallowed_methods,
@@ -57,7 +57,7 @@ fn main() -> Result<()> {
     for (name, run) in CASES {
         if wanted.is_empty() || wanted.iter().any(|wanted| wanted == name) {
             eprintln!("{name}");
-            // On a real disk, which `/tmp` need not be.
+            // On a real disk: `/tmp` may be in memory.
             let folder = tempfile::Builder::new().prefix("transfers-").tempdir_in(TARGET)?;
             run(&scale, folder.path(), &mut report)
                 .with_context(|| format!("the case {name} failed; {}", keep_log(folder.path())))?;

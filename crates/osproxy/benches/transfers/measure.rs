@@ -1,4 +1,4 @@
-//! Process statistics of the kernel, and samples made of them.
+//! Samples of the kernel's process statistics.
 
 use std::{fs, time::Instant};
 
@@ -13,7 +13,7 @@ pub(crate) struct Sample {
     pub(crate) wall: f64,
     /// User and system time of the server's processes.
     pub(crate) server_cpu: f64,
-    /// The same of the benchmark itself: processor time that the server does not get.
+    /// User and system time of the benchmark itself, which the server does not get.
     pub(crate) client_cpu: f64,
 }
 
@@ -30,8 +30,8 @@ impl Rounds {
         median(self.0.iter().map(figure).collect())
     }
 
-    /// Median of the ratios to the peer's rounds. Rounds next to each other run under the same
-    /// conditions.
+    /// Median of the ratios between a round and the peer's round. Only rounds with the same number
+    /// are compared, because they ran under the same conditions.
     pub(crate) fn ratio(&self, peer: &Self, figure: impl Fn(&Sample) -> f64) -> f64 {
         median(self.0.iter().zip(&peer.0).map(|(own, peer)| figure(own) / figure(peer)).collect())
     }
@@ -42,7 +42,8 @@ pub(crate) fn median(mut figures: Vec<f64>) -> f64 {
     figures.get(figures.len() / 2).copied().unwrap_or(f64::NAN)
 }
 
-/// Measures the duration of `work` and the processor time of these processes.
+/// Measures the duration of `work`, and the processor time of the server's processes and of the
+/// benchmark.
 pub(crate) fn sample(server: &[u32], work: impl FnOnce() -> Result<()>) -> Result<Sample> {
     let cpu_of_server = || server.iter().try_fold(0.0, |sum, id| anyhow::Ok(sum + cpu(&id.to_string())?));
     let (server_before, client_before) = (cpu_of_server()?, cpu("self")?);
@@ -59,7 +60,7 @@ pub(crate) fn sample(server: &[u32], work: impl FnOnce() -> Result<()>) -> Resul
 /// User and system time that a process has used so far, in seconds.
 fn cpu(process: &str) -> Result<f64> {
     let stat = fs::read_to_string(format!("/proc/{process}/stat"))?;
-    // The name, in brackets, may itself hold spaces and brackets.
+    // The process name, in brackets, may contain spaces and brackets itself.
     let (_, fields) = stat.rsplit_once(')').context("/proc/.../stat is not as expected")?;
     let times = fields.split_ascii_whitespace().skip(11).take(2);
     let ticks = times.map(str::parse::<u32>).sum::<Result<u32, _>>()?;

@@ -1,4 +1,5 @@
-//! nginx with sendfile: the peer of downloads, and of uploads if it has the module for them.
+//! nginx with sendfile: the peer of downloads, and of uploads if nginx was built with its module
+//! for uploads.
 
 use std::{
     fs::{self, File},
@@ -18,7 +19,7 @@ use crate::{
     server::{Process, drop_page_cache},
 };
 
-/// Where the binary may be; the path of an ordinary user often lacks the second.
+/// Where the binary may be. `/usr/sbin` is often missing in the `PATH` of ordinary users.
 const PLACES: [&str; 2] = ["nginx", "/usr/sbin/nginx"];
 const PATIENCE: Duration = Duration::from_secs(10);
 
@@ -56,7 +57,7 @@ impl Nginx {
         Ok(Self { process, address, files })
     }
 
-    /// The master and its workers.
+    /// Ids of the master process and of its workers.
     pub(crate) fn ids(&self) -> Result<Vec<u32>> {
         let master = self.process.0.id();
         let mut ids = measure::children(master)?;
@@ -68,7 +69,7 @@ impl Nginx {
         self.address
     }
 
-    /// Adds a file, and returns its path in URLs.
+    /// Adds a file, and returns its URL path.
     pub(crate) fn add(&self, name: &str, content: &Variant<'_>) -> Result<String> {
         let mut file = File::create(self.files.join(name))?;
         file.write_all(content.first())?;
@@ -77,7 +78,7 @@ impl Nginx {
         Ok(format!("/{name}"))
     }
 
-    /// Whether this machine's nginx accepts files by PUT.
+    /// Whether the nginx of this machine accepts files by PUT.
     pub(crate) fn accepts_uploads() -> bool {
         let said = PLACES.into_iter().find_map(|place| Command::new(place).arg("-V").output().ok());
         said.is_some_and(|said| String::from_utf8_lossy(&said.stderr).contains("http_dav_module"))
@@ -89,11 +90,12 @@ impl Nginx {
     }
 }
 
-/// Like Debian's defaults where it matters. It logs requests to a file, since osproxy does too.
+/// Matches Debian's defaults where it matters. nginx logs requests to a file, because osproxy logs
+/// them too.
 fn configuration(prefix: &Path, address: SocketAddr) -> String {
-    // By default, workers give up the rights of root, and could not read the folder.
+    // If root starts nginx, workers change to another user by default, who cannot read the folder.
     let user = if rustix::process::geteuid().is_root() { "user root root;" } else { "" };
-    // Files are written under a temporary name beside the others and renamed, as in osproxy.
+    // Like osproxy, nginx writes a file under a temporary name and renames it.
     let put = if Nginx::accepts_uploads() { "dav_methods PUT; client_max_body_size 0;" } else { "" };
     let prefix = prefix.display();
     let temporary: String = ["client_body", "proxy", "fastcgi", "uwsgi", "scgi"]

@@ -13,7 +13,7 @@ pub(crate) struct Report {
     remarks: Vec<&'static str>,
 }
 
-/// The target of a figure: for the ratio where there is a peer, else for the figure itself.
+/// The target of a figure. If the figure has a peer, the target is for the ratio.
 #[derive(Clone, Copy)]
 pub(crate) enum Target {
     None,
@@ -22,12 +22,12 @@ pub(crate) enum Target {
 }
 
 impl Report {
-    /// Adds a figure without a peer.
+    /// Adds a figure that has no peer.
     pub(crate) fn figure(&mut self, case: &str, what: &str, own: f64, target: Target) {
         self.row(case, what, number(own), [String::new(), String::new()], own, target);
     }
 
-    /// Adds a figure compared with the peer's.
+    /// Adds a figure of osproxy, that of the peer, and their ratio.
     pub(crate) fn against(
         &mut self,
         case: &str,

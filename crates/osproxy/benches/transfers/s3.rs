@@ -1,4 +1,4 @@
-//! An S3 store, used directly by the benchmark's own client.
+//! An S3 store that the benchmark's client uses directly.
 
 use std::{env, fmt::Write, net::SocketAddr, ops::Range};
 
@@ -10,12 +10,13 @@ use time::{OffsetDateTime, macros::format_description};
 
 use crate::client::Connection;
 
-/// The bucket is also that of osproxy's objects.
+/// Bucket for the objects of the benchmark and of osproxy.
 const BUCKET: &str = "bench";
 const REGION: &str = "us-east-1";
 const UNRESERVED: &AsciiSet = &NON_ALPHANUMERIC.remove(b'-').remove(b'.').remove(b'_').remove(b'~');
 
-/// The store does not check the hash of the body, so none is computed here.
+/// Value of `x-amz-content-sha256`. The store does not check the hash of the body, so none is
+/// computed.
 const BODY: &str = "UNSIGNED-PAYLOAD";
 
 /// A running store.
@@ -28,7 +29,7 @@ pub(crate) struct Store {
 }
 
 impl Store {
-    /// The store of `.ci/servers` that checks signatures.
+    /// Returns the store that `.ci/servers` started; it checks signatures.
     pub(crate) fn started() -> Result<Self> {
         let from = |name: &str| {
             env::var(format!("OSPROXY_TEST_S3{name}"))
@@ -53,7 +54,7 @@ impl Store {
         self.address
     }
 
-    /// The settings of an osproxy that keeps its objects in this store.
+    /// Settings for an osproxy that keeps its objects in this store.
     pub(crate) fn settings(&self) -> Vec<(String, String)> {
         let settings = [
             ("S3__ENABLED", "true"),
@@ -135,7 +136,7 @@ fn keyed(key: &[u8], text: &str) -> Result<Vec<u8>> {
 
 /// Adds a range to a request.
 pub(crate) fn ranged(request: &[u8], range: &Range<usize>) -> Vec<u8> {
-    // Before the empty line. It does not have to be signed.
+    // Inserted before the empty line. This field does not have to be signed.
     let mut ranged = request.strip_suffix(b"\r\n").unwrap_or(request).to_vec();
     let range = format!("range: bytes={}-{}\r\n\r\n", range.start, range.end - 1);
     ranged.extend_from_slice(range.as_bytes());

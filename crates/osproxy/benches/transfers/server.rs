@@ -20,15 +20,17 @@ use rustix::{
 
 pub(crate) const BINARY: &str = env!("CARGO_BIN_EXE_osproxy");
 
-/// Its log file, in the folder of the case.
+/// Log file of the server, in the folder of the case.
 pub(crate) const LOG: &str = "osproxy.log";
 
-/// Tries to drop a file from the page cache, and the pause between them.
+/// Maximum number of attempts to drop a file from the page cache.
 const ATTEMPTS: usize = 100;
+/// Pause between attempts.
 const PAUSE: Duration = Duration::from_millis(20);
 
-/// Poll interval and timeout of a merge.
+/// Poll interval while waiting for a merge or a deletion.
 const LOOK: Duration = Duration::from_millis(2);
+/// Timeout of a merge or a deletion.
 const PATIENCE: Duration = Duration::from_mins(5);
 
 /// A child process that is terminated and waited for on drop.
@@ -42,28 +44,29 @@ impl Drop for Process {
     }
 }
 
-/// A running osproxy with its defaults.
+/// A running osproxy, which is stopped on drop.
 pub(crate) struct Server {
     process: Process,
     address: SocketAddr,
     data: PathBuf,
-    /// The time from spawning to the line that says the service is ready.
+    /// Time from spawning until the service printed that it is ready.
     pub(crate) startup_time: Duration,
 }
 
 impl Server {
-    /// Starts a server with its data and log under `folder`.
+    /// Starts a server with default settings, and with its data and log under `folder`.
     pub(crate) fn start(folder: &Path) -> Result<Self> {
         Self::start_with(folder, &[])
     }
 
-    /// Starts a server with settings, in the environment's spelling without its prefix.
+    /// Like [`start`](Self::start), with settings: names and values of environment variables,
+    /// without the prefix `OSPROXY__`.
     pub(crate) fn start_with(folder: &Path, settings: &[(String, String)]) -> Result<Self> {
         let data = folder.join("data");
         let log = File::options().create(true).append(true).open(folder.join(LOG))?;
         let mut command = Command::new(BINARY);
         command.args(["serve", "--listen", "127.0.0.1:0", "--data-dir"]).arg(&data);
-        // Settings of the user's environment would change the results.
+        // The environment of the user is cleared: its settings would change the results.
         command.env_clear().stdin(Stdio::null()).stdout(Stdio::piped()).stderr(log);
         // Clients send no key.
         command.env("OSPROXY__AUTH__MODE", "open");
@@ -93,8 +96,8 @@ impl Server {
         drop_page_cache(&self.data.join("objects"))
     }
 
-    /// Waits until the parts of a file `*.bin` are merged and removed, and nothing is being
-    /// written.
+    /// Waits until the parts of a file are merged and removed, and the server writes nothing. The
+    /// name of the file must end with `.bin`.
     pub(crate) fn wait_until_merged(&self, uid: &str) -> Result<()> {
         let start = Instant::now();
         while !self.is_whole(uid)? {
@@ -104,7 +107,8 @@ impl Server {
         Ok(())
     }
 
-    /// Waits until the object of a deleted file `*.bin` is removed.
+    /// Waits until the object of a deleted file is removed. The name of the file must end with
+    /// `.bin`.
     pub(crate) fn wait_until_gone(&self, uid: &str) -> Result<()> {
         let (start, object) = (Instant::now(), self.object(uid)?);
         while object.try_exists()? {
@@ -123,7 +127,7 @@ impl Server {
             && !any_name(&self.data.join("objects/.tmp"), |name| name != "lock")?)
     }
 
-    /// The path of the object of a file `*.bin`.
+    /// The path of a file's object. The name of the file must end with `.bin`.
     fn object(&self, uid: &str) -> Result<PathBuf> {
         let uid = uid.parse()?;
         let key = Key::whole(Category::Unknown, uid, Some("bin")).in_shard(uid);
@@ -156,7 +160,7 @@ pub(crate) fn drop_page_cache(folder: &Path) -> Result<()> {
 
 fn drop_file_from_page_cache(path: &Path, size: u64) -> Result<()> {
     let file = File::open(path)?;
-    // Dirty pages would stay.
+    // Dirty pages would stay in the cache.
     file.sync_all()?;
     // The check below must not make the kernel read ahead.
     rustix::fs::fadvise(&file, 0, None, Advice::Random)?;

@@ -45,7 +45,7 @@ async fn load_history(meta: &Meta, uid: i64) -> anyhow::Result<UploadHistory> {
             "there is no file {uid}: it was never created, or its record was removed after it was deleted"
         )
     })?;
-    // The id of the first write's blob is the uid of the file.
+    // The blob of a file's first write has the file's uid as its id.
     let mut blobs = vec![uid];
     blobs.extend(file.received_as);
     blobs.extend(file.blob.as_ref().map(|blob| blob.id));

@@ -20,7 +20,7 @@ use checker::Fsck;
 /// Exit code: differences were found and all of them repaired.
 const REPAIRED: u8 = 3;
 
-/// Timeout for answers of the database, in seconds.
+/// Timeout for responses of the database, in seconds.
 const DATABASE_TIMEOUT_SECS: u64 = 600;
 
 /// Options of `osproxy fsck`.
@@ -39,7 +39,7 @@ pub struct FsckArgs {
     delete_orphans: bool,
 }
 
-/// Compares metadata and stores in both directions and prints one line for each difference.
+/// Compares metadata and stores in both directions, and prints one line for each difference.
 pub fn run(loaded: &LoadedConfig, options: FsckArgs) -> anyhow::Result<ExitCode> {
     super::block_on(async {
         super::existing_database(&loaded.config).await?;
@@ -50,7 +50,7 @@ pub fn run(loaded: &LoadedConfig, options: FsckArgs) -> anyhow::Result<ExitCode>
             bail!("there is no object folder {}; check --data-dir", folder.display());
         }
         let mut config = loaded.config.clone();
-        // Scans whole tables.
+        // Some statements scan whole tables.
         config.database.timeout = DATABASE_TIMEOUT_SECS;
         let app = wiring::open_node(&config).await?;
         let mut check = Fsck::new(app, options);

@@ -28,7 +28,7 @@ pub struct HealthArgs {
     reads: bool,
 }
 
-/// Body of `/health/ready`.
+/// Response body of `/health/ready`.
 #[derive(Deserialize)]
 struct Readiness {
     status: String,
@@ -42,8 +42,8 @@ const REFUSES_UPLOADS: u8 = 5;
 
 /// Asks a running node whether it is ready. Fails if it is not ready or does not answer.
 pub fn run(loaded: &LoadedConfig, options: HealthArgs) -> anyhow::Result<ExitCode> {
-    // With `--url`, the certificate must match the host name. Nobody else listens on the address of
-    // this machine's own node.
+    // With `--url`, the certificate must match the host name. Without it, the certificate is not
+    // checked: only this machine's own node can listen on that address.
     let is_own = options.url.is_none();
     let url = options.url.map_or_else(|| own_url(&loaded.config), Ok)?;
     super::block_on(query_readiness(url.trim_end_matches('/'), is_own, options.reads))
@@ -75,8 +75,8 @@ async fn query_readiness(url: &str, is_own: bool, reads: bool) -> anyhow::Result
     Ok(ExitCode::from(code))
 }
 
-/// The URL of this configuration's node on this machine: the admin listener if there is one, since
-/// it needs no client certificate.
+/// The URL of the node with this configuration on this machine. If there is an admin listener, its
+/// URL: it needs no client certificate.
 fn own_url(config: &Config) -> anyhow::Result<String> {
     let admin = config.admin.listen_address()?;
     if admin.is_none() && config.tls.client_ca.is_some() {

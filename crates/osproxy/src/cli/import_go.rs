@@ -25,9 +25,9 @@ use crate::{
     wiring,
 };
 
-/// Files per page. Each page scans the parts of all files, so pages are large.
+/// Number of files per page. Every page scans the part rows of all files, so pages are large.
 const PAGE: u64 = 1000;
-/// Files that are recorded in one transaction.
+/// Maximum number of files that are recorded in one transaction.
 const BATCH: usize = 500;
 /// Number of concurrent requests to the store.
 const CONCURRENT_REQUESTS: usize = 16;
@@ -55,7 +55,8 @@ pub struct ImportGoArgs {
     init: super::InitArgs,
 }
 
-/// Imports the files of a stopped Go program. Objects stay where they are. Can be repeated.
+/// Imports the files of a stopped Go program; objects stay where they are. The import can be
+/// repeated.
 pub fn run(loaded: &LoadedConfig, options: &ImportGoArgs) -> anyhow::Result<ExitCode> {
     let go_config = load_go_config(&options.go_config)?;
     super::block_on(async {
@@ -97,7 +98,8 @@ pub fn run(loaded: &LoadedConfig, options: &ImportGoArgs) -> anyhow::Result<Exit
     })
 }
 
-/// Reads the Go program's configuration from its file alone: the environment configures osproxy.
+/// Reads the Go program's configuration from its file alone: environment variables configure
+/// osproxy.
 fn load_go_config(path: &Path) -> anyhow::Result<LoadedConfig> {
     #[expect(clippy::disallowed_methods, reason = "before the reactor runs")]
     let text = std::fs::read_to_string(path).with_context(|| path.display().to_string())?;
@@ -105,8 +107,8 @@ fn load_go_config(path: &Path) -> anyhow::Result<LoadedConfig> {
     read.with_context(|| format!("{} cannot be read", path.display()))
 }
 
-/// Fails unless objects can be found where the Go program stored them: in a folder or bucket for
-/// each category.
+/// Fails unless osproxy looks for objects where the Go program stored them: in a folder or bucket
+/// for each category.
 fn check_store(loaded: &LoadedConfig, kind: StoreKind) -> anyhow::Result<()> {
     let config = &loaded.config;
     if !config.stores().contains(&kind) {
@@ -120,7 +122,7 @@ fn check_store(loaded: &LoadedConfig, kind: StoreKind) -> anyhow::Result<()> {
     Ok(())
 }
 
-/// The name of the store in the database.
+/// The name under which the database records the store.
 fn store_name(app: &App, kind: StoreKind) -> anyhow::Result<String> {
     let is_kind = |name: &String| name.split(':').next() == Some(kind.as_str());
     app.stores.names().into_iter().find(is_kind).with_context(|| format!("there is no store {kind}"))
@@ -149,7 +151,8 @@ impl Import<'_> {
             let uids: Vec<_> = files.iter().map(|file| file.uid).collect();
             let imported_uids = self.app.meta.import.already_imported(&uids).await?;
             let (present, files): (Vec<_>, Vec<_>) = files.into_iter().partition(|file| {
-                // Files that are already imported are checked again only for leftover part objects.
+                // A file that is imported already is planned again only to find leftover part
+                // objects.
                 imported_uids.contains(&file.uid) && !self.options.remove_leftovers
             });
             report.already_present(present.len());

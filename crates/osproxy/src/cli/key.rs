@@ -11,7 +11,7 @@ use time::OffsetDateTime;
 use super::{InitArgs, format_timestamp, open_meta, open_or_init_meta};
 use crate::config::LoadedConfig;
 
-/// Maximum length of a label.
+/// Maximum length of a label, in bytes.
 const MAX_LABEL_BYTES: usize = 255;
 
 /// Subcommands of `osproxy key`.

@@ -1,4 +1,4 @@
-//! Subcommands of the command line, one file each.
+//! Subcommands of the command line, with one file for each.
 
 pub mod check_config;
 pub mod doctor;
@@ -47,7 +47,7 @@ pub struct InitArgs {
     init: bool,
 }
 
-/// Writes a line to standard output. Ignores errors such as a closed pipe.
+/// Writes a line to standard output. Ignores write errors, such as that of a closed pipe.
 fn print_line(line: &str) {
     let _ = writeln!(std::io::stdout(), "{line}");
 }
@@ -58,8 +58,8 @@ fn block_on<T>(work: impl Future<Output = anyhow::Result<T>>) -> anyhow::Result<
     runtime.context("cannot start the runtime")?.block_on(work)
 }
 
-/// Returns the location of the database. Fails if it is a file that does not exist: only `serve`,
-/// `migrate` and `--init` create one.
+/// Returns the location of the database. Fails if the database is a file that does not exist: only
+/// `serve`, `migrate` and `--init` create the file.
 async fn existing_database(config: &Config) -> anyhow::Result<DatabaseLocation> {
     let location = config.database_location().map_err(anyhow::Error::msg)?;
     if let DatabaseLocation::File(database) = &location
@@ -74,14 +74,15 @@ async fn existing_database(config: &Config) -> anyhow::Result<DatabaseLocation> 
     Ok(location)
 }
 
-/// Opens an existing database to read and change metadata; services may be running.
+/// Opens an existing database to read and change metadata, even while services use it.
 async fn open_meta(config: &Config) -> anyhow::Result<Meta> {
     let location = existing_database(config).await?;
     let meta = Meta::open_existing(&location, wiring::database_options(config, NodeStores::default())).await;
     meta.map_err(|error| anyhow::Error::msg(Meta::open_error_message(&location, &error)))
 }
 
-/// Like [`existing_database`], but with `--init` creates the database and its tables first.
+/// Like [`existing_database`], but with `--init` first creates the database file and updates its
+/// tables.
 async fn existing_or_init(config: &Config, init: InitArgs) -> anyhow::Result<DatabaseLocation> {
     if init.init {
         migrate(config).await?;
@@ -89,7 +90,7 @@ async fn existing_or_init(config: &Config, init: InitArgs) -> anyhow::Result<Dat
     existing_database(config).await
 }
 
-/// As [`open_meta`], but with `--init` creates the database and its tables first.
+/// Like [`open_meta`], but with `--init` first creates the database file and updates its tables.
 async fn open_or_init_meta(config: &Config, init: InitArgs) -> anyhow::Result<Meta> {
     existing_or_init(config, init).await?;
     open_meta(config).await

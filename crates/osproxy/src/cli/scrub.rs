@@ -29,8 +29,8 @@ pub struct ScrubArgs {
     json: bool,
 }
 
-/// Reads all content in the stores of this node and prints one line for each blob or part that
-/// differs from its record. Changes nothing; services may be running.
+/// Reads all content in the stores of this node, and prints one line for each blob or part that
+/// differs from its record. Changes nothing, and may run while services use the stores.
 pub fn run(loaded: &LoadedConfig, options: ScrubArgs) -> anyhow::Result<ExitCode> {
     let config = &loaded.config;
     super::block_on(async {

@@ -22,15 +22,16 @@ use crate::{
     telemetry, version, wiring,
 };
 
-/// Maximum number of blocking threads of a runtime, which hash, write, sync and read files at the
-/// same time. Further work queues; none of it ever waits for a client.
+/// Maximum number of blocking threads in each runtime. These threads hash, write, sync and read
+/// files. Further work is queued, but not for long: no thread ever waits for a client.
 const BLOCKING_THREADS: usize = 64;
 
-/// How long a node of a cluster continues to serve while it reports that it is not ready.
+/// How long a node of a cluster by default continues to serve after it reports that it is not
+/// ready, in seconds.
 const CLUSTER_DRAIN_SECS: u64 = 5;
 
-/// How long a connected client may take to send its first request while the node stops. Limited by
-/// the drain delay.
+/// How long a connected client may take to send its first request while the node stops. At most the
+/// drain delay.
 const LAST_REQUESTS_TIMEOUT: Duration = Duration::from_secs(1);
 
 /// How long threads may remain in system calls after everything else has ended.
@@ -43,11 +44,11 @@ const CLEAN_UP_TIMEOUT: Duration = Duration::from_secs(5);
 pub fn run(loaded: LoadedConfig) -> anyhow::Result<()> {
     let _flush =
         telemetry::init(&loaded.config.log, &loaded.config.telemetry).context("cannot initialise logging")?;
-    // Writes and tasks make progress on their own runtime, however many connections there are.
+    // Writes and tasks have their own runtime, so that many connections cannot delay them.
     let (work, connections) = (runtime()?, runtime()?);
     let served = work.block_on(serve(loaded, connections.handle()));
-    // Dropping the runtimes would wait forever for threads that hang in calls to a disk. No row
-    // names yet what those threads write.
+    // Dropping the runtimes would wait forever for threads that hang in calls to a disk. Such
+    // threads can be abandoned: no row names yet what they write.
     work.shutdown_timeout(LAST_THREADS_TIMEOUT);
     connections.shutdown_timeout(LAST_THREADS_TIMEOUT);
     served
@@ -68,7 +69,7 @@ async fn serve(LoadedConfig { config, warnings }: LoadedConfig, connections: &Ha
     let listeners = Listeners::open(&config).await?;
     let bootstrap_key = bootstrap_key::create(&app, &config).await?;
     let address = listeners.address()?;
-    // May have to resolve a host name.
+    // Blocks if it has to resolve a host name.
     let settings = config.clone();
     let advertised = tokio::task::spawn_blocking(move || advertised_address(&settings, address)).await??;
     tracing::info!(%address, node = app.node_id, version = version::FULL, "ready");
@@ -105,7 +106,7 @@ async fn serve(LoadedConfig { config, warnings }: LoadedConfig, connections: &Ha
         let grace_expired = async {
             tokio::time::sleep(grace).await;
             abort_tasks.cancel();
-            // The server then ends by itself, and so do the tasks.
+            // The server and the aborted tasks then end by themselves.
             std::future::pending::<()>().await;
         };
         tokio::select! {
@@ -131,7 +132,7 @@ async fn serve(LoadedConfig { config, warnings }: LoadedConfig, connections: &Ha
     Ok(())
 }
 
-/// The address at which other nodes reach this one.
+/// The address at which other nodes reach this node.
 fn advertised_address(config: &Config, listening: SocketAddr) -> anyhow::Result<String> {
     match config.advertised_address(listening) {
         Ok(advertised) => {
@@ -145,13 +146,13 @@ fn advertised_address(config: &Config, listening: SocketAddr) -> anyhow::Result<
             }
             Ok(advertised)
         }
-        // There are no other nodes.
+        // A single node does not need an address for other nodes.
         Err(_) if !config.is_clustered() => Ok(listening.to_string()),
         Err(problem) => Err(anyhow::Error::msg(problem)),
     }
 }
 
-/// Logs counters of remote stores: operators see their traffic and failures there.
+/// Logs the counters of remote stores, which show operators their traffic and failures.
 fn log_store_counters(app: &App) {
     for (store, counters) in app.stores.counters() {
         let totals = counters.totals();
@@ -219,7 +220,8 @@ impl Signals {
     }
 }
 
-/// Whether SIGHUP was ignored when this process started. False if the system does not report it.
+/// Whether this process ignores SIGHUP, as it does under `nohup`. `false` if the system does not
+/// report it.
 async fn ignores_hangup() -> bool {
     const HANGUP: u64 = 1;
     let status = tokio::fs::read_to_string("/proc/self/status").await.unwrap_or_default();

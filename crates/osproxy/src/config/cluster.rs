@@ -11,7 +11,7 @@ use super::{
     value::{Findings, section},
 };
 
-/// Longest duration of any setting here, in seconds.
+/// Longest allowed duration of each setting in this section, in seconds.
 const MAX: u64 = 24 * 60 * 60;
 /// Minimum length of the secret, in bytes.
 const MIN_SECRET: usize = 16;
@@ -79,15 +79,17 @@ impl ClusterSection {
 }
 
 impl Config {
-    /// Whether several nodes may share the database: requires a database server, and Redis for
+    /// Whether several nodes may share the database. This requires a database server, and Redis for
     /// coordination.
     pub fn is_clustered(&self) -> bool {
         self.database.server().is_ok_and(|server| server.is_some())
             && self.redis.settings().is_ok_and(|redis| redis.is_some())
     }
 
-    /// Whether nodes on other machines cannot reach the address that this node advertises, although
-    /// `cluster.advertise` is not set. `listening` is the address on which the node listens.
+    /// Whether this node would advertise a loopback address that nodes on other machines cannot
+    /// reach. `false` if `cluster.advertise` is set, or if both the node's own address and the
+    /// route to Redis are loopback. `listening` is the address on which the node listens. Blocks to
+    /// look up the name of the Redis server.
     pub fn is_advertised_unreachable(&self, listening: SocketAddr) -> bool {
         let server = self.redis.settings().ok().flatten().and_then(|redis| redis.first_server());
         let leading = server.and_then(|server| local_address_towards(&server, listening.is_ipv4()));
@@ -96,8 +98,9 @@ impl Config {
         self.cluster.advertise.is_none() && (is_any && is_near || listening.ip().is_loopback() && !is_near)
     }
 
-    /// The address at which other nodes reach this one, which listens on `listening`. Fails with a
-    /// message if it cannot be detected. Blocks to look up the name of the Redis server.
+    /// Returns the address at which other nodes reach this node, which listens on `listening`.
+    /// Fails with a message if the address cannot be detected. Blocks to look up the name of the
+    /// Redis server.
     pub fn advertised_address(&self, listening: SocketAddr) -> Result<String, String> {
         if let Some(address) = &self.cluster.advertise {
             return Ok(address.clone());
@@ -117,8 +120,8 @@ impl Config {
     }
 }
 
-/// The local address of the interface towards a server. Sends nothing; blocks to look up the
-/// server's name.
+/// The local address of the interface towards a server, if it can be detected. Sends nothing to the
+/// server; blocks to look up its name.
 fn local_address_towards(server: &str, by_ipv4: bool) -> Option<IpAddr> {
     let any: SocketAddr = if by_ipv4 { ([0; 4], 0).into() } else { ([0_u16; 8], 0).into() };
     let mut targets = server.to_socket_addrs().ok()?;
@@ -129,7 +132,7 @@ fn local_address_towards(server: &str, by_ipv4: bool) -> Option<IpAddr> {
     })
 }
 
-/// Whether a text is exactly a host and a port.
+/// Whether a text is a host and a port, and nothing else.
 fn is_authority(text: &str) -> bool {
     let plain = |byte: u8| byte.is_ascii_alphanumeric() || b".-_:[]".contains(&byte);
     let split = text.rsplit_once(':');

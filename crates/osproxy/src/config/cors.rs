@@ -19,7 +19,7 @@ section! {
 /// Wildcard that allows every origin or header.
 pub const ANY: &str = "*";
 
-/// Longest time, in seconds: no browser caches a preflight for longer than a day.
+/// Largest allowed `max_age`, in seconds: browsers cache a preflight for a day at most.
 const MAX_AGE: u64 = 24 * 60 * 60;
 
 impl CorsSection {

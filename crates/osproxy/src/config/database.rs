@@ -7,11 +7,11 @@ use super::{
     value::{Findings, RawValue, choice, section},
 };
 
-/// Largest allowed connection pool.
+/// Largest allowed number of open connections.
 const MAX_CONNECTIONS: u32 = 10_000;
 /// Longest allowed timeout, in seconds.
 const MAX_TIMEOUT: u64 = 600;
-/// Largest allowed file cache.
+/// Largest allowed number of files in the cache.
 const MAX_CACHE: u64 = 10_000_000;
 
 section! {
@@ -223,7 +223,8 @@ impl DatabaseSection {
     }
 }
 
-/// The Go program's `database` is a list; it uses the entry with `db_name: default`.
+/// Replaces the list in the Go program's `database` by its entry with `db_name: default`, or by its
+/// only entry.
 pub(super) fn flatten_go_list(tree: &mut RawValue, findings: &mut Findings) {
     let Some(section) = tree.get_mut("database") else {
         return;

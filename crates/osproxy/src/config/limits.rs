@@ -28,11 +28,11 @@ section! {
     ignored []
 }
 
-/// More than any machine handles.
+/// Largest allowed value of each count and rate: more than any machine handles.
 const MAX: u32 = 1_000_000;
-/// Smallest buffer memory, in bytes: a transfer of any kind must fit.
+/// Smallest allowed buffer memory, in bytes. A transfer of any kind must fit into it.
 const MIN_BUFFER: u64 = 16 << 20;
-/// Largest buffer memory, in bytes: more than any machine has.
+/// Largest allowed buffer memory, in bytes: more than any machine has.
 const MAX_BUFFER: u64 = 1 << 43;
 
 impl LimitsSection {

@@ -7,11 +7,11 @@ use super::{
 
 /// Minimum length of a secret, in bytes.
 const MIN_SECRET: usize = 16;
-/// Maximum length of a key id.
+/// Maximum length of a key id, in bytes.
 const MAX_ID: usize = 32;
-/// Longest lifetime of links, in seconds: a hundred years.
+/// Longest allowed lifetime of links, in seconds: a hundred years.
 const MAX_LIFETIME: u64 = 100 * 365 * 24 * 60 * 60;
-/// Longest rounding window, in seconds: a day.
+/// Longest allowed rounding window, in seconds: a day.
 const MAX_ROUNDING_WINDOW: u64 = 24 * 60 * 60;
 
 section! {

@@ -30,7 +30,7 @@ section! {
     ignored []
 }
 
-/// Ten years, in seconds.
+/// Longest allowed reservation timeout, in seconds: ten years.
 const MAX_RESERVATION_TIMEOUT: u64 = 10 * 365 * 24 * 60 * 60;
 
 impl LocalSection {

@@ -1,4 +1,5 @@
-//! Settings: defaults < file < environment < flags, all checked before anything starts.
+//! Settings. Flags override the environment, which overrides the file, which overrides the
+//! defaults. All settings are checked before anything starts.
 
 mod admin;
 mod app;
@@ -58,11 +59,11 @@ pub use uploads::UploadsSection;
 use osproxy_meta::DatabaseLocation;
 use value::{Findings, RawValue, SettingValue, section};
 
-/// Environment variables with this prefix are settings: `OSPROXY__LOG__LEVEL=debug`.
+/// Prefix of environment variables that set settings, such as `OSPROXY__LOG__LEVEL=debug`.
 const ENV_PREFIX: &str = "OSPROXY__";
 
-/// Environment variable with the path of the configuration file, so that containers and systemd
-/// units set it once for all subcommands.
+/// Environment variable with the path of the configuration file. Containers and systemd units can
+/// set it once for all subcommands.
 const FILE_VARIABLE: &str = "OSPROXY_CONFIG";
 
 section! {
@@ -140,17 +141,17 @@ impl fmt::Display for InvalidConfig {
 
 impl std::error::Error for InvalidConfig {}
 
-/// A checked configuration, with warnings for the log.
+/// A valid configuration, with warnings for the log.
 #[derive(Debug)]
 pub struct LoadedConfig {
     /// The settings.
     pub config: Config,
-    /// Settings that are accepted but have an old name or no effect, one sentence each.
+    /// One sentence for each setting that is accepted but has an old name or no effect.
     pub warnings: Vec<String>,
 }
 
-/// Reads and checks the configuration from `file`, or else from the file named by `OSPROXY_CONFIG`.
-/// Reports all problems at once. Blocks: call this before the runtime starts.
+/// Reads and checks the configuration from `file`; without it, from the file that `OSPROXY_CONFIG`
+/// names. Reports all problems at once. Blocks: call this before the runtime starts.
 pub fn load(file: Option<&Path>, overrides: ConfigOverrides) -> Result<LoadedConfig, InvalidConfig> {
     #[expect(clippy::disallowed_methods, reason = "this is the one place where settings come in")]
     let named = std::env::var_os(FILE_VARIABLE).filter(|path| !path.is_empty());
@@ -168,7 +169,7 @@ pub fn load(file: Option<&Path>, overrides: ConfigOverrides) -> Result<LoadedCon
     read(&text, environment, overrides)
 }
 
-/// Does the same as [`load`], with the text of a file and the environment as arguments.
+/// Like [`load`], but takes the text of the file and the environment as arguments.
 pub fn read(
     text: &str,
     environment: impl Iterator<Item = (String, String)>,
@@ -219,9 +220,9 @@ impl Config {
         }
     }
 
-    /// Where metadata is stored: on a server, or in a file that is in the data folder by default.
-    /// Fails with a message if settings conflict or a secret cannot be read. Blocks to read the
-    /// files of secrets.
+    /// Where metadata is stored: on a server, or in a file, by default in the data folder. Fails
+    /// with a message if settings conflict or a secret cannot be read. Blocks to read the files of
+    /// secrets.
     pub fn database_location(&self) -> Result<DatabaseLocation, String> {
         let default = || self.data_dir.join("osproxy.db");
         Ok(match self.database.server().map_err(|problems| problems.join("; "))? {
@@ -342,8 +343,8 @@ mod tests {
 
     #[test]
     fn any_address_may_be_listened_on() {
-        // Whether to serve other machines is decided by the service, which knows whether there are
-        // keys.
+        // Listening on an address that other machines reach is no risk by itself: clients need a
+        // key by default.
         for listen in ["0.0.0.0:80", "'localhost:80'", "'[::]:80'"] {
             assert!(parse(&format!("server: {{listen: {listen}}}"), &[]).is_ok(), "{listen}");
         }

@@ -1,18 +1,18 @@
-//! Durations and sizes in settings: numbers, or text with units such as `30s` and `8MiB`.
+//! Durations and sizes in settings: plain numbers, or text with units such as `30s` and `8MiB`.
 
 use super::value::{Findings, RawValue, to_small_integer};
 
-/// Unit of a number that is written without one.
+/// The unit of a setting, and of numbers that are written without a unit.
 #[derive(Clone, Copy, Debug)]
 pub(super) enum Unit {
     Seconds,
     Bytes,
 }
 
-/// Why a text is no quantity.
+/// Why a text is not a quantity.
 #[derive(Debug, PartialEq)]
 enum Mistake {
-    /// Not a number and a unit, or too large.
+    /// Neither a number nor numbers with units, or too large.
     Malformed,
     /// Not a multiple of the base unit.
     Fraction,
@@ -26,7 +26,7 @@ impl Unit {
         }
     }
 
-    /// What is accepted, with examples.
+    /// Describes accepted values in error messages.
     const fn examples(self) -> &'static str {
         match self {
             Self::Seconds => "a duration such as 30s, 5m or 1h",
@@ -47,14 +47,14 @@ impl Unit {
     }
 }
 
-/// Returns the seconds of a duration with units.
+/// Returns a duration with units in seconds.
 fn parse_duration(text: &str) -> Result<u64, Mistake> {
     let duration = humantime::parse_duration(text).map_err(|_| Mistake::Malformed)?;
     if duration.subsec_nanos() == 0 { Ok(duration.as_secs()) } else { Err(Mistake::Fraction) }
 }
 
-/// Returns the bytes of a size with a unit. `ByteSize` parses such text too, but rounds fractions
-/// and caps large numbers.
+/// Returns a size with a unit in bytes. `ByteSize` also parses such text, but rounds fractions and
+/// caps large numbers.
 fn parse_size(text: &str) -> Result<u64, Mistake> {
     let number = text.trim_end_matches(|c: char| c.is_ascii_alphabetic());
     let unit = text.strip_prefix(number).and_then(|unit| unit.parse::<bytesize::Unit>().ok());
@@ -77,9 +77,10 @@ fn parse_size(text: &str) -> Result<u64, Mistake> {
     u64::try_from(scaled / divisor).map_err(|_| Mistake::Malformed)
 }
 
-/// A number of units.
+/// A number of seconds or bytes in a setting.
 pub(super) trait Quantity: Sized {
-    /// Reads a number of `unit`, or text with units. Returns `None` after recording a problem.
+    /// Reads a number in `unit`, or text with units. If the value is invalid, records a problem and
+    /// returns `None`.
     fn read_as(unit: Unit, node: RawValue, path: &str, findings: &mut Findings) -> Option<Self>;
 }
 

@@ -67,8 +67,8 @@ impl SettingValue for RedisPort {
 }
 
 impl RedisSection {
-    /// Returns the Redis to use; `None` if nothing is configured. Fails with one message for each
-    /// problem. Blocks to read the files of secrets and certificates.
+    /// Returns the settings of Redis; `None` if no address is configured. Fails with one message
+    /// for each problem. Blocks to read the files of secrets and certificates.
     pub fn settings(&self) -> Result<Option<RedisSettings>, Vec<String>> {
         let mut problems = Vec::new();
         let mut resolved = |name, written: &Option<Secret>, file: &Option<PathBuf>| {
@@ -174,7 +174,7 @@ mod tests {
         let redis = settings("redis: {cluster: ['c:3']}");
         let RedisAddress::Cluster(nodes) = redis.address else { panic!("{:?}", redis.address) };
         assert_eq!(nodes, [("c".to_owned(), 3)]);
-        // Any file: only Redis reads the certificates.
+        // Any file will do: certificates are parsed later, when connecting.
         let ca = concat!(env!("CARGO_MANIFEST_DIR"), "/Cargo.toml");
         let redis = settings(&format!("redis: {{host: r, tls: true, tls_ca: '{ca}'}}"));
         let content = include_bytes!("../../Cargo.toml").as_slice();

@@ -6,9 +6,9 @@ use osproxy_types::secret::Secret;
 
 use super::value::{Findings, RawValue, SettingValue};
 
-/// Returns the secret itself or the content of its file without surrounding white space; `None`
-/// if neither is set. Fails with a message if both are set or the file cannot be read. Blocks
-/// while it reads the file.
+/// Returns the secret itself, or the content of its file without surrounding white space. Returns
+/// `None` if neither is set. Fails with a message if both are set or the file cannot be read.
+/// Blocks to read the file.
 pub(super) fn resolve(
     name: &str,
     inline: Option<&Secret>,
@@ -29,7 +29,7 @@ pub(super) fn resolve(
 impl SettingValue for Secret {
     fn read(node: RawValue, path: &str, findings: &mut Findings) -> Option<Self> {
         match node {
-            // Files of the Go program have numeric passwords without quotes.
+            // Configuration files of the Go program contain numeric passwords without quotes.
             RawValue::Integer(number) => Some(Self::new(number.to_string())),
             node => String::read(node, path, findings).map(Self::new),
         }

@@ -60,10 +60,10 @@ impl SettingValue for IpNet {
     }
 }
 
-/// Longest timeout, in seconds: a day.
+/// Longest allowed timeout, in seconds: a day.
 const MAX_TIMEOUT: u64 = 24 * 60 * 60;
 
-/// Allowed range of `max_header_bytes`.
+/// Allowed range of `max_header_bytes`, in bytes.
 const MIN_HEADER: u32 = 4 * 1024;
 const MAX_HEADER: u32 = 1024 * 1024;
 
@@ -96,7 +96,7 @@ impl ServerSection {
         }
     }
 
-    /// Largest number of connections from one address.
+    /// Maximum number of connections from one address: at least 1, at most `max_connections`.
     pub fn connections_per_address(&self) -> usize {
         let of_address = self.max_connections_per_address.unwrap_or(self.max_connections / 4 * 3).max(1);
         of_address.min(self.max_connections).into()

@@ -28,14 +28,14 @@ impl fmt::Display for StoreKind {
     }
 }
 
-/// Public settings of a remote store, and its secrets for redaction.
+/// Description of a remote store for messages, and the secrets that must not appear in them.
 #[derive(Clone)]
 pub struct StoreDescription {
     /// Scheme, host and port.
     pub endpoint: String,
-    /// Bucket for all objects; `None`: one for each category.
+    /// Bucket for all objects; `None` if each category has its own bucket.
     pub bucket: Option<String>,
-    /// Key id, secret and session token, which must not be shown.
+    /// Key id, secret and session token.
     pub secrets: Vec<String>,
 }
 
@@ -46,16 +46,17 @@ impl StoreDescription {
     }
 }
 
-/// A section that configures a remote store.
+/// A section of the configuration for a remote store.
 pub(super) trait RemoteStoreSection {
     /// Whether the store is used.
     fn is_enabled(&self) -> bool;
 
-    /// Describes the store; `None` if its settings are invalid. Blocks to read files.
+    /// Describes the store; `None` if its settings are invalid. Blocks to read the files of
+    /// secrets.
     fn describe(&self) -> Option<StoreDescription>;
 
     /// Opens the store without contacting it. Fails with a message if the settings are invalid.
-    /// Blocks to read files.
+    /// Blocks to read the files of secrets and certificates.
     fn open(&self, http: ClientSettings) -> Result<Arc<dyn Backend>, String>;
 }
 
@@ -87,7 +88,7 @@ impl StoresSection {
         for (name, value, min, max) in [
             ("timeout", self.timeout, 1, 3600),
             ("max_attempts", self.max_attempts.into(), 1, 20),
-            // A merge reads while it writes, and several merges run at once: they must not wait for
+            // A merge reads while it writes, and several merges run at once: they must not block
             // each other.
             ("max_transfers", self.max_transfers, 8, 1 << 20),
         ] {
@@ -99,11 +100,11 @@ impl StoresSection {
 }
 
 impl Config {
-    /// The section of a remote store, with its name.
+    /// The name and the section of a remote store; `None` for the local disk.
     fn section(&self, kind: StoreKind) -> Option<(&'static str, &dyn RemoteStoreSection)> {
         match kind {
             StoreKind::Local => None,
-            // The same section under either of its two names.
+            // `s3` and `minio` are two names of one section.
             StoreKind::S3 if self.s3.enabled => Some(("s3", &self.s3)),
             StoreKind::S3 => Some(("minio", &self.minio)),
             StoreKind::Cos => Some(("cos", &self.cos)),
@@ -128,13 +129,14 @@ impl Config {
         kinds
     }
 
-    /// Describes a remote store. Blocks to read files of secrets.
+    /// Describes a remote store; `None` for the local disk and for invalid settings. Blocks to read
+    /// the files of secrets.
     pub fn describe_store(&self, kind: StoreKind) -> Option<StoreDescription> {
         self.section(kind)?.1.describe()
     }
 
-    /// Opens a remote store without contacting it. Blocks to read files of secrets and
-    /// certificates. Memory for large parts is taken from `buffers`.
+    /// Opens a remote store without contacting it. Memory for large parts is taken from `buffers`.
+    /// Blocks to read the files of secrets and certificates.
     pub fn open_store(
         &self,
         kind: StoreKind,
@@ -182,8 +184,8 @@ impl Config {
 /// Key id, secret and session token.
 pub(super) type Credentials = (String, String, Option<String>);
 
-/// Combines key id and secret, which must be set together. `None` if neither is set: the store then
-/// uses other sources.
+/// Combines key id and secret. Returns `None` if neither is set: the store then looks for
+/// credentials elsewhere. Fails with a message if only one is set.
 pub(super) fn pair_credentials(
     id: (&str, Option<&Secret>),
     secret: (&str, Option<Secret>),
@@ -209,7 +211,7 @@ pub(super) fn into_backend(store: osproxy_storage::Result<impl Backend>) -> Resu
     }
 }
 
-/// Adds a scheme to an endpoint that has none.
+/// Checks an endpoint, and adds a scheme if it has none.
 pub(super) fn parse_endpoint(written: &str, use_ssl: bool) -> Result<String, String> {
     let (scheme, authority) = match written.split_once("://") {
         Some((scheme @ ("http" | "https"), authority)) => (scheme, authority),

@@ -10,11 +10,11 @@ section! {
     ignored []
 }
 
-/// Path that is appended to the URL of the collector, unless it already ends with it.
+/// Path that is appended to the URL of the collector, unless the URL already ends with it.
 const PATH: &str = "/v1/traces";
 
 impl TelemetrySection {
-    /// The URL to which traces are posted, if they are exported.
+    /// The URL to which traces are posted; `None` if traces are not exported.
     pub fn traces_url(&self) -> Option<String> {
         let endpoint = self.otlp_endpoint.trim_end_matches('/');
         (!endpoint.is_empty())

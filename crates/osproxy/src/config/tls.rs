@@ -19,7 +19,7 @@ section! {
 }
 
 impl TlsSection {
-    /// `path` is the name of the section.
+    /// Checks the files; `path` is the name of the section in messages.
     pub(super) fn check(&self, path: &str, findings: &mut Findings) {
         if let Err(problem) = self.files().and_then(|files| files.map_or(Ok(()), |files| files.check())) {
             findings.problem(path, problem);
@@ -31,7 +31,8 @@ impl TlsSection {
         self.cert.is_some()
     }
 
-    /// Returns the paths of the files; `None` if TLS is off. Fails with a message if one is missing.
+    /// Returns the paths of the files; `None` if TLS is off. Fails with a message if a setting is
+    /// missing.
     pub fn files(&self) -> Result<Option<TlsFiles>, String> {
         match (&self.cert, &self.key) {
             (None, None) if self.client_ca.is_some() => Err("`cert` and `key` are missing".to_owned()),

@@ -22,9 +22,9 @@ section! {
     ignored []
 }
 
-/// The limit of object stores.
+/// Largest allowed `max_parts`: the limit of object stores.
 const MAX_PARTS: u32 = 10_000;
-/// Ten years, in seconds.
+/// Longest allowed `expired_retention`, in seconds: ten years.
 const MAX_RETENTION: u64 = 10 * 365 * 24 * 60 * 60;
 
 impl UploadsSection {

@@ -12,7 +12,7 @@ pub(super) enum RawValue {
     Integer(i128),
     Float(f64),
     Text(String),
-    /// From the environment, where everything is text: converted to the type of the setting.
+    /// Text from the environment, which is converted to the type of the setting.
     Untyped(String),
     List(Vec<RawValue>),
     Map(BTreeMap<String, RawValue>),
@@ -30,7 +30,8 @@ impl RawValue {
         }
     }
 
-    /// Numbers and text themselves, the kind of other values. Not for settings with secrets.
+    /// Formats the value for error messages: numbers and text as they are, other values by their
+    /// kind. Must not be used for secrets.
     pub(super) fn shown(&self) -> String {
         match self {
             Self::Integer(value) => value.to_string(),
@@ -45,7 +46,8 @@ impl RawValue {
         if let Self::Map(map) = self { map.get_mut(key) } else { None }
     }
 
-    /// Sets the value at `path` and creates missing sections.
+    /// Sets the value at `path`, and creates missing sections. A section replaces any other value
+    /// on the path.
     pub(super) fn set(&mut self, path: &[String], value: RawValue) {
         let Some((first, rest)) = path.split_first() else {
             *self = value;
@@ -144,7 +146,8 @@ impl Findings {
     }
 }
 
-/// A type of settings. `read` returns `None` after recording a problem; the default applies then.
+/// A type of settings. `read` returns `None` after it has recorded a problem; the setting then
+/// keeps its default.
 pub(super) trait SettingValue: Sized {
     fn read(node: RawValue, path: &str, findings: &mut Findings) -> Option<Self>;
 }
@@ -254,15 +257,15 @@ impl<T: SettingValue> SettingValue for Vec<T> {
     }
 }
 
-/// The value of a setting under the name that the user wrote.
+/// The value of a setting, and the name under which the user wrote it.
 pub(super) struct Written {
     /// Full path of that name.
     pub(super) path: String,
     pub(super) node: RawValue,
 }
 
-/// Takes a setting out of its section, under its name or an old one. An old name is a warning; more
-/// than one name is a problem.
+/// Removes a setting from its section and returns it. The user may have written its current name or
+/// an old one. An old name adds a warning; two names of the same setting are a problem.
 pub(super) fn take(
     section: &mut BTreeMap<String, RawValue>,
     path: &str,
@@ -287,7 +290,7 @@ pub(super) fn take(
     written
 }
 
-/// Reports the keys that remain in a section after all known settings were taken out.
+/// Reports the keys that remain in a section after all known settings have been taken out.
 pub(super) fn report_unknown(
     rest: BTreeMap<String, RawValue>,
     path: &str,
@@ -321,9 +324,9 @@ pub(super) fn join(path: &str, key: &str) -> String {
 /// name | old_name: type as unit = default,
 /// ```
 ///
-/// Old names are accepted with a warning. The unit is `seconds` or `bytes`: the setting also accepts
-/// text such as `30s` or `8MiB`, and the field has the number of units. `ignored` lists keys of the
-/// Go program that have no effect here: they are accepted with a warning.
+/// Old names are accepted with a warning. The unit is `seconds` or `bytes`. A setting with a unit
+/// also accepts text such as `30s` or `8MiB`, and its field has the number of seconds or bytes.
+/// `ignored` lists keys of the Go program that are accepted with a warning but have no effect.
 macro_rules! section {
     (
         $(#[$doc:meta])*

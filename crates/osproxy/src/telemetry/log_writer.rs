@@ -1,4 +1,4 @@
-//! Log output through a thread that writes many lines at once.
+//! Log output by a thread that writes many lines at once.
 
 use std::{
     fmt,
@@ -15,10 +15,9 @@ use tracing_subscriber::fmt::MakeWriter;
 const COLLECT_TIME: Duration = Duration::from_millis(50);
 /// Maximum time that shutdown waits for a blocked output.
 const LAST_WRITE_TIMEOUT: Duration = Duration::from_secs(1);
-/// Maximum bytes of buffered lines. Further lines are dropped and counted while the output is too
-/// slow.
+/// Maximum size of buffered lines, in bytes. Lines that do not fit are dropped and counted.
 const CAPACITY: usize = 4 << 20;
-/// First byte in UTF-8 of the C1 control characters, and of some other characters.
+/// First UTF-8 byte of the C1 control characters, and of some printable characters.
 const C1_LEAD_BYTE: u8 = 0xc2;
 /// Buffer capacity kept between writes.
 const KEPT_CAPACITY: usize = 64 << 10;
@@ -32,13 +31,14 @@ pub(super) struct LogWriter {
     coloured: bool,
 }
 
-/// Writes the remaining lines when it is dropped.
+/// Writes the remaining lines on drop.
 pub(super) struct FlushOnDrop(Arc<Shared>);
 
 #[derive(Default)]
 struct Shared {
     lines: Mutex<Lines>,
-    /// Notified for the first line, for the stop request, and when the thread has stopped.
+    /// Notified when the first line is buffered, when a stop is requested, and when the thread has
+    /// stopped.
     changed: Condvar,
 }
 
@@ -95,7 +95,8 @@ impl Write for &LogWriter {
     }
 }
 
-/// Escapes the control characters of a line, except its final line feed; `None` if it has none.
+/// Escapes the control characters of a line, except its final line feed and, if `coloured`, escape
+/// characters. `None` if the line can be written as it is.
 fn escape_control_characters(line: &[u8], coloured: bool) -> Option<Vec<u8>> {
     let (text, end) = match line.strip_suffix(b"\n") {
         Some(text) => (text, "\n"),
@@ -166,7 +167,7 @@ mod tests {
 
     use super::*;
 
-    /// Passes on what is written; each write waits for a permit.
+    /// Passes written bytes on; each write waits for a permit.
     struct Output(Sender<Vec<u8>>, Receiver<()>);
 
     impl Write for Output {
@@ -192,7 +193,8 @@ mod tests {
         }
         let line = "a\nb\r\tc\u{1b}[31m\u{7f}\u{9b}d\n";
         assert_eq!(escaped(line, false).unwrap(), "a\\u000ab\\u000d\\u0009c\\u001b[31m\\u007f\\u009bd\n");
-        // Colour sequences are kept: the values themselves were escaped before.
+        // The formatter has already escaped the values, so escape characters can only be colour
+        // sequences.
         assert_eq!(escaped("\u{1b}[31ma\nb\n", true).unwrap(), "\u{1b}[31ma\\u000ab\n");
     }
 
@@ -214,7 +216,8 @@ mod tests {
         let ((written, lines), (permit, permits)) = (channel(), channel());
         let (log, flush) = LogWriter::start(Output(written, permits), false).unwrap();
         let line = vec![b'x'; 64 << 10];
-        // The first half may be written already; the rest does not fit.
+        // The thread may have taken one full buffer. Further lines fill the buffer, and the rest do
+        // not fit.
         for _ in 0..4 * CAPACITY / line.len() {
             assert_eq!(log.make_writer().write(&line).unwrap(), line.len());
         }

@@ -17,20 +17,20 @@ use osproxy_core::{
 
 use crate::config::Config;
 
-/// Opens the database, the stores and the connections of a node. The error names what cannot be
-/// used, and why.
+/// Opens the database and the stores, and starts the node. The error names what cannot be used, and
+/// why.
 pub async fn open_node(config: &Config) -> Result<Arc<App>, StartupError> {
     let data_dir = &config.data_dir;
     create_private_dir(data_dir)
         .map_err(context(format!("cannot use the data folder {}", data_dir.display())))?;
-    // Must come before the stores: their folders may be touched only if no other process uses this
-    // database.
+    // This must come first: on a single node it fails if another process uses the database, and the
+    // folders of the stores must not be touched then.
     let startup = Startup::lock(node_settings(config)?).await?;
     let stores = stores::open(config, &startup.settings().database, startup.buffers()).await?;
     startup.open(stores).await
 }
 
-/// Creates a folder that only its owner can access: it holds the link keys.
+/// Creates a folder that only its owner can access, because it will contain the link keys.
 pub fn create_private_dir(folder: &Path) -> std::io::Result<()> {
     std::fs::DirBuilder::new().recursive(true).mode(0o700).create(folder)
 }

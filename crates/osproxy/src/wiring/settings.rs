@@ -55,7 +55,7 @@ pub fn node_settings(config: &Config) -> Result<Settings, StartupError> {
     })
 }
 
-/// Settings of the database handle of a process that can access these stores.
+/// Returns the options to open the database for a process that can access `node_stores`.
 pub fn database_options(config: &Config, node_stores: NodeStores) -> DatabaseOptions {
     DatabaseOptions { node_stores, cache: cache_limits(config), max_task_attempts: config.tasks.max_attempts }
 }
@@ -68,7 +68,8 @@ fn cache_limits(config: &Config) -> CacheLimits {
     }
 }
 
-/// Returns the Redis to use. With a database file there is only one node, which needs none.
+/// Returns the settings of Redis; `None` with a database file, because a single node needs no
+/// Redis.
 fn redis(config: &Config, database: &DatabaseLocation) -> Result<Option<RedisSettings>, StartupError> {
     match database {
         DatabaseLocation::File(_) => Ok(None),

@@ -1,10 +1,10 @@
-//! Explains store errors to operators: what is wrong, and which settings to check.
+//! Explains store errors to operators: what is wrong, and which settings they should check.
 
 use osproxy_storage::Diagnosis;
 
 use crate::config::{Config, StoreKind};
 
-/// Explains what is wrong with a remote store, and which settings to check.
+/// Explains what is wrong with a remote store, and which settings the operator should check.
 pub fn explain_store_error(config: &Config, kind: StoreKind, diagnosis: Diagnosis) -> String {
     let names = SettingNames::of(config, kind);
     let SettingNames { section, id, secret } = names;
@@ -69,7 +69,8 @@ pub fn explain_store_error(config: &Config, kind: StoreKind, diagnosis: Diagnosi
     }
 }
 
-/// Explains errors of a store that accepted the connection and knows the access key.
+/// Explains errors that a store returned after it had recognised the access key, and unexpected
+/// errors.
 fn explain_access_error(config: &Config, names: &SettingNames, diagnosis: Diagnosis) -> String {
     let SettingNames { section, .. } = names;
     match diagnosis {

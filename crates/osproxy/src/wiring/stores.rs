@@ -17,8 +17,9 @@ use osproxy_types::error_chain;
 use super::explain_store_error;
 use crate::config::{Config, StoreKind};
 
-/// Opens every configured store, and creates the buckets of remote ones if that is configured.
-/// Fails if the store for new files cannot be used; others are logged.
+/// Opens every configured store. With `stores.create_buckets`, creates missing buckets. Fails if a
+/// store cannot be opened, or if the store for new files cannot be used. If another remote store
+/// cannot be used, logs a warning.
 pub async fn open(
     config: &Config,
     database: &DatabaseLocation,
@@ -37,7 +38,7 @@ pub async fn open(
                     Err(problem) if places.is_empty() => {
                         return Err(store_startup_error(config, remote, &problem));
                     }
-                    // It has older files only, and may recover.
+                    // This store has only older files, and may recover.
                     Err(problem) => tracing::warn!("{}", store_startup_error(config, remote, &problem)),
                     Ok(()) => {}
                 }
@@ -49,8 +50,8 @@ pub async fn open(
     Ok(stores(config, places, ReadRateLimit::new(0)))
 }
 
-/// Opens every configured store for reading; a service may be running. `read_rate` limits how
-/// fast content is read to compute digests.
+/// Opens every configured store to read objects, even while a service uses it. `read_rate` limits
+/// how fast content is read to compute digests.
 pub async fn open_to_read(
     config: &Config,
     database: &DatabaseLocation,
@@ -99,22 +100,21 @@ async fn open_local(config: &Config, database: &DatabaseLocation) -> Result<Stor
 }
 
 fn local_entry(store: Local, database: &DatabaseLocation) -> StoreEntry {
-    // With a database file there is one object folder. On a database server, the folder of each
-    // node needs its own name.
+    // With a database file, there is only one object folder. With a database server, the object
+    // folder of each node needs its own name.
     let name = match database {
         DatabaseLocation::File(_) => store.name().to_owned(),
         DatabaseLocation::Server(_) => format!("{}:{}", store.name(), store.id()),
     };
-    // Local disks need metrics only: retries do not help, and file descriptors are too cheap to
-    // limit.
+    // Local disks need only the metrics layer: retries do not help, and a limit on open files is
+    // not necessary.
     let metrics = MetricsLayer::default();
     let counters = metrics.counters.clone();
     let store: Arc<dyn Backend> = Arc::new(Layered::new(metrics, Arc::new(store)));
     StoreEntry { name, store, counters, is_shared: false, is_disk: true }
 }
 
-/// Wraps a remote store in the layers that it needs: timeouts, metrics, retries, a concurrency
-/// limit.
+/// Wraps a remote store in its layers: timeouts, metrics, retries, and a concurrency limit.
 fn remote_entry(config: &Config, store: Arc<dyn Backend>) -> StoreEntry {
     let section = &config.stores;
     let backend = store.name();

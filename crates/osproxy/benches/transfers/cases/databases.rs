@@ -1,4 +1,4 @@
-//! Small files on each database, and the statements they need.
+//! Transfers of small files with each database, and the number of SQL statements per file.
 
 use std::path::Path;
 
@@ -21,13 +21,15 @@ use crate::{
 /// Number of small files to download.
 const FILES: usize = 200;
 
-/// A connection to a database server, besides that of the service.
+/// The benchmark's own connection to a database server: creates the database `bench` and counts
+/// statements.
 pub(super) struct Statements {
     runtime: tokio::runtime::Runtime,
     admin: sea_orm::DatabaseConnection,
 }
 
-/// Uploads and downloads on SQLite, PostgreSQL and MariaDB; downloads also without the file cache.
+/// Measures uploads and downloads on SQLite, PostgreSQL and MariaDB, and downloads without the file
+/// cache.
 pub(super) fn small_files(scale: &Scale, folder: &Path, report: &mut Report) -> Result<()> {
     for (name, variable) in
         [("sqlite", None), ("postgres", Some("OSPROXY_TEST_POSTGRES")), ("mysql", Some("OSPROXY_TEST_MYSQL"))]
@@ -133,7 +135,7 @@ impl Statements {
         Ok(Self { runtime, admin })
     }
 
-    /// Statements that the server has run so far, including BEGIN and COMMIT.
+    /// Number of statements that the server has run so far, including BEGIN and COMMIT.
     fn count(&self) -> Result<f64> {
         let backend = self.admin.get_database_backend();
         let sql = match backend {

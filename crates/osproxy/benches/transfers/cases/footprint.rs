@@ -22,7 +22,7 @@ const FILES: usize = 4;
 const IDLE_CONNECTIONS: usize = 1000;
 const STARTS: usize = 11;
 
-/// Resident memory with many large concurrent transfers, and with many idle connections.
+/// Resident memory during many large concurrent transfers, and with many idle connections.
 pub(super) fn memory(scale: &Scale, folder: &Path, report: &mut Report) -> Result<()> {
     transfers(scale, folder, report)?;
     let server = Server::start(folder)?;
@@ -40,7 +40,7 @@ pub(super) fn memory(scale: &Scale, folder: &Path, report: &mut Report) -> Resul
 fn transfers(scale: &Scale, folder: &Path, report: &mut Report) -> Result<()> {
     let free = rustix::fs::statvfs(folder)?;
     let free = free.f_bavail * free.f_frsize;
-    // The uploads, the files to download, and the same again for other users of the disk.
+    // Half of the free space is left to other users of the disk.
     let fit = free / 2 / scale.large as u64;
     let transfers = TRANSFERS.min(usize::try_from(fit)?.saturating_sub(FILES));
     ensure!(transfers > 0, "the disk of {} has too little free space", folder.display());
@@ -79,7 +79,7 @@ fn transfers(scale: &Scale, folder: &Path, report: &mut Report) -> Result<()> {
     Ok(())
 }
 
-/// The time from spawning to the line that says the service is ready, and the size of the binary.
+/// Time from spawning until the service prints that it is ready, and size of the binary.
 pub(super) fn start(_: &Scale, folder: &Path, report: &mut Report) -> Result<()> {
     let time = || Ok(Server::start(folder)?.startup_time.as_secs_f64() * 1e3);
     report.figure("start", "on a fresh folder, ms", time()?, Target::AtMost(100.0));

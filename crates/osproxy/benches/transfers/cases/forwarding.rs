@@ -1,4 +1,5 @@
-//! Content on another node's disk: forwarded by this node, and requested directly.
+//! Transfers of content on another node's disk: forwarded by the node that gets the request, or
+//! requested directly from the node with the content.
 
 use std::path::Path;
 
@@ -25,7 +26,7 @@ const ADMIN: &str = "OSPROXY_TEST_POSTGRES";
 const REMARK: &str = "forwarding: the peer is the same request to the node with the content. Costs include both nodes; client, nodes \
      and PostgreSQL share the cores of this machine.";
 
-/// Two nodes with a disk each; the first has the content.
+/// Measures two nodes with a disk each. All content is on the disk of the first node.
 pub(super) fn forwarding(scale: &Scale, folder: &Path, report: &mut Report) -> Result<()> {
     let variable = |name: &str| std::env::var(name).context("run this by `just bench`, which starts servers");
     let admin = variable(ADMIN)?;
@@ -51,15 +52,15 @@ pub(super) fn forwarding(scale: &Scale, folder: &Path, report: &mut Report) -> R
     Ok(())
 }
 
-/// Parts, four at a time, until they are acknowledged. The first part decides that the first node
-/// keeps them.
+/// Sends parts, four at a time, until they are acknowledged. The first part goes to the first node,
+/// which therefore keeps all parts.
 fn parts(scale: &Scale, report: &mut Report, owner: &Server, other: &Server) -> Result<()> {
     let content = Content::new(scale.large);
     let mut to_owner = Connection::open_many(owner.address(), CONNECTIONS / 2)?;
     let mut to_other = Connection::open_many(other.address(), CONNECTIONS / 2)?;
     let ids = [owner.id(), other.id()];
     measure::reset_peak_rss(other.id())?;
-    // Includes the answer to the merge request, which takes some milliseconds.
+    // The sample includes the merge request, which takes some milliseconds.
     let send = |round: usize, through_other: bool| {
         let variant = content.variant(2 * round + usize::from(through_other));
         let first = to_owner.first_mut().context("no connection")?;

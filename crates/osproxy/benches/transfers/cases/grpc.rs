@@ -1,4 +1,4 @@
-//! gRPC compared with HTTP on one server, and the cost of message sizes.
+//! gRPC compared with HTTP on one server, and the effect of the message size.
 
 use std::{net::SocketAddr, path::Path};
 
@@ -28,17 +28,17 @@ use crate::{
 
 const KIB: usize = 1 << 10;
 
-/// Default size of a message, in bytes.
+/// Message size of most measurements, in bytes.
 const MESSAGE: usize = 256 * KIB;
 
-/// Sizes of messages to compare.
+/// Message sizes to compare, in bytes.
 const SIZES: [usize; 5] = [16 * KIB, 64 * KIB, 128 * KIB, 256 * KIB, 1024 * KIB];
 
 /// A client on one thread.
 struct Grpc {
     runtime: Runtime,
     files: FileServiceClient<Client<HttpConnector, Body>>,
-    /// The content after its first bytes, which differ between variants.
+    /// The content without its first bytes, which differ between variants.
     rest: Bytes,
 }
 
@@ -52,7 +52,7 @@ impl Grpc {
         Ok(Self { runtime, files, rest: Bytes::copy_from_slice(content.variant(0).rest()) })
     }
 
-    /// Stores content in messages of this size, and returns its uid.
+    /// Stores content in messages of `message` bytes, and returns the uid of the file.
     fn upload(&mut self, content: &Variant<'_>, message: usize) -> Result<String> {
         let size = content.len() as u64;
         let first = Bytes::copy_from_slice(content.first());
@@ -95,7 +95,7 @@ impl Grpc {
     }
 }
 
-/// A server, with a client for each protocol.
+/// A server with one client for each protocol.
 struct Both {
     server: Server,
     http: Connection,
@@ -154,7 +154,7 @@ fn client_cpu(size: usize) -> impl Fn(&Sample) -> f64 {
     move |sample| sample.client_cpu * GIB / size as f64
 }
 
-/// Durable uploads as a whole.
+/// Durable uploads of a whole file.
 pub(super) fn upload(scale: &Scale, folder: &Path, report: &mut Report) -> Result<()> {
     let content = Content::new(scale.large);
     let mut both = Both::start(folder, &content)?;

@@ -1,4 +1,4 @@
-//! Files of 256 MiB, one at a time.
+//! Large files, one at a time.
 
 use std::path::Path;
 
@@ -14,7 +14,7 @@ use crate::{
     server::Server,
 };
 
-/// Files that are downloaded one after the other in a round.
+/// Number of files that are downloaded one after the other in a round.
 const FILES: usize = 4;
 
 pub(super) fn upload_raw(scale: &Scale, folder: &Path, report: &mut Report) -> Result<()> {
@@ -25,7 +25,7 @@ pub(super) fn upload_form(scale: &Scale, folder: &Path, report: &mut Report) -> 
     upload(scale, folder, report, "upload-form", true, 2.1)
 }
 
-/// Durable uploads with their md5. The reference is hashing the same bytes with md5.
+/// Durable uploads with an expected md5. The peer is hashing the same bytes with md5.
 fn upload(
     scale: &Scale,
     folder: &Path,

@@ -1,4 +1,4 @@
-//! The cases. Each starts its own servers in its own folder.
+//! Benchmark cases. Each case starts its own servers in its own folder.
 
 mod databases;
 mod footprint;
@@ -60,7 +60,7 @@ pub(crate) const CASES: [(&str, Case); 26] = [
 /// The amount of work.
 pub(crate) struct Scale {
     quick: bool,
-    /// How often a case and its peer take turns.
+    /// Number of measured rounds, in which a case and its peer take turns.
     rounds: usize,
     /// Size of a large file, in bytes.
     large: usize,
@@ -77,7 +77,7 @@ impl Scale {
     }
 }
 
-/// Runs both in turn, after a warm-up round.
+/// Runs a case and its peer in turn. The first round is a warm-up and does not count.
 fn alternate(
     scale: &Scale,
     mut own: impl FnMut(usize) -> Result<Sample>,
@@ -95,7 +95,8 @@ fn alternate(
     Ok((own_rounds, peer_rounds))
 }
 
-/// Runs several in turn, after a warm-up round. `run` gets an index into `names` and the round.
+/// Runs several variants of a case in turn. The first round is a warm-up and does not count. `run`
+/// gets an index into `names` and the round.
 fn alternate_all<const N: usize>(
     scale: &Scale,
     names: [&str; N],
@@ -114,7 +115,7 @@ fn alternate_all<const N: usize>(
     Ok(all)
 }
 
-/// Runs a case without a peer, after a warm-up round.
+/// Runs a case without a peer. The first round is a warm-up and does not count.
 fn without_peer(scale: &Scale, mut own: impl FnMut(usize) -> Result<Sample>) -> Result<Rounds> {
     let mut rounds = Rounds::default();
     for round in 0..=scale.rounds {
@@ -127,7 +128,7 @@ fn without_peer(scale: &Scale, mut own: impl FnMut(usize) -> Result<Sample>) -> 
     Ok(rounds)
 }
 
-/// Hashes the same bytes with md5, as a peer of uploads.
+/// Hashes `content` with md5, as the peer of uploads.
 fn md5_alone(content: &Variant<'_>) -> Result<Sample> {
     let sample = measure::sample(&[], || {
         std::hint::black_box(content.md5());
@@ -136,7 +137,7 @@ fn md5_alone(content: &Variant<'_>) -> Result<Sample> {
     Ok(Sample { server_cpu: sample.client_cpu, client_cpu: 0.0, ..sample })
 }
 
-/// Hashes the same bytes with BLAKE3.
+/// Hashes `content` with BLAKE3.
 fn blake3_alone(content: &Variant<'_>) -> Result<Sample> {
     let sample = measure::sample(&[], || {
         std::hint::black_box(content.blake3());

@@ -1,5 +1,5 @@
-//! Four times the load the machine can serve: admitted requests are served as fast as before, and
-//! the rest is refused at once.
+//! Four times the load that the machine can serve. The service must serve admitted requests in
+//! time, and reject the others at once.
 
 use std::{
     net::SocketAddr,
@@ -26,31 +26,32 @@ use crate::{
     server::Server,
 };
 
-/// Numbers of connections to find the maximum throughput.
+/// Numbers of connections that are tried to find the maximum throughput.
 const CARRIED: [usize; 3] = [8, 32, 128];
-/// Number of connections for the fourfold load: more than the limits of concurrent transfers and
+/// Number of connections under the fourfold load. It exceeds the limits of concurrent transfers and
 /// requests.
 const CONNECTIONS: usize = 2048;
 const TIMES: f64 = 4.0;
 /// Number of files to read.
 const FILES: usize = 200;
-/// Reads for each file that is stored durably.
+/// Number of reads for each file that is stored durably.
 const READS: usize = 4;
 /// Duration of each phase.
 const PHASE: Duration = Duration::from_secs(8);
-/// Interval at which the recovery is observed.
+/// Duration of each measurement during the recovery.
 const WINDOW: Duration = Duration::from_millis(250);
 const RECOVERY: Duration = Duration::from_secs(10);
-/// Limit for the latency of admitted requests, in milliseconds: below the timeout of clients.
+/// Limit for the latency of admitted requests, in milliseconds. It is below the timeout of typical
+/// clients.
 const P99: f64 = 4000.0;
-/// Limit for memory, in MiB: 30 KiB for each connection, and 256 KiB for each of the transfers that
-/// `limits.max_transfers` admits.
+/// Limit for the increase of memory, in MiB: 30 KiB for each connection, and 256 KiB for each of
+/// the transfers that `limits.max_transfers` admits.
 const MEMORY: f64 = 60.0 + 1024.0 / 4.0;
 /// Maximum size of an answer, in bytes.
 const ANSWER: usize = 2 * SMALL;
 
-/// A connection of one of many clients, which share one thread: a thread for each would leave the
-/// server too little processor time.
+/// A client with its connection. All clients share one thread: with a thread each, they would leave
+/// the server too little processor time.
 struct Client {
     address: SocketAddr,
     stream: TcpStream,
@@ -95,7 +96,8 @@ impl Client {
                 break (*status, body.clone());
             }
         };
-        // A server that refuses a body need not read it, but then has to close the connection.
+        // A server may reject a request without reading its body, but then has to close the
+        // connection.
         if closes {
             self.stream = Self::connect(self.address).await?;
         }
@@ -124,7 +126,7 @@ impl Outcome {
     }
 }
 
-/// The work of clients: they read small files, and store one now and then.
+/// The work of the clients: they read small files, and store a small file after some reads.
 struct Work {
     content: Content,
     reads: Vec<Vec<u8>>,
@@ -132,7 +134,7 @@ struct Work {
     stored: AtomicUsize,
     /// Reads for each file that is stored.
     reads_per_store: usize,
-    /// With a single thread.
+    /// Runs all clients on a single thread.
     runtime: Runtime,
 }
 
@@ -169,8 +171,9 @@ impl Work {
         Ok(client.ask(&[&head, content.rest()]).await?.is_some())
     }
 
-    /// Runs a client for a time, at these intervals, or without one as fast as it is served. A
-    /// client that is late does not wait.
+    /// Runs a client until `time` has passed since `start`. Operations are due at intervals; an
+    /// operation that is overdue begins at once. With an interval of 0, each operation begins when
+    /// the last one has ended.
     async fn work(
         &self,
         (number, mut client): (usize, Client),
@@ -197,8 +200,9 @@ impl Work {
         Ok(outcome)
     }
 
-    /// Loads the server for a time over this many connections, with this many operations a second
-    /// in total if a rate is given.
+    /// Loads the server for `time` over `connections` connections. With a `rate`, all clients
+    /// together begin that many operations per second; without one, each client works as fast as it
+    /// is served.
     fn load(
         &self,
         server: &Server,
@@ -270,9 +274,9 @@ pub(super) fn overload(scale: &Scale, folder: &Path, report: &mut Report) -> Res
     Ok(())
 }
 
-/// Connections that probe the service, each as fast as it gets answers.
+/// Number of connections that send probes; each sends the next one when the last is answered.
 const PROBING: usize = 200;
-/// Connections that upload meanwhile.
+/// Number of connections that upload at the same time.
 const UPLOADING: usize = 16;
 
 /// The throughput that uploads lose to anonymous probes.
@@ -319,7 +323,8 @@ fn probe(address: SocketAddr, stop: &AtomicBool) -> Result<usize> {
     })
 }
 
-/// The time until the throughput is as before the overload, in seconds.
+/// Time until the throughput has recovered to 80 % of `best`, in seconds; infinite if it does not
+/// recover within `RECOVERY`.
 fn recovery(work: &Work, server: &Server, connections: usize, best: f64) -> Result<f64> {
     let start = Instant::now();
     while start.elapsed() < RECOVERY {

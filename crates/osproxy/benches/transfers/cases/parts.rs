@@ -19,14 +19,14 @@ use crate::{
 
 pub(super) const MIB: usize = 1 << 20;
 
-/// Parts of a file that are sent concurrently.
+/// Number of parts of one file that are sent concurrently.
 const CONNECTIONS: usize = 5;
-/// Concurrent uploads, if the disk has space for them.
+/// Number of concurrent uploads, if the disk has space for them.
 const UPLOADS: usize = 16;
 
-/// In milliseconds, whatever the size of the file.
+/// Target for the merge response, in milliseconds; the same for all file sizes.
 const ANSWER: Target = Target::AtMost(20.0);
-/// Processor seconds per GiB until the file is merged: 0.42 of the Go program's 13.4.
+/// Target for processor seconds per GiB until the file is merged: 0.42 times the Go program's 13.4.
 const CPU: Target = Target::AtMost(5.63);
 
 pub(super) fn of_1_mib(scale: &Scale, folder: &Path, report: &mut Report) -> Result<()> {
@@ -38,8 +38,8 @@ pub(super) fn of_8_mib(scale: &Scale, folder: &Path, report: &mut Report) -> Res
     one_at_a_time(scale, folder, report, "parts-8m", size, 8 * MIB)
 }
 
-/// Durable uploads of `size` bytes with all md5s, one after the other, each until its parts are
-/// merged and removed.
+/// Measures durable uploads of `size` bytes with the md5 of each part and of the file. Each upload
+/// ends when its parts are merged and removed.
 fn one_at_a_time(
     scale: &Scale,
     folder: &Path,
@@ -91,12 +91,13 @@ fn one_at_a_time(
     Ok(())
 }
 
-/// Resident memory with many concurrent uploads, until all are merged.
+/// Resident memory during many concurrent uploads, until all files are merged.
 pub(super) fn memory(scale: &Scale, folder: &Path, report: &mut Report) -> Result<()> {
     let size = scale.halved(scale.large);
     let free = rustix::fs::statvfs(folder)?;
     let free = free.f_bavail * free.f_frsize;
-    // The parts and the merged object, and the same again for other users of the disk.
+    // Each upload needs space for its parts and the merged object. Half of the free space is left
+    // to other users of the disk.
     let fit = free / 4 / size as u64;
     let count = UPLOADS.min(usize::try_from(fit)?);
     ensure!(count > 0, "the disk of {} has too little free space", folder.display());
@@ -135,7 +136,7 @@ pub(super) fn memory(scale: &Scale, folder: &Path, report: &mut Report) -> Resul
     Ok(())
 }
 
-/// The duration of the steps of an upload, in seconds.
+/// Duration of each step of an upload, in seconds.
 #[derive(Clone, Copy, Debug, Default)]
 pub(super) struct Times {
     /// All parts.
@@ -167,7 +168,7 @@ impl<'a> Upload<'a> {
         Ok(Self { uid: link.uid, parts, merge })
     }
 
-    /// Sends the first part, which decides on the node of the others.
+    /// Sends the first part, which decides which node keeps all parts.
     pub(super) fn send_first(&self, connection: &mut Connection) -> Result<()> {
         let (target, part) = self.parts.first().context("no part")?;
         connection.put(target, part, false)

@@ -1,4 +1,4 @@
-//! Durable uploads next to clients whose requests the database rejects.
+//! Durable uploads while other clients send requests that the database rejects.
 
 use std::{
     path::Path,
@@ -20,12 +20,12 @@ use crate::{
     server::Server,
 };
 
-/// Clients that send parts to a complete file.
+/// Number of clients that send parts to a complete file.
 const REFUSED: usize = 4;
 
-/// Small uploads over 8 connections, alone and next to 4 connections with rejected parts. The
-/// processor time of the rejections, measured alone, is subtracted: the rest is what they cost the
-/// uploads.
+/// Small uploads over 8 connections, alone and while 4 other connections send parts that are
+/// rejected. The processor time of a rejection is measured separately and subtracted. The ratio
+/// then shows how much the rejections slow down the uploads.
 pub(super) fn refusals(scale: &Scale, folder: &Path, report: &mut Report) -> Result<()> {
     let server = Server::start(folder)?;
     let content = Content::new(SMALL);
@@ -35,7 +35,7 @@ pub(super) fn refusals(scale: &Scale, folder: &Path, report: &mut Report) -> Res
     let link = first.upload_link("complete.bin")?;
     let variant = content.variant(usize::MAX);
     first.put(&link.url.single, &variant, false)?;
-    // Without a body, so that the connection stays open.
+    // A rejected request with a body would close the connection.
     let part = put_nothing(&format!("{}&chunkNum=1", link.url.multi.upload));
     let each = scale.halved(400);
     let mut counts = Vec::new();

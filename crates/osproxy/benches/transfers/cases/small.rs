@@ -20,7 +20,7 @@ pub(super) const SMALL: usize = 16 * 1024;
 /// Number of small files to download.
 const FILES: usize = 200;
 
-/// Small files by signed links, compared with nginx serving the same files.
+/// Downloads small files by signed links. The peer is nginx with the same files.
 pub(super) fn downloads(scale: &Scale, folder: &Path, report: &mut Report) -> Result<()> {
     let server = Server::start(folder)?;
     let nginx = Nginx::start(folder)?;
@@ -58,7 +58,8 @@ pub(super) fn downloads(scale: &Scale, folder: &Path, report: &mut Report) -> Re
     Ok(())
 }
 
-/// Spreads `count` requests over the connections; each goes through all files from its own start.
+/// Spreads `count` requests over the connections. Each connection cycles through all files, from a
+/// different start.
 pub(super) fn get_in_turn(
     server: &[u32],
     connections: &mut [Connection],
@@ -74,7 +75,7 @@ pub(super) fn get_in_turn(
     })
 }
 
-/// Links, one per request.
+/// Creates upload links and download links, one per request.
 pub(super) fn links(scale: &Scale, folder: &Path, report: &mut Report) -> Result<()> {
     let server = Server::start(folder)?;
     let content = Content::new(SMALL);
@@ -104,7 +105,8 @@ pub(super) fn links(scale: &Scale, folder: &Path, report: &mut Report) -> Result
     Ok(())
 }
 
-/// A link, then the content: small files, durable, all with different content.
+/// Durable uploads of small files with different content: for each file, creates a link and sends
+/// the content.
 pub(super) fn uploads(scale: &Scale, folder: &Path, report: &mut Report) -> Result<()> {
     let server = Server::start(folder)?;
     let content = Content::new(SMALL);
@@ -122,8 +124,8 @@ pub(super) fn uploads(scale: &Scale, folder: &Path, report: &mut Report) -> Resu
     Ok(())
 }
 
-/// Stores small files over all connections, round after round, all with different content. Also
-/// returns the number of files in each round.
+/// Stores small files with different content over all connections, in several rounds. Also returns
+/// the number of files in each round.
 pub(super) fn store_all(
     scale: &Scale,
     server: &Server,

@@ -15,18 +15,18 @@ use crate::{
 
 /// Size of each file, in bytes.
 const SIZE: usize = 1024;
-/// Number of files in the small store.
+/// Number of files on the server with few files.
 const FEW: usize = 1000;
-/// Files that each connection creates or deletes in a round.
+/// Number of files that each connection creates or deletes in a round.
 const EACH: usize = 100;
 
 const STEPS: [&str; 4] = ["create, few", "create, many", "delete, few", "delete, many"];
 
-/// A server with this many files.
+/// A server on which files are already stored.
 struct Stored {
     server: Server,
     connections: Vec<Connection>,
-    /// The files of this round, by connection.
+    /// The files that were created last, by connection.
     uids: Vec<Vec<String>>,
     created: usize,
 }
@@ -60,13 +60,14 @@ impl Stored {
         Ok(sample)
     }
 
-    /// Opens new connections: the server has closed those that were idle while another was filled.
+    /// Opens new connections: the server has closed those that were idle while the other server was
+    /// filled.
     fn reconnect(&mut self) -> Result<()> {
         self.connections = Connection::open_many(self.server.address(), CONNECTIONS)?;
         Ok(())
     }
 
-    /// Deletes the files created last, and waits until their objects are removed.
+    /// Deletes the files that were created last, and waits until their objects are removed.
     fn delete(&mut self) -> Result<Sample> {
         let mut work: Vec<_> = self.connections.iter_mut().zip(&self.uids).collect();
         measure::sample(&[self.server.id()], || {

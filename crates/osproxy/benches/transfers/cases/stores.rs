@@ -1,4 +1,4 @@
-//! Large files to an S3 store through osproxy, and directly.
+//! Transfers of large files with an S3 store: through osproxy, and directly.
 
 use std::{
     path::Path,
@@ -23,12 +23,12 @@ use crate::{
 };
 
 const PART: usize = 8 * MIB;
-/// Parts, or ranges, that are transferred concurrently.
+/// Number of parts or ranges that are transferred concurrently.
 const CONNECTIONS: usize = 4;
-/// Files that are downloaded in a round.
+/// Number of files that are downloaded in a round.
 const FILES: usize = 4;
 
-/// Bytes per second of a network that is slower than the machine.
+/// Bandwidth of a network that is slower than the machine, in bytes per second.
 const GIGABIT: f64 = 125e6;
 const AT_A_GIGABIT: &str = "at 1 Gbit/s";
 
@@ -36,15 +36,15 @@ const AT_A_GIGABIT: &str = "at 1 Gbit/s";
 const LOOK: Duration = Duration::from_millis(20);
 const PATIENCE: Duration = Duration::from_mins(5);
 
-/// As a fraction of the store's own throughput.
+/// Target for the throughput, as a fraction of the store's own throughput.
 const THROUGHPUT: Target = Target::AtLeast(0.9);
-/// Processor seconds per GiB.
+/// Target for processor seconds per GiB.
 const CPU: Target = Target::AtMost(1.5);
 
 const REMARK: &str = "s3-*: client, osproxy and store share the cores of this machine. When all cores are \
      busy, the throughput depends on the CPU time of all three. At 1 Gbit/s the client simulates such a network.";
 
-/// Client, osproxy and store, with connections between them.
+/// osproxy, its store, and the client's connections to both.
 struct Bench<'a> {
     scale: &'a Scale,
     store: Store,
@@ -64,8 +64,8 @@ impl<'a> Bench<'a> {
     }
 }
 
-/// Uploads in parts, from the first part until the store has one object. The verification of each
-/// upload ends before the next step, and is measured separately.
+/// Uploads in parts, from the first part until the store has one object. Each upload is verified
+/// before the next step; the verification is measured separately.
 pub(super) fn uploads(scale: &Scale, folder: &Path, report: &mut Report) -> Result<()> {
     let case = "s3-upload";
     let mut bench = Bench::start(scale, folder)?;
@@ -83,8 +83,8 @@ pub(super) fn uploads(scale: &Scale, folder: &Path, report: &mut Report) -> Resu
     Ok(())
 }
 
-/// Uploads variants from the `start`th on. Returns the rounds of the verification, and of hashing
-/// with md5.
+/// Uploads the variants from number `start` on. Returns the rounds of the verification, and the
+/// rounds of hashing with md5.
 fn upload(
     bench: &mut Bench<'_>,
     report: &mut Report,
@@ -157,7 +157,7 @@ pub(super) fn downloads(scale: &Scale, folder: &Path, report: &mut Report) -> Re
             vec![once; files].concat()
         };
         let own = requests(&own);
-        // New connections, since idle ones are closed after a while.
+        // New connections: idle ones may have been closed.
         let mut to_server = Connection::open_many(server.address(), connections)?;
         let mut to_store = Connection::open_many(store.address(), connections)?;
         let mut through = ThroughOsproxy::new(&server, &store);
@@ -165,7 +165,7 @@ pub(super) fn downloads(scale: &Scale, folder: &Path, report: &mut Report) -> Re
             scale,
             |round| through.sample(round, || with_network(network, &mut to_server, |all| get_all(all, &own))),
             |_| {
-                // Signed again, since a signature is valid for some minutes only.
+                // Signed in each round: a signature is valid for 15 minutes only.
                 let peer = requests(&store.get(&object(0))?);
                 measure::sample(&[store.id()], || {
                     with_network(network, &mut to_store, |all| get_all(all, &peer))
@@ -177,7 +177,8 @@ pub(super) fn downloads(scale: &Scale, folder: &Path, report: &mut Report) -> Re
     Ok(())
 }
 
-/// Uses connections as if they all shared one network.
+/// Runs `work` with connections that share one simulated network. `None`: the bandwidth is not
+/// limited.
 fn with_network(
     bytes_per_second: Option<f64>,
     connections: &mut [Connection],
@@ -202,7 +203,7 @@ fn object(round: usize) -> String {
 /// Sends the parts to the store, each over the next free connection, and completes the multipart
 /// upload.
 ///
-/// Signing takes some microseconds per part.
+/// The time includes signing, which takes some microseconds per part.
 fn send(
     store: &Store,
     connections: &mut [Connection],
@@ -250,7 +251,8 @@ fn wait_until_verified(connection: &mut Connection, md5: &str) -> Result<()> {
     Ok(())
 }
 
-/// Processor time of rounds through osproxy: of the store, and of both.
+/// Processor time of the rounds through osproxy: that of the store, and that of osproxy and the
+/// store together.
 struct ThroughOsproxy {
     server: u32,
     store: u32,
@@ -264,7 +266,7 @@ impl ThroughOsproxy {
         Self { server, store, of_store: Rounds::default(), of_both: Rounds::default() }
     }
 
-    /// Returns the sample of osproxy.
+    /// Measures `work` through osproxy. Returns the sample of osproxy alone.
     fn sample(&mut self, round: usize, work: impl FnOnce() -> Result<()>) -> Result<Sample> {
         let mut of_store = None;
         let own = measure::sample(&[self.server], || {
@@ -279,7 +281,8 @@ impl ThroughOsproxy {
         Ok(own)
     }
 
-    /// Reports rounds of `size` bytes through osproxy, and those directly to the store.
+    /// Reports the rounds of `size` bytes through osproxy, compared with the rounds directly to the
+    /// store.
     fn report(
         &self,
         report: &mut Report,

@@ -1,5 +1,5 @@
-//! API v1 compared with API v0 and other programs: content as a whole and in parts, small files by
-//! links, and links.
+//! API v1 compared with API v0 and other programs: whole files, files in parts, small downloads,
+//! and the creation of links.
 
 use std::{
     fs::File,
@@ -31,12 +31,12 @@ use crate::{
 };
 
 const PART: usize = 8 * MIB;
-/// Parts of a file that are sent concurrently.
+/// Number of parts of one file that are sent concurrently.
 const PARTS_AT_ONCE: usize = 4;
 /// Number of small files to download.
 const FILES: usize = 200;
 
-/// The receivers of whole content.
+/// The receivers of whole files, by index.
 const TAKERS: [&str; 6] = ["v1", "v0", "nginx", "blake3 alone", "v1, durable", "dd"];
 
 /// A server, with a connection to it.
@@ -53,7 +53,8 @@ impl Receiver {
         Ok(Self { connection: Connection::open(server.address())?, server })
     }
 
-    /// Sends content over API v1 without a digest, or over API v0 with its md5.
+    /// Sends content over API v1 without a digest, or over API v0 with its md5. Deletes the file
+    /// afterwards.
     fn upload(&mut self, content: &Variant<'_>, over_v1: bool) -> Result<Sample> {
         let (uid, target) = if over_v1 {
             let (uid, links) = self.connection.create_upload(content.len(), PART)?;
@@ -71,8 +72,8 @@ impl Receiver {
     }
 }
 
-/// Uploads as a whole: with `local.fsync` off compared with others that do not sync either, and
-/// durable compared with both.
+/// Uploads of whole files. Without `local.fsync`, the peers are receivers that do not sync either.
+/// With it, the peers are uploads without `local.fsync`, and `dd`.
 pub(super) fn upload(scale: &Scale, folder: &Path, report: &mut Report) -> Result<()> {
     let content = Content::new(scale.large);
     let mut plain = Receiver::start(&folder.join("plain"), false)?;
@@ -82,7 +83,7 @@ pub(super) fn upload(scale: &Scale, folder: &Path, report: &mut Report) -> Resul
     let source = save(folder, &content.variant(0))?;
     let rounds = alternate_all(scale, TAKERS, |which, round| {
         let variant = content.variant(round);
-        // Writes out pending data, so that no receiver pays for another.
+        // Writes out pending data, so that no receiver waits for the writes of another.
         rustix::fs::sync();
         match (which, &nginx, &mut to_nginx) {
             (0, ..) => plain.upload(&variant, true),
@@ -92,7 +93,7 @@ pub(super) fn upload(scale: &Scale, folder: &Path, report: &mut Report) -> Resul
             }
             (4, ..) => durable.upload(&variant, true),
             (5, ..) => copy_by_dd(&source, &folder.join("dd.bin")),
-            // Replaces nginx where its module for uploads is missing.
+            // BLAKE3 alone. It also takes the place of an nginx that cannot accept uploads.
             _ => blake3_alone(&variant),
         }
     })?;
@@ -132,7 +133,7 @@ fn save(folder: &Path, content: &Variant<'_>) -> Result<PathBuf> {
     Ok(path)
 }
 
-/// The time to write a file durably.
+/// Measures how long `dd` takes to write a file durably.
 fn copy_by_dd(from: &Path, to: &Path) -> Result<Sample> {
     let argument = |name: &str, path: &Path| format!("{name}={}", path.display());
     let sample = measure::sample(&[], || {
@@ -141,20 +142,20 @@ fn copy_by_dd(from: &Path, to: &Path) -> Result<Sample> {
         ensure!(dd.status()?.success(), "dd failed");
         Ok(())
     })?;
-    // Every copy creates a new file.
+    // Every copy must create a new file.
     std::fs::remove_file(to)?;
     Ok(sample)
 }
 
-/// Durable uploads in parts of 8 MiB, each until it is stored: over API v1 without digests, over
-/// API v0 with all md5s until its parts are merged.
+/// Durable uploads in parts of 8 MiB. Over API v1, without digests, until the file is stored; over
+/// API v0, with all md5s, until the parts are merged.
 pub(super) fn parts(scale: &Scale, folder: &Path, report: &mut Report) -> Result<()> {
     let size = if scale.quick { scale.large } else { 4 * scale.large };
     let (server, content) = (Server::start(folder)?, Content::new(size));
     let mut connections = Connection::open_many(server.address(), PARTS_AT_ONCE)?;
     let (mut answers, mut peak) = (Vec::new(), 0.0_f64);
     let [own, peer] = alternate_all(scale, ["v1", "v0"], |which, round| {
-        // The contents differ, or the second one would already be stored.
+        // Each content is different: content that is stored already would not be stored again.
         let variant = content.variant(2 * round + which);
         let first = connections.first_mut().context("no connection")?;
         rustix::fs::sync();
@@ -220,7 +221,7 @@ fn send(connections: &mut [Connection], links: &UploadLinks, parts: &[Variant<'_
     Ok(start.elapsed().as_secs_f64())
 }
 
-/// Small files by links of API v1, compared with those of API v0, and with nginx serving the same
+/// Downloads small files by links of API v1. The peers are links of API v0, and nginx with the same
 /// files.
 pub(super) fn small_downloads(scale: &Scale, folder: &Path, report: &mut Report) -> Result<()> {
     let (server, nginx, content) = (Server::start(folder)?, Nginx::start(folder)?, Content::new(SMALL));
@@ -256,7 +257,7 @@ pub(super) fn small_downloads(scale: &Scale, folder: &Path, report: &mut Report)
     Ok(())
 }
 
-/// Uploads created and links issued over API v1, one per request, compared with those of API v0.
+/// Creates uploads and links over API v1, one per request, compared with API v0.
 pub(super) fn links(scale: &Scale, folder: &Path, report: &mut Report) -> Result<()> {
     let (server, content) = (Server::start(folder)?, Content::new(SMALL));
     let mut connections = Connection::open_many(server.address(), CONNECTIONS)?;

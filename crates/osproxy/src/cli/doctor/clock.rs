@@ -1,4 +1,4 @@
-//! Compares clocks: of this machine, of the database, and of the newest uid.
+//! Compares the clock of this machine with that of the database and with the newest uid.
 
 use osproxy_core::{describe_clock_skew, describe_uid_lead};
 use osproxy_meta::now_ms;
@@ -9,8 +9,8 @@ use crate::{
     config::Config,
 };
 
-/// Compares the clock of this machine with that of the database and with the newest uid. Skipped if
-/// no service has created the database yet.
+/// Compares the clock of this machine with that of the database and with the newest uid. Does
+/// nothing if the database file does not exist yet.
 pub(super) async fn check(config: &Config, report: &mut DoctorReport) {
     if existing_database(config).await.is_err() {
         return;
@@ -28,7 +28,7 @@ pub(super) async fn check(config: &Config, report: &mut DoctorReport) {
             return report.wrong("open", &error);
         }
     };
-    // Nodes of a cluster issue uids by the clock of Redis.
+    // In a cluster, nodes issue uids by the clock of Redis.
     let newest = newest.filter(|_| !config.is_clustered());
     let ahead = newest.and_then(|newest| describe_uid_lead(newest.timestamp_ms().cast_signed(), clock));
     if let Some(problem) = describe_clock_skew(now_ms(), clock) {

@@ -9,7 +9,7 @@ use osproxy_types::error_chain;
 use super::report::DoctorReport;
 use crate::config::Config;
 
-/// Checks the object folder; a service may be using it.
+/// Checks the object folder, even while a service uses it.
 pub(super) async fn check(config: &Config, report: &mut DoctorReport) {
     let root = config.object_folder();
     report.line(&format!("local: {}", root.display()));
@@ -34,8 +34,8 @@ pub(super) async fn check(config: &Config, report: &mut DoctorReport) {
     }
 }
 
-/// Warns about folders and files that other users can read. Skips those inside a folder that is
-/// closed to them.
+/// Warns about folders and files that other users can access. Skips paths inside the data folder if
+/// other users cannot access that folder.
 async fn check_permissions(config: &Config, root: &Path, report: &DoctorReport) {
     let mut open = Vec::new();
     let database = match config.database_location() {
@@ -48,7 +48,7 @@ async fn check_permissions(config: &Config, root: &Path, report: &DoctorReport) 
         if is_below_closed {
             continue;
         }
-        // What is missing will be created with the right permissions.
+        // osproxy creates missing folders and files with the right permissions.
         let Ok(metadata) = tokio::fs::metadata(&path).await else {
             continue;
         };
@@ -68,7 +68,7 @@ async fn check_permissions(config: &Config, root: &Path, report: &DoctorReport) 
     }
 }
 
-/// Formats a size in the largest unit that gives at least 1.
+/// Formats a size in the largest unit in which it is at least 1; below 1 KiB, in KiB.
 fn format_bytes(bytes: u64) -> String {
     let units = ["KiB", "MiB", "GiB", "TiB", "PiB"];
     let power = (bytes.max(1).ilog2() / 10).clamp(1, 5);

@@ -11,11 +11,11 @@ use osproxy_storage::{
 
 /// Size of the test object in bytes: too large for a single write.
 const OBJECT_SIZE: usize = 2 << 20;
-/// Size in bytes of the last part of a multipart upload, which may have any size.
+/// Size of the last part of a multipart upload, in bytes. The last part may have any size.
 const LAST_PART_SIZE: usize = 1000;
 /// Bytes passed to a writer at a time.
 const CHUNK_SIZE: usize = 256 << 10;
-/// Number of listed names that are checked: the list may be very long.
+/// Maximum number of listed objects that are checked: the list may be very long.
 const MAX_LISTED: usize = 1000;
 
 /// Why a probe failed.
@@ -35,7 +35,7 @@ impl From<storage::Error> for ProbeError {
 
 type CheckResult<T = String> = Result<T, ProbeError>;
 
-/// Generates a random key, which no other object has.
+/// Generates the key of a test object. It is random, so that no other object has it.
 pub(super) fn key() -> CheckResult<Key> {
     let mut random = [0; 16];
     let random = getrandom::fill(&mut random).map(|()| hex::encode(random));
@@ -44,7 +44,7 @@ pub(super) fn key() -> CheckResult<Key> {
         .map_err(|_| ProbeError::Misbehaved("the test key is invalid"))
 }
 
-/// Bytes that differ at each position, so that misplaced bytes are detected.
+/// Bytes in which all 8-byte words differ, so that misplaced bytes are detected.
 fn pattern(len: usize) -> Bytes {
     let words =
         (0..=len as u64 / 8).flat_map(|index| index.wrapping_mul(0x9e37_79b9_7f4a_7c15).to_le_bytes());
@@ -56,8 +56,8 @@ pub(super) fn content() -> Bytes {
     pattern(OBJECT_SIZE)
 }
 
-/// Contacts the store. Returns how many seconds the local clock is ahead, if the store reports its
-/// time.
+/// Contacts the store. Returns by how many seconds the local clock is ahead, negative if it is
+/// behind; `None` if the store does not report its time.
 pub(super) async fn clock_difference(store: &dyn Backend) -> CheckResult<Option<i64>> {
     let before = SystemTime::now();
     let remote = store.clock().await?;
@@ -68,8 +68,8 @@ pub(super) async fn clock_difference(store: &dyn Backend) -> CheckResult<Option<
     }))
 }
 
-/// Reads an object that does not exist. The response has a body, which explains what is wrong with
-/// the key.
+/// Reads an object that does not exist. Unlike a request for the size of an object, a read returns
+/// a body, which explains what is wrong with the credentials.
 pub(super) async fn credentials(store: &dyn Backend) -> CheckResult {
     match store.open(&key()?, 0..1).await {
         Err(error) if error.kind != ErrorKind::NotFound => Err(error.into()),
@@ -81,8 +81,8 @@ pub(super) async fn credentials(store: &dyn Backend) -> CheckResult {
     }
 }
 
-/// Looks for the buckets and creates none: a name may be mistyped. Returns the names of missing
-/// buckets if the service would create them.
+/// Looks for the buckets, and creates none because a name may be mistyped. If buckets are missing,
+/// returns their names if `may_create` is set, else fails.
 pub(super) async fn missing_buckets(store: &dyn Backend, may_create: bool) -> CheckResult<Option<String>> {
     match store.prepare(false).await {
         Ok(()) => Ok(None),
@@ -138,7 +138,7 @@ pub(super) async fn begin(store: &dyn Backend, key: &Key) -> CheckResult {
     Ok(multipart(store)?.begin(key, None).await?)
 }
 
-/// Uploads an object in two parts, the last one first, completes and reads it.
+/// Uploads an object in two parts, the last one first, completes the upload, and reads the object.
 pub(super) async fn parts(store: &dyn Backend, key: &Key, upload: &str) -> CheckResult {
     let uploads = multipart(store)?;
     let first = usize::try_from(uploads.min_part_size()).unwrap_or(usize::MAX);
@@ -154,7 +154,7 @@ pub(super) async fn parts(store: &dyn Backend, key: &Key, upload: &str) -> Check
     Ok(format!("two parts, uploaded in reverse order: {LAST_PART_SIZE} bytes, then {} MiB", first >> 20))
 }
 
-/// Uploads a part and aborts the multipart upload.
+/// Uploads a part, aborts the multipart upload, and checks that the upload is gone.
 pub(super) async fn abort(store: &dyn Backend, key: &Key, upload: &str) -> CheckResult {
     let uploads = multipart(store)?;
     let part = pattern(LAST_PART_SIZE);
@@ -181,7 +181,7 @@ async fn is_listed(uploads: &dyn Multipart, key: &Key, upload: &str) -> CheckRes
     Ok(false)
 }
 
-/// Looks for the test object in the list of all objects.
+/// Looks for the test object among the first [`MAX_LISTED`] objects of the store.
 pub(super) async fn list(store: &dyn Backend, key: &Key) -> CheckResult {
     let mut objects = store.list().await?;
     for _ in 0..MAX_LISTED {
@@ -217,12 +217,13 @@ pub(super) async fn delete(store: &dyn Backend, keys: &[Key]) -> CheckResult {
 #[derive(Default)]
 pub(super) struct Leftovers {
     pub(super) objects: Vec<Key>,
-    /// With the id of the multipart upload; `None` if it is unknown whether the upload began.
+    /// Keys and ids of multipart uploads; the id is `None` if it is unknown whether the upload
+    /// began.
     pub(super) uploads: Vec<(Key, Option<String>)>,
 }
 
-/// Removes the test data that failed probes left. Continues after an error, and returns the first
-/// one.
+/// Removes the test data that failed probes left behind. Continues after an error, and returns the
+/// first error.
 pub(super) async fn clean_up(store: &dyn Backend, leftovers: &Leftovers) -> CheckResult {
     let uploads = multipart(store)?;
     let mut outcome: CheckResult<()> = Ok(());

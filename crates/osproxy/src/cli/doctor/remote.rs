@@ -17,15 +17,16 @@ use crate::{
 /// Probes that need valid credentials, in order.
 const PROBES: [&str; 8] = ["buckets", "put", "get", "range", "parts", "abort", "list", "delete"];
 
-/// Clock difference that is worth a warning.
+/// Largest clock difference without a warning.
 const CLOCK_WARNING_SECS: u64 = 60;
-/// Clock difference at which stores reject requests.
+/// Clock difference beyond which stores reject requests.
 const CLOCK_LIMIT_SECS: u64 = 15 * 60;
 
 /// How long an abandoned request may still take to reach the store.
 const LATE_REQUEST_DELAY: Duration = Duration::from_secs(1);
 
-/// Probes a remote store. Returns whether `stopped` interrupted it. Removes all test data.
+/// Probes a remote store, and removes all test data. Returns whether `stopped` ended the probes
+/// early.
 pub(super) async fn check(
     config: &Config,
     kind: StoreKind,
@@ -104,7 +105,7 @@ impl StoreCheck<'_> {
         self.probe_objects(&*store).await;
     }
 
-    /// Returns whether all buckets exist.
+    /// Checks the buckets. Returns whether all of them exist.
     async fn probe_buckets(&mut self, store: &dyn Backend) -> bool {
         let probe = probes::missing_buckets(store, self.config.stores.create_buckets);
         match self.probe("buckets", probe).await {
@@ -172,7 +173,7 @@ impl StoreCheck<'_> {
         }
     }
 
-    /// Begins a multipart upload, which counts as left over until a probe has removed it.
+    /// Begins a multipart upload and records it in `leftovers`.
     async fn begin(&mut self, name: &str, store: &dyn Backend, key: &Key) -> Option<String> {
         self.leftovers.uploads.push((key.clone(), None));
         let upload = self.probe(name, probes::begin(store, key)).await?;
@@ -181,7 +182,7 @@ impl StoreCheck<'_> {
         Some(upload)
     }
 
-    /// Runs a probe with the timeout of the store and reports a failure.
+    /// Runs a probe with the timeout of the store. Reports a failure and returns `None`.
     async fn probe<T>(&mut self, name: &str, work: impl Future<Output = Result<T, ProbeError>>) -> Option<T> {
         let seconds = self.config.stores.timeout;
         let outcome = tokio::time::timeout(Duration::from_secs(seconds), work).await;
@@ -205,7 +206,7 @@ impl StoreCheck<'_> {
         None
     }
 
-    /// Runs a probe and also reports success.
+    /// Runs a probe and reports its result. Returns whether it succeeded.
     async fn probe_and_report(
         &mut self,
         name: &str,
@@ -232,7 +233,7 @@ impl StoreCheck<'_> {
         let direction = if ahead > 0 { "ahead of" } else { "behind" };
         let summary = format!("this machine is {difference} {direction} the store");
         match seconds {
-            // Rounding to seconds and network latency account for this much.
+            // Rounding to seconds and network latency can cause such a difference.
             0..=2 => self.report.ok("clock", "matches the store"),
             3..=CLOCK_WARNING_SECS => self.report.ok("clock", &summary),
             _ if seconds <= CLOCK_LIMIT_SECS => self
@@ -245,7 +246,7 @@ impl StoreCheck<'_> {
         }
     }
 
-    /// Removes leftovers, including those of probes that were interrupted.
+    /// Removes the test data in `leftovers`, including that of interrupted probes.
     async fn clean_up(&mut self) {
         if self.leftovers.objects.is_empty() && self.leftovers.uploads.is_empty() {
             return;
@@ -253,7 +254,7 @@ impl StoreCheck<'_> {
         let (leftovers, store) = (std::mem::take(&mut self.leftovers), self.store.clone());
         if self.was_interrupted {
             let limit = Duration::from_secs(self.config.stores.timeout);
-            // The second attempt reports failures.
+            // Failures are ignored here: the second attempt reports them.
             let _ = tokio::time::timeout(limit, probes::clean_up(&*store, &leftovers)).await;
             tokio::time::sleep(LATE_REQUEST_DELAY).await;
         }

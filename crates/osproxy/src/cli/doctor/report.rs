@@ -4,7 +4,7 @@ use std::process::ExitCode;
 
 use crate::config::{Config, StoreKind};
 
-/// Longest quoted text of a store or library, in characters.
+/// Maximum length of text that is quoted from a store or library, in characters.
 const MAX_QUOTED_CHARS: usize = 400;
 
 /// Prints results and counts problems.
@@ -19,7 +19,7 @@ impl DoctorReport {
         let described = StoreKind::ALL.iter().filter_map(|kind| config.describe_store(*kind));
         let mut secrets: Vec<_> = described.flat_map(|store| store.secrets).collect();
         secrets.retain(|secret| !secret.is_empty());
-        // One secret may contain another.
+        // Longer secrets are replaced first: one secret may contain another.
         secrets.sort_by_key(|secret| std::cmp::Reverse(secret.len()));
         Self { secrets, problems: 0, has_skipped: false }
     }
@@ -49,8 +49,8 @@ impl DoctorReport {
         super::super::print_line(text);
     }
 
-    /// Prepares text of a store or library for output: one line, without the secrets that were sent
-    /// to stores and may be part of their answers.
+    /// Prepares text from a store or library for output: removes secrets, which stores may repeat
+    /// in their answers, and control characters, and limits the length.
     pub(super) fn redacted(&self, text: &str) -> String {
         let mut redacted = text.to_owned();
         for secret in &self.secrets {
@@ -60,7 +60,7 @@ impl DoctorReport {
         redacted.trim_end().chars().map(without_control).take(MAX_QUOTED_CHARS).collect()
     }
 
-    /// Prints the summary.
+    /// Prints the summary, and returns the exit code.
     pub(super) fn summarize(&self) -> ExitCode {
         match self.problems {
             0 if self.has_skipped => self.line("no problem found so far; skipped probes were not run"),

@@ -8,12 +8,12 @@ use crate::cli::format_timestamp;
 /// History of an upload. Times are in milliseconds since the Unix epoch.
 #[derive(Serialize)]
 pub(super) struct UploadHistory {
-    /// A string: programs that parse numbers as floats would change it.
+    /// A string, because programs that parse numbers as floats would change the digits.
     uid: String,
     name: String,
     state: String,
     created_at: i64,
-    /// When the upload expires, while it is incomplete.
+    /// When the upload expires; missing if it is no longer incomplete.
     #[serde(skip_serializing_if = "Option::is_none")]
     lapses_at: Option<i64>,
     /// When the file expired, was deleted or became corrupt.
@@ -21,7 +21,7 @@ pub(super) struct UploadHistory {
     gone_at: Option<i64>,
     #[serde(skip_serializing_if = "Option::is_none")]
     stored_at: Option<i64>,
-    /// The node that completed it.
+    /// Node that completed the upload.
     #[serde(skip_serializing_if = "Option::is_none")]
     stored_by: Option<String>,
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -34,7 +34,7 @@ pub(super) struct UploadHistory {
     tasks: Vec<BackgroundTask>,
 }
 
-/// When and through how many nodes the parts were received.
+/// When the parts were received, and by how many nodes.
 #[derive(Serialize)]
 struct Received {
     from: i64,
@@ -60,11 +60,12 @@ struct ContentReport {
     was_there: bool,
 }
 
-/// A write of a part.
+/// Whether another upload created the blob. If so, any bytes that were received for this file were
+/// discarded.
 #[derive(Serialize)]
 struct PartReport {
     number: u32,
-    /// Counts the recorded writes of this part, from 1.
+    /// Number of this write among the recorded writes of the part, from 1.
     attempt: u32,
     state: String,
     size: u64,
@@ -129,7 +130,7 @@ impl UploadHistory {
         }
     }
 
-    /// Formats the history as text: the current state, then the events in order of time.
+    /// Formats the history as text: the current state, then the events in chronological order.
     pub(super) fn lines(&self) -> Vec<String> {
         let mut lines = vec![
             format!("uid      {}", self.uid),
@@ -255,13 +256,13 @@ fn background_task(task: TaskRecord, attempts: Vec<Attempt>) -> BackgroundTask {
     }
 }
 
-/// Formats milliseconds for people.
+/// Formats a duration in milliseconds as text.
 fn format_duration(ms: i64) -> String {
     let ms = ms.max(0);
     if ms < 10_000 { format!("{ms} ms") } else { format!("{} s", ms / 1000) }
 }
 
-/// Escapes control characters in text of clients and libraries, which could affect the terminal.
+/// Escapes control characters in text from clients and libraries: they could affect the terminal.
 fn escape_control(text: &str) -> String {
     let visible = |character: char| {
         if character.is_control() { character.escape_default().to_string() } else { character.to_string() }

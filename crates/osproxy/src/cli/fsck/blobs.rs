@@ -10,8 +10,8 @@ use osproxy_storage::DigestSelection;
 
 use super::checker::{Fsck, PAGE};
 
-/// Which blobs to check. Unused blobs come last: if content is missing, they may contain its bytes,
-/// and the first pass finds out.
+/// The blobs that a pass checks. The first pass also finds out whether content is missing. If so,
+/// the second pass keeps unused blobs, because they may contain the missing bytes.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub(super) enum Pass {
     Used,
@@ -78,15 +78,16 @@ impl Fsck {
         let what = format!("blob {} ({})", blob.id, blob.object_key);
         let mut is_intact = self.compare_size(&what, blob.size, size);
         if blob.digests.is_none() || blob.upload_id.is_some() || parts.iter().any(|part| part.tag.is_some()) {
-            // A merge records its result before it removes the parts.
+            // A merge records its digests before it removes the parts: an unfinished task will
+            // still remove them.
             let merge = self.task(TaskKind::MergeParts, blob).await?;
             if blob.digests.is_some()
                 && self.app.meta.tasks.has_unfinished(merge.kind, &merge.payload).await?
             {
                 return Ok(());
             }
-            // Not verified yet: a task must compare the object with what was received, or with what
-            // the Go program recorded.
+            // Not verified yet: a task must compare the object with the digests that were received,
+            // or with those that the Go program recorded.
             let verify = self.task(TaskKind::VerifyBlob, blob).await?;
             return self.ensure_task(blob, verify, "is not verified, and no task verifies it").await;
         }
@@ -98,7 +99,7 @@ impl Fsck {
         if parts.is_empty() {
             return Ok(());
         }
-        // The parts may be the only copy of the bytes.
+        // The parts are removed only if the object is intact: otherwise they may be the only copy.
         let is_safe = is_intact
             && !parts
                 .iter()
@@ -138,7 +139,7 @@ impl Fsck {
         };
         let is_content = blob.state == BlobState::Stored && blob.layout == BlobLayout::Whole;
         let has_object = blob.layout == BlobLayout::Whole || blob.upload_id.is_some();
-        // Keys of objects, and whether this blob names them as content.
+        // Keys of the blob's objects, and whether the blob names them as content.
         let mut keys: Vec<_> =
             has_object.then(|| (blob.object_key.clone(), is_content)).into_iter().collect();
         let parts = self.app.meta.admin.part_records(blob.id).await?.into_iter();
@@ -163,7 +164,8 @@ impl Fsck {
             && self.app.objects.delete_blob(blob_id).await?)
     }
 
-    /// Removes an object that is not content, unless another row names it as content.
+    /// Reports the object of an unfinished write. With `--repair`, deletes the object and its row,
+    /// unless another row names the object as content or some file has lost its content.
     pub(super) async fn discard_unfinished(
         &mut self,
         what: String,
@@ -183,14 +185,14 @@ impl Fsck {
         }
     }
 
-    /// Creates a task for a blob.
+    /// Returns a new task for a blob, which is not enqueued yet.
     pub(super) async fn task(&self, kind: TaskKind, blob: &BlobRecord) -> Result<NewTask> {
         let id = self.app.uids.next().await?;
         Ok(NewTask::for_blob(kind, id, blob.id, self.app.limits.max_task_attempts))
     }
 
-    /// Reports a blob that has no such task, described by `problem`; with `--repair`, enqueues
-    /// the task.
+    /// Reports `problem` unless such a task for the blob is queued, running or dead. With
+    /// `--repair`, enqueues `task`.
     pub(super) async fn ensure_task(
         &mut self,
         blob: &BlobRecord,

@@ -1,4 +1,4 @@
-//! The state of a check, and what all its steps share: reports, sizes and digests.
+//! The state of a check, and what its steps share: reports, sizes and digests.
 
 use std::{collections::HashMap, sync::Arc};
 
@@ -9,34 +9,35 @@ use osproxy_types::error_chain;
 
 use super::{super::print_line, FsckArgs, blobs::Pass};
 
-/// Number of blobs or multipart uploads that are checked at a time. Memory is bounded by this, the
-/// parts of one blob, and a page of listed objects.
+/// Number of blobs or multipart uploads that are checked at a time. Memory use depends on this
+/// number, on the parts of one blob, and on the size of a page of listed objects.
 pub(super) const PAGE: usize = 500;
 /// Number of concurrent requests to the store.
 const CONCURRENT_REQUESTS: usize = 64;
 
-/// Comparison of metadata and stores, which nothing else uses meanwhile.
+/// Compares metadata with the stores. No service may use them at the same time.
 pub(super) struct Fsck {
     pub(super) app: Arc<App>,
     pub(super) options: FsckArgs,
     /// The store that is being checked.
     pub(super) store: String,
-    /// Objects that several rows name, at least one of them as content, with the number of rows
-    /// that name them as content.
+    /// Objects that several rows name, at least one of them as content. Maps each key to the number
+    /// of rows that name the object as content.
     shared: HashMap<String, i64>,
-    /// Sizes in bytes of the existing objects of the blobs on this page.
+    /// Sizes of the existing objects of the blobs on this page, in bytes.
     pub(super) sizes: HashMap<String, u64>,
-    /// Sizes of the part objects of the current blob.
+    /// Sizes of the part objects of the current blob, in bytes.
     pub(super) part_sizes: HashMap<String, u64>,
-    /// Some file refers to content that does not exist: blobs that seem unused may belong to it.
+    /// Whether some file refers to content that does not exist. Blobs that seem unused may be this
+    /// content.
     pub(super) has_dangling_files: bool,
-    /// Some content object is missing or has the wrong size: blobs that seem unused may have its
-    /// bytes.
+    /// Whether a content object in this store is missing or has the wrong size. Blobs that seem
+    /// unused may have its bytes.
     pub(super) has_missing_content: bool,
     pub(super) blobs: u64,
     pub(super) objects: u64,
     pub(super) bytes: u64,
-    /// Differences that were found.
+    /// Number of differences that were found.
     pub(super) differences: u64,
     pub(super) repaired: u64,
 }
@@ -87,7 +88,7 @@ impl Fsck {
         self.check_blobs(Pass::Unused).await
     }
 
-    /// Asks the store for the sizes of objects and leaves out missing ones.
+    /// Returns the sizes of objects in bytes. Leaves out objects that do not exist.
     pub(super) async fn sizes_of(&self, keys: Vec<String>) -> Result<HashMap<String, u64>> {
         let store = self.app.stores.get(&self.store)?.clone();
         let sizes = stream::iter(keys).map(|name| {
@@ -115,7 +116,8 @@ impl Fsck {
         print_line(&if repaired { format!("{what}: repaired") } else { what });
     }
 
-    /// Reports a difference that a repair was attempted for. `outcome` is whether it was repaired.
+    /// Reports a difference after an attempt to repair it. `outcome` is whether the attempt
+    /// succeeded.
     pub(super) fn report_repair(&mut self, what: String, outcome: Result<bool>) {
         match outcome {
             Ok(repaired) => self.report(what, repaired),
@@ -126,14 +128,14 @@ impl Fsck {
         }
     }
 
-    /// Whether another row names the object as content. Set `is_own_content` if the current row
-    /// also does.
+    /// Whether a row other than the current one names the object as content. Set `is_own_content`
+    /// if the current row also names it as content.
     pub(super) fn is_content_of_other_row(&self, key: &str, is_own_content: bool) -> bool {
         self.shared.get(key).is_some_and(|count| *count > i64::from(is_own_content))
     }
 
-    /// Whether an object exists with the recorded size. Missing content cannot be repaired here; it
-    /// is restored when a client uploads the same content again.
+    /// Returns whether an object has the recorded size, and reports a difference. Missing content
+    /// cannot be repaired here; it is restored when a client uploads the same content again.
     pub(super) fn compare_size(&mut self, what: &str, recorded: i64, actual: Option<u64>) -> bool {
         self.has_missing_content |= actual != u64::try_from(recorded).ok();
         match actual {
@@ -146,7 +148,7 @@ impl Fsck {
         false
     }
 
-    /// Whether an object was read and has the recorded digests.
+    /// Returns whether the object that was read has the recorded digests, and reports a difference.
     pub(super) fn compare_digests(
         &mut self,
         what: &str,

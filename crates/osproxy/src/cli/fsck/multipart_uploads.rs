@@ -1,4 +1,4 @@
-//! Compares the multipart uploads of stores with the rows that name them.
+//! Compares the multipart uploads of stores with the rows that name their objects.
 
 use futures_util::TryStreamExt;
 use osproxy_core::Result;
@@ -20,20 +20,23 @@ impl Fsck {
             let blobs = app.meta.admin.blobs_by_key(&self.store, &names).await?;
             for upload in page {
                 match blobs.get(&upload.name) {
-                    // Not removed by `--repair`: if the database is an old backup, the upload may
-                    // belong to a newer one.
+                    // `--repair` does not remove it: if the database is an old backup, the
+                    // multipart upload may belong to an upload session that is newer than the
+                    // backup.
                     None => {
                         let what =
                             format!("the multipart upload of {} is an orphan: no row names it", upload.name);
                         self.report_or_abort(&upload, what, self.options.delete_orphans).await;
                     }
-                    // The process that began it died before it recorded it.
+                    // The process that began the multipart upload died before it recorded the
+                    // upload.
                     Some(blobs) if blobs.iter().all(is_content) => {
                         let what =
                             format!("the multipart upload of {} belongs to no upload session", upload.name);
                         self.report_or_abort(&upload, what, self.options.repair).await;
                     }
-                    // Ends with the upload session or the blob.
+                    // The multipart upload ends with the upload session, or when the blob is
+                    // deleted.
                     Some(_) => {}
                 }
             }
@@ -59,14 +62,14 @@ impl Fsck {
         Ok(true)
     }
 
-    /// Checks an incomplete upload session whose parts are in a multipart upload.
+    /// Checks an incomplete upload session, whose parts are in a multipart upload.
     pub(super) async fn check_multipart_parts(
         &mut self,
         blob: &BlobRecord,
         upload: &str,
         parts: &[PartRecord],
     ) -> Result<()> {
-        // When the store has completed the upload and the result is not recorded yet, the object
+        // If the store has completed the upload but the result is not recorded yet, the object
         // exists and the multipart upload does not.
         let is_object = self.sizes.contains_key(&blob.object_key);
         if upload.is_empty() || is_object {
@@ -101,7 +104,7 @@ impl Fsck {
         Ok(())
     }
 
-    /// Checks a preallocated file, which holds all parts: they exist if the file does.
+    /// Checks the parts in a preallocated file: all of them exist if the file exists.
     async fn check_preallocated(
         &mut self,
         blob: &BlobRecord,
@@ -121,8 +124,8 @@ impl Fsck {
         Ok(())
     }
 
-    /// Checks the object of a completed multipart upload that has only some of the parts; a merge
-    /// is still due.
+    /// Checks the object of a completed multipart upload while a merge is still due. The object may
+    /// contain only some of the parts.
     pub(super) async fn check_multipart_object(
         &mut self,
         blob: &BlobRecord,
@@ -131,7 +134,8 @@ impl Fsck {
         let uploaded = parts.iter().filter(|part| part.state == PartState::Stored && part.tag.is_some());
         let (count, mut size) = uploaded.fold((0, 0), |(count, size), part| (count + 1, size + part.size));
         if self.app.stores.multipart(&self.store).is_ok_and(Multipart::is_preallocated) {
-            // The slots of parts that are separate objects are holes in the file.
+            // Parts that are separate objects leave holes in the file, which count towards its
+            // size.
             size = blob.size;
         }
         if count == 0 {

@@ -1,4 +1,4 @@
-//! Checks of parts: of content that waits to be merged, and of incomplete uploads.
+//! Checks the parts of content that waits to be merged, and of incomplete uploads.
 
 use osproxy_core::Result;
 use osproxy_meta::{BlobRecord, ObjectRowKind, PartRecord, PartState, TaskKind};
@@ -7,7 +7,7 @@ use osproxy_storage::Key;
 use super::checker::Fsck;
 
 impl Fsck {
-    /// Returns the parts of a blob and records the sizes of those that are objects.
+    /// Returns the parts of a blob, and records the sizes of the parts that are separate objects.
     pub(super) async fn parts_of(&mut self, blob: &BlobRecord) -> Result<Vec<PartRecord>> {
         let parts = self.app.meta.admin.part_records(blob.id).await?;
         let objects = parts.iter().filter(|part| part.state == PartState::Stored && part.tag.is_none());

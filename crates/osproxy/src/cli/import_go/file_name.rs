@@ -15,9 +15,9 @@ const ESCAPED: &AsciiSet = &NON_ALPHANUMERIC
     .remove(b'=')
     .remove(b'@');
 
-/// Decodes a recorded name. The Go program encoded the client's name; some clients had encoded it
-/// before, which the second value reports. Names of instant uploads were not encoded: text that is
-/// not a valid encoding stays unchanged.
+/// Decodes a recorded name. The Go program encoded the names that clients sent, except for instant
+/// uploads. Some clients sent encoded names: the second value reports that the name was encoded
+/// twice. Text that is not a valid encoding stays unchanged.
 pub(super) fn decode_name(recorded: &str) -> (String, bool) {
     let once = unescape(recorded);
     let twice = unescape(&once);
@@ -41,12 +41,12 @@ mod tests {
             ("%E6%8A%A5%E5%91%8A.pdf", "报告.pdf", false),
             ("%25E6%258A%25A5%25E5%2591%258A.pdf", "报告.pdf", true),
             ("a%2520b.txt", "a b.txt", true),
-            // Instant uploads.
+            // Names of instant uploads.
             ("报告 1.pdf", "报告 1.pdf", false),
             ("100%.txt", "100%.txt", false),
             // Not UTF-8.
             ("%ff%fe.bin", "%ff%fe.bin", false),
-            // Not the encoding that a client would produce.
+            // A client would have encoded these names differently.
             ("50%25%20off.txt", "50% off.txt", false),
             ("a%2541.txt", "a%41.txt", false),
         ] {

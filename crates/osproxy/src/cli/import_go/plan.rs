@@ -13,7 +13,7 @@ use super::file_name;
 /// record when its links expire.
 const TIME_TO_FINISH_MS: i64 = 24 * 60 * 60 * 1000;
 
-/// The decision about a file.
+/// How a file is imported, or why it is skipped.
 pub(super) struct FilePlan {
     pub(super) uid: i64,
     /// The file to import, or why it is skipped.
@@ -32,27 +32,27 @@ pub(super) fn group_parts(
         by_uid.entry(part.uid).or_default().push(part);
     }
     files.into_iter().map(move |file| {
-        // If several rows have the same uid, the oldest wins: the others get no parts and find the
-        // uid in use.
+        // If several rows have the same uid, the oldest row wins: the other rows get no parts, and
+        // their uid is in use when they are recorded.
         let parts = by_uid.remove(&file.uid).unwrap_or_default();
         (file, parts)
     })
 }
 
-/// Decides about files.
+/// Plans the import of files.
 pub(super) struct ImportPlanner<'a> {
     app: &'a Arc<App>,
     store: &'a str,
-    /// Whether the store is a disk, where the Go program also has a folder for each upload.
+    /// Whether the store is a disk, on which the Go program also has a folder for each upload.
     has_folders: bool,
     verifies: bool,
 }
 
-/// Why there is nothing to import for a file.
+/// Why a file cannot be planned.
 enum PlanError {
-    /// The file is skipped, for this reason.
+    /// The file is skipped for this reason.
     Skipped(String),
-    /// The database or the store does not answer.
+    /// The database or the store returned an error.
     Failed(osproxy_core::Error),
 }
 
@@ -64,7 +64,7 @@ impl From<osproxy_core::Error> for PlanError {
 
 type PlanResult<T> = std::result::Result<T, PlanError>;
 
-/// A part whose object exists and matches its row.
+/// A part whose object exists with the recorded size.
 struct FoundPart {
     row: GoPart,
     key: Key,
@@ -75,7 +75,7 @@ impl<'a> ImportPlanner<'a> {
         Self { app, store, has_folders: !app.stores.is_remote(store), verifies }
     }
 
-    /// Decides about a file. Fails if the store does not answer.
+    /// Plans the import of a file. Fails if the database or the store returns an error.
     pub(super) async fn plan(&self, file: GoFile, parts: Vec<GoPart>) -> Result<FilePlan> {
         let mut notes = Vec::new();
         let outcome = match self.plan_file(&file, parts, &mut notes).await {
@@ -130,7 +130,8 @@ impl<'a> ImportPlanner<'a> {
         Ok(ImportFile { uid, name, content_type: file.content_type.clone(), content, leftovers })
     }
 
-    /// Checks the object of a complete file.
+    /// Plans a complete file that is a single object. Compares the MD5 of the object if its size is
+    /// not the recorded one, or if the file was uploaded in parts.
     async fn plan_whole(&self, file: &GoFile, notes: &mut Vec<String>) -> PlanResult<ImportContent> {
         let Ok(key) = Key::parse(&format!("{}/{}", file.bucket, file.storage_name)) else {
             let name = format!("{}/{}", file.bucket, file.storage_name);
@@ -148,7 +149,8 @@ impl<'a> ImportPlanner<'a> {
         };
         let md5 = parse_md5(&file.md5);
         if i64::try_from(size) != Ok(file.size) || file.in_parts {
-            // The Go program never compared the client's size of merged content, only its MD5.
+            // For merged content, the Go program compared the MD5 with the client's, but never the
+            // size.
             let read = self.app.stores.digest(self.store, &key, 0..size, DigestSelection::MD5).await?;
             if md5.is_none() || read.md5 != md5 {
                 let expected = file.size;
@@ -206,7 +208,8 @@ impl<'a> ImportPlanner<'a> {
         Ok(ImportContent::Unfinished(parts, now_ms() + TIME_TO_FINISH_MS))
     }
 
-    /// Converts parts to rows. `renumber`: count from 1, whatever numbers the client used.
+    /// Converts parts to rows. With `renumber`, numbers them from 1 and ignores the client's
+    /// numbers.
     async fn to_imported_parts(&self, found: Vec<FoundPart>, renumber: bool) -> Result<Vec<ImportPart>> {
         let mut imported = Vec::with_capacity(found.len());
         for (position, part) in (1..).zip(found) {
@@ -221,9 +224,9 @@ impl<'a> ImportPlanner<'a> {
         Ok(imported)
     }
 
-    /// Splits parts into those whose object exists and matches its row, and the numbers of the
-    /// others. The Go program stores parts under their own names, and on a disk also in the folder
-    /// of the upload.
+    /// Returns the parts that have an MD5 and an object of the recorded size, and the numbers of
+    /// the other parts. The Go program stores a part under its own name, and on a disk also in the
+    /// folder of the upload.
     async fn find_parts(&self, parts: Vec<GoPart>) -> Result<(Vec<FoundPart>, Vec<i64>)> {
         let (mut found, mut missing) = (Vec::with_capacity(parts.len()), Vec::new());
         'parts: for row in parts {
@@ -244,7 +247,7 @@ impl<'a> ImportPlanner<'a> {
         Ok((found, missing))
     }
 
-    /// Size of an object in bytes, if it exists.
+    /// Size of an object in bytes; `None` if the object does not exist.
     async fn object_size(&self, key: &Key) -> Result<Option<u64>> {
         match self.app.stores.get(self.store)?.size(key).await {
             Ok(size) => Ok(Some(size)),
@@ -254,8 +257,8 @@ impl<'a> ImportPlanner<'a> {
     }
 }
 
-/// Keeps the newest row of each part. Expects rows sorted by part number and age. Also returns how
-/// many rows were dropped.
+/// Keeps the newest row of each part. Expects rows sorted by part number, then from old to new.
+/// Also returns how many rows were dropped.
 fn newest_rows(parts: Vec<GoPart>) -> (Vec<GoPart>, usize) {
     let total = parts.len();
     let mut newest: Vec<GoPart> = Vec::with_capacity(total);

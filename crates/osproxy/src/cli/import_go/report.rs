@@ -1,4 +1,4 @@
-//! Prints and counts imported and skipped files.
+//! Prints and counts the results of an import.
 
 use std::{collections::BTreeMap, process::ExitCode};
 
@@ -31,8 +31,8 @@ pub(super) fn print_orphans(count: i64) {
     }
 }
 
-/// Prints unfinished tasks of the Go program. Imported files get tasks of their own, which do the
-/// same work.
+/// Prints how many tasks of the Go program are unfinished. They are not imported: imported files
+/// get new tasks that do the same work.
 pub(super) fn print_tasks(tasks: &[GoTaskCount]) {
     for GoTaskCount { kind, state, count } in tasks {
         let state = match state {
@@ -74,7 +74,8 @@ impl ImportReport {
         print_line(&format!("{table}: {rows} rows{suffix}"));
     }
 
-    /// Reports a skipped file. Reasons are counted by the text before the first colon.
+    /// Reports a skipped file. Skipped files are counted by the text of the reason before the first
+    /// colon.
     pub(super) fn skipped(&mut self, uid: i64, reason: &str) {
         print_line(&format!("skipped {uid}: {reason}"));
         let kind = reason.split(':').next().unwrap_or(reason);

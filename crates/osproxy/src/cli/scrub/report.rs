@@ -1,4 +1,4 @@
-//! Prints faults of content and the summary.
+//! Prints the faults of content, and the summary.
 
 use std::{collections::BTreeMap, fmt};
 
@@ -8,7 +8,7 @@ use serde::Serialize;
 
 use super::super::print_line;
 
-/// How many of the files that share a blob are named.
+/// Maximum number of files that are named for a damaged blob.
 pub(super) const MAX_NAMED_FILES: usize = 20;
 
 /// How content differs from its record.
@@ -23,7 +23,7 @@ pub(super) enum ContentFault {
     /// The sizes of the recorded parts do not add up to the size of the content, or no parts are
     /// recorded.
     Parts,
-    /// The store cannot read it.
+    /// The store cannot read the content, or its key or its part rows are invalid.
     Unreadable(String),
 }
 
@@ -60,12 +60,12 @@ pub(super) struct LocatedFault {
     pub(super) fault: ContentFault,
 }
 
-/// A line of JSON output about a damaged blob.
+/// A line of JSON output about a fault of a blob.
 #[derive(Serialize)]
 struct FaultLine<'a> {
     blob: String,
     uids: Vec<String>,
-    /// Whether more files than those in `uids` share the blob.
+    /// Whether the blob has more files than those in `uids`.
     more_uids: bool,
     store: &'a str,
     key: &'a str,
@@ -75,7 +75,7 @@ struct FaultLine<'a> {
     detail: String,
 }
 
-/// The last line of JSON output, about the whole run.
+/// The last line of JSON output, which summarises the run.
 #[derive(Serialize)]
 struct Summary<'a> {
     complete: bool,
@@ -85,20 +85,20 @@ struct Summary<'a> {
     unverified: u64,
     skipped: u64,
     skipped_stores: Vec<&'a str>,
-    /// The last blob that was checked.
+    /// The blob after which another run continues.
     after: String,
 }
 
 /// Prints faults and counts them for the summary.
 pub(super) struct ScrubReport {
     json: bool,
-    /// The last blob that was checked.
+    /// The blob after which another run continues.
     pub(super) after: i64,
-    /// Blobs that were read or could not be read.
+    /// Number of checked blobs, including those that could not be read.
     pub(super) blobs: u64,
-    /// Bytes that were read.
+    /// Number of bytes that were read.
     pub(super) bytes: u64,
-    /// Blobs for which osproxy has not computed digests yet.
+    /// Number of checked whole blobs for which osproxy has not computed digests yet.
     pub(super) unverified: u64,
     mismatched: u64,
     /// Number of blobs in each store that this node cannot access.
@@ -119,8 +119,8 @@ impl ScrubReport {
         *self.skipped.entry(store.to_owned()).or_default() += 1;
     }
 
-    /// Reports all faults of a blob. `uids` lists its files, up to one more than are printed, which
-    /// shows that there are more.
+    /// Reports all faults of a blob. `uids` lists its files, at most one more than
+    /// [`MAX_NAMED_FILES`]: the additional one shows that there are more.
     pub(super) fn mismatch(&mut self, blob: &ContentRecord, uids: &[Uid], located_faults: &[LocatedFault]) {
         self.mismatched += 1;
         let named_uids: Vec<_> = uids.iter().take(MAX_NAMED_FILES).map(ToString::to_string).collect();

@@ -1,4 +1,4 @@
-//! Reads content and compares it with its records.
+//! Reads content and compares it with the recorded sizes and digests.
 
 use osproxy_core::{Result, Stores};
 use osproxy_meta::{BlobLayout, ContentRecord, Meta, PartDigests, StoredPart};
@@ -13,7 +13,7 @@ const PAGE: u64 = 500;
 /// Number of unreadable blobs in a row after which the store counts as unavailable.
 const MAX_UNREADABLE_IN_A_ROW: u32 = 3;
 
-/// How often content is checked again when it moves while it is read.
+/// Maximum number of checks of a blob whose record changes during the check.
 const MAX_ATTEMPTS: usize = 4;
 
 /// Checks all content in the order of blob ids, while services may be using it.
@@ -23,7 +23,7 @@ pub(super) struct Scrubber {
     pub(super) report: ScrubReport,
 }
 
-/// A range of an object and its recorded digests.
+/// A range of an object, with its recorded digests.
 struct Extent {
     part: Option<u32>,
     object_key: String,
@@ -34,11 +34,11 @@ struct Extent {
     recorded: RecordedDigest,
 }
 
-/// Why the ranges to read of a blob are not known.
+/// Why the ranges of a blob cannot be determined.
 enum ExtentError {
     /// The record of the blob is damaged.
     Fault(ContentFault),
-    /// The database does not answer.
+    /// The database returned an error.
     Failed(osproxy_core::Error),
 }
 
@@ -68,8 +68,8 @@ impl RecordedDigest {
 }
 
 impl Scrubber {
-    /// Checks every blob after `report.after`. Fails if a store has become unavailable; the report
-    /// then points to the last blob before those that could not be read.
+    /// Checks every blob after `report.after`. Fails if a store has become unavailable;
+    /// `report.after` is then the last blob before those that could not be read.
     pub(super) async fn run(&mut self) -> anyhow::Result<()> {
         let (mut last_checked, mut in_a_row) = (self.report.after, 0);
         loop {
@@ -93,7 +93,7 @@ impl Scrubber {
         }
     }
 
-    /// Checks a blob. Returns why its store cannot read it, if so.
+    /// Checks a blob. If its store could not read it, returns the reason.
     async fn check_blob(&mut self, mut blob: ContentRecord) -> Result<Option<String>> {
         let mut unreadable = None;
         for attempt in 1.. {
@@ -103,7 +103,7 @@ impl Scrubber {
             }
             let faults = self.find_faults(&blob).await?;
             if !faults.is_empty() {
-                // It may have been merged, moved or removed meanwhile.
+                // The blob may have been merged, moved or removed during the check.
                 match self.meta.admin.content_record(blob.id).await? {
                     None => return Ok(None),
                     Some(now) if now != blob && attempt < MAX_ATTEMPTS => {
@@ -129,7 +129,8 @@ impl Scrubber {
         Ok(unreadable)
     }
 
-    /// Reads a blob and returns all its faults.
+    /// Reads a blob and returns its faults. Stops at a fault that the remaining ranges are likely
+    /// to have too.
     async fn find_faults(&mut self, blob: &ContentRecord) -> Result<Vec<LocatedFault>> {
         let mut faults = Vec::new();
         let extents = match self.extents_of(blob).await {
@@ -143,7 +144,7 @@ impl Scrubber {
             let Err(fault) = self.check_extent(&blob.store, &extent).await else {
                 continue;
             };
-            // Further pieces would have the same fault.
+            // The remaining ranges are likely to have the same fault.
             let is_conclusive = match fault {
                 ContentFault::Missing => !extent.is_object,
                 ContentFault::Unreadable(_) => true,
@@ -157,7 +158,7 @@ impl Scrubber {
         Ok(faults)
     }
 
-    /// Returns the ranges to read of a blob.
+    /// Returns the ranges of a blob, with their recorded digests.
     async fn extents_of(&self, blob: &ContentRecord) -> std::result::Result<Vec<Extent>, ExtentError> {
         let size = blob.size.unsigned_abs();
         let whole = |recorded| {

@@ -1,5 +1,5 @@
-//! The bootstrap key: an API key created at the first start, so that a new service is usable at
-//! once but open to nobody else.
+//! The bootstrap key: an API key that is created at the first start, so that a new service can be
+//! used at once, but only with this key.
 
 use std::{
     fs::{self, File},
@@ -49,7 +49,7 @@ pub(super) async fn create(app: &App, config: &Config) -> anyhow::Result<Option<
     Ok(created.map(|key| BootstrapKey { key, path }))
 }
 
-/// Reads the key that an earlier, interrupted start stored, or creates one. The file is synced to
+/// Reads the key that an earlier, interrupted start stored, or creates a key. The file is synced to
 /// disk before the database gets the key, because no second bootstrap key can be created after
 /// that.
 #[expect(clippy::disallowed_methods, reason = "nothing is served yet")]

@@ -29,7 +29,7 @@ struct TlsListener {
 pub(super) struct DrainSignal {
     /// Cancelled when the listeners must close.
     pub(super) shutdown: CancellationToken,
-    /// How long a connected client may then take to send its first request.
+    /// How long a connected client may take to send its first request after `shutdown`.
     pub(super) last_requests: Duration,
 }
 
@@ -61,7 +61,7 @@ impl Listeners {
         Ok(self.main.listener.local_addr()?)
     }
 
-    /// Logs the addresses and prints the line that tells scripts that the service is ready.
+    /// Logs the addresses, and prints the line that tells scripts that the service is ready.
     pub(super) fn announce_ready(&self, bootstrap_key: Option<&BootstrapKey>) -> anyhow::Result<()> {
         if let Some(admin) = &self.admin {
             tracing::info!(address = %admin.local_addr()?, "admin listener started");
@@ -78,8 +78,8 @@ impl Listeners {
         Ok(())
     }
 
-    /// Serves until `drain` is signalled and all listeners are drained. Client connections run
-    /// on the runtime `connections`.
+    /// Serves until `drain` is signalled and all listeners are drained. Connections run on the
+    /// runtime `connections`, except those of the admin listener, which run on the current runtime.
     pub(super) async fn serve(
         self,
         app: &Arc<App>,
@@ -142,7 +142,7 @@ async fn listen(address: SocketAddr) -> anyhow::Result<TcpListener> {
     TcpListener::bind(address).await.with_context(|| format!("cannot listen on {address}"))
 }
 
-/// Runs a server on another runtime while this future is polled; dropping it aborts the server.
+/// Runs a server on another runtime and waits for it. Dropping the future aborts the server.
 async fn run_on(runtime: &Handle, server: impl Future<Output = ()> + Send + 'static) {
     let server = AbortOnDropHandle::new(runtime.spawn(server));
     if let Err(ended) = server.await
