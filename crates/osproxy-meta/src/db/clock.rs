@@ -9,11 +9,11 @@ use sea_orm::DbErr;
 
 use crate::db::{dialect, instrumented::InstrumentedReader};
 
-/// How long an estimate is used before the database is asked again.
+/// Maximum age of an estimate before the database is asked again.
 const MAX_SYNC_AGE: Duration = Duration::from_secs(10);
 
-/// The database's clock, accurate to the duration of one query. Leases are measured by it, because
-/// all nodes see the same clock even if their own clocks differ. Clones share one clock.
+/// The database's clock, accurate to the duration of one query. Leases use this clock because it is
+/// common to all nodes, even if their own clocks differ. All clones share one estimate.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Clock {
     /// When the database was last asked, and its answer in milliseconds since the Unix epoch.
@@ -21,8 +21,8 @@ pub(crate) struct Clock {
 }
 
 impl Clock {
-    /// Current time in milliseconds since the Unix epoch. This process's own clock if the database
-    /// has none (SQLite).
+    /// Current time in milliseconds since the Unix epoch. Uses this process's own clock before the
+    /// first sync, and always for SQLite.
     pub(crate) fn now_ms(&self) -> i64 {
         match *self.last_sync.lock().unwrap_or_else(PoisonError::into_inner) {
             Some((at, database_ms)) => {
@@ -32,7 +32,7 @@ impl Clock {
         }
     }
 
-    /// Asks the database for the time if the last answer is stale.
+    /// Asks the database for the time, unless its last answer is recent enough.
     pub(crate) async fn sync(&self, reader: &InstrumentedReader) -> Result<(), DbErr> {
         let is_fresh = {
             let last_sync = self.last_sync.lock().unwrap_or_else(PoisonError::into_inner);

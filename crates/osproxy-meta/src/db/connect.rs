@@ -1,4 +1,4 @@
-//! Connection options of each database, and messages for connections that fail.
+//! Connection options of each kind of database, and error messages for failed connections.
 
 use std::{path::Path, sync::Arc, time::Duration};
 
@@ -16,22 +16,23 @@ use sea_orm::{
 use crate::db::server_pool::RecentFailure;
 use crate::{DatabaseServer, DatabaseTarget, ServerKind, TlsMode};
 
-/// Maximum number of connections that read from SQLite. Under load a connection stays checked out
-/// while its task waits to be polled, so this is more than the disk could use.
+/// Maximum number of connections that read from SQLite. Under load, a connection stays checked out
+/// while its task waits to be polled, so the limit exceeds the number of reads that the disk can
+/// serve at once.
 const SQLITE_READERS: u32 = 32;
-/// Number of connections that are opened at start.
+/// Number of reading connections that are opened at startup.
 const SQLITE_MIN_READERS: u32 = 4;
 
-/// How long a statement waits for a transaction of another process, such as a command-line tool.
+/// How long a statement waits for the transaction of another process, such as a command-line tool.
 const SQLITE_BUSY_TIMEOUT: Duration = Duration::from_secs(5);
 
 /// Prepared statements cached per server connection: enough for all statements, including the
 /// variants of `IN` lists with different lengths.
 const STATEMENT_CACHE_SIZE: usize = 512;
 
-/// Opens the only writing connection: SQLite allows one writer at a time, so writers in this
-/// process queue for it. A new file is readable by its owner only, since it holds the secrets that
-/// sign links; SQLite gives its side files the same mode.
+/// Opens the only writing connection. SQLite allows one writer at a time, so writers in this
+/// process queue for the connection. Creates a missing file with mode 0600, because the database
+/// contains the secrets that sign links. SQLite creates its side files with the same mode.
 pub(crate) async fn sqlite_writer(path: &Path) -> Result<DatabaseConnection, DbErr> {
     let flags = OFlags::CREATE | OFlags::RDWR | OFlags::CLOEXEC;
     let file = rustix::fs::open(path, flags, Mode::from_bits_retain(0o600));
@@ -61,7 +62,7 @@ async fn sqlite(path: &Path, connections: u32, read_only: bool) -> Result<Databa
                 .create_if_missing(!read_only)
                 .read_only(read_only)
                 .journal_mode(SqliteJournalMode::Wal)
-                // A commit has reached the disk when it returns.
+                // A commit returns only after its changes have reached the disk.
                 .synchronous(SqliteSynchronous::Full)
                 .foreign_keys(true)
                 .busy_timeout(SQLITE_BUSY_TIMEOUT)
@@ -70,13 +71,15 @@ async fn sqlite(path: &Path, connections: u32, read_only: bool) -> Result<Databa
     Database::connect(options).await
 }
 
-/// Disables the pool's maintenance of its own connections: in sqlx 0.9.0 it may count down from
-/// `usize::MAX` in a loop that never yields its thread (transact-rs/sqlx#3645).
+/// Disables the pool's maintenance task, which closes idle and old connections. In sqlx 0.9.0 the
+/// task may count down from `usize::MAX` in a loop that never yields its thread
+/// (transact-rs/sqlx#3645).
 fn disable_pool_maintenance(options: &mut ConnectOptions) {
     options.idle_timeout(None).max_lifetime(None);
 }
 
-/// Options of a connection pool, and the state that decides whether a connection returns to it.
+/// Options of a server's connection pool, and the failure record that decides whether a released
+/// connection returns to the pool.
 pub(crate) struct ServerOptions {
     pub(crate) options: ConnectOptions,
     pub(crate) recent_failure: Arc<RecentFailure>,
@@ -86,7 +89,7 @@ pub(crate) struct ServerOptions {
 pub(crate) fn server_options(server: &DatabaseServer) -> Result<ServerOptions, DbErr> {
     let timeout = server.timeout;
     let recent_failure = Arc::<RecentFailure>::default();
-    // The drivers get their options from the callbacks below; the URL only selects the driver.
+    // The callbacks in these functions set the driver's options; the URL only selects the driver.
     let mut options = match server.kind {
         ServerKind::Postgres => postgres_options(server, timeout, recent_failure.clone())?,
         ServerKind::MySql => mysql_options(server, timeout, recent_failure.clone())?,
@@ -137,8 +140,8 @@ fn postgres_options(
         .application_name("osproxy")
         .statement_cache_capacity(STATEMENT_CACHE_SIZE)
         .disable_statement_logging();
-    // Apply our timeout on the server too, so that it releases row locks soon after the network to
-    // a node fails.
+    // Apply `timeout` on the server too. If the network to a node fails, the server then soon
+    // releases the row locks of that node.
     let session_setup = format!(
         "SET SESSION CHARACTERISTICS AS TRANSACTION ISOLATION LEVEL READ COMMITTED; \
          SET statement_timeout = {limit}; SET idle_in_transaction_session_timeout = {limit}",
@@ -191,9 +194,10 @@ fn mysql_options(
         }
     };
     let connect = connect.statement_cache_capacity(STATEMENT_CACHE_SIZE).disable_statement_logging();
-    // Use the same isolation level on all databases. Apply our timeout to lock waits and statements
-    // too, so that the server releases row locks soon after the network to a node fails. Only
-    // MariaDB executes the last comment; MySQL releases locks after its `wait_timeout`.
+    // Use the same isolation level on all servers, and limit lock waits to `timeout`. Only MariaDB
+    // executes the comment at the end, which limits statements and idle transactions too. If the
+    // network to a node fails, MariaDB therefore releases the node's row locks soon; MySQL releases
+    // them after its `wait_timeout`.
     let session_setup = format!(
         "SET SESSION TRANSACTION ISOLATION LEVEL READ COMMITTED; \
          SET SESSION innodb_lock_wait_timeout = {limit}; \
@@ -215,12 +219,13 @@ fn mysql_options(
     Ok(options)
 }
 
-/// Builds an error without the URL, which contains the password.
+/// Returns an error that omits the URL, because the URL contains the password.
 fn invalid_url(error: &sqlx::Error) -> DbErr {
     DbErr::Conn(RuntimeErr::Internal(format!("the database URL is not valid: {error}")))
 }
 
-/// Returns database name, host and port, for messages.
+/// Describes the database for messages: its name, host and port, or only the setting if the URL is
+/// invalid.
 pub(crate) fn server_name(server: &DatabaseServer) -> String {
     let (host, port, database) = match (&server.target, server.kind) {
         (DatabaseTarget::Fields { host, port, database, .. }, _) => {

@@ -1,4 +1,4 @@
-//! What the handles of all domains share: connections, clock, caches, and transactions.
+//! Connections, clock, caches and transactions, shared by the handles of all domains.
 
 use std::{
     sync::{Arc, OnceLock},
@@ -30,11 +30,11 @@ pub(crate) struct Database {
     pub(crate) writer: Writer,
     pub(crate) clock: Clock,
     pub(crate) node_stores: Arc<NodeStores>,
-    /// Cached files. The content of a uid never changes once stored, so an entry becomes stale only
-    /// when its file is deleted or updated, its links are revoked or its object moves.
+    /// Cached files. Stored content never changes, so an entry becomes stale only when its file is
+    /// deleted or updated, its links are revoked, or its object moves.
     pub(crate) file_cache: FileCache,
     pub(crate) quotas: Arc<Quotas>,
-    /// Attempts of the tasks that transactions enqueue.
+    /// Maximum number of attempts of each task that a transaction enqueues.
     pub(crate) max_task_attempts: u32,
     /// Disk space reserved for the SQLite file; `None` for a server and for read-only tools.
     pub(crate) reserve: Option<Arc<Reserve>>,
@@ -53,7 +53,7 @@ pub(crate) enum Writer {
 pub(crate) type InvalidationListener = Box<dyn Fn(Invalidation) + Send + Sync>;
 
 impl Database {
-    /// Evicts what another node has changed.
+    /// Evicts a changed file or blob from this node's cache.
     pub(crate) fn invalidate(&self, change: Invalidation) {
         match change {
             Invalidation::File(uid) => self.file_cache.evict_file(uid),
@@ -61,7 +61,8 @@ impl Database {
         }
     }
 
-    /// Evicts what this node has changed, and calls the listener, which tells the other nodes.
+    /// Evicts a file or blob that this node has changed, and calls the listener, which notifies the
+    /// other nodes.
     pub(crate) fn invalidate_everywhere(&self, change: Invalidation) {
         self.invalidate(change);
         if let Some(listener) = self.listener.get() {
@@ -80,8 +81,8 @@ impl Database {
     }
 
     /// Acquires a cluster-wide lock, held until the returned connection is dropped. Fails if
-    /// another node holds it for longer than `wait`. SQLite has one writing process and needs no
-    /// lock.
+    /// another node still holds the lock after `wait`. Returns `None` for SQLite, which needs no
+    /// lock because only one process writes.
     pub(crate) async fn lock(
         &self,
         lock: DatabaseLock,
@@ -93,9 +94,9 @@ impl Database {
         }
     }
 
-    /// Runs `work` in a transaction and returns once it is committed durably. An `Err` from `work`
-    /// rolls everything back. `work` may run more than once, each time after a rollback. It
-    /// completes even if the caller stops waiting.
+    /// Runs `work` in a transaction and returns after the commit is durable. An `Err` from `work`
+    /// rolls everything back. `work` may run more than once, each time after a rollback. Once
+    /// `work` has started, the transaction completes even if the caller drops this future.
     pub(crate) async fn write<T, W>(&self, work: W) -> Result<T, MetaError>
     where
         T: Send + 'static,
@@ -108,7 +109,7 @@ impl Database {
         committing.await
     }
 
-    /// Like [`write`](Self::write), but `work` can also return an outcome and roll back.
+    /// Like [`write`](Self::write), but `work` can also roll back and still return an outcome.
     pub(crate) async fn write_or_rollback<T, W>(&self, work: W) -> Result<T, MetaError>
     where
         T: Send + 'static,

@@ -1,13 +1,13 @@
-//! Locks on a whole database server, which nodes hold through a connection.
+//! Locks on a whole database of a server. A node holds a lock through a connection.
 
 use std::time::Duration;
 
 use sea_orm::{ConnectionTrait, DatabaseConnection, DbBackend, DbErr, Statement};
 
-/// First key of osproxy's advisory locks in PostgreSQL; the second is the lock's number.
+/// First key of osproxy's advisory locks in PostgreSQL; the second key is the lock's number.
 const ADVISORY_LOCK_NAMESPACE: i32 = 0x6f73_7078;
 
-/// A lock on a whole database, owned by a connection and released when that ends.
+/// A lock on a whole database. A connection owns the lock; closing the connection releases it.
 #[derive(Clone, Copy)]
 pub(crate) enum DatabaseLock {
     /// Held during migrations, and while the first API key or link key is created.
@@ -16,9 +16,9 @@ pub(crate) enum DatabaseLock {
     Exclusive = 2,
 }
 
-/// Takes a lock for `connection`, which must be a pool of one. Waits up to `wait`, in MySQL
-/// rounded down to seconds. Returns `false` if another connection holds the lock; in PostgreSQL a
-/// wait that times out is an error.
+/// Acquires a lock for `connection`, which must be a pool of one connection. Waits up to `wait`, on
+/// MySQL rounded down to whole seconds. Returns `false` if another connection still holds the lock;
+/// PostgreSQL reports a timed-out wait as an error instead. Always returns `true` for SQLite.
 pub(crate) async fn acquire(
     connection: &DatabaseConnection,
     lock: DatabaseLock,
@@ -38,7 +38,8 @@ pub(crate) async fn acquire(
             )
         }
         DbBackend::MySql => {
-            // The holder may run a long migration, and others wait for it as long.
+            // No time limit: this connection may wait for a long migration, and then run one
+            // itself.
             let no_time_limit = "SET @osproxy = 0 /*M!100300 , SESSION max_statement_time = 0 */";
             connection.execute_unprepared(no_time_limit).await?;
             format!(
@@ -54,13 +55,13 @@ pub(crate) async fn acquire(
         return Ok(false);
     };
     if backend == DbBackend::Postgres {
-        // The holder may run a long migration.
+        // No time limit: this connection may run a long migration next.
         connection.execute_unprepared("SET statement_timeout = 0").await?;
     }
     Ok(row.try_get::<i32>("", "is_acquired")? == 1)
 }
 
-/// Whether `connection`, which must be a pool of one, still holds the lock.
+/// Whether `connection`, which must be a pool of one connection, still holds the lock.
 pub(crate) async fn is_held(connection: &DatabaseConnection, lock: DatabaseLock) -> Result<bool, DbErr> {
     let backend = connection.get_database_backend();
     let sql = match backend {
@@ -81,8 +82,8 @@ pub(crate) async fn is_held(connection: &DatabaseConnection, lock: DatabaseLock)
     row.map_or(Ok(false), |row| Ok(row.try_get::<i32>("", "is_held")? == 1))
 }
 
-/// SQL expression for the lock's name. Names are global to a MySQL server, so it includes the
-/// database.
+/// SQL expression for the lock's name. Lock names are global to a MySQL server, so the name
+/// includes a hash of the database's name.
 fn mysql_lock_name(lock: DatabaseLock) -> String {
     format!("CONCAT('osproxy {} ', MD5(DATABASE()))", lock as i32)
 }

@@ -6,8 +6,8 @@ use sea_orm::{
     sea_query::{ColumnDef, Expr, ExprTrait, TableCreateStatement},
 };
 
-/// Begins a transaction that writes. On SQLite it must be immediate: a deferred one fails with
-/// "database is locked" when it upgrades from reading to writing.
+/// Begins a transaction that writes. On SQLite the transaction must be immediate: a deferred
+/// transaction may fail with "database is locked" when it upgrades from reading to writing.
 pub(crate) async fn begin_write(connection: &DatabaseConnection) -> Result<DatabaseTransaction, DbErr> {
     connection
         .begin_with_options(TransactionOptions {
@@ -17,8 +17,8 @@ pub(crate) async fn begin_write(connection: &DatabaseConnection) -> Result<Datab
         .await
 }
 
-/// Reads the database's clock, in milliseconds since the Unix epoch. All nodes see the same clock,
-/// so leases are measured by it. `None` for SQLite, which uses this process's clock.
+/// Reads the database's clock, in milliseconds since the Unix epoch. Returns `None` for SQLite,
+/// which has no clock of its own.
 pub(crate) async fn clock_ms(connection: &impl ConnectionTrait) -> Result<Option<i64>, DbErr> {
     let backend = connection.get_database_backend();
     let sql = match backend {
@@ -32,7 +32,7 @@ pub(crate) async fn clock_ms(connection: &impl ConnectionTrait) -> Result<Option
     }
 }
 
-/// Sums an integer column as an integer; the databases widen it to a decimal or numeric type.
+/// Sums an integer column as an integer. Without the cast, PostgreSQL and MySQL return a decimal.
 pub(crate) fn integer_sum(backend: DbBackend, column: impl ColumnTrait) -> Expr {
     integer_sum_of(backend, column.into_expr())
 }
@@ -42,11 +42,12 @@ pub(crate) fn integer_sum_of(backend: DbBackend, number: Expr) -> Expr {
     number.sum().cast_as(if backend == DbBackend::MySql { "SIGNED" } else { "BIGINT" })
 }
 
-/// How many bytes of a name are indexed for prefix search and ordering: what an index of every
-/// database accepts.
+/// Number of bytes of a name that are indexed for prefix search and ordering. Every database
+/// accepts this length in an index.
 pub(crate) const NAME_START: u32 = 255;
 
-/// SQL expression for the first [`NAME_START`] bytes of a file's name. May split a character.
+/// SQL expression for the first [`NAME_START`] bytes of a file's name. The last character may be
+/// incomplete.
 pub(crate) fn name_start(backend: DbBackend) -> Expr {
     Expr::cust(match backend {
         DbBackend::Postgres => format!("substring(convert_to(name, 'UTF8') from 1 for {NAME_START})"),
@@ -55,15 +56,15 @@ pub(crate) fn name_start(backend: DbBackend) -> Expr {
     })
 }
 
-/// SQL expression that listings order by and seek on. PostgreSQL's planner assumes matching rows
-/// to be evenly distributed: given plain `uid`, it prefers scanning the primary key past all
-/// deleted rows to using an index that excludes them. With this expression, only the listing
-/// indexes provide the order.
+/// SQL expression that listings order by and seek on. On PostgreSQL it differs from plain `uid`, so
+/// that only the listing indexes provide this order. Given plain `uid`, the planner may scan the
+/// primary key with all its deleted rows, because it assumes that matching rows are evenly
+/// distributed.
 pub(crate) fn listed_uid(backend: DbBackend) -> Expr {
     Expr::cust(if backend == DbBackend::Postgres { "(files.uid + 0)" } else { "files.uid" })
 }
 
-/// SQL that creates an index of files on `columns` and [`listed_uid`].
+/// SQL that creates an index on the `files` table over `columns` and [`listed_uid`].
 pub(crate) fn listing_index(backend: DbBackend, name: &str, columns: &str) -> String {
     let uid = if backend == DbBackend::Postgres { "(uid + 0)" } else { "uid" };
     format!("CREATE INDEX {name} ON files ({columns}, {uid})")
@@ -74,7 +75,8 @@ pub(crate) fn long_text(backend: DbBackend, column: &mut ColumnDef) -> &mut Colu
     if backend == DbBackend::MySql { column.custom("MEDIUMTEXT") } else { column.text() }
 }
 
-/// Makes text comparisons bytewise, whatever the server's default collation is.
+/// On MySQL, selects the InnoDB engine and a collation that compares text bytewise; the server's
+/// defaults may differ.
 pub(crate) fn table(backend: DbBackend, mut table: TableCreateStatement) -> TableCreateStatement {
     if backend == DbBackend::MySql {
         table.character_set("utf8mb4").collate("utf8mb4_bin").engine("InnoDB");

@@ -5,12 +5,12 @@ use sea_orm::{
     sqlx::{self, error::DatabaseError, mysql::MySqlDatabaseError, sqlite::SqliteError},
 };
 
-/// What an error means for retrying the transaction.
+/// Whether and how a transaction can be retried after an error.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum RetryClass {
     /// A conflict with another transaction: retry on the same connection.
     Conflict,
-    /// The connection is unusable: retry on another one.
+    /// The connection is unusable: retry on another connection.
     Disconnected,
     /// Do not retry.
     Fatal,
@@ -34,27 +34,29 @@ pub(crate) fn retry_class(error: &DbErr) -> RetryClass {
         return match error.number() {
             // Lock wait timeout, deadlock, row changed since it was read.
             1205 | 1213 | 1020 => RetryClass::Conflict,
-            // Shutdown, killed, timed out; read-only servers, which are no longer the primary.
+            // Server shutdown, connection killed or timed out, or a read-only server that is no
+            // longer the primary.
             1053 | 1079 | 1290 | 1836 | 1927 | 2006 | 2013 | 4031 => RetryClass::Disconnected,
             _ => RetryClass::Fatal,
         };
     }
     match error.code().as_deref() {
         Some("40001" | "40P01") => RetryClass::Conflict,
-        // Shutdown, crash, startup; a read-only server, which is no longer the primary.
+        // Server shutdown, crash or startup, or a read-only server that is no longer the primary.
         Some("57P01" | "57P02" | "57P03" | "25006") => RetryClass::Disconnected,
         _ => RetryClass::Fatal,
     }
 }
 
-/// What an error means for the client.
+/// Kind of error to report to the client.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum ErrorClass {
     /// The database's disk is full.
     DiskFull,
-    /// The database is unreachable, busy or refuses: the same request may succeed later.
+    /// The database is unreachable or busy, or rejects the request for now. The same request may
+    /// succeed later.
     Transient,
-    /// An invalid statement, row or value: the same request fails again.
+    /// An invalid statement, row or value. The same request will fail again.
     Bug,
 }
 
@@ -88,7 +90,7 @@ fn class_of_database_error(error: &dyn DatabaseError) -> ErrorClass {
         return match error.number() {
             // No space left on the device or in the table.
             1021 | 1114 => ErrorClass::DiskFull,
-            // Too many connections of one user. Its SQLSTATE class is that of syntax errors.
+            // Too many connections of one user. The SQLSTATE would classify this as a syntax error.
             1203 | 1226 => ErrorClass::Transient,
             _ => class_of_sqlstate(code),
         };
@@ -97,7 +99,7 @@ fn class_of_database_error(error: &dyn DatabaseError) -> ErrorClass {
     if code == "53100" { ErrorClass::DiskFull } else { class_of_sqlstate(code) }
 }
 
-/// Classifies an SQLSTATE by its class, which is the same on every server.
+/// Classifies an SQLSTATE by its first two characters, which have the same meaning on every server.
 fn class_of_sqlstate(code: &str) -> ErrorClass {
     match code.get(..2) {
         // Cardinality, data, constraint, syntax or name errors; internal errors of PostgreSQL.

@@ -1,5 +1,5 @@
-//! Exclusive use of a database server by one node. A node without Redis does not share its database
-//! and takes this lock to enforce that.
+//! Exclusive use of a database by one node. Without Redis, nodes cannot share a database, so a node
+//! without Redis takes this lock.
 
 use std::{
     sync::{
@@ -21,14 +21,14 @@ use crate::{
     },
 };
 
-/// Interval at which the lock is checked, or reacquired after it was lost.
+/// Interval between checks of the lock, and between attempts to reacquire it.
 const CHECK_INTERVAL: Duration = Duration::from_secs(3);
-/// Timeout of one check.
+/// Timeout of one check, and of one attempt to reacquire the lock.
 const CHECK_TIMEOUT: Duration = Duration::from_secs(5);
 
-/// A lock on a database server that nodes without Redis take: while it is held, no other such node
-/// uses the database. It is lost when the connection breaks, and taken again once the server is
-/// back unless another node was faster. Dropping it releases the lock.
+/// A lock that keeps all other nodes without Redis off a database. If its connection breaks, the
+/// lock is lost; a background task then reacquires it unless another node has taken it. Dropping
+/// this value releases the lock.
 pub struct ExclusiveLock {
     is_held: Arc<AtomicBool>,
     maintainer: AbortHandle,
@@ -46,7 +46,7 @@ impl ExclusiveLock {
         Ok(Some(Self { is_held, maintainer }))
     }
 
-    /// Whether the last check found the lock held.
+    /// Whether this node held the lock at the last check.
     pub fn is_held(&self) -> bool {
         self.is_held.load(Ordering::Acquire)
     }
@@ -84,7 +84,7 @@ async fn maintain(server: DatabaseServer, mut connection: DatabaseConnection, is
             Ok(Ok(None)) => tracing::error!(
                 "another node uses this database now; configure `redis` on both nodes to share it"
             ),
-            // The server is unreachable; the health check reports that.
+            // Most likely the server is unreachable, which the health check reports.
             Ok(Err(_)) | Err(_) => {}
         }
     }

@@ -21,15 +21,15 @@ use crate::{
     },
 };
 
-/// A read connection that measures the duration of each operation.
+/// A database reader that measures the duration of each operation.
 pub(crate) struct InstrumentedReader {
     reader: Reader,
     metrics: Arc<DatabaseMetrics>,
-    /// Transactions that run or wait.
+    /// Number of write transactions that are running or waiting.
     pending_writes: AtomicU64,
 }
 
-/// Decrements the count of transactions when dropped.
+/// Decrements the number of pending transactions when dropped.
 struct PendingWriteGuard<'a>(&'a AtomicU64);
 
 impl<'a> PendingWriteGuard<'a> {
@@ -54,7 +54,7 @@ impl InstrumentedReader {
         measure(&self.metrics, DatabaseOperation::Read, future).await
     }
 
-    /// Measures a write transaction, including the time it waits.
+    /// Measures a write transaction, including its time in the queue.
     pub(crate) async fn measure_write<T>(
         &self,
         transaction: impl Future<Output = Result<T, DbErr>>,
@@ -71,7 +71,7 @@ async fn measure<T>(
 ) -> Result<T, DbErr> {
     let began = Instant::now();
     let outcome = future.await;
-    // A unique violation is how a lost race shows; it is an expected outcome.
+    // A unique violation means that the transaction lost a race, which is an expected outcome.
     let is_error = outcome
         .as_ref()
         .is_err_and(|error| !matches!(error.sql_err(), Some(SqlErr::UniqueConstraintViolation(_))));
@@ -103,12 +103,12 @@ impl ConnectionTrait for InstrumentedReader {
 }
 
 impl Meta {
-    /// Number of transactions that run or wait.
+    /// Number of write transactions that are running or waiting.
     pub fn pending_writes(&self) -> u64 {
         self.db.reader.pending_writes.load(Ordering::Relaxed)
     }
 
-    /// Returns the current metrics of operations, connections, queue and cache.
+    /// Returns the current metrics of operations, connections, the write queue and the file cache.
     pub fn metrics(&self) -> DatabaseSnapshot {
         let pool = match &self.db.reader.reader {
             Reader::Embedded(connection) => pool::pool_usage(connection),

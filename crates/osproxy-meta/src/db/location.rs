@@ -1,10 +1,10 @@
-//! Where the database is.
+//! Location of the database.
 
 use std::{path::PathBuf, time::Duration};
 
 use osproxy_types::secret::Secret;
 
-/// Where metadata is stored.
+/// Location of the metadata database.
 #[derive(Clone, Debug)]
 pub enum DatabaseLocation {
     /// In an SQLite file.
@@ -18,13 +18,13 @@ pub enum DatabaseLocation {
 pub struct DatabaseServer {
     /// Type of the server.
     pub kind: ServerKind,
-    /// Address and credentials, from the URL or from the single settings.
+    /// Address and credentials, as a URL or as separate settings.
     pub target: DatabaseTarget,
-    /// Number of connections that stay open when idle.
+    /// Number of connections that stay open while idle.
     pub max_idle_connections: u32,
-    /// Largest number of open connections.
+    /// Maximum number of open connections.
     pub max_connections: u32,
-    /// How long to wait for an answer.
+    /// Deadline for a query, or for a transaction with all its retries.
     pub timeout: Duration,
 }
 
@@ -33,7 +33,7 @@ pub struct DatabaseServer {
 pub enum DatabaseTarget {
     /// A URL, which may also set parameters of the driver.
     Url(Secret),
-    /// Single settings.
+    /// Separate settings.
     Fields {
         /// Host name or address.
         host: String,
@@ -73,12 +73,12 @@ pub enum TlsMode {
     Require,
     /// Encrypted, and the server's certificate is issued by a trusted CA.
     VerifyCa,
-    /// As `VerifyCa`, and the certificate must match the host name.
+    /// Like `VerifyCa`, and the certificate must match the host name.
     VerifyFull,
 }
 
 impl ServerKind {
-    /// The kind that the scheme of a connection URL names; `None` for another scheme.
+    /// Returns the type of server that the URL's scheme stands for; `None` for any other scheme.
     pub fn of_url(url: &Secret) -> Option<Self> {
         match url.reveal().split_once("://")?.0 {
             "postgres" | "postgresql" => Some(Self::Postgres),

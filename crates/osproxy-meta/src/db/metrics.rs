@@ -10,10 +10,10 @@ use osproxy_storage::{DurationHistogram, HistogramSnapshot};
 /// A kind of database operation.
 #[derive(Clone, Copy, Debug)]
 pub(crate) enum DatabaseOperation {
-    /// A query that changes nothing.
+    /// A read-only query.
     Read,
-    /// A transaction, from its request until it is durable, including time in the queue and
-    /// retries.
+    /// A write transaction, measured from the request to the durable commit. Includes retries and
+    /// time in the queue.
     Write,
 }
 
@@ -31,7 +31,7 @@ struct OperationMetrics {
 }
 
 impl DatabaseMetrics {
-    /// Counts an operation.
+    /// Records the duration of an operation, and whether it failed.
     pub(crate) fn record(&self, operation: DatabaseOperation, duration: Duration, failed: bool) {
         let metrics = match operation {
             DatabaseOperation::Read => &self.read,
@@ -43,7 +43,7 @@ impl DatabaseMetrics {
         }
     }
 
-    /// The durations and errors of an operation so far.
+    /// Returns the durations and errors of a kind of operation so far.
     pub(crate) fn snapshot(&self, operation: DatabaseOperation) -> OperationSnapshot {
         let metrics = match operation {
             DatabaseOperation::Read => &self.read,
@@ -70,7 +70,7 @@ impl CacheMetrics {
         counter.fetch_add(1, Ordering::Relaxed);
     }
 
-    /// Number of hits and misses so far.
+    /// Returns the number of hits and of misses so far.
     pub(crate) fn lookups(&self) -> (u64, u64) {
         (self.hits.load(Ordering::Relaxed), self.misses.load(Ordering::Relaxed))
     }
@@ -79,17 +79,17 @@ impl CacheMetrics {
 /// The metrics of a database at one moment.
 #[derive(Clone, Debug)]
 pub struct DatabaseSnapshot {
-    /// Queries that change nothing.
+    /// Read-only queries.
     pub reads: OperationSnapshot,
-    /// Transactions, from their request until they are durable.
+    /// Write transactions, measured from the request to the durable commit.
     pub writes: OperationSnapshot,
-    /// Open connections that are not in use.
+    /// Idle connections. For SQLite, only connections that read are counted.
     pub idle_connections: u32,
-    /// Open connections.
+    /// Open connections, idle or in use. For SQLite, only connections that read are counted.
     pub connections: u32,
-    /// Maximum number of open connections.
+    /// Maximum number of open connections. For SQLite, only connections that read are counted.
     pub max_connections: u32,
-    /// Transactions that wait in the queue; SQLite only.
+    /// Transactions waiting in the queue; always 0 for a database server.
     pub queued_writes: u64,
     /// File lookups that were answered from the cache.
     pub cache_hits: u64,

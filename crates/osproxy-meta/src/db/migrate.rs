@@ -16,8 +16,8 @@ use crate::db::{
 /// How long to wait for another node's migration.
 const LOCK_TIMEOUT: Duration = Duration::from_mins(10);
 
-/// Migrates the database on a server while holding a lock: nodes that start at the same time wait
-/// for each other.
+/// Migrates a server's database under a lock, so that nodes that start at the same time migrate one
+/// after another.
 pub(crate) async fn migrate_server(server: &DatabaseServer) -> Result<(), DbErr> {
     let connection = single_connection(server).await?;
     let migration = async {
@@ -37,7 +37,7 @@ pub(crate) async fn migrate_server(server: &DatabaseServer) -> Result<(), DbErr>
     migration.and(closed)
 }
 
-/// A pool of one connection: a lock taken through it belongs to its owner.
+/// Opens a pool of one connection, so that all statements run on the connection that holds a lock.
 pub(crate) async fn single_connection(server: &DatabaseServer) -> Result<DatabaseConnection, DbErr> {
     Database::connect(with_single_connection(connect::server_options(server)?.options)).await
 }
@@ -48,7 +48,7 @@ pub(crate) async fn migrate_schema(connection: &DatabaseConnection) -> Result<()
     Migrator::up(connection, None).await
 }
 
-/// Fails unless the tables match this version. Does not migrate.
+/// Fails unless the schema matches this version of osproxy. Does not migrate.
 pub(crate) async fn ensure_current(connection: &DatabaseConnection) -> Result<(), DbErr> {
     ensure_not_newer(connection).await?;
     if Migrator::get_pending_migrations(connection).await?.is_empty() {

@@ -7,7 +7,7 @@ use sea_orm::{
     sqlx::{self, Connection},
 };
 
-/// Closes connections that are idle now, until `keep` connections remain.
+/// Closes idle connections while more than `keep` connections are open. Does nothing for SQLite.
 pub(crate) async fn close_idle(connection: &DatabaseConnection, keep: u32) {
     match connection.get_database_backend() {
         DbBackend::Postgres => close_idle_of(connection.get_postgres_connection_pool(), keep).await,
@@ -55,7 +55,8 @@ async fn close_idle_of<D: sqlx::Database>(pool: &sqlx::Pool<D>, keep: u32) {
 }
 
 /// Pings all idle connections concurrently, and closes those that do not answer within
-/// `ping_timeout`. They count towards the pool's limit in the meantime.
+/// `ping_timeout`. A connection counts towards the pool's limit while it is pinged. Does nothing
+/// for SQLite.
 pub(crate) async fn close_dead(connection: &DatabaseConnection, ping_timeout: Duration) {
     match connection.get_database_backend() {
         DbBackend::Postgres => close_dead_of(connection.get_postgres_connection_pool(), ping_timeout).await,
@@ -68,7 +69,7 @@ async fn close_dead_of<D: sqlx::Database>(pool: &sqlx::Pool<D>, ping_timeout: Du
     let idle = std::iter::from_fn(|| pool.try_acquire()).take(pool.num_idle());
     let pings = idle.map(|mut connection| async move {
         if !matches!(tokio::time::timeout(ping_timeout, connection.ping()).await, Ok(Ok(()))) {
-            // Close without sending the protocol's termination message, which could block.
+            // Close without the protocol's termination message: sending it could block.
             drop(connection.detach());
         }
     });

@@ -1,5 +1,5 @@
-//! Disk space kept for the database. When the disk is full, the space is released to the database,
-//! so that deletions, which free space, can still be recorded.
+//! Disk space reserved for the database. When the disk is full, the reserve is released to the
+//! database, so that deletions, which free disk space, can still be recorded.
 
 use std::{
     path::{Path, PathBuf},
@@ -12,20 +12,21 @@ use rustix::{
     io::Errno,
 };
 
-/// Bytes kept: the write-ahead log needs about 4 MiB, and a few hundred deletions need about as
-/// much.
+/// Bytes reserved. The write-ahead log needs about 4 MiB, and a few hundred deletions need about
+/// another 4 MiB.
 pub(crate) const RESERVE_BYTES: u64 = 16 << 20;
-/// Interval between attempts to allocate the space again.
+/// Interval between attempts to allocate a released reserve again.
 pub(crate) const REFILL_INTERVAL: Duration = Duration::from_secs(1);
 
-/// The file next to the database that occupies the space.
+/// A file next to the database that occupies the reserved space.
 pub(crate) struct Reserve {
     path: PathBuf,
     is_spent: AtomicBool,
 }
 
 impl Reserve {
-    /// Allocates the space for a database, if the disk has that much. Blocks.
+    /// Allocates the space next to a database file. If that fails, logs a warning and continues
+    /// without a reserve. Blocks the thread.
     pub(crate) fn create(database: &Path) -> Self {
         let mut name = database.file_name().unwrap_or_default().to_owned();
         name.push("-reserve");
@@ -36,12 +37,13 @@ impl Reserve {
         reserve
     }
 
-    /// Whether the disk is full and the space is released to the database.
+    /// Whether the space was released because the disk was full.
     pub(crate) fn is_spent(&self) -> bool {
         self.is_spent.load(Ordering::Relaxed)
     }
 
-    /// Releases the space to the database. Returns `false` if there was none. Blocks.
+    /// Releases the space to the database. Returns `false` if no space was reserved. Blocks the
+    /// thread.
     pub(crate) fn spend(&self) -> bool {
         let is_released = rustix::fs::unlink(&self.path).is_ok();
         if !self.is_spent.swap(true, Ordering::Relaxed) {
@@ -52,19 +54,20 @@ impl Reserve {
         is_released
     }
 
-    /// Allocates the space again if the disk has twice as much free. Blocks.
+    /// Allocates the space again if twice as much is free on the disk. Blocks the thread.
     pub(crate) fn refill(&self) {
         match self.allocate(2 * RESERVE_BYTES) {
             Err(Errno::NOSPC | Errno::DQUOT) => {}
-            // Not every file system supports `fallocate`; the disk has free space, at least.
+            // Any other error does not mean that the disk is full: the file system may lack
+            // `fallocate`, for example.
             Ok(()) | Err(_) => self.is_spent.store(false, Ordering::Relaxed),
         }
     }
 
-    /// Allocates the space if `free` bytes are available.
+    /// Allocates the space unless it is allocated already. Returns `NOSPC` if fewer than
+    /// `required_free` bytes are free.
     fn allocate(&self, required_free: u64) -> rustix::io::Result<()> {
-        // The file exists already; `st_blocks` counts blocks of 512 bytes and shows whether it is
-        // allocated.
+        // A file may exist without being allocated. `st_blocks` counts its blocks of 512 bytes.
         let is_allocated =
             |stat: rustix::fs::Stat| u64::try_from(stat.st_blocks).unwrap_or(0) * 512 >= RESERVE_BYTES;
         if rustix::fs::stat(&self.path).is_ok_and(is_allocated) {

@@ -1,10 +1,12 @@
 //! Retries of transactions that lost a race.
 //!
-//! There are two kinds. [`retry_conflicts`] repeats an operation of a handle whose transaction
-//! violated a unique key: the other transaction has committed, so the next attempt sees its row, and
-//! waiting is of no use. The connection pool of a server repeats transactions that the
-//! server aborted because of a deadlock or a serialization failure: there the other transaction may
-//! still run, so the pool waits for [`backoff`] and stops at the deadline of the operation.
+//! [`retry_conflicts`] repeats an operation whose transaction violated a unique key. The other
+//! transaction has committed by then, so the next attempt sees its row and can start at once.
+//!
+//! The connection pool of a server repeats a transaction that the server aborted because of a
+//! conflict, such as a deadlock or a serialization failure. The other transaction may still be
+//! running, so the pool waits for [`backoff`] before each retry and stops at the deadline of the
+//! operation.
 
 use std::time::Duration;
 
@@ -31,7 +33,8 @@ where
     operation().await
 }
 
-/// Exponential backoff with full jitter, so that conflicting transactions do not meet again.
+/// Exponential backoff with full jitter, so that conflicting transactions are unlikely to conflict
+/// again.
 pub(crate) fn backoff(conflicts: u32) -> Duration {
     let full = Duration::from_millis(1 << conflicts.min(7)).min(MAX_BACKOFF);
     let mut random = [0; 2];

@@ -1,5 +1,5 @@
-//! Connections to a database server: limited in number, with a timeout for each operation, and
-//! reconnected after an outage.
+//! The connection pool of a database server. Limits the number of connections and the duration of
+//! each operation, and reconnects after an outage.
 
 use std::{
     sync::{Arc, Mutex, PoisonError},
@@ -27,9 +27,10 @@ use crate::db::{
     write_batcher::TxEnd,
 };
 
-/// Maximum number of retries after the server aborted a transaction because of another one.
+/// Maximum number of retries of a transaction that the server aborts because of a conflict with
+/// another transaction.
 const MAX_CONFLICTS: u32 = 30;
-/// Interval for closing idle connections.
+/// Interval between checks for surplus idle connections.
 const IDLE_CHECK_INTERVAL: Duration = Duration::from_mins(1);
 
 /// How long a connection may take to answer a ping before it counts as dead.
@@ -37,10 +38,10 @@ const PING_TIMEOUT: Duration = Duration::from_secs(1);
 
 /// The time of the last connection failure.
 ///
-/// For a while after a failure, a connection returns to the pool only if it answers a ping. A
-/// connection whose statement timed out keeps its place in the pool until the server has ended the
-/// statement, which it does after the same timeout. So there are never more connections than
-/// configured, neither here nor on the server.
+/// For twice the timeout after a failure, a released connection returns to the pool only if it
+/// answers a ping. A connection whose statement timed out thus counts towards the pool's limit
+/// while the server may still run the statement. PostgreSQL and MariaDB end the statement after the
+/// same timeout, so these servers never have more connections than configured.
 #[derive(Default)]
 pub(crate) struct RecentFailure(Mutex<Option<Instant>>);
 
@@ -54,8 +55,8 @@ impl RecentFailure {
         last_failure.is_some_and(|last_failure| last_failure.elapsed() < 2 * timeout)
     }
 
-    /// Pings a connection on its way back to the pool if a failure is recent. After an error the
-    /// connection must be closed.
+    /// If a failure is recent, pings a connection before it returns to the pool. If this returns an
+    /// error, the connection must be closed.
     pub(crate) async fn check_released(
         &self,
         connection: &mut impl sqlx::Connection,
@@ -66,7 +67,7 @@ impl RecentFailure {
         }
         let ping = async {
             match connection.ping().await {
-                // This is the error of the abandoned statement, which the server has just ended.
+                // This error belongs to the abandoned statement, which the server has just ended.
                 // The connection is usable.
                 Err(sqlx::Error::Database(_)) => connection.ping().await,
                 answer => answer,
@@ -79,31 +80,31 @@ impl RecentFailure {
 
 /// The connection pool of a database server.
 ///
-/// When a statement times out or a connection breaks, the idle connections are pinged and the dead
-/// ones closed. So a slow statement costs one connection for a while, and the first request after
-/// an outage gets a live one.
+/// After a timeout or a broken connection, the pool pings its idle connections and closes those
+/// that do not answer. So a slow statement costs only its own connection for a while, and the first
+/// request after an outage gets a live connection.
 pub(crate) struct ServerPool {
     connection: DatabaseConnection,
     /// Deadline for a query or a transaction with all its retries.
     timeout: Duration,
     recent_failure: Arc<RecentFailure>,
-    /// For the connection that holds a lock.
+    /// Options of the separate connection that holds a lock.
     options: ConnectOptions,
-    /// Locked while idle connections are pinged; holds the time when that last began.
+    /// The time when idle connections were last pinged. Locked during the pings.
     last_ping: Arc<tokio::sync::Mutex<Option<Instant>>>,
 }
 
 /// Where a transaction failed.
 enum TransactionError {
-    /// Before the commit or rollback: nothing is changed.
+    /// Before the commit: nothing is changed.
     BeforeCommit(DbErr),
     /// During the commit or rollback: the outcome is unknown.
     AtCommit(DbErr),
 }
 
 impl ServerPool {
-    /// Creates the pool; connections open on demand. Closes idle connections beyond `max_idle` once
-    /// a minute.
+    /// Creates the pool; connections open on demand. Once a minute, closes idle connections while
+    /// more than `max_idle` connections are open.
     pub(crate) async fn connect(
         options: ServerOptions,
         timeout: Duration,
@@ -126,7 +127,7 @@ impl ServerPool {
         Ok(server)
     }
 
-    /// Closes the connections that are idle now, except `max_idle` of them.
+    /// Closes idle connections while more than `max_idle` connections are open.
     pub(crate) async fn close_idle(&self, max_idle: u32) {
         pool::close_idle(&self.connection, max_idle).await;
     }
@@ -135,7 +136,8 @@ impl ServerPool {
         pool::pool_usage(&self.connection)
     }
 
-    /// Takes a lock. Returns a pool of one connection; closing it releases the lock.
+    /// Acquires a lock, or fails after `wait`. Returns a pool of one connection; closing the pool
+    /// releases the lock.
     pub(crate) async fn lock(&self, lock: DatabaseLock, wait: Duration) -> Result<DatabaseConnection, DbErr> {
         let connection = Database::connect(with_single_connection(self.options.clone())).await?;
         if database_lock::acquire(&connection, lock, wait).await? {
@@ -150,8 +152,8 @@ impl ServerPool {
         self.connection.get_database_backend()
     }
 
-    /// Records a failure that may affect idle connections too. Returns the task that closes the
-    /// dead ones.
+    /// Records a connection failure, and spawns a task that pings the idle connections and closes
+    /// those that do not answer. Returns the handle of that task.
     fn ping_idle_connections(&self, error: &DbErr) -> JoinHandle<()> {
         let failed_at = Instant::now();
         self.recent_failure.record();
@@ -159,7 +161,7 @@ impl ServerPool {
         let (connection, last_ping) = (self.connection.clone(), self.last_ping.clone());
         tokio::spawn(async move {
             let mut last_ping = last_ping.lock().await;
-            // Otherwise another task has pinged them since.
+            // Skip the pings if another task has started them after this failure.
             if last_ping.is_none_or(|last_ping| last_ping < failed_at) {
                 tracing::warn!(error, "database connection failed; pinging idle connections");
                 *last_ping = Some(Instant::now());
@@ -168,7 +170,7 @@ impl ServerPool {
         })
     }
 
-    /// Runs a query that changes nothing. Retries once after a lost connection.
+    /// Runs a read-only query. Retries once if the connection is lost.
     pub(crate) async fn read<T, F>(&self, query: impl Fn(DatabaseConnection) -> F) -> Result<T, DbErr>
     where
         F: Future<Output = Result<T, DbErr>>,
@@ -193,9 +195,9 @@ impl ServerPool {
         }
     }
 
-    /// Runs `work` in a transaction and returns once it is committed. Runs it again after a
-    /// conflict, or once more if the connection was lost before the commit. After an error during
-    /// the commit the outcome is unknown.
+    /// Runs `work` in a transaction and returns once it is committed or rolled back. Repeats `work`
+    /// after a conflict, and once if the connection is lost before the commit. After a timeout, or
+    /// an error during the commit or rollback, the outcome is unknown.
     pub(crate) async fn write<T, W>(&self, work: W) -> Result<T, DbErr>
     where
         T: Send + 'static,
@@ -238,7 +240,7 @@ impl ServerPool {
     }
 }
 
-/// Options for a pool of one connection: a lock taken through it belongs to the pool's owner.
+/// Limits a pool to one connection, so that all statements run on the connection that holds a lock.
 pub(crate) fn with_single_connection(mut options: ConnectOptions) -> ConnectOptions {
     options.max_connections(1).min_connections(0);
     options
@@ -255,8 +257,8 @@ where
             Ok(outcome)
         }
         Ok(TxEnd::Rollback(outcome)) => {
-            // Nothing is changed either way, but the rest of a transaction must not leak into the
-            // next one on this connection.
+            // Wait for the rollback, so that the next transaction on this connection cannot become
+            // part of this one.
             transaction.rollback().await.map_err(TransactionError::AtCommit)?;
             Ok(outcome)
         }

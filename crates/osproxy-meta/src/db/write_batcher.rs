@@ -1,6 +1,6 @@
 //! Group commit for the single connection that writes: jobs that wait at the same time share one
-//! transaction and one fsync. Each job of a batch runs behind a savepoint, so that a job that fails
-//! or rolls back undoes only itself.
+//! transaction and one fsync. In a batch of several jobs, each job runs after a savepoint, so a job
+//! that fails or rolls back undoes only its own changes.
 
 use std::{
     any::Any,
@@ -24,10 +24,10 @@ use crate::db::{
 
 /// Maximum number of jobs in a batch.
 const MAX_BATCH: usize = 64;
-/// Maximum number of waiting jobs; beyond it, `run` waits.
+/// Capacity of the queue. When it is full, `run` waits.
 const MAX_QUEUED_JOBS: usize = 1024;
 
-/// Commit or roll back; the caller gets the outcome either way.
+/// How a transaction ends. The caller of `run` gets the value in both cases.
 pub(crate) enum TxEnd<T> {
     /// Keep the changes.
     Commit(T),
@@ -44,8 +44,8 @@ pub(crate) struct WriteBatcher {
 
 impl WriteBatcher {
     /// Starts the thread that owns the connection. The thread exits once the `WriteBatcher` is
-    /// dropped and the queue is empty. If the disk is full, it releases `reserve` and retries the
-    /// batch once.
+    /// dropped and the queue is empty. If the disk is full, the thread releases `reserve` and
+    /// retries the batch once.
     pub(crate) fn start(
         connection: DatabaseConnection,
         connect: Connect,
@@ -53,7 +53,7 @@ impl WriteBatcher {
     ) -> std::io::Result<Self> {
         let (jobs, queue) = mpsc::channel(MAX_QUEUED_JOBS);
         // Each statement is a round trip to the driver's thread. A dedicated thread, which polls no
-        // sockets, waits for it at half the cost of a task on the runtime of the requests.
+        // sockets, waits at half the cost of a task on the runtime that serves requests.
         let runtime = tokio::runtime::Builder::new_current_thread().enable_time().build()?;
         let writer = BatchWriter { connection: Some(connection), connect, reserve };
         thread::Builder::new()
@@ -67,8 +67,8 @@ impl WriteBatcher {
         self.jobs.max_capacity().saturating_sub(self.jobs.capacity()) as u64
     }
 
-    /// Queues `work` and returns its outcome once it is committed or rolled back. `work` may run
-    /// more than once. If it panics, only this call fails.
+    /// Queues `work` and returns its outcome once `work` is committed or rolled back. `work` may
+    /// run more than once. If `work` panics, only this call fails.
     pub(crate) async fn run<T, W>(&self, work: W) -> Result<T, DbErr>
     where
         T: Send + 'static,
@@ -84,13 +84,13 @@ impl WriteBatcher {
 
 /// A job with its outcome type erased.
 trait Job: Send {
-    /// Runs the work in a transaction and keeps the outcome. Returns whether to keep the changes.
+    /// Runs the work in a transaction and stores the outcome. Returns whether to keep the changes.
     fn run<'t>(&'t mut self, transaction: &'t DatabaseTransaction) -> BoxFuture<'t, bool>;
 
     /// Whether the work failed because the disk is full.
     fn hit_full_disk(&self) -> bool;
 
-    /// Sends the caller the outcome, or the error of the transaction.
+    /// Sends the caller the stored outcome, or the error in `result` if the transaction failed.
     fn reply(self: Box<Self>, result: Result<(), DbErr>);
 }
 
@@ -107,7 +107,8 @@ where
 {
     fn run<'t>(&'t mut self, transaction: &'t DatabaseTransaction) -> BoxFuture<'t, bool> {
         let Self { work, outcome, .. } = self;
-        // Called inside the future, so that a panic of `work` itself is caught too.
+        // Call `work` inside the future, so that a panic before `work` returns its future is caught
+        // too.
         let future = AssertUnwindSafe(async move { work(transaction).await });
         Box::pin(async move {
             let (result, is_kept) = match future.catch_unwind().await {
@@ -129,7 +130,7 @@ where
         let Self { outcome, reply, .. } = *self;
         let no_outcome = || Err(DbErr::Custom("the database job returned no outcome".to_owned()));
         let result = result.and_then(|()| outcome.unwrap_or_else(no_outcome));
-        // The caller may be gone; the work is done anyway.
+        // The caller may have stopped waiting, so ignore a failed send.
         let _ = reply.send(result);
     }
 }
@@ -140,8 +141,8 @@ fn panic_error(panic: &(dyn Any + Send)) -> DbErr {
     DbErr::Custom(format!("a database job panicked: {}", text.unwrap_or("no message")))
 }
 
-/// Serves the queue until it is closed. A panic outside a job fails the jobs of its batch; later
-/// batches use a new connection.
+/// Serves the queue until it is closed. After a panic outside a job, the jobs of the current batch
+/// fail, and later batches use a new connection.
 fn serve_despite_panics(runtime: &Runtime, mut writer: BatchWriter, mut queue: mpsc::Receiver<Box<dyn Job>>) {
     let mut serve_once = || runtime.block_on(serve(&mut writer, &mut queue));
     while panic::catch_unwind(AssertUnwindSafe(&mut serve_once)).is_err() {
@@ -159,7 +160,7 @@ async fn serve(writer: &mut BatchWriter, queue: &mut mpsc::Receiver<Box<dyn Job>
         }
         let result = writer.execute_with_reserve(&mut batch).await;
         if batch.len() > 1 && result.is_err() {
-            // The shared transaction failed: run each job in a transaction of its own.
+            // The shared transaction failed, so run each job in a transaction of its own.
             for job in batch {
                 let mut single = [job];
                 let result = writer.execute_with_reserve(&mut single).await;
@@ -190,7 +191,7 @@ async fn next_job(writer: &BatchWriter, queue: &mut mpsc::Receiver<Box<dyn Job>>
 
 /// The single connection that writes.
 struct BatchWriter {
-    /// `None` if the last connection cannot be trusted any more.
+    /// `None` if the last connection is not reusable. The next batch then opens a new one.
     connection: Option<DatabaseConnection>,
     connect: Connect,
     /// Disk space to release when the disk is full.
@@ -198,7 +199,8 @@ struct BatchWriter {
 }
 
 impl BatchWriter {
-    /// As [`execute`](Self::execute); on a full disk, retries once with the reserve released.
+    /// Like [`execute`](Self::execute), but if the disk is full, releases the reserve and retries
+    /// once.
     async fn execute_with_reserve(&mut self, batch: &mut [Box<dyn Job>]) -> Result<(), DbErr> {
         let result = self.execute(batch).await;
         let is_full = result.as_ref().is_err_and(|error| error_class(error) == ErrorClass::DiskFull)
@@ -209,7 +211,7 @@ impl BatchWriter {
         result
     }
 
-    /// Runs a batch in one transaction. After an error nothing of the batch is kept.
+    /// Runs a batch in one transaction. On error, none of the batch's changes are kept.
     async fn execute(&mut self, batch: &mut [Box<dyn Job>]) -> Result<(), DbErr> {
         let connection = match self.connection.take() {
             Some(connection) => connection,
@@ -227,9 +229,9 @@ impl BatchWriter {
 
 struct BatchResult {
     result: Result<(), DbErr>,
-    /// Whether the connection can be reused. When a transaction does not end as it should (the disk
-    /// is full, say), the driver may treat later transactions as part of it, and would report
-    /// commits that never happen.
+    /// Whether the connection can be reused. If a transaction does not end properly, for example on
+    /// a full disk, the driver may treat later transactions as part of it, and report commits that
+    /// never happen.
     is_reusable: bool,
 }
 
@@ -261,19 +263,20 @@ async fn execute(connection: &DatabaseConnection, batch: &mut [Box<dyn Job>]) ->
     }
 }
 
-/// Runs each job behind a savepoint, and rolls back to it if the job's changes are not to be kept.
+/// Runs each job after a savepoint, and rolls back to the savepoint if the job does not keep its
+/// changes. Fails as soon as a job hits a full disk.
 async fn run_with_savepoints(
     transaction: &DatabaseTransaction,
     batch: &mut [Box<dyn Job>],
 ) -> Result<(), DbErr> {
     transaction.execute_unprepared("SAVEPOINT job").await?;
     for job in batch {
-        // One round trip to the driver's thread each. Both statements leave a savepoint for the
-        // next job.
+        // Either statement is a single round trip to the driver's thread, and leaves a savepoint
+        // for the next job.
         let statement_after =
             if job.run(transaction).await { "RELEASE job; SAVEPOINT job" } else { "ROLLBACK TO job" };
         if job.hit_full_disk() {
-            // All jobs need disk space; this one hit the limit first.
+            // The other jobs need disk space too, so the whole batch fails.
             return Err(DbErr::Custom("the database disk is full".to_owned()));
         }
         transaction.execute_unprepared(statement_after).await?;
@@ -319,7 +322,7 @@ mod tests {
             .await
     }
 
-    /// A queue on a new database with an empty table `numbers`; counts reconnections.
+    /// A queue on a new database with an empty table `numbers`. Counts reconnections.
     struct Fixture {
         queue: WriteBatcher,
         reconnects: Arc<AtomicUsize>,
@@ -355,7 +358,7 @@ mod tests {
                 Ok(TxEnd::Commit(4))
             })
         });
-        // All of them wait at the same time, so they share a transaction.
+        // The jobs are queued at the same time, so that they share a transaction.
         let (one, four, duplicate, undone, panicked, two) = tokio::join!(
             insert(&queue, 1, true),
             neighbour,
@@ -372,7 +375,7 @@ mod tests {
         assert_eq!(reconnects.load(Ordering::SeqCst), 0);
     }
 
-    /// Changes something, then panics.
+    /// Inserts a row, then panics.
     async fn panics(queue: &WriteBatcher, n: i32) -> Result<i32, DbErr> {
         let run = queue.run(move |transaction| {
             Box::pin(async move {
@@ -404,7 +407,7 @@ mod tests {
 
     #[tokio::test]
     async fn a_panic_outside_a_job_leaves_the_writer_alive() {
-        /// An outcome without a receiver, whose drop panics in the writer's thread.
+        /// An outcome that panics when the writer's thread drops it.
         struct Bomb;
         impl Drop for Bomb {
             fn drop(&mut self) {
@@ -416,7 +419,7 @@ mod tests {
         drop(answer);
         let bomb = pending(|_| Box::pin(async { Ok(TxEnd::Commit(Bomb)) }), reply);
         assert!(queue.jobs.send(bomb).await.is_ok());
-        // This may share the bomb's batch, and fail with it.
+        // This query may share the bomb's batch and fail with it.
         let _ = numbers_of(&queue).await;
         assert_eq!(insert(&queue, 1, true).await, Ok(1));
         assert_eq!(numbers(&queue).await, [1]);

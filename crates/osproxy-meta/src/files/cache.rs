@@ -1,4 +1,4 @@
-//! The cache of complete files.
+//! The cache of stored files.
 
 use std::{
     sync::{
@@ -13,21 +13,21 @@ use quick_cache::sync::Cache;
 
 use crate::{CacheLimits, StoredFile, db::metrics::CacheMetrics};
 
-/// A cache of complete files. An entry read before an eviction is not inserted after it, so an
-/// evicted entry never comes back.
+/// A cache of stored files. A row that was read before an eviction is not inserted after the
+/// eviction, so an evicted entry never comes back.
 ///
-/// Other nodes publish invalidations. While this node cannot receive them, the cache is disabled;
-/// in case another node failed to publish one, entries expire.
+/// Other nodes publish invalidations. While this node cannot receive them, the cache is disabled.
+/// Entries also expire, in case another node failed to publish an invalidation.
 pub(crate) struct FileCache {
     files: Cache<Uid, (Instant, Arc<StoredFile>)>,
-    /// Start of link validity of files that are not cached as a whole.
+    /// Start of link validity of files that are not in `files`.
     links: Cache<Uid, (Instant, i64)>,
     ttl: Duration,
     metrics: CacheMetrics,
     generation: AtomicU64,
-    /// Whether invalidations by other nodes are received.
+    /// Whether this node receives the invalidations of other nodes.
     is_enabled: AtomicBool,
-    /// Held while the generation is compared or changed together with the caches.
+    /// Held while the generation is compared or changed and the caches are updated.
     update_lock: Mutex<()>,
 }
 
@@ -50,7 +50,7 @@ impl FileCache {
         file
     }
 
-    /// Number of hits and misses so far.
+    /// Returns the number of hits and of misses so far.
     pub(crate) fn lookups(&self) -> (u64, u64) {
         self.metrics.lookups()
     }
@@ -68,8 +68,8 @@ impl FileCache {
         (inserted_at.elapsed() < self.ttl).then_some(file)
     }
 
-    /// Start of link validity of a file, in seconds since the Unix epoch: links issued before are
-    /// revoked. 0 if none are revoked; `None` if not cached.
+    /// Start of link validity of a file, in seconds since the Unix epoch: links issued before this
+    /// time are revoked. 0 if no links are revoked; `None` if the value is not cached.
     pub(crate) fn links_from(&self, uid: Uid) -> Option<i64> {
         if let Some(file) = self.get(uid) {
             return Some(file.links_valid_from.unwrap_or(0));
@@ -81,8 +81,8 @@ impl FileCache {
         (inserted_at.elapsed() < self.ttl).then_some(from)
     }
 
-    /// Inserts a value that was read after `generation` was obtained. Does nothing if something was
-    /// evicted since then.
+    /// Inserts the start of link validity that was read after `generation` was obtained. Does
+    /// nothing if any entry was evicted since then.
     pub(crate) fn insert_links_from(&self, uid: Uid, from: i64, generation: u64) {
         let _update = self.update_lock.lock().unwrap_or_else(PoisonError::into_inner);
         if self.generation() == generation {
@@ -90,8 +90,8 @@ impl FileCache {
         }
     }
 
-    /// Evicts everything, and enables or disables the cache. Keep it disabled while invalidations
-    /// by other nodes cannot be received.
+    /// Evicts everything, and enables or disables the cache. Keep the cache disabled while this
+    /// node cannot receive the invalidations of other nodes.
     pub(crate) fn set_enabled(&self, is_enabled: bool) {
         let _update = self.update_lock.lock().unwrap_or_else(PoisonError::into_inner);
         self.generation.fetch_add(1, Ordering::AcqRel);
@@ -100,12 +100,13 @@ impl FileCache {
         self.links.clear();
     }
 
-    /// The current generation. Get it before reading rows to be cached.
+    /// The current generation, which every eviction increments. Get it before reading rows to be
+    /// cached.
     pub(crate) fn generation(&self) -> u64 {
         self.generation.load(Ordering::Acquire)
     }
 
-    /// Inserts a file that was read after `generation` was obtained. Does nothing if something was
+    /// Inserts a file that was read after `generation` was obtained. Does nothing if any entry was
     /// evicted since then.
     pub(crate) fn insert(&self, file: Arc<StoredFile>, generation: u64) {
         let _update = self.update_lock.lock().unwrap_or_else(PoisonError::into_inner);

@@ -27,7 +27,7 @@ pub struct NewFile {
     pub announced: AnnouncedContent,
 }
 
-/// A file to be created, with content it may share from the start (instant upload).
+/// A file to be created. It can share stored content from the start (instant upload).
 #[derive(Clone, Debug)]
 pub struct NewUpload {
     /// The file.
@@ -36,12 +36,12 @@ pub struct NewUpload {
     pub known_content: Option<KnownContent>,
 }
 
-/// A file to be created only if the content that it shares is still stored.
+/// A file to be created only if the content to share is still stored.
 #[derive(Clone, Debug)]
 pub struct NewStoredFile {
     /// The file.
     pub file: NewFile,
-    /// Its content.
+    /// The content to share.
     pub content: KnownContent,
 }
 
@@ -59,15 +59,16 @@ pub struct KnownContent {
 /// Outcome of creating files.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum CreateOutcome {
-    /// All were created. For each file: whether it is stored, that is, shares its known content.
+    /// All files were created. For each file, in order: `true` if the file shares its known content
+    /// and is therefore stored.
     Created(Vec<bool>),
-    /// None was created: one of the uids is already in use.
+    /// No file was created: one of the uids is already in use.
     UidTaken,
-    /// None was created: the tenant's quota is exceeded.
+    /// No file was created: the tenant's quota would be exceeded.
     OverQuota,
 }
 
-/// What the client announces about content before sending it.
+/// What the client announces about the content before sending it.
 #[derive(Clone, Debug, Default)]
 pub struct AnnouncedContent {
     /// Total size in bytes.
@@ -86,9 +87,10 @@ pub struct AnnouncedContent {
 const MAX_CLOCK_SKEW_MS: i64 = 10 * 60_000;
 
 impl FileDb {
-    /// Creates files of one tenant, all or none. A file whose known content is still stored shares
-    /// it and is stored at once; the others are `pending` and accept content until `expires_at`
-    /// (milliseconds since the Unix epoch). Charges the tenant with the actual or announced size.
+    /// Creates files of one tenant, all or none. If the known content of a file is still stored,
+    /// the file shares it and is stored at once. All other files are `pending` and accept content
+    /// until `expires_at` (milliseconds since the Unix epoch). Charges the tenant for the rows and
+    /// for the known or announced sizes.
     pub async fn create(&self, uploads: Vec<NewUpload>, expires_at: i64) -> Result<CreateOutcome, MetaError> {
         let (generation, uids) =
             (self.db.file_cache.generation(), uploads.iter().map(|upload| upload.file.uid));
@@ -112,9 +114,9 @@ impl FileDb {
         Ok(CreateOutcome::Created(stored))
     }
 
-    /// Creates files of one tenant that share stored content. Returns for each whether its content
-    /// was still stored; the others are not created. Returns `None` and creates nothing if the
-    /// tenant's quota is exceeded.
+    /// Creates files of one tenant that share stored content. Returns for each file whether it was
+    /// created; a file is skipped if its content is no longer stored. Returns `None` and creates no
+    /// file if the tenant's quota would be exceeded.
     pub async fn create_stored(&self, files: Vec<NewStoredFile>) -> Result<Option<Vec<bool>>, MetaError> {
         let quotas = self.db.quotas.clone();
         self.db
@@ -143,7 +145,8 @@ impl FileDb {
     }
 }
 
-/// Inserts files; returns for each whether it is stored, or `None` if the quota is exceeded.
+/// Inserts files. Returns for each file whether it is stored, or `None` if the quota would be
+/// exceeded.
 async fn create(
     transaction: &DatabaseTransaction,
     uploads: &[NewUpload],
@@ -173,13 +176,13 @@ async fn create(
     Ok(quotas.charge(transaction, tenant, charge).await?.commit_or_roll_back(Some(stored), None))
 }
 
-/// Bytes that a tenant is charged for the row of a file itself.
+/// Bytes charged to the tenant for the row of a file itself.
 pub(crate) fn row_charge(file: &NewFile) -> i64 {
     record_bytes(&file.name, listing::encode_metadata(&file.announced.metadata).as_deref())
 }
 
-/// Creation time for a file's row: now, but close to the time in the uid, even if this machine's
-/// clock is or was wrong. Listings rely on that.
+/// Creation time for a file's row: the current time, but at most `MAX_CLOCK_SKEW_MS` away from the
+/// time in the uid, even if this machine's clock is wrong. Listings rely on this limit.
 fn created_at(uid: Uid) -> i64 {
     let issued_at = uid.timestamp_ms().cast_signed();
     now_ms().clamp(issued_at.saturating_sub(MAX_CLOCK_SKEW_MS), issued_at.saturating_add(MAX_CLOCK_SKEW_MS))

@@ -20,33 +20,34 @@ use crate::{
     tasks::kind::TaskSeed,
 };
 
-/// Outcome of removing a file.
+/// Outcome of deleting or expiring a file.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum DeleteOutcome {
-    /// The file is removed. If it was the last file of its blob, the blob is marked for deletion
-    /// and a task removes it.
+    /// The file is deleted or expired. If no other file shares its blob, the blob is marked for
+    /// deletion and a task removes it.
     Deleted,
-    /// Nothing was removed: the file was removed earlier, or is in another state.
+    /// Nothing changed: the file was deleted or expired earlier, is in another state that does not
+    /// allow the change, or has not expired.
     Unchanged,
-    /// No such uid.
+    /// No such uid, or the file belongs to another tenant.
     Unknown,
 }
 
-/// Which files to remove, and their new state.
+/// The conditions for deleting or expiring a file, and the file's new state.
 #[derive(Clone, Debug)]
 pub(crate) struct FileTransition {
     /// The current state must be one of these.
     pub(crate) from: Vec<FileState>,
     /// The new state.
     pub(crate) to: FileState,
-    /// If set, only files that expired before this time, in milliseconds since the Unix epoch.
+    /// If set, the file must have expired before this time, in milliseconds since the Unix epoch.
     pub(crate) expired_before: Option<i64>,
 }
 
 impl FileDb {
-    /// Deletes a file of a tenant in any state. If it was the last file of its blob, marks the blob
-    /// for deletion, so that no other file can share it any more, and enqueues a task with the
-    /// unused `task_id` that deletes it.
+    /// Deletes a file of a tenant, unless it is already deleted or expired. If no other file shares
+    /// its blob, marks the blob for deletion, so that no other file can share it any more, and
+    /// enqueues the task that deletes it. `task_id` is an unused id for that task.
     pub async fn delete(&self, tenant: Tenant, uid: Uid, task_id: Uid) -> Result<DeleteOutcome, MetaError> {
         let deletable = [
             file::State::Pending,
@@ -60,8 +61,8 @@ impl FileDb {
         remove(&self.db, Some(tenant), uid, transition, task_id).await
     }
 
-    /// Deletes up to `limit` rows of files that were removed before `gone_before`, in milliseconds
-    /// since the Unix epoch. Returns the number of rows.
+    /// Deletes up to `limit` rows of files that were deleted or expired before `gone_before`, in
+    /// milliseconds since the Unix epoch. Returns the number of deleted rows.
     pub async fn purge(&self, gone_before: i64, limit: u64) -> Result<u64, MetaError> {
         self.db
             .write(move |transaction| {
@@ -81,7 +82,8 @@ impl FileDb {
     }
 }
 
-/// Removes the file; with a `tenant`, only if it is of that tenant.
+/// Deletes or expires a file as `transition` says. With a `tenant`, returns `Unknown` for the files
+/// of other tenants.
 pub(crate) async fn remove(
     db: &Database,
     tenant: Option<Tenant>,
@@ -116,7 +118,7 @@ async fn remove_row(
     delete_task: TaskSeed,
     quotas: &Quotas,
 ) -> Result<DeleteOutcome, DbErr> {
-    // The lock keeps the file's blob from changing until the reference is dropped.
+    // The lock ensures that the file refers to the same blob until the reference is dropped.
     let file = file::Entity::find_by_id(uid.get()).lock_exclusive().one(transaction).await?;
     let is_of_tenant = |file: &file::Model| tenant.is_none_or(|tenant| file.tenant == tenant.as_str());
     let Some(file) = file.filter(is_of_tenant) else {
@@ -150,8 +152,8 @@ async fn remove_row(
     Ok(DeleteOutcome::Deleted)
 }
 
-/// Marks a completing file as corrupt, because its content failed verification; nobody could read
-/// it yet. Drops its reference to the blob; if that was the last one, enqueues the task that
+/// Marks a completing file as corrupt, because its content failed inspection before anyone could
+/// read it. Drops its reference to the blob. If that was the last reference, enqueues the task that
 /// deletes the blob.
 pub(crate) async fn reject_upload(
     transaction: &DatabaseTransaction,
@@ -176,8 +178,8 @@ pub(crate) async fn reject_upload(
     Ok(())
 }
 
-/// Removes one file's reference to a blob. If it was the last one, marks the blob for deletion and
-/// returns its store.
+/// Removes one file's reference to a blob. If no reference remains, marks the blob for deletion and
+/// returns the name of its store.
 async fn drop_reference(transaction: &DatabaseTransaction, blob_id: i64) -> Result<Option<String>, DbErr> {
     blob::Entity::update_many()
         .col_expr(blob::Column::Refs, Expr::col(blob::Column::Refs).sub(1))

@@ -1,4 +1,4 @@
-//! Reading and listing files of a tenant, page by page.
+//! Reads single files in any state, and lists the files of a tenant page by page.
 
 use std::collections::BTreeMap;
 
@@ -20,8 +20,9 @@ use crate::{
     uploads::expiry,
 };
 
-/// How far a file's `created_at` may be from the time in its uid, in milliseconds: clock error of a
-/// node, and the time between the two.
+/// Maximum difference between a file's `created_at` and the time in its uid, in milliseconds.
+/// Allows for the clock error of a node, and for a delay between issuing the uid and creating the
+/// file.
 const MAX_CREATED_AT_SKEW_MS: i64 = 24 * 3_600_000;
 
 /// Metadata set by the owner of a file.
@@ -42,16 +43,16 @@ pub struct FileRecord {
     pub content_type: String,
     /// In milliseconds since the Unix epoch.
     pub created_at: i64,
-    /// When the upload expires; for expired, deleted and corrupt files, when that happened. In
-    /// milliseconds since the Unix epoch.
+    /// When the upload expires. For an expired, deleted or corrupt file: when it entered that
+    /// state. In milliseconds since the Unix epoch.
     pub expires_at: i64,
-    /// When the content became complete, in milliseconds since the Unix epoch. `None` until then,
-    /// and for a corrupt file, even if it was readable before verification.
+    /// When the content became complete, in milliseconds since the Unix epoch. `None` for open
+    /// uploads, and for corrupt files even if they were readable before verification.
     pub stored_at: Option<i64>,
-    /// Bytes: the announced size during the upload, then the size of the content. For a corrupt
-    /// file, the bytes received.
+    /// Size in bytes: the announced size during the upload, the size of the content once stored,
+    /// and the received bytes for a corrupt file. `None` if unknown.
     pub size: Option<u64>,
-    /// Bytes of the stored parts, during the upload.
+    /// Total size of the stored parts in bytes; `None` unless the upload is open.
     pub received: Option<u64>,
     /// Content, once stored.
     pub content: Option<StoredContent>,
@@ -60,13 +61,14 @@ pub struct FileRecord {
 }
 
 impl FileRecord {
-    /// The category of its name.
+    /// The category of the file name.
     pub fn category(&self) -> Category {
         Category::of_name(&self.name)
     }
 }
 
-/// Filter of a listing. Without `state`, it includes all files that are not expired or deleted.
+/// Filter of a listing. Without `state`, the listing includes all files that are not expired or
+/// deleted.
 #[derive(Clone, Debug, Default)]
 pub struct FileFilter {
     /// Prefix of the name, compared bytewise; 1 to [`MAX_PREFIX`] bytes.
@@ -87,9 +89,9 @@ pub const MAX_PREFIX: usize = dialect::NAME_START as usize;
 /// Position in a listing: the last file of the previous page.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct FilePosition {
-    /// Uid of that file.
+    /// Uid of the last file.
     pub uid: Uid,
-    /// The first bytes of its name, which prefix listings order by.
+    /// The first bytes of the last file's name. Listings with a prefix are ordered by them.
     pub name_start: Vec<u8>,
 }
 
@@ -113,10 +115,10 @@ impl FileDb {
         Ok(row.map(|(file, blob)| record_from_row(file, blob)).transpose()?)
     }
 
-    /// Returns up to `limit` files of a tenant after a position, ordered by uid or, with a prefix,
-    /// by the first [`MAX_PREFIX`] bytes of the name and then by uid. An index provides each order,
-    /// so a page reads only the rows that it returns and those that a filter outside the index
-    /// excludes.
+    /// Returns up to `limit` files of a tenant after a position. Without a prefix, the files are
+    /// ordered by uid; with a prefix, by the first [`MAX_PREFIX`] bytes of the name and then by
+    /// uid. An index provides each order, so the database reads only the rows of the page and rows
+    /// that a filter outside the index excludes.
     pub async fn list(
         &self,
         tenant: &Tenant,
@@ -141,9 +143,10 @@ impl FileDb {
         let after_start = match after {
             None => by_name().filter(file::Column::NameStart.gte(prefix.as_bytes().to_vec())),
             Some(after) => {
-                // Many names may share their first bytes: read the rest of those first, then what
-                // comes after. With one condition for both, some databases would reread all of the
-                // former for every page.
+                // Many names may start with the same bytes. So first read the remaining files whose
+                // names start with the same bytes as the last name of the previous page, then the
+                // files after them. With a single condition for both groups, some databases would
+                // reread the whole first group for every page.
                 let same_start = by_name()
                     .filter(file::Column::NameStart.eq(after.name_start.clone()))
                     .filter(uid().gt(after.uid.get()))
@@ -169,7 +172,7 @@ impl FileDb {
     }
 }
 
-/// Applies a filter, except for the prefix.
+/// Selects the files of a tenant that match a filter, except for its prefix.
 fn filtered(tenant: &Tenant, filter: &FileFilter, uid: &Expr) -> SelectTwo<file::Entity, blob::Entity> {
     let mut files: Select<file::Entity> =
         file::Entity::find().filter(file::Column::Tenant.eq(tenant.as_str()));
@@ -179,15 +182,15 @@ fn filtered(tenant: &Tenant, filter: &FileFilter, uid: &Expr) -> SelectTwo<file:
         None => files = files.filter(file::Column::Listed.eq(1)),
     }
     if filter.state.is_some() && (filter.prefix.is_some() || filter.category.is_some()) {
-        // Implied by the state, but the query planner does not know that and could not use the
-        // index.
+        // The state implies this condition, but only the explicit condition lets the query planner
+        // use the index.
         files = files.filter(file::Column::Listed.eq(i32::from(!is_removed)));
     }
     if let Some(category) = filter.category {
         files = files.filter(file::Column::Category.eq(category.as_str()));
     }
     if let Some(ms) = filter.created_after {
-        // A uid contains its time of issue, so the index range can be limited.
+        // A uid contains the time when it was issued, so the uid range can be limited too.
         let first = Uid::min_at_ms(ms.saturating_sub(MAX_CREATED_AT_SKEW_MS));
         files = files.filter(file::Column::CreatedAt.gte(ms)).filter(uid.clone().gte(first.get()));
     }
@@ -198,7 +201,8 @@ fn filtered(tenant: &Tenant, filter: &FileFilter, uid: &Expr) -> SelectTwo<file:
     files.find_also_related(blob::Entity)
 }
 
-/// The smallest byte string greater than all strings with this prefix; `None` if there is none.
+/// Returns the smallest byte string that is greater than all strings with this prefix; `None` if no
+/// such byte string exists.
 fn prefix_upper_bound(prefix: &[u8]) -> Option<Vec<u8>> {
     let mut upper_bound = prefix.to_vec();
     while let Some(last) = upper_bound.pop() {

@@ -1,4 +1,4 @@
-//! Files: their creation, deletion, changes and listings, and the cache of complete files.
+//! Files: creation, deletion, changes and listings, and the cache of stored files.
 
 pub(crate) mod cache;
 pub(crate) mod create;
@@ -14,7 +14,7 @@ use crate::db::{database::Database, entities::file};
 
 pub use file::State as FileState;
 
-/// Files: creation, deletion, changes and listings, and the cache of stored files.
+/// Handle for files: creation, deletion, changes and listings, and the cache of stored files.
 #[derive(Clone)]
 pub struct FileDb {
     pub(crate) db: Arc<Database>,

@@ -1,4 +1,4 @@
-//! Conversions between rows and the types of files and their content.
+//! Conversions from database rows to the types for files and their content.
 
 use osproxy_storage::{Key, PartLayout};
 use osproxy_types::{content_type, tenant::Tenant, uid::Uid};
@@ -10,7 +10,7 @@ use crate::{
     db::entities::{blob, file},
 };
 
-/// Expected digests, as announced in the row of a file.
+/// Returns the expected digests that the client announced for a file.
 pub(crate) fn expected_digests(file: &file::Model) -> ExpectedDigests {
     ExpectedDigests {
         md5: decode_digest(file.claimed_md5.as_ref()),
@@ -19,7 +19,7 @@ pub(crate) fn expected_digests(file: &file::Model) -> ExpectedDigests {
     }
 }
 
-/// Part layout from recorded sizes; `None` unless both are known.
+/// Part layout from the recorded total size and part size; `None` unless both are known.
 pub(crate) fn part_layout(size: Option<i64>, part_size: Option<i64>) -> Option<PartLayout> {
     let size = size.and_then(|size| u64::try_from(size).ok())?;
     Some(PartLayout { size, part_size: self::decode_part_size(part_size)? })

@@ -1,4 +1,4 @@
-//! Stored files, as readers need them; from the cache where possible.
+//! Stored files with everything that readers need, from the cache where possible.
 
 use std::{collections::HashMap, sync::Arc};
 
@@ -17,7 +17,8 @@ use crate::{
     files::rows::file_from_row,
 };
 
-/// A stored file, with everything needed to read it. The bytes never change; their location may.
+/// A stored file, with everything needed to read it. Its bytes never change, but their location
+/// may.
 #[derive(Clone, Debug)]
 pub struct StoredFile {
     /// Uid.
@@ -51,12 +52,12 @@ pub struct StoredContent {
     pub digests: Option<Digests>,
     /// The MD5 that the client claimed.
     pub claimed_md5: Option<[u8; 16]>,
-    /// Whether it was detected as UTF-8 text when it was received.
+    /// Whether the content was detected as UTF-8 text while it was received.
     pub is_utf8: bool,
 }
 
 impl StoredContent {
-    /// Returns the computed MD5, or else the one that the client claimed.
+    /// Returns the computed MD5, or else the MD5 that the client claimed.
     pub fn md5(&self) -> Option<[u8; 16]> {
         self.digests.and_then(|digests| digests.md5).or(self.claimed_md5)
     }
@@ -72,30 +73,33 @@ pub enum ContentLayout {
 }
 
 impl StoredFile {
-    /// The category under which the Go program would store its object.
+    /// The category of the file name in object keys and API v0 links, as the Go program chooses it.
     pub fn object_category(&self) -> Category {
         Category::of_object(&self.name)
     }
 
-    /// The issue date for a new link: `now`, or later if links issued now would count as revoked.
+    /// Returns the issue date for a new link: `now`, or the start of link validity if that is
+    /// later. Otherwise the new link would count as revoked.
     pub fn link_date(&self, now: OffsetDateTime) -> OffsetDateTime {
         let from = self.links_valid_from.and_then(|from| OffsetDateTime::from_unix_timestamp(from).ok());
         from.map_or(now, |from| now.max(from))
     }
 
-    /// The extension of its name, as used in keys.
+    /// The extension of the file name, as used in object keys.
     pub fn extension(&self) -> Option<String> {
         extension(&self.name)
     }
 }
 
 impl FileDb {
-    /// Returns a stored file, possibly from the cache; `None` if the uid is unknown or not stored.
+    /// Returns a stored file, possibly from the cache; `None` if the uid is unknown or the file is
+    /// not stored.
     pub async fn stored(&self, uid: Uid) -> Result<Option<Arc<StoredFile>>, MetaError> {
         Ok(stored_among(&self.db, &[uid]).await?.pop())
     }
 
-    /// Reads a stored file from the database, bypassing the cache.
+    /// Reads a stored file from the database, bypassing the cache; `None` if the uid is unknown or
+    /// the file is not stored.
     pub async fn stored_uncached(&self, uid: Uid) -> Result<Option<Arc<StoredFile>>, MetaError> {
         let row = file::Entity::find_by_id(uid.get())
             .find_also_related(blob::Entity)
@@ -137,7 +141,7 @@ pub(crate) async fn stored_among(db: &Database, uids: &[Uid]) -> Result<Vec<Arc<
             .await?;
         for (file, blob) in rows {
             let stored = Arc::new(file_from_row(file, blob)?);
-            // Don't cache unverified files: a merge moves them without an invalidation.
+            // Don't cache unverified files: a merge moves their bytes without an invalidation.
             if stored.content.digests.is_some() {
                 db.file_cache.insert(stored.clone(), generation);
             }

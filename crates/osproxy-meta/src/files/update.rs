@@ -1,4 +1,4 @@
-//! Changes to a file that leave its content alone: rename, metadata, copy.
+//! Changes that do not affect the content of a file: rename, edit metadata, copy.
 
 use std::sync::Arc;
 
@@ -24,7 +24,8 @@ use crate::{
     },
 };
 
-/// Edits metadata in place; returns `false` if the result must not be saved.
+/// Edits metadata in place. Returns `false` if the edited metadata is invalid and must not be
+/// saved.
 pub type MetadataEdit = Arc<dyn Fn(&mut FileMetadata) -> bool + Send + Sync>;
 
 /// Outcome of updating a file.
@@ -38,7 +39,7 @@ pub enum UpdateOutcome {
     OverQuota,
     /// The file was deleted or expired.
     Gone(FileState),
-    /// No such uid.
+    /// The tenant has no file with this uid.
     Unknown,
 }
 
@@ -47,20 +48,21 @@ pub enum UpdateOutcome {
 pub enum CopyOutcome {
     /// Copied.
     Copied,
-    /// The source's blob was replaced at the same time; read the source again and retry.
+    /// The source's blob was replaced concurrently; read the source again and retry.
     Conflict,
     /// The uid of the copy is already in use.
     UidTaken,
-    /// The tenant's quota is exceeded.
+    /// The copy would exceed the tenant's quota.
     OverQuota,
-    /// The source has no content; it is in this state.
+    /// The source is in this state and has no stored content.
     NotStored(FileState),
-    /// No such uid.
+    /// The tenant has no file with this uid.
     Unknown,
 }
 
 impl FileDb {
-    /// Renames a tenant's file and edits its metadata. The content keeps its key.
+    /// Renames a tenant's file and edits its metadata, each only if given. The object keeps its
+    /// key.
     pub async fn update(
         &self,
         tenant: Tenant,
@@ -86,8 +88,8 @@ impl FileDb {
         outcome
     }
 
-    /// Creates a file with uid `copy` that shares the content of `uid`, within the same tenant.
-    /// Name and metadata default to those of the source.
+    /// Creates a file with the uid `copy` that shares the content of the tenant's file `uid`. Name
+    /// and metadata default to those of the source.
     pub async fn copy(
         &self,
         tenant: Tenant,
@@ -122,7 +124,7 @@ async fn update(
     edit: Option<MetadataEdit>,
     quotas: &Quotas,
 ) -> Result<UpdateOutcome, DbErr> {
-    // Lock the row, so that concurrent metadata edits see each other's result.
+    // Lock the row, so that a concurrent metadata edit starts from the result of this edit.
     let file = file::Entity::find_by_id(uid.get()).lock_exclusive().one(transaction).await?;
     let Some(file) = file.filter(|file| file.tenant == tenant.as_str()) else {
         return Ok(UpdateOutcome::Unknown);
@@ -138,7 +140,8 @@ async fn update(
     }
     let old_charge = record_bytes(&file.name, file.metadata.as_deref());
     let (name, metadata) = (name.unwrap_or(file.name), listing::encode_metadata(&metadata));
-    // A row from before rows were charged starts at 0 and is charged only for its growth.
+    // Rows created before rows were charged have a charge of 0. They are charged only for their
+    // growth.
     let row_charge = (file.record_bytes + record_bytes(&name, metadata.as_deref()) - old_charge).max(0);
     file::Entity::update_many()
         .col_expr(file::Column::Category, Expr::value(Category::of_name(&name).as_str()))
@@ -164,7 +167,7 @@ async fn copy_file(
     metadata: Option<FileMetadata>,
     quotas: &Quotas,
 ) -> Result<CopyOutcome, DbErr> {
-    // Lock the row, so that the source keeps its content until the copy has a reference to it.
+    // Lock the row, so that the source keeps its blob until the copy refers to the blob too.
     let source = file::Entity::find_by_id(uid.get()).lock_exclusive().one(transaction).await?;
     let Some(source) = source.filter(|file| file.tenant == tenant.as_str()) else {
         return Ok(CopyOutcome::Unknown);

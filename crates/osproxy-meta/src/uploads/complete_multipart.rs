@@ -1,4 +1,4 @@
-//! Multipart uploads that the store must complete, and the last step once it has: the file becomes
+//! Multipart uploads that the store must complete. After the store has done so, the file becomes
 //! readable or corrupt.
 
 use osproxy_types::{content_type, uid::Uid};
@@ -25,12 +25,13 @@ use crate::{
     },
 };
 
-/// Maximum number of attempts when another transaction stores a blob with the same content at the
-/// same time; the next attempt sees that blob.
+/// Maximum number of attempts to finish an upload. An attempt fails if another transaction stores a
+/// blob with the same content concurrently; the next attempt sees that blob.
 const MAX_FINISH_ATTEMPTS: u32 = 5;
 
 impl UploadDb {
-    /// Returns up to `limit` uploads whose multipart upload in `store` must be completed.
+    /// Returns up to `limit` completing files whose parts are in `store`, with the multipart upload
+    /// that the store must complete for each file. Skips files that have no such multipart upload.
     pub async fn completing(
         &self,
         store: &str,
@@ -54,7 +55,7 @@ impl UploadDb {
     }
 
     /// Returns the multipart upload that the store must complete for a file; `None` if the file is
-    /// not in state completing.
+    /// not in state `completing` or no stored part is in a multipart upload.
     pub async fn completing_multipart(&self, uid: Uid) -> Result<Option<MultipartUpload>, MetaError> {
         let file = file::Entity::find_by_id(uid.get()).find_also_related(blob::Entity);
         let file = file.filter(file::Column::State.eq(file::State::Completing));
@@ -64,11 +65,12 @@ impl UploadDb {
         }
     }
 
-    /// Makes the file readable after its store has completed the multipart upload; parts that are
+    /// Makes the file readable after its store has completed the multipart upload. Parts that are
     /// objects of their own may remain. If a digest or the MIME type does not match, the file
-    /// becomes corrupt. Enqueues a task with the unused `task_id` that verifies, merges or deletes
-    /// the blob, unless none is needed. Returns `NotOpen` if the file is no longer in state
-    /// `completing`.
+    /// becomes corrupt.
+    ///
+    /// Enqueues a task that verifies, merges or deletes the blob, if one is needed; `task_id` is an
+    /// unused id for that task. Returns `NotOpen` if the file is no longer in state `completing`.
     pub async fn finish_multipart(
         &self,
         uid: Uid,
@@ -97,7 +99,7 @@ impl UploadDb {
     }
 }
 
-/// An upload whose multipart upload the store has completed.
+/// An upload to finish. The store has completed its multipart upload.
 struct FinishContext<'a> {
     uid: Uid,
     blob_id: i64,
@@ -106,7 +108,8 @@ struct FinishContext<'a> {
     follow_up_task: TaskSeed,
 }
 
-/// Makes the file readable if its content passes inspection; otherwise marks it corrupt.
+/// Makes the file readable if its content passes inspection, or marks it corrupt if the inspection
+/// fails. Changes nothing if parts must be read first.
 async fn finish(
     transaction: &DatabaseTransaction,
     FinishContext { uid, blob_id, preconditions, follow_up_task }: FinishContext<'_>,
@@ -177,9 +180,10 @@ async fn finish(
     Ok(CompleteOutcome::Completed)
 }
 
-/// Returns the BLAKE3 of a blob if verification can be skipped: it combines from the parts' subtree
-/// hashes, no MD5 or SHA-256 is expected, and no other blob has the same content. If there is such
-/// a blob, the verify task decides which of the two stays.
+/// Returns the BLAKE3 of a blob if verification can be skipped: the BLAKE3 can be combined from the
+/// subtree hashes of the parts, no MD5 or SHA-256 is expected, and no other blob has the same
+/// content. If another blob has the same content, the verification task decides which of the two
+/// stays.
 async fn digest_without_reading(
     transaction: &DatabaseTransaction,
     blob: &blob::Model,

@@ -1,5 +1,6 @@
-//! Completes an upload in parts: checks the stored parts against what the client declares and
-//! announced, and makes the file readable or hands it to the store to complete.
+//! Completes an upload in parts: compares the stored parts with the client's announcement and
+//! completion request, and makes the file readable. If the store must complete a multipart upload
+//! first, returns that upload to the caller.
 
 use std::ops::RangeInclusive;
 
@@ -35,11 +36,13 @@ const MAX_MISSING_RANGES: usize = 1000;
 /// The client's request to complete an upload.
 #[derive(Clone, Copy, Debug)]
 pub struct CompleteRequest {
-    /// Number of parts. Defaults to the announced number, or else to the stored parts.
+    /// Number of parts. Defaults to the announced number, or else to the highest number of a stored
+    /// part. A number below the announced number is ignored.
     pub parts: Option<u32>,
-    /// Total size in bytes. Defaults to the announced size, or else to that of the stored parts.
+    /// Total size in bytes. Defaults to the announced size, or else to the total size of the stored
+    /// parts.
     pub size: Option<u64>,
-    /// Expected digests of the whole content; they take precedence over the announced ones.
+    /// Expected digests of the whole content. They take precedence over announced digests.
     pub expected: ExpectedDigests,
 }
 
@@ -48,26 +51,26 @@ pub struct CompleteRequest {
 pub enum CompleteOutcome {
     /// The file is stored and can be read.
     Completed,
-    /// The parts are frozen, but the store must complete its multipart upload first. Then call
-    /// [`UploadDb::finish_multipart`].
+    /// The file takes no more parts. The caller lets the store complete this multipart upload, and
+    /// then calls [`UploadDb::finish_multipart`].
     Multipart(MultipartUpload),
     /// The file was already complete and matches the request.
     AlreadyCompleted,
     /// The file was already complete and does not match the request.
     AlreadyCompletedMismatch,
-    /// The file was already complete; whether it matches is unknown until a digest has been
+    /// The file was already complete. Whether it matches the request is unknown until a digest is
     /// computed.
     AlreadyCompletedUnverified,
-    /// The stored parts are not exactly the numbers 1 to `wanted`.
+    /// The numbers of the stored parts are not exactly 1 to `wanted`.
     PartsMismatch {
         /// How many parts are stored.
         there: u64,
         /// How many parts are expected.
         wanted: u32,
-        /// Ranges of missing part numbers; the first thousand ranges.
+        /// Ranges of missing part numbers; at most the first thousand ranges.
         missing: Vec<RangeInclusive<u32>>,
     },
-    /// The parts do not have the expected total size: actual and expected bytes.
+    /// The total size of the parts differs from the expected size: actual and expected bytes.
     SizeMismatch(u64, u64),
     /// A digest does not match: its name, and the computed value in hexadecimal.
     DigestMismatch(&'static str, String),
@@ -78,22 +81,22 @@ pub enum CompleteOutcome {
         /// Detected type.
         found: String,
     },
-    /// The parts are larger than this limit in total, in bytes.
+    /// The total size of the parts exceeds this limit, in bytes.
     TooLarge(u64),
-    /// These parts must be read first, then the call repeated with the result.
+    /// The caller must read these parts first, then repeat the call with the result.
     NeedsInspection(Inspection),
-    /// The tenant's quota is exceeded.
+    /// The content would exceed the tenant's quota.
     OverQuota,
-    /// The file cannot be completed in this state.
+    /// The file is in this state and cannot be completed.
     NotOpen(FileState),
     /// No such uid.
     Unknown,
 }
 
 impl UploadDb {
-    /// Completes an upload if its stored parts match `request` and `preconditions`, and enqueues a
-    /// task with the unused `task_id` that merges its blob. The number of statements does not
-    /// depend on the number of parts.
+    /// Completes an upload if its stored parts match `request` and `preconditions`. On `Completed`,
+    /// also enqueues the task that merges the parts; `task_id` is an unused id for that task. The
+    /// number of statements does not depend on the number of parts.
     pub async fn complete(
         &self,
         uid: Uid,
@@ -154,7 +157,7 @@ async fn complete(
     CompleteContext { uid, request, preconditions, merge_task, node }: CompleteContext<'_>,
     quotas: &Quotas,
 ) -> Result<CompleteOutcome, DbErr> {
-    // Lock the row until the end of the transaction: concurrent part uploads and a second
+    // Lock the row until the end of the transaction, so that concurrent part uploads and a second
     // completion wait.
     let file = file::Entity::find_by_id(uid.get()).lock_exclusive().one(transaction).await?;
     let Some(file) = file else {
@@ -336,18 +339,19 @@ struct PartTotals {
 }
 
 /// When the parts were received (milliseconds since the Unix epoch), and by how many processes.
-/// Kept in the file's row because the part rows are deleted.
+/// Kept in the file's row because the part rows are deleted later.
 struct ReceiveSpan {
     from: Option<i64>,
     until: Option<i64>,
     nodes: Option<i32>,
 }
 
-/// Count, highest number, bytes, first start, last end and number of processes of stored parts.
+/// Of the stored parts: count, highest number, total bytes, first start, last end, and number of
+/// processes that received them.
 type PartTotalsRow = (i64, Option<i32>, Option<i64>, Option<i64>, Option<i64>, i64);
 
-/// Sums up the stored parts of a blob. Part numbers are unique, so parts 1 to n are all there if
-/// count and highest number are both n.
+/// Sums up the stored parts of a blob. The numbers of stored parts are unique, so parts 1 to n are
+/// all there if both the count and the highest number are n.
 async fn total_parts(transaction: &DatabaseTransaction, blob_id: i64) -> Result<PartTotals, DbErr> {
     let totals = part::Entity::find()
         .select_only()
@@ -391,8 +395,8 @@ fn compare_repeated(file: &file::Model, blob: &blob::Model, request: &CompleteRe
             None => is_unverified = true,
         }
     }
-    // Content that was not uploaded in parts can be matched with a multipart request only by a
-    // digest.
+    // If the content was not uploaded in parts, only a digest can show that it matches a request
+    // with a number of parts.
     if !is_compared && file.part_count.is_none() && request.parts.is_some() {
         return CompleteOutcome::AlreadyCompletedMismatch;
     }
@@ -404,13 +408,14 @@ fn compare_repeated(file: &file::Model, blob: &blob::Model, request: &CompleteRe
 }
 
 /// Returns how many parts the upload must have, if announced or requested. A request cannot lower
-/// the announced number: the object was preallocated at the announced size.
+/// the announced number, because the object may be preallocated at the announced size.
 fn expected_part_count(file: &file::Model, request: &CompleteRequest) -> Option<u32> {
     let announced = files::rows::part_layout(file.announced_size, file.part_size).map(PartLayout::parts);
     request.parts.max(announced.and_then(|parts| u32::try_from(parts).ok()))
 }
 
-/// Returns the numbers from 1 to `count` that are not in `stored`, which is sorted.
+/// Returns the numbers from 1 to `count` that are not in `stored`, which must be sorted. Returns at
+/// most the first `MAX_MISSING_RANGES` ranges.
 fn missing_ranges(stored: &[i32], count: u32) -> Vec<RangeInclusive<u32>> {
     let end = count.saturating_add(1);
     let numbers = stored.iter().map(|number| number.cast_unsigned()).take_while(|number| *number <= count);

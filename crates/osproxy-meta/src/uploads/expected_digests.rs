@@ -1,4 +1,4 @@
-//! Digests that a client expects of content, and their comparison with computed ones.
+//! Digests that a client expects, and their comparison with computed digests.
 
 use osproxy_storage::{DigestSelection, Digests};
 
@@ -14,7 +14,7 @@ pub struct ExpectedDigests {
 }
 
 impl ExpectedDigests {
-    /// Expects at most an MD5, the only digest that API v0 knows.
+    /// Expects only the given MD5, if any. API v0 knows no other digest.
     pub fn md5_only(md5: Option<[u8; 16]>) -> Self {
         Self { md5, ..Self::default() }
     }
@@ -29,7 +29,8 @@ impl ExpectedDigests {
         }
     }
 
-    /// Whether verifying needs more than BLAKE3, which is always computed.
+    /// Whether verification must compute an MD5 or SHA-256, which needs a read of the whole
+    /// content. BLAKE3 is always computed.
     pub fn need_full_read(&self) -> bool {
         self.md5.is_some() || self.sha256.is_some()
     }
@@ -40,6 +41,7 @@ impl ExpectedDigests {
     }
 
     /// Returns the first digest that differs: its name, and the computed value in hexadecimal.
+    /// Skips digests that were not computed.
     pub fn first_mismatch(&self, computed: &Digests) -> Option<(&'static str, String)> {
         let mismatch = |expected: Option<&[u8]>, computed: Option<&[u8]>| match (expected, computed) {
             (Some(expected), Some(computed)) if expected != computed => Some(hex::encode(computed)),

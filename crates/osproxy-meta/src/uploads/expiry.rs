@@ -1,4 +1,4 @@
-//! Expiry of open uploads, its extension, and aborts by the client.
+//! Expires open uploads, extends their expiry, and aborts uploads at the client's request.
 
 use osproxy_types::{tenant::Tenant, uid::Uid};
 use sea_orm::{ColumnTrait, EntityTrait, ExprTrait, QueryFilter, QueryOrder, QuerySelect, sea_query::Expr};
@@ -15,9 +15,9 @@ pub(crate) const OPEN_STATES: [FileState; 3] =
     [FileState::Pending, FileState::Receiving, FileState::Completing];
 
 impl UploadDb {
-    /// Expires an upload whose expiry is before `expired_before`, in milliseconds since the Unix
-    /// epoch. An upload that was renewed in the meantime stays. Its blob is treated as by
-    /// [`FileDb::delete`](crate::FileDb::delete).
+    /// Moves an open upload to state `expired` if its expiry is before `expired_before`, in
+    /// milliseconds since the Unix epoch. Does not change an upload that was renewed in the
+    /// meantime. Treats the blob like [`FileDb::delete`](crate::FileDb::delete).
     pub async fn expire(
         &self,
         uid: Uid,
@@ -53,7 +53,8 @@ impl UploadDb {
             .await
     }
 
-    /// Deletes an open upload on the client's request.
+    /// Deletes an open upload at the client's request. Treats the blob like
+    /// [`FileDb::delete`](crate::FileDb::delete).
     pub async fn abort(&self, uid: Uid, task_id: Uid) -> Result<DeleteOutcome, MetaError> {
         let transition =
             FileTransition { from: OPEN_STATES.to_vec(), to: FileState::Deleted, expired_before: None };

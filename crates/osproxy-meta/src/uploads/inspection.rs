@@ -1,6 +1,6 @@
-//! Inspection of an upload before it is completed: does the content have the MIME type that its
-//! links require, and the digests that the client expects? If the part rows do not contain the
-//! answer, the parts must be read first.
+//! Inspection of an upload before its file becomes readable. Does the content have the MIME type
+//! that the links require, and the digests that the client expects? If the part rows do not contain
+//! the answer, the caller must read the parts first.
 
 use osproxy_storage::{DigestSelection, Digests};
 use osproxy_types::content_type::{self, HEAD};
@@ -12,31 +12,32 @@ use crate::{
     db::entities::{blob, file, part},
 };
 
-/// What the content of an upload must satisfy, apart from the client's completion request.
+/// Conditions that the content of an upload must satisfy, besides those in the client's completion
+/// request.
 #[derive(Clone, Debug, Default)]
 pub struct CompletePreconditions {
     /// Maximum size in bytes, from the link.
     pub max_size: Option<u64>,
     /// Required MIME type, or a family such as `image/*`, from the link.
     pub content_type: Option<String>,
-    /// Expected digests are verified before completion up to this size, in bytes; beyond it, a task
-    /// does so later.
+    /// Maximum size, in bytes, of content whose expected digests are verified before completion.
+    /// For larger content, a task verifies them later.
     pub max_inline_verification_size: u64,
-    /// The result of reading the parts, once that was requested.
+    /// The result of reading the parts, if an earlier call returned an [`Inspection`].
     pub inspected: Option<InspectionResult>,
 }
 
 /// Parts to read before an upload can be completed.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Inspection {
-    /// The blob of the parts.
+    /// The blob that the parts belong to.
     pub blob_id: i64,
     /// Name of the store that holds the parts.
     pub store: String,
-    /// Whether to detect the MIME type from the first bytes of the content. The first part alone is
-    /// too short.
+    /// Whether to detect the MIME type from the first bytes of the content. Needed if the first
+    /// part alone is too short.
     pub needs_first_bytes: bool,
-    /// Digests of the whole content to compute.
+    /// Digests to compute over the whole content; `None` if it need not be read.
     pub digests: Option<DigestSelection>,
 }
 
@@ -47,7 +48,7 @@ pub struct InspectionResult {
     pub part_ids: Vec<i64>,
     /// MIME type detected from the first bytes.
     pub detected_type: Option<&'static str>,
-    /// Digests of the whole content, if it was read.
+    /// Digests of the whole content, if all parts were read.
     pub digests: Option<Digests>,
 }
 
@@ -65,18 +66,18 @@ pub(crate) struct InspectedUpload<'a> {
 
 /// Verdict of an inspection.
 pub(crate) enum InspectionVerdict {
-    /// The content is accepted. Its MIME type detected from the first bytes.
+    /// The content is accepted. Contains the MIME type detected from the first bytes, if any.
     Passed(Option<String>),
     /// These parts must be read first.
     NeedsInspection(Inspection),
     /// A digest does not match: its name, and the computed value in hexadecimal.
     DigestMismatch(&'static str, String),
-    /// The MIME type is not the one that the upload's links require.
+    /// The content does not have the MIME type that the upload's links require.
     TypeMismatch { required: String, detected: String },
 }
 
-/// Inspects an upload. The result of reading parts counts only if none of them has been replaced
-/// since.
+/// Inspects an upload. Ignores an earlier result of reading parts if any of those parts has been
+/// replaced since then.
 pub(crate) async fn inspect(
     transaction: &DatabaseTransaction,
     upload: InspectedUpload<'_>,

@@ -1,4 +1,4 @@
-//! Upload sessions: writes of whole content and of parts, completion, reservations.
+//! Upload sessions: writes of whole content and of parts, completion, expiry, reservations.
 
 pub(crate) mod complete_multipart;
 pub(crate) mod complete_upload;
@@ -18,7 +18,8 @@ use std::sync::Arc;
 
 use crate::db::database::Database;
 
-/// Upload sessions: writes of whole content and of parts, completion, expiry, reservations.
+/// Handle for upload sessions: writes of whole content and of parts, completion, expiry,
+/// reservations.
 #[derive(Clone)]
 pub struct UploadDb {
     pub(crate) db: Arc<Database>,

@@ -1,10 +1,10 @@
-//! Multipart uploads of the store. The blob that collects the parts of a file records the key of
-//! the future object and the store's upload id. A part inside that upload has a tag; any other part
-//! is an object of its own.
+//! The store's multipart uploads. The blob that collects the parts of a file records the key of the
+//! future object and the store's upload id. A part inside that upload has a tag; any other part is
+//! an object of its own.
 //!
-//! Which parts will be completed is unknown until the client completes the upload, and stores
-//! reject small parts in the middle. So [`claim_slot`] admits a part only if the parts of the
-//! upload remain, at every moment, a list that the store accepts.
+//! Stores reject a multipart upload if any part before the last one is below the minimum size. The
+//! last part is unknown until the client completes the upload. So [`claim_slot`] gives a part a
+//! slot only if no part below the minimum size can end up before another part.
 
 use osproxy_storage::{Key, PartLayout};
 use sea_orm::{
@@ -32,7 +32,7 @@ const MAX_PART_NUMBER: u32 = 10_000;
 pub struct MultipartSlot {
     /// Key of the object that the upload will become.
     pub key: Key,
-    /// The store's upload id; `None` if the upload is not begun yet.
+    /// The store's upload id; `None` if the upload has not begun yet.
     pub upload_id: Option<String>,
     /// How the content is divided into parts, if known in advance.
     pub layout: Option<PartLayout>,
@@ -41,7 +41,7 @@ pub struct MultipartSlot {
 /// A multipart upload to be completed.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct MultipartUpload {
-    /// The blob that collects its parts.
+    /// The blob that collects the parts.
     pub blob_id: i64,
     /// Name of the store.
     pub store: String,
@@ -51,25 +51,25 @@ pub struct MultipartUpload {
     pub upload_id: String,
     /// Part numbers and tags, in ascending order.
     pub parts: Vec<(u32, String)>,
-    /// Size of these parts together, in bytes.
+    /// Total size of these parts, in bytes.
     pub size: u64,
 }
 
-/// Which parts the store has lost.
+/// The parts that the store has lost or rejects.
 #[derive(Clone, Debug)]
 pub enum LostParts {
-    /// These parts; the upload continues.
+    /// The store lost the parts with these numbers; the upload continues.
     Parts(Vec<u32>),
-    /// The whole upload. Another one may be begun.
+    /// The store lost the whole upload. A new one may be begun.
     Upload,
-    /// The store refuses the parts as they are. The client sends them again, and each becomes an
+    /// The store rejects the parts. The client must send them again, and each then becomes an
     /// object of its own.
     Rejected,
 }
 
 impl UploadDb {
-    /// Records the store's upload id for a blob, unless one is recorded already. Returns the
-    /// recorded id, which wins; `None` if the blob no longer collects parts.
+    /// Records the store's upload id for a blob, unless an id is recorded already. Returns the id
+    /// that is recorded now, which callers must use; `None` if the blob no longer collects parts.
     pub async fn record_upload_id(
         &self,
         blob_id: i64,
@@ -92,13 +92,14 @@ impl UploadDb {
             .await
     }
 
-    /// Returns the store's upload id for a blob that collects parts, if recorded.
+    /// Returns the store's upload id for a blob that collects parts, if an id is recorded.
     pub async fn upload_id(&self, blob_id: i64) -> Result<Option<String>, MetaError> {
         Ok(recorded_upload_id(&self.db.reader, blob_id).await?)
     }
 
-    /// Drops parts that the store has lost, so that the client can send them again; a completing
-    /// file goes back to receiving. Does nothing if the blob has another upload by now.
+    /// Drops parts that the store has lost or rejects, so that the client can send them again. A
+    /// completing file goes back to `receiving`. Does nothing if the blob's upload is no longer
+    /// `upload_id`.
     pub async fn drop_lost_parts(
         &self,
         blob_id: i64,
@@ -114,9 +115,9 @@ impl UploadDb {
             .await
     }
 
-    /// As [`drop_lost_parts`](Self::drop_lost_parts), for an upload that a part found missing.
-    /// Returns `false`, and changes nothing, unless the file still receives parts: an upload is
-    /// also missing after the store has completed it.
+    /// Like [`drop_lost_parts`](Self::drop_lost_parts), for an upload that was missing when a part
+    /// was written to it. Returns `false` and changes nothing if the file no longer receives parts
+    /// of this upload: an upload is also missing after the store has completed it.
     pub async fn drop_lost_upload(&self, blob_id: i64, upload_id: String) -> Result<bool, MetaError> {
         let quotas = self.db.quotas.clone();
         self.db
@@ -160,7 +161,7 @@ async fn drop_lost(
     lost: &LostParts,
     quotas: &Quotas,
 ) -> Result<(), DbErr> {
-    // Lock order: every transaction locks the file first.
+    // Lock order: every transaction locks the file before the blob.
     let file = file::Entity::find().filter(file::Column::BlobId.eq(blob_id)).lock_exclusive();
     let Some(file) = file.one(transaction).await? else {
         return Ok(());
@@ -175,13 +176,13 @@ async fn drop_lost(
             .col_expr(blob::Column::UploadId, Expr::value(""))
             .col_expr(blob::Column::NativeHighest, Expr::value(None::<i32>))
             .col_expr(blob::Column::NativeSmall, Expr::value(None::<i32>)),
-        // No part number is below 0, so no part goes into a multipart upload any more.
+        // All part numbers are above 0, so no more parts get a slot in a multipart upload.
         LostParts::Rejected => update.col_expr(blob::Column::NativeSmall, Expr::value(0)),
     };
     if update.exec(transaction).await?.rows_affected == 0 {
         return Ok(());
     }
-    // These parts have no object to remove.
+    // These parts have no object that must be removed.
     let mut parts = part::Entity::update_many()
         .col_expr(part::Column::State, Expr::value(part::State::Gone))
         .filter(part::Column::BlobId.eq(blob_id))
@@ -222,8 +223,8 @@ async fn received_bytes(transaction: &DatabaseTransaction, blob_id: i64) -> Resu
 }
 
 /// Claims a slot for a part of `size` bytes in the multipart upload of a blob that collects parts.
-/// If the blob has no upload yet, records that one will be begun under `key`. Returns `None` if the
-/// part must become an object of its own.
+/// If the blob has no upload yet, records that an upload will be begun under `key`. Returns `None`
+/// if the part must become an object of its own.
 pub(crate) async fn claim_slot(
     transaction: &DatabaseTransaction,
     key: Key,
@@ -242,8 +243,8 @@ pub(crate) async fn claim_slot(
     let upload_id = CaseStatement::new()
         .case(Condition::all().add(blob::Column::UploadId.is_null()), "")
         .finally(Expr::col(blob::Column::UploadId));
-    // The file may have been renamed since the first part: the object keeps the key its upload was
-    // begun under.
+    // The file may have been renamed since the first part. The object keeps the key under which its
+    // upload was begun.
     let object_key = CaseStatement::new()
         .case(Condition::all().add(blob::Column::ObjectKey.eq("")), key.as_str())
         .finally(Expr::col(blob::Column::ObjectKey));
@@ -266,8 +267,9 @@ pub(crate) async fn claim_slot(
     if update.exec(transaction).await?.rows_affected == 0 {
         return Ok(None);
     }
-    // The UPDATE above locked the row until the end of the transaction. Two concurrent writes must
-    // not share a part number of the store, and a stored part stays until another one replaces it.
+    // The UPDATE above locked the blob's row until the end of the transaction. Two concurrent
+    // writes must not share a part number in the store, and a stored part must not be overwritten
+    // before its replacement is stored.
     let existing = part::Entity::find()
         .select_only()
         .column(part::Column::Id)
@@ -289,7 +291,8 @@ pub(crate) async fn claim_slot(
     Ok(Some(MultipartSlot { key, upload_id, layout: None }))
 }
 
-/// Returns the multipart upload to complete for a blob; `None` if no stored part is in one.
+/// Returns the multipart upload to complete for a blob; `None` if no stored part is in a multipart
+/// upload.
 pub(crate) async fn upload_to_complete(
     connection: &impl ConnectionTrait,
     blob: &blob::Model,

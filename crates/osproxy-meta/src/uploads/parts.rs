@@ -1,5 +1,5 @@
-//! Writes of parts. Each write has a row, committed before its bytes are written; of
-//! the rows with the same number at most one is `stored`.
+//! Writes of parts. Each write has a row, which is committed before the bytes are written. Among
+//! the rows with the same part number, at most one is in state `stored`.
 
 use osproxy_storage::{Digests, Key, PartLayout};
 use osproxy_types::{tenant::Tenant, uid::Uid};
@@ -37,9 +37,9 @@ pub struct PartIntent {
     pub number: u32,
     /// The store to write to.
     pub store: String,
-    /// Key to write to. No other write uses it.
+    /// Key to write to. No other write uses this key.
     pub key: Key,
-    /// Write into this slot of the store's multipart upload instead.
+    /// Slot in the store's multipart upload. If set, write into the slot instead of to `key`.
     pub slot: Option<MultipartSlot>,
     /// How the content is divided into parts, if known in advance.
     pub layout: Option<PartLayout>,
@@ -52,13 +52,13 @@ pub enum BeginPartOutcome {
     Ready(PartIntent),
     /// The file is in this state and takes no parts.
     Closed(FileState),
-    /// The earlier parts are in this store, which another node serves.
+    /// The parts of this upload go to this store, which this node does not have.
     OtherNode(String),
     /// The part does not fit the announced content.
     Mismatch(PartMismatch),
     /// The part would exceed the maximum size of the content.
     TooLarge,
-    /// A concurrent part began the upload first: try again.
+    /// A concurrent write started first: try again.
     Conflict,
     /// No such uid.
     Unknown,
@@ -67,7 +67,7 @@ pub enum BeginPartOutcome {
 /// Why a part does not fit the announced content.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum PartMismatch {
-    /// The number is too high: the content has this many parts.
+    /// The part number is too high: the content has this many parts.
     TooManyParts(u64),
     /// The part has the wrong size: it must have this many bytes.
     WrongSize(u64),
@@ -80,23 +80,23 @@ pub struct ReceivedPart {
     pub digests: Digests,
     /// MIME type detected from the first bytes.
     pub sniffed: Option<&'static str>,
-    /// The store's tag of the part, for a part of a multipart upload.
+    /// The store's tag of the part. Used only for a part of a multipart upload.
     pub tag: String,
     /// Maximum size of all parts together, in bytes, if the link limits it.
     pub max_size: Option<u64>,
-    /// MIME type that the link requires of the content.
+    /// MIME type that the link requires for the content.
     pub content_type: Option<String>,
 }
 
 /// Outcome of [`UploadDb::finish_part`].
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum FinishPartOutcome {
-    /// The part is stored. It replaces the part with this row id, if any, which the caller removes.
+    /// The part is stored. If it replaces an earlier part, contains the row id of the earlier part.
+    /// The caller removes the earlier part.
     Stored(Option<i64>),
-    /// The same bytes are already stored under this number and stay. The caller discards this
-    /// write.
+    /// The same bytes are already stored under this part number. The caller discards the new write.
     Unchanged,
-    /// The file does not take parts any more.
+    /// The file does not take parts of this blob any more.
     Closed,
     /// The part would exceed the maximum size of the content.
     TooLarge,
@@ -107,9 +107,12 @@ pub enum FinishPartOutcome {
 }
 
 impl UploadDb {
-    /// Starts a write of a part: records a write intent with the unused id `id`.
-    /// If `size` is known, the part may get a slot in the store's multipart upload. Returns
-    /// `TooLarge` if all parts together would exceed `max_size` bytes.
+    /// Starts a write of a part: records a write intent with the unused id `id`. If `size` is
+    /// known, the part may get a slot in the store's multipart upload. Returns `TooLarge` if all
+    /// parts together would exceed `max_size` bytes.
+    ///
+    /// Without an announced total size, [`finish_part`](Self::finish_part) checks this limit for a
+    /// part that may replace an earlier part.
     pub async fn begin_part(
         &self,
         uid: Uid,
@@ -139,8 +142,8 @@ impl UploadDb {
         }
     }
 
-    /// Records the part of `intent` as stored. Its object must be published and durable. Replaces
-    /// an earlier part of the same number.
+    /// Records the part of `intent` as stored. Its bytes must be published and durable. Replaces an
+    /// earlier part with the same number.
     pub async fn finish_part(
         &self,
         uid: Uid,
@@ -219,8 +222,8 @@ async fn begin(
         Ok(size) => size,
         Err(mismatch) => return Ok(BeginPartOutcome::Mismatch(mismatch)),
     };
-    // For a part that replaces another, `finish_part` checks the limit: only then is the change in
-    // size known.
+    // If the part may replace an earlier part, `finish_part` checks the limit: the change in size
+    // is known only then.
     let total = match layout {
         Some(layout) => layout.size,
         None if earlier_write.is_some() => 0,
@@ -245,8 +248,8 @@ async fn begin(
         }
         _ => None,
     };
-    // If another node begins the same part concurrently, the unique key makes one of them fail and
-    // try again.
+    // If another node begins the same part concurrently, the unique key makes one of the two
+    // inserts fail, and `begin_part` returns `Conflict`.
     let key = node_stores.part_key(&store, &name, blob_id, number, earlier_write.map(|_| id));
     let row = part::ActiveModel {
         id: Set(id),
@@ -288,13 +291,13 @@ fn size_in_layout(
 /// A file that takes parts; the transaction has locked its row.
 struct ReceivingFile {
     tenant: String,
-    /// Bytes that its tenant is charged for it.
+    /// Bytes charged to the tenant for the content.
     charged: i64,
-    /// Bytes of its stored parts.
+    /// Total size of the stored parts, in bytes.
     received: i64,
     /// MIME type that the content must have.
     required_type: Option<String>,
-    /// Whether the charge is the announced size, not the received bytes.
+    /// Whether the tenant is charged for the announced size instead of the received bytes.
     is_announced: bool,
 }
 
@@ -325,8 +328,9 @@ async fn lock_receiving(
 /// Tenant, charged bytes, received bytes, required type and announced size of a file.
 type ReceivingRow = (String, i64, i64, Option<String>, Option<i64>);
 
-/// Adds `added_bytes`, which may be negative, to the received bytes of a file. Charges its
-/// tenant for them, unless the announced size is charged already.
+/// Adds `added_bytes`, which may be negative, to the received bytes of a file, and charges its
+/// tenant for them, unless the announced size is charged already. Also records the required
+/// `content_type`, if any.
 async fn add_received(
     transaction: &DatabaseTransaction,
     uid: Uid,
@@ -352,16 +356,16 @@ fn saturating_i64(bytes: u64) -> i64 {
     i64::try_from(bytes).unwrap_or(i64::MAX)
 }
 
-/// The part stored so far under a part number.
+/// The part that was stored under a part number before.
 enum ReplacedPart {
     Nothing,
-    /// The same bytes, in the store's multipart upload.
+    /// A part with the same bytes in the store's multipart upload. It is kept.
     Unchanged,
-    /// Another part, now marked for deletion: its row id and size.
+    /// A part that is now marked for deletion: its row id, and its size in bytes.
     Part(i64, i64),
 }
 
-/// Marks the stored part of this number for deletion, unless it has the same bytes and is in a
+/// Marks the stored part with this number for deletion, unless it has the same bytes and is in a
 /// multipart upload.
 async fn replace_part(
     transaction: &DatabaseTransaction,

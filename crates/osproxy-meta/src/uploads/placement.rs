@@ -1,4 +1,4 @@
-//! Which store has, or will have, the bytes of a file.
+//! The store that holds, or will hold, the bytes of a file.
 
 use osproxy_types::uid::Uid;
 use sea_orm::{ColumnTrait, EntityTrait, QueryFilter, QuerySelect};
@@ -16,7 +16,7 @@ use crate::{
 /// A part number that no part has.
 const NO_PART: u32 = 0;
 
-/// The store of the parts of an upload.
+/// The store that receives the parts of an upload.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum PartsStore {
     /// The name of the store.
@@ -28,8 +28,8 @@ pub enum PartsStore {
 }
 
 impl UploadDb {
-    /// Returns the store of a file's bytes, whether the upload is complete or not; `None` if the
-    /// file has no bytes yet.
+    /// Returns the name of the store that holds, or will hold, the bytes of a file; `None` if the
+    /// uid is unknown, no store is chosen yet, or the file has no blob any more.
     pub async fn store_of(&self, uid: Uid) -> Result<Option<String>, MetaError> {
         let store = file::Entity::find_by_id(uid.get())
             .inner_join(blob::Entity)
@@ -39,7 +39,7 @@ impl UploadDb {
         Ok(store.into_tuple().one(&self.db.reader).await?)
     }
 
-    /// Returns the store of the parts of a file that is not complete.
+    /// Returns the store that receives the parts of an upload.
     pub async fn parts_store(&self, uid: Uid) -> Result<PartsStore, MetaError> {
         let row = file::Entity::find_by_id(uid.get())
             .left_join(blob::Entity)
@@ -54,9 +54,10 @@ impl UploadDb {
         })
     }
 
-    /// Creates the blob that collects the parts of a file, with a slot in a preallocated file of a
-    /// local store, before the first part arrives. Returns the store, the blob's id and the slot;
-    /// `None` if the parts do not go into a preallocated file here.
+    /// Finds or creates the blob that collects the parts of a file, and claims a preallocated file
+    /// for it in a local store, before the first part arrives. A new blob gets the uid as its id,
+    /// or `fallback_id` if that id may be taken. Returns the store, the blob's id and the slot;
+    /// `None` if this node does not write the parts into a preallocated file.
     pub async fn preallocate(
         &self,
         uid: Uid,
@@ -81,8 +82,9 @@ impl UploadDb {
             .await
     }
 
-    /// Decides that this node stores the parts of a file, unless a store is already chosen. The
-    /// blob that receives them gets the id `fallback_id` if the id equal to the uid is taken.
+    /// Chooses this node's default store for the parts of a file, unless a store is already chosen.
+    /// Returns the chosen store. A new blob gets the uid as its id, or `fallback_id` if that id may
+    /// be taken.
     pub async fn choose_parts_store(&self, uid: Uid, fallback_id: Uid) -> Result<PartsStore, MetaError> {
         let node_stores = self.db.node_stores.clone();
         let chosen = self

@@ -1,4 +1,4 @@
-//! Challenges: how a client proves that it possesses content which is already stored.
+//! Challenges, with which a client proves that it possesses content that is already stored.
 
 use std::time::Duration;
 
@@ -17,13 +17,13 @@ pub struct ChallengeRecord {
     pub blob_id: i64,
     /// Random value of this challenge.
     pub nonce: [u8; 32],
-    /// When it expires, in milliseconds since the Unix epoch.
+    /// When the challenge expires, in milliseconds since the Unix epoch.
     pub expires_at: i64,
 }
 
 impl UploadDb {
-    /// Creates a challenge that decides whether the pending file `uid` gets the content of a blob.
-    /// It is valid for `ttl` and replaces an earlier challenge of the same file.
+    /// Creates a challenge, valid for `ttl`, that decides whether the pending file `uid` gets the
+    /// content of a blob. Replaces an earlier challenge for the same file.
     pub async fn create_challenge(
         &self,
         uid: Uid,
@@ -55,7 +55,7 @@ impl UploadDb {
         Ok(challenge)
     }
 
-    /// Returns the challenge of a file, unless it has expired.
+    /// Returns the challenge for a file; `None` if there is none or it has expired.
     pub async fn challenge(&self, uid: Uid) -> Result<Option<ChallengeRecord>, MetaError> {
         let row = challenge::Entity::find_by_id(uid.get())
             .filter(challenge::Column::ExpiresAt.gt(self.db.clock.now_ms()))
@@ -64,8 +64,8 @@ impl UploadDb {
         Ok(row.as_ref().map(from_row).transpose()?)
     }
 
-    /// Deletes and returns the challenge of a file, unless it has expired. Only one caller gets it,
-    /// so each challenge can be answered once.
+    /// Deletes and returns the challenge for a file; `None` if there is none or it has expired.
+    /// Only one caller gets the challenge, so it can be answered only once.
     pub async fn take_challenge(&self, uid: Uid) -> Result<Option<ChallengeRecord>, MetaError> {
         let now = self.db.clock.now_ms();
         self.db
@@ -86,7 +86,7 @@ impl UploadDb {
             .await
     }
 
-    /// Deletes up to `limit` expired challenges; returns how many.
+    /// Deletes up to `limit` expired challenges, and returns the number of deleted challenges.
     pub async fn purge_challenges(&self, limit: u64) -> Result<u64, MetaError> {
         let now = self.db.clock.now_ms();
         self.db

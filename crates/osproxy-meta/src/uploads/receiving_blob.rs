@@ -1,4 +1,4 @@
-//! The blob that receives the parts of an upload, and the choice of the write target of a part.
+//! The blob that receives the parts of an upload, and the choice of a part's write target.
 
 use osproxy_storage::PartLayout;
 use osproxy_types::uid::Uid;
@@ -14,16 +14,16 @@ use crate::{
     uploads::multipart::{self, MultipartSlot},
 };
 
-/// The row that determines the write target of a part.
+/// The columns that determine the write target of a part.
 #[derive(FromQueryResult)]
 struct UploadRow {
     tenant: String,
     name: String,
     state: FileState,
     blob_id: Option<i64>,
-    /// Store of the existing parts.
+    /// Store that receives the parts, if already chosen.
     backend: Option<String>,
-    /// An earlier write of the same part number.
+    /// Row id of an earlier write with the same part number.
     earlier_write: Option<i64>,
     announced_size: Option<i64>,
     part_size: Option<i64>,
@@ -36,7 +36,7 @@ pub(crate) struct ReceivingBlob {
     pub(crate) name: String,
     pub(crate) blob_id: i64,
     pub(crate) store: String,
-    /// An earlier write of the same part number.
+    /// Row id of an earlier write with the same part number.
     pub(crate) earlier_write: Option<i64>,
     /// Total size and part size, if the client announced them.
     pub(crate) part_layout: Option<PartLayout>,
@@ -48,13 +48,13 @@ pub(crate) struct ReceivingBlob {
 pub(crate) enum FindBlobOutcome {
     /// The blob that receives the parts.
     Found(ReceivingBlob),
-    /// This node cannot receive parts of the upload, for this reason; never `Ready`.
+    /// The reason why this node cannot receive parts of the upload. Never `Ready`.
     Refused(BeginPartOutcome),
 }
 
 impl ReceivingBlob {
-    /// Returns the preallocated object that the parts are written into; `None` if the store has no
-    /// preallocated files or the sizes are unknown.
+    /// Claims a slot in the preallocated file that the parts are written into. Returns `None` if
+    /// the store has no preallocated files, the sizes are unknown, or part 1 cannot get a slot.
     pub(crate) async fn claim_slot(
         &self,
         transaction: &DatabaseTransaction,
@@ -75,7 +75,8 @@ impl ReceivingBlob {
 }
 
 /// Finds or creates the blob that receives the parts of an upload. A new blob gets the uid as its
-/// id, or `fallback_id` if that id may be taken. `number` is the part about to be written, or 0.
+/// id, or `fallback_id` if that id may be taken. `number` is the number of the part about to be
+/// written, or 0 for none.
 pub(crate) async fn find_or_create(
     transaction: &DatabaseTransaction,
     uid: Uid,
@@ -83,7 +84,6 @@ pub(crate) async fn find_or_create(
     fallback_id: i64,
     node_stores: &NodeStores,
 ) -> Result<FindBlobOutcome, DbErr> {
-    // An earlier write of the same part number, if there is one.
     let earlier_write = part::Entity::find()
         .select_only()
         .column(part::Column::Id)
@@ -126,7 +126,7 @@ pub(crate) async fn find_or_create(
     }
     let blob_id = match (state, blob_id) {
         (file::State::Receiving, Some(blob_id)) => blob_id,
-        // A write of the whole file may have taken the uid's own number.
+        // A write of the whole content may have used the uid as its blob id.
         (file::State::Receiving, None) => fallback_id,
         (file::State::Pending, _) => uid.get(),
         (state, _) => return Ok(FindBlobOutcome::Refused(BeginPartOutcome::Closed(state))),
@@ -153,8 +153,8 @@ pub(crate) async fn find_or_create(
     }))
 }
 
-/// Moves a file without a blob from `state` to receiving, which locks its row for the rest of the
-/// transaction. Returns `false` if it is no longer in `state` or has a blob.
+/// Moves a file without a blob from `state` to `receiving`, which locks its row for the rest of the
+/// transaction. Returns `false` if the file is no longer in `state` or has a blob.
 async fn start_receiving(
     transaction: &DatabaseTransaction,
     uid: Uid,

@@ -21,14 +21,15 @@ use crate::{
 pub struct OpenUploads {
     /// Number of open uploads of the tenant.
     pub uploads: u64,
-    /// Bytes reserved for them on disks of this node.
+    /// Bytes reserved for these uploads in stores of this node.
     pub reserved: u64,
-    /// Bytes reserved on disks of this node for all tenants.
+    /// Bytes reserved in stores of this node for uploads of all tenants.
     pub reserved_total: u64,
 }
 
 impl UploadDb {
-    /// Counts the open uploads of a tenant and the reserved bytes. Reads one row per open upload.
+    /// Counts the open uploads of a tenant and the reserved bytes. The cost grows with the number
+    /// of open uploads of all tenants.
     pub async fn open_uploads(&self, tenant: &Tenant) -> Result<OpenUploads, MetaError> {
         let count = file::Entity::find()
             .select_only()
@@ -63,9 +64,9 @@ impl UploadDb {
         Ok(sum.flatten().unwrap_or(0).unsigned_abs())
     }
 
-    /// Returns up to `limit` uploads with a reservation in a store that have received nothing:
-    /// those created before `created_before`, in milliseconds since the Unix epoch, with a uid
-    /// above `after`.
+    /// Returns up to `limit` uploads that have a reservation in `store` but no stored part. Selects
+    /// uploads created before `created_before` (milliseconds since the Unix epoch) with a uid above
+    /// `after`, ordered by uid.
     pub async fn idle_reservations(
         &self,
         store: &str,
@@ -90,9 +91,10 @@ impl UploadDb {
         Ok(uids.into_iter().map(Uid::from_db).collect())
     }
 
-    /// Releases the reservation of an upload that has received nothing, and enqueues a task with
-    /// the unused `task_id` that deletes its blob. The first part reserves again. Returns `false`
-    /// if bytes have arrived or the upload is closed.
+    /// Releases the reservation of an upload if no part has begun, and enqueues the task that
+    /// deletes the upload's blob. `task_id` is an unused id for that task. The first part reserves
+    /// disk space again. Returns `false` if a part has begun, there is no reservation, or the file
+    /// is not in state `receiving`.
     pub async fn release_reservation(&self, uid: Uid, task_id: Uid) -> Result<bool, MetaError> {
         let delete_task = self.db.task_seed(task_id);
         self.db

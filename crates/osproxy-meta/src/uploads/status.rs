@@ -18,7 +18,7 @@ pub struct UploadProgress {
     pub state: FileState,
     /// Numbers of the stored parts, ascending.
     pub parts: Vec<u32>,
-    /// Size of these parts together, in bytes.
+    /// Total size of these parts in bytes; once complete, the size of the content.
     pub received: u64,
     /// Size of the content in bytes: announced, or actual once complete.
     pub size: Option<u64>,

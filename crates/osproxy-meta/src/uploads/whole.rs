@@ -1,6 +1,6 @@
 //! Uploads of a whole file in one request. Each write has a row, the write intent, which is
-//! committed before the object is written. The transaction that makes the object the content of the
-//! file decides which of several concurrent writes wins.
+//! committed before the object is written. Of several concurrent writes, the first to make its
+//! object the content of the file wins.
 
 use osproxy_storage::{Digests, Key};
 use osproxy_types::{tenant::Tenant, uid::Uid};
@@ -29,7 +29,7 @@ pub struct WriteIntent {
     pub blob_id: i64,
     /// The store to write to.
     pub store: String,
-    /// Key to write to. No other write uses it.
+    /// Key to write to. No other write uses this key.
     pub key: Key,
     /// The owner of the file.
     pub tenant: Tenant,
@@ -41,18 +41,18 @@ pub struct WriteIntent {
     pub content_type: Option<String>,
     /// The digests expected by the client.
     pub expected: ExpectedDigests,
-    /// The blob that was created to receive parts of this content, if any. It is marked for
+    /// The blob that was created to receive the content in parts, if any. It is now marked for
     /// deletion.
     pub released: Option<ReleasedReservation>,
 }
 
-/// A blob without parts, marked for deletion because the content arrives as a whole.
+/// A blob without parts, which is marked for deletion because the content arrives as a whole.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum ReleasedReservation {
-    /// Its store is on this node: remove this blob before the content arrives, to free its disk
-    /// space.
+    /// This node has the blob's store. The caller removes the blob with this id before the content
+    /// arrives, to free its disk space.
     Local(i64),
-    /// A task of another node removes it.
+    /// Another node has the blob's store. A task on that node removes the blob.
     OtherNode,
 }
 
@@ -74,9 +74,9 @@ pub enum BeginUploadOutcome {
 pub enum StoreOutcome {
     /// The file has the content now.
     Stored,
-    /// Another write finished first; the file has that content.
+    /// Another write finished first, and the file has the content of that write.
     Superseded,
-    /// The blob to share is gone, or a blob with the same content appeared.
+    /// The blob to share is no longer stored, or another blob with the same content appeared.
     Conflict,
     /// The sweep removed the write intent: the write took too long.
     Swept,
@@ -87,8 +87,8 @@ pub enum StoreOutcome {
 impl UploadDb {
     /// Starts a write of the whole content of `uid`: records a write intent. The first write uses
     /// the key derived from the uid, every later one the key derived from `fallback_id`, so that no
-    /// key is written twice. If another node reserved disk space for parts of the file, enqueues a
-    /// task with the unused `task_id` that deletes their blob.
+    /// key is written twice. If disk space is reserved for parts of the file on another node,
+    /// enqueues the task that deletes their blob; `task_id` is an unused id for that task.
     pub async fn begin(
         &self,
         uid: Uid,
@@ -104,7 +104,8 @@ impl UploadDb {
             .await
     }
 
-    /// Makes the object of an intent the content of the file. It must be published and durable.
+    /// Makes the object of a write intent the content of the file. The object must be published and
+    /// durable.
     pub async fn finish(
         &self,
         uid: Uid,
@@ -148,8 +149,8 @@ impl UploadDb {
         }
     }
 
-    /// Makes a stored blob with these digests the content of the file. `unpublished` is the intent
-    /// of an object that was never published; its row is deleted.
+    /// Makes a stored blob with these digests the content of the file. `unpublished` is the id of a
+    /// write intent whose object was never published; the row of that intent is deleted.
     pub async fn share_blob(
         &self,
         uid: Uid,
@@ -202,7 +203,7 @@ async fn begin(
                 .filter(file::Column::State.eq(file::State::Pending))
                 .exec(transaction)
                 .await?;
-            // A concurrent write through another node may have been first.
+            // A concurrent write may have changed the state first.
             if first.rows_affected == 1 { uid.get() } else { fallback_id.get() }
         }
         file::State::Receiving => fallback_id.get(),
@@ -232,8 +233,8 @@ async fn begin(
     })))
 }
 
-/// Marks for deletion the blob that would receive the parts of a file, if it has none yet. Returns
-/// its id and store; `None` if there is no such blob.
+/// If a file has a blob for parts of known size but no part has begun, marks that blob for
+/// deletion. Returns the id and store of the blob; `None` if no blob was marked.
 pub(crate) async fn release_reservation(
     transaction: &DatabaseTransaction,
     file: &file::Model,
@@ -251,7 +252,8 @@ pub(crate) async fn release_reservation(
     if !is_empty {
         return Ok(None);
     }
-    // A part that begins concurrently has locked the row, or finds the blob gone.
+    // A part that begins concurrently may not be visible here. `finish_part` then returns `Closed`,
+    // because the file no longer refers to this blob.
     let marked = blob::Entity::update_many()
         .col_expr(blob::Column::State, Expr::value(blob::State::Deleting))
         .filter(blob::Column::Id.eq(blob_id))
@@ -280,7 +282,7 @@ struct NewContent<'a> {
     content_type: &'a str,
 }
 
-/// The step that decides which of several concurrent writes wins.
+/// Makes `content` the content of the file, unless another write has finished first.
 async fn store_file(
     transaction: &DatabaseTransaction,
     uid: Uid,
@@ -291,7 +293,7 @@ async fn store_file(
 ) -> Result<TxEnd<StoreOutcome>, DbErr> {
     let charged = quotas.lock_charge(transaction, tenant.as_str(), uid).await?;
     if !set_content(transaction, uid, None, content, node).await? {
-        // Parts of the same file may have arrived meanwhile.
+        // The file may have got a blob that receives parts in the meantime.
         let receiving_blob = file::Entity::find_by_id(uid.get()).select_only().column(file::Column::BlobId);
         let receiving_blob: Option<Option<i64>> = receiving_blob.into_tuple().one(transaction).await?;
         let Some(receiving_blob) = receiving_blob.flatten() else {
@@ -300,7 +302,7 @@ async fn store_file(
         if !set_content(transaction, uid, Some(receiving_blob), content, node).await? {
             return Ok(TxEnd::Rollback(StoreOutcome::Superseded));
         }
-        // The parts are useless now; the sweep removes them.
+        // The parts are no longer needed; the sweep removes them.
         blob::Entity::update_many()
             .col_expr(blob::Column::State, Expr::value(blob::State::Deleting))
             .filter(blob::Column::Id.eq(receiving_blob))
@@ -313,8 +315,8 @@ async fn store_file(
     Ok(charged.commit_or_roll_back(StoreOutcome::Stored, StoreOutcome::OverQuota))
 }
 
-/// Makes a receiving file stored. Returns `false` if it is in another state, or its blob is not
-/// `before`.
+/// Makes a receiving file stored. Returns `false` if the file is in another state, or its blob is
+/// not `current_blob`.
 async fn set_content(
     transaction: &DatabaseTransaction,
     uid: Uid,

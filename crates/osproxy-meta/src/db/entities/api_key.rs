@@ -13,16 +13,16 @@ pub struct Model {
     pub hash: Vec<u8>,
     /// Human-readable label.
     pub label: String,
-    /// The tenant whose files it gives access to.
+    /// The tenant whose files the key gives access to.
     pub tenant: String,
     /// Granted scopes, comma-separated.
     pub scopes: String,
-    /// Maximum requests per second; `None`: no limit of its own.
+    /// Maximum requests per second; `None`: no limit for this key.
     pub max_rate: Option<i32>,
-    /// Largest file that it may create, in bytes; `None`: no limit of its own.
+    /// Maximum size of a file created with the key, in bytes; `None`: no limit for this key.
     pub max_size: Option<i64>,
-    /// Maximum concurrent transfers on each node through links it issued; `None`: no limit of its
-    /// own.
+    /// Maximum number of concurrent transfers on each node through links that the key issued;
+    /// `None`: no limit for this key.
     pub max_transfers: Option<i32>,
     /// All timestamps are in milliseconds since the Unix epoch.
     pub created_at: i64,

@@ -2,7 +2,7 @@
 
 use sea_orm::entity::prelude::*;
 
-/// Content, stored once per tenant however many files share it.
+/// Content that any number of files of one tenant share.
 #[sea_orm::model]
 #[derive(Clone, Debug, PartialEq, DeriveEntityModel)]
 #[sea_orm(table_name = "blobs")]
@@ -15,35 +15,37 @@ pub struct Model {
     /// Name of the store.
     pub backend: String,
     /// Key of the whole object. While the layout is `parts`: key of the multipart upload or
-    /// preallocated object, or of the first merge; empty if neither exists.
+    /// preallocated file, or else of the object of the first merge; empty if there is none.
     pub object_key: String,
-    /// Number of files that share it; updated in the transaction that creates or deletes the file.
+    /// Number of stored files that share the blob. Updated in the same transaction as those files.
     pub refs: i32,
-    /// Bytes; set once stored, or earlier if announced.
+    /// Size in bytes; 0 until the size is announced or the content is complete.
     pub size: i64,
-    /// Claimed by the client, for content uploaded in parts.
+    /// Claimed by the client; set only for content uploaded in parts.
     pub claimed_md5: Option<Vec<u8>>,
     /// Computed, if requested; set once verified.
     pub md5: Option<Vec<u8>>,
-    /// Computed; set once verified. Unique within a tenant.
+    /// Computed BLAKE3; set once verified. Unique within a tenant.
     pub blake3: Option<Vec<u8>>,
     /// MIME type detected from the first bytes.
     pub sniffed: Option<String>,
     pub created_at: i64,
     /// The process that created the row; `None` if imported.
     pub written_by: Option<String>,
-    /// The store's id of the multipart upload or preallocated file under `object_key`; empty until
-    /// the id is known. Set before an upload may exist, and reset only after it no longer does.
+    /// The store's id of the multipart upload or preallocated file under `object_key`. `None` if no
+    /// upload exists; empty from before the upload is begun until its id is known. Reset only after
+    /// the upload no longer exists.
     pub upload_id: Option<String>,
     /// Highest part number ever assigned to the multipart upload.
     pub native_highest: Option<i32>,
-    /// Number of the part that is smaller than the store's minimum, and so must be the last.
+    /// Number of the part below the store's minimum size, which must be the last part of the
+    /// multipart upload. 0 if the multipart upload accepts no more parts.
     pub native_small: Option<i32>,
     /// Size of each part except the last, in bytes, if fixed before the upload.
     pub part_size: Option<i64>,
     /// Computed, if requested; set once verified.
     pub sha256: Option<Vec<u8>>,
-    /// Claimed by the client, for content uploaded in parts.
+    /// Claimed by the client; set only for content uploaded in parts.
     pub claimed_sha256: Option<Vec<u8>>,
     pub claimed_blake3: Option<Vec<u8>>,
     #[sea_orm(has_many)]
@@ -56,7 +58,7 @@ pub struct Model {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, EnumIter, DeriveActiveEnum)]
 #[sea_orm(rs_type = "String", db_type = "String(StringLen::N(16))")]
 pub enum State {
-    /// An object may exist under the key, complete or not; nobody reads it.
+    /// An object may exist under the key, complete or incomplete. Nothing reads it.
     #[sea_orm(string_value = "writing")]
     Writing,
     /// Parts are being received.
@@ -65,12 +67,12 @@ pub enum State {
     /// Every byte is durable and readable.
     #[sea_orm(string_value = "stored")]
     Stored,
-    /// The object is being deleted, then the row.
+    /// The object is being deleted; the row is deleted afterwards.
     #[sea_orm(string_value = "deleting")]
     Deleting,
 }
 
-/// Location of a blob's bytes.
+/// How a blob's bytes are stored.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, EnumIter, DeriveActiveEnum)]
 #[sea_orm(rs_type = "String", db_type = "String(StringLen::N(16))")]
 pub enum BlobLayout {

@@ -2,7 +2,8 @@
 
 use sea_orm::entity::prelude::*;
 
-/// Proof of possession that a client must give before its file gets stored content.
+/// A challenge. The client must prove that it possesses the content of a stored blob before its
+/// file may share that blob.
 #[sea_orm::model]
 #[derive(Clone, Debug, PartialEq, DeriveEntityModel)]
 #[sea_orm(table_name = "challenges")]
@@ -10,9 +11,9 @@ pub struct Model {
     /// The file that waits for content.
     #[sea_orm(primary_key, auto_increment = false)]
     pub uid: i64,
-    /// The blob in question.
+    /// The stored blob.
     pub blob_id: i64,
-    /// Random value that determines the question.
+    /// Random value that determines which bytes the client must hash.
     pub nonce: Vec<u8>,
     /// In milliseconds since the Unix epoch.
     pub expires_at: i64,

@@ -12,31 +12,33 @@ pub struct Model {
     pub tenant: String,
     pub name: String,
     pub state: State,
-    /// Its blob: the content once stored, the blob that receives the parts before.
+    /// The blob that receives the parts; once the file is stored, the blob that holds its content.
     pub blob_id: Option<i64>,
-    /// Number of parts it was uploaded in, if any; set on completion.
+    /// Number of parts, if the content was uploaded in parts. Set on completion.
     pub part_count: Option<i32>,
-    /// MIME type; empty until known: set once stored, or earlier if announced.
+    /// MIME type; empty until it is announced, or else until the content is complete.
     pub content_type: String,
-    /// When the upload expires; for expired, deleted and corrupt files, when that happened. In
-    /// milliseconds since the Unix epoch.
+    /// When the upload expires. For an expired, deleted or corrupt file: when it entered that
+    /// state. In milliseconds since the Unix epoch.
     pub expires_at: i64,
     pub created_at: i64,
     /// When the content became complete, in milliseconds since the Unix epoch.
     pub stored_at: Option<i64>,
     /// Total size in bytes, as announced.
     pub announced_size: Option<i64>,
-    /// Size of each part except the last, in bytes, for content of announced size.
+    /// Size of each part except the last, in bytes, if the total size was announced.
     pub part_size: Option<i64>,
     /// Expected digests, as announced.
     pub claimed_md5: Option<Vec<u8>>,
     pub claimed_sha256: Option<Vec<u8>>,
     pub claimed_blake3: Option<Vec<u8>>,
-    /// 1 until the file expires or is deleted, then 0: listings without a state filter use it.
+    /// 1 until the file expires or is deleted, then 0. Listings without a state filter show only
+    /// files whose value is 1.
     pub listed: i32,
     /// Category of the name.
     pub category: String,
-    /// First bytes of the name, for prefix search and an order that is the same on every database.
+    /// First bytes of the name, for prefix search and for an order that is the same on every
+    /// database.
     pub name_start: Option<Vec<u8>>,
     /// Metadata set by the owner, a JSON object of strings; `None` if empty.
     #[sea_orm(column_type = "Text", nullable)]
@@ -44,26 +46,27 @@ pub struct Model {
     /// Links issued before this time are revoked. In seconds since the Unix epoch; `None`: no link
     /// is revoked.
     pub links_from: Option<i64>,
-    /// The process that completed it.
+    /// The process that completed the upload.
     pub stored_by: Option<String>,
-    /// The blob when the content became complete; `blob_id` changes if it turns out to be a
-    /// duplicate.
+    /// Id of the blob that held the content when the upload was completed. `blob_id` differs if
+    /// that blob turned out to be a duplicate.
     pub received_as: Option<i64>,
-    /// When the first part was started and the last one stored, in milliseconds since the Unix
-    /// epoch. Set on completion, because the part rows are deleted.
+    /// When the first part was started (`received_from`) and when the last part was stored
+    /// (`received_until`), in milliseconds since the Unix epoch. Set on completion, because the
+    /// part rows are deleted later.
     pub received_from: Option<i64>,
     pub received_until: Option<i64>,
     /// Number of processes that received parts.
     pub received_nodes: Option<i32>,
-    /// Bytes the tenant is charged for the content: announced or received during the upload, then
-    /// its size.
+    /// Bytes charged to the tenant for the content. During the upload: the announced size, or else
+    /// the received bytes. Afterwards: the size of the content.
     pub charged: i64,
-    /// Bytes of the stored parts, during the upload.
+    /// Total size of the parts stored during the upload, in bytes.
     pub received: i64,
-    /// MIME type that the content must have, or a family such as `image/*`, according to the last
-    /// link used to upload a part.
+    /// MIME type, or family such as `image/*`, that the content must have. Taken from the most
+    /// recent upload link that requires a type.
     pub required_type: Option<String>,
-    /// Bytes the tenant is charged for the row itself.
+    /// Bytes charged to the tenant for the row itself.
     pub record_bytes: i64,
     #[sea_orm(belongs_to, from = "blob_id", to = "id")]
     pub blob: HasOne<super::blob::Entity>,
@@ -79,16 +82,18 @@ pub enum State {
     /// Content is being received.
     #[sea_orm(string_value = "receiving")]
     Receiving,
-    /// The client has declared all parts complete; the store is completing its multipart upload.
+    /// The client has declared all parts complete, and the store is completing its multipart
+    /// upload.
     #[sea_orm(string_value = "completing")]
     Completing,
-    /// Complete and readable; the content never changes again.
+    /// Complete and readable. The content never changes.
     #[sea_orm(string_value = "stored")]
     Stored,
-    /// Not completed in time.
+    /// Not completed before it expired.
     #[sea_orm(string_value = "expired")]
     Expired,
-    /// Complete, but the content is not what the client or a link requires.
+    /// The upload was completed, but its content does not have the digests that the client expects
+    /// or the MIME type that a link requires.
     #[sea_orm(string_value = "corrupt")]
     Corrupt,
     /// Deleted by a client.

@@ -19,14 +19,14 @@ pub struct Model {
     pub state: State,
     /// HTTP status of the answer; set once done.
     pub status: Option<i32>,
-    /// `Location` of what was created, if anything; set once done.
+    /// `Location` header of the answer, if the request created a resource; set once done.
     pub location: Option<String>,
     /// JSON body of the answer; set once done.
     #[sea_orm(column_type = "Text", nullable)]
     pub body: Option<String>,
-    /// When it was acquired or last renewed, in milliseconds since the Unix epoch.
+    /// When the key was acquired or last renewed, in milliseconds since the Unix epoch.
     pub created_at: i64,
-    /// Uid of what the request creates, whichever execution creates it.
+    /// Uid of the file that the request creates. Retries of the request use the same uid.
     pub uid: Option<i64>,
 }
 
@@ -34,7 +34,7 @@ pub struct Model {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, EnumIter, DeriveActiveEnum)]
 #[sea_orm(rs_type = "String", db_type = "String(StringLen::N(16))")]
 pub enum State {
-    /// Not answered; it may have taken effect.
+    /// Not answered yet. The request may have taken effect already.
     #[sea_orm(string_value = "running")]
     Running,
     /// Answered.

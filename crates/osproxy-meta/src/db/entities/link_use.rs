@@ -1,8 +1,8 @@
-//! The table of uses of links.
+//! The table of use counts of links.
 
 use sea_orm::entity::prelude::*;
 
-/// Use count of a link with a limit on uses.
+/// Use count of a link whose number of uses is limited.
 #[sea_orm::model]
 #[derive(Clone, Debug, PartialEq, DeriveEntityModel)]
 #[sea_orm(table_name = "link_uses")]

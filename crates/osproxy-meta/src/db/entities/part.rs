@@ -2,33 +2,34 @@
 
 use sea_orm::entity::prelude::*;
 
-/// One write of a part. Of several writes with the same number at most one is stored.
+/// One write of a part. Among the writes of one part number, at most one is in state `stored`.
 #[sea_orm::model]
 #[derive(Clone, Debug, PartialEq, DeriveEntityModel)]
 #[sea_orm(table_name = "parts")]
 pub struct Model {
     #[sea_orm(primary_key, auto_increment = false)]
     pub id: i64,
-    /// The blob it belongs to.
+    /// The blob that the part belongs to.
     pub blob_id: i64,
     /// Part number, 1-based.
     pub number: i32,
     pub state: State,
     pub object_key: String,
-    /// Bytes; set once stored.
+    /// Size in bytes; 0 until stored.
     pub size: i64,
-    /// Computed, if requested; set once stored.
+    /// Computed MD5, if requested; set once stored.
     pub md5: Option<Vec<u8>>,
-    /// MIME type detected from the first bytes; used for the first part only.
+    /// MIME type detected from the first bytes of the part. Used only for part 1.
     pub sniffed: Option<String>,
     pub created_at: i64,
-    /// The process that received it; `None` if imported.
+    /// The process that received the part; `None` if imported.
     pub written_by: Option<String>,
-    /// The store's tag of a part in its multipart upload; empty until written. `None` if the part
-    /// is an object of its own.
+    /// The store's tag of this part of a multipart upload; empty until the part is written. `None`
+    /// if the part is an object of its own.
     pub tag: Option<String>,
-    /// BLAKE3, set once stored. If the part layout was fixed before the upload, and has several
-    /// parts, it is that of the part's subtree, so that they combine to the BLAKE3 of the whole.
+    /// BLAKE3, set once stored. If the part layout was fixed before the upload and has several
+    /// parts, this is a subtree hash. The subtree hashes of all parts combine to the BLAKE3 of the
+    /// content.
     pub piece: Option<Vec<u8>>,
     /// In milliseconds since the Unix epoch; set once stored.
     pub stored_at: Option<i64>,
@@ -40,16 +41,16 @@ pub struct Model {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, EnumIter, DeriveActiveEnum)]
 #[sea_orm(rs_type = "String", db_type = "String(StringLen::N(16))")]
 pub enum State {
-    /// An object may exist under the key, complete or not; nobody reads it.
+    /// An object may exist under the key, complete or incomplete. Nothing reads it.
     #[sea_orm(string_value = "writing")]
     Writing,
-    /// The object is complete, durable and verified.
+    /// The bytes are complete, durable and verified.
     #[sea_orm(string_value = "stored")]
     Stored,
-    /// The object is being deleted, then the row.
+    /// The object is being deleted; the row is deleted afterwards.
     #[sea_orm(string_value = "deleting")]
     Deleting,
-    /// There is no object, and there will never be one under this key.
+    /// No object exists under this key, and none will be written.
     #[sea_orm(string_value = "gone")]
     Gone,
 }

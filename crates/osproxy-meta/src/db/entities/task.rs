@@ -14,28 +14,28 @@ pub struct Model {
     /// JSON for the handler.
     #[sea_orm(column_type = "Text")]
     pub payload: String,
-    /// Set for tasks that must exist at most once.
+    /// Set for tasks that must exist at most once. No two tasks have the same key.
     #[sea_orm(unique)]
     pub unique_key: Option<String>,
     /// The store that the handler needs access to, if any.
     pub store: Option<String>,
     pub state: State,
-    /// Not before this time, in milliseconds since the Unix epoch.
+    /// Earliest time of the next attempt, in milliseconds since the Unix epoch.
     pub run_at: i64,
     /// Number of attempts started.
     pub attempts: i32,
     /// Maximum number of attempts.
     pub max_attempts: i32,
-    /// The process that runs it.
+    /// The process that runs the task.
     pub lease_owner: Option<String>,
-    /// When the lease expires, in milliseconds since the Unix epoch; other processes may take the
-    /// task then.
+    /// When the lease expires, in milliseconds since the Unix epoch. Other processes may then take
+    /// the task.
     pub lease_until: Option<i64>,
     /// Error of the last failed attempt.
     #[sea_orm(column_type = "Text", nullable)]
     pub last_error: Option<String>,
     pub created_at: i64,
-    /// When it was done or dead, in milliseconds since the Unix epoch.
+    /// When the task succeeded or became dead, in milliseconds since the Unix epoch.
     pub ended_at: Option<i64>,
 }
 

@@ -1,4 +1,4 @@
-//! The table of attempts of tasks.
+//! The table of task attempts.
 
 use sea_orm::entity::prelude::*;
 
@@ -9,16 +9,16 @@ use sea_orm::entity::prelude::*;
 pub struct Model {
     #[sea_orm(primary_key, auto_increment = false)]
     pub task_id: i64,
-    /// 1-based.
+    /// Number of the attempt, 1-based.
     #[sea_orm(primary_key, auto_increment = false)]
     pub number: i32,
-    /// The process that ran it.
+    /// The process that ran the attempt.
     pub lease_owner: String,
     /// In milliseconds since the Unix epoch.
     pub started_at: i64,
     /// In milliseconds since the Unix epoch; `None` while it runs.
     pub ended_at: Option<i64>,
-    /// `None` while it runs.
+    /// Set once the attempt has ended.
     pub outcome: Option<Outcome>,
     #[sea_orm(column_type = "Text", nullable)]
     pub error: Option<String>,
@@ -37,7 +37,7 @@ pub enum Outcome {
     /// The lease expired without a result.
     #[sea_orm(string_value = "lost")]
     Lost,
-    /// The process shut down first, and gave the task back.
+    /// The process shut down before the task ended, and handed the task back.
     #[sea_orm(string_value = "handed_back")]
     HandedBack,
 }

@@ -1,4 +1,4 @@
-//! The table of tenants with a quota.
+//! The table of tenants whose usage is counted.
 
 use sea_orm::entity::prelude::*;
 
@@ -11,7 +11,7 @@ pub struct Model {
     pub name: String,
     /// Quota in bytes; `None`: unlimited.
     pub max_bytes: Option<i64>,
-    /// Usage in bytes: the sum of what its files are charged.
+    /// Usage in bytes: the sum of the charges for the tenant's files.
     pub used: i64,
 }
 

@@ -110,16 +110,17 @@ impl MigrationTrait for Migration {
 }
 
 async fn create_indices(manager: &SchemaManager<'_>) -> Result<(), DbErr> {
-    // The unit of deduplication. Rows not verified yet have no digest, and NULLs do not conflict.
+    // Content is deduplicated by tenant and BLAKE3. Rows that are not verified yet have no digest;
+    // NULLs do not conflict in a unique index.
     let unique = Index::create().col(Blobs::Tenant).col(Blobs::Blake3).unique().to_owned();
     create_index(manager, "blobs", "uq_blobs_tenant_blake3", unique).await?;
     // For instant uploads by MD5 (API v0).
     let by_md5 = Index::create().col(Blobs::Tenant).col(Blobs::Md5).to_owned();
     create_index(manager, "blobs", "ix_blobs_tenant_md5", by_md5).await?;
-    // For the sweep: rows that are not stored.
+    // For the sweep, which looks for rows that are not in state `stored`.
     let by_state = Index::create().col(Blobs::State).to_owned();
     create_index(manager, "blobs", "ix_blobs_state", by_state).await?;
-    // For the check of the foreign key when a blob is deleted.
+    // For the foreign key check when a blob is deleted.
     let by_blob = Index::create().col(Files::BlobId).to_owned();
     create_index(manager, "files", "ix_files_blob", by_blob).await
 }

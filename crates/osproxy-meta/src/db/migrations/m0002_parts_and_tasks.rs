@@ -160,10 +160,10 @@ async fn create_tasks(manager: &SchemaManager<'_>) -> Result<(), DbErr> {
 }
 
 async fn create_indices(manager: &SchemaManager<'_>) -> Result<(), DbErr> {
-    // For the parts of a blob in order.
+    // For reading the parts of a blob in order.
     let in_order = Index::create().col(Parts::BlobId).col(Parts::Number).to_owned();
     create_index(manager, "parts", "ix_parts_blob_number", in_order).await?;
-    // For the sweep: rows that are not stored.
+    // For the sweep, which looks for rows that are not in state `stored`.
     let by_state = Index::create().col(Parts::State).to_owned();
     create_index(manager, "parts", "ix_parts_state", by_state).await?;
     // For finding expired uploads.
@@ -172,7 +172,7 @@ async fn create_indices(manager: &SchemaManager<'_>) -> Result<(), DbErr> {
     // For finding the next due task.
     let next = Index::create().col(Tasks::State).col(Tasks::RunAt).to_owned();
     create_index(manager, "tasks", "ix_tasks_state_run", next).await?;
-    // Tasks that exist only once.
+    // For tasks that must exist at most once.
     let unique = Index::create().col(Tasks::UniqueKey).unique().to_owned();
     create_index(manager, "tasks", "uq_tasks_unique_key", unique).await
 }

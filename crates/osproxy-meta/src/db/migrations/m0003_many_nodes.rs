@@ -1,4 +1,4 @@
-//! Several nodes: unique keys of parts, and the store of a task.
+//! Support for several nodes: unique keys of parts, and the store that a task needs.
 
 use sea_orm_migration::{
     MigrationName, MigrationTrait, SchemaManager,
@@ -37,13 +37,13 @@ impl MigrationTrait for Migration {
     }
 
     async fn up(&self, manager: &SchemaManager) -> Result<(), DbErr> {
-        // Two nodes may start to write the same part concurrently. Only one of them may use the key
-        // without a write id.
+        // Two nodes may start to write the same part concurrently. Only one of them may use the
+        // object key without a write id.
         let attempt =
             Index::create().col(Parts::BlobId).col(Parts::Number).col(Parts::ObjectKey).unique().to_owned();
         create_index(manager, "parts", "uq_parts_blob_number_key", attempt).await?;
         drop_index(manager, "parts", "ix_parts_blob_number").await?;
-        // A task on objects that only one node has runs there.
+        // If only one node can access a store, tasks that need this store must run on that node.
         add_column(manager, "tasks", "store", ColumnDef::new(Tasks::Store).string_len(16)).await
     }
 }

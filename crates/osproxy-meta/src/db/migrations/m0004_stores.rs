@@ -1,4 +1,5 @@
-//! Several stores: the writer of an object, and the store's multipart uploads.
+//! Support for several stores: the process that writes an object, and the store's multipart
+//! uploads.
 
 use sea_orm_migration::{
     MigrationName, MigrationTrait, SchemaManager,
@@ -34,12 +35,12 @@ impl MigrationTrait for Migration {
     }
 
     async fn up(&self, manager: &SchemaManager) -> Result<(), DbErr> {
-        // Nodes that share a store must know what the others are writing.
+        // Nodes that share a store must know which process writes each object.
         let column = &mut ColumnDef::new(Columns::WrittenBy);
         column.string_len(64);
         add_column(manager, "blobs", "written_by", column).await?;
         add_column(manager, "parts", "written_by", column).await?;
-        // Multipart uploads of the store.
+        // The store's multipart uploads.
         let column = &mut ColumnDef::new(Columns::UploadId);
         add_column(manager, "blobs", "upload_id", column.string_len(1024)).await?;
         for (name, number) in [

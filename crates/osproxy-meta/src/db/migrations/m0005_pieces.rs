@@ -59,7 +59,7 @@ impl MigrationTrait for Migration {
         }
         let index = Index::create().col(Columns::Tenant).col(Columns::Sha256).to_owned();
         create_index(manager, "blobs", "ix_blobs_tenant_sha256", index).await?;
-        // Subtree hash, from which the BLAKE3 of the blob is combined.
+        // Subtree hashes, which combine to the BLAKE3 of the blob.
         add_column(manager, "parts", "piece", ColumnDef::new(Columns::Piece).var_binary(32)).await
     }
 }

@@ -1,4 +1,5 @@
-//! Listings: category, indexed start of the name and metadata of files; idempotency keys.
+//! Columns and indexes for listings: the category, metadata and indexed start of the name of a
+//! file. Also the table of idempotency keys.
 
 use osproxy_storage::Category;
 use sea_orm_migration::{
@@ -137,7 +138,8 @@ async fn fill_in(manager: &SchemaManager<'_>) -> Result<(), DbErr> {
     Ok(())
 }
 
-/// One index per order of listing, so that a page reads only its own rows.
+/// Creates an index for each kind of listing, so that a page needs no scan of the whole table. Also
+/// creates the index for purging idempotency keys.
 async fn create_indices(manager: &SchemaManager<'_>) -> Result<(), DbErr> {
     for (name, columns) in [
         ("ix_files_listed", "tenant, listed"),

@@ -1,4 +1,4 @@
-//! When and by which node files and parts were stored.
+//! The history of uploads: when files and parts were stored, and by which node.
 
 use sea_orm_migration::{
     MigrationName, MigrationTrait, SchemaManager,
@@ -36,7 +36,8 @@ impl MigrationTrait for Migration {
 
     async fn up(&self, manager: &SchemaManager) -> Result<(), DbErr> {
         add_column(manager, "parts", "stored_at", ColumnDef::new(Columns::StoredAt).big_integer()).await?;
-        // Keeps the history of an upload after its parts are merged and its content is shared.
+        // These columns keep the history of an upload after its part rows are deleted or its blob
+        // is replaced by a duplicate.
         add_column(manager, "files", "stored_by", ColumnDef::new(Columns::StoredBy).string_len(64)).await?;
         for (name, column) in [
             ("received_as", Columns::ReceivedAs),

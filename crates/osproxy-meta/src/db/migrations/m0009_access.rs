@@ -1,4 +1,4 @@
-//! API keys, use counts of links and their revocation.
+//! API keys, use counts of links, and revocation of links.
 
 use sea_orm_migration::{
     MigrationName, MigrationTrait, SchemaManager,

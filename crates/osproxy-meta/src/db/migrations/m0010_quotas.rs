@@ -37,7 +37,8 @@ impl MigrationTrait for Migration {
         Some(true)
     }
 
-    /// Existing files get no charge; setting a quota computes the charges of the tenant's files.
+    /// Charges existing files 0 bytes. The charges of a tenant's files are computed when the tenant
+    /// gets a quota.
     async fn up(&self, manager: &SchemaManager) -> Result<(), DbErr> {
         let tenants = Table::create()
             .table(Tenants::Table)

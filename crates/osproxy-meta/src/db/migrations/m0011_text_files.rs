@@ -34,7 +34,7 @@ impl MigrationTrait for Migration {
         Some(true)
     }
 
-    /// Moves plain text files from no category to documents.
+    /// Moves plain text files from the category `Unknown` to `Doc`.
     async fn up(&self, manager: &SchemaManager) -> Result<(), DbErr> {
         let connection = manager.get_connection();
         let mut after = 0_i64;

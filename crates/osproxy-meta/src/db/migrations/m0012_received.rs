@@ -1,4 +1,4 @@
-//! Received bytes and required type of open uploads, and the charge of a row.
+//! Received bytes and required MIME type of open uploads, and the charge for a file's row.
 
 use sea_orm_migration::{
     MigrationName, MigrationTrait, SchemaManager,
@@ -26,7 +26,7 @@ enum Files {
     RecordBytes,
 }
 
-/// Sums up the stored parts of open uploads.
+/// Sets the received bytes of open uploads to the total size of their stored parts.
 const COUNT: &str = "UPDATE files SET received = COALESCE((SELECT SUM(parts.size) FROM parts \
     WHERE parts.blob_id = files.blob_id AND parts.state = 'stored'), 0) \
     WHERE files.state IN ('receiving', 'completing')";
@@ -38,7 +38,7 @@ impl MigrationTrait for Migration {
         Some(true)
     }
 
-    /// Rows of existing files are not charged.
+    /// Existing files are charged 0 bytes for their rows.
     async fn up(&self, manager: &SchemaManager) -> Result<(), DbErr> {
         let mut received = ColumnDef::new(Files::Received);
         add_column(manager, "files", "received", received.big_integer().not_null().default(0)).await?;

@@ -1,4 +1,4 @@
-//! The uid that an idempotent request reserves.
+//! The uid that is assigned to a request with an idempotency key.
 
 use sea_orm_migration::{
     MigrationName, MigrationTrait, SchemaManager,
@@ -28,8 +28,8 @@ impl MigrationTrait for Migration {
         Some(true)
     }
 
-    /// Adds the uid that a request reserves before it takes effect. The index serves the search for
-    /// the newest uid at startup.
+    /// Adds the uid that a request is assigned before it takes effect. The index is for finding the
+    /// newest uid at startup.
     async fn up(&self, manager: &SchemaManager) -> Result<(), DbErr> {
         let mut uid = ColumnDef::new(IdempotencyKeys::Uid);
         add_column(manager, "idempotency_keys", "uid", uid.big_integer()).await?;

@@ -1,5 +1,5 @@
-//! Idempotent migration steps. A database without transactional DDL may be interrupted in the
-//! middle of a migration, which then runs again from the beginning.
+//! Idempotent migration steps. If a migration is interrupted on a database without transactional
+//! DDL, the steps so far remain applied, and the migration later runs again from the beginning.
 
 use sea_orm_migration::{
     SchemaManager,
