@@ -29,7 +29,7 @@ pub struct App {
     pub meta: Arc<Meta>,
     /// Object stores.
     pub stores: Arc<Stores>,
-    /// Cleanup, deduplication and multipart uploads of objects.
+    /// Deduplication, deletion, multipart uploads and reading of objects.
     pub objects: Arc<Objects>,
     /// Decides whether requests may start.
     pub admission: Arc<Admission>,
@@ -37,19 +37,19 @@ pub struct App {
     pub auth: Arc<Authenticator>,
     /// Signs and verifies links.
     pub links: Arc<Links>,
-    /// Makes repeated requests take effect once.
+    /// Idempotency keys, with which a repeated request takes effect once.
     pub idempotency: Arc<IdempotencyKeys>,
     /// Generates uids.
     pub uids: Arc<Uids>,
-    /// What operations on files need.
+    /// Handle for operations on files.
     pub files: Arc<FileOps>,
-    /// What operations on upload sessions need.
+    /// Handle for operations on upload sessions.
     pub uploads: Arc<UploadOps>,
-    /// What operations on tasks need.
+    /// Handle for operations on tasks.
     pub tasks: Arc<TaskOps>,
     /// Wakes the task engines.
     pub task_notifier: Arc<TaskNotifier>,
-    /// Work that outlives the request that started it. Awaited when the node stops.
+    /// Work that outlives the request that started it. Shutdown waits for it.
     pub detached_work: Arc<DetachedWork>,
     /// Metrics of this node.
     pub metrics: Arc<Metrics>,
@@ -59,14 +59,14 @@ pub struct App {
     pub build: BuildInfo,
     /// Random id of this process, under which it holds leases.
     pub node_id: String,
-    /// When the node started, in milliseconds since the Unix epoch. Older unfinished writes in a
-    /// node-local store belong to no live process.
+    /// When the node started, in milliseconds since the Unix epoch. Writes to a node-local store
+    /// that began earlier have no live writer.
     pub started_at: i64,
     /// Node registry, worker id, and messages between nodes.
     pub coordinator: Arc<dyn Coordinator>,
-    /// Forwards requests to other nodes, and verifies requests that they forwarded.
+    /// Forwards requests to other nodes, and verifies requests that other nodes have forwarded.
     pub forwarder: Forwarder,
-    /// What this node announces about itself.
+    /// Address, load and drain state, which this node announces to the others.
     pub node: NodeState,
     /// All metrics that can be read without waiting.
     pub(crate) metrics_registry: Registry,
@@ -76,7 +76,8 @@ pub struct App {
 }
 
 impl App {
-    /// Sends cache invalidations of this node to the other nodes, and applies theirs.
+    /// Sends cache invalidations of this node to the other nodes, and applies those that it
+    /// receives. Also wakes the task engine when another node has enqueued a task.
     pub(crate) fn exchange_invalidations(self: &Arc<Self>) {
         let (sender, receiver) = (Arc::downgrade(self), Arc::downgrade(self));
         self.meta.on_invalidate(move |change| {
@@ -116,7 +117,7 @@ impl App {
         });
     }
 
-    /// Returns the ids of the processes that may be writing to a store now, including this one.
+    /// Returns the ids of the processes that may be writing to a store now, including this process.
     pub async fn live_writers(&self, store: &str) -> Result<HashSet<String>> {
         let mut writers = HashSet::from([self.node_id.clone()]);
         if self.stores.is_shared(store) {

@@ -5,8 +5,9 @@ use std::time::Duration;
 use tokio::{runtime::Handle, task::JoinHandle};
 use tokio_util::task::TaskTracker;
 
-/// Spawns work that outlives the request that started it. Uses the runtime for background work: on
-/// the runtime that serves connections, each step would wait behind thousands of them.
+/// Spawns work that outlives the request that started it. The work runs on the runtime for
+/// background work. On the runtime that serves connections, each step would wait behind thousands
+/// of connections.
 #[derive(Debug)]
 pub struct DetachedWork {
     runtime: Handle,
@@ -14,12 +15,13 @@ pub struct DetachedWork {
 }
 
 impl DetachedWork {
-    /// Spawns on the current runtime.
+    /// Creates a value that spawns work on the current runtime.
     pub(crate) fn on_current_runtime() -> Self {
         Self { runtime: Handle::current(), tasks: TaskTracker::new() }
     }
 
-    /// Spawns `work`. Dropping the handle does not cancel it; [`Self::wait_idle`] waits for it.
+    /// Spawns `work`. Dropping the handle does not cancel the work; [`Self::wait_idle`] waits for
+    /// it.
     pub fn spawn<F>(&self, work: F) -> JoinHandle<F::Output>
     where
         F: Future<Output: Send> + Send + 'static,
@@ -27,7 +29,7 @@ impl DetachedWork {
         self.tasks.spawn_on(work, &self.runtime)
     }
 
-    /// Spawns `work` without side effects. Shutdown does not wait for it.
+    /// Spawns `work`, which must have no side effects, because shutdown does not wait for it.
     pub(crate) fn spawn_detached<F>(&self, work: F) -> JoinHandle<F::Output>
     where
         F: Future<Output: Send> + Send + 'static,
@@ -35,7 +37,8 @@ impl DetachedWork {
         self.runtime.spawn(work)
     }
 
-    /// Waits until all spawned work has ended. Returns `false` if it has not after `timeout`.
+    /// Waits until all work started with [`Self::spawn`] has ended. Returns `false` if some of it
+    /// is still running after `timeout`.
     pub async fn wait_idle(&self, timeout: Duration) -> bool {
         self.tasks.close();
         tokio::time::timeout(timeout, self.tasks.wait()).await.is_ok()

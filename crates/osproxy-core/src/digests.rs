@@ -14,7 +14,7 @@ use tokio::{task::JoinHandle, time::Instant};
 
 use crate::{Error, Result, Stores};
 
-/// How far reading may fall behind the rate limit and still catch up.
+/// Maximum time by which reading may fall behind the rate limit and catch up later.
 const MAX_LAG: Duration = Duration::from_millis(100);
 
 impl Stores {
@@ -30,8 +30,8 @@ impl Stores {
         Ok(own.finish())
     }
 
-    /// Reads parts. Returns, for each part, the digests that are recorded for it, and the digests
-    /// in `selection` of all parts concatenated.
+    /// Reads parts and computes their digests. Returns, for each part, digests of the kinds that
+    /// are recorded for it; and, for the concatenation of all parts, the digests in `selection`.
     pub async fn digest_parts(
         &self,
         store: &str,
@@ -84,7 +84,7 @@ impl Stores {
 pub struct ReadRateLimit {
     /// Bytes per second; `None`: unlimited.
     limit: Option<NonZeroU64>,
-    /// When all bytes read so far would have been read at exactly this rate.
+    /// When the bytes read so far are due: when reading them at exactly this rate would end.
     due: Mutex<Instant>,
 }
 
@@ -94,14 +94,15 @@ impl ReadRateLimit {
         Self { limit: NonZeroU64::new(bytes_per_second), due: Mutex::new(Instant::now()) }
     }
 
-    /// Waits until these bytes are due.
+    /// Waits until these bytes are due at this rate.
     async fn throttle(&self, bytes: usize) {
         if let Some(until) = self.reserve(bytes, Instant::now()) {
             tokio::time::sleep_until(until).await;
         }
     }
 
-    /// Returns when `bytes` that were read at `now` are due. `None`: there is no limit.
+    /// Counts `bytes`, which were read at `now`, and returns when they are due; `None` if there is
+    /// no limit.
     fn reserve(&self, bytes: usize, now: Instant) -> Option<Instant> {
         let taking = Duration::from_nanos((bytes as u64).saturating_mul(1_000_000_000) / self.limit?);
         let mut due = self.due.lock().unwrap_or_else(PoisonError::into_inner);
@@ -123,12 +124,12 @@ mod tests {
             now = pace.reserve(10, now).unwrap();
         }
         assert_eq!(now - start, Duration::from_secs(1));
-        // Time spent in the store counts.
+        // The time that a read takes does not delay the next due time.
         for _ in 0..10 {
             now = pace.reserve(10, now + Duration::from_millis(9)).unwrap();
         }
         assert_eq!(now - start, Duration::from_millis(1100));
-        // A pause allows no burst after it.
+        // After a pause, reading catches up by at most `MAX_LAG`.
         let later = now + Duration::from_mins(1);
         assert_eq!(pace.reserve(1000, later).unwrap() - later, Duration::from_millis(900));
     }

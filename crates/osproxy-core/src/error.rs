@@ -7,10 +7,10 @@ use osproxy_storage as storage;
 
 use crate::links::LinkError;
 
-/// Retry delay of retryable errors that set none of their own.
+/// How long clients wait after a retryable error that sets no delay of its own.
 const DEFAULT_RETRY_AFTER: Duration = Duration::from_secs(1);
 
-/// Why an operation failed. Code and message are for the client; the source goes to the log only.
+/// Why an operation failed. Code and message are for the client; the source is only logged.
 #[derive(Debug)]
 pub struct Error {
     /// Machine-readable reason.
@@ -27,7 +27,7 @@ pub struct Error {
 pub type Result<T, E = Error> = std::result::Result<T, E>;
 
 impl Error {
-    /// Creates an error that the client caused.
+    /// Creates an error without a source.
     pub fn new(code: ErrorCode, message: impl Into<Cow<'static, str>>) -> Self {
         Self {
             code,
@@ -71,8 +71,8 @@ impl Error {
         self.file_size
     }
 
-    /// Adds a machine-readable member, which protocols carry where they can. Replaces an earlier
-    /// value of the same name.
+    /// Adds a machine-readable member, for protocols that can transmit it. Replaces an earlier
+    /// member with the same name.
     #[must_use]
     pub fn with_member(
         mut self,
@@ -91,7 +91,7 @@ impl Error {
         self.with_member("field", name.into())
     }
 
-    /// Lists the missing parts: each range becomes a number, or text such as `4-9`.
+    /// Lists the missing parts: each range becomes a number such as `3`, or a text such as `4-9`.
     #[must_use]
     pub fn with_missing_parts(self, parts: &[RangeInclusive<u32>]) -> Self {
         let range = |range: &RangeInclusive<u32>| match (range.start(), range.end()) {
@@ -101,7 +101,7 @@ impl Error {
         self.with_member("missing", parts.iter().map(range).collect::<Vec<_>>())
     }
 
-    /// The machine-readable members beside the code.
+    /// The machine-readable members, in addition to the code.
     pub fn members(&self) -> impl Iterator<Item = (&str, &serde_json::Value)> {
         self.members.iter().map(|(name, value)| (&**name, value))
     }
@@ -183,7 +183,7 @@ impl From<MetaError> for Error {
 
 impl From<storage::Error> for Error {
     fn from(error: storage::Error) -> Self {
-        // An object that a row names must exist: the client is not to blame if it is missing.
+        // If an object that a row names is missing, the server is at fault, not the client.
         match error.kind {
             storage::ErrorKind::Full => Self::storage_full(error),
             storage::ErrorKind::Busy => Self {
@@ -198,7 +198,7 @@ impl From<storage::Error> for Error {
                 )
             },
             storage::ErrorKind::Other if error.retryable => Self::unavailable(error),
-            // A retry uses another key.
+            // A retry writes to another key.
             storage::ErrorKind::Exists => Self::unavailable(error),
             storage::ErrorKind::NotFound
             | storage::ErrorKind::Truncated

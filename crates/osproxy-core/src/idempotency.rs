@@ -1,4 +1,4 @@
-//! Idempotency keys: a request that is repeated takes effect once.
+//! Idempotency keys: a request that is repeated with the same key takes effect once.
 
 use std::sync::Arc;
 
@@ -11,12 +11,12 @@ use osproxy_types::uid::Uid;
 
 use crate::{Caller, DetachedWork, Error, Result, Uids, admission::Admission};
 
-/// An idempotency key that is held for a request. The holder ends it with [`IdempotencyKeys::record_answer`] or
-/// [`IdempotencyKeys::release`]. Otherwise a repetition of the request may take the key over
-/// after a minute.
+/// An idempotency key that a request holds while it runs. The holder must call
+/// [`IdempotencyKeys::record_answer`] or [`IdempotencyKeys::release`]; otherwise, after a minute, a
+/// repetition of the request may take the key over.
 ///
-/// Every repetition creates its result under the same reserved uid: one of them creates it, the
-/// others find it.
+/// One uid is reserved for the result of the request. If the request is repeated, every execution
+/// uses that uid: the first to succeed creates the result, and later executions find it.
 #[derive(Clone, Debug)]
 pub struct HeldIdempotencyKey {
     request: IdempotentRequest,
@@ -33,9 +33,9 @@ impl HeldIdempotencyKey {
 /// Result of taking an idempotency key.
 #[derive(Clone, Debug)]
 pub enum IdempotencyOutcome {
-    /// There is no response yet: carry out the request.
+    /// No response is recorded yet: carry out the request.
     Held(HeldIdempotencyKey),
-    /// The response to the same request before.
+    /// The response that was recorded when the same request was carried out before.
     Answered(RecordedAnswer),
 }
 
@@ -44,14 +44,15 @@ pub struct IdempotencyKeys {
     pub(crate) db: IdempotencyDb,
     pub(crate) uids: Arc<Uids>,
     pub(crate) admission: Arc<Admission>,
-    /// Runs the requests, which continue when their client disconnects.
+    /// Runs requests that have an idempotency key, so that they continue when the client
+    /// disconnects.
     pub detached_work: Arc<DetachedWork>,
 }
 
 impl IdempotencyKeys {
-    /// Takes an idempotency key for a request, which is identified by its hash, or returns the
-    /// response that was recorded for it. Fails with `KeyReused` if the key was used for another
-    /// request, and with `InProgress` if the same request has not ended.
+    /// Acquires `key` for the request with the hash `request`, or returns the response that was
+    /// recorded for it. Fails with `KeyReused` if the key was used for another request, and with
+    /// `InProgress` if another execution of the same request holds the key.
     pub async fn acquire(&self, caller: &Caller, key: &str, request: [u8; 32]) -> Result<IdempotencyOutcome> {
         self.admission.check_database_space()?;
         // Identifies this holder of the key, in this process and all others.
@@ -71,23 +72,25 @@ impl IdempotencyKeys {
         }
     }
 
-    /// Records the response to the request of a key.
+    /// Records the response to the request that holds `key`. Has no effect if another holder has
+    /// taken the key over.
     pub async fn record_answer(&self, key: HeldIdempotencyKey, answer: RecordedAnswer) -> Result<()> {
         Ok(self.db.record_answer(key.request, answer).await?)
     }
 
-    /// Releases the key of a request that failed.
+    /// Releases `key` after its request failed, so that a repetition can acquire it at once. Has no
+    /// effect if another holder has taken the key over.
     pub async fn release(&self, key: HeldIdempotencyKey) -> Result<()> {
         Ok(self.db.release(key.request).await?)
     }
 
-    /// Returns whether this holder still has its key. Only then may it undo what was created under
-    /// the reserved uid.
+    /// Returns whether this holder still has its key, and if so, holds it for another minute. Only
+    /// then may the holder undo what was created under the reserved uid.
     pub async fn is_held(&self, key: &HeldIdempotencyKey) -> Result<bool> {
         Ok(self.db.renew(key.request.clone()).await?)
     }
 
-    /// Reserves another uid for the result, after what was created under the first one was undone.
+    /// Reserves another uid for the result. Call this if the file with the first uid was deleted.
     /// Fails with `InProgress` if another holder has taken the key over.
     pub async fn reserve_uid(&self, key: &HeldIdempotencyKey) -> Result<Uid> {
         let uid = self.uids.next().await?;
@@ -102,8 +105,8 @@ fn in_progress() -> Error {
     )
 }
 
-/// Scopes an idempotency key to an API key. Returns a digest, because both together may not fit
-/// into the column.
+/// Scopes an idempotency key to the API key of the caller, if there is one. In that case, returns a
+/// digest of both, because the two texts together may be too long for the column.
 fn scoped_key(api_key: Option<&str>, key: &str) -> String {
     let Some(id) = api_key else {
         return key.to_owned();

@@ -1,11 +1,11 @@
-//! Limits of file metadata that applications set.
+//! Limits on the file metadata that applications set.
 
 use osproxy_api::v1::{MAX_METADATA_BYTES, MAX_METADATA_KEY, MAX_METADATA_KEYS, MAX_METADATA_VALUE};
 use osproxy_meta::FileMetadata;
 
 use crate::{Error, Result};
 
-/// Fails if the metadata exceeds its limits.
+/// Fails with `InvalidArgument` if the metadata exceeds its limits.
 pub fn check_metadata(metadata: &FileMetadata) -> Result<()> {
     let bytes: usize = metadata.iter().map(|(key, value)| key.len() + value.len()).sum();
     let fits = metadata.len() <= MAX_METADATA_KEYS

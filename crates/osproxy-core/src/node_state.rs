@@ -1,4 +1,4 @@
-//! What this node announces about itself to others.
+//! State that this node announces to the other nodes.
 
 use std::sync::{
     Arc, OnceLock,
@@ -9,7 +9,7 @@ use osproxy_cluster::{Coordinator, LoadReport, NodeDescription};
 
 use crate::Stores;
 
-/// State of this node: its address, its load, and whether it drains. Clones share it.
+/// State of this node: its address, its load, and whether it drains. All clones share one state.
 #[derive(Clone)]
 pub struct NodeState(Arc<Inner>);
 
@@ -23,7 +23,7 @@ struct Inner {
     tasks: AtomicU64,
 }
 
-/// Counts a running request or task until it is dropped.
+/// Counts a request or task as running until this guard is dropped.
 pub struct LoadGuard {
     node: NodeState,
     counter: fn(&Inner) -> &AtomicU64,
@@ -73,7 +73,7 @@ impl NodeState {
         }))
     }
 
-    /// Announces this node to others, which reach it at `address`.
+    /// Announces this node and its `address` to the other nodes.
     pub async fn announce(&self, coordinator: &dyn Coordinator, address: String) {
         self.0.address.get_or_init(|| address);
         let node = self.clone();
@@ -87,7 +87,7 @@ impl NodeState {
 
     fn describe(&self) -> NodeDescription {
         let load = rustix::system::sysinfo().loads.first().copied().unwrap_or(0);
-        // A fixed-point number with 16 fractional bits. Two decimals are enough.
+        // The load is a fixed-point number with 16 fractional bits. Two decimals are enough.
         let hundredths = u32::try_from(load.saturating_mul(100) >> 16).unwrap_or(u32::MAX);
         let (requests, tasks) = self.load();
         NodeDescription {
@@ -104,7 +104,8 @@ impl NodeState {
         (requests, tasks)
     }
 
-    /// Reports this node as not ready from now on, and asks clients to connect to another one.
+    /// Marks this node as about to stop: it reports that it is not ready, and asks clients to
+    /// connect to another node.
     pub fn drain(&self) {
         self.0.draining.store(true, Ordering::Relaxed);
     }

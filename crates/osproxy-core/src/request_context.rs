@@ -11,23 +11,23 @@ use osproxy_types::uid::Uid;
 #[derive(Clone, Debug)]
 pub struct RequestId(pub Arc<str>);
 
-/// Address of the client: the peer of the connection, or the client that a trusted proxy names. An
+/// Address of the client: the peer of the connection, or the address that a trusted proxy names. An
 /// extension of every request.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct ClientAddr(pub IpAddr);
 
-/// The file that a request is about, set by the code that reads it from the body. An extension of
-/// every request.
+/// Uid of the file that a request is about. Set by the code that reads the uid from the body. An
+/// extension of every request.
 #[derive(Clone, Debug, Default)]
 pub struct Subject(Arc<OnceLock<Uid>>);
 
 impl Subject {
-    /// Sets the file. Only the first call counts.
+    /// Sets the uid. Only the first call counts.
     pub fn set(&self, uid: Uid) {
         let _ = self.0.set(uid);
     }
 
-    /// Returns the file, if it was set.
+    /// Returns the uid; `None` if it was not set.
     pub fn get(&self) -> Option<Uid> {
         self.0.get().copied()
     }

@@ -5,17 +5,18 @@ use std::{path::PathBuf, time::Duration};
 use osproxy_cluster::{ClusterTiming, RedisSettings};
 use osproxy_meta::{CacheLimits, DatabaseLocation};
 
-/// All settings of a node except its stores, which are opened before they are passed in.
+/// All settings of a node except its stores, which the caller opens.
 pub struct Settings {
     /// Where metadata is stored.
     pub database: DatabaseLocation,
     /// Limits of the metadata cache.
     pub cache: CacheLimits,
-    /// The Redis through which nodes share the database. Must be `None` if the database is a file.
+    /// Redis, through which nodes that share a database coordinate. Must be `None` if the database
+    /// is a file.
     pub redis: Option<RedisSettings>,
-    /// Heartbeats in the node registry and leases of worker ids.
+    /// Timing of heartbeats in the node registry, and of leases on worker ids.
     pub cluster: ClusterTiming,
-    /// Requests to other nodes.
+    /// Requests that are forwarded to other nodes.
     pub peers: PeerSettings,
     /// Limits of operations.
     pub limits: Limits,
@@ -25,10 +26,10 @@ pub struct Settings {
     pub reservations: ReservationLimits,
     /// The disks of this machine.
     pub disks: DiskSettings,
-    /// Whether callers without an API key are served.
+    /// Whether callers without an API key are accepted.
     pub is_open: bool,
-    /// The keys that sign links; the first signs, all verify. If empty, the keys are in the
-    /// database, which gets one at the first start.
+    /// The keys that sign links: the first signs, all of them verify. If empty, the node uses the
+    /// keys in the database, and the first start creates one there.
     pub link_keys: Vec<LinkKeySecret>,
     /// The version of the program.
     pub build: BuildInfo,
@@ -64,7 +65,8 @@ pub struct Limits {
     pub expired_retention_ms: i64,
     /// Whether an instant upload requires a proof of possession.
     pub require_possession_proof: bool,
-    /// Maximum size for which expected digests are verified before an upload is complete, in bytes.
+    /// Maximum size, in bytes, of content whose expected digests are verified before its upload is
+    /// complete. A task verifies larger content later.
     pub max_inline_verification_size: u64,
     /// How long disk space stays reserved for an upload that has received nothing, in milliseconds.
     pub reservation_timeout_ms: i64,
@@ -72,12 +74,13 @@ pub struct Limits {
     pub max_task_attempts: u32,
     /// Maximum lifetime of a link, in seconds.
     pub max_link_lifetime_secs: i64,
-    /// Download links to a file that are issued within this many seconds are identical, which lets
-    /// caches share them. 0: every link is different.
+    /// Download links to a file that are issued within the same window of this many seconds have
+    /// the same date and lifetime, so caches can share their responses. 0 turns windows off.
     pub link_rounding_window_secs: i64,
     /// Whether shared caches may store content.
     pub public_links: bool,
-    /// Maximum pending writes (transactions and received content) when an upload is created.
+    /// New uploads are refused while at least this many writes are pending. A pending write is a
+    /// transaction that waits for the database, or received content that is not durable yet.
     pub max_pending_writes: u64,
 }
 
@@ -95,20 +98,20 @@ pub struct TransferLimits {
 /// Limits of uploads that are not complete.
 #[derive(Clone, Copy, Debug)]
 pub struct ReservationLimits {
-    /// Maximum uploads of one tenant.
+    /// Maximum incomplete uploads of one tenant.
     pub max_tenant_uploads: u64,
-    /// Percentage of the disk with the objects that may be reserved.
+    /// Percentage of the object disk that may be reserved for uploads.
     pub max_reserved_percent: u64,
-    /// Percentage of the disk with the objects that may be reserved for one tenant.
+    /// Percentage of the object disk that may be reserved for the uploads of one tenant.
     pub max_reserved_tenant_percent: u64,
 }
 
-/// The folders whose disks a node needs, besides that of an `SQLite` database.
+/// The folders whose disks a node needs, in addition to the folder of an `SQLite` database.
 #[derive(Clone, Debug)]
 pub struct DiskSettings {
     /// Folder for all data that is kept on this machine.
     pub data_dir: PathBuf,
-    /// Folder of the objects. `None` if no objects are stored on this machine.
+    /// Folder of the objects; `None` if this machine stores no objects.
     pub object_folder: Option<PathBuf>,
     /// Space that uploads must leave free, in bytes.
     pub min_free_space: u64,
@@ -117,9 +120,10 @@ pub struct DiskSettings {
 /// Version of a build.
 #[derive(Clone, Copy, Debug)]
 pub struct BuildInfo {
-    /// Version number, as in the node registry and metrics.
+    /// Version number, as shown in the node registry and in metrics.
     pub version: &'static str,
-    /// Commit of the build, with `-dirty` appended if sources were changed. Empty if unknown.
+    /// Commit of the build, with `-dirty` appended if the sources had uncommitted changes. Empty if
+    /// unknown.
     pub commit: &'static str,
     /// Version number and commit, for people: `1.0.0 (1c29f64abcde)`.
     pub full: &'static str,
@@ -127,7 +131,7 @@ pub struct BuildInfo {
 
 /// A key that signs links.
 pub struct LinkKeySecret {
-    /// Identifies the key; part of every signature.
+    /// Identifies the key. It is part of every signature that the key makes.
     pub id: String,
     /// The secret, at least 16 random bytes.
     pub secret: Vec<u8>,

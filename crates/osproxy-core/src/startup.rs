@@ -1,4 +1,4 @@
-//! Opens a node: first its locks, then what they protect.
+//! Starts a node: takes its locks, then opens the database that they protect.
 
 use std::{
     sync::{Arc, Mutex},
@@ -46,7 +46,7 @@ pub struct StartupError {
 }
 
 impl StartupError {
-    /// An error whose message includes its cause.
+    /// Creates an error whose message already includes the cause.
     pub fn msg(what: String) -> Self {
         Self { message: what, source: None }
     }
@@ -71,8 +71,8 @@ pub fn lock_error<E: std::error::Error + Send + Sync + 'static>(what: &str, erro
     context(format!("cannot use {what}"))(error)
 }
 
-/// A node that holds its locks: no other process uses its database, or all that do coordinate
-/// through Redis. Only now may its stores be opened.
+/// A node that holds its locks: no other process uses its database, or all processes that use it
+/// coordinate through Redis. Open the stores of the node only after this.
 pub struct Startup {
     settings: Settings,
     node_id: String,
@@ -83,7 +83,8 @@ pub struct Startup {
 }
 
 impl Startup {
-    /// Connects to Redis if it is configured; otherwise ensures that this is the only node.
+    /// Connects to Redis if it is configured. Otherwise, ensures that no other node uses the
+    /// database.
     pub async fn lock(settings: Settings) -> Result<Self, StartupError> {
         let mut node = [0; 8];
         getrandom::fill(&mut node).map_err(context("cannot generate an id for this process"))?;
@@ -98,13 +99,13 @@ impl Startup {
         &self.settings
     }
 
-    /// The memory that the buffers of all transfers share. Stores take the memory for large parts
-    /// from it.
+    /// The memory that the buffers of all transfers share. Stores also take the memory for large
+    /// parts from it.
     pub fn buffers(&self) -> &BufferBudget {
         self.transfers.buffers()
     }
 
-    /// Opens the database and starts the node. The error names what cannot be used, and why.
+    /// Opens the database and starts the node. The error says what cannot be used, and why.
     pub async fn open(self, stores: Stores) -> Result<Arc<App>, StartupError> {
         let Self { settings, node_id, started_at, coordinator, exclusive_lock, transfers } = self;
         let database = &settings.database;
@@ -117,8 +118,8 @@ impl Startup {
         let meta = Meta::open(database, options).await;
         let meta = meta.map_err(|error| StartupError::msg(Meta::open_error_message(database, &error)))?;
         let meta = Arc::new(meta);
-        // No other process uses the node-local stores or, if `is_alone`, this database, so the
-        // leases of earlier processes are void.
+        // End the leases that no live process can hold: leases on tasks of node-local stores and,
+        // if `is_alone`, all leases of earlier processes.
         let is_alone = exclusive_lock.is_some() || matches!(database, DatabaseLocation::File(_));
         let own = stores.names().into_iter().filter(|name| !stores.is_shared(name)).collect();
         meta.tasks
@@ -126,8 +127,8 @@ impl Startup {
             .await
             .map_err(context("cannot release the leases of earlier processes"))?;
         // Nodes that share a database get their worker ids from Redis, which records the newest uid
-        // of each. If every node continued from the newest uid in the database, one clock that was
-        // ahead would affect all nodes.
+        // of each worker id. They must not continue from the newest uid in the database: one node
+        // whose clock is ahead would put all other nodes ahead too.
         let newest = if settings.is_clustered() {
             None
         } else {
@@ -177,7 +178,7 @@ impl Startup {
     }
 }
 
-/// What a node is assembled from.
+/// The parts from which a node is assembled.
 struct Parts {
     meta: Arc<Meta>,
     stores: Arc<Stores>,
@@ -295,7 +296,7 @@ impl Parts {
     }
 }
 
-/// Connects to Redis if it is configured; otherwise ensures that this is the only node.
+/// Connects to Redis if it is configured. Otherwise, ensures that no other node uses the database.
 async fn open_coordinator(
     settings: &Settings,
     node: &str,
@@ -322,8 +323,8 @@ async fn open_coordinator(
     }
 }
 
-/// Returns the configured link keys, or else those in the database, which are created at the first
-/// start.
+/// Returns the configured link keys, or else the keys in the database. Creates a key there if it
+/// has none.
 async fn load_link_keys(configured: Vec<LinkKeySecret>, db: &AccessDb) -> Result<LinkKeys, StartupError> {
     let mut secrets: Vec<_> =
         configured.into_iter().map(|key| LinkKeyRecord { id: key.id, secret: key.secret }).collect();

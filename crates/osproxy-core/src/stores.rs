@@ -1,4 +1,4 @@
-//! The stores that a node has, by the names in rows.
+//! The stores of a node, by the names under which rows record them.
 
 use std::{
     fmt,
@@ -15,7 +15,7 @@ use crate::{
     metrics::encode::{ConstHistogram, EncodeMetrics},
 };
 
-/// All stores of this node. New files go to the first.
+/// All stores of this node. New files go to the first store.
 pub struct Stores {
     entries: Vec<StoreEntry>,
     has_node_local: bool,
@@ -25,21 +25,21 @@ pub struct Stores {
 
 /// An open store.
 pub struct StoreEntry {
-    /// Its name in rows.
+    /// Name of the store, as recorded in rows.
     pub name: String,
     /// The store, with all its layers.
     pub store: Arc<dyn Backend>,
-    /// Counters of its operations.
+    /// Counters of the operations on the store.
     pub counters: Arc<Counters>,
-    /// Whether other nodes can use it too.
+    /// Whether other nodes can use the store too.
     pub is_shared: bool,
-    /// Whether it is on the disk of this machine.
+    /// Whether the store is on a disk of this machine.
     pub is_disk: bool,
 }
 
 impl Stores {
-    /// Creates the stores of a node; the one for new files comes first. `has_node_local` tells
-    /// whether some objects of a cluster are in stores that only one node has.
+    /// Creates the stores of a node; the store for new files comes first. `has_node_local` tells
+    /// whether the node is in a cluster that keeps some objects in stores that only one node has.
     pub fn new(entries: Vec<StoreEntry>, has_node_local: bool, read_rate: ReadRateLimit) -> Self {
         Self { entries, has_node_local, read_rate }
     }
@@ -78,17 +78,17 @@ impl Stores {
         self.find(name).is_some_and(|place| place.is_shared)
     }
 
-    /// Whether a store is remote.
+    /// Whether this node has the store, and the store is remote.
     pub fn is_remote(&self, name: &str) -> bool {
         self.find(name).is_some_and(|place| !place.is_disk)
     }
 
-    /// Whether some objects of a cluster are in stores that only one node has.
+    /// Whether the cluster keeps some objects in stores that only one node has.
     pub fn has_node_local(&self) -> bool {
         self.has_node_local
     }
 
-    /// Returns a store. Fails if this node does not have it.
+    /// Returns a store. Fails with `NodeUnavailable` if this node does not have it.
     pub fn get(&self, name: &str) -> Result<&Arc<dyn Backend>> {
         self.find(name).map(|place| &place.store).ok_or_else(|| Error::store_unreachable(name))
     }
@@ -110,7 +110,8 @@ impl Stores {
         parts.is_some_and(Multipart::is_preallocated)
     }
 
-    /// Returns the multipart interface of a store. Fails if it has none.
+    /// Returns the multipart interface of a store. Fails if the store has none, or this node does
+    /// not have the store.
     pub fn multipart(&self, name: &str) -> Result<&dyn Multipart> {
         let multipart = self.get(name)?.multipart();
         multipart.ok_or_else(|| Error::internal("the store has no multipart uploads"))

@@ -8,8 +8,9 @@ use osproxy_types::uid::Uid;
 
 use crate::{Error, Result};
 
-/// Maximum attempts of [`Uids::next`], and the pause between them.
+/// Maximum attempts of [`Uids::next`].
 const MAX_TRIES: usize = 4;
+/// Pause after each failed attempt.
 const PAUSE: Duration = Duration::from_millis(10);
 
 /// Generates uids that are unique in the cluster.
@@ -17,7 +18,8 @@ pub struct Uids {
     generator: UidGenerator,
     meta: Arc<Meta>,
     coordinator: Arc<dyn Coordinator>,
-    /// Exclusive lock on the database, on a database server without Redis.
+    /// Exclusive lock on the database; set only if the database is on a server and Redis is not
+    /// configured.
     exclusive_lock: Option<ExclusiveLock>,
 }
 
@@ -42,7 +44,8 @@ impl Uids {
             let worker = worker.ok_or_else(|| Error::unavailable("this node has no worker id"))?;
             let now_ms = u64::try_from(self.meta.now_ms()).unwrap_or(0);
             match self.generator.next(worker.window(), now_ms) {
-                // Checked last: the process may have been suspended for long at any point before.
+                // Check the lease last: the process may have been suspended for a long time before
+                // this point.
                 Some(uid) if worker.permits(uid) => return Ok(uid),
                 // Renewing the lease adds more uids.
                 _ => tokio::time::sleep(PAUSE).await,

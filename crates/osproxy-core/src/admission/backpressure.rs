@@ -4,18 +4,18 @@ use osproxy_api::ErrorCode;
 
 use crate::{Error, Result};
 
-/// What a request starts.
+/// Kind of work that a request starts.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum WorkKind {
-    /// A new upload session.
+    /// A new upload session, or an instant upload.
     Upload,
     /// Content of an existing upload session.
     Content,
 }
 
 impl super::Admission {
-    /// Returns `StorageFull` while the disk of the database is full: the space left is kept for
-    /// operations that free space.
+    /// Returns `StorageFull` while the disk of the database is full. The remaining space is kept
+    /// for operations that free space.
     pub fn check_database_space(&self) -> Result<()> {
         if self.meta.is_disk_full() {
             return Err(Error::storage_full("the disk of the database is full"));
@@ -23,11 +23,13 @@ impl super::Admission {
         Ok(())
     }
 
-    /// Returns `Overloaded` while too many writes are pending. Pending writes are transactions that
-    /// wait for the database and received content that is not durable yet. New uploads are refused
-    /// from `limits.max_pending_writes` on, content from one and a half times as many on. Running
-    /// transfers continue, because aborting them would waste the work done for them, and downloads
-    /// are never refused.
+    /// Returns `Overloaded` while too many writes are pending, and `StorageFull` while the disk of
+    /// the database is full. A pending write is a transaction that waits for the database, or
+    /// received content that is not durable yet.
+    ///
+    /// New uploads are refused when `limits.max_pending_writes` writes are pending, content of
+    /// existing uploads when there are 1.5 times that many. Running transfers continue, because
+    /// aborting them would waste the work done for them. Downloads are never refused.
     pub fn check_backpressure(&self, beginning: WorkKind) -> Result<()> {
         self.check_database_space()?;
         let pending = self.meta.pending_writes() + self.metrics.commits.count();

@@ -12,7 +12,8 @@ use super::{
 };
 use crate::{Error, Result, links::LinkConstraints, metrics::InFlightGuard};
 
-/// A transfer that was admitted. Holds its slot and its memory until it is dropped.
+/// An admitted transfer. Until it is dropped, it counts against the concurrency limits and holds
+/// its buffer memory.
 #[derive(Debug)]
 pub struct AdmissionGuard {
     transfer: Transfer,
@@ -36,8 +37,8 @@ impl Admission {
     }
 
     /// Admits a body of this size, sent through a link with these constraints. Fails under
-    /// backpressure, if a local disk is full, at a concurrency limit, or if no buffer memory
-    /// becomes free within 10 seconds. The tenant is not known yet: call
+    /// backpressure, if a local disk is full, at a concurrency limit, or if not enough buffer
+    /// memory becomes free within 10 seconds. The tenant is not known yet: call
     /// [`check_tenant_limits`](AdmissionGuard::check_tenant_limits) before streaming.
     pub async fn admit_content(
         &self,
@@ -52,7 +53,7 @@ impl Admission {
     }
 
     /// Admits a download of a file of `tenant`, through a link with these constraints. Fails at a
-    /// concurrency limit, or if no buffer memory becomes free within 10 seconds.
+    /// concurrency limit, or if not enough buffer memory becomes free within 10 seconds.
     pub async fn admit_download(
         &self,
         constraints: &LinkConstraints,
@@ -66,8 +67,11 @@ impl Admission {
 
 impl AdmissionGuard {
     /// Charges the transfer to the tenant of its file. Fails at the tenant's concurrency limit, or
-    /// if content of size `uncharged` would exceed its quota. `None`: the size was announced and
-    /// charged when the upload was created. Concurrent uploads are charged when they end.
+    /// if the content would exceed the tenant's quota.
+    ///
+    /// `uncharged` is the size of content that is not charged to the quota yet; only an exact size
+    /// is checked here. `None` means that the quota was charged when the upload was created. The
+    /// check ignores other running uploads, which are charged when they end.
     pub async fn check_tenant_limits(
         &mut self,
         admission: &Admission,
@@ -83,8 +87,8 @@ impl AdmissionGuard {
         }
     }
 
-    /// Returns the memory reservation. Code that holds the buffers longer than the transfer must
-    /// keep it.
+    /// Returns the buffer memory of this transfer. Code that uses the buffers after the transfer is
+    /// dropped must keep the returned value.
     pub(crate) fn buffers(&self) -> Option<Arc<BufferReservation>> {
         self.transfer.buffers()
     }

@@ -1,5 +1,5 @@
-//! Admission: the decision whether a request may start. Concurrency limits, backpressure, quota and
-//! disk space.
+//! Admission: the decision whether a request may start. Checks concurrency limits, backpressure,
+//! quota and disk space.
 
 pub(crate) mod backpressure;
 pub(crate) mod guard;

@@ -19,11 +19,12 @@ use crate::{
     settings::TransferLimits,
 };
 
-/// Maximum buffer memory of a transfer, in bytes, without content of unknown length.
+/// Buffer memory of each transfer, in bytes. Content of unknown length needs more: see
+/// [`buffered_bytes`].
 const BUFFER_BYTES: u64 = 1 << 20;
 const MEMORY_WAIT: Duration = Duration::from_secs(10);
 
-/// Admits transfers up to a limit, because each holds memory, a connection and perhaps a file.
+/// Limits concurrent transfers, because each holds memory, a connection and perhaps an open file.
 #[derive(Debug)]
 pub struct Transfers {
     limits: TransferLimits,
@@ -43,7 +44,8 @@ enum Payer {
     Key(String),
 }
 
-/// A running transfer. Dropping it releases its slot and its memory.
+/// A running transfer. When it is dropped, it no longer counts against the concurrency limits, and
+/// its memory is freed.
 #[derive(Debug)]
 pub struct Transfer {
     transfers: Arc<Transfers>,
@@ -67,9 +69,10 @@ impl Transfers {
         &self.buffers
     }
 
-    /// Admits a transfer through a link with these constraints. Fails at a concurrency limit, or if
-    /// no memory becomes free within 10 seconds. `buffered` is the memory for buffered content, in
-    /// bytes, in addition to the other buffers of the transfer.
+    /// Admits a transfer through a link with these constraints. `buffered` is the memory for
+    /// content that must be buffered, in bytes, on top of the fixed buffers of a transfer. Fails
+    /// with `Overloaded` at a concurrency limit, or if not enough memory becomes free within 10
+    /// seconds.
     pub async fn admit(self: &Arc<Self>, terms: &LinkConstraints, buffered: u64) -> Result<Transfer> {
         let one_more = |running| (running < self.limits.max).then_some(running + 1);
         let begun = self.running.fetch_update(Ordering::Relaxed, Ordering::Relaxed, one_more);
@@ -85,12 +88,12 @@ impl Transfers {
     }
 }
 
-/// Returns how many bytes to reserve for content of this length, in a store that must know lengths
-/// in advance.
+/// Returns the memory, in bytes, for buffering content of this length in a store that must know
+/// lengths in advance.
 pub(crate) fn buffered_bytes(size: SizeHint) -> u64 {
     match size {
         SizeHint::Exact(_) => 0,
-        // One part, and what arrives while it is sent.
+        // One part, and the bytes that arrive while that part is sent to the store.
         SizeHint::AtMost(_) | SizeHint::Unknown => {
             size.at_most().unwrap_or(u64::MAX).min(UNKNOWN_PART) + BUFFER_BYTES
         }
@@ -98,13 +101,13 @@ pub(crate) fn buffered_bytes(size: SizeHint) -> u64 {
 }
 
 impl Transfer {
-    /// Returns the memory reservation. Code that holds the buffers longer than the transfer must
-    /// keep it.
+    /// Returns the buffer memory of this transfer. Code that uses the buffers after the transfer is
+    /// dropped must keep the returned value.
     pub fn buffers(&self) -> Option<Arc<BufferReservation>> {
         self.buffers.clone()
     }
 
-    /// Charges this transfer to `tenant`; fails at its concurrency limit.
+    /// Charges this transfer to `tenant`; fails with `Overloaded` at its concurrency limit.
     pub fn charge(&mut self, tenant: &Tenant) -> Result<()> {
         match self.transfers.limits.max_per_tenant {
             Some(max) => self.charge_payer(Payer::Tenant(tenant.clone()), max),

@@ -7,7 +7,8 @@ use std::fmt;
 const PREFIX: &str = "osk_";
 /// Length of an id in bytes.
 const ID_BYTES: usize = 6;
-/// Length of a secret in bytes. It cannot be guessed, so a single round of a fast hash protects it.
+/// Length of a secret in bytes. A random secret of this length cannot be guessed, so a single round
+/// of a fast hash is enough to protect it.
 const SECRET_BYTES: usize = 32;
 
 /// An API key with its secret.
@@ -25,7 +26,7 @@ impl ApiKey {
         Ok(Self { id: hex::encode(id), secret })
     }
 
-    /// Whether the text has the prefix of keys.
+    /// Whether `text` has the prefix of API keys.
     pub fn has_key_prefix(text: &str) -> bool {
         text.starts_with(PREFIX)
     }
@@ -35,7 +36,7 @@ impl ApiKey {
         let (id, secret_text) = text.strip_prefix(PREFIX)?.split_once('_')?;
         let mut secret = [0; SECRET_BYTES];
         hex::decode_to_slice(secret_text, &mut secret).ok()?;
-        // A key has only one valid spelling.
+        // Only lowercase hex is accepted, so a key has one valid spelling.
         let is_plain = |text: &str| text.bytes().all(|byte| matches!(byte, b'0'..=b'9' | b'a'..=b'f'));
         let is_key = id.len() == 2 * ID_BYTES && is_plain(id) && is_plain(secret_text);
         is_key.then(|| Self { id: id.to_owned(), secret })
@@ -46,12 +47,12 @@ impl ApiKey {
         &self.id
     }
 
-    /// Hash of the secret, which is what the database stores.
+    /// Hash of the secret. The database stores this hash and not the secret.
     pub fn secret_hash(&self) -> [u8; 32] {
         blake3::hash(&self.secret).into()
     }
 
-    /// Whether `hash` is the hash of this key. Compares in constant time.
+    /// Whether `hash` is the hash of this key's secret. Compares in constant time.
     pub fn matches_hash(&self, hash: &[u8; 32]) -> bool {
         // `blake3::Hash` compares in constant time.
         blake3::hash(&self.secret) == blake3::Hash::from_bytes(*hash)

@@ -27,32 +27,34 @@ use crate::{
     links::{CountedLimit, LinkConstraints},
 };
 
-/// How long a cached key is used without reading it again. A revoked key works at most this long
-/// plus [`STALE_WHILE_REVALIDATE`].
+/// How long a cached key is used before it is read again. After a revocation, a key works for at
+/// most this time plus [`STALE_WHILE_REVALIDATE`].
 const CACHE_TTL: Duration = Duration::from_secs(4);
-/// Stale-while-revalidate window: one request reads the key again, the others use the cached one.
+/// Stale-while-revalidate window: while one request reads the key again, other requests use the
+/// cached key.
 const STALE_WHILE_REVALIDATE: Duration = Duration::from_secs(1);
 /// How often a transfer checks that its key is still valid.
 const REVOCATION_CHECK_INTERVAL: Duration = Duration::from_millis(500);
 /// Maximum number of cached keys.
 const CACHE_CAPACITY: usize = 10_000;
 
-/// An authenticated caller and its limits.
+/// The caller of a request: its tenant, scopes and limits.
 #[derive(Clone, Debug)]
 pub struct Caller {
     /// The tenant whose files the caller works on.
     pub tenant: Tenant,
-    /// Maximum size of a file that the caller creates, in bytes, if the key has a limit.
+    /// Maximum size, in bytes, of a file that the caller creates; `None` if the key has no limit.
     pub max_size: Option<u64>,
-    /// Id of the API key, if the caller has one.
+    /// Id of the API key; `None` for a caller without a key.
     pub key: Option<String>,
-    /// Maximum concurrent transfers through links issued by the caller, if the key has a limit.
+    /// Maximum concurrent transfers through links that were issued with the key; `None` if the key
+    /// has no limit.
     max_transfers: Option<u32>,
     scopes: Scopes,
 }
 
 impl Caller {
-    /// The caller without a key in `auth.mode: open`.
+    /// The caller for requests without a key in `auth.mode: open`.
     fn anonymous() -> Self {
         Self {
             tenant: Tenant::default(),
@@ -92,7 +94,7 @@ impl Caller {
     }
 }
 
-/// A cached lookup of an API key, which may have found none.
+/// A cached lookup of an API key. `record` is `None` if there is no such key.
 struct CachedKey {
     read_at: Instant,
     /// Set while one request reads the key again.
@@ -116,11 +118,13 @@ impl Authenticator {
     }
 
     /// Returns the caller for the token in `Authorization: Bearer`, and counts the request against
-    /// the rate limit of its key. Callers without a key are served only in `auth.mode: open`.
+    /// the rate limit of the key. Fails with `Unauthenticated` or `RateLimited`. Callers without a
+    /// key are accepted only in `auth.mode: open`.
     pub async fn authenticate(&self, token: Option<&str>) -> Result<Caller> {
         let is_open = self.is_open;
         match token {
-            // An open service ignores tokens that are meant for other services.
+            // In `auth.mode: open`, ignore tokens that are not API keys: clients may send them for
+            // other services.
             Some(token) if !is_open || ApiKey::has_key_prefix(token) => self.authenticate_key(token).await,
             _ if is_open => Ok(Caller::anonymous()),
             _ => Err(unauthenticated(
@@ -129,8 +133,8 @@ impl Authenticator {
         }
     }
 
-    /// Waits until the key of a caller is revoked or expires, and returns that error. Never returns
-    /// for callers without a key.
+    /// Waits until the key of a caller is revoked or expires, then returns the error for the
+    /// client. Never returns if the caller has no key.
     pub async fn wait_for_revocation(&self, caller: &Caller) -> Error {
         let Some(id) = &caller.key else {
             return std::future::pending().await;

@@ -13,8 +13,8 @@ const UNRESERVED: &AsciiSet = &NON_ALPHANUMERIC.remove(b'-').remove(b'.').remove
 pub const UPLOAD_PARAMETERS: [&str; 3] = ["date", "expire", "signature"];
 
 impl Links {
-    /// Returns the links of an upload. They are valid during `period`: its start, and its length in
-    /// seconds.
+    /// Returns the links of an upload, valid during `period`. The link for parts contains
+    /// `{number}`, which the client replaces by the part number.
     pub fn upload_links(&self, uid: Uid, period: LinkPeriod, constraints: &LinkConstraints) -> UploadLinks {
         let query = upload_query(&self.keys, uid, period, constraints);
         let url = |what: &str| format!("{PREFIX}/uploads/{uid}{what}?{query}");
@@ -31,7 +31,7 @@ impl Links {
         format!("{PREFIX}/uploads/{uid}/proof?{}", upload_query(&self.keys, uid, period, constraints))
     }
 
-    /// Returns the download link of a file, with the name under which it is saved.
+    /// Returns a download link of a file. Clients save the file under the name `filename`.
     pub fn download_link(
         &self,
         uid: Uid,

@@ -10,7 +10,7 @@ use crate::{
     links::{CountedLimit, LinkConstraints},
 };
 
-/// Maximum networks of a link: they are part of its URL.
+/// Maximum number of networks. They are part of the URL of the link.
 const MAX_NETWORKS: usize = 16;
 /// Maximum length of a MIME type, in bytes.
 const MAX_MIME_LEN: usize = 127;
@@ -18,7 +18,7 @@ const MAX_MIME_LEN: usize = 127;
 const MAX_USES: u64 = 1_000_000;
 
 /// Returns the constraints of upload links: those in the request, within the limits of the caller's
-/// key.
+/// key. Fails with `InvalidArgument` if they are invalid or allow less than `size` bytes.
 pub fn upload_constraints(
     caller: &Caller,
     size: Option<u64>,
@@ -45,7 +45,8 @@ pub fn upload_constraints(
     })
 }
 
-/// Returns the constraints of a download link. Its uses are counted under a unique id.
+/// Returns the constraints of a download link. If the request limits its uses, they are counted
+/// under a new random id. Fails with `InvalidArgument` if the request is invalid.
 pub fn download_constraints(caller: &Caller, request: &CreateLinkRequest) -> Result<LinkConstraints> {
     let uses = request.max_uses.map(use_limit);
     Ok(LinkConstraints {

@@ -15,8 +15,8 @@ const LABEL: &str = "osproxy cursor v1";
 const MAC_LEN: usize = 32;
 
 impl Links {
-    /// Returns a cursor for the page that starts at `position`. It is valid with the same `filters`
-    /// only, and only this service can create one.
+    /// Returns a cursor for the page at `position`. The cursor is valid only with the same
+    /// `filters`. It is signed, so clients cannot create cursors.
     pub fn sign_cursor<T: Serialize>(&self, filters: &[&str], position: &T) -> Result<String> {
         let position = serde_json::to_vec(position).map_err(Error::internal)?;
         let secrets = self.keys.derive_secrets(LABEL);
@@ -26,8 +26,8 @@ impl Links {
         Ok(BASE64_URL_SAFE_NO_PAD.encode(cursor))
     }
 
-    /// Returns the start of the page of a cursor. Returns `None` if the cursor was not issued for
-    /// these filters.
+    /// Returns the position in a cursor. Returns `None` if this service did not issue the cursor
+    /// for these filters.
     pub fn verify_cursor<T: DeserializeOwned>(&self, filters: &[&str], cursor: &str) -> Result<Option<T>> {
         let Ok(cursor) = BASE64_URL_SAFE_NO_PAD.decode(cursor) else {
             return Ok(None);
@@ -46,7 +46,8 @@ impl Links {
 
 fn mac(secret: &[u8], filters: &[&str], position: &[u8]) -> Result<Hmac<Sha256>> {
     let mut mac = Hmac::<Sha256>::new_from_slice(secret).map_err(Error::internal)?;
-    // Every field is preceded by its length, so no two lists of filters give the same bytes.
+    // The length precedes every field, so different filters and positions never give the same
+    // bytes.
     for field in filters.iter().map(|filter| filter.as_bytes()).chain([position]) {
         mac.update(&(field.len() as u64).to_be_bytes());
         mac.update(field);

@@ -17,7 +17,7 @@ use osproxy_meta::AccessDb;
 
 /// Signs and verifies links.
 pub struct Links {
-    /// The keys of the links.
+    /// The keys that sign and verify links.
     pub keys: LinkKeys,
     pub(crate) rotation: rotation::KeyRotation,
     pub(crate) db: AccessDb,

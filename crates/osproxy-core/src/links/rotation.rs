@@ -1,4 +1,4 @@
-//! Key rotation while a node runs.
+//! Rotation of link keys while a node runs.
 
 use std::{
     sync::{Arc, Mutex, PoisonError},
@@ -15,20 +15,21 @@ use crate::{
 
 /// How often a node looks for new link keys.
 const POLL_INTERVAL: Duration = Duration::from_secs(10);
-/// Minimum time between two lookups caused by links with an unknown key.
+/// Minimum time between two reads of the keys, even if links with unknown keys arrive.
 pub(super) const MIN_POLL_INTERVAL: Duration = Duration::from_secs(1);
 
-/// Source of the link keys, and when they were last read.
+/// Where the link keys come from, and when they were last read.
 pub(crate) struct KeyRotation {
-    /// The keys are configured, so they never change.
+    /// Whether the keys are configured. Configured keys do not change while the node runs.
     pub(crate) is_configured: bool,
-    /// The secret that nodes share is derived from the keys.
+    /// Whether the secrets that authenticate nodes to each other are derived from the link keys.
     pub(crate) is_for_cluster: bool,
     pub(crate) last_read: Mutex<Instant>,
 }
 
 impl Links {
-    /// Reads the keys again, unless they were read less than `min_age` ago.
+    /// Reads the keys in the database again, unless they were read less than `min_age` ago. Does
+    /// nothing if the keys are configured.
     pub(super) async fn reload_keys(&self, min_age: Duration) -> Result<()> {
         if self.rotation.is_configured {
             return Ok(());
@@ -41,7 +42,7 @@ impl Links {
             *looked = Instant::now();
         }
         let Some(keys) = parse_link_keys(&self.db.link_keys().await?)? else {
-            // Keep the old keys: a node without any cannot serve links.
+            // Keep the old keys: without any key, the node could not serve links.
             return Ok(());
         };
         if self.keys.has_same_ids(&keys) {
@@ -84,7 +85,8 @@ pub fn generate_link_key() -> std::result::Result<(String, Vec<u8>), getrandom::
     Ok((hex::encode(id), secret))
 }
 
-/// Creates link keys from ids and secrets. The first one signs. Returns `None` if there are none.
+/// Creates link keys from records. The first record becomes the key that signs. Returns `None` if
+/// there are no records.
 pub(crate) fn parse_link_keys(records: &[LinkKeyRecord]) -> Result<Option<LinkKeys>> {
     let keys: std::result::Result<Vec<_>, _> =
         records.iter().map(|key| LinkKey::new(&key.id, &key.secret)).collect();
@@ -92,8 +94,9 @@ pub(crate) fn parse_link_keys(records: &[LinkKeyRecord]) -> Result<Option<LinkKe
     Ok(keys.next().map(|signing| LinkKeys::new(signing, keys.collect())))
 }
 
-/// Derives the secrets that nodes share when none is configured. The oldest comes first: every node
-/// has it, also one that has not read the newest yet.
+/// Derives the secrets that authenticate nodes to each other if no secret is configured. The first
+/// secret signs. It is derived from the oldest key, which every node knows; a node may not have
+/// read the newest key yet.
 pub(crate) fn cluster_secrets(links: &LinkKeys) -> Vec<Vec<u8>> {
     let mut secrets = links.derive_secrets("osproxy nodes v1");
     secrets.reverse();

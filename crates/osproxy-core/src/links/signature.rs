@@ -33,18 +33,19 @@ pub enum LinkAction {
     Download,
 }
 
-/// All signed values of a link, as text: clients send them back as text.
+/// The signed values of a link except its constraints, in the text form in which clients send them
+/// back.
 #[derive(Clone, Copy, Debug)]
 pub struct LinkClaims<'a> {
     /// The granted action.
     pub action: LinkAction,
-    /// The uid on which it is granted.
+    /// The uid that the action is granted on.
     pub uid: &'a str,
     /// When the link was issued: `2006-01-02T15:04:05Z`, UTC.
     pub date: &'a str,
     /// Lifetime in seconds, counted from `date`.
     pub expire: &'a str,
-    /// The other parameters of the link, in a fixed order.
+    /// The other signed parameters of the link, in a fixed order.
     pub action_params: &'a [&'a str],
 }
 
@@ -59,21 +60,23 @@ pub struct LinkPeriod {
 
 impl LinkPeriod {
     /// Returns the period of a link that is issued at `now` and must be valid for at least `expire`
-    /// seconds. All links issued within the same window of `round` seconds get the same period,
-    /// which is `round` seconds longer; 0 turns windows off.
+    /// seconds. The period starts with the current window of `round` seconds and is `round` seconds
+    /// longer than `expire`, so all links issued in one window with the same `expire` have the same
+    /// period. If `round` is 0, the period starts at `now`.
     pub fn rounded(now: OffsetDateTime, expire: i64, round: i64) -> Self {
         let into_window = now.unix_timestamp().checked_rem_euclid(round).unwrap_or(0);
         Self { date: now - Duration::seconds(into_window), lifetime_secs: expire.saturating_add(round) }
     }
 
-    /// End in seconds since the Unix epoch: a link is dated in whole seconds.
+    /// End of the period, in seconds since the Unix epoch. Ignores fractions of a second in `date`,
+    /// because a link states its date in whole seconds.
     pub fn expires_at_secs(self) -> i64 {
         self.date.unix_timestamp().saturating_add(self.lifetime_secs)
     }
 }
 
-/// Constraints of a link. They travel inside the signature, after a second dot, so that clients
-/// which send back only the parameters they know still send them.
+/// Constraints of a link. They are part of the `signature` parameter, after its second dot: some
+/// clients send back only the parameters that they know, and all of them know `signature`.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct LinkConstraints {
@@ -86,15 +89,15 @@ pub struct LinkConstraints {
     /// Networks from which the link may be used; empty: any.
     #[serde(default, rename = "a", skip_serializing_if = "Vec::is_empty")]
     pub networks: Vec<IpNet>,
-    /// How many times the content may be read with this link.
+    /// Maximum number of downloads with this link.
     #[serde(default, rename = "u", skip_serializing_if = "Option::is_none")]
     pub uses: Option<CountedLimit>,
-    /// How many transfers may run at the same time with links of the same API key.
+    /// Maximum concurrent transfers with all links of one API key.
     #[serde(default, rename = "k", skip_serializing_if = "Option::is_none")]
     pub transfers: Option<CountedLimit>,
 }
 
-/// A maximum, with the id under which uses are counted.
+/// A maximum, and the id of the counter that it applies to.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct CountedLimit {
     /// Links with the same id share one counter.
@@ -133,10 +136,10 @@ impl LinkConstraints {
 /// Why a link is rejected.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum LinkError {
-    /// Signed with an unknown key, or for other values.
+    /// The signature is malformed, or was made with an unknown key or for other values.
     #[error("the signature does not match this link")]
     Signature,
-    /// Signed correctly, but expired.
+    /// The signature is valid, but the link has expired.
     #[error("the link has expired")]
     Expired,
 }
@@ -149,8 +152,8 @@ pub struct LinkKey {
 }
 
 impl LinkKey {
-    /// Creates a key. The caller ensures that the id is safe in URLs and the secret cannot be
-    /// guessed. `InvalidLength` is for secrets that the MAC cannot take; HMAC takes any length.
+    /// Creates a key. The id must be safe in URLs and have no dots; the secret must be impossible
+    /// to guess. `InvalidLength` does not occur, because HMAC takes secrets of any length.
     pub fn new(id: &str, secret: &[u8]) -> Result<Self, InvalidLength> {
         Ok(Self { id: id.to_owned(), mac: Hmac::new_from_slice(secret)? })
     }
@@ -162,13 +165,13 @@ impl LinkKey {
             LinkAction::Download => "download",
         };
         let fixed = [action, claims.uid, claims.date, claims.expire];
-        // Each field is preceded by its length: no two sets of claims give the same bytes.
+        // The length precedes every field, so different claims never give the same bytes.
         for field in fixed.iter().chain(claims.action_params) {
             mac.update(&(field.len() as u64).to_be_bytes());
             mac.update(field.as_bytes());
         }
         if let Some(terms) = terms {
-            // Not the length of any field.
+            // Marks the start of the constraints: no field has this length.
             mac.update(&u64::MAX.to_be_bytes());
             mac.update(terms.as_bytes());
         }
@@ -182,8 +185,8 @@ impl fmt::Debug for LinkKey {
     }
 }
 
-/// The keys in use: the first signs, all verify. To rotate, put a new key in front and drop the old
-/// one when the last link that it signed has expired.
+/// The keys in use: the first signs links, all of them verify links. To rotate keys, put a new key
+/// in front. Drop the old key when the last link that it signed has expired.
 #[derive(Debug)]
 pub struct LinkKeys {
     keys: RwLock<Arc<[LinkKey]>>,
@@ -201,13 +204,13 @@ impl LinkKeys {
         *self.keys.write().unwrap_or_else(PoisonError::into_inner) = new_keys.load();
     }
 
-    /// Whether the key that made this signature is among them.
+    /// Whether the key that `signature` names is one of these keys. Does not verify the signature.
     pub fn contains_key_of(&self, signature: &str) -> bool {
         let id = signature.split('.').next();
         self.load().iter().any(|key| Some(key.id.as_str()) == id)
     }
 
-    /// Whether both have the same key ids in the same order.
+    /// Whether `others` has the same key ids in the same order.
     pub fn has_same_ids(&self, others: &Self) -> bool {
         self.load().iter().map(|key| &key.id).eq(others.load().iter().map(|key| &key.id))
     }
@@ -216,18 +219,18 @@ impl LinkKeys {
         self.keys.read().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
-    /// Derives a secret for another purpose from each key, in their order. It reveals nothing about
-    /// the key.
+    /// Derives a secret from each key, in the order of the keys, for the purpose `label`. A derived
+    /// secret reveals nothing about its key.
     pub fn derive_secrets(&self, label: &str) -> Vec<Vec<u8>> {
-        // Distinct from all signed input, which begins with the length of an action.
+        // Never equals the signed data of a link, which begins with the length of the action.
         let derive = |key: &LinkKey| {
             key.mac.clone().chain_update(b"derive").chain_update(label).finalize().into_bytes().to_vec()
         };
         self.load().iter().map(derive).collect()
     }
 
-    /// Signs a link: `<key id>.<mac in hexadecimal>`, followed by `.<constraints>` if there are
-    /// any.
+    /// Returns the signature of a link: `<key id>.<mac in hexadecimal>`, followed by
+    /// `.<constraints>` if there are any.
     pub fn sign(&self, claims: &LinkClaims<'_>, terms: &LinkConstraints) -> String {
         let (keys, terms) = (self.load(), terms.encode());
         let Some(key) = keys.first() else {
@@ -240,8 +243,8 @@ impl LinkKeys {
         }
     }
 
-    /// Checks that one of these keys signed exactly these claims and that the link is valid at
-    /// `now`. Returns the constraints that were signed with it.
+    /// Checks that one of these keys signed exactly these claims, and that the link has not expired
+    /// at `now`. Returns the constraints in the signature.
     pub fn verify(
         &self,
         claims: &LinkClaims<'_>,
@@ -257,12 +260,12 @@ impl LinkKeys {
         let key = keys.iter().find(|key| key.id == id).ok_or(LinkError::Signature)?;
         let mut given = [0; 32];
         hex::decode_to_slice(mac, &mut given).map_err(|_| LinkError::Signature)?;
-        // A signature has only one valid spelling.
+        // Only lowercase hex is accepted, so a signature has one valid spelling.
         if mac.bytes().any(|digit| digit.is_ascii_uppercase()) {
             return Err(LinkError::Signature);
         }
         key.mac(claims, terms).verify(&given.into()).map_err(|_| LinkError::Signature)?;
-        // We wrote everything that is signed, so it parses.
+        // osproxy wrote all signed values, so they can be parsed.
         let end = expires_at(claims.date, claims.expire).ok_or(LinkError::Signature)?;
         let terms = terms.map_or_else(|| Some(LinkConstraints::default()), LinkConstraints::decode);
         let terms = terms.ok_or(LinkError::Signature)?;
@@ -284,17 +287,18 @@ pub fn issued_at_secs(date: &str) -> Option<i64> {
 
 fn parse_date(text: &str) -> Option<OffsetDateTime> {
     let moment = PrimitiveDateTime::parse(text, DATE_FORMAT).ok()?.assume_utc();
-    // The parser accepts a plus sign before the year, which `date` never writes.
+    // The parser also accepts texts that `format_date` never writes, such as a plus sign before the
+    // year.
     (format_date(moment) == text).then_some(moment)
 }
 
-/// When a link expires, in seconds since the Unix epoch.
+/// When a link expires, in seconds since the Unix epoch. `None` if `date` is not in the format of
+/// [`format_date`], or `expire` is not a number.
 pub fn expires_at_secs(date: &str, expire: &str) -> Option<i64> {
     expires_at(date, expire).map(OffsetDateTime::unix_timestamp)
 }
 
-/// When a link expires. `None` if `date` is not in the format of [`format_date`], or `expire` is
-/// not a number.
+/// When a link expires; `None` as for [`expires_at_secs`].
 fn expires_at(date: &str, expire: &str) -> Option<OffsetDateTime> {
     parse_date(date)?.checked_add(Duration::seconds(expire.parse().ok()?))
 }
@@ -340,7 +344,7 @@ mod tests {
         {
             assert_eq!(keys.verify(&claims, &forged, NOW), Err(LinkError::Signature), "{forged}");
         }
-        // Nor are they accepted as a parameter of another kind of link.
+        // Encoded constraints are not accepted as a parameter of the action either.
         let extra = ["name", encoded];
         let other = LinkClaims { action_params: &extra, ..claims };
         assert_eq!(keys.verify(&other, bare, NOW), Err(LinkError::Signature));
@@ -433,7 +437,7 @@ mod tests {
 
     #[test]
     fn signatures_are_those_of_rfc_4231() {
-        // Test cases 2 and 6: a key shorter than a block and a longer one.
+        // Test cases 2 and 6: a key that is shorter than a block, and a key that is longer.
         let long = [0xaa; 131];
         for (key, message, mac) in [
             (&b"Jefe"[..], &b"what do ya want for nothing?"[..], "5bdcc146bf60754e6a042426089575c7"),

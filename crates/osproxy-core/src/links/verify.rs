@@ -14,7 +14,7 @@ impl Links {
     /// `InvalidSignature` or `LinkExpired`.
     pub async fn verify(&self, claims: &LinkClaims<'_>, signature: &str) -> Result<LinkConstraints> {
         if !self.keys.contains_key_of(signature) {
-            // Another node may sign with a key that was created a moment ago.
+            // Another node may have signed the link with a key that this node has not read yet.
             self.reload_keys(MIN_POLL_INTERVAL).await?;
         }
         Ok(self.keys.verify(claims, signature, OffsetDateTime::now_utc())?)
@@ -32,7 +32,7 @@ impl Links {
     }
 
     /// Counts one use of a link that expires at `end`, in seconds since the Unix epoch. Returns
-    /// `false` if it had no uses left.
+    /// `false`, and counts nothing, if the link has no uses left.
     pub async fn count_use(&self, uses: &CountedLimit, end: i64) -> Result<bool> {
         Ok(self.db.count_link_use(&uses.id, uses.max, end.saturating_mul(1000)).await?)
     }

@@ -1,4 +1,4 @@
-//! Finds stored content that need not be stored again.
+//! Looks up stored content, so that the same content is not stored twice.
 
 use osproxy_meta::{Blob, ExpectedDigests};
 use osproxy_storage::{Digests, ErrorKind};
@@ -7,16 +7,17 @@ use osproxy_types::tenant::Tenant;
 use super::Objects;
 use crate::Result;
 
-/// Whether a tenant has content already.
+/// Result of looking for a blob of a tenant that has the same content.
 pub(crate) enum SameContent {
     None,
     Intact(Blob),
-    /// The store has lost the content, which must be replaced.
+    /// The object of this blob is missing, has the wrong size, or is on a node that is away. The
+    /// caller replaces it.
     Lost(Blob),
 }
 
 impl Objects {
-    /// Looks for a blob of `tenant` with this content. Logs an error if its object is lost.
+    /// Looks for a blob of `tenant` with these digests. Logs an error if its object is lost.
     pub(crate) async fn find_same_content(&self, tenant: &Tenant, digests: &Digests) -> Result<SameContent> {
         let Some(blob) = self.meta.blobs.by_blake3(tenant, digests.blake3).await? else {
             return Ok(SameContent::None);
@@ -31,15 +32,15 @@ impl Objects {
         Ok(SameContent::Lost(blob))
     }
 
-    /// Looks for an intact blob of `tenant` that has all expected digests, and the size if it is
-    /// given.
+    /// Looks for an intact blob of `tenant` that has all expected digests and, if given, this size
+    /// in bytes.
     pub(crate) async fn find_known_content(
         &self,
         tenant: &Tenant,
         expected: &ExpectedDigests,
         size: Option<u64>,
     ) -> Result<Option<Blob>> {
-        // Digests without known collisions come first.
+        // Prefer digests for which no collisions are known.
         let found = match expected {
             ExpectedDigests { blake3: Some(blake3), .. } => {
                 self.meta.blobs.by_blake3(tenant, *blake3).await?
@@ -58,13 +59,13 @@ impl Objects {
         Ok(if matches && self.is_intact(&blob).await? { Some(blob) } else { None })
     }
 
-    /// Returns whether the object of a blob exists with its full size. Only then is its content
-    /// shared: if an object was damaged outside of osproxy, content that clients send again must
-    /// replace it.
+    /// Returns whether the object of a blob exists and has the right size. Only an intact blob may
+    /// be shared: if something outside osproxy has damaged the object, the content that a client
+    /// sends must replace it.
     ///
-    /// A blob in the store of another node counts as intact while that node is alive, since only
-    /// that node can check and repair it. If the node is away, content that a client sends again
-    /// replaces the blob.
+    /// A blob in a store of another node counts as intact while that node is alive, because only
+    /// that node can check and repair the object. While that node is away, the blob does not count
+    /// as intact, so new content replaces it.
     async fn is_intact(&self, blob: &Blob) -> Result<bool> {
         if !self.stores.has(&blob.store) {
             return Ok(!self.owners.is_owner_away(&blob.store).await);

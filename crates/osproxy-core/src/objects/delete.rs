@@ -1,5 +1,5 @@
-//! Cleanup of objects and their rows. An object is always deleted before its row, so that every
-//! object has a row.
+//! Deletion of objects and their rows. The object is always deleted before its row, so that no
+//! object is left without a row.
 
 use osproxy_meta::{ObjectRowKind, PendingDelete};
 use osproxy_storage::Key;
@@ -11,9 +11,9 @@ use crate::Result;
 const DELETE_BATCH: usize = 500;
 
 impl Objects {
-    /// Removes an object that is not content: marks the row for deletion, deletes the object, then
-    /// the row. Returns `false` if it has become content or is gone already. After a crash in
-    /// between, the sweep continues.
+    /// Deletes an object that is not content, and its row: marks the row for deletion, then deletes
+    /// the object, then the row. Returns `false` if the object has become content, or the row is
+    /// gone. After a crash between these steps, the sweep does the rest.
     pub async fn delete_unreferenced(&self, kind: ObjectRowKind, id: i64) -> Result<bool> {
         let Some(PendingDelete { store, key, part_size }) = self.meta.blobs.mark_deleting(kind, id).await?
         else {
@@ -26,14 +26,15 @@ impl Objects {
         Ok(true)
     }
 
-    /// Deletes the row of a write that published nothing. An object under its key stays.
+    /// Deletes the row of a write that has published nothing. Does not delete the object under the
+    /// key of the row, if there is one. Returns `false` if the row is gone or has become content.
     pub async fn delete_unpublished_row(&self, kind: ObjectRowKind, id: i64) -> Result<bool> {
         Ok(self.meta.blobs.mark_deleting(kind, id).await?.is_some()
             && self.meta.blobs.delete_row(kind, id).await?)
     }
 
-    /// Deletes the object of a row. Multipart uploads for its key are aborted first, because they
-    /// could still become that object.
+    /// Deletes the object of a row. First aborts the multipart uploads for the key of a blob,
+    /// because completing one later would create the object again.
     async fn delete_object(
         &self,
         store: &str,
@@ -47,8 +48,8 @@ impl Objects {
         Ok(self.stores.get(store)?.delete(&[key]).await?)
     }
 
-    /// Aborts all multipart uploads for a key, if the store has such uploads. `part_size` is that
-    /// of the blob, if it is fixed.
+    /// Aborts all multipart uploads for a key, if the store supports multipart uploads. `part_size`
+    /// is the fixed part size of the blob in bytes, if it has one.
     pub async fn abort_multipart_uploads(
         &self,
         store: &str,
@@ -61,7 +62,8 @@ impl Objects {
         }
     }
 
-    /// Deletes the objects of parts, where they have their own, then the rows.
+    /// Deletes parts: first their objects, then their rows. Parts without a key have no object of
+    /// their own.
     pub async fn delete_parts(&self, store: &str, parts: &[(i64, Option<Key>)]) -> Result<()> {
         for batch in parts.chunks(DELETE_BATCH) {
             let (ids, keys): (Vec<_>, Vec<_>) = batch.iter().cloned().unzip();
@@ -72,8 +74,9 @@ impl Objects {
         Ok(())
     }
 
-    /// Deletes a blob in state `deleting` with its objects. Returns `false` if some of its parts
-    /// are still being written: their write guards remove them, and a later call deletes the blob.
+    /// Deletes a blob in state `deleting`, with its parts and its object. Returns `false` if some
+    /// parts are still being written: the write guards remove those parts, and a later call deletes
+    /// the blob.
     pub async fn delete_blob(&self, blob_id: i64) -> Result<bool> {
         let Some(remains) = self.meta.blobs.deleting(blob_id).await? else {
             return Ok(true);
@@ -82,7 +85,8 @@ impl Objects {
         let mut idle = remains.parts;
         {
             let writing = self.active_writes();
-            // The write guards of these remove them, once the writes find the blob gone.
+            // Skip parts that are being written. Their writes will find the blob gone, and their
+            // write guards then remove them.
             idle.retain(|(id, _)| !writing.contains(id));
         }
         self.delete_parts(&remains.store, &idle).await?;

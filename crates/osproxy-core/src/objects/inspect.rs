@@ -1,4 +1,5 @@
-//! Reads parts of an upload before it is complete, to detect its MIME type and compute digests.
+//! Reads parts of an upload while the upload is being completed, to detect the MIME type and
+//! compute digests.
 
 use std::error::Error as _;
 
@@ -11,13 +12,13 @@ use osproxy_types::content_type::{self, HEAD};
 use super::Objects;
 use crate::{Error, Result};
 
-/// Maximum concurrent inspections; further ones wait.
+/// Maximum concurrent inspections; further inspections wait.
 pub(crate) const MAX_INSPECTIONS: usize = 8;
 /// Maximum concurrent reads of short parts of one upload.
 const MAX_READS: usize = 8;
 
 impl Objects {
-    /// Reads the parts that `inspection` asks for. Returns `None` if they were replaced or removed
+    /// Reads the parts that `inspection` asks for. Returns `None` if parts were replaced or removed
     /// in the meantime.
     pub async fn inspect(&self, inspection: &Inspection) -> Result<Option<InspectionResult>> {
         let _permit = self.inspections.acquire().await.map_err(Error::internal)?;
@@ -47,7 +48,7 @@ impl Objects {
         Ok(inspected)
     }
 
-    /// Returns the first bytes of the content, and the number of parts that have them.
+    /// Returns the first bytes of the content, and the number of parts that contain them.
     async fn read_head(&self, store: &str, parts: &[StoredPart]) -> Result<(Vec<u8>, usize)> {
         let store = self.stores.get(store)?;
         let (mut missing, mut ranges) = (HEAD as u64, Vec::new());

@@ -1,5 +1,4 @@
-//! Objects in the stores: deduplication, deletion, multipart uploads, reading, and guards of
-//! unfinished writes.
+//! Objects in the stores: deduplication, deletion, multipart uploads, reading, and write guards.
 
 pub(crate) mod deduplicate;
 pub(crate) mod delete;
@@ -31,7 +30,7 @@ pub struct Objects {
     pub(crate) limits: Limits,
     pub(crate) active_writes: Mutex<HashSet<i64>>,
     pub(crate) multipart_locks: multipart::StripedLocks,
-    /// Bounds the number of uploads whose parts are read before completion at the same time.
+    /// Limits concurrent inspections of uploads.
     pub(crate) inspections: Semaphore,
 }
 

@@ -1,5 +1,5 @@
-//! Multipart uploads of the store: keeps metadata and store consistent when they start, complete or
-//! get lost.
+//! Multipart uploads of the store. Keeps the metadata consistent with the store when a multipart
+//! upload starts, completes or is lost.
 
 use std::time::Duration;
 
@@ -13,16 +13,17 @@ use tokio::sync::Mutex;
 use super::Objects;
 use crate::{Error, Result};
 
-/// Maximum lookups of a completed object, and the pause between them, before its parts count as
-/// lost. Some stores remove a multipart upload before its object becomes visible.
+/// Maximum lookups of an object after its multipart upload was found missing. After that, the parts
+/// count as lost. Some stores remove a multipart upload before its object becomes visible.
 const LOOKUPS: u32 = 5;
+/// Pause after each of these lookups.
 const PAUSE: Duration = Duration::from_millis(500);
 
-/// Maximum attempts to read parts that change while they are read.
+/// Maximum attempts to inspect parts that change in the meantime.
 const MAX_TRIES: usize = 3;
 
-/// Striped locks that keep a node from starting the same multipart upload twice. Blobs of the same
-/// stripe wait for each other.
+/// Striped locks that keep a node from starting the multipart upload of a blob twice. Blobs with
+/// the same stripe wait for each other.
 pub(crate) struct StripedLocks([Mutex<()>; 64]);
 
 impl Default for StripedLocks {
@@ -33,8 +34,8 @@ impl Default for StripedLocks {
 
 impl StripedLocks {
     fn lock_for(&self, blob_id: i64) -> &Mutex<()> {
-        // The low bits of a uid are a counter within a millisecond, the bits above are the worker
-        // id.
+        // Mix the bits, so that all stripes are used. The low bits of a uid alone vary too little:
+        // they are a counter within a millisecond, and the worker id.
         let mixed = blob_id.cast_unsigned().wrapping_mul(0x9e37_79b9_7f4a_7c15) >> 58;
         let [first, ..] = &self.0;
         usize::try_from(mixed).ok().and_then(|at| self.0.get(at)).unwrap_or(first)
@@ -46,13 +47,13 @@ impl StripedLocks {
 enum MultipartOutcome {
     /// The object exists.
     Completed,
-    /// The store does not have all parts as they were sent. The missing ones can be sent again.
+    /// The store has lost or rejected parts. The client can send them again.
     PartsLost,
 }
 
 impl Objects {
-    /// Returns the store's id of the multipart upload for a part. Starts the upload if necessary.
-    /// Returns `None` if the blob no longer accepts parts.
+    /// Returns the store's id of the multipart upload that a part goes to. Starts the multipart
+    /// upload if necessary. Returns `None` if the blob no longer accepts parts.
     pub async fn ensure_multipart_upload(
         &self,
         store: &str,
@@ -64,7 +65,8 @@ impl Objects {
             return Ok(slot.upload_id.clone());
         }
         let multipart = self.stores.multipart(store)?;
-        // Of concurrent parts, one starts the upload. Another node may start one too.
+        // If several parts arrive at this node, only one starts the multipart upload. Another node
+        // may start a duplicate.
         let _beginning = self.multipart_locks.lock_for(blob_id).lock().await;
         if let Some(named) = self.meta.uploads.upload_id(blob_id).await? {
             return Ok(Some(named));
@@ -81,8 +83,8 @@ impl Objects {
         };
         let named = self.meta.uploads.record_upload_id(blob_id, begun.clone()).await?;
         if named.as_ref() != Some(&begun)
-            // If this fails, the upload is aborted when the content is verified or deleted: both
-            // are under the blob's key.
+            // If this fails, the duplicate stays until the blob is verified or deleted. Both abort
+            // all multipart uploads for the key of the blob.
             && let Err(error) = multipart.abort(&slot.key, &begun).await
         {
             tracing::warn!(
@@ -94,8 +96,9 @@ impl Objects {
         Ok(named)
     }
 
-    /// Reserves disk space for announced content, in a store that preallocates files. Fails if
-    /// there is not enough.
+    /// Creates the preallocated file for announced content, if the store for new files preallocates
+    /// files. Reserves its disk space, unless the limits on reserved space are reached. Fails with
+    /// `StorageFull` if the disk does not have enough space.
     pub async fn preallocate(&self, uid: Uid, tenant: &Tenant) -> Result<()> {
         if !self.stores.preallocates() {
             return Ok(());
@@ -109,7 +112,8 @@ impl Objects {
         Ok(())
     }
 
-    /// Returns the size of an object that another request may be creating now.
+    /// Returns the size in bytes of an object that another request may be creating now; `None` if
+    /// it does not appear.
     async fn wait_for_object(&self, store: &str, key: &Key) -> Result<Option<u64>> {
         for _ in 0..LOOKUPS {
             match self.stores.get(store)?.size(key).await {
@@ -121,9 +125,9 @@ impl Objects {
         Ok(None)
     }
 
-    /// Checks whether the store has lost a multipart upload that refused a part, and if so, lets
-    /// the client send its parts again. An upload that was completed or aborted is not lost.
-    /// Returns whether it is lost.
+    /// Checks, after the store has refused a part, whether the store has lost the multipart upload.
+    /// If it has, resets the upload, so that the client can send its parts again, and returns
+    /// `true`. An upload that was completed or aborted is not lost.
     pub async fn reset_if_lost(&self, store: &str, blob_id: i64, key: &Key, upload: &str) -> Result<bool> {
         match self.stores.multipart(store)?.list_parts(key, upload).await {
             Err(error) if error.kind == ErrorKind::NotFound => {
@@ -141,7 +145,7 @@ impl Objects {
         }
     }
 
-    /// Completes a multipart upload, so that its parts become one object. Can be repeated.
+    /// Completes a multipart upload, so that its parts become one object. Idempotent.
     async fn complete_multipart(&self, upload: &MultipartUpload) -> Result<MultipartOutcome> {
         let MultipartUpload { blob_id, store, key, upload_id: upload, parts, size } = upload;
         let multipart = self.stores.multipart(store)?;
@@ -150,8 +154,8 @@ impl Objects {
         };
         let present = multipart.list_parts(key, upload).await;
         let lost = match (problem.kind, present) {
-            // An earlier call completed the upload and its response was lost, or all parts are
-            // lost.
+            // Either an earlier call completed the upload and its response was lost, or the store
+            // has lost the upload.
             (_, Err(gone)) if gone.kind == ErrorKind::NotFound => {
                 match self.wait_for_object(store, key).await? {
                     Some(found) if found == *size => return Ok(MultipartOutcome::Completed),
@@ -167,7 +171,7 @@ impl Objects {
                 let lost: Vec<_> = parts.iter().filter(differs).map(|(number, _)| *number).collect();
                 if lost.is_empty() { LostParts::Rejected } else { LostParts::Parts(lost) }
             }
-            // A concurrent call may have completed the upload in between. Calling again finds out.
+            // A concurrent call may have completed the upload in the meantime. A retry finds out.
             _ => return Err(problem.into()),
         };
         tracing::error!(
@@ -180,9 +184,9 @@ impl Objects {
         Ok(MultipartOutcome::PartsLost)
     }
 
-    /// Completes the multipart upload in the store, then the file. Returns `NotOpen` if the file is
-    /// no longer being completed, and `DigestMismatch` or `TypeMismatch` if the file is now
-    /// corrupt. Idempotent: may run again after an error, or concurrently.
+    /// Completes the multipart upload in the store, then the file. Returns `NotOpen` if parts were
+    /// lost or the file is no longer being completed, and `DigestMismatch` or `TypeMismatch` if the
+    /// file is now corrupt. Idempotent: may run again after an error, or concurrently.
     pub async fn finish_completion(&self, uid: Uid, upload: &MultipartUpload) -> Result<CompleteOutcome> {
         if self.complete_multipart(upload).await? == MultipartOutcome::PartsLost {
             return Ok(CompleteOutcome::NotOpen(FileState::Receiving));

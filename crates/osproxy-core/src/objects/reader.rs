@@ -1,4 +1,4 @@
-//! Reads the content of a file, also while a merge or a move relocates its bytes.
+//! Reads the content of a file, even while a merge or a move relocates its bytes.
 
 use std::{
     collections::VecDeque,
@@ -21,11 +21,11 @@ use crate::{Error, Result};
 const MAX_TRIES: usize = 3;
 
 impl Objects {
-    /// Opens the bytes `range` of a file, which must lie within its size. Returns `None` if the
-    /// file is gone.
+    /// Opens the bytes `range` of a file. The range must lie within the size of the file. Returns
+    /// `None` if the file is gone.
     ///
-    /// The reader is not disturbed when the bytes are relocated: from parts into one object, or to
-    /// an object with the same content.
+    /// The reader continues when the bytes are relocated: from parts into one object, or to another
+    /// object with the same content.
     pub async fn open_content(
         self: &Arc<Self>,
         file: &StoredFile,
@@ -35,7 +35,7 @@ impl Objects {
             Err(error) if error.kind == ErrorKind::NotFound => {}
             opened => return Ok(Some(opened?)),
         }
-        // The cached row may be older than the relocation.
+        // The bytes may have been relocated after the row was cached.
         self.meta.files.evict(file.uid);
         let Some(file) = self.meta.files.stored(file.uid).await? else {
             return Ok(None);
@@ -52,7 +52,7 @@ async fn open(
 ) -> Result<storage::Result<ContentReader>> {
     let store = objects.stores.get(&file.content.store)?;
     Ok(match &file.content.layout {
-        // An object on a local disk stays readable while it is open.
+        // If an object on a local disk is removed, an open reader can still read it.
         ContentLayout::Whole(key) if store.multipart().is_none_or(Multipart::is_preallocated) => {
             store.open(key, range).await.map(ContentReader::Object)
         }
@@ -71,12 +71,12 @@ async fn open(
     })
 }
 
-/// A stream of a byte range of a file. It yields exactly as many bytes as the range has, or an
-/// error, after which it ends.
+/// A stream of a byte range of a file. Yields all bytes of the range, or ends after an error.
 pub enum ContentReader {
     /// Reads one object.
     Object(ObjectReader),
-    /// Reads objects that may be removed before the end, one after the other.
+    /// Reads one or more objects in order. If an object is removed, finds the new location of its
+    /// bytes.
     Relocating(Box<RelocatingReader>),
 }
 
@@ -98,14 +98,15 @@ struct ObjectRange {
     range: Range<u64>,
 }
 
-/// An open range and its first bytes. Reading them ahead makes the store start to send.
+/// The first bytes of a range, and a reader for the rest. The store starts to send only when the
+/// first bytes are read.
 type OpenedRange = storage::Result<(Option<Bytes>, ObjectReader)>;
 
 /// The next range, while it is being opened.
 struct NextRange {
     range: ObjectRange,
     opening: BoxFuture<'static, OpenedRange>,
-    /// Whether it was opened before it was needed.
+    /// Whether the range was opened ahead: before the previous range was read to its end.
     is_ahead: bool,
 }
 
@@ -115,21 +116,21 @@ impl NextRange {
         Self { range: piece, opening, is_ahead }
     }
 
-    /// Whether to retry opening the range after this error. An error from opening ahead is not
-    /// conclusive, because the reader itself held one of the store's permits. Once a reader has
-    /// started, it waits for a permit as long as its client waits.
+    /// Whether to open the range again after this error. A retryable error while opening ahead may
+    /// only mean that the reader itself still held one of the store's permits. On `Busy`, a reader
+    /// that has started waits for a permit for as long as its client waits.
     fn should_reopen(&self, error: &storage::Error) -> bool {
         error.kind == ErrorKind::Busy || (self.is_ahead && error.retryable)
     }
 }
 
-/// Reads objects one after the other, and opens the next one ahead. When an object is gone, looks
+/// Reads objects one after the other, and opens the next object ahead. If an object is gone, looks
 /// up where its bytes are now and continues there.
 pub struct RelocatingReader {
     objects: Arc<Objects>,
     store: Arc<dyn Backend>,
     uid: Uid,
-    /// The bytes of the file that are not read yet.
+    /// The bytes of the file that still have to be read.
     remaining: Range<u64>,
     current: Option<ObjectReader>,
     next: Option<NextRange>,
@@ -172,7 +173,7 @@ impl RelocatingReader {
         self.next = self.ranges.pop_front().map(|piece| NextRange::open(&self.store, piece, true));
     }
 
-    /// Starts to look up where the rest of the bytes is now.
+    /// Starts to look up where the remaining bytes are now.
     fn relocate(&mut self) {
         let (objects, uid, rest) = (self.objects.clone(), self.uid, self.remaining.clone());
         self.relocating = Some(Box::pin(async move {
@@ -203,7 +204,8 @@ impl RelocatingReader {
             if let Some(reading) = &mut self.current {
                 match reading.as_mut().poll_next(cx) {
                     Poll::Ready(None) => self.current = None,
-                    // This store cannot keep a removed object open.
+                    // The object was removed, and this store cannot read a removed object to its
+                    // end.
                     Poll::Ready(Some(Err(error))) if error.kind == ErrorKind::NotFound => {
                         self.relocate();
                         continue;
@@ -235,7 +237,7 @@ impl RelocatingReader {
         }
     }
 
-    /// Drives the opening of the next range while this one has no bytes ready.
+    /// Drives the opening of the next range while the current range has no bytes ready.
     fn poll_ahead(&mut self, cx: &mut Context<'_>) {
         if let Some(next) = &mut self.next
             && let Poll::Ready(opened) = next.opening.as_mut().poll(cx)

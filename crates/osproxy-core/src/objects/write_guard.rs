@@ -1,4 +1,5 @@
-//! Write guards: they protect running writes from the sweep, and clean up after unfinished ones.
+//! Write guards: protect running writes from the sweep, and remove what unfinished writes leave
+//! behind.
 
 use std::sync::Arc;
 
@@ -9,16 +10,16 @@ use osproxy_types::error_chain;
 use super::Objects;
 use crate::Result;
 
-/// Marks a blob or part as being written by this process. Nothing removes it while this value
-/// lives.
+/// Marks a blob or part as being written by this process. The sweep and the deletion of a blob skip
+/// marked rows. Dropping this value removes the mark.
 pub(crate) struct ActiveWrite {
     objects: Arc<Objects>,
     id: i64,
 }
 
 impl ActiveWrite {
-    /// Marks the blob or part `id`, which belongs to one write only. Call this before its row
-    /// exists, where possible: code that removes such rows must find the mark.
+    /// Marks the blob or part `id`, which belongs to one write only. Where possible, call this
+    /// before its row exists, so that code that removes unfinished rows always finds the mark.
     pub(crate) fn new(objects: &Arc<Objects>, id: i64) -> Self {
         objects.active_writes().insert(id);
         Self { objects: objects.clone(), id }
@@ -31,11 +32,11 @@ impl Drop for ActiveWrite {
     }
 }
 
-/// A write guard: the write intent is in the database, the object may exist or not. Dropped before
-/// [`disarm`](Self::disarm), it removes the row and everything that was written.
+/// A write guard. The write intent is in the database; the object may exist or not. If the guard is
+/// dropped before [`disarm`](Self::disarm), it cleans up as its [`Cleanup`] says.
 ///
-/// A future that publishes the object must run to its end: if it is dropped half way, the object
-/// can appear after its row was removed.
+/// A future that publishes the object must run to its end. If it were dropped half way, the object
+/// could appear after its row was removed.
 pub(crate) struct WriteGuard {
     kind: ObjectRowKind,
     active: Option<ActiveWrite>,
@@ -47,9 +48,9 @@ pub(crate) struct WriteGuard {
 enum Cleanup {
     /// The object, then the row.
     Remove,
-    /// Nothing: the sweep removes both.
+    /// Nothing: the sweep removes the object and the row.
     LeaveToSweep,
-    /// Only the row. The object under its key is not from this write.
+    /// Only the row. The object under its key is from another write.
     KeepObject,
 }
 
@@ -59,15 +60,15 @@ impl WriteGuard {
         Self { kind, active: Some(writing), cleanup: Cleanup::Remove }
     }
 
-    /// Leaves the cleanup to the sweep, because the store did not answer and may create the object
-    /// later. The row must stay until then.
+    /// Leaves the cleanup to the sweep. Call this if the store did not answer: the store may still
+    /// create the object, so the row must stay for now.
     fn leave_to_sweep(&mut self) {
         self.cleanup = Cleanup::LeaveToSweep;
     }
 
-    /// Makes the guard remove only the row when it is dropped, and log an error. For an object that
-    /// existed under the key before this write. That happens when the database is older than the
-    /// store, such as after a restore.
+    /// Makes the guard remove only the row, and logs an error. Call this if an object was under the
+    /// key before this write. That happens if the database is older than the store, for example
+    /// after a restore.
     fn keep_object(&mut self) {
         tracing::error!(
             id = self.active.as_ref().map(|writing| writing.id),
@@ -76,7 +77,7 @@ impl WriteGuard {
         self.cleanup = Cleanup::KeepObject;
     }
 
-    /// Publishes the writer, unless that was done before. On failure, decides what the guard may
+    /// Publishes the object, unless an earlier call did. If that fails, decides what the guard may
     /// remove.
     pub(crate) async fn publish(&mut self, unpublished: &mut Option<Box<dyn ObjectWriter>>) -> Result<()> {
         let Some(writer) = unpublished.take() else {
@@ -93,7 +94,8 @@ impl WriteGuard {
         Ok(())
     }
 
-    /// Disarms the guard: the object is content now, or it was never published and its row is gone.
+    /// Disarms the guard. Call this when the object has become content, or when it was never
+    /// published and its row is deleted.
     pub(crate) fn disarm(mut self) {
         self.active = None;
     }
@@ -111,7 +113,7 @@ impl Drop for WriteGuard {
                 Cleanup::LeaveToSweep => Ok(true),
                 Cleanup::KeepObject => writing.objects.delete_unpublished_row(kind, writing.id).await,
             };
-            // The sweep removes later what cannot be removed now.
+            // If this fails, the sweep cleans up later.
             if let Err(error) = cleaned {
                 let (id, error) = (writing.id, error_chain(&error));
                 tracing::warn!(id, ?kind, error, "cannot remove an unfinished write; the sweep retries");

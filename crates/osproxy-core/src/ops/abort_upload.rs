@@ -8,11 +8,11 @@ use osproxy_types::uid::Uid;
 use super::{UploadOps, state_error, unknown_uid_error};
 use crate::{Error, Result};
 
-/// Aborts an upload that is not complete: `uid` accepts no more content, and a task removes what
-/// was received.
+/// Aborts an upload that is not complete: `uid` accepts no more content, and a task removes the
+/// content received so far. Fails with the error for the file's state if the upload has ended.
 pub async fn abort_upload(uploads: &Arc<UploadOps>, uid: Uid) -> Result<()> {
     let task_id = uploads.uids.next().await?;
-    // Spawned, so that it runs to its end if the client disconnects.
+    // Spawned: this must complete even if the client disconnects.
     let aborting = uploads.detached_work.spawn(abort(uploads.clone(), uid, task_id));
     aborting.await.map_err(Error::internal)?
 }
@@ -26,7 +26,7 @@ async fn abort(uploads: Arc<UploadOps>, uid: Uid, task_id: Uid) -> Result<()> {
         DeleteOutcome::Unchanged => {
             let state = uploads.meta.files.state(uid).await?;
             Err(state.map_or_else(unknown_uid_error, |state| match state {
-                // The file reached this state a moment ago.
+                // A concurrent request changed the file during the abort.
                 FileState::Pending | FileState::Receiving => {
                     Error::unavailable("the upload changed in the meantime; retry")
                 }

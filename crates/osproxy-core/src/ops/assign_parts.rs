@@ -9,8 +9,8 @@ use crate::{Error, Result};
 /// Maximum attempts when concurrent requests start the same upload.
 const MAX_TRIES: usize = 3;
 
-/// Returns the store for the parts of `uid`, if only another node has it. The first part decides:
-/// if there is none yet, the parts go to this node.
+/// Returns the store for the parts of `uid` if this node does not have that store; `None` if this
+/// node should handle the part. If no store is chosen yet, chooses a store of this node.
 pub async fn assign_parts(uploads: &UploadOps, uid: Uid) -> Result<Option<String>> {
     // With shared stores only, any node accepts any part.
     if !uploads.stores.has_node_local() {
@@ -32,7 +32,8 @@ pub async fn assign_parts(uploads: &UploadOps, uid: Uid) -> Result<Option<String
     Err(Error::unavailable("too many concurrent requests for this upload; retry"))
 }
 
-/// Returns the store that has the parts of `uid`, if only another node has it.
+/// Returns the store for the parts of `uid` if one is chosen and this node does not have it. Never
+/// chooses a store.
 pub async fn parts_elsewhere(uploads: &UploadOps, uid: Uid) -> Result<Option<String>> {
     if !uploads.stores.has_node_local() {
         return Ok(None);

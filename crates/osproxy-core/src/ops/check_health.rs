@@ -10,7 +10,7 @@ pub use crate::{Dependency, Health};
 pub enum Readiness {
     /// All dependencies work.
     Ready,
-    /// The node accepts requests, although some of them may fail now.
+    /// The node accepts requests, but some of them may fail now.
     Degraded(Health),
     /// Requests should go to another node.
     Unavailable(Health),
@@ -38,7 +38,7 @@ pub async fn readiness(app: &Arc<App>) -> Readiness {
     }
 }
 
-/// Fails while the database does not answer.
+/// Fails with `Unavailable` while the database does not answer.
 pub async fn check_health(app: &Arc<App>) -> Result<()> {
     if app.health().await.failed.contains(&Dependency::Database) {
         return Err(Error::unavailable("the database does not answer"));

@@ -1,4 +1,5 @@
-//! Checks and errors that several operations share: names, types, quotas, states of files.
+//! Checks and errors that several operations share: file names, MIME types, sizes, link lifetimes
+//! and file states.
 
 use osproxy_api::ErrorCode;
 use osproxy_meta::FileState;
@@ -9,8 +10,9 @@ use crate::{Error, Result, links::LinkConstraints, settings::Limits};
 /// Maximum length of a file name, in bytes.
 const MAX_NAME_LEN: usize = 1024;
 
-/// Fails if the link does not accept the MIME type of the content. The type is the one detected
-/// from the first bytes, or else that of the file name.
+/// Fails with `UnsupportedMediaType` if the link does not accept the MIME type of the content. The
+/// type is derived from `sniffed`, the type detected from the content, and from the extension of
+/// `name`.
 pub(crate) fn check_content_type(
     constraints: &LinkConstraints,
     sniffed: Option<&str>,
@@ -34,7 +36,8 @@ pub(crate) fn too_large_error(max: u64) -> Error {
     Error::new(ErrorCode::TooLarge, format!("this file must not be larger than {max} bytes"))
 }
 
-/// Checks the lifetime of a link, in seconds.
+/// Checks that `expire`, the lifetime of a link in seconds, is within the limits. Fails with
+/// `InvalidArgument`.
 pub fn check_expire(limits: &Limits, expire: i64) -> Result<()> {
     let max = limits.max_link_lifetime_secs;
     if (1..=max).contains(&expire) {
@@ -50,7 +53,7 @@ pub(crate) fn unknown_uid_error() -> Error {
     Error::new(ErrorCode::FileNotFound, "there is no file with this uid")
 }
 
-/// Returns why a file in this state accepts no content, or has none.
+/// Returns the error for a request that a file in this state does not allow.
 pub(crate) fn state_error(state: FileState) -> Error {
     let (code, message) = match state {
         FileState::Pending | FileState::Receiving => {
@@ -69,8 +72,9 @@ pub(crate) fn state_error(state: FileState) -> Error {
     Error::new(code, message)
 }
 
-/// Returns the name of a file: the last component of its path on the client. Names are arbitrary
-/// text without NUL, which databases refuse.
+/// Returns the name of a file: the last component of its path on the client. Fails with
+/// `InvalidArgument` if the name is empty, too long, or contains NUL, which databases reject. Any
+/// other character is allowed.
 pub fn file_name(path: &str) -> Result<&str> {
     let name = path.trim_end_matches('/').rsplit('/').next().unwrap_or_default();
     if name.is_empty() || name.len() > MAX_NAME_LEN {

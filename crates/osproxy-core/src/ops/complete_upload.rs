@@ -1,4 +1,4 @@
-//! Complete an upload: make a file of its parts.
+//! Complete an upload: its parts become the content of a file.
 
 use std::{ops::RangeInclusive, sync::Arc};
 
@@ -13,13 +13,16 @@ use crate::{Error, Result};
 use osproxy_meta::{CompleteOutcome, CompletePreconditions, MultipartUpload};
 use osproxy_types::uid::Uid;
 
-/// Maximum attempts to read parts that change while they are read.
+/// Maximum attempts to inspect parts that change in the meantime.
 const MAX_TRIES: usize = 3;
 
-/// Makes the parts of `uid` its content, if they match `request` and `constraints`. The file can be
-/// read when this returns, whatever its size; a task merges its parts later. Expected digests of
-/// content up to `uploads.max_inline_verification_size` bytes are verified first, those of larger content by the
-/// task. Idempotent.
+/// Makes the parts of `uid` the content of the file, if they match `request` and `constraints`.
+/// When this returns, the file can be read; if its parts must be merged, a task merges them later.
+/// Idempotent.
+///
+/// An expected digest that can be checked only by reading more than
+/// `uploads.max_inline_verification_size` bytes is verified later, by a task. All other expected
+/// digests are verified before the file can be read.
 pub async fn complete_upload(
     uploads: &Arc<UploadOps>,
     uid: Uid,
@@ -36,7 +39,7 @@ pub async fn complete_upload(
     }
     match try_complete(uploads, uid, request, constraints).await? {
         CompleteOutcome::Multipart(native) => {
-            // Spawned, so that it runs to its end if the client disconnects.
+            // Spawned: this must complete even if the client disconnects.
             let completing = complete_multipart(uploads.clone(), uid, request, constraints.clone(), native);
             uploads.detached_work.spawn(completing).await.map_err(Error::internal)?
         }
@@ -44,7 +47,8 @@ pub async fn complete_upload(
     }
 }
 
-/// Completes an upload, or starts to. Reads its parts first if necessary.
+/// Completes an upload, after inspecting its parts if necessary. Returns `Multipart` if the store
+/// must complete a multipart upload before the file can be read.
 async fn try_complete(
     uploads: &Arc<UploadOps>,
     uid: Uid,
@@ -74,7 +78,7 @@ async fn try_complete(
     Err(Error::unavailable("the parts changed during completion; retry"))
 }
 
-/// Returns the result for the client, if the upload was not completed just now.
+/// Converts an outcome to the result for the client.
 fn into_result(completed: CompleteOutcome) -> Result<()> {
     match completed {
         CompleteOutcome::Completed | CompleteOutcome::Multipart(_) | CompleteOutcome::AlreadyCompleted => {
@@ -112,8 +116,8 @@ fn into_result(completed: CompleteOutcome) -> Result<()> {
     }
 }
 
-/// Completes the multipart upload in the store, then the file. If it fails in between, a retry
-/// resumes it.
+/// Completes the multipart upload in the store, then the file. If the second step fails, a repeated
+/// request resumes it.
 async fn complete_multipart(
     uploads: Arc<UploadOps>,
     uid: Uid,
@@ -125,7 +129,8 @@ async fn complete_multipart(
         CompleteOutcome::NotOpen(_) | CompleteOutcome::Unknown => {}
         completed => return into_result(completed),
     }
-    // Another request completed the upload, the file was removed, or parts were lost: check again.
+    // Another request completed the upload, the file was removed, or parts were lost. Another
+    // attempt finds out which.
     match try_complete(&uploads, uid, said, &terms).await? {
         CompleteOutcome::Multipart(_) => {
             Err(Error::unavailable("the parts changed during completion; retry"))
@@ -134,8 +139,8 @@ async fn complete_multipart(
     }
 }
 
-/// Continues the completion of an upload that another request has started. Afterwards the upload is
-/// complete, or accepts parts again.
+/// Continues a completion of `uid` that another request has started. On success, the file is no
+/// longer in state `completing`. Does nothing if it was not in that state.
 pub(crate) async fn resume_completion(uploads: &Arc<UploadOps>, uid: Uid) -> Result<()> {
     let Some(native) = uploads.meta.uploads.completing_multipart(uid).await? else {
         return Ok(());
@@ -148,7 +153,8 @@ pub(crate) async fn resume_completion(uploads: &Arc<UploadOps>, uid: Uid) -> Res
     completing.await.map_err(Error::internal)?.map(|_| ())
 }
 
-/// Maximum ranges of missing parts in a message. A field of the error lists more.
+/// Maximum number of ranges of missing parts in an error message. The `missing` member of the error
+/// lists more.
 const MAX_NAMED_RANGES: usize = 10;
 
 fn part_count_message(present: u64, missing: &[RangeInclusive<u32>], expected: u32) -> String {

@@ -14,9 +14,9 @@ use crate::{Caller, Error, HeldIdempotencyKey, Result, check_metadata};
 /// Maximum attempts when the content moves during the copy.
 const MAX_TRIES: usize = 4;
 
-/// Creates a complete file that shares the content of `uid`. This must be a complete file of the
-/// caller's tenant, no larger than the caller may create. Name and metadata are copied unless
-/// given. With an idempotency key, the copy is created once, under the reserved uid.
+/// Creates a complete file that shares the content of `uid`, which must be a complete file of the
+/// caller's tenant, no larger than `caller.max_size`. If `name` or `metadata` is `None`, the copy
+/// inherits it. Repeated calls with one idempotency key return the same copy.
 pub async fn copy_file(
     files: &Arc<FileOps>,
     caller: &Caller,
@@ -48,8 +48,8 @@ pub async fn copy_file(
             CopyOutcome::Conflict => {}
             CopyOutcome::UidTaken => {
                 let key = key.ok_or_else(|| Error::internal("a uid was issued twice"))?;
-                // An earlier request with this key created the copy. If that is gone, a new one is
-                // created.
+                // An earlier request with this key created the copy. If that copy was deleted,
+                // create a new one.
                 match describe_file(files, tenant, copy).await {
                     Err(gone) if gone.code == ErrorCode::FileGone => {
                         copy = files.idempotency.reserve_uid(key).await?;

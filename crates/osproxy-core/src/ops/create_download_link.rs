@@ -12,7 +12,7 @@ use crate::{Result, links::LinkPeriod};
 /// Files for which download links can be created.
 #[derive(Debug)]
 pub struct LinkableFiles {
-    /// The complete files, in the order of the uids.
+    /// The complete files, in the order of the requested uids.
     pub files: Vec<Arc<StoredFile>>,
     /// When the links are valid.
     pub period: LinkPeriod,

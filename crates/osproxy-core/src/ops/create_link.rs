@@ -15,8 +15,9 @@ pub struct DownloadLinkSpec {
     pub period: LinkPeriod,
 }
 
-/// Returns the parameters of a link to a complete file of a tenant that is valid for at least
-/// `expires_in` seconds. `filename` defaults to the name of the file.
+/// Returns the parameters of a download link to a complete file of `tenant`. The link is valid for
+/// at least `expires_in` seconds. `filename` defaults to the name of the file, adapted if it cannot
+/// be the last segment of a URL.
 pub async fn create_link(
     files: &FileOps,
     tenant: &Tenant,
@@ -43,7 +44,8 @@ pub async fn create_link(
     Ok(DownloadLinkSpec { filename, period: LinkPeriod { date: file.link_date(period.date), ..period } })
 }
 
-/// Names that cannot end a URL: clients resolve them as relative path segments, encoded or not.
+/// Whether a URL cannot end in `name`: clients resolve `.` and `..` as relative path segments, even
+/// percent-encoded.
 fn is_dot_segment(name: &str) -> bool {
     matches!(name, "." | "..")
 }

@@ -18,15 +18,16 @@ use crate::{Caller, Error, HeldIdempotencyKey, Result, check_metadata, metrics::
 use osproxy_meta::{Blob, CreateOutcome, FileState, KnownContent, NewFile, NewUpload};
 use osproxy_types::{content_type, uid::Uid};
 
-/// Default part size in bytes, for content of up to [`DEFAULT_MAX_PARTS`] parts. Such a part takes
-/// about a second on a slow line, and is large enough for every store.
+/// Default part size in bytes, for content of up to [`DEFAULT_MAX_PARTS`] parts. A part of this
+/// size takes about a second on a slow line, and no store rejects it as too small.
 const DEFAULT_PART_SIZE: u64 = 8 << 20;
-/// By default, content that would need more than this many parts of [`DEFAULT_PART_SIZE`] gets
-/// larger parts, within the limits.
+/// Content that would need more than this many parts of [`DEFAULT_PART_SIZE`] gets larger parts by
+/// default, within the limits.
 const DEFAULT_MAX_PARTS: u64 = 1000;
 /// Minimum part size that a client may request, in bytes.
 const MIN_PART_SIZE: u64 = 64 << 10;
-/// Maximum attempts to create an upload for one idempotency key, when earlier ones were undone.
+/// Maximum attempts to create an upload for one idempotency key, if requests undo the uploads that
+/// they created with it.
 const MAX_TRIES: usize = 3;
 /// Maximum length of a MIME type, in bytes.
 const MAX_MIME_LEN: usize = 255;
@@ -36,20 +37,19 @@ const MAX_MIME_LEN: usize = 255;
 pub struct UploadRequest {
     /// Path on the client; the last component becomes the name.
     pub path: String,
-    /// What the client announces. If the size is set, so is the part size: the requested one,
-    /// within the limits, or a default.
+    /// What the client announces. A part size requires a size, must be a power of two, and must be
+    /// within the limits. With a size and no part size, osproxy chooses the part size.
     pub announced: AnnouncedContent,
 }
 
 /// A new upload, or a file that is complete already.
 #[derive(Debug)]
 pub struct NewUploadSession {
-    /// Its uid.
+    /// Uid of the file.
     pub uid: Uid,
     /// Size of every part but the last, in bytes, if the size was announced.
     pub part_size: Option<u64>,
-    /// Whether known content with the expected digests has become the content of the file, so that
-    /// nothing has to be sent.
+    /// Whether the file is complete already, so that the client need not send anything.
     pub is_stored: bool,
     /// If set, the client can prove possession with this challenge instead of sending the content.
     pub challenge: Option<PossessionChallenge>,
@@ -60,7 +60,8 @@ pub struct NewUploadSession {
 pub struct CreatedUploads {
     /// In the order of the requests.
     pub uploads: Vec<NewUploadSession>,
-    /// When the uploads were created; the date of their links.
+    /// When the uploads were created, or when an earlier request with the same idempotency key
+    /// created them. Date of the links.
     pub created_at: OffsetDateTime,
 }
 
@@ -71,17 +72,19 @@ struct PlannedUpload {
     known: Option<Blob>,
 }
 
-/// Creates one file of the caller's tenant, in state `pending`, for each request, with links that
-/// are valid for `expire` seconds. Durably records all of them, or none.
+/// Creates one file of the caller's tenant for each request, in state `pending`. The uploads expire
+/// after `expire` seconds. Durably records all of them, or none.
 ///
-/// Announced sizes are charged to the tenant's quota; fails if it would be exceeded. If stored
-/// content has the expected digests, it becomes the content of the file at once, or, with
-/// `uploads.require_possession_proof`, after a proof of possession. A store that preallocates files
-/// reserves space for the content, unless the client gets a challenge; if there is not enough
-/// space, this fails and leaves nothing behind.
+/// Announced sizes are charged to the tenant's quota; fails with `QuotaExceeded` if the quota does
+/// not suffice. If stored content has the expected digests, it becomes the content of the file at
+/// once, or, with `uploads.require_possession_proof`, after the client has answered a challenge.
 ///
-/// With an idempotency key there is one request, whose file is created once, under the reserved
-/// uid.
+/// In a store that preallocates files, reserves disk space for announced content of several parts,
+/// unless the client gets a challenge or the limits on reserved space are reached. If there is not
+/// enough space, fails with `StorageFull` and undoes the uploads.
+///
+/// With an idempotency key, `requests` must have one element, and the file gets the uid that is
+/// reserved for the key. A repeated call returns the same upload.
 pub async fn create_upload(
     uploads: &Arc<UploadOps>,
     caller: &Caller,
@@ -103,7 +106,7 @@ pub async fn create_upload(
         let file = NewFile { uid, tenant: caller.tenant.clone(), name, announced };
         let AnnouncedContent { expected, size, .. } = &file.announced;
         let known = uploads.objects.find_known_content(&file.tenant, expected, *size).await?;
-        // A client that does not know the size must not learn it from the challenge.
+        // The challenge reveals the size, so only clients that know it get one.
         let known =
             known.filter(|_| !uploads.limits.require_possession_proof || file.announced.size.is_some());
         if let (Some(max), Some(blob)) = (caller.max_size, &known)
@@ -137,7 +140,8 @@ pub async fn create_upload(
     Ok(CreatedUploads { uploads: created, created_at: before.unwrap_or(created_at) })
 }
 
-/// Checks the requests. Returns the names of their files and what is announced, with part sizes.
+/// Checks the requests. Returns, for each, the name of the file and what is announced, including
+/// the part size.
 fn validate(
     uploads: &UploadOps,
     caller: &Caller,
@@ -161,7 +165,8 @@ fn validate(
 struct RecordedUploads {
     /// For each plan, whether its file is complete already.
     stored: Vec<bool>,
-    /// When an earlier request with the same idempotency key created the upload, if one did.
+    /// When an earlier request with the same idempotency key created the upload; `None` if this
+    /// request did.
     created_before: Option<OffsetDateTime>,
 }
 
@@ -185,7 +190,8 @@ async fn record(
         let (Some(key), [PlannedUpload { file, .. }]) = (key, &mut *plans) else {
             return Err(Error::internal("a uid was issued twice"));
         };
-        // An earlier request with this key created the upload: return that, unless it was undone.
+        // An earlier request with this key created an upload: return that upload, unless it was
+        // undone.
         match find_earlier(uploads, file).await? {
             Some(recorded) => return Ok(recorded),
             None => file.uid = uploads.idempotency.reserve_uid(key).await?,
@@ -205,7 +211,8 @@ async fn find_earlier(uploads: &UploadOps, file: &mut NewFile) -> Result<Option<
     if matches!(found.state, FileState::Expired | FileState::Deleted) {
         return Ok(None);
     }
-    // Determined by the configuration at that time.
+    // The part size was determined when the upload was created; the configuration may have changed
+    // since.
     file.announced.part_size = status.part_size;
     let before = OffsetDateTime::from_unix_timestamp(found.created_at.div_euclid(1000));
     let before = Some(before.map_err(Error::internal)?);
@@ -222,14 +229,14 @@ fn new_upload(uploads: &UploadOps, PlannedUpload { file, known }: &PlannedUpload
     NewUpload { file: file.clone(), known_content: known }
 }
 
-/// Counts instant uploads, and expected digests that no stored content has.
+/// Counts instant uploads, and misses: expected digests that no stored content has.
 fn count_instant_uploads(uploads: &UploadOps, plans: &[PlannedUpload], stored: &[bool]) {
     for (PlannedUpload { file, known }, is_stored) in plans.iter().zip(stored) {
         match known {
             Some(blob) if *is_stored => {
                 uploads.metrics.count_deduplicated(DedupSource::Instant, blob.digests.size);
             }
-            // Counted when the client answers the challenge.
+            // These are counted when the client answers the challenge.
             Some(_) if uploads.limits.require_possession_proof => {}
             _ if file.announced.expected != ExpectedDigests::default() => {
                 uploads.metrics.count_instant_miss();
@@ -239,8 +246,9 @@ fn count_instant_uploads(uploads: &UploadOps, plans: &[PlannedUpload], stored: &
     }
 }
 
-/// Prepares a recorded file for its content: reserves space, or creates a challenge. After a
-/// challenge, content is not likely to be sent; if it is, its first part reserves the space.
+/// Prepares a recorded file for its content: creates a challenge, or else reserves disk space. A
+/// client with a challenge will probably not send the content. If it does, the first part reserves
+/// the space.
 async fn prepare(
     uploads: &Arc<UploadOps>,
     PlannedUpload { file, known }: &PlannedUpload,
@@ -257,8 +265,8 @@ async fn prepare(
     Ok(None)
 }
 
-/// Undoes uploads whose client gets an error, unless another request with the same idempotency key
-/// continues with them. What cannot be undone expires.
+/// Removes recorded uploads when the client gets an error, unless another request with the same
+/// idempotency key has taken them over. If an open upload cannot be removed now, it expires later.
 async fn undo(
     uploads: &Arc<UploadOps>,
     plans: &[PlannedUpload],
@@ -290,7 +298,8 @@ fn has_several_parts(file: &NewFile) -> bool {
     size.zip(part_size).is_some_and(|(size, part_size)| PartLayout { size, part_size }.parts() > 1)
 }
 
-/// Returns the part size of content whose size is announced.
+/// Returns the part size in bytes; `None` if no size is announced. Fails if the announced sizes
+/// exceed the limits.
 fn part_size(uploads: &UploadOps, caller: &Caller, announced: &AnnouncedContent) -> Result<Option<u64>> {
     let limits = &uploads.limits;
     let Some(size) = announced.size else {
@@ -325,7 +334,7 @@ fn prev_power_of_two(number: u64) -> u64 {
     number.checked_ilog2().map_or(0, |exponent| 1 << exponent)
 }
 
-/// Whether `text` is a valid MIME type. It is copied verbatim into a header.
+/// Whether `text` is a valid MIME type that can be copied verbatim into a header.
 fn is_mime_type(text: &str) -> bool {
     let essence = text.split(';').next().unwrap_or_default().trim_end();
     let is_token = |part: &str| {

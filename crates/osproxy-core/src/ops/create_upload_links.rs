@@ -1,4 +1,4 @@
-//! Create new links for an upload whose first ones have expired or are lost.
+//! Create new links for an upload whose earlier links have expired or are lost.
 
 use osproxy_api::v1::{Constraints, UploadLinks};
 use osproxy_types::uid::Uid;
@@ -15,16 +15,16 @@ use crate::{Caller, Result, links::LinkPeriod, upload_constraints};
 pub struct NewLinks {
     /// Signed URLs of the upload, valid until `expires_at`.
     pub links: UploadLinks,
-    /// When they expire, in milliseconds since the Unix epoch.
+    /// When the links expire, in milliseconds since the Unix epoch.
     pub expires_at: i64,
     /// Status of the upload.
     pub status: UploadProgress,
 }
 
-/// Creates links to an upload of the caller's tenant that are valid for `expires_in` seconds, and
-/// extends the upload session to the same time. The links have these `constraints`, within the
-/// limits of the caller's key, and not those of earlier links. Earlier links and received parts
-/// stay valid.
+/// Creates links to an upload of the caller's tenant that are valid for `expires_in` seconds. If
+/// the upload session expires earlier, extends it to the same time. The new links have these
+/// `constraints`, within the limits of the caller's key; they do not inherit the constraints of
+/// earlier links. Earlier links and received parts stay valid.
 pub async fn create_upload_links(
     uploads: &UploadOps,
     caller: &Caller,
@@ -35,7 +35,7 @@ pub async fn create_upload_links(
     check_expire(&uploads.limits, expires_in)?;
     let status = own_upload_status(uploads, &caller.tenant, uid).await?;
     let link_constraints = upload_constraints(caller, status.size, constraints)?;
-    // Dated after the last revocation.
+    // A link dated before the last revocation would be revoked too.
     let now = OffsetDateTime::now_utc();
     let from = OffsetDateTime::from_unix_timestamp(uploads.meta.access.links_valid_from(uid, false).await?);
     let date = from.map_or(now, |from| now.max(from));
@@ -43,7 +43,7 @@ pub async fn create_upload_links(
     let period = LinkPeriod { date, lifetime_secs: expires_in };
     let is_renewed = uploads.meta.uploads.renew(caller.tenant.clone(), uid, expires_at).await?;
     if !is_renewed && status.state != FileState::Stored {
-        // It was completed or aborted meanwhile.
+        // The upload was completed, aborted or expired in the meantime.
         let status = own_upload_status(uploads, &caller.tenant, uid).await?;
         if status.state != FileState::Stored {
             return Err(state_error(FileState::Expired));

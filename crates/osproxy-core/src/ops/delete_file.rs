@@ -8,13 +8,13 @@ use osproxy_types::uid::Uid;
 use super::{FileOps, Tenant, state_error, unknown_uid_error};
 use crate::{Error, Result};
 
-/// Deletes a file of a tenant, complete or not. Nobody can open it when this returns. A task
-/// removes the content, unless another file shares it. A repetition changes nothing and fails with
-/// `FileGone`.
+/// Deletes a file of a tenant, complete or not. A task removes the content, unless another file
+/// shares it. A second call fails with `FileGone`. Other nodes may serve the file from their cache
+/// until they receive the invalidation, for at most `database.cache_max_age`.
 pub async fn delete_file(files: &Arc<FileOps>, tenant: &Tenant, uid: Uid) -> Result<()> {
     let task_id = files.uids.next().await?;
-    // Spawned, so that it runs to its end if the client disconnects: the cache must be invalidated
-    // with the file.
+    // Spawned: after the row changes, the cached file must be invalidated, even if the client
+    // disconnects.
     let deleting = files.detached_work.spawn(delete(files.clone(), tenant.clone(), uid, task_id));
     deleting.await.map_err(Error::internal)?
 }
@@ -25,7 +25,7 @@ async fn delete(files: Arc<FileOps>, tenant: Tenant, uid: Uid, task_id: Uid) -> 
             files.task_notifier.notify_cluster();
             Ok(())
         }
-        // Or its upload was aborted, which gives the same result.
+        // The file was deleted, aborted or expired before.
         DeleteOutcome::Unchanged => Err(state_error(FileState::Deleted)),
         DeleteOutcome::Unknown => Err(unknown_uid_error()),
     }

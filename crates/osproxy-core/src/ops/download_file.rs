@@ -16,7 +16,8 @@ use osproxy_types::uid::Uid;
 use super::{FileOps, Tenant, describe_file::describe_file, state_error, unknown_uid_error};
 use crate::{AdmissionGuard, ContentReader, Error, Result, links::LinkConstraints};
 
-/// Returns a complete file, without opening its content. Otherwise the error states why.
+/// Returns a complete file, without opening its content. If there is no such complete file, the
+/// error says why.
 pub async fn download_file(files: &FileOps, uid: Uid) -> Result<Arc<StoredFile>> {
     match files.meta.files.stored(uid).await? {
         Some(file) => Ok(file),
@@ -24,7 +25,8 @@ pub async fn download_file(files: &FileOps, uid: Uid) -> Result<Arc<StoredFile>>
     }
 }
 
-/// As [`download_file`], for a file of this tenant. Files of other tenants look like unknown ones.
+/// Like [`download_file`], but only for files of `tenant`. Fails with `FileNotFound` for files of
+/// other tenants.
 pub async fn own_file(files: &FileOps, tenant: &Tenant, uid: Uid) -> Result<Arc<StoredFile>> {
     match files.meta.files.stored(uid).await? {
         Some(file) if file.tenant == *tenant => Ok(file),
@@ -39,8 +41,8 @@ pub async fn own_file(files: &FileOps, tenant: &Tenant, uid: Uid) -> Result<Arc<
 /// Maximum attempts when the bytes of a file move from one node to another.
 const MAX_TRIES: usize = 3;
 
-/// Calls `read` with a file. If `has_moved` is true for the result and the bytes are now in another
-/// store, calls it again with the new location.
+/// Calls `read` with a file. If `has_moved` returns true for the result and the bytes of the file
+/// are now in another store, calls `read` again with the new location.
 pub async fn retry_if_moved<T, F: Future<Output = Result<T>>>(
     files: &FileOps,
     mut file: Arc<StoredFile>,
@@ -52,7 +54,7 @@ pub async fn retry_if_moved<T, F: Future<Output = Result<T>>>(
         if !has_moved(&result) {
             return result;
         }
-        // The cached row may be older than the move.
+        // The bytes may have moved after the row was cached.
         let Some(moved) = find_moved(files, &file).await? else {
             return result;
         };
@@ -61,7 +63,7 @@ pub async fn retry_if_moved<T, F: Future<Output = Result<T>>>(
     read(file).await
 }
 
-/// Returns the file with its new location, if its store has changed.
+/// Returns the file with its new location; `None` if its store has not changed.
 async fn find_moved(files: &FileOps, known: &StoredFile) -> Result<Option<Arc<StoredFile>>> {
     let Some(file) = files.meta.files.stored_uncached(known.uid).await? else {
         return Err(absence_error(files, known.uid).await?);
@@ -73,8 +75,7 @@ async fn find_moved(files: &FileOps, known: &StoredFile) -> Result<Option<Arc<St
     Ok(Some(file).filter(|_| has_moved))
 }
 
-/// Content of a download that was admitted. Holds its place among the transfers until it is
-/// dropped.
+/// Content of an admitted download. Counts against the concurrency limits until it is dropped.
 pub struct AdmittedContent {
     reader: ContentReader,
     _admission: AdmissionGuard,
@@ -88,8 +89,8 @@ impl Stream for AdmittedContent {
     }
 }
 
-/// Opens the bytes `range` of a file, which must lie within its size, for a link with these
-/// constraints. Fails at a concurrency limit.
+/// Opens the bytes `range` of a file for a link with these constraints. The range must lie within
+/// the size of the file. Fails with `Overloaded` at a concurrency limit.
 pub async fn open_content(
     files: &FileOps,
     file: &StoredFile,
@@ -105,7 +106,7 @@ pub async fn open_content(
 
 async fn absence_error(files: &FileOps, uid: Uid) -> Result<Error> {
     Ok(match files.meta.files.state(uid).await? {
-        // It is being completed, or was a moment ago.
+        // A concurrent request is completing the upload, or has just completed it.
         Some(FileState::Stored | FileState::Completing) => state_error(FileState::Receiving),
         Some(state) => state_error(state),
         None => unknown_uid_error(),

@@ -1,4 +1,4 @@
-//! What the operations work with.
+//! Handles: the parts of a node that operations work with.
 
 use std::sync::Arc;
 
@@ -9,7 +9,7 @@ use crate::{
     objects::Objects, settings::Limits, tasks::TaskNotifier, uids::Uids,
 };
 
-/// Operations on files: describe, list, download, update, copy, delete, links.
+/// Handle for operations on files: describe, list, download, update, copy, delete, links.
 pub struct FileOps {
     pub(crate) meta: Arc<Meta>,
     pub(crate) stores: Arc<Stores>,
@@ -23,7 +23,7 @@ pub struct FileOps {
     pub(crate) node: NodeState,
 }
 
-/// Operations on upload sessions: create, upload, complete, abort, instant upload.
+/// Handle for operations on upload sessions: create, upload, complete, abort, instant upload.
 pub struct UploadOps {
     pub(crate) files: Arc<FileOps>,
     pub(crate) meta: Arc<Meta>,
@@ -58,7 +58,7 @@ impl UploadOps {
     }
 }
 
-/// Operations on tasks: describe, list, retry.
+/// Handle for operations on tasks: describe, list, retry.
 pub struct TaskOps {
     pub(crate) db: TaskDb,
     pub(crate) task_notifier: Arc<TaskNotifier>,

@@ -16,8 +16,8 @@ pub struct InstantItem<'a> {
 }
 
 /// Creates a complete file of the caller's tenant for every item whose content is stored and was
-/// verified by osproxy. Returns the new uids in the order of the items, with `None` where the
-/// content must be sent.
+/// verified by osproxy. Returns the new uids in the order of the items; `None` means that the
+/// client must send the content. With `uploads.require_possession_proof`, all are `None`.
 pub async fn instant_upload(
     uploads: &UploadOps,
     caller: &Caller,
@@ -34,7 +34,7 @@ pub async fn instant_upload(
     for ((item, name), slot) in items.iter().zip(names).zip(&mut created) {
         let expected = ExpectedDigests::md5_only(Some(item.md5));
         if let Some(blob) = uploads.objects.find_known_content(&caller.tenant, &expected, None).await?
-            // The caller may not create a larger file: sending it is refused too.
+            // The caller's size limit applies even though nothing is sent.
             && caller.max_size.is_none_or(|max| blob.digests.size <= max)
         {
             let uid = uploads.uids.next().await?;
@@ -52,7 +52,7 @@ pub async fn instant_upload(
     if !files.is_empty() {
         let recorded = uploads.meta.files.create_stored(files).await?.ok_or_else(Error::quota_exceeded)?;
         let mut recorded = recorded.into_iter().zip(sizes);
-        // A blob that was removed meanwhile counts as unknown content.
+        // If a blob was removed in the meantime, its content counts as unknown.
         for slot in created.iter_mut().filter(|slot| slot.is_some()) {
             match recorded.next() {
                 Some((true, size)) => uploads.metrics.count_deduplicated(DedupSource::Instant, size),

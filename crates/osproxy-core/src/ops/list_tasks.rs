@@ -10,7 +10,7 @@ use crate::Result;
 pub struct TaskPage {
     /// The tasks, newest first.
     pub tasks: Vec<TaskRecord>,
-    /// Id of the last task, if there is another page.
+    /// Id of the last task on this page; `None` if this is the last page.
     pub next: Option<i64>,
 }
 
@@ -21,7 +21,7 @@ pub async fn list_tasks(
     before: Option<i64>,
     limit: u64,
 ) -> Result<TaskPage> {
-    // One more, to see whether there is another page.
+    // Read one more, to see whether there is another page.
     let mut tasks = tasks.db.list(filter, before, limit + 1).await?;
     let has_more = tasks.len() as u64 > limit;
     if has_more {

@@ -1,4 +1,4 @@
-//! Find the node that has the bytes of a file.
+//! Find out which node has the bytes of a file.
 
 use osproxy_api::ErrorCode;
 use osproxy_meta::StoredFile;
@@ -7,7 +7,8 @@ use osproxy_types::uid::Uid;
 use super::FileOps;
 use crate::{Error, Result};
 
-/// Returns the address of this node, if it has bytes of `uid` that no other node has.
+/// Returns the address of this node if the bytes of `uid` are in a store that only this node has.
+/// Fails with `FileNotFound` otherwise.
 pub async fn locate_content(files: &FileOps, uid: Uid) -> Result<&str> {
     let store = files.meta.uploads.store_of(uid).await?;
     let is_own = store.is_some_and(|store| files.stores.has(&store) && !files.stores.is_shared(&store));
@@ -15,7 +16,7 @@ pub async fn locate_content(files: &FileOps, uid: Uid) -> Result<&str> {
     is_own.then(|| files.node.address()).ok_or_else(absent)
 }
 
-/// Returns the store of a file, if only another node has it.
+/// Returns the store of a file if this node does not have that store.
 pub fn store_elsewhere<'a>(files: &FileOps, file: &'a StoredFile) -> Option<&'a str> {
     Some(file.content.store.as_str()).filter(|store| !files.stores.has(store))
 }

@@ -1,5 +1,5 @@
-//! Operations: what the service does, independent of the protocol. One file each, with the same
-//! name everywhere.
+//! The operations of the service, independent of the protocol. Each operation has a file of its
+//! own.
 
 pub mod abort_upload;
 pub mod assign_parts;
@@ -41,12 +41,12 @@ pub(crate) use checks::{
 pub use checks::{check_expire, file_name};
 pub use handles::{FileOps, TaskOps, UploadOps};
 
-/// What is known about content before it arrives.
+/// Options of a request that sends content.
 #[derive(Clone, Debug, Default)]
 pub struct UploadOptions {
-    /// Expected digests, from the client.
+    /// Expected digests in the request.
     pub expected: ExpectedDigests,
-    /// Digests to compute in addition to BLAKE3.
+    /// Digests to compute in addition to BLAKE3 and the expected digests. Only `md5` has an effect.
     pub digests: DigestSelection,
     /// Constraints of the link.
     pub constraints: LinkConstraints,

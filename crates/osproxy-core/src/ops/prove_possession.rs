@@ -14,21 +14,21 @@ use crate::{Error, Result, session::share_known_content};
 
 /// Lifetime of a challenge.
 const CHALLENGE_TTL: Duration = Duration::from_mins(1);
-/// Number of ranges in a challenge. A client that has nine tenths of the content gives the right
-/// answer once in 29 challenges.
+/// Number of ranges in a challenge. A client that has only nine tenths of the content can answer
+/// about one in 29 challenges.
 const RANGE_COUNT: u64 = 32;
 /// Length of each range, in bytes.
 const RANGE_BYTES: u64 = 4096;
-/// How many ranges are read at the same time.
+/// Maximum concurrent reads of ranges for one proof.
 const MAX_READS: usize = 8;
 
-/// A challenge for a client to prove that it has some content. The answer is the BLAKE3, keyed with
-/// the nonce, of the bytes in these ranges, concatenated.
+/// A challenge for a client to prove that it has some content. The right answer is the BLAKE3 hash,
+/// keyed with `nonce`, of the bytes in `ranges`, concatenated.
 #[derive(Clone, Debug)]
 pub struct PossessionChallenge {
     /// The key. It is unique to the challenge.
     pub nonce: [u8; 32],
-    /// In the order in which they are hashed. They may overlap.
+    /// Byte ranges, in the order in which they are hashed. They may overlap.
     pub ranges: Vec<Range<u64>>,
     /// When the challenge expires, in milliseconds since the Unix epoch.
     pub expires_at: i64,
@@ -47,8 +47,8 @@ pub(super) async fn create_challenge(
     Ok(PossessionChallenge { nonce, ranges: ranges(&nonce, blob.digests.size), expires_at })
 }
 
-/// Returns the store of the content that the challenge of `uid` is about, if only another node has
-/// it.
+/// Returns the store of the content that the challenge of `uid` is about, if this node does not
+/// have that store.
 pub async fn content_elsewhere(uploads: &UploadOps, uid: Uid) -> Result<Option<String>> {
     let Some(challenge) = uploads.meta.uploads.challenge(uid).await? else {
         return Ok(None);
@@ -57,9 +57,13 @@ pub async fn content_elsewhere(uploads: &UploadOps, uid: Uid) -> Result<Option<S
     Ok(blob.map(|blob| blob.store).filter(|store| !uploads.stores.has(store)))
 }
 
-/// Accepts one answer to the challenge of `uid`. If it is correct, the known content becomes the
-/// content of the file; otherwise the client must send it. A client that missed the response can
-/// send a correct answer again.
+/// Checks `proof`, the answer to the challenge of `uid`; each challenge can be answered once. If
+/// the answer is correct, the known content becomes the content of the file. Otherwise fails with
+/// `DigestMismatch`, or with `ChallengeGone` if there is no challenge, and the client must send the
+/// content.
+///
+/// Also succeeds if the file is complete and has no challenge any more, so a client that missed the
+/// response can repeat the request.
 pub async fn prove_possession(uploads: &Arc<UploadOps>, uid: Uid, proof: [u8; 32]) -> Result<()> {
     let Some(challenge) = uploads.meta.uploads.challenge(uid).await? else {
         return match uploads.meta.files.state(uid).await? {
@@ -68,13 +72,13 @@ pub async fn prove_possession(uploads: &Arc<UploadOps>, uid: Uid, proof: [u8; 32
         };
     };
     let blob = uploads.meta.blobs.stored(challenge.blob_id).await?.ok_or_else(challenge_gone)?;
-    // Computed before the challenge is used up: an outage of the store must not cost the client its
-    // challenge.
+    // Computed before the challenge is deleted, so that the client can use its challenge again
+    // after an outage of the store.
     let expected = expected_proof(uploads, &blob, &challenge.nonce).await?.ok_or_else(challenge_gone)?;
     if uploads.meta.uploads.take_challenge(uid).await? != Some(challenge) {
         return Err(challenge_gone());
     }
-    // This comparison takes constant time.
+    // Comparing `blake3::Hash` takes constant time.
     if expected != blake3::Hash::from_bytes(proof) {
         let message = "the answer to the challenge is wrong; send the content";
         return Err(Error::new(ErrorCode::DigestMismatch, message));
@@ -102,7 +106,7 @@ fn ranges(nonce: &[u8; 32], size: u64) -> Vec<Range<u64>> {
     (0..RANGE_COUNT).map(|_| draw()).collect()
 }
 
-/// Computes the right answer. Returns `None` if the content is gone.
+/// Computes the right answer to a challenge; `None` if the content is gone.
 async fn expected_proof(uploads: &UploadOps, blob: &Blob, nonce: &[u8; 32]) -> Result<Option<blake3::Hash>> {
     let store = uploads.stores.get(&blob.store)?;
     let read = |range: Range<u64>| async {

@@ -6,7 +6,8 @@ use osproxy_meta::{TaskRecord, TaskState};
 use super::{TaskOps, describe_task::describe_task};
 use crate::{Error, Result};
 
-/// Makes a dead task due now, with as many attempts as a new one.
+/// Makes a dead task due now. The task gets the configured maximum number of attempts again. Fails
+/// with `TaskNotDead` if the task is in another state.
 pub async fn retry_task(tasks: &TaskOps, id: i64) -> Result<TaskRecord> {
     let (task, _) = describe_task(tasks, id).await?;
     let refused = |state: TaskState| {
@@ -19,7 +20,7 @@ pub async fn retry_task(tasks: &TaskOps, id: i64) -> Result<TaskRecord> {
     let is_due = tasks.db.retry(id, tasks.limits.max_task_attempts).await?;
     let (task, _) = describe_task(tasks, id).await?;
     if !is_due {
-        // Another request did the same, and the task has been claimed since.
+        // A concurrent request has retried the task, and a node has claimed it.
         return Err(refused(task.state));
     }
     tasks.task_notifier.notify_cluster();

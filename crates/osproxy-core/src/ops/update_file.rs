@@ -9,8 +9,9 @@ use osproxy_types::uid::Uid;
 use super::{FileOps, Tenant, describe_file::describe_file, file_name, state_error, unknown_uid_error};
 use crate::{Error, Result, check_metadata, metadata_error};
 
-/// Renames a file of a tenant if `name` is given, and changes its metadata. The content does not
-/// change. Every later request, on any node, sees the result.
+/// Renames a file of a tenant if `name` is given, and applies `patch` to its metadata. The content
+/// does not change. Other nodes may use the cached old name until they receive the invalidation,
+/// for at most `database.cache_max_age`.
 pub async fn update_file(
     files: &Arc<FileOps>,
     tenant: &Tenant,
@@ -22,8 +23,8 @@ pub async fn update_file(
     let change =
         patch.map(|patch| -> MetadataEdit { Arc::new(move |metadata| apply_patch(metadata, &patch)) });
     let updating = update(files.clone(), tenant.clone(), uid, name.map(str::to_owned), change);
-    // Spawned, so that it runs to its end if the client disconnects: the cache must be invalidated
-    // with the file.
+    // Spawned: after the row changes, the cached file must be invalidated, even if the client
+    // disconnects.
     let updating = files.detached_work.spawn(updating);
     match updating.await.map_err(Error::internal)?? {
         UpdateOutcome::Updated => describe_file(files, tenant, uid).await,

@@ -14,12 +14,12 @@ use crate::{
     session::{self, Piece, WriteRequest},
 };
 
-/// Stores `body` as the content of `uid` and returns when it is durable. The content must have the
-/// expected digests, given here or when the upload was created, and meet the constraints of the
-/// link.
+/// Stores `body` as the content of `uid` and returns when it is durable. The content must meet the
+/// constraints of the link, and must have the expected digests: those in `options`, or else those
+/// announced when the upload was created.
 ///
-/// Concurrent writes for one uid are allowed: the first to end wins, and the others succeed if they
-/// sent the same content. A write that fails, breaks off or is dropped leaves nothing behind.
+/// Concurrent writes for one uid are allowed. The first to end wins; every other write succeeds if
+/// it sent the same content. A write that fails or is dropped leaves nothing behind.
 pub async fn upload_file(
     uploads: &Arc<UploadOps>,
     uid: Uid,

@@ -14,12 +14,12 @@ use crate::{
 };
 
 /// Stores `body` as part `number` of `uid` and returns when it is durable. The part must have the
-/// expected digests and meet the constraints of the link. The digests selected in the options are
-/// recorded in addition to BLAKE3, so that later damage to the part can be detected.
+/// digests expected in `options` and meet the constraints of the link. Its BLAKE3, and its MD5 if
+/// selected or expected, are recorded to detect later damage to the part.
 ///
-/// Parts may come in any order and concurrently. Sending a part again replaces it; of concurrent
-/// writes of the same part, the one that ends last counts. A write that fails leaves nothing
-/// behind, and does not affect the part that was there before.
+/// Parts may arrive in any order and concurrently. Sending a part again replaces it; of concurrent
+/// writes of the same part, the last to end counts. A write that fails leaves nothing behind, and
+/// an earlier part with this number stays.
 pub async fn upload_part(
     uploads: &Arc<UploadOps>,
     uid: Uid,
@@ -32,7 +32,7 @@ pub async fn upload_part(
     session::write(uploads, WriteRequest { uid, piece: Piece::Part(number), options, size }, body).await
 }
 
-/// Fails unless `number` is an allowed part number.
+/// Fails with `InvalidArgument` unless `number` is an allowed part number.
 pub fn check_number(uploads: &UploadOps, number: u32) -> Result<()> {
     let max = uploads.limits.max_parts;
     if (1..=max).contains(&number) {

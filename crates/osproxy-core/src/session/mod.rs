@@ -1,7 +1,7 @@
-//! The upload session: the one path of content into the service, whatever the protocol. A body is
-//! the whole content or one part of it, and goes through three steps:
+//! Receives content: every body takes this path into the service, whatever the protocol. A body is
+//! the whole content of a file or one part of it, and takes three steps:
 //! [`create`](UploadSession::create) records the write intent, [`stream`](UploadSession::stream)
-//! brings the bytes into the store, and [`commit`](UploadSession::commit) makes them content.
+//! writes the bytes to the store, and [`commit`](UploadSession::commit) makes them content.
 
 mod part;
 mod receive;
@@ -42,8 +42,8 @@ pub(crate) enum Piece {
     Part(u32),
 }
 
-/// Stores `body`, and returns when it is durable. If that fails, or the future is dropped, nothing
-/// of the body is left behind.
+/// Stores `body`, and returns when it is durable. If this fails, or the future is dropped, the
+/// stored bytes are removed.
 pub(crate) async fn write(
     uploads: &Arc<UploadOps>,
     mut request: WriteRequest,
@@ -61,8 +61,8 @@ pub(crate) async fn write(
     UploadSession::create(uploads, request, admission).await?.run(body).await
 }
 
-/// An admitted body on its way into a store. Dropped before it is committed, it leaves nothing
-/// behind.
+/// An admitted body on its way into a store. Dropping it before [`commit`](Self::commit) removes
+/// the stored bytes.
 struct UploadSession {
     uploads: Arc<UploadOps>,
     uid: Uid,
@@ -72,18 +72,20 @@ struct UploadSession {
     write: PendingWrite,
 }
 
-/// What a body is going to become.
+/// What happens to a body.
 enum PendingWrite {
     Whole(WholeWrite),
     Part(Box<PartWrite>),
-    /// The file is complete. The body is compared with its content, and removed.
+    /// The file is already complete: the body is compared with the content of the file, then
+    /// removed.
     Compare(Comparison),
 }
 
-/// What is required of a body, and where it goes.
+/// Requirements on a body, and its destination.
 struct BodyPlan<'a> {
     tenant: &'a Tenant,
-    /// Whether the size of the content was announced, and charged to the tenant's quota then.
+    /// Whether no quota check is needed: the announced size is charged already, or the body will be
+    /// removed.
     is_charged: bool,
     expected: ExpectedDigests,
     destination: Destination<'a>,
@@ -98,8 +100,7 @@ impl UploadSession {
     ) -> Result<Self> {
         let WriteRequest { uid, piece, options, size } = request;
         let (beginning, max_size) = (uploads.clone(), options.constraints.max_size);
-        // Changes to the database are spawned, so that a client that disconnects does not cut them
-        // off.
+        // Spawned, so that the changes to the database complete even if the client disconnects.
         let begun = uploads.detached_work.spawn(async move {
             match piece {
                 Piece::Whole => whole::begin(&beginning, uid).await,
@@ -157,13 +158,13 @@ impl UploadSession {
         Ok(received)
     }
 
-    /// Publishes what was received, and makes it content. The body counts against the limits of
-    /// admission until then.
+    /// Publishes the received bytes and makes them content, or compares them with the content of
+    /// the file. The body counts against the limits of admission until this ends.
     async fn commit(self, received: Received) -> Result<()> {
         let Self { uploads, uid, options, admission: _admission, write, .. } = self;
         match write {
             PendingWrite::Whole(whole) => {
-                // Spawned, so that it runs to its end if the client disconnects.
+                // Spawned: this must complete even if the client disconnects.
                 let committed = uploads.detached_work.spawn(whole.commit(uploads.clone(), uid, received));
                 committed.await.map_err(Error::internal)?
             }
@@ -180,7 +181,7 @@ impl UploadSession {
     }
 }
 
-/// Returns the digests to compute of a body.
+/// Returns the digests to compute while a body arrives.
 fn select_digests(options: &UploadOptions, expected: &ExpectedDigests) -> DigestSelection {
     DigestSelection { md5: options.digests.md5 || expected.md5.is_some(), ..expected.selection() }
 }

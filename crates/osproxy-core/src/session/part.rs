@@ -1,4 +1,4 @@
-//! One part of the content in one body.
+//! Receives a body that is one part of a file.
 
 use std::{error::Error as _, sync::Arc};
 
@@ -55,7 +55,7 @@ pub(super) fn size_limit(uploads: &UploadOps, constraints: &LinkConstraints) -> 
 }
 
 /// Records the intent to write part `number` of `uid`, and starts the store's multipart upload if
-/// the part needs one. `max_size` limits the sum of all parts, in bytes.
+/// the part goes to one. `max_size` limits the size of all parts together, in bytes.
 pub(super) async fn begin(
     uploads: &Arc<UploadOps>,
     uid: Uid,
@@ -74,7 +74,8 @@ pub(super) async fn begin(
                     return Ok(PartWrite { guard, intent, multipart: None });
                 };
                 let (store, blob_id) = (intent.store.clone(), intent.blob_id);
-                // Without an upload id, the upload has ended in the meantime: look again.
+                // If there is no upload id, the blob stopped accepting parts in the meantime: try
+                // again.
                 if let Some(upload_id) =
                     uploads.objects.ensure_multipart_upload(&store, blob_id, slot, &intent.tenant).await?
                 {
@@ -108,8 +109,8 @@ impl PartWrite {
             None => WriteTarget::Object(&intent.key),
         };
         let range = intent.layout.and_then(|layout| layout.range(intent.number));
-        // With an announced size, the length of each part is known, and the length in the request
-        // does not matter.
+        // If the size was announced, the length of each part is fixed, and the length in the
+        // request is not needed.
         let size = range.as_ref().map_or(size, |range| SizeHint::Exact(range.end - range.start));
         let is_one_of_several = intent.layout.is_some_and(|layout| layout.parts() > 1);
         let subtree_offset = range.filter(|_| is_one_of_several).map(|range| range.start);
@@ -127,14 +128,14 @@ impl PartWrite {
         }
     }
 
-    /// Whether this part determines the MIME type of the content: the first one does, unless it is
-    /// too short. Then completion checks the type.
+    /// Whether this part determines the MIME type of the content. Only the first part does, and
+    /// only if it has enough bytes; otherwise the type is checked on completion.
     pub(super) fn determines_content_type(&self, received: &Received) -> bool {
         self.intent.number == 1
             && (received.digests.size >= HEAD as u64 || content_type::is_specific(received.sniffed))
     }
 
-    /// Publishes the part and records it, in place of an earlier part with its number.
+    /// Publishes the part and records it. Replaces an earlier part with this number.
     pub(super) async fn commit(
         self,
         uploads: Arc<UploadOps>,
@@ -147,7 +148,8 @@ impl PartWrite {
         let Received { writer, digests, sniffed, buffers: _buffers } = received;
         let mut tag = String::new();
         if multipart.is_some() {
-            // If the part appears in the store later, nothing refers to its tag.
+            // After an error, the part may still appear in the store. That is harmless, because no
+            // row has its tag.
             tag = writer.publish().await?;
         } else {
             guard.publish(&mut Some(writer)).await?;
@@ -156,14 +158,15 @@ impl PartWrite {
         let part = ReceivedPart { digests, sniffed, tag, max_size, content_type };
         let outcome = uploads.meta.uploads.finish_part(uid, &intent, part).await?;
         if !matches!(outcome, FinishPartOutcome::Stored(_)) && multipart.is_none() {
-            // Its row may be gone already, and the write guard cannot find the object without it.
+            // The row of the part may be gone already, and without the row the write guard cannot
+            // find the object.
             uploads.stores.get(&intent.store)?.delete(std::slice::from_ref(&intent.key)).await?;
         }
         match outcome {
             FinishPartOutcome::Stored(replaced) => {
                 guard.disarm();
                 if let Some(replaced) = replaced
-                    // The sweep removes later what cannot be removed now.
+                    // If this fails, the sweep removes the replaced part later.
                     && let Err(error) = uploads.objects.delete_unreferenced(ObjectRowKind::Part, replaced).await
                 {
                     tracing::warn!(
@@ -178,7 +181,7 @@ impl PartWrite {
             FinishPartOutcome::TooLarge => Err(too_large_error(max_size.unwrap_or_default())),
             FinishPartOutcome::OverQuota => Err(Error::quota_exceeded()),
             FinishPartOutcome::Closed => Err(match uploads.meta.files.state(uid).await? {
-                // The parts of this file now belong to another blob.
+                // Another blob receives the parts of this file now.
                 Some(FileState::Pending | FileState::Receiving) => {
                     Error::unavailable("the upload was restarted; send the part again")
                 }
@@ -191,7 +194,8 @@ impl PartWrite {
     }
 }
 
-/// Fails if the link does not accept the MIME type of the content, as its first part has it.
+/// Fails with `UnsupportedMediaType` if the link does not accept the MIME type of the content,
+/// which was detected in the first part.
 pub(super) async fn check_first_part(
     uploads: &UploadOps,
     uid: Uid,
@@ -205,8 +209,9 @@ pub(super) async fn check_first_part(
     check_content_type(constraints, sniffed, &file.name)
 }
 
-/// Returns the error for the client after a part failed. If the store refused it, the multipart
-/// upload may be lost, which lets the client send its parts again, or have ended.
+/// Returns the error for the client after a part failed. If the store refused the part, the cause
+/// may be that the multipart upload is lost or has ended. If the upload is lost, lets the client
+/// send its parts again.
 pub(super) async fn explain_failure(
     uploads: &UploadOps,
     uid: Uid,

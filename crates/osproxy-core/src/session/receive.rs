@@ -13,15 +13,15 @@ use osproxy_types::content_type::Sniffer;
 
 use crate::{Error, Result, ops::UploadOps};
 
-/// Content that was received but not published. Dropped, it leaves nothing in the store.
+/// Content that was received but not published. Dropping it removes the stored bytes.
 pub(super) struct Received {
     /// Publishes the content.
     pub(super) writer: Box<dyn ObjectWriter>,
     /// Computed digests of the content.
     pub(super) digests: Digests,
-    /// MIME type detected from the first bytes, with a charset if all of it is UTF-8 text.
+    /// MIME type detected from the first bytes, with a charset if the whole content is UTF-8 text.
     pub(super) sniffed: Option<&'static str>,
-    /// Reservation of the buffers that the writer holds.
+    /// Memory of the buffers that the writer holds.
     pub(super) buffers: Option<Arc<BufferReservation>>,
 }
 
@@ -45,7 +45,7 @@ impl SizeLimit {
     }
 }
 
-/// Where a body goes, and what it may be.
+/// Where a body goes, and its limits.
 pub(super) struct Destination<'a> {
     pub(super) store: &'a str,
     pub(super) target: WriteTarget<'a>,
@@ -66,20 +66,20 @@ pub(super) enum WriteTarget<'a> {
     MultipartPart { key: &'a Key, upload_id: &'a str, number: u32 },
 }
 
-/// Longest body that is buffered to find out its length, in bytes.
+/// Maximum size, in bytes, of a body that is buffered to find out its length.
 const MAX_BUFFERED: u64 = UNKNOWN_PART;
 
 /// Chunks below this size, in bytes, are coalesced.
 const COALESCE_BELOW: usize = 4096;
 
-/// Finds out the length of a short body of unknown length, by buffering it to its end. Fails as
-/// soon as the body exceeds `limit`.
+/// Buffers a short body of unknown length to its end, to find out its length. Returns the size and
+/// the body. Fails with `TooLarge` as soon as the buffered bytes exceed `limit`.
 pub(super) async fn buffer_short_body(
     limit: SizeLimit,
     size: SizeHint,
     mut body: impl Stream<Item = Result<Bytes>> + Send + Unpin,
 ) -> Result<(SizeHint, impl Stream<Item = Result<Bytes>> + Send + Unpin)> {
-    // A multipart form adds only a few bytes to the content.
+    // The bound may include the few bytes that a multipart form adds to the content.
     let is_short =
         !matches!(size, SizeHint::Exact(_)) && size.at_most().unwrap_or(0) <= MAX_BUFFERED + (64 << 10);
     let (mut kept, mut length, mut ended) = (Vec::<Bytes>::new(), 0, false);
@@ -113,8 +113,8 @@ pub(super) async fn buffer_short_body(
     Ok((size, stream::iter(kept.into_iter().map(Ok)).chain(body)))
 }
 
-/// Streams a body to its destination, and returns once all of it has arrived. Fails before reading
-/// the body if its size exceeds the limit.
+/// Streams a body to its destination, and returns when all of it has arrived. Fails before reading
+/// the body if its declared size exceeds the limit.
 pub(super) async fn receive(
     uploads: &UploadOps,
     destination: Destination<'_>,

@@ -1,4 +1,4 @@
-//! The whole content of a file in one body.
+//! Receives a body that is the whole content of a file.
 
 use std::sync::Arc;
 
@@ -28,8 +28,8 @@ use crate::{
     },
 };
 
-/// Maximum attempts when the same content appears or disappears concurrently, before the client
-/// must retry.
+/// Maximum attempts when concurrent requests store or remove the same content. After that, the
+/// client must retry.
 const MAX_TRIES: usize = 4;
 
 /// A write of the whole content whose intent is recorded.
@@ -45,8 +45,8 @@ pub(super) async fn begin(uploads: &Arc<UploadOps>, uid: Uid) -> Result<PendingW
         let task_id = uploads.uids.next().await?;
         match uploads.meta.uploads.begin(uid, fallback_id, task_id).await? {
             BeginUploadOutcome::Ready(intent) => {
-                // Not earlier: the uid's own id may belong to a failed write, which the sweep must
-                // be able to remove.
+                // Mark the write only now, when its blob id is known. Marking the uid earlier could
+                // keep the sweep from removing a failed write with that id.
                 let guard =
                     WriteGuard::new(ObjectRowKind::Blob, ActiveWrite::new(&uploads.objects, intent.blob_id));
                 release(uploads, intent.released).await;
@@ -66,13 +66,13 @@ pub(super) async fn begin(uploads: &Arc<UploadOps>, uid: Uid) -> Result<PendingW
     Err(state_error(FileState::Completing))
 }
 
-/// Frees the disk space that was reserved for parts.
+/// Frees the disk space that was reserved for the parts of a file.
 async fn release(uploads: &UploadOps, released: Option<ReleasedReservation>) {
     match released {
         None => {}
         Some(ReleasedReservation::OtherNode) => uploads.task_notifier.notify_cluster(),
         Some(ReleasedReservation::Local(blob_id)) => {
-            // The sweep removes later what cannot be removed now.
+            // If this fails, the sweep frees the space later.
             if let Err(error) = uploads.objects.delete_blob(blob_id).await {
                 tracing::warn!(
                     blob_id,
@@ -112,8 +112,8 @@ impl WholeWrite {
         check_content_type(&options.constraints, received.sniffed, &self.intent.name)
     }
 
-    /// Makes received content the content of the file: shares a blob with the same content if there
-    /// is one, and publishes it otherwise.
+    /// Makes the received content the content of the file. If a blob with the same content exists,
+    /// the file shares it; otherwise the received content is published.
     pub(super) async fn commit(self, uploads: Arc<UploadOps>, uid: Uid, received: Received) -> Result<()> {
         let _committing = uploads.metrics.commits.begin();
         let Self { mut guard, intent } = self;
@@ -142,8 +142,8 @@ impl WholeWrite {
                 SameContent::Lost(lost) => {
                     guard.publish(&mut unpublished).await?;
                     match uploads.meta.blobs.repair(&lost, intent.blob_id).await? {
-                        // The row of this write now names the damaged object, which the write guard
-                        // removes. The next round shares the repaired blob.
+                        // The intent of this write now names the damaged object, which the write
+                        // guard removes. The next attempt shares the repaired blob.
                         StoreOutcome::Stored => StoreOutcome::Conflict,
                         other => other,
                     }
@@ -169,7 +169,8 @@ impl WholeWrite {
                 StoreOutcome::OverQuota => return Err(Error::quota_exceeded()),
                 StoreOutcome::Superseded => return compare_with_winner(&uploads, uid, &digests).await,
                 StoreOutcome::Swept => {
-                    // The object was published after its row was removed.
+                    // The sweep removed the row before the object was published, so the object must
+                    // be deleted here.
                     uploads.stores.get(&intent.store)?.delete(std::slice::from_ref(&intent.key)).await?;
                     return Err(Error::unavailable(
                         "the upload took too long and was discarded; send the content again",
@@ -181,7 +182,8 @@ impl WholeWrite {
     }
 }
 
-/// Returns the announced length of the content, or else what is known about it.
+/// Returns the announced length of the content, or else what the request says about it. Fails with
+/// `SizeMismatch` if the two differ.
 fn body_length(intent: &WriteIntent, size: SizeHint) -> Result<SizeHint> {
     match (intent.size, size) {
         (Some(announced), SizeHint::Exact(size)) if size != announced => Err(Error::new(
@@ -193,8 +195,8 @@ fn body_length(intent: &WriteIntent, size: SizeHint) -> Result<SizeHint> {
     }
 }
 
-/// Makes the known content of `blob` the content of `uid`, without a body. Runs to its end if it is
-/// dropped.
+/// Makes the known content of `blob` the content of `uid`, without a body. Continues if the future
+/// is dropped.
 pub(crate) async fn share_known_content(uploads: &Arc<UploadOps>, uid: Uid, blob: Blob) -> Result<()> {
     let sharing = uploads.detached_work.spawn(share(uploads.clone(), uid, blob));
     sharing.await.map_err(Error::internal)?
@@ -226,7 +228,8 @@ async fn share(uploads: Arc<UploadOps>, uid: Uid, blob: Blob) -> Result<()> {
     }
 }
 
-/// A body for a file that is complete already. It is compared with the content and removed.
+/// A body for a file that is already complete. It is compared with the content of the file, then
+/// removed.
 pub(super) struct Comparison {
     stored: Arc<StoredFile>,
     key: Key,
@@ -238,8 +241,8 @@ impl Comparison {
         Self { stored, key }
     }
 
-    /// The body goes to an unpublished object: dropping its writer removes what it wrote, which is
-    /// never more than the file has.
+    /// Writes the body to an object that is never published: dropping the writer removes the
+    /// written bytes. The body may be no larger than the file.
     pub(super) fn plan<'a>(
         &'a self,
         uploads: &'a UploadOps,
@@ -263,19 +266,19 @@ impl Comparison {
         })
     }
 
-    /// Returns the error for a body that could not be received: a longer one differs from the
-    /// content.
+    /// Returns the error for a body that could not be received. A body that is larger than the file
+    /// has different content.
     pub(super) fn explain_failure(error: Error) -> Error {
         if error.code == ErrorCode::TooLarge { already_stored_error() } else { error }
     }
 
-    /// Fails unless the content that was sent is the content of the file.
+    /// Fails with `AlreadyStored` unless the sent content is the content of the file.
     pub(super) fn finish(&self, sent: &Digests) -> Result<()> {
         check_same_content(&self.stored.content, sent)
     }
 }
 
-/// Compares what was sent with the content of the write that won.
+/// Compares the sent content with the content of the write that won.
 async fn compare_with_winner(uploads: &Arc<UploadOps>, uid: Uid, sent: &Digests) -> Result<()> {
     resume_completion(uploads, uid).await?;
     let winner = download_file(&uploads.files, uid).await?;
@@ -287,8 +290,8 @@ fn check_same_content(stored: &StoredContent, sent: &Digests) -> Result<()> {
     if known.blake3 == sent.blake3 { Ok(()) } else { Err(already_stored_error()) }
 }
 
-/// The error for content that was sent in parts and is not merged yet: without a digest of the
-/// whole, it cannot be compared with what is sent now.
+/// The error for a file that was sent in parts and whose digest is not computed yet, so that the
+/// sent content cannot be compared with it.
 fn unverified_error() -> Error {
     let message = "this file is already complete; its digest is not computed yet, so it cannot be compared";
     Error::new(ErrorCode::AlreadyStored, message)

@@ -24,15 +24,15 @@ use crate::{App, Error, LoadGuard, Result, metrics::TaskOutcome};
 const PAGE: u64 = 64;
 /// Renewals per lease lifetime.
 const RENEWALS: u32 = 3;
-/// Maximum attempts of recurring tasks, which never become dead.
+/// Maximum attempts of recurring tasks: so many that they never become dead.
 const UNLIMITED: u32 = 1_000_000_000;
 
 /// Timing of the engine.
 #[derive(Clone, Copy, Debug)]
 pub struct EngineSettings {
-    /// Lifetime of a lease. A task whose lease is not renewed is taken over.
+    /// Lifetime of a lease. If a lease is not renewed in time, another process takes its task over.
     pub lease: Duration,
-    /// How often to look for tasks without a notification.
+    /// How often to look for due tasks when no notification arrives.
     pub poll_interval: Duration,
     /// Delay after the first failure. It doubles with every further one.
     pub initial_backoff: Duration,
@@ -41,8 +41,9 @@ pub struct EngineSettings {
 }
 
 impl EngineSettings {
-    /// Returns the delay after a failed attempt, in milliseconds: exponential backoff with jitter
-    /// between half and all of it, so that tasks that failed together are not retried together.
+    /// Returns the delay after failed attempt number `attempt`, in milliseconds: at random between
+    /// half of the exponential backoff and all of it, so that tasks that failed together are not
+    /// retried together.
     fn backoff_ms(&self, attempt: u32) -> i64 {
         let doubled = 2_u32.saturating_pow(attempt.saturating_sub(1));
         let full = self.initial_backoff.saturating_mul(doubled).min(self.max_backoff);
@@ -69,8 +70,9 @@ impl Engine {
         Self { app, registry, settings, log_throttle: LogThrottle::default() }
     }
 
-    /// Runs tasks until `stop`. From then on it claims no more tasks, lets running ones end until
-    /// `abort`, and hands the rest back, so that they can be claimed again.
+    /// Runs tasks until `stop` is cancelled. After that, claims no more tasks and waits for the
+    /// running tasks to end. When `abort` is cancelled, hands back the tasks that are still
+    /// running, so that they can be claimed again.
     pub async fn run(self, stop: CancellationToken, abort: CancellationToken) {
         let engine = Arc::new(self);
         let mut running = RunningTasks::default();
@@ -94,7 +96,8 @@ impl Engine {
         while running.wait_for_one().await {}
     }
 
-    /// Ensures that there is a task of every recurring kind. Returns whether that succeeded.
+    /// Ensures that the tasks of every recurring kind exist and are due. Returns `false` if that
+    /// fails.
     async fn ensure_recurring(&self) -> bool {
         for (kind, registered) in &self.registry.kinds {
             if registered.interval.is_none() {
@@ -121,7 +124,8 @@ impl Engine {
         true
     }
 
-    /// Claims due tasks up to the concurrency limits. Returns the time until the next task is due.
+    /// Claims due tasks up to the concurrency limits. Returns how long to wait before looking
+    /// again.
     async fn claim(
         self: &Arc<Self>,
         running: &mut RunningTasks,
@@ -156,7 +160,7 @@ impl Engine {
                 let claimed = match self.app.meta.tasks.claim(id, &self.app.node_id, lease).await {
                     Ok(Some(claimed)) => claimed,
                     Ok(None) => continue,
-                    // If one task cannot be claimed, the others still can.
+                    // If this task cannot be claimed, the others may still be.
                     Err(error) => {
                         self.log_throttle.log("cannot claim a task", &error);
                         continue;
@@ -172,7 +176,7 @@ impl Engine {
                 });
             }
             if !claimed_any {
-                // Other nodes claimed all of them, or none can be claimed now.
+                // Other nodes claimed all due tasks, or none of them can be claimed now.
                 return Ok(self.settings.poll_interval);
             }
         }
@@ -265,7 +269,7 @@ impl Engine {
                 tracing::warn!(task_id, kind, attempt, "a task ended after its lease was lost");
                 return TaskOutcome::Lost;
             }
-            // When the lease expires, the task is taken over, and finds little left to do.
+            // The task runs again when its lease expires, and finds little left to do.
             Err(error) => {
                 tracing::error!(
                     task_id,
@@ -279,7 +283,7 @@ impl Engine {
         outcome
     }
 
-    /// Renews the lease until it is lost; then returns.
+    /// Renews the lease of a task. Returns when the lease is lost.
     async fn renew_until_lost(&self, claimed: &ClaimedTask) {
         let lease = self.settings.lease;
         let mut held_until = tokio::time::Instant::now() + lease;

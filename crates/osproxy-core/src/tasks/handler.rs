@@ -11,19 +11,19 @@ use crate::{App, Error};
 /// One kind of task.
 ///
 /// The engine calls [`run`](Self::run) with the payload of a claimed task, and drops the future
-/// when the lease is lost or the process must stop. A task may run again after it was cut off at
-/// any point, or concurrently with a run that is believed dead: check what exists, and do what is
-/// missing.
+/// when the lease is lost or the process must stop. So a run may be cut off at any point, and a new
+/// run may start while an old run that lost its lease is still active. Every run must check what
+/// exists, and do only what is missing.
 pub trait TaskHandler: Send + Sync + 'static {
-    /// The kind. Its name must never change once released.
+    /// The kind. Its name must never change after a release.
     const KIND: TaskKind;
-    /// How many tasks of the kind run at the same time on a node.
+    /// Maximum tasks of this kind that run at the same time on a node.
     const CONCURRENCY: usize = 1;
-    /// For a recurring task: the time from the end of one run to the start of the next. There is
-    /// one task of such a kind; it is due at every start, and its payload is `()`.
+    /// The time from the end of one run to the start of the next, for a recurring task; `None` for
+    /// other tasks. A recurring kind has one task (with [`PER_STORE`](Self::PER_STORE), one per
+    /// store). It is due whenever a node starts, and its payload is `()`.
     const INTERVAL: Option<Duration> = None;
-    /// For a recurring task: whether there is one for each store, which runs on a node that has the
-    /// store.
+    /// Whether a recurring kind has one task per store, which runs on a node that has the store.
     const PER_STORE: bool = false;
     /// The payload of a task.
     type Payload: Serialize + DeserializeOwned + Send + 'static;
@@ -48,14 +48,14 @@ pub struct TaskContext {
     pub store: Option<String>,
 }
 
-/// Why a task failed.
+/// Why a task failed. A recurring task always runs again.
 #[derive(Debug, thiserror::Error)]
 pub enum TaskError {
-    /// It may succeed later: the task is retried with growing delays until its attempts are used
+    /// The task may succeed later. It is retried with growing delays, until its attempts are used
     /// up.
     #[error(transparent)]
     Retry(Box<dyn std::error::Error + Send + Sync>),
-    /// It cannot succeed: the task becomes dead at once.
+    /// The task cannot succeed. It becomes dead at once.
     #[error(transparent)]
     Fail(Box<dyn std::error::Error + Send + Sync>),
 }
@@ -73,7 +73,7 @@ impl TaskError {
 }
 
 impl From<Error> for TaskError {
-    /// Errors of databases and stores are temporary.
+    /// Treats every error as temporary, because errors of databases and stores usually are.
     fn from(error: Error) -> Self {
         Self::retry(error)
     }
@@ -127,7 +127,7 @@ pub struct Registry {
 }
 
 impl Registry {
-    /// Adds a handler. Replaces an earlier one of the same kind.
+    /// Adds a handler. Replaces an earlier handler of the same kind.
     #[must_use]
     pub fn with<H: TaskHandler>(mut self, handler: H) -> Self {
         let registered = RegisteredHandler {

@@ -10,13 +10,14 @@ use osproxy_types::error_chain;
 /// How often the same error is logged while it lasts.
 const REPEAT_AFTER: Duration = Duration::from_mins(10);
 
-/// The last logged error. An operation that is retried every few seconds fails with the same error
-/// every few seconds.
+/// Remembers the last logged error, because an operation that is retried every few seconds may fail
+/// with the same error each time.
 #[derive(Default)]
 pub(super) struct LogThrottle(Mutex<Option<(String, Instant)>>);
 
 impl LogThrottle {
-    /// Logs an error, unless it is the same as the last one, which was logged a short time ago.
+    /// Logs an error, unless the last logged error is the same and was logged less than
+    /// [`REPEAT_AFTER`] ago.
     pub(super) fn log(&self, what: &'static str, error: &(dyn std::error::Error + 'static)) {
         let error = error_chain(error);
         if self.should_log(&error) {

@@ -2,8 +2,8 @@
 //!
 //! A task is enqueued in the transaction that makes it necessary. The engine claims it with a
 //! lease, renews the lease while the handler runs, and records the result. If the process dies,
-//! another one takes the task over when the lease expires. Handlers must be idempotent, because
-//! each may run twice.
+//! another process takes the task over when the lease expires. Handlers must be idempotent, because
+//! a task may run more than once.
 
 pub mod engine;
 mod handler;
@@ -22,13 +22,14 @@ use osproxy_types::uid::Uid;
 use crate::{App, Result};
 
 fn new_task<H: TaskHandler>(app: &App, id: Uid, payload: &H::Payload) -> NewTask {
-    // If a payload cannot be serialized, it is empty, and the task fails when it is parsed.
+    // If the payload cannot be serialized, store an empty one: the task then fails when it is
+    // parsed.
     let payload = serde_json::to_string(payload).unwrap_or_default();
     NewTask { id: id.get(), kind: H::KIND, payload, max_attempts: app.limits.max_task_attempts }
 }
 
-/// Enqueues a task that belongs to no other transaction, wakes the engine, and returns the task's
-/// id.
+/// Enqueues a task in a transaction of its own, and wakes the task engine of this node. Returns the
+/// id of the task.
 pub async fn enqueue<H: TaskHandler>(app: &App, payload: &H::Payload) -> Result<i64> {
     let new = new_task::<H>(app, app.uids.next().await?, payload);
     let id = new.id;

@@ -16,14 +16,14 @@ impl TaskNotifier {
         Self { engine: Notify::new(), coordinator }
     }
 
-    /// Wakes the task engine of this node, for a task that it may run. Other nodes find the task by
-    /// polling: a message costs each of them something, so uploads must not send any.
+    /// Wakes the task engine of this node only; other nodes find the task by polling. Uploads use
+    /// this, because messages to all nodes for every upload would be expensive.
     pub fn notify_node(&self) {
         self.engine.notify_one();
     }
 
-    /// Wakes the task engines of all nodes, because the store that the task needs may be another
-    /// node's.
+    /// Wakes the task engines of all nodes. For a task that may need a store that only another node
+    /// has.
     pub fn notify_cluster(&self) {
         self.notify_node();
         self.coordinator.publish(Message::TaskEnqueued);

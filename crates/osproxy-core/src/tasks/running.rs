@@ -23,8 +23,7 @@ impl RunningTasks {
         self.kinds.insert(id, kind);
     }
 
-    /// Waits until a task has ended, normally or by a panic, and frees its slot. Returns `false` if
-    /// none is running.
+    /// Waits until a task has ended, normally or by a panic. Returns `false` if no task is running.
     pub(super) async fn wait_for_one(&mut self) -> bool {
         let Some(ended) = self.set.join_next_with_id().await else {
             return false;

@@ -7,7 +7,7 @@ use osproxy_types::error_chain;
 
 use crate::tasks::{TaskContext, TaskError, TaskHandler};
 
-/// How many uploads to complete in one run.
+/// Maximum number of uploads to complete in one run.
 const PAGE: u64 = 200;
 
 /// Handler of the task `complete_uploads`.
@@ -24,9 +24,10 @@ impl TaskHandler for CompleteUploads {
         let Some(store) = context.store.as_ref().filter(|store| app.stores.multipart(store).is_ok()) else {
             return Ok(());
         };
-        // Concurrent completions do no harm: completing is idempotent in the store and in the row.
+        // A request may complete the same upload concurrently. That does no harm, because
+        // completion is idempotent.
         for (uid, native) in app.meta.uploads.completing(store, PAGE).await? {
-            // If one upload cannot be completed, the others still can.
+            // If this upload cannot be completed, the others may still be.
             if let Err(error) = app.objects.finish_completion(uid, &native).await {
                 let (uid, error) = (uid.to_string(), error_chain(&error));
                 tracing::warn!(uid, error, "cannot complete the multipart upload yet");

@@ -13,8 +13,8 @@ impl TaskHandler for DeleteBlob {
     type Payload = BlobPayload;
 
     async fn run(&self, context: &TaskContext, payload: BlobPayload) -> Result<(), TaskError> {
-        // Write guards remove parts that are still being written, and the next sweep then removes
-        // the row.
+        // If parts are still being written, their write guards remove them, and the next sweep
+        // deletes the blob.
         context.app.objects.delete_blob(payload.blob_id).await?;
         Ok(())
     }

@@ -19,8 +19,8 @@ impl TaskHandler for ExpireUploads {
 
     async fn run(&self, context: &TaskContext, (): ()) -> Result<(), TaskError> {
         let app = &context.app;
-        // By the clock of the database: a node whose own clock is ahead must not expire the uploads
-        // of all nodes.
+        // Use the clock of the database: if the clock of a node is ahead, that node must not expire
+        // the uploads of all nodes too early.
         let expired_before = app.meta.now_ms().saturating_sub(app.limits.expired_retention_ms);
         let mut expired = 0_u64;
         loop {

@@ -20,8 +20,8 @@ use crate::{
     tasks::{TaskContext, TaskError, TaskHandler},
 };
 
-/// Maximum attempts when the same content appears or disappears concurrently, before the task is
-/// retried.
+/// Maximum attempts when concurrent requests store or remove the same content. After that, the task
+/// is retried.
 const MAX_TRIES: usize = 4;
 
 /// Handler of the task `merge_parts`.
@@ -47,7 +47,7 @@ impl TaskHandler for MergeParts {
                 store
             }
             BeginMergeOutcome::AlreadyMerged(whole) => {
-                // If the object has been lost meanwhile, the parts are the only copy.
+                // If the object was lost in the meantime, the parts are the only copy: keep them.
                 if app.stores.get(&whole.store)?.size(&whole.key).await? != whole.size {
                     return Err(TaskError::fail("the merged object is damaged; its parts are kept"));
                 }
@@ -84,21 +84,21 @@ async fn merge(
         check_not_imported(&parts, name, found)?;
     }
     if mismatch.is_some() || intent.expected == ExpectedDigests::default() {
-        // The client gave no expected digest, or it does not match: check whether these are the
-        // bytes that arrived.
+        // No expected digest confirms the merged bytes, so check that they are the bytes that
+        // arrived.
         check_parts(app, &intent.store, &parts, &digests).await?;
     }
     if let Some((name, found)) = mismatch {
         return reject(app, blob_id, name, &found).await;
     }
-    // Spawned, so that it runs to its end if this task is dropped: an object that is being
-    // published must not lose its row.
+    // Spawned: this must complete even if the task is dropped, because the row of an object that is
+    // being published must stay.
     let settling =
         app.detached_work.spawn(commit_merge(app.clone(), blob_id, intent, guard, writer, digests));
     settling.await.map_err(TaskError::retry)?
 }
 
-/// Appends a part to an object that is being written to the same store.
+/// Appends a part to an object that is being written. Both are in the same store.
 async fn append_part(app: &App, store: &str, writer: &mut dyn ObjectWriter, part: &StoredPart) -> Result<()> {
     if part.is_own_object && writer.append_object(&part.key, part.size).await? {
         return Ok(());
@@ -119,9 +119,9 @@ pub(super) async fn reject(app: &App, blob_id: i64, digest: &str, found: &str) -
     Ok(())
 }
 
-/// Imported content has no parts, or parts that osproxy has not hashed. The other program has
-/// verified the content, or has served it unverified. So a digest mismatch must not delete it: an
-/// operator must decide.
+/// Fails if the content was imported: it then has no parts, or parts that osproxy has not hashed.
+/// The program that stored the content may have served it already, so a digest mismatch must not
+/// delete the content. An operator must decide.
 pub(super) fn check_not_imported(parts: &[StoredPart], digest: &str, found: &str) -> Result<(), TaskError> {
     if !parts.is_empty() && parts.iter().all(|part| part.digests.subtree.is_some()) {
         return Ok(());
@@ -131,8 +131,9 @@ pub(super) fn check_not_imported(parts: &[StoredPart], digest: &str, found: &str
     )))
 }
 
-/// Compares every part with its digests from when it arrived, and all parts together with the
-/// merged content. Damage is never accepted as content, and never causes good bytes to be deleted.
+/// Compares every part with the digests recorded when it arrived, and all parts together with the
+/// merged content. Fails if there is a difference, so that damaged bytes never become content, and
+/// damage never causes good bytes to be deleted.
 pub(super) async fn check_parts(
     app: &App,
     store: &str,
@@ -151,9 +152,10 @@ pub(super) async fn check_parts(
     Ok(())
 }
 
-/// Removes the object of the multipart upload, which the intent names now.
+/// Removes the object of the multipart upload. After the merge, the row of the intent names this
+/// object.
 async fn delete_multipart_object(app: &App, intent_id: i64) {
-    // The sweep removes later what cannot be removed now.
+    // If this fails, the sweep removes the object later.
     if let Err(error) = app.objects.delete_unreferenced(ObjectRowKind::Blob, intent_id).await {
         let error = error_chain(&error);
         tracing::warn!(
@@ -164,8 +166,8 @@ async fn delete_multipart_object(app: &App, intent_id: i64) {
     }
 }
 
-/// Makes merged content the content of the blob, or lets the files share a blob that has the same
-/// content already.
+/// Makes the merged content the content of the blob. If another blob has the same content, the
+/// files share that other blob instead.
 async fn commit_merge(
     app: Arc<App>,
     blob_id: i64,
@@ -185,7 +187,8 @@ async fn commit_merge(
                     if unpublished.is_some() {
                         app.metrics.count_deduplicated(DedupSource::Parts, digests.size);
                     }
-                    // The merged object is not needed: the writer or the write guard removes it.
+                    // The merged object is not needed. If it is unpublished, the writer removes it,
+                    // otherwise the write guard.
                     return Ok(());
                 }
                 shared
@@ -193,8 +196,8 @@ async fn commit_merge(
             SameContent::Lost(lost) => {
                 guard.publish(&mut unpublished).await?;
                 match app.meta.blobs.repair(&lost, intent.intent_id).await? {
-                    // The row of this write now names the damaged object, which the write guard
-                    // removes. In the next round the files share the repaired blob.
+                    // The row of the intent now names the damaged object, which the write guard
+                    // removes. In the next attempt, the files share the repaired blob.
                     StoreOutcome::Stored
                     | StoreOutcome::Conflict
                     | StoreOutcome::Superseded
@@ -219,7 +222,8 @@ async fn commit_merge(
             MergeOutcome::Stored | MergeOutcome::Superseded => return Ok(()),
             MergeOutcome::Conflict => {}
             MergeOutcome::Swept => {
-                // The object was published after its row was removed.
+                // The sweep removed the row before the object was published, so the object must be
+                // deleted here.
                 app.stores.get(&intent.store)?.delete(std::slice::from_ref(&intent.key)).await?;
                 return Err(TaskError::retry(
                     "the merge took too long: the sweep removed its object before it was recorded",

@@ -1,4 +1,4 @@
-//! One file for each kind of task, and the list of them all.
+//! The handlers: one file for each kind of task, and the registry of all handlers.
 
 mod complete_uploads;
 mod delete_blob;

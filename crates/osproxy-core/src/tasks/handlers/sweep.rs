@@ -1,4 +1,5 @@
-//! Removes orphans that crashes and failed cleanups have left, and purges old rows.
+//! Removes orphans that crashes and failed cleanups have left, releases unused reservations, and
+//! purges old rows.
 
 use std::{collections::HashSet, time::Duration};
 
@@ -10,7 +11,7 @@ use crate::{
     tasks::{TaskContext, TaskError, TaskHandler},
 };
 
-/// Writes younger than this are skipped: their process may not be registered yet.
+/// Writes younger than this are skipped, because their process may not be registered yet.
 const GRACE: Duration = Duration::from_mins(1);
 /// How long finished tasks are kept.
 const TASK_RETENTION: Duration = Duration::from_hours(24);
@@ -35,7 +36,7 @@ impl TaskHandler for Sweep {
         };
         let mut begun_before = time_before(app, GRACE);
         if !app.stores.is_shared(store) {
-            // In a node-local store, writes older than this process have no live writer.
+            // In a node-local store, a write that began before this process has no live writer.
             begun_before = begun_before.max(app.started_at);
         }
         let swept = SweepScope { store, begun_before, writers: app.live_writers(store).await? };
@@ -58,7 +59,7 @@ impl TaskHandler for Sweep {
     }
 }
 
-/// Releases disk space that is reserved for uploads which have received nothing for too long.
+/// Releases disk space that is reserved for uploads that have received nothing for too long.
 async fn release_reservations(app: &App, store: &str) -> Result<()> {
     let (created_before, mut after) =
         (app.meta.now_ms().saturating_sub(app.limits.reservation_timeout_ms), Uid::from_db(0));
@@ -82,17 +83,17 @@ fn time_before(app: &App, age: Duration) -> i64 {
     app.meta.now_ms().saturating_sub(age.as_millis().try_into().unwrap_or(i64::MAX))
 }
 
-/// What a sweep covers.
+/// The store and the writes that a sweep covers.
 struct SweepScope<'a> {
     store: &'a str,
-    /// In milliseconds since the Unix epoch.
+    /// Covers writes that began before this time, in milliseconds since the Unix epoch.
     begun_before: i64,
-    /// Ids of the live processes.
+    /// Ids of the live processes, whose writes are skipped.
     writers: HashSet<String>,
 }
 
 impl SweepScope<'_> {
-    /// Whether `found` may still be in use by its writer.
+    /// Whether the writer of `found` may still be writing.
     fn is_in_use(&self, app: &App, found: &UnfinishedRow) -> bool {
         match &found.writer {
             Some(writer) if *writer != app.node_id => self.writers.contains(writer),
@@ -101,8 +102,8 @@ impl SweepScope<'_> {
     }
 }
 
-/// Removes everything of a kind that is not content, is old enough and has no live writer. Returns
-/// how many were removed.
+/// Removes the unfinished writes of this kind that are old enough and have no live writer, and
+/// finishes started deletions. Returns the number of removed rows.
 async fn sweep(app: &App, kind: ObjectRowKind, swept: &SweepScope<'_>) -> Result<u64> {
     let (mut after, mut removed) = (0, 0);
     loop {
@@ -119,7 +120,7 @@ async fn sweep(app: &App, kind: ObjectRowKind, swept: &SweepScope<'_>) -> Result
             match sweep_one(app, kind, id).await {
                 Ok(true) => removed += 1,
                 Ok(false) => {}
-                // If one cannot be removed, the others still can.
+                // If this row cannot be removed, the others may still be.
                 Err(error) => {
                     tracing::error!(
                         id,

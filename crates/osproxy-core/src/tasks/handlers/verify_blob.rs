@@ -1,5 +1,5 @@
-//! Verifies blobs that the store made of a multipart upload: computes their digests, so that they
-//! can serve instant uploads, or rejects them.
+//! Verifies blobs whose object was a multipart upload: computes their digests, so that instant
+//! uploads can share them, or rejects their content.
 
 use std::sync::Arc;
 
@@ -15,8 +15,8 @@ use crate::{
     tasks::{TaskContext, TaskError, TaskHandler},
 };
 
-/// Maximum attempts when the same content appears or disappears concurrently, before the task is
-/// retried.
+/// Maximum attempts when concurrent requests store or remove the same content. After that, the task
+/// is retried.
 const MAX_TRIES: usize = 4;
 
 /// Handler of the task `verify_blob`.
@@ -34,8 +34,8 @@ impl TaskHandler for VerifyBlob {
     ) -> Result<(), TaskError> {
         let app = &context.app;
         if let Some(blob) = app.meta.blobs.unverified(blob_id).await? {
-            // If two nodes started this upload concurrently, one may have crashed before it aborted
-            // its duplicate.
+            // If two nodes started the multipart upload concurrently, one may have crashed before
+            // it aborted its duplicate.
             app.objects.abort_multipart_uploads(&blob.store, &blob.key, blob.part_size).await?;
             verify(app, blob_id, &blob).await?;
         }
@@ -49,9 +49,9 @@ async fn verify(app: &Arc<App>, blob_id: i64, blob: &UnverifiedBlob) -> Result<(
     let UnverifiedBlob { tenant, store, key, size, part_size: _, expected: claims } = blob;
     let combined = app.meta.blobs.combined_blake3(blob_id).await?;
     let digests = match combined {
-        // Every part was hashed when it arrived, and no other digest is needed.
+        // Every part was hashed when it arrived, and no other digest is expected.
         Some(blake3) if !claims.need_full_read() => Digests { size: *size, md5: None, sha256: None, blake3 },
-        // No digest of the whole is expected, but those of the parts are known.
+        // No digest of the whole content is expected, but the digests of its parts are recorded.
         None if *claims == ExpectedDigests::default() => {
             digest_unclaimed(app, blob_id, store, key, *size).await?
         }
@@ -92,7 +92,8 @@ async fn digest_unclaimed(
     }
 }
 
-/// Records digests of a blob, or lets its files share a blob that has the same content already.
+/// Records the digests of a blob. If another blob has the same content, the files of both blobs
+/// share one of the two blobs.
 async fn record_digests(
     app: &Arc<App>,
     tenant: &Tenant,
