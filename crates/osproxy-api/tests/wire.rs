@@ -71,7 +71,7 @@ fn calls(service: &ServiceDescriptorProto) -> impl Iterator<Item = String> {
 }
 
 #[test]
-fn what_clients_were_compiled_with_is_still_there() {
+fn everything_that_clients_were_compiled_with_still_exists() {
     let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("proto/wire.txt");
     let text = std::fs::read_to_string(path).unwrap();
     let recorded: BTreeSet<_> =

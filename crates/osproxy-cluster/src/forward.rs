@@ -112,7 +112,7 @@ impl Forwarder {
             Err(failure) => failure,
         };
         let (address, source) = (&node.address, error_chain(&*failure.source));
-        tracing::warn!(node = node.id, address, error = source, "a node does not answer");
+        tracing::warn!(node = node.id, address, error = source, "cannot forward a request to a node");
         // It may have restarted since its last heartbeat.
         let replacement = owners.owner_of(store, true).await?;
         match failure.unread_request {

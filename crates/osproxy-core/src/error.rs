@@ -194,7 +194,7 @@ impl From<storage::Error> for Error {
                 source: Some(error.into()),
                 ..Self::new(
                     ErrorCode::TooLarge,
-                    "content of this size needs a known length; declare it or upload in parts",
+                    "content without a declared length is too large; declare its length or upload in parts",
                 )
             },
             storage::ErrorKind::Other if error.retryable => Self::unavailable(error),

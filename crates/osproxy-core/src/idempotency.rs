@@ -66,9 +66,10 @@ impl IdempotencyKeys {
             }
             KeyAcquisition::Answered(answer) => Ok(IdempotencyOutcome::Answered(answer)),
             KeyAcquisition::InProgress => Err(in_progress()),
-            KeyAcquisition::DifferentRequest => {
-                Err(Error::new(ErrorCode::KeyReused, "the idempotency key belongs to another request"))
-            }
+            KeyAcquisition::DifferentRequest => Err(Error::new(
+                ErrorCode::KeyReused,
+                "the idempotency key was already used for a different request",
+            )),
         }
     }
 

@@ -41,7 +41,7 @@ pub(super) async fn enforce(request: Request, next: Next) -> Response {
 }
 
 fn deadline_exceeded() -> Error {
-    Error::new(ErrorCode::DeadlineExceeded, "the deadline of the call has passed; use a longer one")
+    Error::new(ErrorCode::DeadlineExceeded, "the call exceeded its deadline; set a longer timeout")
 }
 
 /// Parses the timeout. An invalid timeout is ignored, as in other gRPC servers.
@@ -119,7 +119,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_no_time_is_as_good_as_none() {
+    fn an_invalid_timeout_is_ignored() {
         for text in ["", "S", "1", "-1S", "+1S", "1.5S", "1s", "999999999S", "1SS", "1\u{e9}"] {
             assert_eq!(parsed(text), None, "{text}");
         }

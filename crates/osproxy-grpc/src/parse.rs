@@ -104,6 +104,9 @@ pub(super) fn position<T: DeserializeOwned>(app: &App, filters: &[&str], token: 
     if token.is_empty() {
         return Ok(None);
     }
-    let refused = || Error::invalid("`page_token` was not issued for these filters").with_field("page_token");
+    let refused = || {
+        Error::invalid("`page_token` does not match these filters; start again without it")
+            .with_field("page_token")
+    };
     app.links.verify_cursor(filters, token)?.ok_or_else(refused).map(Some)
 }

@@ -96,7 +96,7 @@ fn status_error(status: &Status) -> Option<Arc<Error>> {
             Error::invalid("the message is malformed or larger than 1 MiB")
         }
         Code::Unknown | Code::Cancelled | Code::InvalidArgument => {
-            Error::new(ErrorCode::IncompleteBody, "the message ended before it was complete")
+            Error::new(ErrorCode::IncompleteBody, "the request message was cut off; retry the call")
         }
         _ => return None,
     };

@@ -27,7 +27,7 @@ impl Objects {
         }
         tracing::error!(
             blob_id = blob.id,
-            "the store has lost content; replacing it with the same content from this upload"
+            "the store has lost the object of a blob; replacing it with identical content"
         );
         Ok(SameContent::Lost(blob))
     }

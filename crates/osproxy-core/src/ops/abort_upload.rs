@@ -28,7 +28,7 @@ async fn abort(uploads: Arc<UploadOps>, uid: Uid, task_id: Uid) -> Result<()> {
             Err(state.map_or_else(unknown_uid_error, |state| match state {
                 // A concurrent request changed the file during the abort.
                 FileState::Pending | FileState::Receiving => {
-                    Error::unavailable("the upload changed in the meantime; retry")
+                    Error::unavailable("the upload changed while it was being aborted; retry")
                 }
                 state => state_error(state),
             }))

@@ -63,10 +63,11 @@ pub(crate) fn state_error(state: FileState) -> Error {
             return Error::unavailable("the upload of this file is being completed");
         }
         FileState::Stored => (ErrorCode::AlreadyStored, "this file is complete and cannot be changed"),
-        FileState::Expired => (ErrorCode::FileGone, "the upload of this file was not completed in time"),
-        FileState::Corrupt => {
-            (ErrorCode::FileCorrupt, "the content did not have the expected digests or type and was removed")
-        }
+        FileState::Expired => (ErrorCode::FileGone, "the upload of this file has expired"),
+        FileState::Corrupt => (
+            ErrorCode::FileCorrupt,
+            "the content did not match the expected digests or MIME type and was removed",
+        ),
         FileState::Deleted => (ErrorCode::FileGone, "this file was deleted"),
     };
     Error::new(code, message)

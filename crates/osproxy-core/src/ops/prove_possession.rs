@@ -87,7 +87,7 @@ pub async fn prove_possession(uploads: &Arc<UploadOps>, uid: Uid, proof: [u8; 32
 }
 
 fn challenge_gone() -> Error {
-    let message = "there is no challenge: it was answered or has expired; send the content";
+    let message = "the challenge was already answered or has expired; send the content";
     Error::new(ErrorCode::ChallengeGone, message)
 }
 

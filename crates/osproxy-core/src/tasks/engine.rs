@@ -197,7 +197,7 @@ impl Engine {
         let outcome = tokio::select! {
             outcome = work => outcome.unwrap_or_else(|_| Err(TaskError::retry("the handler panicked"))),
             () = self.renew_until_lost(&claimed) => {
-                tracing::warn!(task_id, kind, attempt, "lost the lease of a task; another process has it");
+                tracing::warn!(task_id, kind, attempt, "lost the lease of a task; stopping this attempt");
                 return TaskOutcome::Lost;
             }
             () = abort.cancelled() => {

@@ -31,7 +31,7 @@ impl RunningTasks {
         let kind = self.kinds.remove(&ended.as_ref().map_or_else(JoinError::id, |(id, ())| *id));
         if let Err(error) = ended {
             let kind = kind.map(TaskKind::name);
-            tracing::error!(kind, %error, "a task ended without a result; it is retried when its lease ends");
+            tracing::error!(kind, %error, "a task ended without a result; it will run again when its lease expires");
         }
         true
     }

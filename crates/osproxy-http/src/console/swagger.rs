@@ -42,7 +42,7 @@ fn respond(file: &str) -> HandlerResult<Response> {
     let config = Config::from("../openapi.json").validator_url("none");
     let file = utoipa_swagger_ui::serve(file, Arc::new(config))
         .map_err(|error| Error::internal(error.to_string()))?
-        .ok_or_else(|| Error::new(ErrorCode::UnknownRoute, "no resource has this path"))?;
+        .ok_or_else(|| Error::new(ErrorCode::UnknownRoute, "unknown path"))?;
     let headers = [
         (header::CONTENT_TYPE, HeaderValue::try_from(file.content_type).map_err(Error::internal)?),
         (header::CONTENT_SECURITY_POLICY, POLICY),

@@ -53,10 +53,7 @@ impl LinkVerifier {
             return Err(Error::internal("a link with a valid signature has an invalid date"));
         };
         if self.links.is_revoked(uid, claims.action, issued_at).await? {
-            return Err(Error::new(
-                ErrorCode::LinkRevoked,
-                "the links of this file were revoked; request a new one",
-            ));
+            return Err(Error::new(ErrorCode::LinkRevoked, "this link was revoked; request a new link"));
         }
         // The node that forwarded a request has already checked the constraints.
         if !constraints.is_empty()

@@ -2,6 +2,7 @@
 
 mod address_limit;
 mod connection;
+mod handshakes;
 mod head_error;
 mod timeouts;
 mod tls;
@@ -18,6 +19,7 @@ use tokio::{
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
 use crate::settings::ListenerSettings;
+use handshakes::drop_new_handshakes;
 
 pub use head_error::UnparsableHead;
 pub use tls::{Tls, TlsFiles};
@@ -60,7 +62,7 @@ pub async fn serve(
     let closing = async {
         shutdown.cancelled().await;
         if !first_request_grace.is_zero() {
-            drop_syns(&listener);
+            drop_new_handshakes(&listener);
             tokio::time::sleep(HANDSHAKE_TIME).await;
         }
     };
@@ -180,30 +182,3 @@ impl Connections {
         self.tasks.wait().await;
     }
 }
-
-/// Drops new SYNs, so that the accept queue is empty when the listener closes. Otherwise the kernel
-/// would reset the connections in the queue, and a proxy that has already sent part of a body could
-/// not retry the request on another node. A client whose SYN was dropped sends it again and is
-/// refused cleanly.
-#[cfg(target_os = "linux")]
-fn drop_syns(listener: &TcpListener) {
-    use socket2::{SockFilter, SockRef};
-    const LOAD_BYTE: u16 = 0x30;
-    const JUMP_IF_SET: u16 = 0x45;
-    const RETURN: u16 = 0x06;
-    const FLAGS: u32 = 13;
-    const SYN: u32 = 2;
-    // Classic BPF: drops segments with the SYN flag, accepts all others.
-    let filter = [
-        SockFilter::new(LOAD_BYTE, 0, 0, FLAGS),
-        SockFilter::new(JUMP_IF_SET, 0, 1, SYN),
-        SockFilter::new(RETURN, 0, 0, 0),
-        SockFilter::new(RETURN, 0, 0, u32::MAX),
-    ];
-    if let Err(error) = SockRef::from(listener).attach_filter(&filter) {
-        tracing::debug!(%error, "cannot block new handshakes; connections that arrive during shutdown may be reset");
-    }
-}
-
-#[cfg(not(target_os = "linux"))]
-fn drop_syns(_listener: &TcpListener) {}

@@ -227,7 +227,7 @@ pub(super) struct MinRateBody {
 }
 
 #[derive(Debug, thiserror::Error)]
-#[error("the client read the response below the minimum rate")]
+#[error("the client read the response more slowly than the minimum rate")]
 struct ReadTooSlow;
 
 impl MinRateBody {

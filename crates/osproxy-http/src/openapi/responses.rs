@@ -73,7 +73,7 @@ responses! { V0:
             (ErrorCode::FileNotFound, "there is no file with this uid"),
             (
                 ErrorCode::FileCorrupt,
-                "the content did not have the expected digests or type and was removed",
+                "the content did not match the expected digests or MIME type and was removed",
             ),
         ];
     PreconditionFailed, "`If-Match` or `If-Unmodified-Since` does not hold.", [],
@@ -90,7 +90,7 @@ responses! { V0:
             (ErrorCode::InvalidArgument, "the lifetime of a link must be 1 to 31536000 seconds"),
             (ErrorCode::InvalidSignature, "the signature does not match this link"),
             (ErrorCode::LinkExpired, "the link has expired"),
-            (ErrorCode::LinkRevoked, "the links of this file were revoked; request a new one"),
+            (ErrorCode::LinkRevoked, "this link was revoked; request a new link"),
             (ErrorCode::LinkUsedUp, "this link has no uses left"),
             (ErrorCode::AlreadyStored, "this file is already complete, with other content"),
             (ErrorCode::DigestMismatch, "the md5 of the content is 5d41402abc4b2a76b9719d911017c592, which differs from the expected digest"),
@@ -148,7 +148,7 @@ responses! { V1:
         [
             (ErrorCode::InvalidSignature, "the signature does not match this link"),
             (ErrorCode::LinkExpired, "the link has expired"),
-            (ErrorCode::LinkRevoked, "the links of this file were revoked; request a new one"),
+            (ErrorCode::LinkRevoked, "this link was revoked; request a new link"),
             (ErrorCode::LinkUsedUp, "this link has no uses left"),
             (ErrorCode::PermissionDenied, "this request requires an API key with the scope `read`"),
         ];
@@ -171,11 +171,11 @@ responses! { V1:
             (ErrorCode::FileGone, "this file was deleted"),
             (
                 ErrorCode::FileCorrupt,
-                "the content did not have the expected digests or type and was removed",
+                "the content did not match the expected digests or MIME type and was removed",
             ),
             (
                 ErrorCode::ChallengeGone,
-                "there is no challenge: it was answered or has expired; send the content",
+                "the challenge was already answered or has expired; send the content",
             ),
         ];
     Unmet, "`If-Match` or `If-Unmodified-Since` does not hold.", [],
@@ -187,11 +187,11 @@ responses! { V1:
     OutOfRange, "The range contains no byte of the file.",
         [("content-range", "`bytes */`, followed by the size of the file.")],
         [(ErrorCode::RangeNotSatisfiable, "the range lies outside the file, which has 1000 bytes")];
-    Mismatch, "The content does not match its expected digests or size, or the idempotency key belongs to another request.", [],
+    Mismatch, "The content does not match its expected digests or size, or the idempotency key was already used for a different request.", [],
         [
             (ErrorCode::DigestMismatch, "the md5 of the content is 5d41402abc4b2a76b9719d911017c592, which differs from the expected digest"),
             (ErrorCode::SizeMismatch, "the parts have 1000 bytes in total, not 999"),
-            (ErrorCode::KeyReused, "the idempotency key belongs to another request"),
+            (ErrorCode::KeyReused, "the idempotency key was already used for a different request"),
         ];
     Unimplemented, "The body has a transfer coding other than `chunked`.", [],
         [(ErrorCode::NotImplemented, "`Transfer-Encoding` other than `chunked` is not supported: send the content unencoded")];

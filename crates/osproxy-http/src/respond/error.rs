@@ -37,7 +37,7 @@ pub(crate) struct Rejection(pub(crate) Error);
 pub(crate) type HandlerResult<T> = Result<T, Rejection>;
 
 pub(crate) async fn unknown_route() -> Rejection {
-    Rejection(Error::new(ErrorCode::UnknownRoute, "no resource has this path"))
+    Rejection(Error::new(ErrorCode::UnknownRoute, "unknown path"))
 }
 
 pub(crate) async fn method_not_allowed() -> Rejection {

@@ -75,7 +75,7 @@ pub(crate) fn long_text(backend: DbBackend, column: &mut ColumnDef) -> &mut Colu
     if backend == DbBackend::MySql { column.custom("MEDIUMTEXT") } else { column.text() }
 }
 
-/// On MySQL, selects the InnoDB engine and a collation that compares text bytewise; the server's
+/// On MySQL, selects the `InnoDB` engine and a collation that compares text bytewise; the server's
 /// defaults may differ.
 pub(crate) fn table(backend: DbBackend, mut table: TableCreateStatement) -> TableCreateStatement {
     if backend == DbBackend::MySql {

@@ -25,7 +25,7 @@ pub(crate) async fn migrate_server(server: &DatabaseServer) -> Result<(), DbErr>
             tracing::info!("another node is migrating the database; waiting for it");
             if !database_lock::acquire(&connection, DatabaseLock::Migrate, LOCK_TIMEOUT).await? {
                 return Err(DbErr::Custom(
-                    "timed out waiting for another node's migration; retry when it is done".into(),
+                    "timed out waiting for another node to migrate the database; retry after that migration has finished".into(),
                 ));
             }
         }

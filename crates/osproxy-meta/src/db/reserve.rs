@@ -48,7 +48,7 @@ impl Reserve {
         let is_released = rustix::fs::unlink(&self.path).is_ok();
         if !self.is_spent.swap(true, Ordering::Relaxed) {
             tracing::error!(
-                "the database disk is full; new uploads are refused until space is free, deletions still work"
+                "the disk of the database is full; uploads are rejected until space is freed, but deletions still work"
             );
         }
         is_released

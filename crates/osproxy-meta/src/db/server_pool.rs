@@ -163,7 +163,7 @@ impl ServerPool {
             let mut last_ping = last_ping.lock().await;
             // Skip the pings if another task has started them after this failure.
             if last_ping.is_none_or(|last_ping| last_ping < failed_at) {
-                tracing::warn!(error, "database connection failed; pinging idle connections");
+                tracing::warn!(error, "a database connection failed or timed out; pinging idle connections");
                 *last_ping = Some(Instant::now());
                 pool::close_dead(&connection, PING_TIMEOUT).await;
             }

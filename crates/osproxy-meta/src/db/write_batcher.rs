@@ -146,7 +146,9 @@ fn panic_error(panic: &(dyn Any + Send)) -> DbErr {
 fn serve_despite_panics(runtime: &Runtime, mut writer: BatchWriter, mut queue: mpsc::Receiver<Box<dyn Job>>) {
     let mut serve_once = || runtime.block_on(serve(&mut writer, &mut queue));
     while panic::catch_unwind(AssertUnwindSafe(&mut serve_once)).is_err() {
-        tracing::error!("database writer panicked; continuing with a new connection");
+        tracing::error!(
+            "the database writer panicked; its current batch failed, and later writes use a new connection"
+        );
     }
 }
 

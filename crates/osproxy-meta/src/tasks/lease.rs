@@ -124,7 +124,7 @@ async fn claim(
         .filter(task::Column::Attempts.eq(row.attempts))
         .filter(is_due(now));
     update = if is_exhausted {
-        let error = "every attempt lost its lease, because its process stopped renewing it";
+        let error = "every attempt lost its lease: the process stopped renewing it";
         update
             .col_expr(task::Column::LeaseOwner, Expr::value(None::<String>))
             .col_expr(task::Column::LeaseUntil, Expr::value(None::<i64>))

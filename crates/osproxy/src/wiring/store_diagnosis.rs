@@ -55,7 +55,7 @@ pub fn explain_store_error(config: &Config, kind: StoreKind, diagnosis: Diagnosi
             "the server is not an object store; check that `{}` is not a console or a web server",
             names.endpoint()
         ),
-        Diagnosis::Proxy => "the proxy does not connect to the store; check `stores.proxy`".to_owned(),
+        Diagnosis::Proxy => "the proxy cannot connect to the store; check `stores.proxy`".to_owned(),
         Diagnosis::NoCredentials => {
             format!("there are no credentials; set `{section}.{id}` and `{section}.{secret}`")
         }

@@ -134,7 +134,7 @@ impl Fsck {
     async fn check_unused(&mut self, blob: &BlobRecord) -> Result<()> {
         let why = match blob.state {
             BlobState::Deleting => "is marked for deletion",
-            BlobState::Receiving => "receives parts for no file",
+            BlobState::Receiving => "is an incomplete upload that belongs to no file",
             _ => "is used by no file",
         };
         let is_content = blob.state == BlobState::Stored && blob.layout == BlobLayout::Whole;
