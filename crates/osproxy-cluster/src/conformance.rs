@@ -1,4 +1,4 @@
-//! Conformance suite of [`Coordinator`], with further tests of coordinators on a real Redis.
+//! Conformance suite of [`Coordinator`], and further tests of coordinators on a real Redis.
 
 mod connections;
 mod scale;
@@ -36,7 +36,7 @@ fn timing(lease_secs: u64) -> ClusterTiming {
     ClusterTiming { heartbeat: Duration::from_secs(1), worker_lease: Duration::from_secs(lease_secs) }
 }
 
-/// The Redis at an address, with the default settings.
+/// The Redis at `address`, with default settings.
 fn settings(address: RedisAddress) -> RedisSettings {
     RedisSettings {
         address,
@@ -65,7 +65,7 @@ fn node(id: &str) -> NodeDescription {
     }
 }
 
-/// Waits until it is certain that no node has a store; right after connecting, the registry may be
+/// Waits until it is certain that no node has a store. Right after connecting, the registry may be
 /// incomplete.
 async fn wait_until_unowned(coordinator: &dyn Coordinator, store: &str) {
     let is_unowned = async || coordinator.find_owner(store).await.ok()?.is_none().then_some(());
@@ -75,7 +75,7 @@ async fn wait_until_unowned(coordinator: &dyn Coordinator, store: &str) {
 async fn run_suite(coordinator: &dyn Coordinator, id: &str) {
     let worker = coordinator.worker_lease().unwrap();
     let generator = UidGenerator::new(None);
-    // Regardless of the clock.
+    // Whatever the clock shows, uids stay within the window.
     for now in [0, u64::MAX, 1_800_000_000_000] {
         assert!(worker.permits(generator.next(worker.window(), now).unwrap()));
     }
@@ -102,7 +102,7 @@ async fn the_local_coordinator_conforms() {
     run_suite(&LocalCoordinator::without_lock(), "one").await;
 }
 
-/// The Redis that the test script started, with a key prefix of its own.
+/// The Redis that the test script started, with a separate key prefix for the test.
 fn redis(test: &str) -> RedisSettings {
     #[expect(clippy::disallowed_methods, reason = "the test script sets the addresses of its servers")]
     let url = std::env::var("OSPROXY_TEST_REDIS").expect("run this test with `just test-servers`");
@@ -155,20 +155,21 @@ async fn nodes_have_distinct_worker_ids_and_find_each_other() {
     numbers.dedup();
     assert_eq!(numbers.len(), 20);
     assert_eq!(coordinators[3].list_nodes().await.unwrap().len(), 20);
-    // A process outside of the cluster gets the same list, except for the times of heartbeats.
+    // A process outside the cluster gets the same list, except for the times of heartbeats.
     let listed =
         |nodes: Vec<RegisteredNode>| nodes.into_iter().map(|registered| registered.node).collect::<Vec<_>>();
     let outside = listed(list_registry(&redis).await.unwrap());
     assert_eq!(outside, listed(coordinators[3].list_nodes().await.unwrap()));
     assert_eq!(coordinators[3].find_owner("local:n19").await.unwrap(), Some(node("n19")));
-    // One node leaves, one crashes.
+    // One node leaves.
     coordinators.pop().unwrap().leave().await;
     assert_eq!(coordinators[3].list_nodes().await.unwrap().len(), 19);
     wait_until_unowned(&coordinators[3], "local:n19").await;
-    // Another process takes over its disk.
+    // Another node takes over the disk of the node that left.
     let follower = NodeDescription { own_stores: vec!["local:n19".to_owned()], ..node("n03") };
     coordinators[3].announce(describe(follower.clone())).await;
     assert_eq!(coordinators[4].find_owner("local:n19").await.unwrap(), Some(follower));
+    // Another node crashes.
     drop(coordinators.pop());
     let is_removed = async || (coordinators[3].list_nodes().await.unwrap().len() == 18).then_some(());
     eventually("the dead node is removed", is_removed).await;
@@ -223,14 +224,14 @@ async fn an_expired_lease_issues_no_uid_and_its_timestamps_are_not_reused() {
     let short = timing(1);
     let one = open(&redis, "one", short).await;
     let lease = one.worker_lease().unwrap();
-    // Suspended, as by a debugger: nothing is renewed.
+    // Suspend the node, as a debugger would: nothing is renewed.
     one.stop_session();
     eventually("the lease has ended", async || one.worker_lease().is_none().then_some(())).await;
     assert!(!lease.is_valid());
     let generator = UidGenerator::new(None);
     assert!(!lease.permits(generator.next(lease.window(), lease.until_ms).unwrap()));
-    // The next holder of this id issues only later timestamps. All other ids are in use, so it must
-    // get this one.
+    // The next holder of this id issues only later timestamps. All other ids are in use, so the
+    // next node must get this id.
     let workers = format!("{{{}}}:workers", redis.prefix);
     for number in (0..1024).filter(|number| *number != lease.id.get()) {
         redis_command(&redis, &["HSET", &workers, &number.to_string(), "x 99999999999999"]).await;
@@ -243,7 +244,7 @@ async fn an_expired_lease_issues_no_uid_and_its_timestamps_are_not_reused() {
     let next = two.worker_lease().unwrap();
     assert_eq!(next.id, lease.id);
     assert!(next.after_ms >= lease.until_ms, "{next:?} {lease:?}");
-    // The first coordinator resumes, and finds its id in use.
+    // The first coordinator resumes, and finds that its id is in use.
     one.renew_now(&two).await;
     assert!(one.worker_lease().is_none(), "no other worker id is free");
 }
@@ -258,7 +259,7 @@ async fn nodes_keep_their_worker_ids_when_redis_loses_its_data() {
     for name in ["workers", "stamps", "nodes"] {
         redis_command(&redis, &["DEL", &format!("{{{}}}:{name}", redis.prefix)]).await;
     }
-    // Another test kills connections of this server, after which no node is known for a moment.
+    // Another test kills connections to this Redis. After that, no node is known for a moment.
     let listed = async || coordinator.list_nodes().await.is_ok_and(|nodes| nodes.len() == 1).then_some(());
     eventually("it is listed again", listed).await;
     let workers = format!("{{{}}}:workers", redis.prefix);

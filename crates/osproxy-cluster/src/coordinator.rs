@@ -1,4 +1,4 @@
-//! What nodes need of each other, as a trait.
+//! The trait through which nodes coordinate.
 
 use std::sync::Arc;
 
@@ -8,57 +8,61 @@ use tokio::sync::broadcast;
 
 use crate::{Event, Message, WorkerLease};
 
-/// Coordination of nodes. The correctness of stored data never depends on it.
+/// Coordinates nodes. Stored data stays correct even if coordination fails.
 #[async_trait]
 pub trait Coordinator: Send + Sync + 'static {
-    /// The worker id under which this node may issue uids; `None` while it holds none.
+    /// The lease of the worker id under which this node may issue uids; `None` while it holds no
+    /// valid lease.
     fn worker_lease(&self) -> Option<WorkerLease>;
 
     /// Registers this node; each heartbeat publishes the current result of `describe`.
     async fn announce(&self, describe: DescribeNode);
 
-    /// Nodes with a recent heartbeat, including this one once it is announced.
+    /// Nodes with a recent heartbeat, including this node once it is announced. Fails if the
+    /// registry is unavailable.
     async fn list_nodes(&self) -> Result<Vec<RegisteredNode>, CoordError>;
 
-    /// The node that has exclusive access to `store` and a recent heartbeat. The cost does not
-    /// depend on the number of nodes. Fails while the registry may still be incomplete.
+    /// The node with exclusive access to `store`, if its heartbeat is recent. The cost does not
+    /// depend on the number of nodes. Fails if the registry is unavailable. Also fails if the
+    /// registry has no such node but may be incomplete.
     async fn find_owner(&self, store: &str) -> Result<Option<NodeDescription>, CoordError>;
 
-    /// Sends a message to the other nodes that are connected now. Never waits.
+    /// Sends a message to the other nodes that are connected now. Never waits; the message may be
+    /// lost.
     fn publish(&self, message: Message);
 
     /// Subscribes to messages of other nodes.
     fn subscribe(&self) -> broadcast::Receiver<Event>;
 
-    /// Whether messages of other nodes are received at the moment.
+    /// Whether this node can receive messages of other nodes now.
     fn is_connected(&self) -> bool;
 
-    /// Releases the worker id and unregisters this node. Call it after the last uid was issued;
-    /// takes a few seconds at most.
+    /// Releases the worker id and unregisters this node. Call this after the last uid was issued.
+    /// Takes a few seconds at most.
     async fn leave(&self);
 }
 
-/// Describes a node at this moment.
+/// Returns the current description of this node.
 pub type DescribeNode = Arc<dyn Fn() -> NodeDescription + Send + Sync>;
 
-/// A node's description of itself. Nodes of other versions may omit fields or add unknown ones,
-/// which are ignored.
+/// A node's description of itself. Other versions may omit the fields that have a default; unknown
+/// fields are ignored.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct NodeDescription {
     /// Unique id of the process.
     pub id: String,
-    /// Host and port at which other nodes reach it.
+    /// Host and port at which other nodes reach this node.
     pub address: String,
     /// Version of osproxy.
     pub version: String,
-    /// Ids of the stores that it can access, as recorded in rows; the store of new files comes
-    /// first.
+    /// Ids of the stores that this node can access, as recorded in rows. The store for new files
+    /// comes first.
     #[serde(default)]
     pub stores: Vec<String>,
-    /// Stores that only this node can access.
+    /// Ids of the stores that only this node can access.
     #[serde(default)]
     pub own_stores: Vec<String>,
-    /// When it started, in milliseconds since the Unix epoch.
+    /// When the node started, in milliseconds since the Unix epoch.
     pub started_at: i64,
     /// Current load.
     #[serde(default)]
@@ -73,20 +77,20 @@ pub struct LoadReport {
     pub requests: u64,
     /// Number of running tasks.
     pub tasks: u64,
-    /// Load average of its machine over the last minute.
+    /// Load average of the machine over the last minute.
     pub load_average: f64,
 }
 
 /// A node in the registry.
 #[derive(Clone, Debug, PartialEq)]
 pub struct RegisteredNode {
-    /// Its description.
+    /// Description of the node.
     pub node: NodeDescription,
-    /// Time of its last heartbeat, in milliseconds since the Unix epoch.
+    /// Time of the last heartbeat, in milliseconds since the Unix epoch.
     pub last_heartbeat: i64,
 }
 
-/// The registry or another node cannot be reached.
+/// The registry is unavailable, or may be incomplete.
 #[derive(Debug, thiserror::Error)]
 #[error("{0}")]
 pub struct CoordError(pub(crate) String);

@@ -13,11 +13,11 @@ use crate::{
 
 /// Header with the id of a request.
 pub const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
-/// Header in which proxies name the client.
+/// Header in which proxies send the address of the client.
 pub const X_FORWARDED_FOR: HeaderName = HeaderName::from_static("x-forwarded-for");
 
 /// Forwards the requests of clients, and verifies requests that other nodes forwarded. Clones share
-/// their connections.
+/// one connection pool.
 #[derive(Clone)]
 pub struct Forwarder(Arc<Inner>);
 
@@ -28,23 +28,24 @@ struct Inner {
     node_id: String,
 }
 
-/// What the other node learns about a request beside its head and body.
+/// Information that is forwarded to the other node in addition to the head and body of the request.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct ForwardContext<'a> {
-    /// Id of the request, for the log lines of both nodes.
+    /// Id of the request, which appears in the logs of both nodes.
     pub request_id: Option<&'a str>,
-    /// Address of the client.
+    /// Address of the client, if it is known.
     pub client: Option<IpAddr>,
 }
 
 /// Why a forwarded request has no response.
 #[derive(Debug)]
 pub enum ForwardFailure {
-    /// The request body broke off, for this reason. The other node is not to blame.
+    /// The client aborted the request body; the other node is not to blame. Contains the cause.
     BodyAborted(BoxError),
-    /// The node does not answer, for this reason.
+    /// The other node did not answer or rejected the token, or too many forwarded requests were
+    /// waiting. Contains the cause.
     Unavailable(BoxError),
-    /// The node is unknown.
+    /// No live node serves the store.
     NoOwner(NoOwner),
 }
 
@@ -66,18 +67,18 @@ impl From<ForwardError> for ForwardFailure {
 }
 
 impl Forwarder {
-    /// Creates the forwarder of the node `node_id`.
+    /// Creates a forwarder. `node_id` is the id of this node.
     pub fn new(peers: PeerClient, owners: Owners, node_id: String) -> Self {
         Self(Arc::new(Inner { peers, owners, node_id }))
     }
 
-    /// Replaces the secrets that authenticate nodes to each other. The first one signs.
+    /// Replaces the secrets that authenticate nodes to each other. The first secret signs; all of
+    /// them are accepted.
     pub fn replace_secrets(&self, secrets: &[Vec<u8>]) -> Result<(), InvalidLength> {
         self.0.peers.replace_secrets(secrets)
     }
 
-    /// Whether a request was forwarded to this node. Fails if the request claims so with an invalid
-    /// token.
+    /// Whether another node forwarded this request. Fails if the request has an invalid token.
     pub fn is_forwarded(
         &self,
         method: &Method,
@@ -87,8 +88,9 @@ impl Forwarder {
         self.0.peers.is_forwarded(&self.0.node_id, method, uri, headers)
     }
 
-    /// Forwards a request to the node that has `store`, and returns its response. Both bodies are
-    /// streamed. Must not be called for a request that was itself forwarded.
+    /// Forwards a request to the node that has `store`, and returns the response of that node. Both
+    /// bodies are streamed. Must not be called for a request that another node forwarded to this
+    /// node.
     pub async fn forward(
         &self,
         store: &str,
@@ -96,8 +98,8 @@ impl Forwarder {
         mut request: Request<Body>,
     ) -> Result<Response<Body>, ForwardFailure> {
         let headers = request.headers_mut();
-        // Must come first: a client that lists a header in `Connection` must not remove one that is
-        // set below.
+        // Must come before headers are set: a client could list such a header in `Connection`, and
+        // so remove it.
         remove_hop_by_hop_headers(headers);
         if let Some(id) = context.request_id.and_then(|id| HeaderValue::try_from(id).ok()) {
             headers.insert(REQUEST_ID, id);
@@ -113,7 +115,7 @@ impl Forwarder {
         };
         let (address, source) = (&node.address, error_chain(&*failure.source));
         tracing::warn!(node = node.id, address, error = source, "cannot forward a request to a node");
-        // It may have restarted since its last heartbeat.
+        // The node may have restarted under another id since its last heartbeat.
         let replacement = owners.owner_of(store, true).await?;
         match failure.unread_request {
             Some(request) if replacement.id != node.id => Ok(self.forward_to(&replacement, *request).await?),
@@ -128,14 +130,14 @@ impl Forwarder {
     ) -> Result<Response<Body>, ForwardError> {
         let to = Destination { id: &node.id, address: &node.address };
         let mut response = self.0.peers.forward(to, request).await?;
-        // This node adds it to every response itself.
+        // This node itself adds `Vary` to every response.
         response.headers_mut().remove(header::VARY);
         Ok(response)
     }
 }
 
-/// Sets `X-Forwarded-For` to the client's address. The other node trusts this node like a proxy, so
-/// headers from the client itself are removed.
+/// Sets `X-Forwarded-For` to the address of the client. Removes the headers of this kind that the
+/// client sent, because the other node trusts headers from this node.
 fn set_forwarded_for(headers: &mut HeaderMap, client: Option<IpAddr>) {
     headers.remove(header::FORWARDED);
     headers.remove(X_FORWARDED_FOR);

@@ -14,10 +14,11 @@ use http_body::{Frame, SizeHint};
 
 use crate::{Body, BoxError};
 
-/// State of a body in one integer: a counter of polls above two flags, for "waits for the client"
-/// and "aborted by the client".
+/// Flag in [`Shared::progress`]: the body waits for the client.
 const WAITS_FOR_CLIENT: u64 = 1;
+/// Flag in [`Shared::progress`]: the client aborted the body.
 const ABORTED: u64 = 2;
+/// The bits of [`Shared::progress`] from this bit on count the polls of the body.
 const ONE_POLL: u64 = 4;
 
 struct Shared {
@@ -39,7 +40,7 @@ impl ForwardedBody {
 }
 
 impl BodyProgress {
-    /// A number that changes with every poll of the body.
+    /// Number of polls of the body so far.
     pub(super) fn polls(&self) -> u64 {
         self.0.progress.load(Ordering::Relaxed) / ONE_POLL
     }

@@ -1,5 +1,6 @@
-//! Nodes of a cluster: registry, worker ids and uids, invalidations, and forwarding of requests to
-//! the node that has the data. A single node coordinates in-process.
+//! Coordination of the nodes of a cluster: registry, worker ids and uids, invalidations, and
+//! forwarding of requests to the node that has the data. A single node coordinates within its
+//! process.
 
 #[cfg(test)]
 mod conformance;

@@ -26,8 +26,8 @@ pub struct LocalCoordinator {
 }
 
 impl LocalCoordinator {
-    /// Locks the database with a file `<database>.lock`. Fails with `WouldBlock` if another process
-    /// holds the lock. Blocks briefly: call it at startup.
+    /// Creates a coordinator and locks the file `<database>.lock`. Fails with `WouldBlock` if
+    /// another process holds the lock. Blocks briefly: call this at startup.
     pub fn open(database: &Path) -> io::Result<Self> {
         let mut lock = database.as_os_str().to_owned();
         lock.push(".lock");

@@ -2,7 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 
-/// Messages between nodes. Unknown kinds are ignored, so that nodes of different versions can run
+/// A message between nodes. Unknown kinds are ignored, so that nodes of different versions can run
 /// together.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(tag = "kind", rename_all = "snake_case")]
@@ -12,20 +12,20 @@ pub enum Message {
         /// Uid of the file.
         uid: i64,
     },
-    /// The bytes of a blob moved: evict its files from the cache.
+    /// The bytes of a blob moved: evict the files of the blob from the cache.
     BlobChanged {
         /// Id of the blob.
         blob_id: i64,
     },
-    /// A task was enqueued that the sender may be unable to run.
+    /// The sender enqueued a task that the sender may be unable to run.
     TaskEnqueued,
 }
 
-/// An event for listeners.
+/// An event that [`Coordinator::subscribe`](crate::Coordinator::subscribe) delivers.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Event {
     /// A message of another node.
     Message(Message),
-    /// Messages may have been missed: the connection was lost, or was restored.
+    /// Messages may have been missed, because the connection was lost or has just been restored.
     MayHaveMissed,
 }

@@ -1,4 +1,4 @@
-//! Which node has a store, with a cache.
+//! Finds and caches the owners of stores.
 
 use std::{
     collections::HashMap,
@@ -8,13 +8,13 @@ use std::{
 
 use crate::{Coordinator, NodeDescription};
 
-/// How long a failed lookup of a store is cached, so that not every request for the store repeats
-/// it.
+/// How long a lookup that found no owner is cached, so that not every request for the store repeats
+/// the lookup.
 const MISS_TTL: Duration = Duration::from_secs(1);
-/// Minimum age of a cached owner before it is looked up again because it did not answer.
+/// Minimum age of a cached lookup before a refresh repeats it.
 const REFRESH_INTERVAL: Duration = Duration::from_millis(200);
 
-/// Finds the owners of stores: the nodes that alone have access to them. Clones share their cache.
+/// Finds the owner of a store: the only node that has access to it. Clones share one cache.
 #[derive(Clone)]
 pub struct Owners(Arc<Inner>);
 
@@ -22,16 +22,16 @@ struct Inner {
     coordinator: Arc<dyn Coordinator>,
     /// How long a known owner is trusted.
     ttl: Duration,
-    /// Owners of stores, by the name of the store.
+    /// Cached lookups, by store id.
     cache: Mutex<HashMap<String, CachedOwner>>,
 }
 
-/// The known owner of a store.
+/// The last lookup of the owner of a store.
 #[derive(Clone)]
 struct CachedOwner {
     looked_up_at: Instant,
     owner: Option<NodeDescription>,
-    /// Whether the lookup succeeded. Only then does a missing owner mean that the node is away.
+    /// Whether the registry answered. If it did, and there is no owner, the owning node is away.
     is_certain: bool,
 }
 
@@ -39,24 +39,28 @@ struct CachedOwner {
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("no live node serves the store {store}")]
 pub struct NoOwner {
-    /// Name of the store.
+    /// Id of the store.
     pub store: String,
 }
 
 impl Owners {
-    /// Trusts a known owner for `ttl`.
+    /// Creates a cache that trusts a known owner for `ttl`.
     pub fn new(coordinator: Arc<dyn Coordinator>, ttl: Duration) -> Self {
         Self(Arc::new(Inner { coordinator, ttl, cache: Mutex::default() }))
     }
 
-    /// Returns the node that has `store`, which this node does not have. Fails if no node has it.
-    /// The cached owner is at most as old as the TTL; set `refresh` if that owner did not answer.
+    /// Returns the owner of `store`, a store that this node cannot access. Fails if no owner is
+    /// known.
+    ///
+    /// A cached owner is trusted until its TTL has passed and, if the registry is unavailable,
+    /// longer. Set `refresh` if the cached owner did not answer.
     pub async fn owner_of(&self, store: &str, refresh: bool) -> Result<NodeDescription, NoOwner> {
         let CachedOwner { owner, .. } = self.find(store, refresh).await;
         owner.ok_or_else(|| NoOwner { store: store.to_owned() })
     }
 
-    /// Whether the node that has a store is known to be away, as opposed to unknown.
+    /// Whether the owner of a store is known to be away. If the registry is unavailable, returns
+    /// `false`.
     pub async fn is_owner_away(&self, store: &str) -> bool {
         let CachedOwner { owner, is_certain, .. } = self.find(store, false).await;
         owner.is_none() && is_certain

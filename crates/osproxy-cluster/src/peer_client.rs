@@ -1,9 +1,10 @@
 //! Forwards requests to the node that holds the data, and verifies requests forwarded by other
 //! nodes.
 //!
-//! The destination comes from the registry; nothing that a client sends influences it. Each
-//! forwarded request carries a token, a MAC over this request and the destination node that only
-//! nodes can create. A node never forwards a forwarded request again.
+//! The address of the destination comes from the registry; no client can choose it. Each forwarded
+//! request carries a token that only nodes can create: a MAC over the method, the path and query,
+//! the id of the destination node, and the time. A node never forwards a request that another node
+//! forwarded.
 
 use std::{
     pin::Pin,
@@ -37,15 +38,15 @@ use crate::{
 
 /// Header with the token of a forwarded request.
 const TOKEN_HEADER: HeaderName = HeaderName::from_static("osproxy-forwarded");
-/// Maximum clock difference between nodes, in seconds.
+/// Maximum clock difference between nodes, in seconds. Also limits how long a token is valid.
 const MAX_CLOCK_SKEW_SECS: u64 = 300;
-/// Connect timeout.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(2);
-/// How long an idle connection is kept; shorter than nodes keep theirs.
+/// How long the client keeps an idle connection. Servers keep idle connections longer, so they do
+/// not close one that the client is about to use.
 const KEEP_ALIVE: Duration = Duration::from_secs(2);
-/// Maximum bytes of a request or response buffered before they are passed on.
+/// Maximum size of the read buffer and of the write buffer of a connection, in bytes.
 const MAX_BUFFERED: usize = 64 << 10;
-/// Headers that concern one connection only.
+/// Headers that concern only one connection.
 const HOP_BY_HOP: [HeaderName; 9] = [
     header::CONNECTION,
     header::PROXY_AUTHENTICATE,
@@ -64,7 +65,7 @@ pub type BoxError = Box<dyn std::error::Error + Send + Sync>;
 /// The body of a request or response between nodes.
 pub type Body = UnsyncBoxBody<Bytes, BoxError>;
 
-/// Boxes a body.
+/// Converts a body into a [`Body`].
 pub fn boxed<B>(body: B) -> Body
 where
     B: http_body::Body<Data = Bytes, Error: Into<BoxError>> + Send + 'static,
@@ -78,8 +79,9 @@ pub struct PeerClient {
     /// The first secret signs tokens; all of them are accepted.
     secrets: RwLock<Arc<[Hmac<Sha256>]>>,
     timeout: Duration,
-    /// Limits the requests that wait for other nodes. The rest of the connections stays free for
-    /// local requests; otherwise two nodes at their limit could wait for each other.
+    /// Limits the number of requests that wait for other nodes, so that the other connections stay
+    /// free for local requests. Without the limit, two nodes could use all their connections to
+    /// wait for each other.
     permits: Arc<Semaphore>,
 }
 
@@ -92,14 +94,14 @@ pub struct Destination<'a> {
     pub address: &'a str,
 }
 
-/// A forwarded request failed without a response.
+/// A request could not be forwarded, or the other node sent no response.
 #[derive(Debug)]
 pub struct ForwardError {
     /// The cause.
     pub source: BoxError,
     /// Whether the client aborted the request body.
     pub is_client_fault: bool,
-    /// The request, if none of its body was read: it can be retried.
+    /// The request, if nothing of its body was read and it can be forwarded again.
     pub unread_request: Option<Box<Request<Body>>>,
 }
 
@@ -114,7 +116,7 @@ pub struct InvalidPeerToken;
 #[error("the node made no progress before the timeout")]
 struct PeerTimeout;
 
-/// The cause is the configuration or the registry, not the client.
+/// The node rejected the token. The configuration or the registry is wrong, not the client.
 #[derive(Debug, thiserror::Error)]
 #[error(
     "the node rejected the token: another process has its address now, or the nodes differ in `cluster.secret`, link keys or clocks"
@@ -126,9 +128,9 @@ struct TokenRejected;
 struct TooManyForwards;
 
 impl PeerClient {
-    /// Signs with the first of `secrets` and accepts all of them. Fails requests to nodes that make
-    /// no progress for `timeout`. At most `max_waiting` requests wait for other nodes at the same
-    /// time.
+    /// Creates a client that signs with the first of `secrets` and accepts all of them. A request
+    /// fails if the other node makes no progress for `timeout`. At most `max_waiting` requests wait
+    /// for other nodes at the same time; further requests fail at once.
     pub fn new(secrets: &[Vec<u8>], timeout: Duration, max_waiting: usize) -> Result<Self, InvalidLength> {
         let mut connector = HttpConnector::new();
         connector.set_nodelay(true);
@@ -142,7 +144,7 @@ impl PeerClient {
         Ok(Self { client, secrets, timeout, permits: Arc::new(Semaphore::new(max_waiting)) })
     }
 
-    /// Replaces the secrets.
+    /// Replaces the secrets that were passed to [`new`](Self::new).
     pub fn replace_secrets(&self, secrets: &[Vec<u8>]) -> Result<(), InvalidLength> {
         *self.secrets.write().unwrap_or_else(PoisonError::into_inner) = mac_keys(secrets)?;
         Ok(())
@@ -152,7 +154,7 @@ impl PeerClient {
         self.secrets.read().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
-    /// Forwards a request and returns the response. Call [`remove_hop_by_hop_headers`] before. Both
+    /// Forwards a request and returns the response. Call [`remove_hop_by_hop_headers`] first. Both
     /// bodies are streamed. Dropping the future or the response body aborts the request on the
     /// other node.
     pub async fn forward(
@@ -200,10 +202,10 @@ impl PeerClient {
         *request.uri_mut() = uri;
         let headers = request.headers_mut();
         headers.clone_from(&parts.headers);
-        // This node sends 100 Continue to its client itself, when it reads the body.
+        // This node itself sends 100 Continue to the client, when it reads the body.
         headers.remove(header::EXPECT);
-        // hyper sets the length again, from the body that is sent. If the body were shorter than
-        // announced, the other node would read the next request as the rest of it.
+        // hyper sets the length of the body that is actually sent. If a body was shorter than
+        // announced, the other node would take the next request for the rest of the body.
         headers.remove(header::CONTENT_LENGTH);
         headers.insert(TOKEN_HEADER, HeaderValue::try_from(token)?);
         Ok(request)
@@ -220,13 +222,14 @@ impl PeerClient {
             tokio::select! {
                 response = &mut response => {
                     let response = response?;
-                    // The node does not accept the token.
+                    // A node that does not accept the token responds with this error.
                     let is_rejected = is_error(&response, StatusCode::FORBIDDEN, ErrorCode::PermissionDenied);
                     return if is_rejected { Err(TokenRejected.into()) } else { Ok(response) };
                 }
                 () = tokio::time::sleep(self.timeout) => {}
             }
-            // While the client is the slow side, its own timeout applies.
+            // While this node waits for the client, only the timeout of the client connection
+            // applies.
             if progress.polls() == polls && !progress.is_waiting_for_client() {
                 return Err(PeerTimeout.into());
             }
@@ -234,8 +237,8 @@ impl PeerClient {
         }
     }
 
-    /// Whether a request was forwarded to node `id`, which is this one. Fails if the request claims
-    /// so with an invalid token.
+    /// Whether another node forwarded this request to node `id`, which is this node. Fails if the
+    /// request has an invalid token.
     pub fn is_forwarded(
         &self,
         id: &str,
@@ -291,14 +294,15 @@ fn now() -> u64 {
     SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_secs()
 }
 
-/// Whether a response of a node is this error.
+/// Whether a response of another node is an error with this status and code.
 pub fn is_error<B>(response: &Response<B>, status: StatusCode, code: ErrorCode) -> bool {
     let error_header = response.headers().get(ERROR_HEADER);
     response.status() == status
         && error_header.is_some_and(|value| value.as_bytes() == code.as_str().as_bytes())
 }
 
-/// Removes hop-by-hop headers.
+/// Removes the headers that concern only one connection, including the headers listed in
+/// `Connection`.
 pub fn remove_hop_by_hop_headers(headers: &mut HeaderMap) {
     let named: Vec<_> = headers
         .get_all(header::CONNECTION)
@@ -312,7 +316,7 @@ pub fn remove_hop_by_hop_headers(headers: &mut HeaderMap) {
     }
 }
 
-/// A response body that fails when its node makes no progress before the timeout.
+/// A response body that fails if the other node makes no progress before the timeout.
 struct TimeoutBody {
     body: Incoming,
     idle: IdleTimeout,
@@ -390,7 +394,7 @@ mod tests {
             is_forwarded(&peer_client(&[b"another secret"]), "two", &forwarded),
             Err(InvalidPeerToken)
         );
-        // During a rotation of secrets nodes accept both.
+        // During a rotation of secrets, nodes accept the old and the new secret.
         let rotated = peer_client(&[b"another secret", b"secret of all nodes"]);
         assert_eq!(is_forwarded(&rotated, "two", &forwarded), Ok(true));
         let mut local = forwarded;

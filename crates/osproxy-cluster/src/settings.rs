@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use osproxy_types::secret::Secret;
 
-/// A Redis and its connection settings.
+/// Address of Redis, and connection settings.
 #[derive(Clone, Debug)]
 pub struct RedisSettings {
     /// Address of the Redis.
@@ -19,20 +19,20 @@ pub struct RedisSettings {
     pub tls: bool,
     /// PEM text of the trusted CA certificates; the usual public CAs if `None`.
     pub ca_pem: Option<Vec<u8>>,
-    /// Prefix of all keys: not empty, without braces.
+    /// Prefix of all keys. Must not be empty or contain braces.
     pub prefix: String,
 }
 
 /// Address of a Redis.
 #[derive(Clone, Debug)]
 pub enum RedisAddress {
-    /// A URL, which contains all settings.
+    /// A URL, which also has the user, the password, the database and whether to use TLS.
     Url(Secret),
-    /// One server.
+    /// Host and port of one server.
     Server(String, u16),
-    /// Sentinels, and the name of the master to ask them for.
+    /// Name of the master, and hosts and ports of the sentinels that know its address.
     Sentinel(String, Vec<(String, u16)>),
-    /// Some nodes of a cluster, which know the others.
+    /// Hosts and ports of some nodes of a Redis Cluster. The other nodes are discovered.
     Cluster(Vec<(String, u16)>),
 }
 
@@ -55,11 +55,11 @@ impl RedisSettings {
     }
 }
 
-/// Intervals of the registry. At least a second each.
+/// Intervals of the registry, each at least one second.
 #[derive(Clone, Copy, Debug)]
 pub struct ClusterTiming {
-    /// Interval of heartbeats. A node that misses three counts as dead.
+    /// Interval of heartbeats. A node that misses three heartbeats counts as gone.
     pub heartbeat: Duration,
-    /// How long a node may issue uids without contact to Redis.
+    /// How long a node may issue uids after its last contact with Redis, at most.
     pub worker_lease: Duration,
 }

@@ -8,8 +8,8 @@ use std::{
 
 use tokio::time::{Instant, Sleep, sleep_until};
 
-/// A timer whose deadline may differ from poll to poll. Resets the timer of the runtime only for an
-/// earlier deadline, or once it has fired.
+/// A timer whose deadline may change with each poll. The underlying runtime timer is reset only for
+/// an earlier deadline, or after it has fired.
 #[derive(Default)]
 pub struct DeadlineTimer(Option<Pin<Box<Sleep>>>);
 
@@ -29,7 +29,7 @@ impl DeadlineTimer {
     }
 }
 
-/// Limits the duration of each single wait.
+/// Limits the duration of each wait for another side.
 pub struct IdleTimeout {
     timeout: Duration,
     /// Start of the current wait.
@@ -43,14 +43,15 @@ impl IdleTimeout {
         Self { timeout, waiting_since: None, timer: DeadlineTimer::default() }
     }
 
-    /// Call this while the other side is pending. Ready when the current wait exceeds the timeout.
+    /// Call this while the other side is pending. Ready once the current wait has lasted for the
+    /// timeout.
     pub fn poll(&mut self, cx: &mut Context<'_>) -> Poll<()> {
         let since = *self.waiting_since.get_or_insert_with(Instant::now);
         self.timer.poll(cx, since + self.timeout)
     }
 
-    /// Call this when the other side made progress: ends the current wait, and returns how long it
-    /// took. Zero if there was none.
+    /// Ends the current wait and returns its duration, or zero if there was none. Call this when
+    /// the other side made progress.
     pub fn end_wait(&mut self) -> Duration {
         self.waiting_since.take().map_or(Duration::ZERO, |since| since.elapsed())
     }
@@ -73,7 +74,7 @@ mod tests {
         }
         poll_fn(|cx| timer.poll(cx, start + TIMEOUT)).await;
         assert!((TIMEOUT..50 * TIMEOUT).contains(&start.elapsed()));
-        // The timer has fired; a later deadline still counts in full.
+        // The timer has fired. Polling it with a later deadline waits for that deadline.
         poll_fn(|cx| timer.poll(cx, start + 2 * TIMEOUT)).await;
         assert!(start.elapsed() >= 2 * TIMEOUT);
     }

@@ -1,5 +1,5 @@
-//! Spans and trace context across nodes and services, for OpenTelemetry. While traces are not
-//! collected, each function costs one load of a flag.
+//! Spans and trace context across nodes and services, for OpenTelemetry. While trace collection is
+//! disabled, each function only loads a flag.
 
 use std::sync::atomic::{AtomicBool, Ordering};
 
@@ -14,7 +14,7 @@ use opentelemetry_sdk::propagation::TraceContextPropagator;
 use tracing::Span;
 use tracing_opentelemetry::OpenTelemetrySpanExt;
 
-/// Target of spans that appear in traces only: the log filters it out.
+/// Target of spans that appear only in traces. The log filters these spans out.
 pub const TARGET: &str = "traces";
 
 static COLLECTED: AtomicBool = AtomicBool::new(false);
@@ -28,8 +28,8 @@ fn is_enabled() -> bool {
     COLLECTED.load(Ordering::Relaxed)
 }
 
-/// Attaches the span of a request to the trace in its `traceparent` header, if there is one. Call
-/// this before the span is used.
+/// Attaches the span of a request to the trace in the `traceparent` header, if there is such a
+/// header. Call this before the span is used.
 pub fn attach_remote_parent(span: &Span, headers: &HeaderMap) {
     if !is_enabled() {
         return;
@@ -37,7 +37,7 @@ pub fn attach_remote_parent(span: &Span, headers: &HeaderMap) {
     span.record("otel.kind", "server");
     if headers.contains_key("traceparent") {
         let parent = TraceContextPropagator::new().extract(&HeaderExtractor(headers));
-        // A span that has started already would keep a trace of its own.
+        // This fails if the span was used before: the span then stays in its own trace.
         let _ = span.set_parent(parent);
     }
 }
@@ -50,7 +50,8 @@ pub fn inject_context(headers: &mut HeaderMap) {
     }
 }
 
-/// Records method, route and uid of a request. Never its query, which contains signatures.
+/// Records the method, route and uid of a request. Never records the query, which contains
+/// signatures.
 pub fn record_request(span: &Span, method: &str, route: &str, uid: Option<u64>) {
     if is_enabled() {
         let context = span.context();

@@ -7,8 +7,8 @@ use osproxy_types::uid::{EPOCH_MS, SEQUENCE_BITS, Uid, WORKER_BITS};
 const SEQUENCE_MASK: u64 = (1 << SEQUENCE_BITS) - 1;
 /// Last millisecond since our epoch that fits into a uid: August 2084.
 const MAX_MS: u64 = (1 << 41) - 1;
-/// Latest accepted clock reading, in milliseconds since our epoch: April 2080. A clock beyond it
-/// still leaves four years of milliseconds, with 4,096 uids each.
+/// Latest accepted clock reading, in milliseconds since our epoch: April 2080. Later readings count
+/// as this one, which leaves four years of milliseconds, with 4,096 uids each.
 const MAX_CLOCK_MS: u64 = MAX_MS - (1 << 37);
 
 /// The worker id of this process, 0 to 1023. No two processes may issue uids under the same id at
@@ -17,7 +17,7 @@ const MAX_CLOCK_MS: u64 = MAX_MS - (1 << 37);
 pub struct WorkerId(u16);
 
 impl WorkerId {
-    /// The worker id of a single node.
+    /// The worker id of a node that runs without a cluster.
     pub const SINGLE_NODE: Self = Self(0);
     /// Number of worker ids.
     pub const COUNT: u16 = 1 << WORKER_BITS;
@@ -27,38 +27,39 @@ impl WorkerId {
         self.0
     }
 
-    /// Creates a worker id; `None` beyond 1023.
+    /// Creates a worker id; `None` if `number` is above 1,023.
     pub const fn new(number: u16) -> Option<Self> {
         if number < 1 << WORKER_BITS { Some(Self(number)) } else { None }
     }
 }
 
-/// The moments that uids of one worker id may carry: after `after_ms` and up to `until_ms`, both in
-/// milliseconds since the Unix epoch.
+/// The timestamps that uids of one worker id may have: later than `after_ms`, and up to `until_ms`.
+/// Both are in milliseconds since the Unix epoch.
 #[derive(Clone, Copy, Debug)]
 pub struct UidWindow {
     /// The worker id.
     pub worker: WorkerId,
-    /// Exclusive.
+    /// Exclusive lower bound.
     pub after_ms: u64,
-    /// Inclusive.
+    /// Inclusive upper bound.
     pub until_ms: u64,
 }
 
 /// Issues uids: 41 bits of milliseconds since 2014-12-07, 10 bits of worker id, 12 bits of
 /// sequence.
 ///
-/// The time in a uid follows the clock but never goes back: while the clock is behind the newest
-/// uid, each uid takes the next sequence number, and the next millisecond when a sequence is used
-/// up. A wrong clock therefore never stops uids from being issued.
+/// The timestamp follows the clock, but never goes back. While the clock is behind the newest uid,
+/// each uid takes the next sequence number; if a millisecond has no sequence numbers left, the next
+/// millisecond follows. So a clock that was set back does not stop the generator.
 pub struct UidGenerator {
     /// Milliseconds and sequence of the newest uid.
     last: AtomicU64,
 }
 
 impl UidGenerator {
-    /// `newest` is the highest uid issued so far under worker ids that this process may use. `None`
-    /// if another mechanism prevents reuse.
+    /// Creates a generator of uids that are later than `newest`, the highest uid issued so far
+    /// under the worker ids that this process may use. `newest` may be `None` if another mechanism,
+    /// such as [`WorkerLease`](crate::WorkerLease), keeps uids unique.
     pub fn new(newest: Option<Uid>) -> Self {
         let newest = newest.map_or(0, |uid| {
             let ms = uid.get().unsigned_abs() >> (WORKER_BITS + SEQUENCE_BITS);
@@ -67,14 +68,15 @@ impl UidGenerator {
         Self { last: AtomicU64::new(newest) }
     }
 
-    /// The time of the newest uid, in milliseconds since the Unix epoch; our epoch if there is
-    /// none.
+    /// The timestamp of the newest uid, in milliseconds since the Unix epoch. If there is no uid
+    /// yet, returns our epoch.
     pub fn last_timestamp_ms(&self) -> u64 {
         (self.last.load(Ordering::Relaxed) >> SEQUENCE_BITS) + EPOCH_MS
     }
 
-    /// Returns the next uid, greater than all earlier ones. `now_ms` is the clock in milliseconds
-    /// since the Unix epoch. `None` if the window has no uid left.
+    /// Returns the next uid, which is greater than all earlier uids of the same worker id. `now_ms`
+    /// is the time of the clock, in milliseconds since the Unix epoch. Returns `None` if the window
+    /// has no uid left.
     pub fn next(&self, window: UidWindow, now_ms: u64) -> Option<Uid> {
         let since = |ms: u64| ms.saturating_sub(EPOCH_MS);
         let until = since(window.until_ms).min(MAX_MS);
@@ -138,7 +140,7 @@ mod tests {
         let ahead = at(&generator, 7 * 24 * 3_600_000);
         let behind = at(&generator, 10);
         assert_eq!(behind.get(), ahead.get() + 1);
-        // The same after a restart.
+        // This also holds after a restart.
         let restarted = UidGenerator::new(Some(behind));
         assert!(at(&restarted, 10) > behind);
         assert_eq!(restarted.last_timestamp_ms(), ahead.timestamp_ms() + 1);

@@ -9,37 +9,39 @@ use crate::{UidWindow, WorkerId};
 
 /// A worker id that a node holds for a limited time.
 ///
-/// Two bounds keep uids unique. First, the lease ends at a moment of the machine's boot-time clock,
-/// which continues while the process or the machine sleeps; after that the id is not used any more.
-/// Second, a node that acquires a worker id records the latest timestamp its uids will have, by the
-/// clock of Redis; the next holder issues only uids with later timestamps. Uids stay within these
-/// timestamps whatever the node's own clock shows. Both bounds are checked *after* a uid was
-/// generated: a process that was suspended before the check discards the uid, and a process that is
-/// suspended after it has a uid that no later holder can generate.
+/// Two bounds keep uids unique. First, the lease ends at a time of the machine's boot-time clock,
+/// which continues while the process or the machine sleeps. After that, the node no longer uses the
+/// worker id. Second, a node that acquires or renews a worker id records in Redis, by the clock of
+/// Redis, the latest timestamp that its uids may have. The next holder issues only uids with later
+/// timestamps. The clock of a node may be wrong: uids still stay within these timestamps.
+///
+/// Both bounds are checked *after* a uid was generated. If a process is suspended before the check
+/// until the lease has ended, the check fails, and the process discards the uid. If a process is
+/// suspended after the check, it has a uid that no later holder can generate.
 #[derive(Clone, Copy, Debug)]
 pub struct WorkerLease {
     /// The worker id.
     pub id: WorkerId,
-    /// Uids have timestamps later than this, in milliseconds since the Unix epoch.
+    /// Uids have timestamps later than this time, in milliseconds since the Unix epoch.
     pub after_ms: u64,
-    /// Uids have timestamps up to this, in milliseconds since the Unix epoch.
+    /// Uids have timestamps up to and including this time, in milliseconds since the Unix epoch.
     pub until_ms: u64,
-    /// End of the lease, by the clock of [`since_boot`].
+    /// End of the lease, as a value of [`since_boot`].
     pub(super) expires_at: Duration,
 }
 
 impl WorkerLease {
-    /// A worker id that no other process ever uses.
+    /// A lease without end, for a worker id that no other process uses.
     pub(super) const fn permanent(id: WorkerId) -> Self {
         Self { id, after_ms: 0, until_ms: u64::MAX, expires_at: Duration::MAX }
     }
 
-    /// Whether the lease has not ended.
+    /// Whether the lease is still in force.
     pub fn is_valid(&self) -> bool {
         since_boot() < self.expires_at
     }
 
-    /// Timestamps that uids with this worker id may have.
+    /// The worker id, and the timestamps that its uids may have.
     pub const fn window(&self) -> UidWindow {
         UidWindow { worker: self.id, after_ms: self.after_ms, until_ms: self.until_ms }
     }
@@ -51,7 +53,7 @@ impl WorkerLease {
     }
 }
 
-/// Time since boot, including sleep.
+/// Time since the machine booted, including the time that it slept.
 pub(super) fn since_boot() -> Duration {
     let now = clock_gettime(ClockId::Boottime);
     Duration::new(now.tv_sec.unsigned_abs(), u32::try_from(now.tv_nsec).unwrap_or(0))

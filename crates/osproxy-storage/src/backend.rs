@@ -10,49 +10,51 @@ use crate::{DigestSelection, Digests, Key, Result};
 
 /// A store of objects.
 ///
-/// Implementations do their own locking: every method may be called from any task at any time. The
-/// caller validates names, limits and permissions, and does not write a key again once a row names
-/// it. An implementation must still survive two writers of one key: the later one replaces the
-/// object as a whole, or fails with `Exists`.
+/// Any task may call any method at any time; implementations do their own locking. The caller
+/// validates names, limits and permissions, and never writes to a key again once a row refers to
+/// it. If two writers still publish under one key, the second writer either replaces the object as
+/// a whole or fails with `Exists`.
 #[async_trait]
 pub trait Backend: Send + Sync + 'static {
-    /// Name of the backend, such as `local`, which is recorded with every blob.
+    /// Name of the backend, such as `local`. The store ids in rows begin with it.
     fn name(&self) -> &'static str;
 
-    /// Checks that objects can be stored: looks for the buckets and, if `create_missing` is
-    /// set, creates those that are missing. For remote stores; fails with `NotFound` if a bucket is missing.
+    /// Checks that the buckets of a remote store exist. Creates missing buckets if `create_missing`
+    /// is set; otherwise fails with `NotFound` if a bucket is missing. Other stores do nothing.
     async fn prepare(&self, _create_missing: bool) -> Result<()> {
         Ok(())
     }
 
-    /// The time of a remote store, to the second, if it reports one. Needs no credentials: an error
-    /// means that the server is unreachable or not an object store.
+    /// The current time by the clock of a remote store, to the second; `None` if the store does not
+    /// report it. Needs no credentials: an error means that the server is unreachable or is not an
+    /// object store.
     async fn clock(&self) -> Result<Option<SystemTime>> {
         Ok(None)
     }
 
     /// Begins an object. Nothing can be read under `key` until [`ObjectWriter::publish`].
-    /// Implementations must not reserve space for all of `size`, which is the client's claim. The
-    /// writer may fail if a [`SizeHint::Exact`] turns out to be wrong.
+    /// Implementations must not reserve disk space for the whole `size` at once, because `size` is
+    /// only the client's claim. The writer may fail if the content does not match a
+    /// [`SizeHint::Exact`].
     async fn create(&self, key: &Key, size: SizeHint) -> Result<Box<dyn ObjectWriter>>;
 
-    /// Opens the bytes `range` of an object. If the object is deleted or replaced meanwhile, the
+    /// Opens a byte range of an object. If the object is deleted or replaced while it is read, the
     /// reader either continues with the bytes of the opened object or fails; it never returns bytes
     /// of another object.
     ///
-    /// Fails with `NotFound` if there is no such object. For a range beyond the end, this call or
-    /// the reader fails with `Truncated`.
+    /// Fails with `NotFound` if there is no such object. If the range exceeds the object, either
+    /// this call or the reader fails with `Truncated`.
     async fn open(&self, key: &Key, range: Range<u64>) -> Result<ObjectReader>;
 
-    /// The size of an object in bytes, or `NotFound`.
+    /// The size of an object in bytes. Fails with `NotFound` if there is no such object.
     async fn size(&self, key: &Key) -> Result<u64>;
 
-    /// Removes objects durably. An object that does not exist counts as removed. After an error
-    /// some objects may be removed and others not; call again with the same keys to continue.
+    /// Removes objects durably. An object that does not exist counts as removed. An error may leave
+    /// some of the objects removed; call again with the same keys to continue.
     async fn delete(&self, keys: &[Key]) -> Result<()>;
 
-    /// All objects, in no order. An object that appears or is removed meanwhile may be listed or
-    /// not.
+    /// Lists all objects, in no particular order. An object that is created or removed during the
+    /// listing may or may not be listed.
     async fn list(&self) -> Result<ObjectList>;
 
     /// The store's own multipart uploads, if it supports them.
@@ -61,9 +63,10 @@ pub trait Backend: Send + Sync + 'static {
     }
 }
 
-/// Multipart uploads of a store. Anyone who knows key, upload and number can send a part, from any
-/// process. Nothing can be read under the key before [`complete`](Self::complete). An upload takes
-/// up space until it is completed or aborted, so the caller must record it.
+/// The multipart uploads of a store. Any process that knows the key, the upload id and the part
+/// number can send a part. Nothing can be read under the key before [`complete`](Self::complete).
+/// An upload occupies space until it is completed or aborted, so the caller must keep a record of
+/// it.
 #[async_trait]
 pub trait Multipart: Send + Sync {
     /// Minimum part size in bytes; the last part may be smaller.
@@ -73,26 +76,27 @@ pub trait Multipart: Send + Sync {
     fn max_part_size(&self) -> u64;
 
     /// Whether parts are written directly into a preallocated file. Such a store requires the
-    /// [`PartLayout`] of an upload and reserves space for all of it. It keeps no list of parts: on
-    /// completion it relies on the caller that all of them were sent.
+    /// [`PartLayout`] of every upload, and reserves disk space for all parts in
+    /// [`begin`](Self::begin). The store keeps no list of parts: the caller must not complete an
+    /// upload before all parts were sent.
     fn is_preallocated(&self) -> bool {
         false
     }
 
-    /// Begins a multipart upload and returns its id, at most 1,024 bytes. `layout` is the part
-    /// layout, if it is known. Fails with `Full`, without creating an upload, if the store has no
-    /// space for the whole upload.
+    /// Begins a multipart upload and returns its id, which has at most 1,024 bytes. `layout` is the
+    /// part layout, if it is known. A store with preallocated files fails with `Full`, without
+    /// creating an upload, if it has no space for all parts.
     async fn begin(&self, key: &Key, layout: Option<PartLayout>) -> Result<String>;
 
-    /// Like [`begin`](Self::begin), but a preallocating store only checks that there is space for
-    /// all of it now, without reserving it. A later part may still fail with `Full`.
+    /// Like [`begin`](Self::begin), but a store with preallocated files reserves nothing: it only
+    /// checks that it has space for all parts now. A later part may still fail with `Full`.
     async fn begin_unreserved(&self, key: &Key, layout: PartLayout) -> Result<String> {
         self.begin(key, Some(layout)).await
     }
 
-    /// Begins part `number` (1 to 10,000) of `size` bytes. [`ObjectWriter::publish`] returns the
-    /// tag of the part and replaces an earlier part with this number. If there is no such upload,
-    /// the writer fails with `NotFound`.
+    /// Begins part `number` (1 to 10,000), which has `size` bytes. [`ObjectWriter::publish`]
+    /// returns the tag of the part, and replaces an earlier part with the same number. If there is
+    /// no such upload, the writer fails with `NotFound`.
     async fn create_part(
         &self,
         key: &Key,
@@ -101,10 +105,13 @@ pub trait Multipart: Send + Sync {
         size: u64,
     ) -> Result<Box<dyn ObjectWriter>>;
 
-    /// Makes an object of the parts with these numbers and tags, in this order, durably and
-    /// atomically. Drops all other parts. Fails with `NotFound` if there is no such upload, perhaps
-    /// because it was completed before; some stores return `Ok` then. Fails with `Mismatch`, and
-    /// changes nothing, if a part is missing or has another tag.
+    /// Combines the parts with these numbers and tags, in this order, into the object, durably and
+    /// atomically. Drops all other parts. A store with preallocated files ignores `parts`, and
+    /// fails with `Exists` if there is an object with this key.
+    ///
+    /// Fails with `NotFound` if there is no such upload. If the upload was completed before, some
+    /// stores return `Ok` instead. Fails with `Mismatch`, and changes nothing, if a part is missing
+    /// or has another tag.
     async fn complete(&self, key: &Key, upload: &str, parts: &[(u32, String)]) -> Result<()>;
 
     /// Drops an upload with all its parts. An upload that does not exist counts as dropped.
@@ -114,8 +121,8 @@ pub trait Multipart: Send + Sync {
     /// list of parts. Fails with `NotFound` if there is no such upload.
     async fn list_parts(&self, key: &Key, upload: &str) -> Result<Vec<(u32, String)>>;
 
-    /// Drops every upload for a key, including those whose ids are not recorded. `part_size` is
-    /// that of the [`PartLayout`] with which uploads for this key are begun, if they have one.
+    /// Drops every upload for a key, including uploads whose ids are not recorded. `part_size` is
+    /// the part size in the [`PartLayout`] of these uploads, if they have a layout.
     async fn abort_all(&self, key: &Key, _part_size: Option<u64>) -> Result<()> {
         let mut uploads = self.list_uploads(Some(key)).await?;
         while let Some(upload) = uploads.try_next().await? {
@@ -124,16 +131,17 @@ pub trait Multipart: Send + Sync {
         Ok(())
     }
 
-    /// The uploads that are neither completed nor aborted, of one key or of the whole store, in no
-    /// order. May scan the whole store: never call it for a request or for a task of one file.
+    /// Lists the uploads that are neither completed nor aborted, for one key or in the whole store,
+    /// in no particular order. Even for one key, some stores scan all objects; to drop the uploads
+    /// for a key, use [`abort_all`](Self::abort_all).
     async fn list_uploads(&self, key: Option<&Key>) -> Result<UploadList>;
 }
 
 /// An upload that is neither completed nor aborted.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct ListedUpload {
-    /// Name of the future object. Not necessarily a [`Key`]: other programs may have begun the
-    /// upload.
+    /// Name of the object that completing the upload creates. Not necessarily a [`Key`]: other
+    /// programs may have begun the upload.
     pub name: String,
     /// The store's id of the upload.
     pub id: String,
@@ -145,14 +153,14 @@ pub type UploadList = Pin<Box<dyn Stream<Item = Result<ListedUpload>> + Send>>;
 /// How content of a known size is divided into parts.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct PartLayout {
-    /// Bytes of all parts.
+    /// Total size of all parts, in bytes.
     pub size: u64,
     /// Size of each part except the last, in bytes. Not 0.
     pub part_size: u64,
 }
 
 impl PartLayout {
-    /// Number of parts; empty content is one empty part.
+    /// Number of parts. Empty content has one empty part.
     pub fn parts(self) -> u64 {
         self.size.div_ceil(self.part_size).max(1)
     }
@@ -168,7 +176,7 @@ impl PartLayout {
 /// What is known about the length of content before it arrives.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum SizeHint {
-    /// Exactly this many bytes; any other length is an error.
+    /// Exactly this many bytes. The writer may fail if the content has another length.
     Exact(u64),
     /// Probably at most this many bytes.
     AtMost(u64),
@@ -177,7 +185,7 @@ pub enum SizeHint {
 }
 
 impl SizeHint {
-    /// The probable maximum in bytes.
+    /// The probable maximum size in bytes, if it is known.
     pub const fn at_most(self) -> Option<u64> {
         match self {
             Self::Exact(size) | Self::AtMost(size) => Some(size),
@@ -189,7 +197,8 @@ impl SizeHint {
 /// An object in a listing.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct ListedObject {
-    /// `<folder>/<name>`. Not necessarily a [`Key`]: other programs may have put objects there.
+    /// Name of the object: `<folder>/<name>` if osproxy stored it. Other programs may have stored
+    /// objects whose names are not valid [`Key`]s.
     pub name: String,
     /// Size in bytes.
     pub size: u64,
@@ -198,35 +207,40 @@ pub struct ListedObject {
 /// A stream of the objects of a store.
 pub type ObjectList = Pin<Box<dyn Stream<Item = Result<ListedObject>> + Send>>;
 
-/// An object being written. Dropping it before [`publish`](Self::publish) removes what was written.
+/// Writes an object or a part. Dropping the writer before [`publish`](Self::publish) discards what
+/// was written.
 #[async_trait]
 pub trait ObjectWriter: Send {
-    /// Selects the digests that [`finish`](Self::finish) returns; call it before the first write.
+    /// Selects the digests that [`finish`](Self::finish) returns. Call this before the first write.
     /// The default is [`DigestSelection::MD5`], which API v0 needs.
     fn select_digests(&mut self, selection: DigestSelection);
 
-    /// Appends bytes. Returns when the writer can take more, not when the bytes are stored: memory
-    /// stays bounded by what the implementation buffers (1 MiB; more if the size is not known, see
-    /// the implementations). An error is final.
+    /// Appends bytes. Returns when the writer can take more bytes, which may be before these bytes
+    /// are stored. A writer buffers about 1 MiB; if the size is not known, a remote store buffers a
+    /// whole part. After an error, the writer can only be dropped.
     async fn write(&mut self, bytes: Bytes) -> Result<()>;
 
-    /// Appends another object of the same store, of `size` bytes, without copying it through the
-    /// memory of this process. Fails with `NotFound` or `Truncated` if it is missing or has another
-    /// size; an error is final. Returns `false`, and appends nothing, if the store does not support
-    /// this; the caller then reads the object and writes its bytes.
+    /// Appends another object of the same store, which must have `size` bytes. Fails with
+    /// `NotFound` if the object is missing, and with `Truncated` if it has another size. After an
+    /// error, the writer can only be dropped.
+    ///
+    /// Returns `false`, and appends nothing, if the store does not support this. The caller then
+    /// reads the object and writes its bytes.
     async fn append_object(&mut self, _key: &Key, _size: u64) -> Result<bool> {
         Ok(false)
     }
 
-    /// Ends the content and returns its digests, which were computed off the reactor while it
-    /// arrived.
+    /// Ends the content and returns its digests. They are computed off the reactor while the
+    /// content arrives. Fails if the content does not match a [`SizeHint::Exact`] that the backend
+    /// checks.
     async fn finish(&mut self) -> Result<Digests>;
 
-    /// Makes the finished object appear under its key, durably and atomically, and returns the
-    /// store's tag for it, which may be empty. Call [`finish`](Self::finish) first. After an error
+    /// Makes the finished object appear under its key, durably and atomically. Returns the store's
+    /// tag for the object, which may be empty. Call [`finish`](Self::finish) first. After an error,
     /// the object may have appeared, or may appear later.
     async fn publish(self: Box<Self>) -> Result<String>;
 }
 
-/// The bytes of a range, in order and exactly as many as the range has. An error is final.
+/// A stream of exactly the bytes of a range, in order. After an error, the stream can only be
+/// dropped.
 pub type ObjectReader = Pin<Box<dyn Stream<Item = Result<Bytes>> + Send>>;

@@ -7,25 +7,25 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 /// Granularity of the budget, in bytes.
 const UNIT: u64 = 4096;
 
-/// Memory for buffers that all transfers of the process share. Clones share it too.
+/// A budget of buffer memory that all transfers of the process share. Clones share the same budget.
 #[derive(Clone)]
 pub struct BufferBudget {
     units: Arc<Semaphore>,
     total: u32,
 }
 
-/// Memory reserved in a [`BufferBudget`]; dropping it gives the memory back.
+/// Memory taken from a [`BufferBudget`]. Dropping this value returns the memory.
 pub struct BufferReservation(OwnedSemaphorePermit);
 
 impl BufferBudget {
-    /// A budget of `bytes`.
+    /// Creates a budget of `bytes` bytes.
     pub fn new(bytes: u64) -> Self {
         let total = units(bytes);
         Self { units: Arc::new(Semaphore::new(total as usize)), total }
     }
 
-    /// Reserves `bytes`, at most the whole budget. Waits in FIFO order until others give memory
-    /// back. Returns `None` if there was not enough within `wait`.
+    /// Takes `bytes` bytes, or the whole budget if `bytes` exceeds it. Waits in FIFO order until
+    /// other transfers return enough memory. Returns `None` if `wait` ends before that.
     pub async fn reserve(&self, bytes: u64, wait: Duration) -> Option<BufferReservation> {
         if let Some(reservation) = self.try_reserve(bytes) {
             return Some(reservation);
@@ -34,7 +34,8 @@ impl BufferBudget {
         tokio::time::timeout(wait, waiting).await.ok()?.ok().map(BufferReservation)
     }
 
-    /// Reserves `bytes`, at most the whole budget, if they are free now.
+    /// Takes `bytes` bytes, or the whole budget if `bytes` exceeds it. Returns `None` if that much
+    /// is not free now.
     pub fn try_reserve(&self, bytes: u64) -> Option<BufferReservation> {
         let requested = units(bytes).min(self.total);
         self.units.clone().try_acquire_many_owned(requested).ok().map(BufferReservation)
@@ -42,7 +43,7 @@ impl BufferBudget {
 }
 
 impl BufferReservation {
-    /// Merges another reservation of the same budget into this one.
+    /// Adds the memory in `other`, which must be from the same budget.
     pub(crate) fn merge(&mut self, other: Self) {
         self.0.merge(other.0);
     }
@@ -62,7 +63,7 @@ impl fmt::Debug for BufferReservation {
     }
 }
 
-/// Rounds `bytes` up to units; 16 TiB at most.
+/// Converts bytes to units, rounding up. The maximum is 16 TiB.
 fn units(bytes: u64) -> u32 {
     u32::try_from(bytes.div_ceil(UNIT)).unwrap_or(u32::MAX)
 }

@@ -4,12 +4,12 @@ use std::sync::{Mutex, PoisonError};
 
 use bytes::Bytes;
 
-/// Alignment of buffers. Copies between the page cache and memory that is not page-aligned cost
-/// twice the CPU time.
+/// Alignment of buffers, in bytes. Copying between the page cache and a buffer that is not
+/// page-aligned costs twice the CPU time.
 const ALIGNMENT: usize = 4096;
 
-/// Reusable page-aligned buffers of one size. A pool never waits: it allocates when it is empty,
-/// and frees a returned buffer once `max_idle` are idle. So only its users bound how many are in
+/// Reusable page-aligned buffers of one size. A pool never waits: if it is empty, it allocates a
+/// buffer. It keeps at most `max_idle` returned buffers, and does not limit how many buffers are in
 /// use.
 pub(crate) struct BufferPool {
     size: usize,
@@ -22,8 +22,8 @@ impl BufferPool {
         Self { size, max_idle, idle: Mutex::new(Vec::new()) }
     }
 
-    /// An empty buffer. Its memory holds old data, but only bytes that were filled since can be
-    /// read.
+    /// Returns an empty buffer. Its memory may hold old data, but [`Buffer::filled`] returns only
+    /// bytes that were filled after this call.
     pub(crate) fn acquire(&'static self) -> Buffer {
         let idle = self.idle.lock().unwrap_or_else(PoisonError::into_inner).pop();
         let memory = idle.unwrap_or_else(|| vec![0; self.size + ALIGNMENT]);
@@ -67,7 +67,7 @@ impl Buffer {
         self.filled = (self.filled + count).min(self.pool.size);
     }
 
-    /// Moves as many of `bytes` into the buffer as fit.
+    /// Moves bytes from the front of `bytes` into the buffer, as many as fit.
     pub(crate) fn fill_from(&mut self, bytes: &mut Bytes) {
         let target = self.unfilled(bytes.len());
         let count = target.len();
@@ -75,7 +75,7 @@ impl Buffer {
         self.advance(count);
     }
 
-    /// Makes the whole buffer writable again.
+    /// Empties the buffer, so that its memory can be filled again.
     pub(crate) fn clear(&mut self) {
         self.filled = 0;
     }

@@ -1,5 +1,5 @@
-//! Conformance suite of [`Backend`], run against real implementations. A backend's own tests call
-//! [`run`], which leaves the store empty.
+//! Conformance suite of [`Backend`]. The tests of each backend call [`run`], which leaves the store
+//! empty.
 
 use bytes::Bytes;
 use futures_util::{StreamExt, TryStreamExt};
@@ -43,7 +43,7 @@ async fn put(store: &dyn Backend, key: &Key, content: &Bytes, hint: SizeHint) {
     writer.publish().await.unwrap();
 }
 
-/// Writes an object over an existing one; deletes that first if the store does not replace objects.
+/// Replaces an object. Deletes the old object first if the store does not replace objects.
 async fn replace(store: &dyn Backend, key: &Key, content: &Bytes) {
     let mut writer = store.create(key, SizeHint::Exact(content.len() as u64)).await.unwrap();
     writer.write(content.clone()).await.unwrap();
@@ -104,7 +104,7 @@ async fn ranges_are_exact(store: &dyn Backend) {
         let read = get(store, &key, start, end).await;
         assert!(read == content[start..end], "{start}..{end}");
     }
-    // It fails on open or while reading: a short read must never look complete.
+    // Either `open` or the reader must fail: a short read must never look complete.
     let beyond = match store.open(&key, 0..len as u64 + 1).await {
         Err(error) => Err(error),
         Ok(reader) => reader.try_for_each(|_| std::future::ready(Ok(()))).await,
@@ -160,7 +160,7 @@ async fn one_of_two_writers_wins(store: &dyn Backend) {
     two.finish().await.unwrap();
     one.publish().await.unwrap();
     assert!(get(store, &key, 0, first.len()).await == first);
-    // The later one replaces the object, or fails.
+    // The second writer replaces the object, or fails.
     let winner = match two.publish().await {
         Ok(_) => second,
         Err(error) => {
@@ -193,7 +193,7 @@ async fn a_reader_returns_bytes_of_one_object(store: &dyn Backend) {
     assert!(read.len() == 2_000_000 || !is_complete, "the reader ended early after the object was deleted");
 }
 
-/// Reads to the end; returns `false` if the reader failed before.
+/// Reads to the end. Returns `false` if the reader failed before the end.
 async fn read_to_end(reader: &mut crate::ObjectReader, into: &mut Vec<u8>) -> bool {
     while let Some(bytes) = reader.next().await {
         match bytes {
@@ -250,8 +250,7 @@ async fn objects_can_be_appended_to_another(store: &dyn Backend) {
     store.delete(&parts.into_iter().map(|(key, _)| key).collect::<Vec<_>>()).await.unwrap();
 }
 
-/// Appends the object at `key` to `writer`: within the store if it supports that, otherwise by
-/// copying the bytes.
+/// Appends the object at `key` to `writer`. If the store does not support this, copies the bytes.
 async fn append(store: &dyn Backend, writer: &mut dyn ObjectWriter, key: &Key, size: u64) {
     if writer.append_object(key, size).await.unwrap() {
         return;

@@ -4,45 +4,45 @@ use blake3::hazmat::{self, HasherExt, Mode};
 use md5::{Digest as _, Md5};
 use sha2::Sha256;
 
-/// Length and digests of content, known once all of its bytes were hashed.
+/// Length and digests of content.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Digests {
     /// Length in bytes.
     pub size: u64,
-    /// MD5, which clients of API v0 compare.
+    /// MD5, if selected. Clients of API v0 compare it.
     pub md5: Option<[u8; 16]>,
-    /// SHA-256, which some clients send as an expected digest.
+    /// SHA-256, if selected. Some clients send it as an expected digest.
     pub sha256: Option<[u8; 32]>,
-    /// BLAKE3, which deduplication relies on. If [`DigestSelection::subtree_offset`] is set, the
-    /// chaining value of the subtree, as [`combine_subtrees`] takes it.
+    /// BLAKE3, which deduplication relies on. If [`DigestSelection::subtree_offset`] was set, this
+    /// is the chaining value of the subtree, an input of [`combine_subtrees`].
     pub blake3: [u8; 32],
 }
 
 impl Digests {
-    /// The selection with which these digests are computed again from the content.
+    /// The selection that computes these digests of the whole content again.
     pub fn selection(&self) -> DigestSelection {
         DigestSelection { md5: self.md5.is_some(), sha256: self.sha256.is_some(), subtree_offset: None }
     }
 }
 
-/// Selects which digests are computed besides BLAKE3.
+/// Selects the digests that are computed in addition to BLAKE3.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct DigestSelection {
-    /// MD5, which costs six times as much CPU time as BLAKE3.
+    /// Whether to compute MD5, which takes six times the CPU time of BLAKE3.
     pub md5: bool,
-    /// SHA-256, which costs twice as much CPU time as BLAKE3.
+    /// Whether to compute SHA-256, which takes twice the CPU time of BLAKE3.
     pub sha256: bool,
-    /// Set if the content is a subtree of larger content: its byte offset in that content.
+    /// If the content is a subtree of larger content, its byte offset in the larger content.
     pub subtree_offset: Option<u64>,
 }
 
 impl DigestSelection {
-    /// MD5 and BLAKE3, which API v0 needs.
+    /// Selects MD5, which API v0 needs.
     pub const MD5: Self = Self { md5: true, sha256: false, subtree_offset: None };
 }
 
-/// Computes [`Digests`] of a stream in one pass. With MD5 it costs about 2.2 CPU seconds per GiB,
-/// almost all of it for MD5: call it off the reactor.
+/// Computes [`Digests`] of a stream in one pass. Hashing with MD5 takes about 2.2 CPU seconds per
+/// GiB, so it must not run on the reactor.
 #[derive(Clone)]
 pub struct Digester {
     size: u64,
@@ -53,7 +53,7 @@ pub struct Digester {
 }
 
 impl Default for Digester {
-    /// Computes MD5 and BLAKE3 of whole content, as API v0 needs.
+    /// Creates a digester for MD5 and BLAKE3 of whole content, as API v0 needs.
     fn default() -> Self {
         Self::new(DigestSelection::MD5)
     }
@@ -61,7 +61,7 @@ impl Default for Digester {
 
 impl Digester {
     /// Creates a digester. A subtree must begin at a multiple of the subtree size, which is a power
-    /// of two and at least 1,024 bytes.
+    /// of two and at least 1,024 bytes. Panics if the offset is not a multiple of 1,024.
     pub fn new(selection: DigestSelection) -> Self {
         let mut blake3 = blake3::Hasher::new();
         if let Some(offset) = selection.subtree_offset {
@@ -76,8 +76,7 @@ impl Digester {
         }
     }
 
-    /// Hashes the next bytes. The caller ensures that a subtree gets no more bytes than the subtree
-    /// size.
+    /// Hashes the next bytes. The caller ensures that a subtree does not exceed the subtree size.
     pub fn update(&mut self, bytes: &[u8]) {
         self.size += bytes.len() as u64;
         if let Some(md5) = &mut self.md5 {
@@ -104,9 +103,11 @@ impl Digester {
     }
 }
 
-/// The BLAKE3 digest of content of `size` bytes, computed from the chaining values of its subtrees.
-/// All subtrees have `subtree_size` bytes, a power of two, except the last, which may be shorter.
-/// Returns `None` if number and sizes do not fit together, or if there are fewer than two subtrees.
+/// Computes the BLAKE3 digest of `size` bytes of content from the chaining values of its subtrees.
+/// Every subtree has `subtree_size` bytes, except the last, which may be shorter.
+///
+/// Returns `None` if `subtree_size` is not a power of two of at least 1,024, if there are fewer
+/// than two subtrees, or if their number does not match `size`.
 pub fn combine_subtrees(subtrees: &[[u8; 32]], subtree_size: u64, size: u64) -> Option<[u8; 32]> {
     let fits = subtree_size.is_power_of_two()
         && subtree_size >= blake3::CHUNK_LEN as u64
@@ -119,7 +120,7 @@ pub fn combine_subtrees(subtrees: &[[u8; 32]], subtree_size: u64, size: u64) -> 
     Some(hazmat::merge_subtrees_root(&left, &right, Mode::Hash).into())
 }
 
-/// The chaining values of the two child subtrees of the root.
+/// The chaining values of the left and the right child of the tree over these subtrees.
 fn root_children(subtrees: &[[u8; 32]], subtree_size: u64, size: u64) -> Option<([u8; 32], [u8; 32])> {
     let left_size = hazmat::left_subtree_len(size);
     let (left, right) = subtrees.split_at_checked(usize::try_from(left_size / subtree_size).ok()?)?;
@@ -147,7 +148,7 @@ mod tests {
         }
         let digests = subtrees.finish();
         assert_eq!(digests.size, 3);
-        // RFC 1321, appendix A.5, and FIPS 180, appendix B.1.
+        // The expected values are from RFC 1321, appendix A.5, and FIPS 180, appendix B.1.
         assert_eq!(digests.md5, Some(0x9001_5098_3cd2_4fb0_d696_3f7d_28e1_7f72_u128.to_be_bytes()));
         let sha256 = "ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad";
         assert_eq!(digests.sha256.map(hex::encode).as_deref(), Some(sha256));

@@ -1,4 +1,4 @@
-//! Free space of a disk, and whether it can be written to.
+//! Free space of a disk, and a check that a folder is writable.
 
 use std::{
     io::{self, Write},
@@ -15,7 +15,7 @@ use rustix::{
 pub struct DiskSpace {
     /// Size of the whole file system.
     pub total: u64,
-    /// Bytes this process may still use.
+    /// Bytes that this process can still use.
     pub free: u64,
 }
 
@@ -28,9 +28,9 @@ impl DiskSpace {
     }
 }
 
-/// Checks that `folder` is writable by writing 4 KiB to an unnamed temporary file, which the kernel
-/// removes at once. Blocks. Succeeds without a check on file systems that do not support
-/// `O_TMPFILE`.
+/// Checks that `folder` is writable: writes 4 KiB to an unnamed temporary file, which disappears
+/// when it is closed. Blocks. On file systems that do not support `O_TMPFILE`, succeeds without a
+/// check.
 pub fn check_writable(folder: &Path) -> io::Result<()> {
     let flags = OFlags::TMPFILE | OFlags::WRONLY | OFlags::CLOEXEC;
     let file = match rustix::fs::open(folder, flags, Mode::RUSR | Mode::WUSR) {

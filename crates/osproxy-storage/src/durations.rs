@@ -6,8 +6,8 @@ use std::{
     time::Duration,
 };
 
-/// Upper bounds of the buckets in microseconds, from reads of the page cache to merges of large
-/// files. The last bucket has no bound.
+/// Upper bounds of the buckets in microseconds. They cover durations from page cache reads to
+/// merges of large files. Longer durations are counted in one more bucket, without a bound.
 const BOUNDS_US: [u64; 18] = [
     100,
     500,
@@ -29,7 +29,7 @@ const BOUNDS_US: [u64; 18] = [
     300_000_000,
 ];
 
-/// A histogram of durations. Counting takes no lock.
+/// A histogram of durations. Counting is lock-free.
 #[derive(Debug, Default)]
 pub struct DurationHistogram {
     buckets: [AtomicU64; BOUNDS_US.len()],
@@ -44,7 +44,8 @@ pub struct HistogramSnapshot {
     pub count: u64,
     /// Sum of all observations, in seconds.
     pub sum: f64,
-    /// Upper bound in seconds and number of observations of each bucket; not cumulative.
+    /// Upper bound in seconds, and number of observations, of each bucket. The numbers are not
+    /// cumulative.
     pub buckets: Vec<(f64, u64)>,
 }
 
@@ -63,8 +64,8 @@ impl DurationHistogram {
         (counts.map(|count| count.load(Ordering::Relaxed)).sum(), self.sum_us.load(Ordering::Relaxed))
     }
 
-    /// A snapshot. Its count is always the sum of its buckets, even if observations are counted
-    /// meanwhile.
+    /// Takes a snapshot. Its count always equals the sum of its buckets, even while other threads
+    /// count.
     pub fn snapshot(&self) -> HistogramSnapshot {
         let counts = self.buckets.iter().chain(iter::once(&self.overflow));
         let bounds = BOUNDS_US.iter().map(|us| seconds(*us)).chain(iter::once(f64::INFINITY));

@@ -7,26 +7,26 @@ use rustix::io::Errno;
 /// What a failure means to the caller.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum ErrorKind {
-    /// There is no object under the key.
+    /// There is no such object, upload or bucket.
     NotFound,
     /// The store is full.
     Full,
-    /// The object does not have its recorded size: it was damaged.
+    /// The object does not have the expected size: it may be damaged.
     Truncated,
-    /// The content of the store differs from what the caller expects; see the operation.
+    /// The store rejects the list of parts: a part is missing, too small or has another tag.
     Mismatch,
-    /// There is an object under the key already; it is left as it is.
+    /// An object with this key already exists. It was not changed.
     Exists,
-    /// The limit of concurrent transfers is reached; nothing was tried.
+    /// The limit of concurrent transfers is reached. The operation was not started.
     Busy,
-    /// The content is larger than the store accepts in this way.
+    /// The content is too large to be written without a known size.
     TooLarge,
     /// Any other failure of the store or the system.
     Other,
 }
 
-/// A failed operation of a backend. `source` may name paths and vendors: log it, never send it to
-/// clients.
+/// A failed operation of a backend. Its source may name paths and vendors: log it, but never send
+/// it to clients.
 #[derive(Debug)]
 pub struct Error {
     /// What the failure means to the caller.
@@ -44,7 +44,7 @@ pub struct Error {
 pub type Result<T> = std::result::Result<T, Error>;
 
 impl Error {
-    /// There is no object under the key.
+    /// Creates an error of kind [`ErrorKind::NotFound`].
     pub fn not_found(backend: &'static str, operation: &'static str) -> Self {
         Self::new(ErrorKind::NotFound, backend, operation)
     }
@@ -69,12 +69,12 @@ impl Error {
         Self { source: Some(source), ..self }
     }
 
-    /// Sets a message as the source, unless there is a source already.
+    /// Sets a message as the source, unless the error already has a source.
     pub(crate) fn with_message(self, what: impl Into<String>) -> Self {
         if self.source.is_some() { self } else { self.with_source(what.into().into()) }
     }
 
-    /// Maps an error of the operating system.
+    /// Converts an error of the operating system.
     pub(crate) fn io(backend: &'static str, operation: &'static str, source: impl Into<io::Error>) -> Self {
         let source = source.into();
         let kind = match source.kind() {

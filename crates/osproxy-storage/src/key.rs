@@ -2,18 +2,18 @@
 
 use std::fmt;
 
-/// The category of a file, derived from the extension of its name; the first segment of every
-/// object key.
+/// The category of a file, derived from the extension of its name. Every object key begins with a
+/// category.
 ///
-/// The lists of extensions are those of the Go program, so that both programs give an object the
-/// same key.
+/// The extensions in [`of_object`](Self::of_object) are those of the Go program, so that both
+/// programs choose the same category for an object.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Category {
     /// Images.
     Image,
     /// Videos.
     Video,
-    /// Sound.
+    /// Audio.
     Audio,
     /// Office documents; in API v1 and gRPC also text files.
     Doc,
@@ -39,8 +39,8 @@ impl Category {
         }
     }
 
-    /// The category under which the object of a file with this name is stored. It is part of object
-    /// keys and of the links of API v0, so it must stay what the Go program chose.
+    /// The category in the object key of a file with this name. Existing object keys and links of
+    /// API v0 contain the category that the Go program chose, so this choice must not change.
     pub fn of_object(name: &str) -> Self {
         match extension(name).as_deref() {
             Some("jpg" | "jpeg" | "png" | "gif" | "bmp") => Self::Image,
@@ -74,8 +74,8 @@ impl fmt::Display for Category {
 /// Maximum length of an extension in a key, in bytes.
 const MAX_EXTENSION: usize = 16;
 
-/// The extension of a file name in lower case, if it may be part of a key: 1 to 16 ASCII letters
-/// and digits. Returns `None` for anything else; the file name itself keeps its extension.
+/// The extension of a file name, in lower case, if it may be part of a key: 1 to 16 ASCII letters
+/// and digits. Otherwise returns `None`; the object key then has no extension.
 pub fn extension(name: &str) -> Option<String> {
     let (_, extension) = name.rsplit_once('.')?;
     let fits = (1..=MAX_EXTENSION).contains(&extension.len())
@@ -83,8 +83,8 @@ pub fn extension(name: &str) -> Option<String> {
     fits.then(|| extension.to_ascii_lowercase())
 }
 
-/// Where an object is stored: `<category>/<object name>`, in characters that are safe in paths and
-/// URLs.
+/// The key of an object: `<folder>/<object name>`, in characters that are safe in paths and URLs.
+/// The folder is a category or one of its shard folders.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct Key(String);
 
@@ -94,7 +94,8 @@ pub struct Key(String);
 pub struct InvalidKey;
 
 impl Key {
-    /// Maximum length of an object name in bytes; leaves room for the suffix of a temporary name.
+    /// Maximum length of a folder or object name, in bytes. Leaves room for the suffix of a
+    /// temporary file name.
     const MAX_NAME: usize = 200;
 
     /// The key of a whole blob: `<category>/<id>.<extension>`.
@@ -105,8 +106,8 @@ impl Key {
         }
     }
 
-    /// The key of a part of an upload: `<category>/<id>_<number>`. If `write_id` is set, it is
-    /// appended, so that every write of a part has its own key.
+    /// The key of a part of an upload: `<category>/<id>_<number>`. If `write_id` is set, the key
+    /// ends with `_<write_id>`, so that every write of the part has its own key.
     pub fn part(category: Category, id: i64, number: u32, write_id: Option<i64>) -> Self {
         match write_id {
             Some(write_id) => Self(format!("{category}/{id}_{number}_{write_id}")),
@@ -114,13 +115,13 @@ impl Key {
         }
     }
 
-    /// The same object in one of 256 shard folders of its category, `<category>-<two hexadecimal
-    /// digits>`. All objects of a blob share one shard folder. Used by stores on disks, so that no
-    /// folder grows so large that its size matters.
+    /// The key in one of 256 shard folders of its category: `<category>-<two hexadecimal digits>`.
+    /// All objects of a blob have the same shard folder. Stores on disks use shard folders so that
+    /// no folder becomes too large.
     #[must_use]
     pub fn in_shard(&self, blob_id: i64) -> Self {
-        // The low bits of an id are a counter within one millisecond; the bits above are the worker
-        // id.
+        // The low bits of an id (worker id and sequence) hardly differ between ids. The
+        // multiplication makes the highest byte depend on all bits.
         let shard = blob_id.cast_unsigned().wrapping_mul(0x9e37_79b9_7f4a_7c15) >> 56;
         Self(format!("{}-{shard:02x}/{}", self.folder(), self.name()))
     }
@@ -130,7 +131,8 @@ impl Key {
         self.name().matches('_').count() == 1
     }
 
-    /// Parses a recorded key.
+    /// Parses a recorded key. Fails unless the key is `<folder>/<object name>` with two valid
+    /// names: 1 to 200 ASCII letters, digits, `.`, `_` and `-`, not beginning with `.`.
     pub fn parse(key: &str) -> Result<Self, InvalidKey> {
         let (folder, name) = key.split_once('/').ok_or(InvalidKey)?;
         let is_valid = |segment: &str| {
@@ -202,7 +204,7 @@ mod tests {
     #[test]
     fn consecutive_blobs_spread_over_all_shards() {
         let shard = |id| Key::whole(Category::Video, id, Some("mp4")).in_shard(id).folder().to_owned();
-        // A millisecond owns the low 22 bits of a uid; most of them are 0.
+        // Ids that are 1 ms apart. Their low 22 bits (worker id and sequence) are 0.
         let shards: std::collections::HashSet<_> =
             (0..4096).map(|ms| shard((1_700_000_000 + ms) << 22)).collect();
         assert_eq!(shards.len(), 256);

@@ -15,7 +15,7 @@
 //! let key = Key::whole(Category::of_name("film.mp4"), 1, Some("mp4"));
 //! assert_eq!(key.as_str(), "video/1.mp4");
 //!
-//! // The object is invisible until it is published; a writer dropped before leaves nothing.
+//! // The object is invisible until it is published. A writer dropped before that leaves nothing.
 //! let mut writer = store.create(&key, SizeHint::Exact(9)).await?;
 //! writer.write("any bytes".into()).await?;
 //! let digests = writer.finish().await?;

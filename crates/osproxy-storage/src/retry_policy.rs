@@ -1,17 +1,17 @@
-//! The one place that decides whether, how often and after which pause a failed operation is
-//! retried.
+//! Decides whether, how often and after which pause a failed operation is retried.
 
 use std::time::Duration;
 
 use crate::{Error, ErrorKind, Result};
 
-/// Pause after the first failure; it doubles with each further one.
+/// Pause after the first failure. It doubles with each further failure.
 const FIRST_PAUSE: Duration = Duration::from_millis(100);
 /// Maximum pause.
 const MAX_PAUSE: Duration = Duration::from_secs(5);
 
-/// Runs an operation until it succeeds, fails permanently, or has failed `max_attempts` times. Each
-/// call of `run` is one attempt and must be able to send the same bytes again.
+/// Runs an operation until it succeeds, fails with an error that is not transient, or has failed
+/// `max_attempts` times. Each call of `run` is one attempt, so `run` must be able to send the same
+/// bytes again.
 pub(crate) async fn retry<T, F: Future<Output = Result<T>>>(
     max_attempts: u32,
     operation: &'static str,
@@ -26,7 +26,8 @@ pub(crate) async fn retry<T, F: Future<Output = Result<T>>>(
     }
 }
 
-/// Consecutive failures of an operation, with exponential backoff between its attempts.
+/// Counts consecutive failures of an operation, and pauses between attempts with exponential
+/// backoff.
 #[derive(Debug)]
 pub(crate) struct Attempts {
     max: u32,
@@ -35,13 +36,13 @@ pub(crate) struct Attempts {
 }
 
 impl Attempts {
-    /// Allows `max` attempts, including the first, which is always allowed.
+    /// Allows `max` attempts, including the first. At least one attempt is always allowed.
     pub(crate) const fn new(max: u32) -> Self {
         Self { max, failures: 0, next_pause: FIRST_PAUSE }
     }
 
-    /// Waits before the next attempt. Returns the error at once if it is permanent or no attempt is
-    /// left.
+    /// Counts a failure and waits before the next attempt. Returns the error at once if it is not
+    /// transient or no attempt is left.
     pub(crate) async fn pause_after(&mut self, error: Error, operation: &'static str) -> Result<()> {
         self.failures = self.failures.saturating_add(1);
         if !is_transient(&error) || self.failures >= self.max {
@@ -53,22 +54,23 @@ impl Attempts {
         Ok(())
     }
 
-    /// Starts again after progress was made.
+    /// Resets the number of failures and the pause, after the operation made progress.
     pub(crate) fn reset(&mut self) {
         *self = Self::new(self.max);
     }
 }
 
-/// Whether an attempt in some seconds may succeed. A full or busy store may recover as well, but
-/// not that soon.
+/// Whether a retry within seconds may succeed. A full or busy store usually needs longer to
+/// recover.
 fn is_transient(error: &Error) -> bool {
     error.retryable && error.kind == ErrorKind::Other
 }
 
-/// Shortens a pause to 50 to 100 %, so that callers that failed together do not retry together.
+/// Shortens a pause to a random 50 to 100 % of its length. Otherwise, callers that failed at the
+/// same time would retry at the same time.
 fn with_jitter(pause: Duration) -> Duration {
     let mut jitter = [0];
-    // Without randomness there is no jitter, which is harmless.
+    // If the random number source fails, the pause has no jitter, which is harmless.
     let _ = getrandom::fill(&mut jitter);
     pause.mul_f64(1.0 - f64::from(jitter[0]) / 512.0)
 }

@@ -1,11 +1,11 @@
-//! Detects the MIME type of content, and whether browsers would execute it.
+//! Detects the MIME type of content, and whether browsers may execute scripts in it.
 
 use std::borrow::Cow;
 
-/// Number of leading bytes that are sniffed.
+/// Number of leading bytes that are searched for a known file signature.
 pub const HEAD: usize = 4096;
 
-/// Type of content that nothing is known about.
+/// The MIME type of unrecognised content.
 const UNKNOWN: &str = "application/octet-stream";
 
 /// Container formats: for these, a more specific file extension wins.
@@ -15,16 +15,16 @@ const CONTAINERS: [&str; 4] =
 /// Appended to a sniffed type if the content is UTF-8.
 const UTF8: &str = "; charset=utf-8";
 
-/// Text of at least this size, in bytes, may end inside a character: it may be a part of a larger
-/// text.
+/// From this size in bytes, content may end inside a character and still count as UTF-8: it may be
+/// one part of a larger text.
 const MAY_BE_CUT_SIZE: usize = 64 << 10;
 
-/// Recorded for UTF-8 content without a recognised type. The extension tells which kind of text it
-/// is.
+/// The type of UTF-8 content that has no known signature. The file name extension tells which kind
+/// of text it is.
 const TEXT: &str = "text/plain";
 
-/// Detects, while content streams through, its type by the first bytes and whether all of it is
-/// UTF-8.
+/// Processes content as a stream. Detects its type from the first bytes, and checks whether all of
+/// it is UTF-8.
 #[derive(Debug, Default)]
 pub struct Sniffer {
     head: Vec<u8>,
@@ -35,7 +35,7 @@ pub struct Sniffer {
 }
 
 impl Sniffer {
-    /// Processes the next bytes. Costs nothing once the content is known not to be text.
+    /// Processes the next bytes.
     pub fn update(&mut self, bytes: &[u8]) {
         self.size = self.size.saturating_add(bytes.len());
         let len = HEAD.saturating_sub(self.head.len()).min(bytes.len());
@@ -56,7 +56,8 @@ impl Sniffer {
             return;
         }
         match str::from_utf8(rest) {
-            // Common in UTF-16 without a byte order mark, and never part of text.
+            // NUL characters are common in UTF-16 without a byte order mark, and do not occur in
+            // text.
             Ok(text) => self.is_not_text = text.contains('\0'),
             Err(error) if error.error_len().is_none() => {
                 let (text, cut) = rest.split_at(error.valid_up_to());
@@ -67,7 +68,8 @@ impl Sniffer {
         }
     }
 
-    /// Returns the detected type as it is recorded: with a charset if all bytes are UTF-8.
+    /// Returns the type to record, or `None` for binary content of an unknown type. Text types get
+    /// the suffix `; charset=utf-8` if all bytes are UTF-8.
     pub fn finish(self) -> Option<&'static str> {
         let sniffed = sniff(&self.head);
         if self.is_not_text || !(self.incomplete_char.is_empty() || self.size >= MAY_BE_CUT_SIZE) {
@@ -83,13 +85,14 @@ impl Sniffer {
     }
 }
 
-/// The MIME type that the first bytes show, if any. Never detects plain text, since the rest may be
-/// binary.
+/// The MIME type of the signature in `head`, if there is a known signature. Never returns plain
+/// text, because the bytes after `head` may be binary.
 pub fn sniff(head: &[u8]) -> Option<&'static str> {
     infer::get(head).map(|kind| kind.mime_type())
 }
 
-/// Whether the recorded type is more specific than plain text, which may continue as anything.
+/// Whether the recorded type is known and is not plain text. Content that begins as plain text may
+/// continue as binary data.
 pub fn is_specific(sniffed: Option<&str>) -> bool {
     sniffed.is_some_and(|sniffed| sniffed.strip_suffix(UTF8).unwrap_or(sniffed) != TEXT)
 }
@@ -99,7 +102,7 @@ pub fn is_utf8(sniffed: Option<&str>) -> bool {
     sniffed.is_some_and(|sniffed| sniffed.ends_with(UTF8))
 }
 
-/// Adds the charset to a text type if the content is UTF-8, unless the type has a charset already.
+/// Appends `; charset=utf-8` to a text type if the content is UTF-8 and the type has no charset.
 pub fn with_charset(content_type: &str, is_utf8: bool) -> Cow<'_, str> {
     let lower = content_type.to_ascii_lowercase();
     if is_utf8 && lower.starts_with("text/") && !lower.contains("charset") {
@@ -108,7 +111,9 @@ pub fn with_charset(content_type: &str, is_utf8: bool) -> Cow<'_, str> {
     content_type.into()
 }
 
-/// The MIME type of a file: that of its content, else that of the extension of its name.
+/// The MIME type of a file. The detected type of the content decides, unless it is missing, plain
+/// text or a container format: then a known file name extension decides. Without a known extension,
+/// the type is the container format or `application/octet-stream`.
 pub fn mime_type_of(sniffed: Option<&str>, name: &str) -> String {
     let by_name = mime_guess::from_path(name).first_raw();
     let sniffed = sniffed.map(|recorded| recorded.strip_suffix(UTF8).unwrap_or(recorded));
@@ -132,8 +137,7 @@ pub fn matches_pattern(pattern: &str, content_type: &str) -> bool {
     }
 }
 
-/// Whether a browser that opens content of this type executes scripts in it, with the rights of our
-/// origin.
+/// Whether browsers may execute scripts in content of this type, with the privileges of our origin.
 pub fn may_execute_scripts(content_type: &str) -> bool {
     let essence = content_type.split(';').next().unwrap_or_default().trim().to_ascii_lowercase();
     let markup = essence.contains("html") || essence.ends_with("xml") || essence.ends_with("xsl");
@@ -176,7 +180,7 @@ mod tests {
                 assert!(!sniff(binary.chunks(size)), "{binary:?}");
             }
         }
-        // A long part may end within a character, and must not be anything else.
+        // A long part may end inside a character; no further bytes may follow.
         let part = [&b"words ".repeat(20_000)[..], b"\xe6\xbc"].concat();
         assert!(sniff([&part[..]]) && !sniff([&part[..], b" "]));
         assert!(sniff([]));

@@ -2,8 +2,8 @@
 
 use std::error::Error;
 
-/// Joins an error and its causes into one line, for logs and the command line. A cause that its
-/// parent already quotes is not repeated.
+/// Joins an error and its causes into one line, for logs and the command line. Skips a cause if the
+/// line already ends with its message.
 pub fn error_chain(error: &(dyn Error + 'static)) -> String {
     let mut line = error.to_string();
     let mut cause = error.source();

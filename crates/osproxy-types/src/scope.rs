@@ -2,7 +2,7 @@
 
 use std::{fmt, str::FromStr};
 
-/// A permission of a key.
+/// A permission of an API key.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Scope {
     /// Creating, renaming and copying files.
@@ -34,7 +34,7 @@ impl Scope {
     }
 }
 
-/// A set of scopes. As text: their names, separated by commas.
+/// A set of scopes. Its text form is the names of the scopes, separated by commas.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Scopes(u8);
 
@@ -42,7 +42,7 @@ impl Scopes {
     /// Every scope.
     pub const ALL: Self = Self(u8::MAX);
 
-    /// Whether the set contains a scope.
+    /// Whether the set contains `scope`.
     pub const fn contains(self, scope: Scope) -> bool {
         self.0 & scope.bit() != 0
     }

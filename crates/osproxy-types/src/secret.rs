@@ -2,7 +2,7 @@
 
 use std::fmt;
 
-/// Text that must not appear in logs.
+/// Text that must not appear in logs. Its `Debug` output is `***`.
 #[derive(Clone, Default, PartialEq)]
 pub struct Secret(String);
 

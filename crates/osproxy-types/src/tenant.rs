@@ -1,13 +1,13 @@
-//! Tenants, the owners of files. A tenant learns nothing about the content of others, not even that
-//! it exists.
+//! Tenants, the owners of files. A tenant learns nothing about the content of other tenants, not
+//! even whether the same content exists there.
 
 use std::{fmt, sync::Arc};
 
-/// Longest name, in bytes.
+/// Maximum length of a tenant name, in bytes.
 pub const MAX_TENANT_NAME_BYTES: usize = 64;
 
-/// Name of a tenant: 1 to [`MAX_TENANT_NAME_BYTES`] characters of `a`-`z`, `0`-`9`, `-` and `_`,
-/// which all databases compare in the same way.
+/// The name of a tenant: 1 to [`MAX_TENANT_NAME_BYTES`] characters of `a`-`z`, `0`-`9`, `-` and
+/// `_`. All supported databases compare such names alike.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct Tenant(Arc<str>);
 
@@ -19,7 +19,7 @@ pub struct Tenant(Arc<str>);
 pub struct InvalidTenant;
 
 impl Tenant {
-    /// Converts a name from the database, which stores only valid names.
+    /// Creates a tenant from a name in the database, without checking the name.
     pub fn from_db(name: &str) -> Self {
         Self(name.into())
     }
@@ -30,7 +30,8 @@ impl Tenant {
     }
 }
 
-/// Tenant of requests without an API key, and the default for new keys.
+/// The tenant `default`: it owns the files of requests without an API key, and is the default for
+/// new keys.
 impl Default for Tenant {
     fn default() -> Self {
         Self("default".into())

@@ -1,17 +1,18 @@
-//! Unique ids of files: 63 bits, ordered by time, issued without coordination per uid.
+//! Unique ids of files: 63 bits that begin with a timestamp, so that uids are roughly ordered by
+//! time. Nodes issue uids without coordinating each one.
 
 use std::{fmt, str::FromStr};
 
-/// Epoch of uids, in milliseconds since the Unix epoch. The Go program has the same, so its uids
-/// never collide with ours.
+/// The epoch of uid timestamps, in milliseconds since the Unix epoch. The Go program uses the same
+/// epoch. Its uids therefore have earlier timestamps than new uids, and cannot collide with them.
 pub const EPOCH_MS: u64 = 1_417_937_700_000;
-/// Bits of the worker id, above the sequence.
+/// Number of bits of the worker id, which are above the sequence bits.
 pub const WORKER_BITS: u32 = 10;
-/// Bits of the sequence, the lowest ones.
+/// Number of bits of the sequence, which are the lowest bits of a uid.
 pub const SEQUENCE_BITS: u32 = 12;
 
-/// The id of a file. A decimal string in JSON and in links, since JavaScript numbers cannot hold 63
-/// bits.
+/// The id of a file. It is a decimal string in JSON and in links, because JavaScript numbers are
+/// exact only up to 53 bits.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Uid(i64);
 
@@ -21,23 +22,25 @@ impl Uid {
         self.0
     }
 
-    /// When the uid was issued by the clock of its node, in milliseconds since the Unix epoch.
+    /// The timestamp in the uid, in milliseconds since the Unix epoch. It is close to the time at
+    /// which the uid was issued.
     pub const fn timestamp_ms(self) -> u64 {
         (self.0.unsigned_abs() >> (WORKER_BITS + SEQUENCE_BITS)) + EPOCH_MS
     }
 
-    /// The smallest uid that can be issued at `ms`, in milliseconds since the Unix epoch.
+    /// The smallest uid with the timestamp `ms`, in milliseconds since the Unix epoch. Timestamps
+    /// that do not fit into a uid are clamped.
     pub const fn min_at_ms(ms: i64) -> Self {
         let since_epoch = ms.saturating_sub(EPOCH_MS.cast_signed());
         if since_epoch <= 0 {
             return Self(0);
         }
-        // Far beyond the last moment that fits into a uid.
+        // The last timestamp that fits into a uid.
         let max = i64::MAX >> (WORKER_BITS + SEQUENCE_BITS);
         Self((if since_epoch < max { since_epoch } else { max }) << (WORKER_BITS + SEQUENCE_BITS))
     }
 
-    /// Creates a uid from its number, without checking it.
+    /// Creates a uid from a number in the database, without checking the number.
     pub const fn from_db(uid: i64) -> Self {
         Self(uid)
     }

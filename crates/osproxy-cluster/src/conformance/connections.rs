@@ -1,4 +1,5 @@
-//! Ways to connect to Redis: with a password, encrypted, through sentinels, as a cluster.
+//! Tests of all ways to connect to Redis: with a password, with TLS, through sentinels, as a
+//! cluster.
 
 #![expect(clippy::disallowed_methods, reason = "a test may block")]
 
@@ -79,7 +80,7 @@ async fn certificates_are_verified() {
         ..settings(RedisAddress::Url(Secret::new(env("OSPROXY_TEST_REDIS_TLS"))))
     };
     run_suite(&open(&redis, "one", timing(120)).await, "one").await;
-    // The certificate is not signed by a trusted authority.
+    // No trusted authority has signed the certificate.
     let strict = RedisSettings { ca_pem: None, ..redis };
     assert!(RedisCoordinator::open(strict, "two".to_owned(), timing(120)).await.is_err());
 }

@@ -1,5 +1,6 @@
-//! A large number of nodes on one Redis: worker ids for all of them, the cost of heartbeats and of
-//! broadcast messages, and the crash of many nodes at once. docs/guides/capacity.md has the results.
+//! Tests with a large number of nodes on one Redis: worker ids for all nodes, the cost of
+//! heartbeats and of broadcast messages, and the crash of many nodes at once. For results, see
+//! docs/guides/capacity.md.
 
 use std::{
     collections::HashSet,
@@ -48,7 +49,7 @@ async fn start(redis: &RedisSettings, ids: std::ops::Range<usize>) -> Vec<RedisC
     starting.buffer_unordered(50).collect().await
 }
 
-/// The worker ids that are held.
+/// The worker ids that the nodes hold. Fails if two nodes hold the same worker id.
 fn worker_ids(coordinators: &[RedisCoordinator]) -> HashSet<u16> {
     let ids: Vec<_> = coordinators.iter().filter_map(|node| Some(node.worker_lease()?.id.get())).collect();
     let distinct: HashSet<_> = ids.iter().copied().collect();
@@ -56,7 +57,7 @@ fn worker_ids(coordinators: &[RedisCoordinator]) -> HashSet<u16> {
     distinct
 }
 
-/// `OSPROXY_SCALE_NODES` sets the number of nodes.
+/// `OSPROXY_SCALE_NODES` sets the number of nodes. The default is 100.
 #[tokio::test(flavor = "multi_thread")]
 #[ignore = "needs servers: just test-servers"]
 async fn many_nodes_have_distinct_worker_ids() {
@@ -101,7 +102,8 @@ async fn many_nodes_have_distinct_worker_ids() {
     let delivery = ((after.cpu - before.cpu - idle) / deliveries).max(0.0) * 1e6;
     let bytes = (after.sent - before.sent) / deliveries;
 
-    // Many nodes crash; as many new ones get their worker ids as the leases end.
+    // Many nodes crash, and the same number of new nodes start. In the end, all nodes have worker
+    // ids.
     let crashed = (count / 10).max(2);
     nodes.truncate(count - crashed);
     let crash_time = Instant::now();
@@ -122,8 +124,8 @@ async fn many_nodes_have_distinct_worker_ids() {
     ));
 }
 
-/// There are 1,024 worker ids. A further node has none, logs an error, and gets one when another
-/// node leaves.
+/// There are 1,024 worker ids. One more node has none, logs an error, and gets a worker id when
+/// another node leaves.
 #[tokio::test(flavor = "multi_thread")]
 #[ignore = "needs servers: just test-servers"]
 async fn a_node_beyond_the_worker_ids_has_none() {

@@ -1,4 +1,4 @@
-//! Connections to Redis: a URL, a server, sentinels or a cluster.
+//! Connections to Redis: to a server, through sentinels, or to a cluster.
 
 use std::time::Duration;
 
@@ -13,7 +13,7 @@ use redis::{
 
 use crate::{RedisAddress, RedisSettings};
 
-/// Timeout for a response or a connection.
+/// Timeout for a response, and for opening a connection.
 pub(super) const TIMEOUT: Duration = Duration::from_secs(2);
 
 /// A connection for commands.
@@ -38,13 +38,13 @@ impl CommandConnection {
     }
 }
 
-/// Limits the time spent waiting for Redis.
+/// Fails if `request` takes longer than [`TIMEOUT`].
 pub(super) async fn with_timeout<T>(request: impl Future<Output = RedisResult<T>>) -> RedisResult<T> {
     let timed_out = |_| RedisError::from((redis::ErrorKind::Io, "no response in time"));
     tokio::time::timeout(TIMEOUT, request).await.map_err(timed_out)?
 }
 
-/// Address of Redis for messages to people; never includes the password.
+/// Address of Redis for logs and errors. Never includes the password.
 pub(super) fn display_address(redis: &RedisSettings) -> String {
     match &redis.address {
         RedisAddress::Url(url) => match url.reveal().into_connection_info() {
@@ -68,7 +68,7 @@ pub(super) async fn connect(redis: &RedisSettings) -> RedisResult<(CommandConnec
             single(client(redis, connection_info(redis, host, *port)?)?).await
         }
         RedisAddress::Sentinel(master, nodes) => {
-            // The sentinels are asked each time, because the master may have changed.
+            // Ask the sentinels each time, because the master may have changed.
             let nodes = nodes.iter().map(|(host, port)| address(redis, host, *port));
             let sentinels = SentinelClientBuilder::new(nodes, master.clone(), SentinelServerType::Master)?;
             let mut sentinels = sentinels.set_client_to_redis_db(redis.db.into());
@@ -102,7 +102,8 @@ async fn single(client: Client) -> RedisResult<(CommandConnection, PubSub)> {
     Ok((CommandConnection::Single(commands), messages))
 }
 
-/// Commands go to the node that has the keys. A message published on one node reaches all nodes.
+/// Connects to a Redis Cluster. Commands go to the node that has the keys. One subscription is
+/// enough: a message that is published on one node reaches all nodes.
 async fn cluster(redis: &RedisSettings, nodes: &[(String, u16)]) -> RedisResult<(CommandConnection, PubSub)> {
     let infos: RedisResult<Vec<_>> =
         nodes.iter().map(|(host, port)| connection_info(redis, host, *port)).collect();

@@ -27,25 +27,25 @@ use crate::{
 
 /// Maximum time to establish the first connection.
 const START_TIMEOUT: Duration = Duration::from_secs(10);
-/// Capacity of the queue of outgoing messages; further ones are dropped, as they are while Redis is
-/// unavailable.
+/// Capacity of the queue of outgoing messages. Further messages are dropped; while Redis is
+/// unavailable, all messages are dropped.
 const OUTGOING_MESSAGES: usize = 1024;
-/// Capacity of the event channel of each listener.
+/// Number of events that a listener can fall behind before it misses events.
 const INCOMING_EVENTS: usize = 1024;
-/// Delay after a heartbeat is due until it must have been received.
+/// Maximum delay of a heartbeat.
 const HEARTBEAT_GRACE: Duration = Duration::from_secs(1);
 /// Number of missed heartbeats after which a node counts as gone.
 const MAX_MISSED_HEARTBEATS: u32 = 3;
 
-/// Coordinator of a node in a cluster. Reconnects by itself when Redis was unavailable. Dropping it
-/// without [`leave`](Coordinator::leave) looks to others like a crash of the node.
+/// Coordinator of a node in a cluster. Reconnects by itself after Redis was unavailable. If it is
+/// dropped without [`leave`](Coordinator::leave), the node looks crashed to other nodes.
 pub struct RedisCoordinator {
     shared: Arc<Shared>,
     outgoing: mpsc::Sender<Message>,
     session: AbortHandle,
 }
 
-/// State shared by the session and the callers.
+/// State shared by the task that runs the sessions and by the callers.
 struct Shared {
     redis: RedisSettings,
     keys: Keys,
@@ -57,15 +57,16 @@ struct Shared {
     node: Mutex<Option<DescribeNode>>,
     is_connected: AtomicBool,
     events: broadcast::Sender<Event>,
-    /// Start of the current session.
+    /// Start of the current or last session.
     connected_at: Mutex<Instant>,
-    /// Connection of the current session, if any. [`RedisCoordinator::open`] waits for the first
-    /// one.
+    /// Connection of the current session, if there is a session. [`RedisCoordinator::open`] waits
+    /// for the first session.
     session_connection: watch::Sender<Option<CommandConnection>>,
 }
 
 impl RedisCoordinator {
-    /// Connects and acquires a worker id. `id` must be unique among all processes.
+    /// Connects to Redis, and acquires a worker id if one is free. `id` must be unique among all
+    /// processes. Fails if Redis does not respond within 10 seconds.
     pub async fn open(redis: RedisSettings, id: String, timing: ClusterTiming) -> Result<Self, CoordError> {
         let address = connection::display_address(&redis);
         let shared = Arc::new(Shared {
@@ -102,7 +103,7 @@ impl RedisCoordinator {
         self.session.abort();
     }
 
-    /// Renews like a process that is resumed, through the connection of another.
+    /// Renews the lease as a resumed process does, through the connection of `other`.
     pub(super) async fn renew_now(&self, other: &Self) {
         let mut commands = other.shared.commands().expect("the other coordinator must be connected");
         self.shared.renew_or_acquire(&mut commands).await.expect("Redis must respond");
@@ -138,7 +139,8 @@ impl Coordinator for RedisCoordinator {
             commands.query(&self.shared.keys.find_owner(store)).await;
         let record = record.map_err(|error| CoordError(error.to_string()))?;
         let owner = record.and_then(|record| parse_node(&record)).map(|registered| registered.node);
-        // Redis may have lost its data, so wait until all nodes had time to send a heartbeat.
+        // Redis may have lost its data. A missing owner is certain only after all nodes had time to
+        // send a heartbeat.
         let since = *self.shared.connected_at.lock().unwrap_or_else(PoisonError::into_inner);
         if owner.is_none() && since.elapsed() < self.shared.heartbeat + HEARTBEAT_GRACE {
             return Err(CoordError("just reconnected to Redis; other nodes may not be known yet".to_owned()));
@@ -147,7 +149,8 @@ impl Coordinator for RedisCoordinator {
     }
 
     fn publish(&self, message: Message) {
-        // Dropping it is safe: caches expire after a short time anyway.
+        // Dropping the message is safe: cache entries expire after a short time anyway, and nodes
+        // also poll for tasks.
         let _ = self.outgoing.try_send(message);
     }
 
@@ -192,7 +195,7 @@ impl Shared {
         self.session_connection.borrow().clone()
     }
 
-    /// The heartbeat command, once the node is announced.
+    /// The heartbeat command; `None` before the node is announced.
     fn heartbeat_command(&self) -> Option<redis::Cmd> {
         let describe = self.node.lock().unwrap_or_else(PoisonError::into_inner).clone()?;
         let node = describe();
@@ -205,10 +208,10 @@ impl Shared {
         ))
     }
 
-    /// Renews the lease of the worker id, or acquires one. After an error the current lease still
-    /// holds.
+    /// Renews the lease of the worker id, or acquires a worker id. If Redis does not answer the
+    /// renewal, the current lease stays in force until its end.
     async fn renew_or_acquire(&self, commands: &mut CommandConnection) -> redis::RedisResult<()> {
-        // Measured before the request, so that the lease ends here no later than in Redis.
+        // Measure the time before the request, so that the lease ends here no later than in Redis.
         let requested_at = since_boot();
         // Subtract a tenth, because clocks do not run at exactly the same speed.
         let expires_at = requested_at + self.lease * 9 / 10;
@@ -224,7 +227,8 @@ impl Shared {
         let mut random = [0; 2];
         getrandom::fill(&mut random)
             .map_err(|_| (redis::ErrorKind::Client, "random number source failed"))?;
-        // Start at a random id: if Redis lost its data, two nodes are unlikely to get the same one.
+        // Start at a random id: if Redis has lost its data, two nodes are unlikely to get the same
+        // id.
         let first = u16::from_be_bytes(random) % WorkerId::COUNT;
         let acquire = self.keys.acquire(first, &self.id, millis(self.lease));
         if let Some(lease) = request_lease(commands, &acquire, expires_at).await? {
@@ -236,7 +240,7 @@ impl Shared {
     }
 }
 
-/// Sends a command that acquires or renews a lease. `None` if it was not granted.
+/// Sends a command that acquires or renews a lease. `None` if Redis did not grant the lease.
 async fn request_lease(
     commands: &mut CommandConnection,
     command: &redis::Cmd,

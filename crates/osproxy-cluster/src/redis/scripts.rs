@@ -1,19 +1,19 @@
-//! Lua scripts that Redis runs atomically. They use the clock of Redis, and write numbers without
-//! exponent.
+//! Lua scripts, which Redis runs atomically. They use the clock of Redis, and format numbers
+//! without an exponent.
 
 use redis::{Cmd, cmd};
 
 /// Names of keys and channels. The braces put all keys into one hash slot of a Redis Cluster.
 #[derive(Clone)]
 pub(super) struct Keys {
-    /// Hash: worker id → token of its holder, and end of its lease.
+    /// Hash: worker id → token of its holder, and time at which the lease ends.
     pub(super) workers: String,
-    /// Hash: worker id → latest timestamp of uids issued under it. Never deleted.
+    /// Hash: worker id → latest timestamp that uids with this worker id may have. Never deleted.
     pub(super) timestamps: String,
     /// Hash: node id → time of its last heartbeat, time after which it counts as gone, and its
     /// description.
     pub(super) nodes: String,
-    /// Hash: store id → id of the node that alone has access to it, or had.
+    /// Hash: store id → id of the node that has, or last had, exclusive access to the store.
     pub(super) owners: String,
     /// Channel for messages.
     pub(super) events: String,
@@ -34,10 +34,10 @@ impl Keys {
 
 const NOW: &str = "local t = redis.call('TIME') local now = t[1] * 1000 + math.floor(t[2] / 1000) ";
 
-/// Acquires a worker id for token `ARGV[2]` and `ARGV[3]` milliseconds: the first free one from
-/// `ARGV[1]` on whose earlier uids are all older than now. If there is none, because the clock was
-/// ahead before, takes the free one with the oldest uids. Returns the id and the bounds of the
-/// timestamps of its uids, or nothing if all ids are in use.
+/// Acquires a worker id for token `ARGV[2]`, for `ARGV[3]` milliseconds. The search starts at id
+/// `ARGV[1]`, and takes the first free id whose earlier uids all have timestamps before now. If
+/// there is no such id, takes the free id with the oldest timestamps. Returns the id and the bounds
+/// of the timestamps of its uids, or nothing if all ids are in use.
 const ACQUIRE: &str = "
 local number, stamp
 for i = 0, 1023 do
@@ -56,10 +56,11 @@ redis.call('HSET', KEYS[1], number, ARGV[2] .. ' ' .. string.format('%.0f', now 
 redis.call('HSET', KEYS[2], number, string.format('%.0f', till))
 return {number, after, till}";
 
-/// Renews the lease of worker id `ARGV[1]` for token `ARGV[2]` by `ARGV[3]` milliseconds. Returns
-/// the same as `ACQUIRE`, or nothing if another token holds the id. An id without a holder still
-/// belongs to the caller: Redis lost its data, or the lease ended and no other node took the id.
-/// The caller's uids have timestamps up to `ARGV[4]`.
+/// Renews the lease of worker id `ARGV[1]` for token `ARGV[2]`; the lease then ends in `ARGV[3]`
+/// milliseconds. The caller's uids have timestamps up to `ARGV[4]`. Returns the id and the bounds
+/// of the timestamps of its uids, or nothing if another token holds the id. An id without a holder
+/// still belongs to the caller: Redis has lost its data, or the lease ended and no other node took
+/// the id.
 const RENEW: &str = "
 local holder = redis.call('HGET', KEYS[1], ARGV[1])
 if holder and string.match(holder, '^(%S+)') ~= ARGV[2] then return false end
@@ -69,22 +70,22 @@ redis.call('HSET', KEYS[1], ARGV[1], ARGV[2] .. ' ' .. string.format('%.0f', now
 redis.call('HSET', KEYS[2], ARGV[1], string.format('%.0f', till))
 return {tonumber(ARGV[1]), now, till}";
 
-/// Records a heartbeat of node `ARGV[1]`, valid for `ARGV[2]` milliseconds, with description
-/// `ARGV[3]` and the stores that only this node can access. If two nodes claim one store, the later
-/// one wins, because the other one is dead.
+/// Records a heartbeat of node `ARGV[1]`, valid for `ARGV[2]` milliseconds, with the description
+/// `ARGV[3]`. The further arguments are the ids of the stores that only this node can access. If
+/// two nodes claim a store, the later heartbeat wins: the other node must be dead.
 const HEARTBEAT: &str = "
 redis.call('HSET', KEYS[1], ARGV[1], string.format('%.0f %.0f ', now, now + ARGV[2]) .. ARGV[3])
 for i = 4, #ARGV do redis.call('HSET', KEYS[2], ARGV[i], ARGV[1]) end
 return 1";
 
-/// The description of the node that has store `ARGV[1]`, unless it is gone.
+/// Returns the record of the node that owns store `ARGV[1]`, or nothing if the node is gone.
 const FIND_OWNER: &str = "
 local id = redis.call('HGET', KEYS[2], ARGV[1])
 local node = id and redis.call('HGET', KEYS[1], id)
 if node and tonumber(string.match(node, '^%d+ (%d+)')) > now then return node end
 return false";
 
-/// All nodes that are not gone. Deletes the others.
+/// Returns the records of all nodes that are not gone. Deletes the other records.
 const LIST_NODES: &str = "
 local all, alive = redis.call('HGETALL', KEYS[1]), {}
 for i = 1, #all, 2 do
@@ -96,7 +97,8 @@ for i = 1, #all, 2 do
 end
 return alive";
 
-/// Releases worker id `ARGV[1]` if token `ARGV[2]` still holds it, and deletes node `ARGV[3]`.
+/// Releases worker id `ARGV[1]` if token `ARGV[2]` still holds it. Deletes the record of node
+/// `ARGV[3]`.
 const LEAVE: &str = "
 local holder = redis.call('HGET', KEYS[1], ARGV[1])
 if holder and string.match(holder, '^(%S+)') == ARGV[2] then redis.call('HDEL', KEYS[1], ARGV[1]) end

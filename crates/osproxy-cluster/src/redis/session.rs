@@ -17,7 +17,7 @@ use super::{
 };
 use crate::{Event, Message};
 
-/// Pause after a working connection was lost; it doubles with each failed attempt to connect.
+/// Pause after a working connection was lost. It doubles with each failed attempt to connect.
 const FIRST_RECONNECT_PAUSE: Duration = Duration::from_millis(10);
 /// Maximum pause between two attempts to connect.
 const MAX_RECONNECT_PAUSE: Duration = Duration::from_secs(1);
@@ -52,7 +52,7 @@ pub(super) async fn run(shared: Arc<Shared>, mut outgoing: mpsc::Receiver<Messag
         }
         tokio::time::sleep(pause).await;
         pause = (pause * 2).min(MAX_RECONNECT_PAUSE);
-        // These messages are outdated by now.
+        // Drop the messages queued so far: they are outdated.
         while outgoing.try_recv().is_ok() {}
     }
 }

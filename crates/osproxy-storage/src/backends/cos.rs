@@ -18,11 +18,11 @@ pub struct CosSettings {
     pub endpoint: String,
     /// The `appid` of the account; buckets are named `<name>-<appid>`.
     pub appid: String,
-    /// One bucket for all categories, without the `appid`. If it is not set, each category has its
-    /// own bucket.
+    /// One bucket for all categories, without the `appid`. If `None`, each category has its own
+    /// bucket.
     pub bucket: Option<String>,
-    /// Key id, secret, and the token of a temporary key. If it is not set, credentials come from
-    /// the environment.
+    /// Key id, secret, and the token of a temporary key. If `None`, credentials come from the
+    /// environment.
     pub credentials: Option<(String, String, Option<String>)>,
     /// Connection settings.
     pub http: ClientSettings,

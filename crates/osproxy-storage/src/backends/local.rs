@@ -38,7 +38,7 @@ pub use probe::ProbeResult;
 
 const NAME: &str = "local";
 
-/// File under the root with the id of the store.
+/// File under the root that contains the store id.
 const ID_FILE: &str = "store-id";
 
 /// Folder under the root for unpublished objects.
@@ -49,9 +49,10 @@ const FILE_MODE: Mode = Mode::from_bits_retain(0o600);
 
 /// Objects as files: `<root>/<folder>/<object name>`.
 ///
-/// An object is written under a temporary name, synced and renamed, then its folder is synced; so
-/// it is whole or absent after a power failure at any moment. One process owns a root: it holds a
-/// lock on it and, on open, removes temporary files that a crash left.
+/// A writer writes an object under a temporary name, syncs and renames the file, and then syncs its
+/// folder. So after a power failure at any moment, the object is whole or absent. Only one process
+/// at a time can open a root for writing: it locks the root, and removes temporary files that a
+/// crash left.
 #[derive(Clone)]
 pub struct Local {
     root: Arc<Root>,
@@ -61,24 +62,24 @@ struct Root {
     folder: OwnedFd,
     fsync: bool,
     id: String,
-    /// Makes temporary names unique within this process; the lock makes them unique among
-    /// processes.
+    /// Number in the next temporary name. Names need to be unique only within this process, because
+    /// the lock keeps other processes out.
     next_temporary: AtomicU64,
-    /// Bytes of the disk that objects must not use.
+    /// Bytes of disk space that objects must leave free.
     min_free_space: AtomicU64,
     slot_locks: preallocated::SlotLocks,
-    /// Folders whose creation was synced to disk.
+    /// Folders that exist. With `fsync`, their creation was synced to disk.
     durable_folders: Mutex<HashSet<String>>,
-    /// Held while the backend exists; `None` if it was opened to read.
+    /// Lock of the root, held until the backend is dropped; `None` if the store was opened to read.
     lock: Option<OwnedFd>,
 }
 
 impl Local {
-    /// Opens the store under `root`, which is created if it is missing. Without `fsync`, a power
-    /// failure may lose or truncate published objects; a crash of the process alone loses nothing
-    /// in either case.
+    /// Opens the store under `root`; creates the folder if it is missing. Without `fsync`, a power
+    /// failure may lose or truncate published objects. A crash of only the process loses no
+    /// published objects, with or without `fsync`.
     ///
-    /// Fails if another process has the same root open.
+    /// Fails if another process has opened the root for writing.
     pub async fn open(root: &Path, fsync: bool) -> Result<Self> {
         let root = root.to_owned();
         blocking("open root", move || {
@@ -113,7 +114,8 @@ impl Local {
     }
 
     /// Opens the store under `root` to read objects, even while another process owns it. Creates
-    /// nothing, and fails if `root` is not a store yet. All operations that write fail.
+    /// nothing: fails if `root` is not a store yet. In the opened store, all operations that write
+    /// fail.
     pub async fn open_to_read(root: &Path) -> Result<Self> {
         let root = root.to_owned();
         blocking("open root", move || {
@@ -126,14 +128,14 @@ impl Local {
         .await
     }
 
-    /// Leaves `bytes` of the disk free for others, such as the database: writes that would use them
-    /// fail as on a full disk. Concurrent writes may exceed the limit by some MiB each.
+    /// Keeps `bytes` bytes of disk space free for other programs, such as the database. Writes that
+    /// need this space fail with `Full`. Each concurrent write may exceed the limit by some MiB.
     pub fn set_min_free_space(&self, bytes: u64) {
         self.root.min_free_space.store(bytes, Ordering::Relaxed);
     }
 
-    /// The id of the store: eight hexadecimal digits, random and kept in a file under the root, so
-    /// that objects keep their store id when the root is moved.
+    /// The store id: eight random hexadecimal digits. It is kept in a file under the root, so it
+    /// stays the same when the root is moved.
     pub fn id(&self) -> &str {
         &self.root.id
     }
@@ -156,7 +158,7 @@ impl Backend for Local {
         let file = match self.root.open_cached(key) {
             Ok(file) => file,
             Err(Errno::NOENT) => return Err(Error::new(ErrorKind::NotFound, NAME, "open")),
-            // The path is not in the dentry cache, or the kernel does not support the flag.
+            // The path is not in the dentry cache, or the kernel does not support `RESOLVE_CACHED`.
             Err(_) => {
                 let (root, key) = (self.root.clone(), key.clone());
                 blocking("open", move || Ok(root.open(&key)?)).await?
@@ -167,8 +169,8 @@ impl Backend for Local {
         if range.start > range.end || range.end > size {
             return Err(Error::new(ErrorKind::Truncated, NAME, "open"));
         }
-        // A store opened to read is used to find damage on the disk, so the page cache must not
-        // hide it.
+        // A store that was opened to read is used to find damage on the disk, which the page cache
+        // would hide.
         let open = if self.root.lock.is_none() { reader::Reader::uncached } else { reader::Reader::new };
         Ok(Box::pin(open(file, range)))
     }
@@ -191,8 +193,8 @@ impl Backend for Local {
         blocking("delete", move || {
             for key in &keys {
                 match rustix::fs::unlinkat(&root.folder, key.as_str(), AtFlags::empty()) {
-                    // A file that is already gone may have been removed just before a crash, not
-                    // yet durably: sync its folder.
+                    // A missing file may have been removed just before a crash, but not durably. So
+                    // the folder is synced below in this case too.
                     Ok(()) | Err(Errno::NOENT) => {}
                     Err(error) => return Err(error.into()),
                 }
@@ -239,7 +241,8 @@ impl Root {
         }
     }
 
-    /// Fails with `NOSPC` if `bytes` more would leave less than [`Local::set_min_free_space`] free.
+    /// Fails with `NOSPC` if `bytes` more bytes would leave less space free than
+    /// [`Local::set_min_free_space`] demands.
     fn check_free_space(&self, bytes: u64) -> rustix::io::Result<()> {
         let min_free_space = self.min_free_space.load(Ordering::Relaxed);
         if min_free_space > 0 && free_bytes(&self.folder)? < min_free_space.saturating_add(bytes) {
@@ -261,7 +264,7 @@ impl Root {
         rustix::fs::openat(&self.folder, key.as_str(), flags, Mode::empty())
     }
 
-    /// Opens a file without blocking on the disk; fails if that is not possible.
+    /// Opens a file without blocking on the disk; fails if the disk would have to be read.
     fn open_cached(&self, key: &Key) -> rustix::io::Result<OwnedFd> {
         rustix::fs::openat2(
             &self.folder,
@@ -272,8 +275,8 @@ impl Root {
         )
     }
 
-    /// Runs `work`, which creates a file in `folder`. Creates the folder first if it is missing,
-    /// and syncs its parent so that it survives a power failure.
+    /// Runs `work`, which creates a file in `folder`. Creates the folder first if it is missing.
+    /// With `fsync`, syncs the root so that the new folder survives a power failure.
     fn with_folder<T>(
         &self,
         folder: &str,
@@ -283,7 +286,8 @@ impl Root {
         let create_folder = || {
             make_folder(&self.folder, folder)?;
             if self.fsync {
-                // Sync even if another thread created the folder: its sync may not be done yet.
+                // Sync even if another thread created the folder: that thread may not have synced
+                // it yet.
                 rustix::fs::fsync(&self.folder)?;
             }
             durable_folders().insert(folder.to_owned());
@@ -294,7 +298,7 @@ impl Root {
             create_folder()?;
         }
         match work() {
-            // Someone removed the empty folder.
+            // The folder was removed while it was empty.
             Err(Errno::NOENT) if is_durable => {
                 create_folder()?;
                 work()
@@ -303,14 +307,15 @@ impl Root {
         }
     }
 
-    /// Renames a finished file to the name of its object. Fails with `EXIST` if there is an object
-    /// of this name, which is left as it is.
+    /// Renames a finished file to the name of its object. Fails with `EXIST`, and changes nothing,
+    /// if an object with this name exists.
     fn publish(&self, file: &str, key: &Key) -> rustix::io::Result<()> {
         let (folder, name) = (&self.folder, key.as_str());
         self.with_folder(key.folder(), || {
             match rustix::fs::renameat_with(folder, file, folder, name, RenameFlags::NOREPLACE) {
-                // Not every file system supports `NOREPLACE`. Checking first is enough, because no
-                // other process writes here.
+                // Not every file system supports `NOREPLACE`, so check first. Another process
+                // cannot interfere, and of two writers in this process, the second may replace the
+                // object.
                 Err(Errno::INVAL | Errno::NOSYS) => {
                     match rustix::fs::statat(folder, name, AtFlags::SYMLINK_NOFOLLOW) {
                         Err(Errno::NOENT) => rustix::fs::renameat(folder, file, folder, name),
@@ -330,7 +335,7 @@ impl Root {
     }
 }
 
-/// Bytes this process may still write.
+/// Bytes that this process can still write to the disk.
 fn free_bytes(folder: &OwnedFd) -> rustix::io::Result<u64> {
     let stat = rustix::fs::fstatvfs(folder)?;
     Ok(stat.f_bavail.saturating_mul(stat.f_frsize))
@@ -361,7 +366,7 @@ fn object_folders(root: &OwnedFd) -> std::io::Result<HashSet<String>> {
     Ok(folders)
 }
 
-/// Reads the id of the store, or creates one atomically.
+/// Reads the store id. If there is none, creates it atomically.
 fn load_or_create_store_id(root: &OwnedFd, temporary: &OwnedFd) -> std::io::Result<String> {
     if let Some(id) = read_store_id(root)? {
         return Ok(id);
@@ -377,7 +382,7 @@ fn load_or_create_store_id(root: &OwnedFd, temporary: &OwnedFd) -> std::io::Resu
     Ok(id)
 }
 
-/// The id of the store, if the root has one.
+/// The store id, if the root has one. Fails if the file does not contain a valid id.
 fn read_store_id(root: &OwnedFd) -> std::io::Result<Option<String>> {
     let text = match rustix::fs::openat(root, ID_FILE, OFlags::RDONLY | OFlags::CLOEXEC, Mode::empty()) {
         Ok(file) => std::io::read_to_string(File::from(file))?,
@@ -391,7 +396,7 @@ fn read_store_id(root: &OwnedFd) -> std::io::Result<Option<String>> {
     Ok(Some(id.to_owned()))
 }
 
-/// Syncs a folder and two of its parents, which may have been created with it.
+/// Syncs a folder and its two closest ancestors, which may have been created together with it.
 fn sync_with_parents(root: &Path) -> std::io::Result<()> {
     #[expect(clippy::disallowed_methods, reason = "on a thread for blocking calls")]
     let root = std::fs::canonicalize(root)?;
@@ -409,7 +414,7 @@ fn make_folder(at: &OwnedFd, name: &str) -> rustix::io::Result<()> {
     }
 }
 
-/// Runs system calls that may block on the disk on a thread for blocking calls.
+/// Runs `work`, which may block on the disk, on a thread for blocking calls.
 async fn blocking<T: Send + 'static>(
     operation: &'static str,
     work: impl FnOnce() -> std::io::Result<T> + Send + 'static,

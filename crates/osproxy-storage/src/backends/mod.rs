@@ -1,4 +1,4 @@
-//! Backends: one file for each kind of store.
+//! Backends: one module for each kind of store.
 
 mod cos;
 mod local;

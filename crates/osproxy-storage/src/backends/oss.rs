@@ -26,17 +26,17 @@ pub struct OssSettings {
     pub endpoint: String,
     /// Region for which requests are signed, such as `cn-beijing`; see [`oss_region`].
     pub region: String,
-    /// One bucket for all categories. If it is not set, each category has its own bucket.
+    /// One bucket for all categories. If `None`, each category has its own bucket.
     pub bucket: Option<String>,
-    /// Key id, secret, and the token of a temporary key. If it is not set, credentials come from
-    /// the environment, the usual files, or the metadata service of the machine.
+    /// Key id, secret, and the token of a temporary key. If `None`, credentials come from the
+    /// environment, the usual files, or the metadata service of the machine.
     pub credentials: Option<(String, String, Option<String>)>,
     /// Connection settings.
     pub http: ClientSettings,
 }
 
 /// The region in an endpoint such as `https://oss-cn-beijing-internal.aliyuncs.com`. `None` if the
-/// endpoint is not the one of a region, such as `https://oss-accelerate.aliyuncs.com`.
+/// endpoint does not name a region, such as `https://oss-accelerate.aliyuncs.com`.
 pub fn oss_region(endpoint: &str) -> Option<&str> {
     let (_, host) = endpoint.split_once("://oss-")?;
     let region = host.trim_end_matches('/').strip_suffix(".aliyuncs.com")?;
@@ -50,7 +50,7 @@ pub(crate) struct Oss {
     scheme: String,
     authority: String,
     region: String,
-    /// Signs requests to no particular bucket. The signers of buckets share its credential cache.
+    /// The signers of all buckets are derived from this signer, and share its credential cache.
     signer: Signer<Credential>,
     bucket_signers: Mutex<HashMap<String, Signer<Credential>>>,
 }
@@ -102,8 +102,8 @@ impl Vendor for Oss {
 
     async fn sign(&self, bucket: &str, request: &mut http::request::Parts) -> reqsign_core::Result<()> {
         if request.headers.contains_key(header::RANGE) {
-            // Otherwise OSS answers a range beyond the end with status 200 and the whole object,
-            // which may be exactly as long as the range.
+            // Without this header, OSS answers a range beyond the end with status 200 and the whole
+            // object, instead of an error.
             request.headers.insert("x-oss-range-behavior", HeaderValue::from_static("standard"));
         }
         self.signer(bucket).sign(request, None).await

@@ -17,12 +17,12 @@ pub struct S3Settings {
     pub endpoint: String,
     /// Region for which requests are signed.
     pub region: String,
-    /// One bucket for all categories. If it is not set, each category has its own bucket.
+    /// One bucket for all categories. If `None`, each category has its own bucket.
     pub bucket: Option<String>,
-    /// Whether the bucket is part of the path instead of the host name.
+    /// Whether URLs have the bucket in the path instead of the host name.
     pub path_style: bool,
-    /// Key id, secret, and the token of a temporary key. If it is not set, credentials come from
-    /// the environment, the usual files, or the metadata service of the machine.
+    /// Key id, secret, and the token of a temporary key. If `None`, credentials come from the
+    /// environment, the usual files, or the metadata service of the machine.
     pub credentials: Option<(String, String, Option<String>)>,
     /// Connection settings.
     pub http: ClientSettings,

@@ -8,7 +8,8 @@ use crate::{Backend, Digester, ErrorKind, Key, ListedUpload, Multipart, Result};
 
 const MIB: usize = 1 << 20;
 
-/// For servers that append parts to the object in order as they arrive, and cannot replace them.
+/// Tests for all servers, including a server that appends parts to the object as they arrive and
+/// cannot replace a part.
 pub(crate) async fn run_without_replacing(store: &dyn Backend) {
     let uploads = store.multipart().unwrap();
     parts_in_any_order_become_one_object(store, uploads).await;
@@ -16,7 +17,8 @@ pub(crate) async fn run_without_replacing(store: &dyn Backend) {
     an_aborted_upload_is_gone(store, uploads).await;
 }
 
-/// For servers that store parts separately: parts sent again, and parts left out.
+/// Tests for servers that store parts separately until completion, where parts can be replaced and
+/// left out.
 pub(crate) async fn run_replacing(store: &dyn Backend) {
     let uploads = store.multipart().unwrap();
     parts_in_any_order_become_one_object(store, uploads).await;

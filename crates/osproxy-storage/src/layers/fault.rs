@@ -8,17 +8,17 @@ use futures_util::{StreamExt, future::BoxFuture, stream};
 use super::{Layer, OpenedObject, Operation};
 use crate::{Error, ErrorKind, ObjectReader, Result};
 
-/// Makes operations fail, either before they run or afterwards as if the response were lost, and
-/// makes readers fail midway.
+/// Makes operations fail, and makes readers fail midway. An operation fails either before it runs
+/// or after it succeeded, as if the response was lost.
 pub struct Fault {
-    /// One operation in this many fails; 0 disables faults.
+    /// On average, one operation or reader in this many fails; 0 disables faults.
     one_in: u64,
     state: Mutex<u64>,
 }
 
 impl Fault {
-    /// Creates a deterministic fault layer: the same seed gives the same faults to the same
-    /// operations.
+    /// Creates a deterministic fault layer: the same seed injects the same faults into the same
+    /// sequence of operations.
     pub fn new(one_in: u64, seed: u64) -> Self {
         Self { one_in, state: Mutex::new(seed | 1) }
     }
@@ -51,7 +51,7 @@ impl Layer for Fault {
             return running.await;
         }
         if self.next_random() & (1 << 20) == 0 {
-            // The operation is done, but its result is lost.
+            // Run the operation, but lose its result.
             running.await?;
         }
         Err(injected_fault())
@@ -71,7 +71,7 @@ impl Layer for Fault {
             remaining -= bytes.len() as u64;
             Ok(bytes)
         });
-        // An error is final, and so is a premature end.
+        // If the cut was in the last chunk, no further chunk triggers the fault: append the fault.
         Box::pin(truncated.chain(stream::iter([Err(injected_fault())])))
     }
 }

@@ -9,7 +9,8 @@ use tokio::sync::Semaphore;
 use super::{Layer, OpenedObject};
 use crate::{Error, ErrorKind, ObjectReader, Result};
 
-/// Limits concurrent readers and writers. Further ones wait for a while and then fail with `Busy`.
+/// Limits the number of concurrent readers and writers. Beyond the limit, opening a reader or
+/// writer waits, and then fails with `Busy`.
 pub struct Limit {
     backend: &'static str,
     transfers: Arc<Semaphore>,
@@ -17,7 +18,8 @@ pub struct Limit {
 }
 
 impl Limit {
-    /// Allows `transfers` concurrent readers and writers; a further one waits up to `wait`.
+    /// Allows `transfers` concurrent readers and writers in total. Beyond this number, opening a
+    /// reader or writer waits for at most `wait`.
     pub fn new(backend: &'static str, transfers: usize, wait: Duration) -> Self {
         Self { backend, transfers: Arc::new(Semaphore::new(transfers)), wait }
     }

@@ -117,7 +117,9 @@ pub trait Layer: Send + Sync + 'static {
         self.run_once(operation, run()).await
     }
 
-    /// Runs an operation that must not be retried, because its bytes are no longer available.
+    /// Runs an operation once. By default, [`run_retryable`](Self::run_retryable) calls this.
+    /// Operations of a writer call it directly: they cannot be retried, because the bytes that were
+    /// written are no longer available.
     async fn run_once<'a, T: Send + 'a>(
         &'a self,
         _operation: Operation,
@@ -131,11 +133,11 @@ pub trait Layer: Send + Sync + 'static {
         reader
     }
 
-    /// Records that a writer accepted `bytes`.
+    /// Records that a writer accepted this number of bytes.
     fn record_written(&self, _bytes: usize) {}
 
-    /// Acquires a guard, such as a permit, that a reader or writer holds while it exists. Called
-    /// before it is opened.
+    /// Acquires the permit of a reader or writer, before it is opened. The permit is released when
+    /// the reader or writer is dropped.
     async fn acquire_permit(&self) -> Result<Option<Box<dyn Send>>> {
         Ok(None)
     }
@@ -149,7 +151,7 @@ pub struct OpenedObject {
     pub key: Key,
     /// The byte range of the reader.
     pub range: Range<u64>,
-    /// What [`Layer::acquire_permit`] returned for this reader.
+    /// The permit from [`Layer::acquire_permit`], which the wrapped reader must hold.
     pub permit: Option<Box<dyn Send>>,
 }
 
@@ -220,7 +222,8 @@ impl<L: Layer> Backend for Layered<L> {
 }
 
 impl<L> Layered<L> {
-    /// Only called if [`Backend::multipart`] returned `Some`.
+    /// The multipart uploads of the wrapped store. The error does not occur: if the store has none,
+    /// [`Backend::multipart`] returns `None`.
     fn inner(&self) -> Result<&dyn Multipart> {
         let unsupported =
             || crate::Error::new(crate::ErrorKind::Other, self.store.name(), "multipart upload");

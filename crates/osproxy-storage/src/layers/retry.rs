@@ -15,9 +15,9 @@ use crate::{
 /// Retries operations that failed with a transient error. Readers reopen the object at the offset
 /// where they failed.
 ///
-/// Operations that write a stream are never retried, because their bytes are no longer available.
-/// [`Multipart::complete`] is retried: if the first attempt succeeded after all, the second finds
-/// no upload.
+/// Operations of a writer are never retried, because the bytes that were written are no longer
+/// available. [`Multipart::complete`] is retried: if an attempt completed the upload but its
+/// response was lost, the retry may fail with `NotFound`.
 ///
 /// [`Multipart::complete`]: crate::Multipart::complete
 #[derive(Clone, Debug)]
@@ -56,7 +56,7 @@ struct ResumingReader {
     key: Key,
     remaining: Range<u64>,
     reader: Option<ObjectReader>,
-    /// Counts failures without a byte in between.
+    /// Counts the failures since the last successful read.
     attempts: Attempts,
 }
 

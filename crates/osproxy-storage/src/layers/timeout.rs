@@ -13,9 +13,9 @@ use crate::{Error, ErrorKind, ObjectReader, Result};
 pub struct Timeout {
     /// Name of the backend.
     pub backend: &'static str,
-    /// Limit for one operation, for the next bytes of a reader, and for a writer to accept bytes.
+    /// Limit for each operation, including each write, and for the next chunk of a reader.
     pub operation: Duration,
-    /// Limit for operations that take long in some stores: completing an upload, deleting objects
+    /// Limit for operations that are slow in some stores: completing an upload, deleting objects
     /// and preparing buckets.
     pub complete: Duration,
 }

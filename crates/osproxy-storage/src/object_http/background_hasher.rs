@@ -10,8 +10,8 @@ use crate::{Digester, Error, ErrorKind};
 
 /// Bytes are collected into batches of this size before they are hashed.
 const BATCH: usize = 256 * 1024;
-/// Chunks below this size are coalesced: each chunk has a fixed cost, and keeps a buffer of the
-/// connection alive.
+/// Chunks below this size, in bytes, are coalesced. Each chunk has a fixed cost, and keeps a
+/// network buffer in memory.
 const COALESCED: usize = 4096;
 
 /// A hash over a stream of bytes.
@@ -31,7 +31,8 @@ impl Hasher for Md5 {
     }
 }
 
-/// A hashing job panicked, or was cancelled by the shutdown of the runtime; its state is lost.
+/// A hashing job panicked, or the shutdown of the runtime cancelled it. The state of the hash is
+/// lost.
 #[derive(Debug)]
 pub(super) struct HashingFailed;
 
@@ -49,8 +50,8 @@ impl HashingFailed {
     }
 }
 
-/// Hashes bytes on threads for blocking calls, one batch at a time. After an error every call
-/// fails.
+/// Hashes bytes on threads for blocking calls, one batch at a time. After an error, hashing the
+/// next batch and [`finish`](Self::finish) fail too.
 pub(super) struct BackgroundHasher<H> {
     pending: Vec<Bytes>,
     small: BytesMut,
@@ -99,7 +100,8 @@ impl<H: Hasher> BackgroundHasher<H> {
     }
 
     async fn take_idle(&mut self) -> Result<H, HashingFailed> {
-        // Awaited in place, so that nothing is lost if the caller is cancelled here.
+        // Await the job inside `self.busy`: if the caller is cancelled here, the job must not be
+        // lost.
         if let Some(busy) = &mut self.busy {
             let hasher = busy.await;
             self.busy = None;
@@ -108,7 +110,7 @@ impl<H: Hasher> BackgroundHasher<H> {
         self.idle.take().ok_or(HashingFailed)
     }
 
-    /// Returns the hasher after all bytes were hashed.
+    /// Waits until all bytes are hashed, and returns the hasher.
     pub(super) async fn finish(&mut self) -> Result<H, HashingFailed> {
         self.start().await?;
         self.take_idle().await

@@ -4,13 +4,13 @@ use bytes::Bytes;
 
 use crate::buffer::{Buffer, BufferPool};
 
-/// Block size in bytes. Part sizes are multiples of it.
+/// Block size, in bytes. All part sizes are multiples of it.
 pub(super) const BLOCK: usize = 256 << 10;
 
 static BLOCKS: BufferPool = BufferPool::new(BLOCK, 16);
 
-/// Content buffered in memory, in blocks of one size: large buffers that are allocated and freed
-/// would fragment the heap, and the process would never return that memory.
+/// Buffers content in memory, in blocks of one size. Allocating large buffers instead would
+/// fragment the heap, so that the process could not return their memory to the system.
 #[derive(Default)]
 pub(super) struct BlockBuffer {
     full: Vec<Bytes>,
@@ -30,7 +30,8 @@ impl BlockBuffer {
         }
     }
 
-    /// Takes the first `size` bytes, a multiple of [`BLOCK`], if there are more than `size`.
+    /// Takes the first `size` bytes if more than `size` bytes are buffered. `size` must be a
+    /// multiple of [`BLOCK`].
     pub(super) fn take_part(&mut self, size: u64) -> Option<Vec<Bytes>> {
         let blocks = usize::try_from(size / BLOCK as u64).ok()?;
         let has_more = self.full.len() > blocks || (self.full.len() == blocks && self.filling.is_some());

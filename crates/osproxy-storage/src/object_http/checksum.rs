@@ -1,9 +1,10 @@
 //! Checks that a store received the bytes that were sent.
 //!
-//! A store returns for each object and part what it computed from the bytes it received: a CRC-64,
-//! an MD5 as `ETag`, or both. osproxy computes the same from the bytes it sends and compares. The
-//! CRC is almost free. The MD5 costs more than all other work, so it is computed only for stores
-//! that have not returned a CRC.
+//! For each object and part, a store returns checksums of the bytes that it received: a CRC-64, an
+//! MD5 as `ETag`, or both. osproxy computes the same checksums of the bytes that it sends, and
+//! compares them. The CRC is almost free. MD5 costs more than all other work together. So for large
+//! content, osproxy computes an MD5 for this check only if the store has not returned a CRC with
+//! every response.
 
 use std::sync::atomic::{AtomicU8, Ordering};
 
@@ -14,13 +15,13 @@ use http::HeaderMap;
 use super::xml;
 use crate::{Error, ErrorKind, Result};
 
-/// The CRC-64 that a vendor computes.
+/// The response header with the CRC-64 that a vendor computes.
 #[derive(Clone, Copy)]
 pub(crate) struct CrcHeader {
-    /// Response header that carries it.
+    /// Name of the header.
     pub(crate) name: &'static str,
     pub(crate) algorithm: CrcAlgorithm,
-    /// Base64 of the big-endian bytes; otherwise a decimal number.
+    /// Whether the value is the Base64 of the big-endian bytes. Otherwise it is a decimal number.
     pub(crate) is_base64: bool,
 }
 
@@ -45,8 +46,8 @@ pub(super) struct SentChecksums {
 pub(super) struct ReceivedChecksums {
     pub(super) tag: String,
     crc: Option<u64>,
-    /// The tag is not an MD5, because the store encrypts with a key of its key service or of the
-    /// customer.
+    /// Whether the tag is not an MD5, because the store encrypts the object with a key of its key
+    /// service or of the customer.
     is_opaque: bool,
 }
 
@@ -73,24 +74,25 @@ impl ReceivedChecksums {
     }
 }
 
-/// Which checksums the responses of a store carry, as seen so far.
+/// Whether the responses of a store have a CRC, as seen so far.
 #[derive(Default)]
 pub(super) struct ChecksumSupport(AtomicU8);
 
 const UNKNOWN: u8 = 0;
 /// Every response so far had a CRC.
 const ALWAYS_CRC: u8 = 1;
-/// Some response had none.
+/// At least one response had no CRC.
 const NOT_ALWAYS_CRC: u8 = 2;
 
 impl ChecksumSupport {
-    /// Whether an MD5 has to be computed so that the response can be checked.
+    /// Whether the MD5 of the bytes must be computed to check the response.
     pub(super) fn needs_md5(&self) -> bool {
         self.0.load(Ordering::Relaxed) != ALWAYS_CRC
     }
 
-    /// Compares the checksums of a store with those of the bytes sent. Fails with a retryable error
-    /// if they differ, or if the response has only an MD5 and none was computed.
+    /// Compares the checksums from a store with those of the bytes that were sent. Fails with a
+    /// retryable error if they differ, or if the response has only an MD5 and osproxy has computed
+    /// none.
     ///
     /// A response that allows no check (no CRC, and a tag that is not an MD5) is accepted.
     pub(super) fn check(
@@ -152,7 +154,7 @@ mod tests {
         assert!(wrong.retryable);
     }
 
-    /// The check values of the CRC catalogue, in the format of each vendor.
+    /// The check values from the CRC catalogue, in the format of each vendor.
     #[test]
     fn the_crc_of_each_vendor_is_compared() {
         check::<S3>("x-amz-checksum-crc64nvme", &STANDARD.encode(0xae8b_1486_0a79_9888_u64.to_be_bytes()));

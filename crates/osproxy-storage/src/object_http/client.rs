@@ -28,13 +28,12 @@ use super::{
 };
 use crate::{BufferBudget, Error, ErrorKind, Key, Result};
 
-/// Maximum size in bytes of a document that must be read whole: a list of a thousand names of one
-/// kilobyte, with markup.
+/// Maximum size of an XML document, in bytes. A list of 1,000 names of 1 KiB, with markup, fits.
 const MAX_DOCUMENT: usize = 8 << 20;
-/// Number of bytes that are read of an error response.
+/// Maximum number of bytes that are read from an error response.
 const MAX_ERROR_TEXT: usize = 64 << 10;
-/// How long an idle connection is kept. Shorter than the timeouts of stores, so that they do not
-/// close it just as the next request is sent.
+/// How long an idle connection is kept. Stores keep idle connections longer, so they do not close
+/// one while the next request is being sent.
 const IDLE_TIMEOUT: Duration = Duration::from_secs(15);
 
 const UNRESERVED: &AsciiSet = &NON_ALPHANUMERIC.remove(b'-').remove(b'.').remove(b'_').remove(b'~');
@@ -43,27 +42,27 @@ const UNRESERVED_AND_SLASH: &AsciiSet = &UNRESERVED.remove(b'/');
 /// Connection settings of a store.
 #[derive(Clone, Debug, Default)]
 pub struct ClientSettings {
-    /// PEM file with trusted CA certificates, which replace the public ones.
+    /// PEM file with trusted CA certificates. They replace the public CAs.
     pub ca: Option<PathBuf>,
     /// Proxy URL, such as `http://proxy:3128`.
     pub proxy: Option<String>,
-    /// Connection timeout; 5 seconds if it is not set.
+    /// Connection timeout. The default is 5 seconds.
     pub connect_timeout: Option<Duration>,
-    /// Memory budget for parts larger than 8 MiB when the size of the content is not known. Without
-    /// it parts stay at 8 MiB.
+    /// Memory budget for parts larger than 8 MiB, for content of unknown size. If `None`, all these
+    /// parts have 8 MiB.
     pub buffers: Option<BufferBudget>,
 }
 
-/// Installs the crypto provider of TLS once per process.
+/// Installs the TLS crypto provider of this process, if none is installed.
 fn install_crypto_provider() {
-    // Ignored: another part of the program may have installed one.
+    // The error is ignored: another part of the program may have installed a provider.
     let _ = rustls::crypto::ring::default_provider().install_default();
 }
 
-/// Access to environment, files and HTTP services, from which credentials are loaded.
+/// Gives access to the environment, files and HTTP services, where credentials are looked up.
 pub(crate) fn context() -> Context {
     install_crypto_provider();
-    // For credentials only: cloud metadata services, which are not behind a proxy.
+    // Only for credentials: cloud metadata services are not behind a proxy.
     let http = reqwest::Client::builder().no_proxy().timeout(Duration::from_secs(5)).build();
     let context = Context::new().with_file_read(TokioFileRead).with_env(OsEnv);
     match http {
@@ -75,7 +74,7 @@ pub(crate) fn context() -> Context {
 /// Sends requests to one store.
 pub(super) struct Client<V> {
     pub(super) vendor: V,
-    /// The bucket for all objects; if it is not set, each category has its own bucket.
+    /// The bucket for all objects. If `None`, each category has its own bucket.
     pub(super) bucket: Option<String>,
     http: reqwest::Client,
     pub(super) buffers: Option<BufferBudget>,
@@ -83,7 +82,7 @@ pub(super) struct Client<V> {
     checksums_of_parts: ChecksumSupport,
 }
 
-/// An unsigned request.
+/// A request that is not signed yet. [`Client::send`] signs it unless `is_signed` is `false`.
 pub(super) struct Request {
     pub(super) method: Method,
     target: RequestTarget,
@@ -97,7 +96,7 @@ pub(super) struct Request {
 enum RequestTarget {
     Bucket(String),
     Object(Key),
-    /// For tests: any name in a bucket.
+    /// For tests: a bucket, and any object name in it.
     #[cfg(test)]
     Named(String, String),
 }
@@ -163,7 +162,7 @@ impl<V: Vendor> Client<V> {
             builder = builder.tls_certs_only(certificates.map_err(|error| failed(error.into()))?);
         }
         if let Some(proxy) = &settings.proxy {
-            // The error is not shown: it contains the URL, which may include a password.
+            // The error is dropped: it contains the URL, which may include a password.
             let proxy = reqwest::Proxy::all(proxy);
             let proxy =
                 proxy.map_err(|_| failed("the proxy must be a URL, such as http://proxy:3128".into()));
@@ -190,7 +189,7 @@ impl<V: Vendor> Client<V> {
         if self.bucket.is_some() { key.to_string() } else { key.name().to_owned() }
     }
 
-    /// The checksums seen in responses to objects or to parts.
+    /// The checksums seen in responses to PUT requests for objects, or for parts.
     pub(super) fn checksums(&self, target: &Target) -> &ChecksumSupport {
         match target {
             Target::Object => &self.checksums_of_objects,
@@ -205,7 +204,8 @@ impl<V: Vendor> Client<V> {
         Client { vendor: make(vendor), bucket, http, buffers, checksums_of_objects, checksums_of_parts }
     }
 
-    /// Sends a request. Fails with [`ErrorResponse`] as the source unless the status is a success.
+    /// Sends a request. If the status is not a success, fails with an error that has
+    /// [`ErrorResponse`] as its source.
     pub(super) async fn send(&self, request: Request) -> Result<Response> {
         let operation = request.operation;
         let response = self.exchange(request).await?;
@@ -217,8 +217,8 @@ impl<V: Vendor> Client<V> {
         Err(ErrorResponse::from_parts(status, &text).into_error(V::NAME, operation))
     }
 
-    /// Like [`send`](Self::send), but also reads the document in the response. Fails if it is larger
-    /// than [`MAX_DOCUMENT`]: the first part of a list would look like the whole list.
+    /// Like [`send`](Self::send), but also reads the document in the response. Fails if the
+    /// document is larger than [`MAX_DOCUMENT`]: a list that was cut off would look complete.
     pub(super) async fn fetch_document(&self, request: Request) -> Result<String> {
         let operation = request.operation;
         let mut response = self.send(request).await?;
@@ -235,8 +235,8 @@ impl<V: Vendor> Client<V> {
         Ok(String::from_utf8_lossy(&document).into_owned())
     }
 
-    /// The time of the store, from an unsigned list request. A store responds with one of its XML
-    /// documents whether or not the request is allowed.
+    /// The time of the store, from the response to an unsigned list request. A store answers with
+    /// an XML document even if it refuses the request; fails if the response has none.
     pub(super) async fn clock(&self, bucket: &str) -> Result<Option<SystemTime>> {
         let operation = "read clock";
         let mut list = Request::to_bucket(Method::GET, bucket, operation).query("max-keys", "1");
@@ -311,15 +311,15 @@ impl<V: Vendor> Client<V> {
     }
 }
 
-/// The store could not be reached, or the connection broke.
+/// Converts an error of the HTTP client: the store is unreachable, or the connection broke.
 pub(super) fn connection_error<V: Vendor>(operation: &'static str, error: reqwest::Error) -> Error {
-    // A request that cannot be built fails the same way again.
+    // If a request cannot be built, a retry fails in the same way.
     let is_permanent = error.is_builder();
     let error = Error::new(ErrorKind::Other, V::NAME, operation).with_source(error.without_url().into());
     if is_permanent { error } else { error.mark_retryable() }
 }
 
-/// Reads at most [`MAX_ERROR_TEXT`] bytes of a response: an error may come from any server.
+/// Reads at most [`MAX_ERROR_TEXT`] bytes of a response, because any server may have sent it.
 async fn read_beginning(mut response: Response) -> std::result::Result<String, reqwest::Error> {
     let mut text = Vec::new();
     while text.len() < MAX_ERROR_TEXT
@@ -331,7 +331,7 @@ async fn read_beginning(mut response: Response) -> std::result::Result<String, r
     Ok(String::from_utf8_lossy(&text).into_owned())
 }
 
-/// Parsed from the header, because the body of a response to HEAD is empty.
+/// The `Content-Length` header. It is also set in responses to HEAD, which have no body.
 pub(super) fn content_length(response: &Response) -> Option<u64> {
     response.headers().get(header::CONTENT_LENGTH)?.to_str().ok()?.parse().ok()
 }
@@ -356,7 +356,7 @@ impl fmt::Display for ErrorResponse {
 impl StdError for ErrorResponse {}
 
 impl ErrorResponse {
-    /// The response that caused an error, if there was one.
+    /// The error response that caused `error`, if there was one.
     pub fn of(error: &Error) -> Option<&Self> {
         error.source()?.downcast_ref()
     }

@@ -14,13 +14,13 @@ pub enum Diagnosis {
     HostNotFound,
     /// The connection was refused: nothing listens on the port.
     ConnectionRefused,
-    /// There is no route to the host.
+    /// There is no route to the host, or a firewall blocks it.
     Unreachable,
     /// The store did not answer in time.
     TimedOut,
     /// The certificate is signed by an authority that is not trusted here.
     UntrustedCertificate,
-    /// The certificate is for another name.
+    /// The certificate is for another host name.
     CertificateNameMismatch,
     /// The certificate is not yet or no longer valid, according to the clock of this machine.
     CertificateNotValidNow,
@@ -38,7 +38,7 @@ pub enum Diagnosis {
     Proxy,
     /// No credentials were configured, and none were found.
     NoCredentials,
-    /// The store does not know the access key.
+    /// The store does not know the access key, or has disabled it.
     UnknownAccessKey,
     /// The signature does not match the key: the secret is wrong.
     WrongSecret,
@@ -48,15 +48,15 @@ pub enum Diagnosis {
     Expired,
     /// The clocks of client and store differ too much for a signature to be valid.
     ClockSkewed,
-    /// The key does not have this permission.
+    /// The access key lacks the permission for this operation.
     Denied,
-    /// Refused without a reason: responses to HEAD have no body.
+    /// The store refused the request without a reason, as in responses to HEAD, which have no body.
     Refused,
     /// The bucket does not exist.
     BucketNotFound,
     /// The bucket belongs to another account.
     BucketTaken,
-    /// The bucket is in another region, or the request was signed for another one.
+    /// The bucket is in another region, or the request was signed for the wrong region.
     WrongRegion,
     /// The store cannot process the request now.
     Busy,
@@ -128,13 +128,13 @@ fn of_own_error(cause: &(dyn StdError + 'static)) -> Option<Diagnosis> {
     if let Some(NotAStore { status }) = cause.downcast_ref() {
         return Some(match status {
             407 => Diagnosis::Proxy,
-            // A proxy or load balancer answered for an unavailable store.
+            // A proxy or load balancer answered in place of an unavailable store.
             500.. => Diagnosis::Busy,
             _ => Diagnosis::NotAStore,
         });
     }
     if let Some(SigningFailed(kind)) = cause.downcast_ref() {
-        // The error of a single credential source is useless if no source has any credentials.
+        // If no source has credentials, the error of a single source does not help.
         let is_request = *kind == reqsign_core::ErrorKind::RequestInvalid;
         return Some(if is_request { Diagnosis::Other } else { Diagnosis::NoCredentials });
     }
@@ -144,14 +144,15 @@ fn of_own_error(cause: &(dyn StdError + 'static)) -> Option<Diagnosis> {
     cause.is::<TimedOut>().then_some(Diagnosis::TimedOut)
 }
 
-/// An error without a public type; only its text can be compared.
+/// The DNS error has no public type, so its text is compared.
 fn of_dns_error(cause: &(dyn StdError + 'static)) -> Option<Diagnosis> {
     (cause.to_string() == "dns error").then_some(Diagnosis::HostNotFound)
 }
 
 fn of_io_error(cause: &(dyn StdError + 'static)) -> Option<Diagnosis> {
     let error: &io::Error = cause.downcast_ref()?;
-    // The wrapped error is not its source, and may be an `io::Error` again.
+    // `source()` skips the error that an `io::Error` wraps. The wrapped error may be an `io::Error`
+    // too.
     if let Some(inner) = error.get_ref() {
         let tls = inner.downcast_ref().map(of_tls_error);
         if let Some(diagnosis) = tls.or_else(|| of_io_error(inner)) {
@@ -224,7 +225,8 @@ impl fmt::Display for NotAStore {
 
 impl StdError for NotAStore {}
 
-/// A request could not be signed. Only the kind is kept: the message may contain secrets.
+/// A request could not be signed. Only the kind of the error is kept, because its message may
+/// contain secrets.
 #[derive(Debug)]
 pub(super) struct SigningFailed(pub(super) reqsign_core::ErrorKind);
 

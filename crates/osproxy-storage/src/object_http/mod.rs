@@ -1,5 +1,5 @@
-//! Stores behind HTTP: the protocol of S3, which other vendors adopted. A [`Vendor`] implements
-//! what differs: the addresses of buckets and the signing of requests.
+//! Remote stores that speak the protocol of S3, which other vendors adopted. A [`Vendor`]
+//! implements what differs between them, such as bucket URLs and request signing.
 
 mod background_hasher;
 mod block_buffer;
@@ -37,23 +37,23 @@ use diagnosis::BucketNotFound;
 pub use diagnosis::Diagnosis;
 pub use sizes::FIRST_PART as UNKNOWN_PART;
 
-/// Concurrent DELETE requests.
+/// Maximum number of concurrent DELETE requests of one call.
 const CONCURRENT_DELETES: usize = 16;
-/// Maximum checks whether a new bucket exists.
+/// Maximum number of checks whether a new bucket exists.
 const BUCKET_CHECKS: u32 = 10;
-/// Pause between two of them.
+/// Pause between two checks whether a new bucket exists.
 const BUCKET_CHECK_INTERVAL: Duration = Duration::from_millis(500);
 
-/// What differs between vendors.
+/// The differences between vendors.
 #[async_trait]
 pub(crate) trait Vendor: Send + Sync + 'static {
     /// Name of the backend.
     const NAME: &'static str;
-    /// The CRC header in responses to objects and parts.
+    /// The CRC header in responses to PUT requests for objects and parts.
     const CRC: CrcHeader;
 
-    /// URL of a bucket: scheme and authority, and a path without trailing slash if the bucket is
-    /// part of it.
+    /// URL of a bucket, without a trailing slash. The bucket is part of the host name or is the
+    /// path.
     fn bucket_url(&self, bucket: &str) -> String;
 
     /// Signs a request to a bucket.
@@ -71,8 +71,8 @@ pub(crate) struct HttpStore<V> {
 }
 
 impl<V: Vendor> HttpStore<V> {
-    /// Does not contact the store. Objects of all categories go into `bucket`; without it, each
-    /// category has a bucket of its own name.
+    /// Creates a store without contacting the server. Objects of all categories go into `bucket`;
+    /// if it is `None`, each category has its own bucket, named after the category.
     pub(crate) fn new(vendor: V, bucket: Option<String>, http: &ClientSettings) -> Result<Self> {
         Ok(Self { client: Arc::new(Client::new(vendor, bucket, http)?) })
     }
@@ -85,7 +85,8 @@ impl<V: Vendor> HttpStore<V> {
     }
 
     async fn bucket_exists(&self, bucket: &str) -> Result<bool> {
-        // Not HEAD: not every vendor documents it for buckets, and a refusal would carry no reason.
+        // Not HEAD: not every vendor documents HEAD for buckets. And if the store refuses the
+        // request, a response to HEAD does not say why.
         let list = Request::to_bucket(Method::GET, bucket, "find bucket").query("max-keys", "1");
         match self.client.send(list).await {
             Ok(_) => Ok(true),
@@ -99,8 +100,8 @@ impl<V: Vendor> HttpStore<V> {
         put.body = self.client.vendor.bucket_configuration().into();
         match self.client.send(put).await {
             Ok(_) => {}
-            // Another node was faster, or the bucket belongs to someone else: the check below finds
-            // out.
+            // Another node was faster, or the bucket belongs to another account. The check below
+            // tells which.
             Err(error) if ErrorResponse::status_of(&error) == Some(409) => {}
             Err(error) => return Err(error),
         }
@@ -141,7 +142,7 @@ impl<V: Vendor> Backend for HttpStore<V> {
     }
 
     async fn clock(&self) -> Result<Option<SystemTime>> {
-        // Any bucket will do, even one that does not exist.
+        // Any bucket works, even one that does not exist.
         let bucket = self.buckets().into_iter().next().unwrap_or_default();
         self.client.clock(&bucket).await
     }

@@ -48,7 +48,7 @@ pub(super) async fn complete<V: Vendor>(
     Ok(())
 }
 
-/// Drops an upload; one that does not exist counts as dropped.
+/// Drops an upload. An upload that does not exist counts as dropped.
 pub(super) async fn abort<V: Vendor>(client: &Client<V>, key: &Key, upload: &str) -> Result<()> {
     let abort = Request::to_object(Method::DELETE, key, "abort upload").query("uploadId", upload);
     match client.send(abort).await {
@@ -118,14 +118,16 @@ impl<V: Vendor> Multipart for HttpStore<V> {
     }
 }
 
-/// Where the next page of a bucket's uploads starts: object name and id of the last upload.
+/// Where the next page of uploads starts: object name and id of the last upload on the previous
+/// page.
 #[derive(Default)]
 struct Marker {
     key: String,
     upload: String,
 }
 
-/// The uploads in a bucket, page by page; only those of the object named `prefix`, if it is set.
+/// Lists the uploads in a bucket, page by page. If `prefix` is set, lists only uploads for the
+/// object with exactly this name.
 fn uploads_in<V: Vendor>(
     client: Arc<Client<V>>,
     bucket: String,

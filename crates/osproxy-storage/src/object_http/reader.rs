@@ -1,4 +1,4 @@
-//! Reads a byte range of an object, and checks that the response has exactly these bytes.
+//! Reads a byte range of an object, and checks that the response contains exactly this range.
 
 use std::ops::Range;
 
@@ -13,7 +13,7 @@ use super::{
 };
 use crate::{Error, ErrorKind, Key, ObjectReader, Result};
 
-/// Opens a range that is not empty.
+/// Opens a range, which must not be empty.
 pub(super) async fn open<V: Vendor>(
     client: &Client<V>,
     key: &Key,
@@ -26,8 +26,8 @@ pub(super) async fn open<V: Vendor>(
     Ok(Box::pin(exactly::<V>(response, skip, range.end - range.start)))
 }
 
-/// Number of bytes in the response before the range. Some stores send the range with status 200,
-/// and some ignore ranges and send the whole object.
+/// Number of bytes in the response that come before the range. Some stores send the range with
+/// status 200; other stores ignore ranges and send the whole object.
 fn bytes_before<V: Vendor>(response: &Response, range: &Range<u64>) -> Result<u64> {
     let expected_len = range.end - range.start;
     let truncated = || Error::new(ErrorKind::Truncated, V::NAME, "open");
@@ -59,7 +59,7 @@ struct BodyReader {
     remaining: u64,
 }
 
-/// Exactly `len` bytes of the response after the first `skip`, or an error.
+/// Skips `skip` bytes of the response, and then returns exactly `len` bytes or an error.
 fn exactly<V: Vendor>(response: Response, skip: u64, len: u64) -> impl Stream<Item = Result<Bytes>> + Send {
     let chunks = stream::try_unfold(BodyReader { response, skip, remaining: len }, |mut reader| async move {
         while reader.remaining > 0 {

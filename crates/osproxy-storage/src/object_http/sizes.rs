@@ -4,19 +4,21 @@
 pub(super) const MIN_PART: u64 = 5 << 20;
 /// Maximum size of a part, and of an object sent in one request.
 pub(super) const MAX_PART: u64 = 5 << 30;
-/// Content up to this size is buffered until it is published, so that it can be sent again.
+/// Content up to this size is buffered until it is published, so that sending it can be retried.
 pub(super) const MAX_BUFFERED: u64 = 1 << 20;
-/// First part size of content of unknown size, and thus the memory such a write needs at first.
+/// Size of the first part if the content size is not known. Such a write needs this much memory at
+/// first.
 pub const FIRST_PART: u64 = 8 << 20;
-/// Number of parts after which the part size doubles.
+/// The part size doubles after each group of this many parts.
 const DOUBLED_AFTER: u32 = 1000;
 /// Maximum number of doublings.
 const DOUBLINGS: u32 = 4;
 /// Maximum part number.
 pub(super) const MAX_PARTS: u32 = 10_000;
 
-/// Preferred size of part `number` for content of unknown size, if there is memory for it. Small
-/// content is cut into small parts, and all 10,000 parts together hold 867 GiB.
+/// Preferred size of part `number` for content of unknown size; if memory is short, parts are
+/// smaller. The size grows with the number: small content needs little memory, and 10,000 parts
+/// hold 867 GiB.
 pub(super) fn part_size_of_unknown(number: u32) -> u64 {
     FIRST_PART << (number.saturating_sub(1) / DOUBLED_AFTER).min(DOUBLINGS)
 }
@@ -31,7 +33,7 @@ pub(super) fn part_size_of_known(size: u64) -> u64 {
 mod tests {
     use super::*;
 
-    /// More than the maximum object size of S3, 50 TB.
+    /// Exceeds the maximum object size of S3, which is 50 TB.
     const LARGEST: u64 = 48 << 40;
 
     #[test]

@@ -1,4 +1,4 @@
-//! PUT requests of objects and parts: with buffered content, or streamed.
+//! PUT requests for objects and parts, with a buffered or a streamed body.
 
 use std::io;
 
@@ -18,7 +18,7 @@ use super::{
 };
 use crate::{Error, ErrorKind, Key, Result};
 
-/// Maximum chunks queued for the socket.
+/// Maximum number of chunks queued for the socket.
 const QUEUED_CHUNKS: usize = 4;
 
 /// Where the bytes of a request go.
@@ -38,8 +38,8 @@ fn put_request(key: &Key, target: &Target) -> Request {
     }
 }
 
-/// Sends buffered bytes and returns their tag. Sends `Content-MD5`, which the store verifies, where
-/// MD5 is cheap or needed anyway.
+/// Sends buffered bytes and returns the tag from the store. Also sends `Content-MD5`, which the
+/// store verifies, if the content is small or the response can only be checked with an MD5.
 pub(super) async fn send_whole<V: Vendor>(
     client: &SharedClient<V>,
     key: &Key,
@@ -80,8 +80,8 @@ async fn send<V: Vendor>(client: &SharedClient<V>, put: Request) -> Result<Recei
     Ok(received)
 }
 
-/// A PUT request whose body is streamed. Dropping it early breaks the connection: the store has not
-/// received the announced length, and stores nothing.
+/// A PUT request with a streamed body. Dropping it early breaks the connection. The store then has
+/// not received as many bytes as announced, and stores nothing.
 pub(super) struct StreamingPut<V: Vendor> {
     client: SharedClient<V>,
     target: Target,
@@ -92,12 +92,12 @@ pub(super) struct StreamingPut<V: Vendor> {
     response: JoinHandle<Result<ReceivedChecksums>>,
 }
 
-/// Where the MD5 of the bytes sent is computed.
+/// Where the MD5 of the bytes is computed.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub(super) enum Md5Source {
-    /// The caller computes it anyway, and passes it to [`StreamingPut::finish`].
+    /// The caller computes the MD5 anyway, and passes it to [`StreamingPut::finish`].
     Caller,
-    /// [`StreamingPut`] computes it, if the store needs it.
+    /// [`StreamingPut`] computes the MD5 if the store needs it.
     StreamingPut,
 }
 
@@ -139,7 +139,7 @@ impl<V: Vendor> StreamingPut<V> {
         self.remaining
     }
 
-    /// Sends the next bytes, not more than [`remaining`](Self::remaining).
+    /// Sends the next bytes: at most as many as are [`remaining`](Self::remaining).
     pub(super) async fn push(&mut self, bytes: Bytes) -> Result<()> {
         if bytes.is_empty() {
             return Ok(());
@@ -152,14 +152,14 @@ impl<V: Vendor> StreamingPut<V> {
         if self.chunks.send(bytes).await.is_ok() {
             return Ok(());
         }
-        // The request has ended early: its result has the reason.
+        // The request ended early. If it failed, return its error.
         let outcome = (&mut self.response).await.map_err(|error| connection_closed::<V>(error.into()))?;
         outcome?;
         Err(connection_closed::<V>("the store responded before it had received all bytes".into()))
     }
 
-    /// Waits for the response after all bytes were pushed, checks the checksums, and returns the
-    /// tag. `md5` is the one computed by the caller, if any.
+    /// Waits for the response, compares the checksums, and returns the tag. Call this after all
+    /// bytes were pushed. `md5` is the MD5 that the caller computed, if any.
     pub(super) async fn finish(mut self, md5: Option<[u8; 16]>) -> Result<String> {
         let received = self.response.await.map_err(|error| connection_closed::<V>(error.into()))??;
         let md5 = match &mut self.md5 {

@@ -1,5 +1,5 @@
-//! Conformance tests against a real S3 server and against stand-ins for COS and OSS, all started by
-//! the test script; and tests of responses that these servers do not give.
+//! Conformance tests against real S3 servers and against stand-ins for COS and OSS, all started by
+//! the test script; and tests of responses that these servers never send.
 
 mod responses;
 mod servers;
@@ -134,7 +134,7 @@ async fn names<V: Vendor>(store: &HttpStore<V>) -> Result<Vec<String>> {
     store.list().await?.map_ok(|listed| listed.name).try_collect().await
 }
 
-/// All text of an error and its causes.
+/// The user-facing and debug text of an error and all its causes.
 fn full_text(error: &Error) -> String {
     let causes = iter::successors(error.source(), |&cause| cause.source());
     let causes: Vec<_> = causes.map(|cause| format!("{cause} {cause:?}")).collect();
@@ -167,7 +167,8 @@ async fn a_wrong_secret_is_rejected_and_not_in_the_error<V: TestedVendor>() {
     }
 }
 
-/// Lists a store and reads an object with signatures of different requests.
+/// Lists a store and reads an object. Each request is signed for the address that `signed_as`
+/// derives from the real address.
 async fn send_signed_as<V: TestedVendor>(signed_as: fn(&str) -> String) -> [Result<()>; 2] {
     let client = Arc::into_inner(V::open(Some("signed")).client).unwrap();
     let client = client.with_vendor(|vendor| WrongSigner { vendor, signed_as });
@@ -234,7 +235,7 @@ async fn names_of_other_programs_are_listed_unchanged<V: TestedVendor>() {
     assert_eq!(listed, expected);
 }
 
-/// OSS sends the whole object with status 200 unless it is asked for standard behavior.
+/// Unless a request asks OSS for standard behavior, OSS sends the whole object with status 200.
 async fn a_range_beyond_the_end_is_truncated<V: TestedVendor>() {
     let store = V::open(Some("ranges"));
     store.prepare(true).await.unwrap();
@@ -263,7 +264,7 @@ async fn a_temporary_key_needs_its_token<V: TestedVendor>() {
     }
 }
 
-/// The stand-ins return two entries per page, of objects as well.
+/// The stand-ins return two entries per page in all lists, also in lists of objects.
 async fn lists_of_several_pages_are_read_to_the_end<V: TestedVendor>() {
     let store = V::open(Some("pages"));
     store.prepare(true).await.unwrap();

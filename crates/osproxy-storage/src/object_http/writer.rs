@@ -21,11 +21,14 @@ const SEND_ATTEMPTS: u32 = 4;
 
 /// Writes an object, or a part of an upload.
 ///
-/// The last chunk is held back until the writer is published: until then the store has not received
-/// the announced length, and stores nothing. If the size is not known, the writer buffers one part,
-/// [`sizes::FIRST_PART`] at first; larger content becomes a multipart upload, which also appears as
-/// a whole. The caller reserves memory for the first part in the buffer budget; the writer reserves
-/// what larger parts need beyond that.
+/// Content of known size is sent as it arrives, except for small content. The last chunk is held
+/// back until the writer is published: the store stores nothing before it has received the
+/// announced length.
+///
+/// Content of unknown size is buffered until a part is full, at first [`sizes::FIRST_PART`] bytes.
+/// If more bytes follow, the content becomes a multipart upload, which also appears as a whole. The
+/// caller takes memory for the first part from the buffer budget. The writer takes what larger
+/// parts need in addition.
 pub(super) struct Writer<V: Vendor> {
     client: SharedClient<V>,
     key: Key,
@@ -36,7 +39,7 @@ pub(super) struct Writer<V: Vendor> {
     unsent: Unsent,
     /// Size of the next part, for content of unknown size.
     part_size: u64,
-    /// Memory reserved for parts larger than the first.
+    /// Additional memory for parts larger than the first.
     extra_memory: Option<BufferReservation>,
     hasher: BackgroundHasher<Digester>,
     selection: DigestSelection,
@@ -47,9 +50,9 @@ pub(super) struct Writer<V: Vendor> {
 
 /// Bytes that are not sent yet.
 enum Unsent {
-    /// The last chunk of content that is streamed.
+    /// The last chunk received, of content that is sent as it arrives.
     LastChunk(Bytes),
-    /// All of small content, or the next part of content of unknown size; can be sent again.
+    /// All bytes of small content, or the next part of content of unknown size. Can be sent again.
     Buffered(BlockBuffer),
 }
 
@@ -119,8 +122,8 @@ impl<V: Vendor> Writer<V> {
         Error::new(ErrorKind::Other, V::NAME, "write").with_message(what)
     }
 
-    /// Sends buffered parts of content of unknown size, once more bytes show that they are not the
-    /// last.
+    /// Sends full parts of content of unknown size. A part stays buffered until further bytes show
+    /// that it is not the last part.
     async fn send_full_parts(&mut self) -> Result<()> {
         while let Unsent::Buffered(buffer) = &mut self.unsent
             && let Some(part) = buffer.take_part(self.part_size)
@@ -131,7 +134,8 @@ impl<V: Vendor> Writer<V> {
         Ok(())
     }
 
-    /// Increases the part size where that is due and the memory budget allows it.
+    /// Increases the part size if the next part should be larger and the buffer budget has the
+    /// memory. Fails with `TooLarge` after 10,000 parts.
     fn grow_part_size(&mut self) -> Result<()> {
         let number = self.split_upload.as_ref().map_or(1, SplitUpload::next);
         if number > sizes::MAX_PARTS {
@@ -163,7 +167,8 @@ impl<V: Vendor> Writer<V> {
         retry(SEND_ATTEMPTS, "write", || send_whole(&self.client, &self.key, target, content.clone())).await
     }
 
-    /// Sends content of known size as it arrives: in one request, or in parts if it is too large.
+    /// Sends content of known size as it arrives: in one request or, above [`sizes::MAX_PART`], in
+    /// parts.
     async fn send_streamed(&mut self, mut bytes: Bytes) -> Result<()> {
         while !bytes.is_empty() {
             let mut put = match self.put.take() {
@@ -209,7 +214,7 @@ impl<V: Vendor> Writer<V> {
         Ok(())
     }
 
-    /// The multipart upload for content that is split; begun with its first part.
+    /// Returns the multipart upload for content that is split. The first call begins the upload.
     async fn ensure_split_upload(&mut self) -> Result<&mut SplitUpload<V>> {
         if self.split_upload.is_none() {
             let upload = multipart::begin(&self.client, &self.key).await?;

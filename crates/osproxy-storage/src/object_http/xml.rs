@@ -27,7 +27,7 @@ pub(super) fn error(text: &str) -> ErrorDocument {
     quick_xml::de::from_str(text).unwrap_or_default()
 }
 
-/// Whether the text is what a store returns for a list request.
+/// Whether the text looks like the response of a store to a list request.
 pub(super) fn is_store_response(text: &str) -> bool {
     text.contains("<Error") || text.contains("<ListBucketResult")
 }
@@ -90,7 +90,7 @@ pub(super) fn parse<V: Vendor, T: DeserializeOwned>(operation: &'static str, tex
         .map_err(|error| Error::new(ErrorKind::Other, V::NAME, operation).with_source(error.into()))
 }
 
-/// An `ETag` without quotes.
+/// Removes the quotes around an `ETag`.
 pub(super) fn tag(quoted: &str) -> String {
     quoted.trim_matches('"').to_owned()
 }
@@ -113,7 +113,7 @@ pub(super) fn completion_document(parts: &[(u32, String)]) -> String {
     text
 }
 
-/// All objects of a bucket, page by page. A missing bucket has none.
+/// Lists all objects of a bucket, page by page. A missing bucket counts as empty.
 pub(super) fn list_objects<V: Vendor>(
     client: Arc<Client<V>>,
     bucket: String,

@@ -22,11 +22,11 @@ use tokio::sync::{Mutex as AsyncMutex, OwnedMutexGuard};
 use super::{FILE_MODE, Local, NAME, Root, blocking, walk, writer};
 use crate::{Error, ErrorKind, Key, ListedUpload, Multipart, ObjectWriter, PartLayout, Result, UploadList};
 
-/// Number of slot locks above which unused ones are removed.
+/// If there are more slot locks than this, unused ones are removed.
 const MAX_IDLE_LOCKS: usize = 256;
 
-/// The byte range of a part in a preallocated file, with the exclusive right to write it until this
-/// is dropped.
+/// The byte range of a part in a preallocated file. Only the owner of this value may write to the
+/// range.
 pub(super) struct Slot {
     pub(super) path: String,
     pub(super) offset: u64,
@@ -34,12 +34,12 @@ pub(super) struct Slot {
     _lock: OwnedMutexGuard<()>,
 }
 
-/// Locks of slots. A write that was abandoned may still have a batch in flight, which must not
-/// overwrite the next write to the same slot.
+/// One lock for each slot. The last batch of an abandoned write may still be in progress, and must
+/// not overwrite the next write to the same slot.
 #[derive(Default)]
 pub(super) struct SlotLocks(Mutex<HashMap<SlotKey, Weak<AsyncMutex<()>>>>);
 
-/// Path of the file, and number of the part.
+/// Path of the preallocated file, and number of the part.
 type SlotKey = (String, u32);
 
 impl SlotLocks {
@@ -65,11 +65,11 @@ fn invalid_part(what: &'static str) -> Error {
     Error::new(ErrorKind::Other, NAME, "write part").with_message(what)
 }
 
-/// How much space is reserved when an upload begins.
+/// How much disk space is reserved when an upload begins.
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Reservation {
     All,
-    /// Only checks that there is space for all of it now.
+    /// None. Only checks that there is space for the whole upload now.
     CheckOnly,
 }
 
@@ -81,7 +81,7 @@ impl Local {
         blocking("begin upload", move || {
             reserve(&root, &key, &path, layout.size, reservation)?;
             // Acknowledged parts must survive a power failure, so the directory entry of their file
-            // must too.
+            // must survive it too.
             Ok(root.sync_folder(key.folder())?)
         })
         .await?;
@@ -167,7 +167,7 @@ impl Multipart for Local {
     async fn abort_all(&self, key: &Key, part_size: Option<u64>) -> Result<()> {
         match part_size {
             Some(part_size) => self.abort(key, &part_size.to_string()).await,
-            // Without a part size no upload was begun.
+            // Every upload in this store has a part size, so without one there is no upload.
             None => Ok(()),
         }
     }
@@ -181,14 +181,15 @@ impl Multipart for Local {
     }
 }
 
-/// The upload to which a preallocated file belongs.
+/// The upload that a preallocated file belongs to; `None` for other files.
 fn upload(file: &walk::Entry<'_>) -> Option<ListedUpload> {
     let (name, part_size) = file.name.strip_prefix('.')?.rsplit_once('.')?;
     part_size.parse::<u64>().ok()?;
     Some(ListedUpload { name: format!("{}/{name}", file.folder), id: part_size.to_owned() })
 }
 
-/// Creates a file of this size and allocates its space. An existing file keeps its content.
+/// Creates a preallocated file of `size` bytes and reserves its disk space according to
+/// `reservation`. An existing file keeps its content.
 fn reserve(root: &Root, key: &Key, path: &str, size: u64, reservation: Reservation) -> std::io::Result<()> {
     let create = |flags| {
         let flags = flags | OFlags::CREATE | OFlags::WRONLY | OFlags::CLOEXEC;
@@ -206,7 +207,7 @@ fn reserve(root: &Root, key: &Key, path: &str, size: u64, reservation: Reservati
         Ok(())
     });
     if reservation.is_err() && is_new {
-        // If this fails, the file is found by its name when the blob is deleted.
+        // If this fails, deleting the blob later removes the file.
         let _ = rustix::fs::unlinkat(&root.folder, path, AtFlags::empty());
     }
     Ok(reservation?)
@@ -222,7 +223,8 @@ fn allocate(file: &OwnedFd, size: u64, reservation: Reservation) -> rustix::io::
     loop {
         match rustix::fs::fallocate(file, FallocateFlags::empty(), 0, size) {
             Err(Errno::INTR) => {}
-            // Not every file system supports allocation; then each part checks for space itself.
+            // Not every file system can allocate space. If it cannot, each part checks for free
+            // space itself.
             Err(Errno::OPNOTSUPP | Errno::NOSYS) => return rustix::fs::ftruncate(file, size),
             reservation => return reservation,
         }
@@ -306,7 +308,7 @@ mod tests {
         part.write(Bytes::from(vec![2; 1 << 18])).await.unwrap();
         assert_eq!(part.finish().await.unwrap_err().kind, ErrorKind::Full);
         assert!(store.begin_unreserved(&Key::parse("video/8.mp4").unwrap(), layout).await.is_err());
-        // Reserved space is available even if the disk is full otherwise.
+        // Parts can use reserved space even if the disk is otherwise full.
         store.set_min_free_space(0);
         let key = Key::parse("video/9.mp4").unwrap();
         let upload = store.begin(&key, Some(layout)).await.unwrap();
@@ -335,7 +337,7 @@ mod tests {
             outside.write(Bytes::from(vec![9; usize::try_from(size).unwrap()])).await.unwrap();
             assert!(outside.finish().await.is_err(), "part {number} of {size} bytes is not in the layout");
         }
-        // The same slot again.
+        // Write the same slots again.
         send(&store, &key, &upload, 1, &[3; 1024]).await;
         send(&store, &key, &upload, 3, &[4; 952]).await;
         store.complete(&key, &upload, &[]).await.unwrap();

@@ -23,17 +23,17 @@ use crate::Result;
 pub struct ProbeResult {
     /// Whether the root exists.
     pub exists: bool,
-    /// Bytes this process may still write.
+    /// Bytes that this process can still write to the disk.
     pub free: u64,
 }
 
-/// At least as large as a block of common file systems, so that one has to be allocated.
+/// Fills at least one block of common file systems, so that writing it has to allocate space.
 const CONTENT: [u8; 4096] = [0x5a; 4096];
 
 impl Local {
-    /// Checks that objects can be written under `root` in the way a store does it, or that `root`
-    /// can be created if it is missing. Takes no lock, so a store may be open there or be opened
-    /// meanwhile. Leaves nothing behind.
+    /// Checks that a store could write objects under `root`. If `root` is missing, checks that it
+    /// could be created. Takes no lock, so a store may have the root open, or open it at the same
+    /// time. Leaves nothing behind.
     pub async fn probe(root: &Path) -> Result<ProbeResult> {
         let root = root.to_owned();
         blocking("probe", move || {
@@ -47,7 +47,7 @@ impl Local {
             read_store_id(&folder)?;
             let temporary_folder = match open_folder(&folder, TEMPORARY_FOLDER) {
                 Ok(temporary) => temporary,
-                // The root was never opened by this program.
+                // This program has never opened the root.
                 Err(Errno::NOENT) => folder.try_clone()?,
                 Err(error) => return Err(with_folder_name(TEMPORARY_FOLDER, error)),
             };
@@ -58,12 +58,12 @@ impl Local {
     }
 }
 
-/// Creates and removes a folder, as new objects may need one. Then writes a file, moves it through
-/// all category and shard folders, and reads it in each.
+/// Creates and removes a folder, because new objects may need a folder. Then writes a file, moves
+/// it through all category and shard folders, and reads it in each of them.
 fn write_and_move(root: &OwnedFd, temporary_folder: OwnedFd) -> io::Result<()> {
     let name = random_name()?;
     create_and_remove_folder(root)?;
-    // Hidden, because the file may be in the root itself.
+    // The name is hidden because, without a temporary folder, the file is in the root itself.
     let hidden = format!(".{name}");
     let flags = OFlags::CREATE | OFlags::EXCL | OFlags::WRONLY | OFlags::CLOEXEC;
     let file = rustix::fs::openat(&temporary_folder, hidden.as_str(), flags, FILE_MODE);
@@ -101,7 +101,8 @@ fn create_and_remove_folder(root: &OwnedFd) -> io::Result<()> {
     Ok(rustix::fs::unlinkat(root, name.as_str(), AtFlags::REMOVEDIR)?)
 }
 
-/// Creates and removes a folder in the closest existing parent of the missing root.
+/// Creates and removes a folder in the closest existing ancestor of the missing root. Returns the
+/// free bytes there.
 fn probe_missing_root(root: &Path) -> io::Result<u64> {
     let root = std::path::absolute(root)?;
     for parent in root.ancestors().skip(1) {
@@ -127,7 +128,7 @@ fn random_name() -> io::Result<String> {
 /// Prefixes an error with the name of the folder.
 fn with_folder_name(folder: &str, error: impl Into<io::Error>) -> io::Error {
     let error = error.into();
-    // `NotFound` would mean that an object is missing.
+    // Not `NotFound`, which would mean that an object is missing.
     let kind = if error.kind() == io::ErrorKind::NotFound { io::ErrorKind::Other } else { error.kind() };
     io::Error::new(kind, format!("{folder}: {error}"))
 }
@@ -140,8 +141,8 @@ struct TemporaryFile {
 
 impl Drop for TemporaryFile {
     fn drop(&mut self) {
-        // Errors are ignored: a folder that the file was moved out of has none, and a folder that
-        // accepted a file also lets it be removed.
+        // Errors are ignored. After the file was moved to another folder, this folder has no such
+        // file. And a folder in which a file can be created also allows its removal.
         let _ = rustix::fs::unlinkat(&self.folder, self.name.as_str(), AtFlags::empty());
     }
 }

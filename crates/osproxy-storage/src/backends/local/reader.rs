@@ -25,21 +25,22 @@ use crate::{Error, ErrorKind, Result, buffer::BufferPool};
 const CACHED_READ: usize = 64 * 1024;
 /// Maximum bytes read from the disk at once, on a thread for blocking calls.
 ///
-/// Read-ahead is left to the kernel, which recognises the sequence and starts it for either kind of
-/// read. Requesting windows of our own (`fadvise(WillNeed)`) disturbs it and doubles the CPU time.
+/// Read-ahead is left to the kernel, which detects sequential reads, both from the page cache and
+/// from the disk. Explicit read-ahead with `fadvise(WillNeed)` disturbs the kernel's read-ahead and
+/// doubles the CPU time.
 const DISK_READ: usize = 512 * 1024;
 
 static CACHED_BUFFERS: BufferPool = BufferPool::new(CACHED_READ, 64);
 static DISK_BUFFERS: BufferPool = BufferPool::new(DISK_READ, 8);
 
-/// Streams a range of an open file, which stays readable even after the file is unlinked.
+/// Streams a range of an open file. The range stays readable even after the file is unlinked.
 pub(super) struct Reader {
     file: Arc<OwnedFd>,
     remaining: Range<u64>,
-    /// The last cached read was short: the next bytes are not in the page cache.
+    /// Whether the last cached read was short: the next bytes are then not in the page cache.
     cache_missed: bool,
     from_disk: Option<JoinHandle<std::io::Result<Bytes>>>,
-    /// Range to drop from the page cache, before and after reading.
+    /// Range that is dropped from the page cache before and after reading; `None` to use the cache.
     uncached_range: Option<Range<u64>>,
 }
 
@@ -54,8 +55,8 @@ impl Reader {
         }
     }
 
-    /// Reads from the disk instead of the page cache, and drops the pages afterwards so that they
-    /// displace nothing others read. Dirty pages stay in the cache.
+    /// Reads from the disk instead of the page cache. Afterwards drops the pages that were read, so
+    /// that they do not displace pages that other readers use. Dirty pages stay in the cache.
     pub(super) fn uncached(file: OwnedFd, range: Range<u64>) -> Self {
         let mut reader = Self::new(file, range.clone());
         reader.uncached_range = Some(range);
@@ -66,7 +67,7 @@ impl Reader {
     fn drop_cache(&self) {
         if let Some(range) = &self.uncached_range {
             let len = NonZeroU64::new(range.end - range.start);
-            // Ignored: a file system without a page cache has nothing to drop.
+            // Errors are ignored: a file system without a page cache has nothing to drop.
             let _ = rustix::fs::fadvise(&self.file, range.start, len, Advice::DontNeed);
         }
     }
@@ -129,8 +130,8 @@ impl Stream for Reader {
             return Poll::Ready(None);
         }
         if self.from_disk.is_none() {
-            // After a short read, another cached read would return one page at a time as the disk
-            // delivers them.
+            // After a short cached read, read from the disk: further cached reads would return one
+            // page at a time, as the pages arrive from the disk.
             if !std::mem::take(&mut self.cache_missed)
                 && let Some(read) = self.read_cached()
             {
@@ -148,8 +149,8 @@ impl Stream for Reader {
 }
 
 impl Reader {
-    /// Advances by the bytes read. No bytes before the end of the range means that the file was
-    /// truncated.
+    /// Advances `remaining` by the bytes that were read. An empty read before the end of the range
+    /// means that the file was truncated.
     fn record_read(&mut self, read: std::io::Result<Bytes>) -> Result<Bytes> {
         match read {
             Ok(bytes) if bytes.is_empty() => {

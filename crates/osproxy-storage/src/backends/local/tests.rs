@@ -63,7 +63,8 @@ async fn a_moved_root_keeps_its_store_id() {
     #[expect(clippy::disallowed_methods, reason = "a test may block")]
     std::fs::rename(&here, &moved).unwrap();
     assert_eq!(Local::open(&moved, true).await.unwrap().id(), id);
-    // A new id would make all recorded objects belong to an unknown store.
+    // A store with a damaged id must not open: with a new id, all recorded objects would belong to
+    // an unknown store.
     damaged(&moved);
     assert!(Local::open(&moved, true).await.is_err());
 }
@@ -85,7 +86,7 @@ async fn a_probe_leaves_nothing_behind() {
     assert!(Local::probe(&root).await.unwrap().exists);
     assert_eq!(files(&root), [""; 0]);
 
-    // A file in the place of a category folder: nothing can be moved into it.
+    // A file has the name of a category folder, so nothing can be moved into the folder.
     #[expect(clippy::disallowed_methods, reason = "a test may block")]
     std::fs::write(root.join("video"), "no folder").unwrap();
     let error = Local::probe(&root).await.unwrap_err();

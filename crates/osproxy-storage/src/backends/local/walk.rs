@@ -1,4 +1,4 @@
-//! Lists the files under a root in batches: a folder may hold more files than fit into memory.
+//! Lists the files under a root in batches, because the list of a folder may not fit into memory.
 
 use std::{os::fd::OwnedFd, sync::Arc};
 
@@ -14,7 +14,7 @@ use crate::{Key, Result};
 /// Directory entries per batch.
 const BATCH: usize = 1000;
 
-/// A file in a folder that can hold objects. Its name may be hidden.
+/// A file or folder in a folder that can hold objects. Its name may begin with a dot.
 pub(super) struct Entry<'a> {
     pub(super) folder: &'a str,
     pub(super) name: &'a str,
@@ -33,8 +33,8 @@ impl Entry<'_> {
     }
 }
 
-/// Applies `pick` to every file in a folder that can hold objects: the folders of osproxy, and
-/// those in which the Go program collects parts.
+/// Lists the results of `pick` for all entries of the folders that can hold objects. These are the
+/// folders of osproxy, and the folders in which the Go program collects parts.
 pub(super) fn list<T: Send + 'static>(
     root: Arc<Root>,
     operation: &'static str,
@@ -71,7 +71,7 @@ impl Walk {
         Ok(Self { folders: Dir::read_from(&root.folder)?, root, open: None })
     }
 
-    /// The results for the next batch of files; `None` at the end.
+    /// Returns the results for the next batch of entries; `None` at the end.
     fn batch<T>(
         &mut self,
         pick: fn(&Entry<'_>) -> std::io::Result<Option<T>>,
@@ -89,7 +89,8 @@ impl Walk {
             };
             let Some(entry) = folder.files.read() else {
                 self.open = None;
-                // Empty folders count too, so that a batch occupies its thread only briefly.
+                // Count folders too: even if many folders are empty, a batch must not occupy its
+                // thread for long.
                 scanned += 1;
                 continue;
             };
@@ -115,7 +116,7 @@ impl Walk {
                     let files = Dir::read_from(&handle)?;
                     return Ok(Some(Folder { name, handle, files }));
                 }
-                // A file, such as the one with the store's id; or removed meanwhile.
+                // Not a folder, such as the file with the store id; or removed in the meantime.
                 Err(Errno::NOTDIR | Errno::NOENT) => {}
                 Err(error) => return Err(error.into()),
             }

@@ -16,15 +16,16 @@ use crate::{
     buffer::{Buffer, BufferPool},
 };
 
-/// Bytes are collected into batches of this size, which are hashed and written at once.
+/// Size of a batch, in bytes. Bytes are collected into batches; each batch is hashed and written in
+/// one job.
 const BATCH: usize = 256 * 1024;
-/// Chunk size for appending another object. Each chunk is one short job, so the writer can be
-/// dropped in between.
+/// Chunk size for appending another object. Each chunk is a separate short job, so that a dropped
+/// writer stops soon.
 const APPEND_CHUNK: usize = 8 * 1024 * 1024;
-/// Dirty bytes after which writeback is started, so that the sync at the end has little left to do.
+/// Number of dirty bytes that start writeback, so that the sync at the end has little left to do.
 const WRITE_BACK: u64 = 8 * 1024 * 1024;
-/// Step in which disk space is allocated. The announced size is only the client's claim and must
-/// not take disk space from others.
+/// Disk space is reserved in steps of this size, in bytes. The announced size is only the client's
+/// claim: reserving all of it at once could leave no space for other writers.
 const RESERVE_STEP: u64 = 32 * 1024 * 1024;
 /// Bytes written between two checks of the free disk space.
 const SPACE_CHECK_INTERVAL: u64 = 8 * 1024 * 1024;
@@ -32,7 +33,7 @@ const SPACE_CHECK_INTERVAL: u64 = 8 * 1024 * 1024;
 static BUFFERS: BufferPool = BufferPool::new(BATCH, 16);
 
 /// Collects bytes on the reactor while the previous batch is hashed and written on a thread for
-/// blocking calls. A thread is used only while there is work, so slow clients hold none.
+/// blocking calls. A writer that waits for bytes occupies no such thread.
 pub(super) struct Writer {
     key: Key,
     filling: Option<Buffer>,
@@ -44,7 +45,7 @@ enum State {
     Idle(Box<Sink>),
     /// A job is running.
     Busy(JoinHandle<std::io::Result<Box<Sink>>>),
-    /// An error was returned before.
+    /// An earlier call failed, and the sink is lost.
     Failed,
 }
 
@@ -77,9 +78,11 @@ impl Writer {
         }
     }
 
-    /// Waits for the running job and takes the sink. The caller puts it back unless it failed.
+    /// Waits for the running job, if any, and takes the sink. The caller puts the sink back; until
+    /// then the writer counts as failed.
     async fn take_sink(&mut self) -> Result<Box<Sink>> {
-        // The job is awaited in place, so that nothing is lost if the caller is cancelled here.
+        // Await the job inside `self.state`: if the caller is cancelled here, the job must not be
+        // lost.
         if let State::Busy(job) = &mut self.state {
             let joined = job.await;
             self.state = State::Failed;
@@ -91,7 +94,7 @@ impl Writer {
         }
     }
 
-    /// Starts `work` on the sink when the previous job is done.
+    /// Waits for the previous job, if any, and then starts `work` on the sink.
     async fn start(
         &mut self,
         work: impl FnOnce(&mut Sink) -> std::io::Result<()> + Send + 'static,
@@ -165,8 +168,8 @@ impl ObjectWriter for Writer {
 
 impl Drop for Writer {
     fn drop(&mut self) {
-        // A running job drops its sink when it ends. An idle sink may have a file to remove, which
-        // can block for long.
+        // A running job drops its sink when it ends. Dropping an idle sink may remove a file, which
+        // can block, so drop it on a thread for blocking calls.
         let State::Idle(sink) = std::mem::replace(&mut self.state, State::Failed) else {
             return;
         };
@@ -182,23 +185,24 @@ impl Drop for Writer {
 enum TargetFile {
     /// A file of its own, under this temporary name until it is published.
     Temporary(String),
-    /// A byte range of a preallocated file that other writers share.
+    /// A slot of a preallocated file. Other writers write to other slots of the file.
     Slot(Slot),
 }
 
-/// The blocking half: hashes, writes, publishes. Dropped unpublished, it removes its own file.
-/// Bytes already written into a slot stay there; they are ignored until the part is recorded.
+/// The blocking half of a writer: hashes, writes, publishes. Dropping it before it is published
+/// removes its temporary file. Bytes in a slot stay there, but do not count until the part is
+/// recorded.
 struct Sink {
     root: Arc<Root>,
     target: TargetFile,
-    /// Created or opened with the first batch.
+    /// Created or opened when it is first needed.
     file: Option<OwnedFd>,
     digester: Digester,
     written: u64,
     written_back: u64,
     reserved: u64,
     size_hint: u64,
-    /// Offset up to which free space was checked.
+    /// Value of `written` up to which free space was checked.
     space_checked: u64,
 }
 
@@ -213,7 +217,7 @@ impl Sink {
             let file = rustix::fs::openat(&self.root.folder, path.as_str(), flags, FILE_MODE)?;
             if let TargetFile::Slot(slot) = &self.target {
                 let size = u64::try_from(rustix::fs::fstat(&file)?.st_size).unwrap_or(0);
-                // The part is not one of the layout: it would make the object longer.
+                // The slot is beyond the end of the file: writing it would make the object longer.
                 if slot.offset.saturating_add(slot.size) > size {
                     return Err(Errno::INVAL);
                 }
@@ -229,8 +233,8 @@ impl Sink {
         start + self.written
     }
 
-    /// Checks periodically that the disk has space for the rest of the announced size. Slots of a
-    /// file whose space is allocated need no check.
+    /// Checks periodically that the disk has space for the rest of the announced size. A slot needs
+    /// no check if all space of its file is allocated.
     fn check_free_space(&mut self, len: u64) -> rustix::io::Result<()> {
         if self.written + len > self.space_checked {
             if matches!(self.target, TargetFile::Slot(_)) && self.is_reserved()? {
@@ -252,7 +256,7 @@ impl Sink {
         Ok(stat.st_blocks.saturating_mul(BLOCK) >= stat.st_size)
     }
 
-    /// Fails if `len` bytes would overwrite the next slot.
+    /// Fails if `len` more bytes would exceed the slot and overwrite the next one.
     fn check_part_size(&self, len: u64) -> std::io::Result<()> {
         match &self.target {
             TargetFile::Slot(slot) if self.written + len > slot.size => {
@@ -282,8 +286,9 @@ impl Sink {
         self.write_back()
     }
 
-    /// Appends a range of another file. The bytes are read from the page cache to be hashed; the
-    /// kernel copies them, or lets both files share their blocks.
+    /// Appends a range of another file. Reads the bytes to hash them. The kernel copies them, or
+    /// lets both files share their blocks; if it supports neither, the bytes that were read are
+    /// written.
     fn append_range(&mut self, object: &OwnedFd, mut range: Range<u64>) -> std::io::Result<()> {
         let mut buffer = BUFFERS.acquire();
         while !range.is_empty() {
@@ -303,16 +308,15 @@ impl Sink {
             } else {
                 self.append(buffer.filled())?;
             }
-            // From now on the copy is read, so its pages may replace those of the source in the
-            // page cache.
+            // From now on, readers use the copy, so the page cache can drop the source.
             let _ = rustix::fs::fadvise(object, range.start, NonZeroU64::new(count as u64), Advice::DontNeed);
             range.start += count as u64;
         }
         Ok(())
     }
 
-    /// Copies `count` bytes at `start` of another file to the end of this one. Returns `false`, and
-    /// copies nothing, if the kernel or the file system does not support it.
+    /// Copies `count` bytes at offset `start` of another file to the end of this file. Returns
+    /// `false`, and copies nothing, if the kernel or the file system does not support this.
     fn copy_by_kernel(&mut self, object: &OwnedFd, start: u64, count: usize) -> std::io::Result<bool> {
         self.check_part_size(count as u64)?;
         self.check_free_space(count as u64)?;
@@ -335,8 +339,8 @@ impl Sink {
         Ok(true)
     }
 
-    /// Allocates space for the next bytes, so that a large file has few extents and a full disk is
-    /// noticed early.
+    /// Reserves disk space for the next bytes, so that a large file has few extents and a full disk
+    /// is noticed early.
     fn reserve(&mut self, len: u64) -> rustix::io::Result<()> {
         if self.written + len <= self.reserved || self.size_hint <= self.reserved + BATCH as u64 {
             return Ok(());
@@ -355,7 +359,7 @@ impl Sink {
         if self.root.fsync && len >= WRITE_BACK {
             let offset = self.end() - len;
             self.written_back = self.written;
-            // This does not drop dirty pages; it only starts their writeback.
+            // `DontNeed` does not drop dirty pages; it only starts their writeback.
             rustix::fs::fadvise(self.file()?, offset, NonZeroU64::new(len), Advice::DontNeed)?;
         }
         Ok(())

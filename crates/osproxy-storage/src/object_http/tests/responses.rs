@@ -1,4 +1,4 @@
-//! Responses that the servers of the test script do not give: too large, or always an error.
+//! Responses that the servers of the test script never send: too large, or always an error.
 
 use std::sync::atomic::{AtomicUsize, Ordering};
 
@@ -13,7 +13,8 @@ use crate::{
     backends::{S3Settings, open_s3},
 };
 
-/// A store that answers every request with the same status and body, and the number of requests.
+/// Returns a store whose server answers every request with the same status and body, and a counter
+/// of the requests.
 async fn store_that_answers(status: u16, body: String) -> (HttpStore<S3>, Arc<AtomicUsize>) {
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let settings = S3Settings {
@@ -52,7 +53,7 @@ async fn answer(mut connection: TcpStream, response: Bytes) {
     };
     let mut body = vec![0; missing];
     if connection.read_exact(&mut body).await.is_ok() {
-        // The client may close the connection before it has read everything.
+        // The client may close the connection before it has read the whole response.
         let _ = connection.write_all(&response).await;
     }
 }

@@ -24,13 +24,15 @@ pub(super) fn bucket(name: &str) -> String {
 
 /// A vendor whose test server verifies signatures.
 pub(super) trait TestedVendor: Vendor + Sized {
-    /// Whether its server stores parts separately until completion, as the real ones do.
+    /// Whether the test server stores parts separately until completion, as the vendor's servers
+    /// do.
     const KEEPS_PARTS: bool;
 
-    /// The key that its server accepts.
+    /// The key that the test server accepts.
     fn credentials() -> Credentials;
 
-    /// A store in one bucket of this test run, or in a bucket for each category.
+    /// Opens a store in one bucket of this test run; if `name` is `None`, with a bucket for each
+    /// category.
     fn open_as(name: Option<&str>, credentials: Credentials) -> HttpStore<Self>;
 
     fn open(name: Option<&str>) -> HttpStore<Self> {
@@ -50,8 +52,8 @@ impl TestedVendor for S3 {
     }
 }
 
-/// The server that verifies signatures appends parts as they arrive. This one accepts every
-/// signature, but stores parts separately.
+/// Opens a store on the second S3 server, which stores parts separately but accepts every
+/// signature. The first S3 server verifies signatures, but appends parts as they arrive.
 pub(super) fn s3_that_keeps_parts(name: &str) -> HttpStore<S3> {
     s3_at("OSPROXY_TEST_S3_PARTS", Some(name), S3::credentials())
 }
@@ -116,13 +118,13 @@ pub(super) fn temporary_credentials() -> Credentials {
     (key("ID"), key("SECRET"), Some(key("TOKEN")))
 }
 
-/// The stand-ins for COS and OSS are proxies, so that the real host names are signed without being
-/// resolved.
+/// The stand-ins for COS and OSS are proxies. So requests are signed for the real host names, which
+/// are never resolved.
 fn proxied(server: &str) -> ClientSettings {
     ClientSettings { proxy: Some(env(server)), ..ClientSettings::default() }
 }
 
-/// Signs for another address than the request is sent to.
+/// Signs each request for a different address than the request is sent to.
 pub(super) struct WrongSigner<V> {
     pub(super) vendor: V,
     pub(super) signed_as: fn(&str) -> String,
