@@ -78,7 +78,7 @@ impl Owners {
         let (owner, is_certain) = match self.0.coordinator.find_owner(store).await {
             Ok(owner) => (owner, true),
             Err(error) => {
-                tracing::warn!(%error, "cannot look up the node of a store");
+                tracing::warn!(%error, "cannot look up the owner of a store; using the last known owner, if any");
                 // Without Redis, the last known owner is the best guess.
                 (previous.and_then(|cached| cached.owner), false)
             }

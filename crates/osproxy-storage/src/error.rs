@@ -100,8 +100,8 @@ impl fmt::Display for Error {
         match self.kind {
             ErrorKind::NotFound => f.write_str("not found"),
             ErrorKind::Full => f.write_str("the store is full"),
-            ErrorKind::Truncated => f.write_str("the object does not have its recorded size"),
-            ErrorKind::Mismatch => f.write_str("the content of the store differs from what was expected"),
+            ErrorKind::Truncated => f.write_str("the object does not have the expected size"),
+            ErrorKind::Mismatch => f.write_str("a part is missing, too small or has another tag"),
             ErrorKind::Exists => f.write_str("an object with this key already exists"),
             ErrorKind::Busy => f.write_str("too many concurrent transfers; retry later"),
             ErrorKind::TooLarge => f.write_str("the content is too large"),

@@ -143,7 +143,10 @@ impl Coordinator for RedisCoordinator {
         // send a heartbeat.
         let since = *self.shared.connected_at.lock().unwrap_or_else(PoisonError::into_inner);
         if owner.is_none() && since.elapsed() < self.shared.heartbeat + HEARTBEAT_GRACE {
-            return Err(CoordError("just reconnected to Redis; other nodes may not be known yet".to_owned()));
+            return Err(CoordError(
+                "the registry may be incomplete after a reconnect to Redis; retry in a few seconds"
+                    .to_owned(),
+            ));
         }
         Ok(owner)
     }

@@ -234,7 +234,7 @@ async fn a_link_issued_before_says_why_a_corrupt_file_cannot_be_read() {
     service.database().release_merges().await;
     eventually("it is corrupt", async || (service.get(&url).await.status() == 404).then_some(())).await;
     assert!(
-        expect_v0_error(service.get(&url).await, 404).await.contains("did not have the expected digests")
+        expect_v0_error(service.get(&url).await, 404).await.contains("did not match the expected digests")
     );
 }
 

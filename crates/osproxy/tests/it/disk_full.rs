@@ -121,7 +121,7 @@ async fn on_a_disk_that_others_have_filled_files_can_still_be_removed_and_change
     }
     std::fs::remove_file(&filler).unwrap();
     eventually("there is space again", async || (create().await.status() == 201).then_some(())).await;
-    assert_eq!(service.log().matches("the database disk is full; new uploads").count(), 1);
+    assert_eq!(service.log().matches("the disk of the database is full; uploads are rejected").count(), 1);
 }
 
 /// More than any disk has.

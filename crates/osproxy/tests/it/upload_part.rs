@@ -255,7 +255,7 @@ async fn abandoned_uploads_are_removed_with_all_their_parts() {
     })
     .await;
     let answer = service.get(&format!("/api/storage/v0/checkpoint?uid={}", link.uid)).await;
-    assert!(expect_v0_error(answer, 404).await.contains("in time"));
+    assert!(expect_v0_error(answer, 404).await.contains("has expired"));
     assert_eq!(service.sql("SELECT count(*) FROM files WHERE state = 'expired'").await, ["2"]);
     assert_eq!(service.merge(&kept, 1, b"kept").await.status(), 200);
     service.wait_until_merged(&kept.uid).await;
