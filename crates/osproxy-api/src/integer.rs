@@ -1,4 +1,5 @@
-//! Integers in JSON, which has one number type: some clients write `3600.0` for `3600`.
+//! Deserializes integers. JSON has only one number type, and some clients write `3600.0` for
+//! `3600`, so both are accepted.
 
 use std::fmt;
 

@@ -7,7 +7,8 @@ use std::{
 
 use osproxy_types::uid::Uid;
 
-/// Identifies a request in log lines and in its response. An extension of every request.
+/// Id of a request, in log lines and in the response. Every request carries it in its
+/// `http::Extensions`.
 #[derive(Clone, Debug)]
 pub struct RequestId(pub Arc<str>);
 

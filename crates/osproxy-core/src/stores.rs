@@ -114,7 +114,8 @@ impl Stores {
     /// not have the store.
     pub fn multipart(&self, name: &str) -> Result<&dyn Multipart> {
         let multipart = self.get(name)?.multipart();
-        multipart.ok_or_else(|| Error::internal("the store has no multipart uploads"))
+        let unsupported = || Error::internal(format!("the store {name} does not support multipart uploads"));
+        multipart.ok_or_else(unsupported)
     }
 
     /// Operation counters of the remote stores.

@@ -2,7 +2,6 @@
 //! calls one operation and renders its result; it holds no logic of its own.
 
 mod console;
-mod downloads;
 mod extract;
 mod forward;
 pub mod listener;

@@ -10,7 +10,7 @@ use osproxy_core::{
     ops::{FileOps, TaskOps, UploadOps},
 };
 
-use crate::{downloads::Downloads, extract::link::LinkVerifier, settings::HttpSettings};
+use crate::{extract::link::LinkVerifier, respond::content::Downloads, settings::HttpSettings};
 
 #[derive(Clone)]
 pub(crate) struct HttpState {

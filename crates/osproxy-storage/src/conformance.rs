@@ -228,7 +228,7 @@ async fn objects_can_be_appended_to_another(store: &dyn Backend) {
     }
     let whole = key("whole");
     let mut writer = store.create(&whole, SizeHint::Exact(content.len() as u64 + 3)).await.unwrap();
-    // Bytes before and after the appended objects stay in place.
+    // Bytes written before and after the appended objects are kept, in order.
     writer.write(Bytes::from_static(b"<")).await.unwrap();
     for (part, size) in &parts {
         append(store, &mut *writer, part, *size).await;

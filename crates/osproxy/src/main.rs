@@ -74,7 +74,7 @@ enum CliCommand {
     },
     /// Print the OpenAPI document that `serve` publishes at /openapi.json
     Openapi,
-    /// Compare metadata and stores, and repair differences; the service must be stopped
+    /// Compare metadata and stores, and optionally repair differences; the service must be stopped
     Fsck {
         #[command(flatten)]
         options: cli::fsck::FsckArgs,

@@ -222,7 +222,8 @@ mod tests {
             .admit(&LinkConstraints::default(), buffered_bytes(SizeHint::Exact(1 << 40)))
             .await
             .unwrap();
-        // Content that is still being stored counts, even if its request has ended.
+        // Buffers of content that is still being stored count towards the buffer budget, even
+        // after the request has ended.
         let outlives = first.buffers();
         drop((first, small));
         assert!(transfers.admit(&LinkConstraints::default(), unknown).await.is_err());

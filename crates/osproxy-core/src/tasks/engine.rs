@@ -65,7 +65,7 @@ pub struct Engine {
 }
 
 impl Engine {
-    /// Creates an engine with these handlers.
+    /// Creates an engine that runs tasks with the handlers in `registry`.
     pub fn new(app: Arc<App>, registry: Registry, settings: EngineSettings) -> Self {
         Self { app, registry, settings, log_throttle: LogThrottle::default() }
     }

@@ -1,15 +1,17 @@
-//! Responses with the content of a file: ranges, preconditions, caching and security headers.
+//! Serves the content of files, from a store of this node or through the node that has it: ranges,
+//! preconditions, caching and security headers.
 
 use std::{
     ops::Range,
     pin::Pin,
+    sync::Arc,
     task::{Context, Poll, ready},
     time::{Duration, UNIX_EPOCH},
 };
 
 use axum::{
     body::Body,
-    http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode, header},
+    http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode, header, request::Parts},
     response::Response,
 };
 use base64::prelude::{BASE64_STANDARD, Engine};
@@ -17,26 +19,30 @@ use bytes::Bytes;
 use futures_util::StreamExt;
 use http_body::{Frame, SizeHint};
 use osproxy_api::ErrorCode;
+use osproxy_cluster::Forwarder;
 use osproxy_core::{
-    Error, Result,
+    App, Error, Result,
     links::LinkConstraints,
     ops::{
-        FileOps,
-        download_file::{AdmittedContent, StoredFile, open_content},
+        self, FileOps,
+        download_file::{AdmittedContent, StoredFile, open_content, retry_if_moved},
     },
 };
-use osproxy_types::content_type;
+use osproxy_types::{content_type, uid::Uid};
 use time::OffsetDateTime;
 
 use crate::{
-    downloads::Downloads,
     extract::{
         conditional::{self, PreconditionResult, Validators},
-        link::VerifiedLink,
+        link::{LinkVerifier, VerifiedLink},
         range::{self, RequestedRange},
     },
+    forward::{self, RequestSource},
     middleware::insert_content_security_headers,
-    respond::disposition::{self, Disposition},
+    respond::{
+        disposition::{self, Disposition},
+        error::HandlerResult,
+    },
 };
 
 /// Header with the digests of the whole content, even in the response to a range request.
@@ -54,9 +60,59 @@ pub(crate) struct Presentation<'a> {
     pub(crate) link: &'a VerifiedLink,
 }
 
+/// State of the download handlers.
+#[derive(Clone)]
+pub(crate) struct Downloads {
+    pub(crate) files: Arc<FileOps>,
+    pub(crate) link_verifier: LinkVerifier,
+    forwarder: Forwarder,
+    /// Whether shared caches may store content. Set by `links.public_cache`.
+    pub(crate) public_links: bool,
+}
+
+impl Downloads {
+    pub(crate) fn new(app: &App) -> Self {
+        Self {
+            files: app.files.clone(),
+            link_verifier: LinkVerifier::new(app.links.clone(), app.forwarder.clone()),
+            forwarder: app.forwarder.clone(),
+            public_links: app.limits.public_links,
+        }
+    }
+}
+
+/// Serves a GET or HEAD request for the content of a file, and counts the use of its link. If the
+/// content has moved to another store meanwhile, tries again with that store.
+pub(crate) async fn serve_file(
+    downloads: &Downloads,
+    request: &Parts,
+    uid: Uid,
+    presentation: Presentation<'_>,
+) -> HandlerResult<Response> {
+    let source = forward::request_source(&downloads.forwarder, request)?;
+    let file = ops::download_file::download_file(&downloads.files, uid).await?;
+    let read = |file: Arc<StoredFile>| async move {
+        match ops::locate_content::store_elsewhere(&downloads.files, &file) {
+            None => respond(downloads, &file, &request.method, &request.headers, presentation).await,
+            Some(store) => forward::forward_without_body(&downloads.forwarder, source, store, request).await,
+        }
+    };
+    let has_moved = |response: &Result<Response>| match response {
+        Ok(response) => forward::is_misdirected(response),
+        Err(error) => error.code == ErrorCode::NodeUnavailable,
+    };
+    let response = retry_if_moved(&downloads.files, file, read, has_moved).await?;
+    // Only a GET that returns content is a use. The node that the client called counts it, not the
+    // node to which the request was forwarded.
+    if source == RequestSource::Client && request.method == Method::GET && response.status().is_success() {
+        downloads.link_verifier.count_use(presentation.link).await?;
+    }
+    Ok(response)
+}
+
 /// Responds to a GET or HEAD request for the content of `file`. Fails with `PreconditionFailed` or
 /// `RangeNotSatisfiable`.
-pub(crate) async fn respond(
+async fn respond(
     downloads: &Downloads,
     file: &StoredFile,
     method: &Method,

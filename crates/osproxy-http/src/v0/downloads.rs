@@ -25,10 +25,13 @@ use super::{
     query::{self, LenientQuery},
 };
 use crate::{
-    downloads::{Downloads, serve_file},
     extract::auth::{Admin, Authenticated, Read},
     openapi,
-    respond::{content::Presentation, disposition::Disposition, error::HandlerResult},
+    respond::{
+        content::{Downloads, Presentation, serve_file},
+        disposition::Disposition,
+        error::HandlerResult,
+    },
 };
 
 /// Additional signed parameters of download links, in the order in which they are signed.

@@ -140,7 +140,7 @@ async fn read_to_end(mut form: Form) -> Result<()> {
             return Ok(());
         };
         if field.name() == Some(CONTENT_FIELD) {
-            return Err(Error::invalid(format!("the form has more than one field `{CONTENT_FIELD}`")));
+            return Err(Error::invalid(format!("the form has more than one `{CONTENT_FIELD}` field")));
         }
     }
     Err(Error::invalid("the form has too many fields"))

@@ -16,9 +16,12 @@ use super::{
     query::Query,
 };
 use crate::{
-    downloads::{Downloads, serve_file},
     openapi,
-    respond::{content::Presentation, disposition::Disposition, error::HandlerResult},
+    respond::{
+        content::{Downloads, Presentation, serve_file},
+        disposition::Disposition,
+        error::HandlerResult,
+    },
 };
 
 /// `GET` and `HEAD /f/{uid}/{filename}`

@@ -91,8 +91,8 @@ impl BlobDb {
         Ok(parts)
     }
 
-    /// Whether the multipart uploads of a store are preallocated files. In such a file, a missing
-    /// part leaves a hole.
+    /// Whether the store's multipart uploads are preallocated files. If so, the offset of a part
+    /// follows from its number; otherwise, from the sizes of the parts before it.
     fn is_preallocated(&self, store: &str) -> bool {
         self.db
             .node_stores

@@ -34,7 +34,7 @@ pub(crate) struct Database {
     /// deleted or updated, its links are revoked, or its object moves.
     pub(crate) file_cache: FileCache,
     pub(crate) quotas: Arc<Quotas>,
-    /// Maximum number of attempts of each task that a transaction enqueues.
+    /// Maximum attempts for each task enqueued by a transaction.
     pub(crate) max_task_attempts: u32,
     /// Disk space reserved for the SQLite file; `None` for a server and for read-only tools.
     pub(crate) reserve: Option<Arc<Reserve>>,

@@ -39,7 +39,7 @@ pub struct OperationCounters {
 /// do not count as operations.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct CounterTotals {
-    /// Finished operations.
+    /// Number of finished operations, successful or not.
     pub operations: u64,
     /// Failed operations and readers.
     pub failures: u64,

@@ -22,7 +22,7 @@ pub enum KeyCommand {
         /// Properties of the key.
         #[command(flatten)]
         properties: NewKeyArgs,
-        /// Whether to create the database.
+        /// Whether to create a missing database.
         #[command(flatten)]
         init: InitArgs,
     },

@@ -25,7 +25,7 @@ pub enum TenantCommand {
         /// Accept a tenant that has no key, file or quota yet.
         #[arg(long)]
         new: bool,
-        /// Whether to create the database.
+        /// Whether to create a missing database.
         #[command(flatten)]
         init: InitArgs,
     },

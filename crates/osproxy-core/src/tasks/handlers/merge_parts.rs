@@ -77,7 +77,8 @@ async fn merge(
     }
     let digests = writer.finish().await?;
     if digests.size != intent.size {
-        return Err(TaskError::retry("the parts do not have the size of the file"));
+        let (sum, size) = (digests.size, intent.size);
+        return Err(TaskError::retry(format!("the parts add up to {sum} bytes, but the file has {size}")));
     }
     let mismatch = intent.expected.first_mismatch(&digests);
     if let Some((name, found)) = &mismatch {

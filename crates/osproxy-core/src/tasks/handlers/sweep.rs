@@ -59,7 +59,8 @@ impl TaskHandler for Sweep {
     }
 }
 
-/// Releases disk space that is reserved for uploads that have received nothing for too long.
+/// Releases the disk space reserved for uploads that were created more than
+/// `reservation_timeout_ms` ago and still have no stored part.
 async fn release_reservations(app: &App, store: &str) -> Result<()> {
     let (created_before, mut after) =
         (app.meta.now_ms().saturating_sub(app.limits.reservation_timeout_ms), Uid::from_db(0));

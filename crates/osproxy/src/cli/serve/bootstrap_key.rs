@@ -37,7 +37,7 @@ pub(super) async fn create(app: &App, config: &Config) -> anyhow::Result<Option<
         .create_first_api_key(|| {
             let key = load_or_create(&path).with_context(|| {
                 format!(
-                    "cannot store the bootstrap key in {}; create a key with `osproxy key create`",
+                    "cannot read or create the bootstrap key {}; create a key with `osproxy key create` instead",
                     path.display()
                 )
             })?;
