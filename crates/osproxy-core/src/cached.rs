@@ -1,61 +1,88 @@
 //! Values that are expensive to compute: reused for a while, and computed by one task at a time.
 
 use std::{
-    sync::Arc,
+    panic::AssertUnwindSafe,
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
     time::{Duration, Instant},
 };
 
-use tokio::sync::Mutex;
+use futures_util::{
+    FutureExt,
+    future::{BoxFuture, Shared},
+};
+use tokio::runtime::Handle;
 
 use crate::{Error, Result};
 
-/// A cached value. At most one computation runs at a time, however many callers wait for it. It
-/// continues when they are dropped or time out, so a computation that hangs occupies one task.
-#[derive(Debug)]
+/// A cached value. At most one computation runs at a time, and all callers meanwhile share its
+/// result. It continues when they are dropped or time out, so a computation that hangs occupies one
+/// task.
 pub(crate) struct Cached<T> {
-    /// The last value, and when it was computed. Locked while the next one is computed.
-    last: Arc<Mutex<Option<(Instant, T)>>>,
+    state: Arc<Mutex<State<T>>>,
     ttl: Duration,
     timeout: Option<Duration>,
+    /// Runs the computations. On the runtime that serves connections, each would wait behind
+    /// thousands of them.
+    runtime: Handle,
 }
 
-impl<T: Clone + Send + 'static> Cached<T> {
-    /// Creates an empty cache whose values are reused for `ttl`. With a `ttl` of zero, each call
-    /// computes the value again, but only one at a time.
+struct State<T> {
+    /// The last value, and when it was computed.
+    last: Option<(Instant, T)>,
+    running: Option<Computation<T>>,
+}
+
+type Computation<T> = Shared<BoxFuture<'static, Result<T>>>;
+
+impl<T: Clone + Send + Sync + 'static> Cached<T> {
+    /// Creates an empty cache whose values are reused for `ttl`. With a `ttl` of zero, a call
+    /// computes the value again unless a computation is running. Computations run on the current
+    /// runtime, wherever [`get`](Self::get) is called.
     pub(crate) fn new(ttl: Duration) -> Self {
-        Self { last: Arc::default(), ttl, timeout: None }
+        let state = Arc::new(Mutex::new(State { last: None, running: None }));
+        Self { state, ttl, timeout: None, runtime: Handle::current() }
     }
 
-    /// Limits how long a caller waits, for a computation that runs already and for its own.
+    /// Limits how long a caller waits for a computation, its own or another caller's.
     pub(crate) fn with_timeout(self, timeout: Duration) -> Self {
         Self { timeout: Some(timeout), ..self }
     }
 
-    /// Returns the cached value, or else the result of `compute`, which is spawned on the current
-    /// runtime. Errors are not cached. Returns `Unavailable` after the timeout, and `Internal` if
-    /// `compute` panics.
+    /// Returns the cached value, or else the result of `compute`. Errors are not cached. Returns
+    /// `Unavailable` after the timeout, and `Internal` if `compute` panics.
     pub(crate) async fn get(&self, compute: impl Future<Output = Result<T>> + Send + 'static) -> Result<T> {
-        let value = self.get_or_spawn(compute);
+        let computation = {
+            let mut state = lock(&self.state);
+            match &*state {
+                State { last: Some((at, value)), .. } if at.elapsed() < self.ttl => return Ok(value.clone()),
+                State { running: Some(running), .. } => running.clone(),
+                State { .. } => state.running.insert(self.spawn(compute)).clone(),
+            }
+        };
         match self.timeout {
-            None => value.await,
-            Some(timeout) => tokio::time::timeout(timeout, value).await.map_err(Error::unavailable)?,
+            None => computation.await,
+            Some(timeout) => tokio::time::timeout(timeout, computation).await.map_err(Error::unavailable)?,
         }
     }
 
-    async fn get_or_spawn(&self, compute: impl Future<Output = Result<T>> + Send + 'static) -> Result<T> {
-        let mut last = self.last.clone().lock_owned().await;
-        if let Some((at, value)) = &*last
-            && at.elapsed() < self.ttl
-        {
-            return Ok(value.clone());
-        }
-        let computation = tokio::spawn(async move {
-            let value = compute.await?;
-            *last = Some((Instant::now(), value.clone()));
-            Ok(value)
+    fn spawn(&self, compute: impl Future<Output = Result<T>> + Send + 'static) -> Computation<T> {
+        let state = self.state.clone();
+        let task = self.runtime.spawn(async move {
+            let result = AssertUnwindSafe(compute).catch_unwind().await;
+            let result = result.unwrap_or_else(|_| Err(Error::internal("a computation panicked")));
+            let mut state = lock(&state);
+            state.running = None;
+            if let Ok(value) = &result {
+                state.last = Some((Instant::now(), value.clone()));
+            }
+            result
         });
-        computation.await.map_err(Error::internal)?
+        async move { task.await.map_err(Error::internal)? }.boxed().shared()
     }
+}
+
+fn lock<T>(state: &Mutex<State<T>>) -> MutexGuard<'_, State<T>> {
+    state.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 #[cfg(test)]
@@ -151,6 +178,20 @@ mod tests {
         computation.permits.add_permits(1);
         assert_eq!(cached.get(computation.clone().run()).await.unwrap(), 1);
         assert_eq!(computation.starts(), 1);
+    }
+
+    #[tokio::test]
+    async fn computations_run_where_the_cache_was_created() {
+        let work = std::thread::spawn(|| {
+            let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(1).build().unwrap();
+            let cached = runtime.block_on(async { Arc::new(Cached::new(LONG)) });
+            (runtime, cached)
+        });
+        let (runtime, cached) = work.join().unwrap();
+        let id = async { Ok(Handle::current().id()) };
+        assert_eq!(cached.get(id).await.unwrap(), runtime.handle().id());
+        runtime.shutdown_background();
+        assert!(cached.get(async { Err(Error::invalid("the value is cached")) }).await.is_ok());
     }
 
     #[tokio::test]

@@ -29,14 +29,6 @@ impl DetachedWork {
         self.tasks.spawn_on(work, &self.runtime)
     }
 
-    /// Spawns `work`, which must have no side effects, because shutdown does not wait for it.
-    pub(crate) fn spawn_detached<F>(&self, work: F) -> JoinHandle<F::Output>
-    where
-        F: Future<Output: Send> + Send + 'static,
-    {
-        self.runtime.spawn(work)
-    }
-
     /// Waits until all work started with [`Self::spawn`] has ended. Returns `false` if some of it
     /// is still running after `timeout`.
     pub async fn wait_idle(&self, timeout: Duration) -> bool {

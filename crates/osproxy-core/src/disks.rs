@@ -10,7 +10,6 @@ use crate::{Error, cached::Cached, settings::DiskSettings};
 const SPACE_TIMEOUT: Duration = Duration::from_secs(5);
 
 /// The folders whose disks a node needs.
-#[derive(Debug)]
 pub(crate) struct DiskFolders {
     folders: Arc<[Folder]>,
     /// Measured anew by each call, but only once at a time.

@@ -1,4 +1,4 @@
-use std::{borrow::Cow, error::Error as StdError, fmt, ops::RangeInclusive, time::Duration};
+use std::{borrow::Cow, error::Error as StdError, fmt, ops::RangeInclusive, sync::Arc, time::Duration};
 
 use osproxy_api::ErrorCode;
 use osproxy_cluster::{ForwardFailure, NoOwner};
@@ -11,13 +11,13 @@ use crate::links::LinkError;
 const DEFAULT_RETRY_AFTER: Duration = Duration::from_secs(1);
 
 /// Why an operation failed. Code and message are for the client; the source is only logged.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub struct Error {
     /// Machine-readable reason.
     pub code: ErrorCode,
     /// Human-readable reason: one sentence that names no vendor, path or query.
     pub message: Cow<'static, str>,
-    source: Option<Box<dyn StdError + Send + Sync>>,
+    source: Option<Arc<dyn StdError + Send + Sync>>,
     file_size: Option<u64>,
     retry_after: Option<Duration>,
     members: Vec<(Cow<'static, str>, serde_json::Value)>,
@@ -111,7 +111,7 @@ impl Error {
         Self {
             code: ErrorCode::Unavailable,
             message: "the service is temporarily unavailable; retry later".into(),
-            source: Some(source.into()),
+            source: Some(Arc::from(source.into())),
             file_size: None,
             retry_after: None,
             members: Vec::new(),
@@ -121,7 +121,7 @@ impl Error {
     /// The disk of a store or of the database is full.
     pub fn storage_full(source: impl Into<Box<dyn StdError + Send + Sync>>) -> Self {
         Self {
-            source: Some(source.into()),
+            source: Some(Arc::from(source.into())),
             ..Self::new(
                 ErrorCode::StorageFull,
                 "the storage is full; uploads work again once the operator has freed space",
@@ -139,7 +139,7 @@ impl Error {
         Self {
             code: ErrorCode::NodeUnavailable,
             message: "the node that has the content of this file is unreachable; retry later".into(),
-            source: Some(source.into()),
+            source: Some(Arc::from(source.into())),
             file_size: None,
             retry_after: None,
             members: Vec::new(),
@@ -151,7 +151,7 @@ impl Error {
         Self {
             code: ErrorCode::Internal,
             message: "internal error".into(),
-            source: Some(source.into()),
+            source: Some(Arc::from(source.into())),
             file_size: None,
             retry_after: None,
             members: Vec::new(),
@@ -187,11 +187,11 @@ impl From<storage::Error> for Error {
         match error.kind {
             storage::ErrorKind::Full => Self::storage_full(error),
             storage::ErrorKind::Busy => Self {
-                source: Some(error.into()),
+                source: Some(Arc::new(error)),
                 ..Self::new(ErrorCode::Overloaded, "too many transfers to and from the store; retry later")
             },
             storage::ErrorKind::TooLarge => Self {
-                source: Some(error.into()),
+                source: Some(Arc::new(error)),
                 ..Self::new(
                     ErrorCode::TooLarge,
                     "content without a declared length is too large; declare its length or upload in parts",

@@ -96,7 +96,7 @@ impl HealthChecker {
 }
 
 /// Runs one check at a time, so that a check that hangs occupies only one task.
-fn one_check_at_a_time<T: Clone + Send + 'static>() -> Cached<T> {
+fn one_check_at_a_time<T: Clone + Send + Sync + 'static>() -> Cached<T> {
     Cached::new(Duration::ZERO).with_timeout(CHECK_TIMEOUT)
 }
 
@@ -106,11 +106,8 @@ impl App {
     pub async fn health(self: &Arc<Self>) -> Health {
         // A check that panics counts as failed.
         let failed = || Health { failed: vec![Dependency::Database], refuses_uploads: true };
-        let app = self.clone();
-        let check = async move {
-            let check = app.detached_work.spawn_detached(app.clone().check_all());
-            Ok(check.await.unwrap_or_else(|_| failed()))
-        };
+        let check = self.clone().check_all();
+        let check = async move { Ok(check.await) };
         let mut health = self.health_checker.health.get(check).await.unwrap_or_else(|_| failed());
         if !self.coordinator.is_connected() {
             health.failed.push(Dependency::Redis);

@@ -66,7 +66,7 @@ impl Objects {
     /// A blob in a store of another node counts as intact while that node is alive, because only
     /// that node can check and repair the object. While that node is away, the blob does not count
     /// as intact, so new content replaces it.
-    async fn is_intact(&self, blob: &Blob) -> Result<bool> {
+    pub(crate) async fn is_intact(&self, blob: &Blob) -> Result<bool> {
         if !self.stores.has(&blob.store) {
             return Ok(!self.owners.is_owner_away(&blob.store).await);
         }

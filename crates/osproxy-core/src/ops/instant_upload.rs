@@ -1,6 +1,6 @@
 //! Instant upload: create files of known content without sending it.
 
-use osproxy_meta::{AnnouncedContent, ExpectedDigests, KnownContent, NewFile, NewStoredFile};
+use osproxy_meta::{AnnouncedContent, KnownContent, NewFile, NewStoredFile};
 use osproxy_types::{content_type, uid::Uid};
 
 use super::{UploadOps, file_name};
@@ -32,10 +32,10 @@ pub async fn instant_upload(
     let mut created = vec![None; items.len()];
     let (mut files, mut sizes) = (Vec::new(), Vec::new());
     for ((item, name), slot) in items.iter().zip(names).zip(&mut created) {
-        let expected = ExpectedDigests::md5_only(Some(item.md5));
-        if let Some(blob) = uploads.objects.find_known_content(&caller.tenant, &expected, None).await?
+        if let Some(blob) = uploads.meta.blobs.by_md5(&caller.tenant, item.md5).await?
             // The caller's size limit applies even though nothing is sent.
             && caller.max_size.is_none_or(|max| blob.digests.size <= max)
+            && uploads.objects.is_intact(&blob).await?
         {
             let uid = uploads.uids.next().await?;
             let content_type = content_type::mime_type_of(blob.detected_type.as_deref(), name);
