@@ -117,17 +117,15 @@ async fn a_log_of_everything_has_no_secret_in_it() {
     let mut service = Service::start_with(&[("LOG__LEVEL", "trace")]).await;
     let made = service.sql("SELECT secret FROM link_keys").await.remove(0);
     let mut links = use_links(&service).await;
+    // A process that ends waits only a second for its last lines.
+    log_of(&service, REQUESTS).await;
     // The same with a configured link key.
     let config = "links: {keys: [{id: mine, secret: hush-hush-hush-hush}]}\ncluster: {secret: whisper-whisper-whisper}\n";
     std::fs::write(service.folder().join("config.yaml"), config).unwrap();
     service.restart_configured().await;
     links += &use_links(&service).await;
 
-    let log = eventually("the log is written", async || {
-        let log = service.log();
-        (log.matches("served").count() >= 30).then_some(log)
-    })
-    .await;
+    let log = log_of(&service, 2 * REQUESTS).await;
     let mut secrets = signatures(&links);
     assert!(secrets.len() >= 20, "{secrets:?}");
     // A signature begins with the id of its key, which is not secret.
@@ -153,6 +151,18 @@ fn base64(bytes: &[u8]) -> String {
     use base64::{Engine, prelude::BASE64_STANDARD_NO_PAD};
     BASE64_STANDARD_NO_PAD.encode(bytes)
 }
+
+/// Waits until the log has this number of requests, and returns it.
+async fn log_of(service: &Service, requests: usize) -> String {
+    eventually("the log is written", async || {
+        let log = service.log();
+        (log.matches("served").count() >= requests).then_some(log)
+    })
+    .await
+}
+
+/// Minimum number of requests that `use_links` sends.
+const REQUESTS: usize = 19;
 
 /// Makes valid and invalid requests with every kind of link, and returns the links.
 async fn use_links(service: &Service) -> String {
