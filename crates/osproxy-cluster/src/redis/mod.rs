@@ -225,7 +225,9 @@ impl Shared {
                 return Ok(());
             }
             self.set_worker(None);
-            tracing::warn!("another node has taken over the worker id of this node; acquiring another one");
+            tracing::warn!(
+                "another node has taken over the worker id of this node; acquiring a new worker id"
+            );
         }
         let mut random = [0; 2];
         getrandom::fill(&mut random)

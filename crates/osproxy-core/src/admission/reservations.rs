@@ -55,7 +55,7 @@ struct LocalDisk {
     space: Cached<DiskSpace>,
 }
 
-/// Usage of the uploads of a tenant that are not complete.
+/// Number of a tenant's incomplete uploads, and the disk space reserved for them.
 struct UploadUsage {
     counted_at: Instant,
     uploads: AtomicU64,

@@ -41,7 +41,8 @@ pub struct LinkClaims<'a> {
     pub action: LinkAction,
     /// The uid that the action is granted on.
     pub uid: &'a str,
-    /// When the link was issued: `2006-01-02T15:04:05Z`, UTC.
+    /// Start of the validity period, such as `2006-01-02T15:04:05Z` (UTC). May differ from the time
+    /// at which the link was issued.
     pub date: &'a str,
     /// Lifetime in seconds, counted from `date`.
     pub expire: &'a str,

@@ -72,7 +72,7 @@ impl WriteGuard {
     fn keep_object(&mut self) {
         tracing::error!(
             id = self.active.as_ref().map(|writing| writing.id),
-            "an object without a database row exists under this key; keeping it"
+            "the store already has an object under the key of this write; keeping the object"
         );
         self.cleanup = Cleanup::KeepObject;
     }

@@ -32,7 +32,8 @@ pub struct NewFile {
 pub struct NewUpload {
     /// The file.
     pub file: NewFile,
-    /// Stored content to share, if it is still stored when the file is created.
+    /// Content for the file to share. If the content is no longer stored when the file is created,
+    /// the file accepts an upload instead.
     pub known_content: Option<KnownContent>,
 }
 

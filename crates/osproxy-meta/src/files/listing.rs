@@ -43,8 +43,8 @@ pub struct FileRecord {
     pub content_type: String,
     /// In milliseconds since the Unix epoch.
     pub created_at: i64,
-    /// When the upload expires. For an expired, deleted or corrupt file: when it entered that
-    /// state. In milliseconds since the Unix epoch.
+    /// For an open upload: when it expires. For an expired, deleted or corrupt file: when it
+    /// entered that state. Unused for a stored file. In milliseconds since the Unix epoch.
     pub expires_at: i64,
     /// When the content became complete, in milliseconds since the Unix epoch. `None` for open
     /// uploads, and for corrupt files even if they were readable before verification.

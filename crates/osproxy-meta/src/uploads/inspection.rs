@@ -23,7 +23,8 @@ pub struct CompletePreconditions {
     /// Maximum size, in bytes, of content whose expected digests are verified before completion.
     /// For larger content, a task verifies them later.
     pub max_inline_verification_size: u64,
-    /// The result of reading the parts, if an earlier call returned an [`Inspection`].
+    /// Result of the [`Inspection`] that an earlier attempt to complete the upload requested;
+    /// `None` on the first attempt.
     pub inspected: Option<InspectionResult>,
 }
 

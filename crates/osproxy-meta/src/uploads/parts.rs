@@ -1,5 +1,5 @@
-//! Writes of parts. Each write has a row, which is committed before the bytes are written. Among
-//! the rows with the same part number, at most one is in state `stored`.
+//! Writes of parts. Each write has a row, which is committed before the bytes are written. At most
+//! one row for each part number of a blob is in state `stored`.
 
 use osproxy_storage::{Digests, Key, PartLayout};
 use osproxy_types::{tenant::Tenant, uid::Uid};

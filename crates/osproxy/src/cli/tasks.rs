@@ -88,8 +88,8 @@ async fn list(meta: &Meta, state: Option<TaskState>, limit: u64) -> anyhow::Resu
     Ok(())
 }
 
-/// Formats the end of a task; if it has not ended, the expiry of its lease; if it has no lease, the
-/// time it is due.
+/// Formats the time at which a task ended. For a task that has not ended: the time at which its
+/// lease expires, or the time at which it is due if it has no lease.
 fn timing(task: &TaskRecord) -> String {
     match (task.ended_at, task.lease_until) {
         (Some(ended), _) => format!("ended {}", format_timestamp(ended)),

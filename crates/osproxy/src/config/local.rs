@@ -5,7 +5,7 @@ use super::value::{Findings, section};
 section! {
     /// `local`: objects on the disk of this machine.
     LocalSection {
-        /// Whether objects are stored here. When not set, only if no other store is enabled.
+        /// Whether this store is used. When not set, it is used only if no other store is enabled.
         enabled: Option<bool> = None,
         /// Root folder of the objects. When not set, `<data_dir>/objects`. Migrating from the Go
         /// program: set it to that program's `localstore`.

@@ -16,7 +16,7 @@ section! {
     OssSection {
         /// Whether this store is used.
         enabled: bool = false,
-        /// Host of the region or a URL, such as `oss-cn-beijing.aliyuncs.com`.
+        /// Host of the region, such as `oss-cn-beijing.aliyuncs.com`, or a URL.
         endpoint: Option<String> = None,
         /// Region for request signatures; needed only if `endpoint` does not contain it.
         region: Option<String> = None,

@@ -9,7 +9,7 @@ use sea_orm::entity::prelude::*;
 pub struct Model {
     #[sea_orm(primary_key, auto_increment = false)]
     pub id: String,
-    /// Hash of the secret, which is not stored.
+    /// Hash of the secret. The secret itself is not stored.
     pub hash: Vec<u8>,
     /// Human-readable label.
     pub label: String,

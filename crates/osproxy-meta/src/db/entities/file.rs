@@ -18,8 +18,8 @@ pub struct Model {
     pub part_count: Option<i32>,
     /// MIME type; empty until it is announced, or else until the content is complete.
     pub content_type: String,
-    /// When the upload expires. For an expired, deleted or corrupt file: when it entered that
-    /// state. In milliseconds since the Unix epoch.
+    /// For an open upload: when it expires. For an expired, deleted or corrupt file: when it
+    /// entered that state. Unused for a stored file. In milliseconds since the Unix epoch.
     pub expires_at: i64,
     pub created_at: i64,
     /// When the content became complete, in milliseconds since the Unix epoch.

@@ -141,7 +141,7 @@ impl<'a> ImportPlanner<'a> {
         let number = key.name().split('.').next().and_then(|number| number.parse().ok());
         let Some(blob_id) = number.filter(|number: &i64| *number > 0) else {
             return Err(PlanError::Skipped(format!(
-                "the name of its object is not one of the Go program: {key}"
+                "its object is not named as the Go program names objects: {key}"
             )));
         };
         let Some(size) = self.object_size(&key).await? else {

@@ -23,7 +23,7 @@ pub(super) enum ContentFault {
     /// The sizes of the recorded parts do not add up to the size of the content, or no parts are
     /// recorded.
     Parts,
-    /// The store cannot read the content, or its key or its part rows are invalid.
+    /// The store cannot read the content, or the recorded key or part rows are invalid.
     Unreadable(String),
 }
 
