@@ -74,7 +74,7 @@ enum CliCommand {
     },
     /// Print the OpenAPI document that `serve` publishes at /openapi.json
     Openapi,
-    /// Compare metadata and stores, and optionally repair differences; the service must be stopped
+    /// Report or repair differences of metadata and stores; stop the service first
     Fsck {
         #[command(flatten)]
         options: cli::fsck::FsckArgs,
