@@ -27,7 +27,7 @@ pub mod tasks;
 mod uids;
 
 pub use admission::Admission;
-pub use admission::guard::AdmissionGuard;
+pub use admission::admit::AdmissionGuard;
 pub use admission::transfers::{Transfers, too_many_transfers};
 pub use app::App;
 pub use auth::{Authenticator, Caller};

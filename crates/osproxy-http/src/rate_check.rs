@@ -1,4 +1,5 @@
-//! Minimum transfer rates for clients.
+//! Minimum transfer rates for clients. Uploads are cut off in `middleware/body_timeouts.rs`,
+//! downloads in `listener/timeouts.rs`.
 
 use std::time::Duration;
 

@@ -66,7 +66,7 @@ pub use tasks::{
     Attempt, AttemptOutcome, AttemptResult, ClaimedTask, NewTask, TaskDb, TaskRecord, TaskState,
 };
 pub use uploads::UploadDb;
-pub use uploads::complete_upload::{CompleteOutcome, CompleteRequest};
+pub use uploads::complete_parts::{CompleteOutcome, CompleteRequest};
 pub use uploads::expected_digests::ExpectedDigests;
 pub use uploads::inspection::{CompletePreconditions, Inspection, InspectionResult};
 pub use uploads::multipart::{LostParts, MultipartSlot, MultipartUpload};

@@ -1,8 +1,8 @@
 //! Admission: the decision whether a request may start. Checks concurrency limits, backpressure,
 //! quota and disk space.
 
+pub(crate) mod admit;
 pub(crate) mod backpressure;
-pub(crate) mod guard;
 pub(crate) mod reservations;
 pub(crate) mod transfers;
 

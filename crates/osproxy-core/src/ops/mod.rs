@@ -2,9 +2,10 @@
 //! own.
 
 pub mod abort_upload;
-pub mod assign_parts;
+
 pub mod check_health;
 mod checks;
+pub mod choose_part_node;
 pub mod complete_upload;
 pub mod copy_file;
 pub mod create_download_link;

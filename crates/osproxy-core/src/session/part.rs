@@ -14,9 +14,8 @@ use osproxy_types::{
 };
 
 use super::{
-    BodyPlan,
     receive::{Destination, Received, SizeLimit, WriteTarget},
-    select_digests,
+    upload_session::{BodyPlan, select_digests},
 };
 use crate::{
     Error, Result,

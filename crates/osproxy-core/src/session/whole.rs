@@ -11,9 +11,8 @@ use osproxy_storage::{Digests, Key, SizeHint};
 use osproxy_types::{content_type, error_chain, uid::Uid};
 
 use super::{
-    BodyPlan, PendingWrite,
     receive::{Destination, Received, SizeLimit, WriteTarget, check_digests},
-    select_digests,
+    upload_session::{BodyPlan, PendingWrite, select_digests},
 };
 use crate::{
     Error, Result,

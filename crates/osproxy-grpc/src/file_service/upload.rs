@@ -117,7 +117,7 @@ pub(super) async fn part(
         until_revoked(app.clone(), caller.clone(), data_stream(messages)).inspect_ok(move |bytes| {
             count.fetch_add(bytes.len() as u64, Ordering::Relaxed);
         });
-    if let Some(store) = ops::assign_parts::assign_parts(&app.uploads, uid).await? {
+    if let Some(store) = ops::choose_part_node::choose_part_node(&app.uploads, uid).await? {
         let node = ForwardTarget { store: &store, extensions };
         forward::upload_part(app, node, uid, number, &options, announced, content).await?;
     } else {
@@ -137,7 +137,7 @@ pub(super) async fn complete(
     let expected = parse::expected_digests(request.digests.as_ref())?;
     let request = CompleteRequest { parts: request.parts, size: request.size, expected };
     let constraints = caller.upload_constraints();
-    match ops::assign_parts::parts_elsewhere(&app.uploads, uid).await? {
+    match ops::choose_part_node::parts_elsewhere(&app.uploads, uid).await? {
         Some(store) => {
             let node = ForwardTarget { store: &store, extensions };
             forward::complete_upload(app, node, uid, request, &constraints).await?;

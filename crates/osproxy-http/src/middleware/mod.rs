@@ -5,17 +5,17 @@ mod access_log;
 mod client_addr;
 pub(crate) mod cors;
 
+mod body_timeouts;
 mod plain_body;
 mod probes;
-mod request_body;
 mod request_context;
 mod request_head;
 mod request_limiter;
 mod security_headers;
 
+pub(super) use body_timeouts::TooSlow;
 pub(super) use plain_body::{check_encoding, reject_encoded_body};
 pub(super) use probes::{ProbeSchedule, throttle_probes};
-pub(super) use request_body::TooSlow;
 pub(super) use request_context::request_context;
 pub(super) use request_head::check_head;
 pub use request_limiter::RequestLimiter;

@@ -21,8 +21,8 @@ use tracing::Instrument;
 
 use super::{
     access_log::{AccessLogEntry, LoggedBody},
+    body_timeouts::DrainOnDropBody,
     client_addr::client_addr,
-    request_body::DrainOnDropBody,
     security_headers::insert_security_headers,
 };
 use crate::{

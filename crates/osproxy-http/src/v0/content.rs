@@ -114,7 +114,7 @@ pub(crate) async fn upload_part(
     ops::upload_part::check_number(&uploads, number)?;
     let md5 = query.parse_md5()?;
     if forward::request_source(&forwarder, &request)? == RequestSource::Client
-        && let Some(store) = ops::assign_parts::assign_parts(&uploads, uid).await?
+        && let Some(store) = ops::choose_part_node::choose_part_node(&uploads, uid).await?
     {
         drop(query);
         return Ok(forward::forward(

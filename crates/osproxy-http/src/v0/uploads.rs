@@ -217,7 +217,7 @@ pub(crate) async fn complete_upload(
     };
     // Only the node that has the parts can complete the upload.
     if forward::request_source(&forwarder, &request)? == RequestSource::Client
-        && let Some(store) = ops::assign_parts::parts_elsewhere(&uploads, uid).await?
+        && let Some(store) = ops::choose_part_node::parts_elsewhere(&uploads, uid).await?
     {
         return Ok(forward::forward_without_body(&forwarder, RequestSource::Client, &store, &request).await?);
     }

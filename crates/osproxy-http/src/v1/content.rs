@@ -111,7 +111,7 @@ pub(crate) async fn upload_part(
         constraints,
     };
     if forward::request_source(&forwarder, &request)? == RequestSource::Client
-        && let Some(store) = ops::assign_parts::assign_parts(&uploads, uid).await?
+        && let Some(store) = ops::choose_part_node::choose_part_node(&uploads, uid).await?
     {
         return Ok(forward::forward(
             &forwarder,

@@ -269,7 +269,7 @@ pub(crate) async fn complete_upload(
     let (request, body) = request.into_parts();
     let (uid, constraints) = upload_link::verify(&verifier, &path::parameters(uid)?, &request).await?;
     if forward::request_source(&forwarder, &request)? == RequestSource::Client
-        && let Some(store) = ops::assign_parts::parts_elsewhere(&uploads, uid).await?
+        && let Some(store) = ops::choose_part_node::parts_elsewhere(&uploads, uid).await?
     {
         return Ok(forward::forward(
             &forwarder,

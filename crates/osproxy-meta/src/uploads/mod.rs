@@ -1,9 +1,9 @@
 //! Upload sessions: writes of whole content and of parts, completion, expiry, reservations.
 
-pub(crate) mod complete_multipart;
-pub(crate) mod complete_upload;
+pub(crate) mod complete_parts;
 pub(crate) mod expected_digests;
 pub(crate) mod expiry;
+pub(crate) mod finish_store_multipart;
 pub(crate) mod inspection;
 pub(crate) mod multipart;
 pub(crate) mod parts;

@@ -1,4 +1,5 @@
-//! Backends: one module for each kind of store.
+//! Backends: one module for each kind of store. A new kind also needs a section of settings and a
+//! `StoreKind` in the configuration of the binary.
 
 mod cos;
 mod local;

@@ -1,4 +1,5 @@
-//! The handlers: one file for each kind of task, and the registry of all handlers.
+//! The handlers: one file for each kind of task, and the registry of all handlers. A new kind also
+//! needs a variant in `osproxy_meta::TaskKind`.
 
 mod complete_uploads;
 mod delete_blob;

@@ -19,7 +19,7 @@ use crate::{
     now_ms,
     tasks::kind::{TaskKind, TaskSeed},
     uploads::{
-        complete_upload::outcome_of,
+        complete_parts::outcome_of,
         inspection::{InspectedUpload, InspectionVerdict, inspect},
         multipart,
     },

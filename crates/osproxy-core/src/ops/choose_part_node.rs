@@ -11,7 +11,7 @@ const MAX_TRIES: usize = 3;
 
 /// Returns the store for the parts of `uid` if this node does not have that store; `None` if this
 /// node should handle the part. If no store is chosen yet, chooses a store of this node.
-pub async fn assign_parts(uploads: &UploadOps, uid: Uid) -> Result<Option<String>> {
+pub async fn choose_part_node(uploads: &UploadOps, uid: Uid) -> Result<Option<String>> {
     // With shared stores only, any node accepts any part.
     if !uploads.stores.has_node_local() {
         return Ok(None);
