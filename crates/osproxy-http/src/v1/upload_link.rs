@@ -1,4 +1,4 @@
-//! Upload links. Whoever has an upload link may send the content of one file. The signature covers
+//! Upload links. The holder of a link may send the content of one file. The signature covers
 //! the same values as in API v0, so an upload that was started through one version can be continued
 //! through the other.
 
