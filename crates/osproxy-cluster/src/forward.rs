@@ -8,7 +8,7 @@ use osproxy_types::error_chain;
 
 use crate::{
     Body, BoxError, Destination, ForwardError, InvalidPeerToken, NoOwner, NodeDescription, Owners,
-    PeerClient, remove_hop_by_hop_headers, trace_context,
+    PeerClient, boxed_future, remove_hop_by_hop_headers, trace_context,
 };
 
 /// Header with the id of a request.
@@ -91,10 +91,11 @@ impl Forwarder {
     /// Forwards a request to the node that has `store`, and returns the response of that node. Both
     /// bodies are streamed. Must not be called for a request that another node forwarded to this
     /// node.
-    pub async fn forward(
-        &self,
+    #[boxed_future]
+    pub async fn forward<'a>(
+        &'a self,
         store: &str,
-        context: ForwardContext<'_>,
+        context: ForwardContext<'a>,
         mut request: Request<Body>,
     ) -> Result<Response<Body>, ForwardFailure> {
         let headers = request.headers_mut();

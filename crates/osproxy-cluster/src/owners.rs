@@ -6,7 +6,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use crate::{Coordinator, NodeDescription};
+use crate::{Coordinator, NodeDescription, boxed_future};
 
 /// How long a lookup that found no owner is cached, so that not every request for the store repeats
 /// the lookup.
@@ -61,6 +61,7 @@ impl Owners {
 
     /// Whether the owner of a store is known to be away. If the registry is unavailable, returns
     /// `false`.
+    #[boxed_future]
     pub async fn is_owner_away(&self, store: &str) -> bool {
         let CachedOwner { owner, is_certain, .. } = self.find(store, false).await;
         owner.is_none() && is_certain

@@ -32,6 +32,7 @@ use sha2::Sha256;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
 use crate::{
+    boxed_future,
     forwarded_body::{BodyProgress, ForwardedBody},
     timers::IdleTimeout,
 };
@@ -157,9 +158,10 @@ impl PeerClient {
     /// Forwards a request and returns the response. Call [`remove_hop_by_hop_headers`] first. Both
     /// bodies are streamed. Dropping the future or the response body aborts the request on the
     /// other node.
-    pub async fn forward(
-        &self,
-        to: Destination<'_>,
+    #[boxed_future]
+    pub async fn forward<'a>(
+        &'a self,
+        to: Destination<'a>,
         request: Request<Body>,
     ) -> Result<Response<Body>, ForwardError> {
         let (parts, body) = request.into_parts();

@@ -1,5 +1,6 @@
 //! Work that outlives the request that started it.
 
+use crate::boxed_future;
 use std::time::Duration;
 
 use tokio::{runtime::Handle, task::JoinHandle};
@@ -31,6 +32,7 @@ impl DetachedWork {
 
     /// Waits until all work started with [`Self::spawn`] has ended. Returns `false` if some of it
     /// is still running after `timeout`.
+    #[boxed_future]
     pub async fn wait_idle(&self, timeout: Duration) -> bool {
         self.tasks.close();
         tokio::time::timeout(timeout, self.tasks.wait()).await.is_ok()

@@ -12,13 +12,14 @@ use osproxy_meta::StoredPart;
 use osproxy_storage::{DigestSelection, Digester, Digests, Key};
 use tokio::{task::JoinHandle, time::Instant};
 
-use crate::{Error, Result, Stores};
+use crate::{Error, Result, Stores, boxed_future};
 
 /// Maximum time by which reading may fall behind the rate limit and catch up later.
 const MAX_LAG: Duration = Duration::from_millis(100);
 
 impl Stores {
     /// Reads a range of an object and returns its digests. Hashing runs on blocking threads.
+    #[boxed_future]
     pub async fn digest(
         &self,
         store: &str,
@@ -32,6 +33,7 @@ impl Stores {
 
     /// Reads parts and computes their digests. Returns, for each part, digests of the kinds that
     /// are recorded for it; and, for the concatenation of all parts, the digests in `selection`.
+    #[boxed_future]
     pub async fn digest_parts(
         &self,
         store: &str,

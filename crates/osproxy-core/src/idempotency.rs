@@ -9,7 +9,7 @@ pub use osproxy_meta::RecordedAnswer;
 use osproxy_meta::{IdempotencyDb, IdempotentRequest, KeyAcquisition};
 use osproxy_types::uid::Uid;
 
-use crate::{Caller, DetachedWork, Error, Result, Uids, admission::Admission};
+use crate::{Caller, DetachedWork, Error, Result, Uids, admission::Admission, boxed_future};
 
 /// An idempotency key that a request holds while it runs. The holder must call
 /// [`IdempotencyKeys::record_answer`] or [`IdempotencyKeys::release`]; otherwise, after a minute, a
@@ -53,6 +53,7 @@ impl IdempotencyKeys {
     /// Acquires `key` for the request with the hash `request`, or returns the response that was
     /// recorded for it. Fails with `KeyReused` if the key was used for another request, and with
     /// `InProgress` if another execution of the same request holds the key.
+    #[boxed_future]
     pub async fn acquire(&self, caller: &Caller, key: &str, request: [u8; 32]) -> Result<IdempotencyOutcome> {
         self.admission.check_database_space()?;
         // Identifies this holder of the key, in this process and all others.
@@ -75,12 +76,14 @@ impl IdempotencyKeys {
 
     /// Records the response to the request that holds `key`. Has no effect if another holder has
     /// taken the key over.
+    #[boxed_future]
     pub async fn record_answer(&self, key: HeldIdempotencyKey, answer: RecordedAnswer) -> Result<()> {
         Ok(self.db.record_answer(key.request, answer).await?)
     }
 
     /// Releases `key` after its request failed, so that a repetition can acquire it at once. Has no
     /// effect if another holder has taken the key over.
+    #[boxed_future]
     pub async fn release(&self, key: HeldIdempotencyKey) -> Result<()> {
         Ok(self.db.release(key.request).await?)
     }

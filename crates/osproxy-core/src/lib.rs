@@ -26,6 +26,10 @@ mod stores;
 pub mod tasks;
 mod uids;
 
+/// Boxes the future of a function that other crates await: an `async fn` is compiled again in every
+/// crate that awaits it, with all that it awaits in turn; a boxed future only where it is defined.
+pub(crate) use async_recursion::async_recursion as boxed_future;
+
 pub use admission::Admission;
 pub use admission::admit::AdmissionGuard;
 pub use admission::transfers::{Transfers, too_many_transfers};

@@ -18,6 +18,7 @@ use tokio::sync::Semaphore;
 use crate::{
     App, Authenticator, DetachedWork, IdempotencyKeys, NodeState, Stores, Transfers, Uids,
     admission::{Admission, reservations::DiskReservations},
+    boxed_future,
     cached::Cached,
     disks::DiskFolders,
     generate_link_key,
@@ -85,6 +86,7 @@ pub struct Startup {
 impl Startup {
     /// Connects to Redis if it is configured. Otherwise, ensures that no other node uses the
     /// database.
+    #[boxed_future]
     pub async fn lock(settings: Settings) -> Result<Self, StartupError> {
         let mut node = [0; 8];
         getrandom::fill(&mut node).map_err(context("cannot generate an id for this process"))?;
@@ -106,6 +108,7 @@ impl Startup {
     }
 
     /// Opens the database and starts the node. The error says what cannot be used, and why.
+    #[boxed_future]
     pub async fn open(self, stores: Stores) -> Result<Arc<App>, StartupError> {
         let Self { settings, node_id, started_at, coordinator, exclusive_lock, transfers } = self;
         let database = &settings.database;

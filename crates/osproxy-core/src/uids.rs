@@ -6,7 +6,7 @@ use osproxy_cluster::{Coordinator, UidGenerator};
 use osproxy_meta::{ExclusiveLock, Meta};
 use osproxy_types::uid::Uid;
 
-use crate::{Error, Result};
+use crate::{Error, Result, boxed_future};
 
 /// Maximum attempts of [`Uids::next`].
 const MAX_TRIES: usize = 4;
@@ -35,6 +35,7 @@ impl Uids {
 
     /// Returns a new uid, unique in the cluster. Fails with `Unavailable` if this node has no valid
     /// worker id or has lost its exclusive lock on the database.
+    #[boxed_future]
     pub async fn next(&self) -> Result<Uid> {
         if self.exclusive_lock.as_ref().is_some_and(|lock| !lock.is_held()) {
             return Err(Error::unavailable("this node has lost its exclusive lock on the database"));

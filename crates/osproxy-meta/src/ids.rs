@@ -5,13 +5,14 @@ use sea_orm::{ColumnTrait, EntityTrait, QueryFilter, QueryOrder, QuerySelect};
 
 use crate::MetaError;
 use crate::{
-    Meta,
+    Meta, boxed_future,
     db::entities::{blob, file, idempotency_key, part},
 };
 
 impl Meta {
     /// Returns the highest id in use by files, blobs, parts, tasks and idempotency keys; `None` if
     /// there is none. New ids must be higher.
+    #[boxed_future]
     pub async fn highest_id(&self) -> Result<Option<Uid>, MetaError> {
         let newest_file =
             file::Entity::find().select_only().column(file::Column::Uid).order_by_desc(file::Column::Uid);

@@ -29,6 +29,10 @@ mod uploads;
 
 use std::sync::Arc;
 
+/// Boxes the future of a function that other crates await: an `async fn` is compiled again in every
+/// crate that awaits it, with all that it awaits in turn; a boxed future only where it is defined.
+pub(crate) use async_recursion::async_recursion as boxed_future;
+
 pub use access::api_keys::ApiKeyRecord;
 pub use access::idempotency::{IdempotentRequest, KeyAcquisition, RecordedAnswer};
 pub use access::link_keys::LinkKeyRecord;
@@ -160,6 +164,7 @@ impl Meta {
     }
 
     /// Checks that the database answers a query and commits a transaction.
+    #[boxed_future]
     pub async fn ping(&self) -> Result<(), MetaError> {
         self.db.ping().await
     }

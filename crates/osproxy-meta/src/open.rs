@@ -10,7 +10,7 @@ use futures_util::future::BoxFuture;
 use sea_orm::{DatabaseConnection, DbErr};
 
 use crate::{
-    DatabaseLocation, DatabaseServer, Meta, MetaError, NodeStores,
+    DatabaseLocation, DatabaseServer, Meta, MetaError, NodeStores, boxed_future,
     db::{
         self,
         database::{Database, Writer},
@@ -45,6 +45,7 @@ pub struct CacheLimits {
 impl Meta {
     /// Opens the database and migrates its schema. Creates a missing SQLite file, but not a
     /// database on a server.
+    #[boxed_future]
     pub async fn open(location: &DatabaseLocation, options: DatabaseOptions) -> Result<Self, MetaError> {
         match location {
             DatabaseLocation::File(path) => {
@@ -65,6 +66,7 @@ impl Meta {
     /// Opens a database that a running service may be using, for read-only tools and administration
     /// commands. Does not migrate: fails unless the schema is that of this version.
     /// `options.node_stores` lists the stores that the caller can read.
+    #[boxed_future]
     pub async fn open_existing(
         location: &DatabaseLocation,
         options: DatabaseOptions,
@@ -141,6 +143,7 @@ impl Meta {
 }
 
 /// Migrates the schema of a database to this version.
+#[boxed_future]
 pub async fn migrate(location: &DatabaseLocation) -> Result<(), MetaError> {
     match location {
         DatabaseLocation::File(path) => {

@@ -22,7 +22,7 @@ use tokio::{
 
 use crate::{
     ClusterTiming, CoordError, Coordinator, DescribeNode, Event, Message, NodeDescription, RedisSettings,
-    RegisteredNode, WorkerId, WorkerLease, worker_lease::since_boot,
+    RegisteredNode, WorkerId, WorkerLease, boxed_future, worker_lease::since_boot,
 };
 
 /// Maximum time to establish the first connection.
@@ -67,6 +67,7 @@ struct Shared {
 impl RedisCoordinator {
     /// Connects to Redis, and acquires a worker id if one is free. `id` must be unique among all
     /// processes. Fails if Redis does not respond within 10 seconds.
+    #[boxed_future]
     pub async fn open(redis: RedisSettings, id: String, timing: ClusterTiming) -> Result<Self, CoordError> {
         let address = connection::display_address(&redis);
         let shared = Arc::new(Shared {
@@ -258,6 +259,7 @@ async fn request_lease(
 }
 
 /// Lists the registered nodes, for a process that is not a node itself.
+#[boxed_future]
 pub async fn list_registry(redis: &RedisSettings) -> Result<Vec<RegisteredNode>, CoordError> {
     let address = connection::display_address(redis);
     let connected = connection::connect(redis).await;

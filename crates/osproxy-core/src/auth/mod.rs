@@ -23,7 +23,7 @@ use osproxy_types::{
 use quick_cache::sync::Cache;
 
 use crate::{
-    Error, Result,
+    Error, Result, boxed_future,
     links::{CountedLimit, LinkConstraints},
 };
 
@@ -120,6 +120,7 @@ impl Authenticator {
     /// Returns the caller for the token in `Authorization: Bearer`, and counts the request against
     /// the rate limit of the key. Fails with `Unauthenticated` or `RateLimited`. Callers without a
     /// key are accepted only in `auth.mode: open`.
+    #[boxed_future]
     pub async fn authenticate(&self, token: Option<&str>) -> Result<Caller> {
         let is_open = self.is_open;
         match token {
@@ -135,6 +136,7 @@ impl Authenticator {
 
     /// Waits until the key of a caller is revoked or expires, then returns the error for the
     /// client. Never returns if the caller has no key.
+    #[boxed_future]
     pub async fn wait_for_revocation(&self, caller: &Caller) -> Error {
         let Some(id) = &caller.key else {
             return std::future::pending().await;

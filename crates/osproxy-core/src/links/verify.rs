@@ -5,13 +5,14 @@ use time::OffsetDateTime;
 
 use super::rotation::MIN_POLL_INTERVAL;
 use crate::{
-    Result,
+    Result, boxed_future,
     links::{CountedLimit, LinkAction, LinkClaims, LinkConstraints, Links},
 };
 
 impl Links {
     /// Checks the signature and the lifetime of a link, and returns its constraints. Fails with
     /// `InvalidSignature` or `LinkExpired`.
+    #[boxed_future]
     pub async fn verify(&self, claims: &LinkClaims<'_>, signature: &str) -> Result<LinkConstraints> {
         if !self.keys.contains_key_of(signature) {
             // Another node may have signed the link with a key that this node has not read yet.
@@ -22,17 +23,20 @@ impl Links {
 
     /// Returns whether links to `uid` that were issued at `issued`, in seconds since the Unix
     /// epoch, are revoked.
+    #[boxed_future]
     pub async fn is_revoked(&self, uid: Uid, action: LinkAction, issued: i64) -> Result<bool> {
         Ok(issued < self.db.links_valid_from(uid, action == LinkAction::Download).await?)
     }
 
     /// Returns whether a link has no uses left.
+    #[boxed_future]
     pub async fn is_used_up(&self, uses: &CountedLimit) -> Result<bool> {
         Ok(self.db.link_uses(&uses.id).await? >= uses.max)
     }
 
     /// Counts one use of a link that expires at `end`, in seconds since the Unix epoch. Returns
     /// `false`, and counts nothing, if the link has no uses left.
+    #[boxed_future]
     pub async fn count_use(&self, uses: &CountedLimit, end: i64) -> Result<bool> {
         Ok(self.db.count_link_use(&uses.id, uses.max, end.saturating_mul(1000)).await?)
     }

@@ -6,6 +6,7 @@ use osproxy_storage::Key;
 
 use super::Objects;
 use crate::Result;
+use crate::boxed_future;
 
 /// Maximum number of objects per delete request.
 const DELETE_BATCH: usize = 500;
@@ -14,6 +15,7 @@ impl Objects {
     /// Deletes an object that is not content, and its row: marks the row for deletion, then deletes
     /// the object, then the row. Returns `false` if the object has become content, or the row is
     /// gone. After a crash between these steps, the sweep does the rest.
+    #[boxed_future]
     pub async fn delete_unreferenced(&self, kind: ObjectRowKind, id: i64) -> Result<bool> {
         let Some(PendingDelete { store, key, part_size }) = self.meta.blobs.mark_deleting(kind, id).await?
         else {
@@ -64,6 +66,7 @@ impl Objects {
 
     /// Deletes parts: first their objects, then their rows. Parts without a key have no object of
     /// their own.
+    #[boxed_future]
     pub async fn delete_parts(&self, store: &str, parts: &[(i64, Option<Key>)]) -> Result<()> {
         for batch in parts.chunks(DELETE_BATCH) {
             let (ids, keys): (Vec<_>, Vec<_>) = batch.iter().cloned().unzip();
@@ -77,6 +80,7 @@ impl Objects {
     /// Deletes a blob in state `deleting`, with its parts and its object. Returns `false` if some
     /// parts are still being written: the write guards remove those parts, and a later call deletes
     /// the blob.
+    #[boxed_future]
     pub async fn delete_blob(&self, blob_id: i64) -> Result<bool> {
         let Some(remains) = self.meta.blobs.deleting(blob_id).await? else {
             return Ok(true);

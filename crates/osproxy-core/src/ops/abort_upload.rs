@@ -6,10 +6,11 @@ use osproxy_meta::{DeleteOutcome, FileState};
 use osproxy_types::uid::Uid;
 
 use super::{UploadOps, state_error, unknown_uid_error};
-use crate::{Error, Result};
+use crate::{Error, Result, boxed_future};
 
 /// Aborts an upload that is not complete: `uid` accepts no more content, and a task removes the
 /// content received so far. Fails with the error for the file's state if the upload has ended.
+#[boxed_future]
 pub async fn abort_upload(uploads: &Arc<UploadOps>, uid: Uid) -> Result<()> {
     let task_id = uploads.uids.next().await?;
     // Spawned: this must complete even if the client disconnects.

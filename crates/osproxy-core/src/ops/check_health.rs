@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use crate::{App, Error, Result};
+use crate::{App, Error, Result, boxed_future};
 pub use crate::{Dependency, Health};
 
 /// Readiness of a node.
@@ -26,6 +26,7 @@ impl Readiness {
 }
 
 /// Returns the readiness of the node. Health checks are cached for some seconds.
+#[boxed_future]
 pub async fn readiness(app: &Arc<App>) -> Readiness {
     if app.node.is_draining() {
         return Readiness::Draining;
@@ -39,6 +40,7 @@ pub async fn readiness(app: &Arc<App>) -> Readiness {
 }
 
 /// Fails with `Unavailable` while the database does not answer.
+#[boxed_future]
 pub async fn check_health(app: &Arc<App>) -> Result<()> {
     if app.health().await.failed.contains(&Dependency::Database) {
         return Err(Error::unavailable("the database does not answer"));

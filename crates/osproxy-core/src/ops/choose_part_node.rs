@@ -4,13 +4,14 @@ use osproxy_meta::PartsStore;
 use osproxy_types::uid::Uid;
 
 use super::UploadOps;
-use crate::{Error, Result};
+use crate::{Error, Result, boxed_future};
 
 /// Maximum attempts when concurrent requests start the same upload.
 const MAX_TRIES: usize = 3;
 
 /// Returns the store for the parts of `uid` if this node does not have that store; `None` if this
 /// node should handle the part. If no store is chosen yet, chooses a store of this node.
+#[boxed_future]
 pub async fn choose_part_node(uploads: &UploadOps, uid: Uid) -> Result<Option<String>> {
     // With shared stores only, any node accepts any part.
     if !uploads.stores.has_node_local() {
@@ -34,6 +35,7 @@ pub async fn choose_part_node(uploads: &UploadOps, uid: Uid) -> Result<Option<St
 
 /// Returns the store for the parts of `uid` if one is chosen and this node does not have it. Never
 /// chooses a store.
+#[boxed_future]
 pub async fn parts_elsewhere(uploads: &UploadOps, uid: Uid) -> Result<Option<String>> {
     if !uploads.stores.has_node_local() {
         return Ok(None);

@@ -9,7 +9,7 @@ pub use osproxy_meta::{CompleteRequest, ExpectedDigests};
 use super::{
     LinkConstraints, UploadOps, content_type_error, state_error, too_large_error, unknown_uid_error,
 };
-use crate::{Error, Result};
+use crate::{Error, Result, boxed_future};
 use osproxy_meta::{CompleteOutcome, CompletePreconditions, MultipartUpload};
 use osproxy_types::uid::Uid;
 
@@ -23,6 +23,7 @@ const MAX_TRIES: usize = 3;
 /// An expected digest that can be checked only by reading more than
 /// `uploads.max_inline_verification_size` bytes is verified later, by a task. All other expected
 /// digests are verified before the file can be read.
+#[boxed_future]
 pub async fn complete_upload(
     uploads: &Arc<UploadOps>,
     uid: Uid,

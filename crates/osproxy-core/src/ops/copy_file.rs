@@ -9,7 +9,7 @@ use osproxy_types::uid::Uid;
 use super::{
     FileOps, describe_file::describe_file, file_name, state_error, too_large_error, unknown_uid_error,
 };
-use crate::{Caller, Error, HeldIdempotencyKey, Result, check_metadata};
+use crate::{Caller, Error, HeldIdempotencyKey, Result, boxed_future, check_metadata};
 
 /// Maximum attempts when the content moves during the copy.
 const MAX_TRIES: usize = 4;
@@ -17,6 +17,7 @@ const MAX_TRIES: usize = 4;
 /// Creates a complete file that shares the content of `uid`, which must be a complete file of the
 /// caller's tenant, no larger than `caller.max_size`. If `name` or `metadata` is `None`, the copy
 /// inherits it. Repeated calls with one idempotency key return the same copy.
+#[boxed_future]
 pub async fn copy_file(
     files: &Arc<FileOps>,
     caller: &Caller,

@@ -7,7 +7,7 @@ use osproxy_types::uid::Uid;
 use time::OffsetDateTime;
 
 use super::{FileOps, Tenant, check_expire};
-use crate::{Result, links::LinkPeriod};
+use crate::{Result, boxed_future, links::LinkPeriod};
 
 /// Files for which download links can be created.
 #[derive(Debug)]
@@ -20,6 +20,7 @@ pub struct LinkableFiles {
 
 /// Returns the complete files of a tenant among `uids`, for links that are valid for at least
 /// `expire` seconds. Omits unknown uids, files of other tenants, and incomplete files.
+#[boxed_future]
 pub async fn create_download_link(
     files: &FileOps,
     tenant: &Tenant,

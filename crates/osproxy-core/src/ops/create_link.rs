@@ -4,7 +4,7 @@ use osproxy_types::uid::Uid;
 use time::OffsetDateTime;
 
 use super::{FileOps, Tenant, check_expire, download_file::own_file, file_name};
-use crate::{Error, Result, links::LinkPeriod};
+use crate::{Error, Result, boxed_future, links::LinkPeriod};
 
 /// Parameters of a download link.
 #[derive(Debug)]
@@ -18,6 +18,7 @@ pub struct DownloadLinkSpec {
 /// Returns the parameters of a download link to a complete file of `tenant`. The link is valid for
 /// at least `expires_in` seconds. `filename` defaults to the name of the file, adapted if it cannot
 /// be the last segment of a URL.
+#[boxed_future]
 pub async fn create_link(
     files: &FileOps,
     tenant: &Tenant,

@@ -14,7 +14,7 @@ use super::{
     UploadOps, abort_upload::abort_upload, check_expire, delete_file::delete_file, file_name,
     prove_possession::create_challenge, too_large_error,
 };
-use crate::{Caller, Error, HeldIdempotencyKey, Result, check_metadata, metrics::DedupSource};
+use crate::{Caller, Error, HeldIdempotencyKey, Result, boxed_future, check_metadata, metrics::DedupSource};
 use osproxy_meta::{Blob, CreateOutcome, FileState, KnownContent, NewFile, NewUpload};
 use osproxy_types::{content_type, uid::Uid};
 
@@ -85,6 +85,7 @@ struct PlannedUpload {
 ///
 /// With an idempotency key, `requests` must have one element, and the file gets the uid that is
 /// reserved for the key. A repeated call returns the same upload.
+#[boxed_future]
 pub async fn create_upload(
     uploads: &Arc<UploadOps>,
     caller: &Caller,

@@ -8,7 +8,7 @@ use super::{
     UploadOps, check_expire, state_error,
     upload_status::{FileState, UploadProgress, own_upload_status},
 };
-use crate::{Caller, Result, links::LinkPeriod, upload_constraints};
+use crate::{Caller, Result, boxed_future, links::LinkPeriod, upload_constraints};
 
 /// New links of an upload.
 #[derive(Debug)]
@@ -25,6 +25,7 @@ pub struct NewLinks {
 /// the upload session expires earlier, extends it to the same time. The new links have these
 /// `constraints`, within the limits of the caller's key; they do not inherit the constraints of
 /// earlier links. Earlier links and received parts stay valid.
+#[boxed_future]
 pub async fn create_upload_links(
     uploads: &UploadOps,
     caller: &Caller,

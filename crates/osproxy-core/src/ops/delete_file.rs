@@ -6,11 +6,12 @@ use osproxy_meta::{DeleteOutcome, FileState};
 use osproxy_types::uid::Uid;
 
 use super::{FileOps, Tenant, state_error, unknown_uid_error};
-use crate::{Error, Result};
+use crate::{Error, Result, boxed_future};
 
 /// Deletes a file of a tenant, complete or not. A task removes the content, unless another file
 /// shares it. A second call fails with `FileGone`. Other nodes may serve the file from their cache
 /// until they receive the invalidation, for at most `database.cache_max_age`.
+#[boxed_future]
 pub async fn delete_file(files: &Arc<FileOps>, tenant: &Tenant, uid: Uid) -> Result<()> {
     let task_id = files.uids.next().await?;
     // Spawned: after the row changes, the cached file must be invalidated, even if the client

@@ -6,9 +6,11 @@ use osproxy_types::uid::Uid;
 
 use super::{FileOps, Tenant, state_error, unknown_uid_error};
 use crate::Result;
+use crate::boxed_future;
 
 /// Returns the record of a tenant's file. Fails with `FileGone` if the file was deleted or has
 /// expired, and with `FileNotFound` if the tenant has no such file.
+#[boxed_future]
 pub async fn describe_file(files: &FileOps, tenant: &Tenant, uid: Uid) -> Result<FileRecord> {
     let file = files.meta.files.record(uid).await?;
     let file = file.filter(|file| file.tenant == *tenant).ok_or_else(unknown_uid_error)?;

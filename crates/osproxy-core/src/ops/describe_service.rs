@@ -4,9 +4,10 @@ use std::sync::Arc;
 
 pub use osproxy_meta::DatabaseStats;
 
-use crate::{App, Result};
+use crate::{App, Result, boxed_future};
 
 /// Returns database statistics, at most some seconds old.
+#[boxed_future]
 pub async fn describe_service(app: &Arc<App>) -> Result<Arc<DatabaseStats>> {
     app.stats().await
 }

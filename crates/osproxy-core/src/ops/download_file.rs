@@ -14,10 +14,11 @@ pub use osproxy_meta::StoredFile;
 use osproxy_types::uid::Uid;
 
 use super::{FileOps, Tenant, describe_file::describe_file, state_error, unknown_uid_error};
-use crate::{AdmissionGuard, ContentReader, Error, Result, links::LinkConstraints};
+use crate::{AdmissionGuard, ContentReader, Error, Result, boxed_future, links::LinkConstraints};
 
 /// Returns a complete file, without opening its content. If there is no such complete file, the
 /// error says why.
+#[boxed_future]
 pub async fn download_file(files: &FileOps, uid: Uid) -> Result<Arc<StoredFile>> {
     match files.meta.files.stored(uid).await? {
         Some(file) => Ok(file),
@@ -27,6 +28,7 @@ pub async fn download_file(files: &FileOps, uid: Uid) -> Result<Arc<StoredFile>>
 
 /// Like [`download_file`], but only for files of `tenant`. Fails with `FileNotFound` for files of
 /// other tenants.
+#[boxed_future]
 pub async fn own_file(files: &FileOps, tenant: &Tenant, uid: Uid) -> Result<Arc<StoredFile>> {
     match files.meta.files.stored(uid).await? {
         Some(file) if file.tenant == *tenant => Ok(file),
@@ -91,6 +93,7 @@ impl Stream for AdmittedContent {
 
 /// Opens the bytes `range` of a file for a link with these constraints. The range must lie within
 /// the size of the file. Fails with `Overloaded` at a concurrency limit.
+#[boxed_future]
 pub async fn open_content(
     files: &FileOps,
     file: &StoredFile,

@@ -4,7 +4,7 @@ use osproxy_meta::{AnnouncedContent, KnownContent, NewFile, NewStoredFile};
 use osproxy_types::{content_type, uid::Uid};
 
 use super::{UploadOps, file_name};
-use crate::{Caller, Error, Result, metrics::DedupSource};
+use crate::{Caller, Error, Result, boxed_future, metrics::DedupSource};
 
 /// Content that the client has, and its path on the client.
 #[derive(Debug)]
@@ -18,6 +18,7 @@ pub struct InstantItem<'a> {
 /// Creates a complete file of the caller's tenant for every item whose content is stored and was
 /// verified by osproxy. Returns the new uids in the order of the items; `None` means that the
 /// client must send the content. With `uploads.require_possession_proof`, all are `None`.
+#[boxed_future]
 pub async fn instant_upload(
     uploads: &UploadOps,
     caller: &Caller,

@@ -4,7 +4,7 @@ pub use osproxy_meta::{FileFilter, FilePosition, FileRecord, MAX_PREFIX};
 pub use osproxy_storage::Category;
 
 use super::{FileOps, Tenant};
-use crate::{Error, Result};
+use crate::{Error, Result, boxed_future};
 
 /// A page of files.
 #[derive(Debug)]
@@ -16,6 +16,7 @@ pub struct FilePage {
 }
 
 /// Returns up to `limit` files of a tenant after a position, in a stable order.
+#[boxed_future]
 pub async fn list_files(
     files: &FileOps,
     tenant: &Tenant,

@@ -4,6 +4,7 @@ pub use osproxy_meta::{TaskFilter, TaskRecord, TaskState};
 
 use super::TaskOps;
 use crate::Result;
+use crate::boxed_future;
 
 /// A page of tasks.
 #[derive(Debug)]
@@ -15,9 +16,10 @@ pub struct TaskPage {
 }
 
 /// Returns up to `limit` tasks older than the task with the id `before`, newest first.
-pub async fn list_tasks(
-    tasks: &TaskOps,
-    filter: TaskFilter<'_>,
+#[boxed_future]
+pub async fn list_tasks<'a>(
+    tasks: &'a TaskOps,
+    filter: TaskFilter<'a>,
     before: Option<i64>,
     limit: u64,
 ) -> Result<TaskPage> {

@@ -10,7 +10,7 @@ use osproxy_storage::ErrorKind;
 use osproxy_types::uid::Uid;
 
 use super::UploadOps;
-use crate::{Error, Result, session::share_known_content};
+use crate::{Error, Result, boxed_future, session::share_known_content};
 
 /// Lifetime of a challenge.
 const CHALLENGE_TTL: Duration = Duration::from_mins(1);
@@ -49,6 +49,7 @@ pub(super) async fn create_challenge(
 
 /// Returns the store of the content that the challenge of `uid` is about, if this node does not
 /// have that store.
+#[boxed_future]
 pub async fn content_elsewhere(uploads: &UploadOps, uid: Uid) -> Result<Option<String>> {
     let Some(challenge) = uploads.meta.uploads.challenge(uid).await? else {
         return Ok(None);
@@ -64,6 +65,7 @@ pub async fn content_elsewhere(uploads: &UploadOps, uid: Uid) -> Result<Option<S
 ///
 /// Also succeeds if the file is complete and has no challenge any more, so a client that missed the
 /// response can repeat the request.
+#[boxed_future]
 pub async fn prove_possession(uploads: &Arc<UploadOps>, uid: Uid, proof: [u8; 32]) -> Result<()> {
     let Some(challenge) = uploads.meta.uploads.challenge(uid).await? else {
         return match uploads.meta.files.state(uid).await? {

@@ -4,10 +4,11 @@ use osproxy_api::ErrorCode;
 use osproxy_meta::{TaskRecord, TaskState};
 
 use super::{TaskOps, describe_task::describe_task};
-use crate::{Error, Result};
+use crate::{Error, Result, boxed_future};
 
 /// Makes a dead task due now. The task gets the configured maximum number of attempts again. Fails
 /// with `TaskNotDead` if the task is in another state.
+#[boxed_future]
 pub async fn retry_task(tasks: &TaskOps, id: i64) -> Result<TaskRecord> {
     let (task, _) = describe_task(tasks, id).await?;
     let refused = |state: TaskState| {

@@ -7,11 +7,12 @@ use osproxy_meta::{FileMetadata, FileRecord, MetadataEdit, UpdateOutcome};
 use osproxy_types::uid::Uid;
 
 use super::{FileOps, Tenant, describe_file::describe_file, file_name, state_error, unknown_uid_error};
-use crate::{Error, Result, check_metadata, metadata_error};
+use crate::{Error, Result, boxed_future, check_metadata, metadata_error};
 
 /// Renames a file of a tenant if `name` is given, and applies `patch` to its metadata. The content
 /// does not change. Other nodes may use the cached old name until they receive the invalidation,
 /// for at most `database.cache_max_age`.
+#[boxed_future]
 pub async fn update_file(
     files: &Arc<FileOps>,
     tenant: &Tenant,

@@ -3,14 +3,14 @@
 use std::sync::Arc;
 
 use bytes::Bytes;
-use futures_util::Stream;
+use futures_util::stream::BoxStream;
 pub use osproxy_meta::ExpectedDigests;
 pub use osproxy_storage::{DigestSelection, SizeHint};
 use osproxy_types::uid::Uid;
 
 use super::{UploadOps, UploadOptions};
 use crate::{
-    Result,
+    Result, boxed_future,
     session::{self, Piece, WriteRequest},
 };
 
@@ -20,12 +20,13 @@ use crate::{
 ///
 /// Concurrent writes for one uid are allowed. The first to end wins; every other write succeeds if
 /// it sent the same content. A write that fails or is dropped leaves nothing behind.
-pub async fn upload_file(
-    uploads: &Arc<UploadOps>,
+#[boxed_future]
+pub async fn upload_file<'a>(
+    uploads: &'a Arc<UploadOps>,
     uid: Uid,
     options: UploadOptions,
     size: SizeHint,
-    body: impl Stream<Item = Result<Bytes>> + Send + Unpin,
+    body: BoxStream<'a, Result<Bytes>>,
 ) -> Result<()> {
     session::write(uploads, WriteRequest { uid, piece: Piece::Whole, options, size }, body).await
 }

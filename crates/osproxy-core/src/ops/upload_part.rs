@@ -3,13 +3,13 @@
 use std::sync::Arc;
 
 use bytes::Bytes;
-use futures_util::Stream;
+use futures_util::stream::BoxStream;
 use osproxy_storage::SizeHint;
 use osproxy_types::uid::Uid;
 
 use super::{UploadOps, UploadOptions};
 use crate::{
-    Error, Result,
+    Error, Result, boxed_future,
     session::{self, Piece, WriteRequest},
 };
 
@@ -20,13 +20,14 @@ use crate::{
 /// Parts may arrive in any order and concurrently. Sending a part again replaces it; of concurrent
 /// writes of the same part, the last to end counts. A write that fails leaves nothing behind, and
 /// an earlier part with this number stays.
-pub async fn upload_part(
-    uploads: &Arc<UploadOps>,
+#[boxed_future]
+pub async fn upload_part<'a>(
+    uploads: &'a Arc<UploadOps>,
     uid: Uid,
     number: u32,
     options: UploadOptions,
     size: SizeHint,
-    body: impl Stream<Item = Result<Bytes>> + Send + Unpin,
+    body: BoxStream<'a, Result<Bytes>>,
 ) -> Result<()> {
     check_number(uploads, number)?;
     session::write(uploads, WriteRequest { uid, piece: Piece::Part(number), options, size }, body).await

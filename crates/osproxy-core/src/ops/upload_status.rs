@@ -6,15 +6,18 @@ use osproxy_types::uid::Uid;
 
 use super::{Tenant, UploadOps, state_error, unknown_uid_error};
 use crate::Result;
+use crate::boxed_future;
 
 /// Returns the status of an upload, with the numbers of its received parts in ascending order. If
 /// the file is complete, these are the parts in which its content was sent. Fails if the upload was
 /// aborted, has expired, or its content was rejected.
+#[boxed_future]
 pub async fn upload_status(uploads: &UploadOps, uid: Uid) -> Result<UploadProgress> {
     visible_status(uploads.meta.uploads.status(uid).await?)
 }
 
 /// Like [`upload_status`], but only for files of `tenant`.
+#[boxed_future]
 pub async fn own_upload_status(uploads: &UploadOps, tenant: &Tenant, uid: Uid) -> Result<UploadProgress> {
     visible_status(uploads.meta.uploads.status(uid).await?.filter(|status| status.tenant == *tenant))
 }

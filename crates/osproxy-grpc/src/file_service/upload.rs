@@ -5,7 +5,7 @@ use std::sync::{
     atomic::{AtomicU64, Ordering},
 };
 
-use futures_util::TryStreamExt;
+use futures_util::{StreamExt, TryStreamExt};
 use osproxy_api::grpc::v1::{
     CompleteUploadRequest, CreateUploadRequest, CreateUploadResponse, FileState, InstantUploadRequest,
     InstantUploadResponse, InstantUploadResult, Upload, UploadFileHeader, UploadFileRequest,
@@ -122,7 +122,7 @@ pub(super) async fn part(
         forward::upload_part(app, node, uid, number, &options, announced, content).await?;
     } else {
         let size = size_hint(announced);
-        ops::upload_part::upload_part(&app.uploads, uid, number, options, size, content).await?;
+        ops::upload_part::upload_part(&app.uploads, uid, number, options, size, content.boxed()).await?;
     }
     Ok(UploadPartResponse { size: received.load(Ordering::Relaxed) })
 }

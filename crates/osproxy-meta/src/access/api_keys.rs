@@ -11,6 +11,7 @@ use crate::MetaError;
 use crate::{
     AccessDb,
     blobs::decode_digest,
+    boxed_future,
     db::{database_lock::DatabaseLock, entities::api_key},
 };
 
@@ -54,6 +55,7 @@ const LOCK_TIMEOUT: Duration = Duration::from_secs(30);
 
 impl AccessDb {
     /// Stores a new key.
+    #[boxed_future]
     pub async fn create_api_key(&self, key: ApiKeyRecord) -> Result<(), MetaError> {
         self.db
             .write(move |transaction| {
@@ -67,6 +69,7 @@ impl AccessDb {
     }
 
     /// Returns the key with this id, even if it is expired or revoked.
+    #[boxed_future]
     pub async fn api_key(&self, id: &str) -> Result<Option<ApiKeyRecord>, MetaError> {
         let row = api_key::Entity::find_by_id(id.to_owned()).one(&self.db.reader).await?;
         Ok(row.map(from_row).transpose()?)
@@ -78,6 +81,7 @@ impl AccessDb {
     }
 
     /// Returns all keys, oldest first.
+    #[boxed_future]
     pub async fn api_keys(&self) -> Result<Vec<ApiKeyRecord>, MetaError> {
         let rows = api_key::Entity::find()
             .order_by_asc(api_key::Column::CreatedAt)
@@ -109,6 +113,7 @@ impl AccessDb {
     }
 
     /// Revokes a key from now on. Returns `false` if the key does not exist or is already revoked.
+    #[boxed_future]
     pub async fn revoke_api_key(&self, id: &str) -> Result<bool, MetaError> {
         let (id, now) = (id.to_owned(), self.db.clock.now_ms());
         self.db

@@ -7,7 +7,7 @@ use sea_orm::{
 };
 
 use crate::MetaError;
-use crate::{IdempotencyDb, db::entities::idempotency_key as key};
+use crate::{IdempotencyDb, boxed_future, db::entities::idempotency_key as key};
 
 /// Time in milliseconds after which a retry may take over the key of a running request that has not
 /// renewed the key.
@@ -56,6 +56,7 @@ pub enum KeyAcquisition {
 
 impl IdempotencyDb {
     /// Tries to acquire the key of a request.
+    #[boxed_future]
     pub async fn acquire(&self, request: IdempotentRequest) -> Result<KeyAcquisition, MetaError> {
         let now = self.db.clock.now_ms();
         let acquired = self
@@ -73,6 +74,7 @@ impl IdempotencyDb {
     }
 
     /// Records the answer to a request, unless another execution has taken over the key.
+    #[boxed_future]
     pub async fn record_answer(
         &self,
         request: IdempotentRequest,
@@ -99,12 +101,14 @@ impl IdempotencyDb {
     /// Releases the key of a failed request, unless another execution has taken over the key. A
     /// retry of the request gets the same reserved uid, because the failed execution may have
     /// created the file.
+    #[boxed_future]
     pub async fn release(&self, request: IdempotentRequest) -> Result<(), MetaError> {
         self.update_owned(request, key::Column::Owner, Expr::value("")).await.map(drop)
     }
 
     /// Renews the key for another minute. Returns `false` if another execution has taken over the
     /// key.
+    #[boxed_future]
     pub async fn renew(&self, request: IdempotentRequest) -> Result<bool, MetaError> {
         let now = self.db.clock.now_ms();
         self.update_owned(request, key::Column::CreatedAt, Expr::value(now)).await
@@ -112,6 +116,7 @@ impl IdempotencyDb {
 
     /// Reserves another uid for the file that the request creates. Returns `false` if another
     /// execution has taken over the key.
+    #[boxed_future]
     pub async fn reserve_uid(&self, request: IdempotentRequest, uid: Uid) -> Result<bool, MetaError> {
         self.update_owned(request, key::Column::Uid, Expr::value(uid.get())).await
     }
@@ -133,6 +138,7 @@ impl IdempotencyDb {
     }
 
     /// Deletes up to `limit` keys whose retention time is over; returns the number of deleted keys.
+    #[boxed_future]
     pub async fn purge(&self, limit: u64) -> Result<u64, MetaError> {
         let created_before = self.db.clock.now_ms().saturating_sub(RETENTION_MS);
         self.db

@@ -6,7 +6,7 @@ use sea_orm::{ActiveValue::Set, ConnectionTrait, DbErr, EntityTrait, QueryOrder}
 
 use crate::MetaError;
 use crate::{
-    AccessDb,
+    AccessDb, boxed_future,
     db::{database_lock::DatabaseLock, entities::link_key},
     now_ms,
 };
@@ -38,18 +38,21 @@ async fn all_keys(connection: &impl ConnectionTrait) -> Result<Vec<LinkKeyRecord
 
 impl AccessDb {
     /// Returns every link key in the database, newest first.
+    #[boxed_future]
     pub async fn link_keys(&self) -> Result<Vec<LinkKeyRecord>, MetaError> {
         Ok(all_keys(&self.db.reader).await?)
     }
 
     /// Returns id and creation time (milliseconds since the Unix epoch) of every link key in the
     /// database, newest first.
+    #[boxed_future]
     pub async fn link_key_creation_times(&self) -> Result<Vec<(String, i64)>, MetaError> {
         let rows = link_key::Entity::find().order_by_desc(link_key::Column::CreatedAt);
         Ok(rows.all(&self.db.reader).await?.into_iter().map(|key| (key.id, key.created_at)).collect())
     }
 
     /// Adds a key as the newest one, which signs new links.
+    #[boxed_future]
     pub async fn add_link_key(&self, id: String, secret: Vec<u8>) -> Result<(), MetaError> {
         let now = self.db.clock.now_ms();
         self.db
@@ -74,6 +77,7 @@ impl AccessDb {
 
     /// Deletes a key that no longer signs. Returns `false` if the key does not exist or is the
     /// newest one.
+    #[boxed_future]
     pub async fn remove_link_key(&self, id: &str) -> Result<bool, MetaError> {
         let id = id.to_owned();
         self.db
@@ -92,6 +96,7 @@ impl AccessDb {
 
     /// Returns every link key in the database, newest first. If there is none, stores `new_key` as
     /// the first one.
+    #[boxed_future]
     pub async fn link_keys_or_create(&self, new_key: LinkKeyRecord) -> Result<Vec<LinkKeyRecord>, MetaError> {
         let keys = all_keys(&self.db.reader).await?;
         if !keys.is_empty() {

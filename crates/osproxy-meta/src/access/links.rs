@@ -7,7 +7,7 @@ use sea_orm::{
 
 use crate::MetaError;
 use crate::{
-    AccessDb, Invalidation,
+    AccessDb, Invalidation, boxed_future,
     db::{
         entities::{file, link_use},
         retry::retry_conflicts,
@@ -22,6 +22,7 @@ impl AccessDb {
     /// Returns the time before which all links to a file are revoked, in seconds since the Unix
     /// epoch; 0 if no link is revoked or there is no such file. If `cache_file` is set, reads and
     /// caches the whole file, for a caller that needs it next.
+    #[boxed_future]
     pub async fn links_valid_from(&self, uid: Uid, cache_file: bool) -> Result<i64, MetaError> {
         if let Some(from) = self.db.file_cache.links_from(uid) {
             return Ok(from);
@@ -39,6 +40,7 @@ impl AccessDb {
 
     /// Revokes all links to a tenant's file that have been issued so far. Returns `false` if there
     /// is no such file, or it is deleted or expired.
+    #[boxed_future]
     pub async fn revoke_links(&self, tenant: Tenant, uid: Uid) -> Result<bool, MetaError> {
         // Links are dated in whole seconds. This revokes all links dated to the current second or
         // earlier; a link issued later in this second is dated to the next one.
@@ -62,6 +64,7 @@ impl AccessDb {
     }
 
     /// Returns the use count of a link.
+    #[boxed_future]
     pub async fn link_uses(&self, id: &str) -> Result<u32, MetaError> {
         let uses = link_use::Entity::find_by_id(id).select_only().column(link_use::Column::Uses);
         let uses: Option<i32> = uses.into_tuple().one(&self.db.reader).await?;
@@ -70,6 +73,7 @@ impl AccessDb {
 
     /// Counts a use of a link that allows `max` uses and expires at `expires_at` (milliseconds
     /// since the Unix epoch). Returns `false` if the limit was reached before.
+    #[boxed_future]
     pub async fn count_link_use(&self, id: &str, max: u32, expires_at: i64) -> Result<bool, MetaError> {
         if max == 0 {
             return Ok(false);
@@ -102,6 +106,7 @@ impl AccessDb {
     }
 
     /// Deletes the use counts of up to `limit` expired links; returns how many.
+    #[boxed_future]
     pub async fn purge_link_uses(&self, limit: u64) -> Result<u64, MetaError> {
         let now = self.db.clock.now_ms();
         self.db

@@ -21,7 +21,7 @@ use sea_orm::{
 
 use crate::MetaError;
 use crate::{
-    TenantDb,
+    TenantDb, boxed_future,
     db::{
         dialect,
         entities::{blob, file, tenant},
@@ -141,6 +141,7 @@ impl Quotas {
 
 impl TenantDb {
     /// Whether the tenant's quota has `bytes` left at this moment.
+    #[boxed_future]
     pub async fn has_quota_left(&self, tenant: &Tenant, bytes: u64) -> Result<bool, MetaError> {
         if self.db.quotas.has_no_quota(tenant.as_str()) {
             return Ok(true);
@@ -158,6 +159,7 @@ impl TenantDb {
     /// tenant above its new quota keeps its files, but cannot add any. The first call for a tenant
     /// takes some seconds: it waits until every node has evicted the tenant from its cache of
     /// tenants without a quota.
+    #[boxed_future]
     pub async fn set_quota(&self, tenant: &Tenant, max_bytes: Option<u64>) -> Result<QuotaUsage, MetaError> {
         let max_bytes = max_bytes.map(|max| i64::try_from(max).unwrap_or(i64::MAX));
         let name = tenant.to_string();
@@ -252,6 +254,7 @@ impl TenantDb {
     }
 
     /// Returns the usage of all tenants that were ever given a quota, ordered by name.
+    #[boxed_future]
     pub async fn quota_usage(&self) -> Result<Vec<QuotaUsage>, MetaError> {
         let rows = tenant::Entity::find().order_by_asc(tenant::Column::Name).all(&self.db.reader).await?;
         let usage = rows.into_iter().map(|row| QuotaUsage {

@@ -10,7 +10,7 @@ use sea_orm::{
 
 use crate::MetaError;
 use crate::{
-    QuotaUsage, TenantDb,
+    QuotaUsage, TenantDb, boxed_future,
     db::{
         dialect,
         entities::{api_key, blob, file, tenant},
@@ -31,6 +31,7 @@ pub struct TenantUsage {
 impl TenantDb {
     /// Whether the tenant is the default tenant, or an API key, a file or a quota names it. May
     /// scan all files: call this from the command line only.
+    #[boxed_future]
     pub async fn exists(&self, name: &Tenant) -> Result<bool, MetaError> {
         if *name == Tenant::default() {
             return Ok(true);
@@ -49,6 +50,7 @@ impl TenantDb {
 
     /// Returns all tenants, ordered by name, with logical and stored bytes. Scans all files and
     /// blobs: call this from the command line only.
+    #[boxed_future]
     pub async fn usage(&self) -> Result<Vec<TenantUsage>, MetaError> {
         let mut tenants: BTreeMap<String, TenantUsage> = BTreeMap::new();
         for name in self.tenant_names().await? {

@@ -5,7 +5,7 @@ use sea_orm::{ActiveEnum, ColumnTrait, EntityTrait, QueryFilter, QueryOrder};
 
 use crate::MetaError;
 use crate::{
-    AdminDb, Attempt, BlobState, FileState, PartState, TaskRecord,
+    AdminDb, Attempt, BlobState, FileState, PartState, TaskRecord, boxed_future,
     db::entities::{blob, file, part, task},
     tasks::list,
 };
@@ -83,6 +83,7 @@ pub struct PartHistory {
 
 impl AdminDb {
     /// Returns the history of a file; `None` if the uid is unknown.
+    #[boxed_future]
     pub async fn file_history(&self, uid: Uid) -> Result<Option<FileHistory>, MetaError> {
         let row =
             file::Entity::find_by_id(uid.get()).find_also_related(blob::Entity).one(&self.db.reader).await?;
@@ -125,6 +126,7 @@ impl AdminDb {
 
     /// Returns the tasks whose payload is one of `payloads`, with their attempts, oldest task
     /// first. Scans all tasks: use it for diagnosis only.
+    #[boxed_future]
     pub async fn tasks_with_payloads(
         &self,
         payloads: &[String],

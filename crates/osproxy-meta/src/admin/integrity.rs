@@ -9,7 +9,7 @@ use sea_orm::{
 
 use crate::MetaError;
 use crate::{
-    AdminDb, blobs,
+    AdminDb, blobs, boxed_future,
     db::entities::{blob, file, part},
 };
 
@@ -99,6 +99,7 @@ pub struct PartRecord {
 
 impl AdminDb {
     /// Returns up to `limit` blobs of a store with an id greater than `after`, ordered by id.
+    #[boxed_future]
     pub async fn blob_records(
         &self,
         store: &str,
@@ -155,6 +156,7 @@ impl AdminDb {
 
     /// Returns up to `limit` stored blobs of all stores with an id greater than `after`, ordered by
     /// id.
+    #[boxed_future]
     pub async fn content_records(&self, after: i64, limit: u64) -> Result<Vec<ContentRecord>, MetaError> {
         let rows = blob::Entity::find()
             .filter(blob::Column::Id.gt(after))
@@ -165,12 +167,14 @@ impl AdminDb {
     }
 
     /// Reads one blob; `None` if it is no longer stored.
+    #[boxed_future]
     pub async fn content_record(&self, blob_id: i64) -> Result<Option<ContentRecord>, MetaError> {
         let row = blob::Entity::find_by_id(blob_id).filter(blob::Column::State.eq(blob::State::Stored));
         Ok(row.one(&self.db.reader).await?.map(ContentRecord::from))
     }
 
     /// Returns the first `limit` files that share a blob, ordered by uid.
+    #[boxed_future]
     pub async fn files_of_blob(&self, blob_id: i64, limit: u64) -> Result<Vec<Uid>, MetaError> {
         let rows = file::Entity::find()
             .select_only()
@@ -183,6 +187,7 @@ impl AdminDb {
     }
 
     /// Returns all parts of a blob that may have an object, ordered by part number.
+    #[boxed_future]
     pub async fn part_records(&self, blob_id: i64) -> Result<Vec<PartRecord>, MetaError> {
         let rows = part::Entity::find()
             .filter(part::Column::BlobId.eq(blob_id))
@@ -209,6 +214,7 @@ impl AdminDb {
     }
 
     /// Returns stored files whose blob is missing or not stored.
+    #[boxed_future]
     pub async fn files_without_content(&self) -> Result<Vec<Uid>, MetaError> {
         let missing = file::Entity::find()
             .left_join(blob::Entity)
@@ -228,6 +234,7 @@ impl AdminDb {
     }
 
     /// Sets the reference count of a blob. Safe only while nothing else writes to the database.
+    #[boxed_future]
     pub async fn set_ref_count(&self, blob_id: i64, files: i32) -> Result<(), MetaError> {
         self.db
             .write(move |transaction| {
@@ -244,6 +251,7 @@ impl AdminDb {
     }
 
     /// Marks a blob for deletion. Returns `false` and changes nothing if a file refers to it.
+    #[boxed_future]
     pub async fn mark_unreferenced_deleting(&self, blob_id: i64) -> Result<bool, MetaError> {
         self.db
             .write(move |transaction| {

@@ -9,7 +9,7 @@ use sea_orm::{
 
 use crate::MetaError;
 use crate::{
-    AdminDb, BlobRecord,
+    AdminDb, BlobRecord, boxed_future,
     db::{
         dialect,
         entities::{blob, part},
@@ -20,6 +20,7 @@ impl AdminDb {
     /// Returns the objects that several rows of a store refer to, if the object is stored content
     /// for at least one of these rows. Maps each key to the number of rows for which the object is
     /// stored content.
+    #[boxed_future]
     pub async fn shared_objects(&self, store: &str) -> Result<HashMap<String, i64>, MetaError> {
         let (key, content) = (Alias::new("object_key"), Alias::new("content"));
         let one_if =
@@ -62,6 +63,7 @@ impl AdminDb {
     /// Returns those of the keys `names` that a blob or part of this store refers to, in any state
     /// but `gone`. Pass a few thousand keys at most. First looks up the blob id in each key, then
     /// scans whole tables for the keys not found.
+    #[boxed_future]
     pub async fn referenced_objects(
         &self,
         store: &str,
@@ -104,6 +106,7 @@ impl AdminDb {
 
     /// Returns the blobs of a store whose object is one of the keys `names`, grouped by key. Pass a
     /// few thousand keys at most.
+    #[boxed_future]
     pub async fn blobs_by_key(
         &self,
         store: &str,

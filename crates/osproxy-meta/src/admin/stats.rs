@@ -9,7 +9,7 @@ use sea_orm::{
 
 use crate::MetaError;
 use crate::{
-    AdminDb, FileState, TaskState,
+    AdminDb, FileState, TaskState, boxed_future,
     db::{
         dialect,
         entities::{blob, file, task},
@@ -55,6 +55,7 @@ impl DatabaseStats {
 
 impl AdminDb {
     /// Counts files, blobs and tasks. Scans whole tables or indexes: call it rarely.
+    #[boxed_future]
     pub async fn stats(&self) -> Result<DatabaseStats, MetaError> {
         let counted_at = now_ms();
         let files = file::Entity::find()

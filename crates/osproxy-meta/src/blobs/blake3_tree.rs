@@ -10,6 +10,7 @@ use crate::MetaError;
 use crate::{
     BlobDb,
     blobs::decode_digest,
+    boxed_future,
     db::entities::{blob, part},
     files::rows::part_layout,
 };
@@ -53,6 +54,7 @@ impl BlobDb {
     /// Combines the BLAKE3 of a blob from the digests of its parts, without reading the bytes.
     /// Returns `None` if the blob is gone, its layout was not fixed before the upload, or a part or
     /// its digest is missing.
+    #[boxed_future]
     pub async fn combined_blake3(&self, blob_id: i64) -> Result<Option<[u8; 32]>, MetaError> {
         match blob::Entity::find_by_id(blob_id).one(&self.db.reader).await? {
             Some(blob) => Ok(combined_blake3(&self.db.reader, &blob).await?),

@@ -7,6 +7,7 @@ use crate::MetaError;
 use crate::{
     BlobDb,
     blobs::stored_parts::own_key,
+    boxed_future,
     db::entities::{blob, part},
     files::rows::{decode_key, decode_part_size},
 };
@@ -30,6 +31,7 @@ impl BlobDb {
     /// Marks all parts of a blob in state `deleting` for deletion, and returns what is left of the
     /// blob. Returns `None` if the blob is not in that state. No part can be added to a blob in
     /// state `deleting`.
+    #[boxed_future]
     pub async fn deleting(&self, blob_id: i64) -> Result<Option<DeletingBlob>, MetaError> {
         self.db.write(move |transaction| Box::pin(deleting_blob(transaction, blob_id))).await
     }

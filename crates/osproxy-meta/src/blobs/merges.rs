@@ -8,6 +8,7 @@ use crate::MetaError;
 use crate::{
     BlobDb, ExpectedDigests, NodeStores,
     blobs::{self, encode_digest},
+    boxed_future,
     db::{
         entities::{blob, file},
         write_batcher::TxEnd,
@@ -77,6 +78,7 @@ impl BlobDb {
     /// Begins to merge the parts of a blob: records a write intent for the object to be written.
     /// The object's key is derived from the blob's own id if no object has used that key, otherwise
     /// from `fallback_id`. `fallback_id` must be unused; it becomes the id of the intent.
+    #[boxed_future]
     pub async fn begin_merge(&self, blob_id: i64, fallback_id: i64) -> Result<BeginMergeOutcome, MetaError> {
         let node_stores = self.db.node_stores.clone();
         self.db
@@ -89,6 +91,7 @@ impl BlobDb {
 
     /// Makes the object of `intent` the content of the blob. The object must be published and
     /// durable. Returns `Conflict` if another blob has the same content.
+    #[boxed_future]
     pub async fn finish_merge(
         &self,
         blob_id: i64,

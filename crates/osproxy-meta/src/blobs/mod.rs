@@ -20,7 +20,7 @@ use sea_orm::{
 
 use crate::MetaError;
 use crate::{
-    ExpectedDigests, NodeStores,
+    ExpectedDigests, NodeStores, boxed_future,
     db::{database::Database, entities::blob},
     files::rows::decode_key,
 };
@@ -146,21 +146,25 @@ fn owned_by(tenant: &Tenant) -> Expr {
 
 impl BlobDb {
     /// Returns the tenant's stored blob with this MD5; the oldest, if there are several.
+    #[boxed_future]
     pub async fn by_md5(&self, tenant: &Tenant, md5: [u8; 16]) -> Result<Option<Blob>, MetaError> {
         Ok(self.find(owned_by(tenant).and(blob::Column::Md5.eq(md5.to_vec()))).await?)
     }
 
     /// Returns the tenant's stored blob with this BLAKE3.
+    #[boxed_future]
     pub async fn by_blake3(&self, tenant: &Tenant, blake3: [u8; 32]) -> Result<Option<Blob>, MetaError> {
         Ok(self.find(owned_by(tenant).and(blob::Column::Blake3.eq(blake3.to_vec()))).await?)
     }
 
     /// Returns the tenant's stored blob with this SHA-256; the oldest, if there are several.
+    #[boxed_future]
     pub async fn by_sha256(&self, tenant: &Tenant, sha256: [u8; 32]) -> Result<Option<Blob>, MetaError> {
         Ok(self.find(owned_by(tenant).and(blob::Column::Sha256.eq(sha256.to_vec()))).await?)
     }
 
     /// Returns the blob with this id if it is stored and verified.
+    #[boxed_future]
     pub async fn stored(&self, id: i64) -> Result<Option<Blob>, MetaError> {
         Ok(self.find(blob::Column::Id.eq(id).and(blob::Column::Blake3.is_not_null())).await?)
     }

@@ -12,6 +12,7 @@ use crate::MetaError;
 use crate::{
     BlobDb,
     blobs::stored_parts::own_key,
+    boxed_future,
     db::entities::{blob, part},
     files::rows::{decode_key, decode_part_size},
 };
@@ -51,6 +52,7 @@ impl BlobDb {
     /// Returns up to `limit` unfinished rows of this kind in a store, created before
     /// `created_before` (milliseconds since the Unix epoch) and with an id above `after`, ordered
     /// by id.
+    #[boxed_future]
     pub async fn unfinished_rows(
         &self,
         kind: ObjectRowKind,
@@ -97,6 +99,7 @@ impl BlobDb {
     /// Marks an unfinished row for deletion, so that it can never become content, and returns its
     /// object. The caller then removes the object and calls [`delete_row`](Self::delete_row).
     /// Returns `None` if the row became content meanwhile, or is gone.
+    #[boxed_future]
     pub async fn mark_deleting(
         &self,
         kind: ObjectRowKind,
@@ -155,6 +158,7 @@ impl BlobDb {
     ///
     /// The row of a part whose key has no write id stays, in state `gone`, until the upload ends.
     /// Otherwise the next write of the part would use the same key again.
+    #[boxed_future]
     pub async fn delete_row(&self, kind: ObjectRowKind, id: i64) -> Result<bool, MetaError> {
         self.db
             .write(move |transaction| {
@@ -170,6 +174,7 @@ impl BlobDb {
 
     /// Deletes part rows in state `gone` whose blob receives no more parts: those of the blob
     /// `blob_id`, or of all blobs.
+    #[boxed_future]
     pub async fn delete_gone_parts(&self, blob_id: Option<i64>) -> Result<(), MetaError> {
         self.db
             .write(move |transaction| {

@@ -4,7 +4,7 @@ use sea_orm::{ColumnTrait, DatabaseTransaction, DbErr, EntityTrait, QueryFilter,
 
 use crate::MetaError;
 use crate::{
-    Blob, BlobDb, Invalidation, StoreOutcome,
+    Blob, BlobDb, Invalidation, StoreOutcome, boxed_future,
     db::{entities::blob, write_batcher::TxEnd},
 };
 
@@ -15,6 +15,7 @@ impl BlobDb {
     ///
     /// Returns `Conflict` if the blob is gone or another write has repaired it, and `Swept` if the
     /// sweep was faster.
+    #[boxed_future]
     pub async fn repair(&self, damaged: &Blob, intent_id: i64) -> Result<StoreOutcome, MetaError> {
         let (blob_id, damaged) = (damaged.id, damaged.clone());
         let repairing = self

@@ -7,7 +7,7 @@ use sea_orm::{ColumnTrait, DbErr, EntityTrait, QueryFilter, QueryOrder};
 
 use crate::MetaError;
 use crate::{
-    BlobDb, PartDigests,
+    BlobDb, PartDigests, boxed_future,
     db::entities::{blob, part},
     files::rows::{decode_key, part_layout},
 };
@@ -45,6 +45,7 @@ impl StoredPart {
 impl BlobDb {
     /// Returns the row id of each stored part of a blob, with the key of the part's object; `None`
     /// if the part is not an object of its own.
+    #[boxed_future]
     pub async fn part_objects(&self, blob_id: i64) -> Result<Vec<(i64, Option<Key>)>, MetaError> {
         let rows = part::Entity::find()
             .filter(part::Column::BlobId.eq(blob_id))
@@ -57,6 +58,7 @@ impl BlobDb {
     /// Returns the stored parts of a blob, ordered by number. Returns an empty list if parts are
     /// recorded in a multipart upload that the blob no longer has: the blob was merged or verified
     /// meanwhile, and its part rows are about to be deleted.
+    #[boxed_future]
     pub async fn parts(&self, blob_id: i64) -> Result<Vec<StoredPart>, MetaError> {
         let rows = part::Entity::find()
             .filter(part::Column::BlobId.eq(blob_id))
@@ -102,6 +104,7 @@ impl BlobDb {
     }
 
     /// Deletes the rows of parts whose objects have been removed.
+    #[boxed_future]
     pub async fn delete_part_rows(&self, ids: Vec<i64>) -> Result<(), MetaError> {
         self.db
             .write(move |transaction| {

@@ -16,6 +16,7 @@ use crate::MetaError;
 use crate::{
     BlobDb, ExpectedDigests, Invalidation, MergeOutcome, TaskKind,
     blobs::{self, encode_digest, merges::map_unique_conflict},
+    boxed_future,
     db::{
         entities::{blob, file},
         write_batcher::TxEnd,
@@ -44,6 +45,7 @@ pub struct UnverifiedBlob {
 impl BlobDb {
     /// Records the digests computed from a blob in one object. Returns `Conflict` if another blob
     /// has the same content.
+    #[boxed_future]
     pub async fn finish_verification(
         &self,
         blob_id: i64,
@@ -76,6 +78,7 @@ impl BlobDb {
     }
 
     /// Returns the blob if it lies in one object and is not verified yet.
+    #[boxed_future]
     pub async fn unverified(&self, blob_id: i64) -> Result<Option<UnverifiedBlob>, MetaError> {
         let blob = blob::Entity::find_by_id(blob_id)
             .filter(blob::Column::State.eq(blob::State::Stored))
@@ -97,6 +100,7 @@ impl BlobDb {
     /// Moves all files of an unverified blob to the blob `replacement`, whose content is equal and
     /// has these digests. Marks the unverified blob for deletion, and enqueues a task with the
     /// unused id `task_id` that deletes it. Returns `Conflict` if `replacement` is not stored.
+    #[boxed_future]
     pub async fn share_content(
         &self,
         blob_id: i64,
@@ -111,6 +115,7 @@ impl BlobDb {
     /// has the same content and is intact. Marks the lost blob for deletion, and enqueues a task
     /// with the unused id `task_id` that deletes it. Returns `Conflict` if `replacement` is not
     /// stored.
+    #[boxed_future]
     pub async fn replace_lost(
         &self,
         lost: i64,
@@ -156,6 +161,7 @@ impl BlobDb {
     /// Rejects an unverified blob whose content does not match the expected digests: its files
     /// become corrupt and cannot be read any more. Marks the blob for deletion, and enqueues a task
     /// with the unused id `task_id` that deletes it.
+    #[boxed_future]
     pub async fn reject_content(&self, blob_id: i64, task_id: Uid) -> Result<MergeOutcome, MetaError> {
         let (quotas, delete_task) = (self.db.quotas.clone(), self.db.task_seed(task_id));
         self.db

@@ -1,6 +1,7 @@
 //! Connections, clock, caches and transactions, shared by the handles of all domains.
 
 use std::{
+    any::Any,
     sync::{Arc, OnceLock},
     time::Duration,
 };
@@ -12,6 +13,7 @@ use sea_orm::{ConnectionTrait, DatabaseConnection, DatabaseTransaction, DbErr};
 use crate::{
     Invalidation, MetaError, NodeStores,
     access::quotas::Quotas,
+    boxed_future,
     db::{
         clock::Clock,
         database_lock::DatabaseLock,
@@ -48,6 +50,13 @@ pub(crate) enum Writer {
     /// A database server: a pool of connections; the server isolates transactions.
     Server(Arc<ServerPool>),
 }
+
+/// The outcome of a transaction, of any type.
+type Erased = Box<dyn Any + Send>;
+
+/// The work of a transaction, with any outcome.
+type ErasedWork =
+    Box<dyn for<'t> Fn(&'t DatabaseTransaction) -> BoxFuture<'t, Result<TxEnd<Erased>, DbErr>> + Send + Sync>;
 
 /// Called for every invalidation that this node causes.
 pub(crate) type InvalidationListener = Box<dyn Fn(Invalidation) + Send + Sync>;
@@ -118,6 +127,19 @@ impl Database {
             + Sync
             + 'static,
     {
+        let erased: ErasedWork = Box::new(move |transaction| {
+            let outcome = work(transaction);
+            Box::pin(async { outcome.await.map(|end| end.map(|value| Box::new(value) as Erased)) })
+        });
+        let outcome = self.write_erased(erased).await?.downcast::<T>();
+        let other_type = |_| DbErr::Custom("a transaction returned an outcome of another type".to_owned());
+        Ok(*outcome.map_err(other_type)?)
+    }
+
+    /// Runs work whose outcome has no type, so that this and all that it calls is compiled once
+    /// rather than for every transaction.
+    #[boxed_future]
+    async fn write_erased(&self, work: ErasedWork) -> Result<Erased, MetaError> {
         let transaction = async {
             match &self.writer {
                 Writer::Embedded(queue) => queue.run(work).await,

@@ -32,6 +32,35 @@ pub(crate) async fn clock_ms(connection: &impl ConnectionTrait) -> Result<Option
     }
 }
 
+/// Query with the parameters table and column. Returns a row if the table has the column.
+pub(crate) fn find_column(backend: DbBackend) -> &'static str {
+    match backend {
+        DbBackend::Postgres => {
+            "SELECT 1 FROM information_schema.columns \
+             WHERE table_schema = current_schema() AND table_name = $1 AND column_name = $2"
+        }
+        DbBackend::MySql => {
+            "SELECT 1 FROM information_schema.columns \
+             WHERE table_schema = DATABASE() AND table_name = ? AND column_name = ?"
+        }
+        _ => "SELECT 1 FROM pragma_table_info(?) WHERE name = ?",
+    }
+}
+
+/// Query with the parameters table and index. Returns a row if the table has the index.
+pub(crate) fn find_index(backend: DbBackend) -> &'static str {
+    match backend {
+        DbBackend::Postgres => {
+            "SELECT 1 FROM pg_indexes WHERE schemaname = current_schema() AND tablename = $1 AND indexname = $2"
+        }
+        DbBackend::MySql => {
+            "SELECT 1 FROM information_schema.statistics \
+             WHERE table_schema = DATABASE() AND table_name = ? AND index_name = ? LIMIT 1"
+        }
+        _ => "SELECT 1 FROM sqlite_master WHERE type = 'index' AND tbl_name = ? AND name = ?",
+    }
+}
+
 /// Sums an integer column as an integer. Without the cast, PostgreSQL and MySQL return a decimal.
 pub(crate) fn integer_sum(backend: DbBackend, column: impl ColumnTrait) -> Expr {
     integer_sum_of(backend, column.into_expr())

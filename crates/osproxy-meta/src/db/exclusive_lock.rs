@@ -14,7 +14,7 @@ use tokio::task::AbortHandle;
 
 use crate::MetaError;
 use crate::{
-    DatabaseServer,
+    DatabaseServer, boxed_future,
     db::{
         database_lock::{self, DatabaseLock},
         migrate,
@@ -36,6 +36,7 @@ pub struct ExclusiveLock {
 
 impl ExclusiveLock {
     /// Takes the lock without waiting. Returns `None` if another node holds it.
+    #[boxed_future]
     pub async fn try_acquire(server: &DatabaseServer) -> Result<Option<Self>, MetaError> {
         let connection = migrate::single_connection(server).await?;
         if !database_lock::acquire(&connection, DatabaseLock::Exclusive, Duration::ZERO).await? {

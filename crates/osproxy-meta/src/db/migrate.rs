@@ -3,13 +3,12 @@
 use std::{collections::HashSet, time::Duration};
 
 use sea_orm::{Database, DatabaseConnection, DbErr};
-use sea_orm_migration::MigratorTrait;
 
 use crate::DatabaseServer;
 use crate::db::{
     connect,
     database_lock::{self, DatabaseLock},
-    migrations::Migrator,
+    migrations,
     server_pool::with_single_connection,
 };
 
@@ -44,14 +43,17 @@ pub(crate) async fn single_connection(server: &DatabaseServer) -> Result<Databas
 
 /// Migrates the tables. The caller must exclude concurrent migrations.
 pub(crate) async fn migrate_schema(connection: &DatabaseConnection) -> Result<(), DbErr> {
-    ensure_not_newer(connection).await?;
-    Migrator::up(connection, None).await
+    let applied = applied(connection).await?;
+    for migration in migrations::pending(&applied) {
+        migration.apply(connection).await?;
+    }
+    Ok(())
 }
 
 /// Fails unless the schema matches this version of osproxy. Does not migrate.
 pub(crate) async fn ensure_current(connection: &DatabaseConnection) -> Result<(), DbErr> {
-    ensure_not_newer(connection).await?;
-    if Migrator::get_pending_migrations(connection).await?.is_empty() {
+    let applied = applied(connection).await?;
+    if migrations::pending(&applied).next().is_none() {
         return Ok(());
     }
     let message = "its schema is older than this version of osproxy; run `osproxy migrate` or start the \
@@ -59,16 +61,14 @@ pub(crate) async fn ensure_current(connection: &DatabaseConnection) -> Result<()
     Err(DbErr::Custom(message.to_owned()))
 }
 
-async fn ensure_not_newer(connection: &DatabaseConnection) -> Result<(), DbErr> {
-    Migrator::install(connection).await?;
-    let migrations = Migrator::migrations();
-    let known: HashSet<_> = migrations.iter().map(|migration| migration.name()).collect();
-    let applied = Migrator::get_migration_models(connection).await?;
-    match applied.into_iter().find(|applied| !known.contains(applied.version.as_str())) {
-        None => Ok(()),
+/// Returns the names of the applied migrations. Fails if this version of osproxy does not know one
+/// of them.
+async fn applied(connection: &DatabaseConnection) -> Result<HashSet<String>, DbErr> {
+    let applied = migrations::applied(connection).await?;
+    match applied.iter().find(|name| !migrations::is_known(name)) {
+        None => Ok(applied),
         Some(newer) => Err(DbErr::Custom(format!(
-            "its schema was created by a newer version of osproxy (unknown migration {}); use that version or a later one",
-            newer.version
+            "its schema was created by a newer version of osproxy (unknown migration {newer}); use that version or a later one"
         ))),
     }
 }

@@ -35,6 +35,16 @@ pub(crate) enum TxEnd<T> {
     Rollback(T),
 }
 
+impl<T> TxEnd<T> {
+    /// Converts the value.
+    pub(crate) fn map<U>(self, convert: impl FnOnce(T) -> U) -> TxEnd<U> {
+        match self {
+            Self::Commit(value) => TxEnd::Commit(convert(value)),
+            Self::Rollback(value) => TxEnd::Rollback(convert(value)),
+        }
+    }
+}
+
 type Connect = Box<dyn Fn() -> BoxFuture<'static, Result<DatabaseConnection, DbErr>> + Send + Sync>;
 
 /// Sends jobs to the thread that owns the connection.

@@ -9,6 +9,7 @@ use crate::{
     ExpectedDigests, FileDb, FileMetadata,
     access::quotas::{Quotas, record_bytes},
     blobs::{self, encode_digest},
+    boxed_future,
     db::{entities::file, write_batcher::TxEnd},
     files::listing,
     now_ms,
@@ -92,6 +93,7 @@ impl FileDb {
     /// the file shares it and is stored at once. All other files are `pending` and accept content
     /// until `expires_at` (milliseconds since the Unix epoch). Charges the tenant for the rows and
     /// for the known or announced sizes.
+    #[boxed_future]
     pub async fn create(&self, uploads: Vec<NewUpload>, expires_at: i64) -> Result<CreateOutcome, MetaError> {
         let (generation, uids) =
             (self.db.file_cache.generation(), uploads.iter().map(|upload| upload.file.uid));
@@ -118,6 +120,7 @@ impl FileDb {
     /// Creates files of one tenant that share stored content. Returns for each file whether it was
     /// created; a file is skipped if its content is no longer stored. Returns `None` and creates no
     /// file if the tenant's quota would be exceeded.
+    #[boxed_future]
     pub async fn create_stored(&self, files: Vec<NewStoredFile>) -> Result<Option<Vec<bool>>, MetaError> {
         let quotas = self.db.quotas.clone();
         self.db

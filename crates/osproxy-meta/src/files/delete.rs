@@ -11,6 +11,7 @@ use crate::MetaError;
 use crate::{
     FileDb, FileState, Invalidation, TaskKind,
     access::quotas::Quotas,
+    boxed_future,
     db::{
         database::Database,
         entities::{blob, file},
@@ -48,6 +49,7 @@ impl FileDb {
     /// Deletes a file of a tenant, unless it is already deleted or expired. If no other file shares
     /// its blob, marks the blob for deletion, so that no other file can share it any more, and
     /// enqueues the task that deletes it. `task_id` is an unused id for that task.
+    #[boxed_future]
     pub async fn delete(&self, tenant: Tenant, uid: Uid, task_id: Uid) -> Result<DeleteOutcome, MetaError> {
         let deletable = [
             file::State::Pending,
@@ -63,6 +65,7 @@ impl FileDb {
 
     /// Deletes up to `limit` rows of files that were deleted or expired before `gone_before`, in
     /// milliseconds since the Unix epoch. Returns the number of deleted rows.
+    #[boxed_future]
     pub async fn purge(&self, gone_before: i64, limit: u64) -> Result<u64, MetaError> {
         self.db
             .write(move |transaction| {

@@ -11,7 +11,7 @@ use sea_orm::{
 
 use crate::MetaError;
 use crate::{
-    FileDb, FileState, StoredContent,
+    FileDb, FileState, StoredContent, boxed_future,
     db::{
         dialect,
         entities::{blob, file},
@@ -109,6 +109,7 @@ pub(crate) fn name_start(name: &str) -> Vec<u8> {
 
 impl FileDb {
     /// Reads a file in any state, bypassing the cache; `None` if the uid is unknown.
+    #[boxed_future]
     pub async fn record(&self, uid: Uid) -> Result<Option<FileRecord>, MetaError> {
         let row =
             file::Entity::find_by_id(uid.get()).find_also_related(blob::Entity).one(&self.db.reader).await?;
@@ -119,6 +120,7 @@ impl FileDb {
     /// ordered by uid; with a prefix, by the first [`MAX_PREFIX`] bytes of the name and then by
     /// uid. An index provides each order, so the database reads only the rows of the page and rows
     /// that a filter outside the index excludes.
+    #[boxed_future]
     pub async fn list(
         &self,
         tenant: &Tenant,

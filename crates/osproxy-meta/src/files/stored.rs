@@ -9,7 +9,7 @@ use time::OffsetDateTime;
 
 use crate::MetaError;
 use crate::{
-    FileDb, FileState,
+    FileDb, FileState, boxed_future,
     db::{
         database::Database,
         entities::{blob, file},
@@ -94,12 +94,14 @@ impl StoredFile {
 impl FileDb {
     /// Returns a stored file, possibly from the cache; `None` if the uid is unknown or the file is
     /// not stored.
+    #[boxed_future]
     pub async fn stored(&self, uid: Uid) -> Result<Option<Arc<StoredFile>>, MetaError> {
         Ok(stored_among(&self.db, &[uid]).await?.pop())
     }
 
     /// Reads a stored file from the database, bypassing the cache; `None` if the uid is unknown or
     /// the file is not stored.
+    #[boxed_future]
     pub async fn stored_uncached(&self, uid: Uid) -> Result<Option<Arc<StoredFile>>, MetaError> {
         let row = file::Entity::find_by_id(uid.get())
             .find_also_related(blob::Entity)
@@ -115,12 +117,14 @@ impl FileDb {
     }
 
     /// Reads the state of a file, bypassing the cache; `None` if the uid is unknown.
+    #[boxed_future]
     pub async fn state(&self, uid: Uid) -> Result<Option<FileState>, MetaError> {
         let file = file::Entity::find_by_id(uid.get()).one(&self.db.reader).await?;
         Ok(file.map(|file| file.state))
     }
 
     /// Returns the stored files among `uids`, in the same order; from the cache where possible.
+    #[boxed_future]
     pub async fn stored_among(&self, uids: &[Uid]) -> Result<Vec<Arc<StoredFile>>, MetaError> {
         Ok(stored_among(&self.db, uids).await?)
     }

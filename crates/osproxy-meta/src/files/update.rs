@@ -13,7 +13,7 @@ use crate::MetaError;
 use crate::{
     AnnouncedContent, FileDb, FileState, Invalidation, KnownContent, NewFile,
     access::quotas::{ChargeOutcome, Quotas, record_bytes},
-    blobs,
+    blobs, boxed_future,
     db::{
         entities::{blob, file},
         write_batcher::TxEnd,
@@ -63,6 +63,7 @@ pub enum CopyOutcome {
 impl FileDb {
     /// Renames a tenant's file and edits its metadata, each only if given. The object keeps its
     /// key.
+    #[boxed_future]
     pub async fn update(
         &self,
         tenant: Tenant,
@@ -90,6 +91,7 @@ impl FileDb {
 
     /// Creates a file with the uid `copy` that shares the content of the tenant's file `uid`. Name
     /// and metadata default to those of the source.
+    #[boxed_future]
     pub async fn copy(
         &self,
         tenant: Tenant,

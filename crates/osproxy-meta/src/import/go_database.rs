@@ -6,7 +6,7 @@ use sea_orm::{ConnectionTrait, DatabaseConnection, DbBackend, DbErr, QueryResult
 
 use crate::MetaError;
 use crate::{
-    DatabaseServer,
+    DatabaseServer, boxed_future,
     db::{connect, migrate::single_connection},
 };
 
@@ -95,6 +95,7 @@ pub struct GoDatabase {
 
 impl GoDatabase {
     /// Connects to the server. The error is a human-readable message.
+    #[boxed_future]
     pub async fn open(server: &DatabaseServer) -> Result<Self, String> {
         let to_message = |error| connect::open_error_message(server, &error);
         // Fail fast if the server is unreachable, before switching to the long timeout.
@@ -106,6 +107,7 @@ impl GoDatabase {
     }
 
     /// Returns the known sets of tables that exist.
+    #[boxed_future]
     pub async fn tables(&self) -> Result<Vec<GoTables>, MetaError> {
         let schema = match self.connection.get_database_backend() {
             DbBackend::Postgres => "current_schema()",
@@ -122,12 +124,14 @@ impl GoDatabase {
     }
 
     /// Counts the files.
+    #[boxed_future]
     pub async fn count_files(&self, tables: GoTables) -> Result<i64, MetaError> {
         let rows = self.query(&format!("SELECT COUNT(*) AS number FROM {}", tables.files)).await?;
         rows.first().map_or(Ok(0), |row| Ok(row.try_get("", "number")?))
     }
 
     /// Returns up to `limit` files with a row id greater than `after`, ordered by row id.
+    #[boxed_future]
     pub async fn files(&self, tables: GoTables, after: i64, limit: u64) -> Result<Vec<GoFile>, MetaError> {
         let sql = format!(
             "SELECT {id}, {uid}, bucket, name, storage_name, md5, {size}, {in_parts}, {part_count}, {status}, content_type \
@@ -145,6 +149,7 @@ impl GoDatabase {
 
     /// Returns the complete parts of the files with these row ids, ordered by uid, part number and
     /// row id.
+    #[boxed_future]
     pub async fn parts(
         &self,
         tables: GoTables,
@@ -167,6 +172,7 @@ impl GoDatabase {
     }
 
     /// Counts complete parts whose file does not exist.
+    #[boxed_future]
     pub async fn count_orphan_parts(&self, tables: GoTables) -> Result<i64, MetaError> {
         let sql = format!(
             "SELECT COUNT(*) AS number FROM {} WHERE status = 1 AND storage_uid NOT IN (SELECT uid FROM {})",
@@ -176,6 +182,7 @@ impl GoDatabase {
     }
 
     /// Counts the tasks by kind and state.
+    #[boxed_future]
     pub async fn task_counts(&self, tables: GoTables) -> Result<Vec<GoTaskCount>, MetaError> {
         let sql = format!(
             "SELECT task_type, {state}, COUNT(*) AS number FROM {table} GROUP BY task_type, status ORDER BY task_type, status",

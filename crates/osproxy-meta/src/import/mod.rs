@@ -18,6 +18,7 @@ use crate::MetaError;
 use crate::{
     AnnouncedContent, KnownContent, NewFile, NewTask, NodeStores,
     blobs::{self, encode_digest},
+    boxed_future,
     db::{
         database::Database,
         entities::{blob, file, part},
@@ -129,6 +130,7 @@ struct ImportTransaction<'a> {
 impl ImportDb {
     /// Returns those of `uids` that need no further import: their files exist and are not uploads
     /// in progress.
+    #[boxed_future]
     pub async fn already_imported(&self, uids: &[i64]) -> Result<HashSet<i64>, MetaError> {
         let mut imported_uids = HashSet::with_capacity(uids.len());
         for uids in uids.chunks(crate::blobs::stored_parts::MAX_ROWS) {
@@ -146,6 +148,7 @@ impl ImportDb {
     /// files stay, except for imported unfinished uploads for which osproxy has received nothing
     /// since; these are imported again. Returns `None` and imports nothing if the tenant's quota is
     /// exceeded.
+    #[boxed_future]
     pub async fn add_files(
         &self,
         files: Vec<ImportFile>,

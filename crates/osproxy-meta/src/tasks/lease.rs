@@ -9,7 +9,7 @@ use sea_orm::{
 
 use crate::MetaError;
 use crate::{
-    AttemptOutcome, AttemptResult, ClaimedTask, TaskDb, TaskState,
+    AttemptOutcome, AttemptResult, ClaimedTask, TaskDb, TaskState, boxed_future,
     db::entities::{task, task_attempt},
     tasks::queue::is_due,
 };
@@ -21,6 +21,7 @@ impl TaskDb {
     /// Ends the leases of all processes except `owner`: on all tasks if `is_only_process`,
     /// otherwise on the tasks of `exclusive_stores`, which no other process can access. Returns the
     /// number of leases that ended.
+    #[boxed_future]
     pub async fn expire_other_leases(
         &self,
         owner: &str,
@@ -48,6 +49,7 @@ impl TaskDb {
     /// Claims a due task for `lease` milliseconds. Returns `None` if the task is not due, if
     /// another process was faster, or if no attempt is left. In the last case the task becomes
     /// dead.
+    #[boxed_future]
     pub async fn claim(&self, id: i64, owner: &str, lease: i64) -> Result<Option<ClaimedTask>, MetaError> {
         let (owner, now) = (owner.to_owned(), self.db.clock.now_ms());
         self.db
@@ -60,6 +62,7 @@ impl TaskDb {
 
     /// Extends the lease of a claimed task to `lease` milliseconds from now. Returns `false` if
     /// this process has lost the lease: the work must stop.
+    #[boxed_future]
     pub async fn renew(&self, claimed: &ClaimedTask, owner: &str, lease: i64) -> Result<bool, MetaError> {
         let (id, attempt, owner) = (claimed.id, claimed.attempt, owner.to_owned());
         let until = self.db.clock.now_ms().saturating_add(lease);
@@ -80,6 +83,7 @@ impl TaskDb {
 
     /// Records how an attempt ended. Returns `false` and records nothing if this process has lost
     /// the lease.
+    #[boxed_future]
     pub async fn end(
         &self,
         claimed: &ClaimedTask,

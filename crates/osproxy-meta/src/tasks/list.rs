@@ -4,7 +4,7 @@ use sea_orm::{ActiveEnum, ColumnTrait, DbErr, EntityTrait, QueryFilter, QueryOrd
 
 use crate::MetaError;
 use crate::{
-    Attempt, TaskDb, TaskKind, TaskRecord, TaskState,
+    Attempt, TaskDb, TaskKind, TaskRecord, TaskState, boxed_future,
     db::{
         database::Database,
         entities::{task, task_attempt},
@@ -43,15 +43,17 @@ impl TaskDb {
 
     /// Returns up to `limit` tasks, newest first. If `state` is given, returns only tasks in that
     /// state.
+    #[boxed_future]
     pub async fn newest(&self, state: Option<TaskState>, limit: u64) -> Result<Vec<TaskRecord>, MetaError> {
         self.list(TaskFilter { state, kind: None }, None, limit).await
     }
 
     /// Returns up to `limit` tasks with an id below `before`, newest first. With a filter, also
     /// scans the rows that do not match.
-    pub async fn list(
-        &self,
-        filter: TaskFilter<'_>,
+    #[boxed_future]
+    pub async fn list<'a>(
+        &'a self,
+        filter: TaskFilter<'a>,
         before: Option<i64>,
         limit: u64,
     ) -> Result<Vec<TaskRecord>, MetaError> {
@@ -69,11 +71,13 @@ impl TaskDb {
     }
 
     /// Returns a task with its attempts in order.
+    #[boxed_future]
     pub async fn find(&self, id: i64) -> Result<Option<(TaskRecord, Vec<Attempt>)>, MetaError> {
         Ok(find(&self.db, id).await?)
     }
 
     /// Whether a task with this kind and payload is queued, running or dead.
+    #[boxed_future]
     pub async fn has_unfinished(&self, kind: TaskKind, payload: &str) -> Result<bool, MetaError> {
         let unfinished = [TaskState::Queued, TaskState::Running, TaskState::Dead];
         let task = task::Entity::find()

@@ -4,7 +4,7 @@ use sea_orm::{ColumnTrait, DatabaseTransaction, DbErr, EntityTrait, QueryFilter,
 
 use crate::MetaError;
 use crate::{
-    TaskDb, TaskState,
+    TaskDb, TaskState, boxed_future,
     db::entities::{task, task_attempt},
 };
 
@@ -12,6 +12,7 @@ impl TaskDb {
     /// Deletes up to `limit` done tasks and up to `limit` attempts of recurring tasks, if they
     /// ended before `ended_before` (milliseconds since the Unix epoch). Returns the number of
     /// deleted tasks and attempts.
+    #[boxed_future]
     pub async fn purge(&self, ended_before: i64, limit: u64) -> Result<u64, MetaError> {
         self.db
             .write(move |transaction| {

@@ -6,7 +6,7 @@ use sea_orm::{
 };
 
 use crate::MetaError;
-use crate::{TaskDb, TaskKind, TaskState, db::entities::task, tasks::NewTask};
+use crate::{TaskDb, TaskKind, TaskState, boxed_future, db::entities::task, tasks::NewTask};
 
 /// Enqueues a task within `transaction`. It is due at `now`, the time of the database's clock in
 /// milliseconds since the Unix epoch. If `store` is given, only a node that has that store runs the
@@ -54,6 +54,7 @@ impl TaskDb {
 
     /// Creates the recurring task of this kind, or makes the existing one due now unless it is
     /// running. If `store` is given, each store has its own task of this kind.
+    #[boxed_future]
     pub async fn ensure_recurring(&self, new: NewTask, store: Option<String>) -> Result<(), MetaError> {
         let now = self.db.clock.now_ms();
         let outcome = self
@@ -92,6 +93,7 @@ impl TaskDb {
     /// Makes a dead or queued task due now, with up to `attempts` more attempts. The attempts of a
     /// recurring task stay unlimited. Returns `false` if there is no such task, or it is running or
     /// done.
+    #[boxed_future]
     pub async fn retry(&self, id: i64, attempts: u32) -> Result<bool, MetaError> {
         let now = self.db.clock.now_ms();
         self.db
@@ -119,6 +121,7 @@ impl TaskDb {
 
     /// Returns id and kind of up to `limit` due tasks of these kinds that this node can run. The
     /// tasks that have been due longest come first.
+    #[boxed_future]
     pub async fn due(&self, kinds: &[TaskKind], limit: u64) -> Result<Vec<(i64, TaskKind)>, MetaError> {
         self.db.clock.sync(&self.db.reader).await?;
         let tasks = task::Entity::find()
@@ -137,6 +140,7 @@ impl TaskDb {
 
     /// Returns the time, in milliseconds, until this node can run the next task of these kinds;
     /// `None` if there is no such task.
+    #[boxed_future]
     pub async fn next_due(&self, kinds: &[TaskKind]) -> Result<Option<i64>, MetaError> {
         let of_kinds = || {
             let kinds = task::Column::Kind.is_in(kinds.iter().map(|kind| kind.name()));

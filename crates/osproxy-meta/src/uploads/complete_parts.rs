@@ -17,6 +17,7 @@ use crate::{
     CompletePreconditions, ExpectedDigests, FileState, Inspection, TaskKind, UploadDb,
     access::quotas::{ChargeOutcome, Quotas},
     blobs::{blake3_tree, encode_digest},
+    boxed_future,
     db::{
         dialect,
         entities::{blob, file, part},
@@ -97,6 +98,7 @@ impl UploadDb {
     /// Completes an upload if its stored parts match `request` and `preconditions`. On `Completed`,
     /// also enqueues the task that merges the parts; `task_id` is an unused id for that task. The
     /// number of statements does not depend on the number of parts.
+    #[boxed_future]
     pub async fn complete(
         &self,
         uid: Uid,

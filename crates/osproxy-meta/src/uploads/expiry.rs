@@ -5,7 +5,7 @@ use sea_orm::{ColumnTrait, EntityTrait, ExprTrait, QueryFilter, QueryOrder, Quer
 
 use crate::MetaError;
 use crate::{
-    DeleteOutcome, FileState, UploadDb,
+    DeleteOutcome, FileState, UploadDb, boxed_future,
     db::entities::file,
     files::delete::{self, FileTransition},
 };
@@ -18,6 +18,7 @@ impl UploadDb {
     /// Moves an open upload to state `expired` if its expiry is before `expired_before`, in
     /// milliseconds since the Unix epoch. Does not change an upload that was renewed in the
     /// meantime. Treats the blob like [`FileDb::delete`](crate::FileDb::delete).
+    #[boxed_future]
     pub async fn expire(
         &self,
         uid: Uid,
@@ -34,6 +35,7 @@ impl UploadDb {
 
     /// Extends the expiry of a tenant's open upload to `expires_at`, in milliseconds since the Unix
     /// epoch; never shortens it. Returns `false` if the tenant has no such open upload.
+    #[boxed_future]
     pub async fn renew(&self, tenant: Tenant, uid: Uid, expires_at: i64) -> Result<bool, MetaError> {
         self.db
             .write(move |transaction| {
@@ -55,6 +57,7 @@ impl UploadDb {
 
     /// Deletes an open upload at the client's request. Treats the blob like
     /// [`FileDb::delete`](crate::FileDb::delete).
+    #[boxed_future]
     pub async fn abort(&self, uid: Uid, task_id: Uid) -> Result<DeleteOutcome, MetaError> {
         let transition =
             FileTransition { from: OPEN_STATES.to_vec(), to: FileState::Deleted, expired_before: None };
@@ -63,6 +66,7 @@ impl UploadDb {
 
     /// Returns up to `limit` open uploads that expire before `at`, in milliseconds since the Unix
     /// epoch; the earliest first.
+    #[boxed_future]
     pub async fn expired(&self, at: i64, limit: u64) -> Result<Vec<Uid>, MetaError> {
         let expired = file::Entity::find()
             .select_only()

@@ -10,6 +10,7 @@ use crate::{
     CompleteOutcome, CompletePreconditions, MetaError, MultipartUpload, UploadDb,
     access::quotas::Quotas,
     blobs::{self, blake3_tree},
+    boxed_future,
     db::{
         entities::{blob, file, part},
         retry::retry_conflicts,
@@ -32,6 +33,7 @@ const MAX_FINISH_ATTEMPTS: u32 = 5;
 impl UploadDb {
     /// Returns up to `limit` completing files whose parts are in `store`, with the multipart upload
     /// that the store must complete for each file. Skips files that have no such multipart upload.
+    #[boxed_future]
     pub async fn completing(
         &self,
         store: &str,
@@ -56,6 +58,7 @@ impl UploadDb {
 
     /// Returns the multipart upload that the store must complete for a file; `None` if the file is
     /// not in state `completing` or no stored part is in a multipart upload.
+    #[boxed_future]
     pub async fn completing_multipart(&self, uid: Uid) -> Result<Option<MultipartUpload>, MetaError> {
         let file = file::Entity::find_by_id(uid.get()).find_also_related(blob::Entity);
         let file = file.filter(file::Column::State.eq(file::State::Completing));
@@ -71,6 +74,7 @@ impl UploadDb {
     ///
     /// Enqueues a task that verifies, merges or deletes the blob, if one is needed; `task_id` is an
     /// unused id for that task. Returns `NotOpen` if the file is no longer in state `completing`.
+    #[boxed_future]
     pub async fn finish_multipart(
         &self,
         uid: Uid,

@@ -17,6 +17,7 @@ use crate::MetaError;
 use crate::{
     PartSizeLimits, UploadDb,
     access::quotas::Quotas,
+    boxed_future,
     db::{
         dialect,
         entities::{blob, file, part},
@@ -70,6 +71,7 @@ pub enum LostParts {
 impl UploadDb {
     /// Records the store's upload id for a blob, unless an id is recorded already. Returns the id
     /// that is recorded now, which callers must use; `None` if the blob no longer collects parts.
+    #[boxed_future]
     pub async fn record_upload_id(
         &self,
         blob_id: i64,
@@ -93,6 +95,7 @@ impl UploadDb {
     }
 
     /// Returns the store's upload id for a blob that collects parts, if an id is recorded.
+    #[boxed_future]
     pub async fn upload_id(&self, blob_id: i64) -> Result<Option<String>, MetaError> {
         Ok(recorded_upload_id(&self.db.reader, blob_id).await?)
     }
@@ -100,6 +103,7 @@ impl UploadDb {
     /// Drops parts that the store has lost or rejects, so that the client can send them again. A
     /// completing file goes back to `receiving`. Does nothing if the blob's upload is no longer
     /// `upload_id`.
+    #[boxed_future]
     pub async fn drop_lost_parts(
         &self,
         blob_id: i64,
@@ -118,6 +122,7 @@ impl UploadDb {
     /// Like [`drop_lost_parts`](Self::drop_lost_parts), for an upload that was missing when a part
     /// was written to it. Returns `false` and changes nothing if the file no longer receives parts
     /// of this upload: an upload is also missing after the store has completed it.
+    #[boxed_future]
     pub async fn drop_lost_upload(&self, blob_id: i64, upload_id: String) -> Result<bool, MetaError> {
         let quotas = self.db.quotas.clone();
         self.db

@@ -13,6 +13,7 @@ use crate::{
     FileState, NodeStores, UploadDb,
     access::quotas::{ChargeOutcome, Quotas},
     blobs::{decode_digest, encode_digest},
+    boxed_future,
     db::{
         entities::{file, part},
         write_batcher::TxEnd,
@@ -113,6 +114,7 @@ impl UploadDb {
     ///
     /// Without an announced total size, [`finish_part`](Self::finish_part) checks this limit for a
     /// part that may replace an earlier part.
+    #[boxed_future]
     pub async fn begin_part(
         &self,
         uid: Uid,
@@ -144,6 +146,7 @@ impl UploadDb {
 
     /// Records the part of `intent` as stored. Its bytes must be published and durable. Replaces an
     /// earlier part with the same number.
+    #[boxed_future]
     pub async fn finish_part(
         &self,
         uid: Uid,

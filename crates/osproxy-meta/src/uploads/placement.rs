@@ -5,7 +5,7 @@ use sea_orm::{ColumnTrait, EntityTrait, QueryFilter, QuerySelect};
 
 use crate::MetaError;
 use crate::{
-    BeginPartOutcome, MultipartSlot, UploadDb,
+    BeginPartOutcome, MultipartSlot, UploadDb, boxed_future,
     db::{
         entities::{blob, file},
         write_batcher::TxEnd,
@@ -30,6 +30,7 @@ pub enum PartsStore {
 impl UploadDb {
     /// Returns the name of the store that holds, or will hold, the bytes of a file; `None` if the
     /// uid is unknown, no store is chosen yet, or the file has no blob any more.
+    #[boxed_future]
     pub async fn store_of(&self, uid: Uid) -> Result<Option<String>, MetaError> {
         let store = file::Entity::find_by_id(uid.get())
             .inner_join(blob::Entity)
@@ -40,6 +41,7 @@ impl UploadDb {
     }
 
     /// Returns the store that receives the parts of an upload.
+    #[boxed_future]
     pub async fn parts_store(&self, uid: Uid) -> Result<PartsStore, MetaError> {
         let row = file::Entity::find_by_id(uid.get())
             .left_join(blob::Entity)
@@ -58,6 +60,7 @@ impl UploadDb {
     /// for it in a local store, before the first part arrives. A new blob gets the uid as its id,
     /// or `fallback_id` if that id may be taken. Returns the store, the blob's id and the slot;
     /// `None` if this node does not write the parts into a preallocated file.
+    #[boxed_future]
     pub async fn preallocate(
         &self,
         uid: Uid,
@@ -85,6 +88,7 @@ impl UploadDb {
     /// Chooses this node's default store for the parts of a file, unless a store is already chosen.
     /// Returns the chosen store. A new blob gets the uid as its id, or `fallback_id` if that id may
     /// be taken.
+    #[boxed_future]
     pub async fn choose_parts_store(&self, uid: Uid, fallback_id: Uid) -> Result<PartsStore, MetaError> {
         let node_stores = self.db.node_stores.clone();
         let chosen = self

@@ -8,7 +8,7 @@ use sea_orm::{
 };
 
 use crate::MetaError;
-use crate::{UploadDb, blobs::decode_digest, db::entities::challenge};
+use crate::{UploadDb, blobs::decode_digest, boxed_future, db::entities::challenge};
 
 /// A challenge for the content of one blob.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -24,6 +24,7 @@ pub struct ChallengeRecord {
 impl UploadDb {
     /// Creates a challenge, valid for `ttl`, that decides whether the pending file `uid` gets the
     /// content of a blob. Replaces an earlier challenge for the same file.
+    #[boxed_future]
     pub async fn create_challenge(
         &self,
         uid: Uid,
@@ -56,6 +57,7 @@ impl UploadDb {
     }
 
     /// Returns the challenge for a file; `None` if there is none or it has expired.
+    #[boxed_future]
     pub async fn challenge(&self, uid: Uid) -> Result<Option<ChallengeRecord>, MetaError> {
         let row = challenge::Entity::find_by_id(uid.get())
             .filter(challenge::Column::ExpiresAt.gt(self.db.clock.now_ms()))
@@ -66,6 +68,7 @@ impl UploadDb {
 
     /// Deletes and returns the challenge for a file; `None` if there is none or it has expired.
     /// Only one caller gets the challenge, so it can be answered only once.
+    #[boxed_future]
     pub async fn take_challenge(&self, uid: Uid) -> Result<Option<ChallengeRecord>, MetaError> {
         let now = self.db.clock.now_ms();
         self.db
@@ -87,6 +90,7 @@ impl UploadDb {
     }
 
     /// Deletes up to `limit` expired challenges, and returns the number of deleted challenges.
+    #[boxed_future]
     pub async fn purge_challenges(&self, limit: u64) -> Result<u64, MetaError> {
         let now = self.db.clock.now_ms();
         self.db

@@ -7,7 +7,7 @@ use sea_orm::{
 
 use crate::MetaError;
 use crate::{
-    FileState, TaskKind, UploadDb,
+    FileState, TaskKind, UploadDb, boxed_future,
     db::{
         dialect,
         entities::{blob, file},
@@ -30,6 +30,7 @@ pub struct OpenUploads {
 impl UploadDb {
     /// Counts the open uploads of a tenant and the reserved bytes. The cost grows with the number
     /// of open uploads of all tenants.
+    #[boxed_future]
     pub async fn open_uploads(&self, tenant: &Tenant) -> Result<OpenUploads, MetaError> {
         let count = file::Entity::find()
             .select_only()
@@ -67,6 +68,7 @@ impl UploadDb {
     /// Returns up to `limit` uploads that have a reservation in `store` but no stored part. Selects
     /// uploads created before `created_before` (milliseconds since the Unix epoch) with a uid above
     /// `after`, ordered by uid.
+    #[boxed_future]
     pub async fn idle_reservations(
         &self,
         store: &str,
@@ -95,6 +97,7 @@ impl UploadDb {
     /// deletes the upload's blob. `task_id` is an unused id for that task. The first part reserves
     /// disk space again. Returns `false` if a part has begun, there is no reservation, or the file
     /// is not in state `receiving`.
+    #[boxed_future]
     pub async fn release_reservation(&self, uid: Uid, task_id: Uid) -> Result<bool, MetaError> {
         let delete_task = self.db.task_seed(task_id);
         self.db

@@ -5,7 +5,7 @@ use sea_orm::{ColumnTrait, EntityTrait, QueryFilter, QueryOrder, QuerySelect};
 
 use crate::MetaError;
 use crate::{
-    FileState, UploadDb,
+    FileState, UploadDb, boxed_future,
     db::entities::{blob, file, part},
 };
 
@@ -29,6 +29,7 @@ pub struct UploadProgress {
 
 impl UploadDb {
     /// Returns the status of an upload; `None` for an unknown uid.
+    #[boxed_future]
     pub async fn status(&self, uid: Uid) -> Result<Option<UploadProgress>, MetaError> {
         let row =
             file::Entity::find_by_id(uid.get()).find_also_related(blob::Entity).one(&self.db.reader).await?;

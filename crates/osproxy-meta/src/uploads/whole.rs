@@ -13,6 +13,7 @@ use crate::{
     ExpectedDigests, FileState, NodeStores, UploadDb,
     access::quotas::Quotas,
     blobs::{self, encode_digest},
+    boxed_future,
     db::{
         entities::{blob, file, part},
         write_batcher::TxEnd,
@@ -89,6 +90,7 @@ impl UploadDb {
     /// the key derived from the uid, every later one the key derived from `fallback_id`, so that no
     /// key is written twice. If disk space is reserved for parts of the file on another node,
     /// enqueues the task that deletes their blob; `task_id` is an unused id for that task.
+    #[boxed_future]
     pub async fn begin(
         &self,
         uid: Uid,
@@ -106,6 +108,7 @@ impl UploadDb {
 
     /// Makes the object of a write intent the content of the file. The object must be published and
     /// durable.
+    #[boxed_future]
     pub async fn finish(
         &self,
         uid: Uid,
@@ -151,6 +154,7 @@ impl UploadDb {
 
     /// Makes a stored blob with these digests the content of the file. `unpublished` is the id of a
     /// write intent whose object was never published; the row of that intent is deleted.
+    #[boxed_future]
     pub async fn share_blob(
         &self,
         uid: Uid,

@@ -1,21 +1,8 @@
 //! Parts, tasks and their attempts.
 
-use sea_orm_migration::{
-    MigrationName, MigrationTrait, SchemaManager,
-    async_trait::async_trait,
-    sea_orm::{DbErr, DeriveIden},
-    sea_query::{ColumnDef, ForeignKey, ForeignKeyAction, Index, Table},
-};
+use sea_orm::{DbErr, DeriveIden, sea_query::{ColumnDef, ForeignKey, ForeignKeyAction, Index, Table}};
 
-use super::steps::{add_column, create_index, create_table};
-
-pub(super) struct Migration;
-
-impl MigrationName for Migration {
-    fn name(&self) -> &'static str {
-        "m0002_parts_and_tasks"
-    }
-}
+use super::steps::{Schema, add_column, create_index, create_table};
 
 #[derive(DeriveIden)]
 enum Blobs {
@@ -76,28 +63,20 @@ enum TaskAttempts {
     Error,
 }
 
-#[async_trait]
-impl MigrationTrait for Migration {
-    /// Atomic on databases with transactional DDL.
-    fn use_transaction(&self) -> Option<bool> {
-        Some(true)
-    }
-
-    async fn up(&self, manager: &SchemaManager) -> Result<(), DbErr> {
-        let layout = &mut ColumnDef::new(Blobs::Layout);
-        layout.string_len(16).not_null().default("whole");
-        add_column(manager, "blobs", "layout", layout).await?;
-        let claimed_md5 = &mut ColumnDef::new(Blobs::ClaimedMd5);
-        add_column(manager, "blobs", "claimed_md5", claimed_md5.var_binary(16)).await?;
-        let part_count = &mut ColumnDef::new(Files::PartCount);
-        add_column(manager, "files", "part_count", part_count.integer()).await?;
-        create_parts(manager).await?;
-        create_tasks(manager).await?;
-        create_indices(manager).await
-    }
+pub(super) async fn up(schema: &Schema<'_>) -> Result<(), DbErr> {
+    let layout = &mut ColumnDef::new(Blobs::Layout);
+    layout.string_len(16).not_null().default("whole");
+    add_column(schema, "blobs", "layout", layout).await?;
+    let claimed_md5 = &mut ColumnDef::new(Blobs::ClaimedMd5);
+    add_column(schema, "blobs", "claimed_md5", claimed_md5.var_binary(16)).await?;
+    let part_count = &mut ColumnDef::new(Files::PartCount);
+    add_column(schema, "files", "part_count", part_count.integer()).await?;
+    create_parts(schema).await?;
+    create_tasks(schema).await?;
+    create_indices(schema).await
 }
 
-async fn create_parts(manager: &SchemaManager<'_>) -> Result<(), DbErr> {
+async fn create_parts(schema: &Schema<'_>) -> Result<(), DbErr> {
     let parts = Table::create()
         .table(Parts::Table)
         .col(ColumnDef::new(Parts::Id).big_integer().not_null().primary_key())
@@ -117,10 +96,10 @@ async fn create_parts(manager: &SchemaManager<'_>) -> Result<(), DbErr> {
                 .on_delete(ForeignKeyAction::Restrict),
         )
         .to_owned();
-    create_table(manager, parts).await
+    create_table(schema, parts).await
 }
 
-async fn create_tasks(manager: &SchemaManager<'_>) -> Result<(), DbErr> {
+async fn create_tasks(schema: &Schema<'_>) -> Result<(), DbErr> {
     let tasks = Table::create()
         .table(Tasks::Table)
         .col(ColumnDef::new(Tasks::Id).big_integer().not_null().primary_key())
@@ -137,7 +116,7 @@ async fn create_tasks(manager: &SchemaManager<'_>) -> Result<(), DbErr> {
         .col(ColumnDef::new(Tasks::CreatedAt).big_integer().not_null())
         .col(ColumnDef::new(Tasks::EndedAt).big_integer())
         .to_owned();
-    create_table(manager, tasks).await?;
+    create_table(schema, tasks).await?;
     let attempts = Table::create()
         .table(TaskAttempts::Table)
         .col(ColumnDef::new(TaskAttempts::TaskId).big_integer().not_null())
@@ -156,23 +135,23 @@ async fn create_tasks(manager: &SchemaManager<'_>) -> Result<(), DbErr> {
                 .on_delete(ForeignKeyAction::Cascade),
         )
         .to_owned();
-    create_table(manager, attempts).await
+    create_table(schema, attempts).await
 }
 
-async fn create_indices(manager: &SchemaManager<'_>) -> Result<(), DbErr> {
+async fn create_indices(schema: &Schema<'_>) -> Result<(), DbErr> {
     // For reading the parts of a blob in order.
     let in_order = Index::create().col(Parts::BlobId).col(Parts::Number).to_owned();
-    create_index(manager, "parts", "ix_parts_blob_number", in_order).await?;
+    create_index(schema, "parts", "ix_parts_blob_number", in_order).await?;
     // For the sweep, which looks for rows that are not in state `stored`.
     let by_state = Index::create().col(Parts::State).to_owned();
-    create_index(manager, "parts", "ix_parts_state", by_state).await?;
+    create_index(schema, "parts", "ix_parts_state", by_state).await?;
     // For finding expired uploads.
     let lapsed = Index::create().col(Files::State).col(Files::ExpiresAt).to_owned();
-    create_index(manager, "files", "ix_files_state_expires", lapsed).await?;
+    create_index(schema, "files", "ix_files_state_expires", lapsed).await?;
     // For finding the next due task.
     let next = Index::create().col(Tasks::State).col(Tasks::RunAt).to_owned();
-    create_index(manager, "tasks", "ix_tasks_state_run", next).await?;
+    create_index(schema, "tasks", "ix_tasks_state_run", next).await?;
     // For tasks that must exist at most once.
     let unique = Index::create().col(Tasks::UniqueKey).unique().to_owned();
-    create_index(manager, "tasks", "uq_tasks_unique_key", unique).await
+    create_index(schema, "tasks", "uq_tasks_unique_key", unique).await
 }

@@ -2,25 +2,12 @@
 //! file. Also the table of idempotency keys.
 
 use osproxy_storage::Category;
-use sea_orm_migration::{
-    MigrationName, MigrationTrait, SchemaManager,
-    async_trait::async_trait,
-    sea_orm::{ConnectionTrait, DbErr, DeriveIden},
-    sea_query::{ColumnDef, Expr, ExprTrait, Index, Query, Table},
-};
+use sea_orm::{ConnectionTrait, DbErr, DeriveIden, sea_query::{ColumnDef, Expr, ExprTrait, Index, Query, Table}};
 
 use super::{
     super::dialect,
-    steps::{add_column, create_index, create_table},
+    steps::{Schema, add_column, create_index, create_table},
 };
-
-pub(super) struct Migration;
-
-impl MigrationName for Migration {
-    fn name(&self) -> &'static str {
-        "m0006_listing"
-    }
-}
 
 #[derive(DeriveIden)]
 enum Files {
@@ -51,53 +38,45 @@ enum IdempotencyKeys {
 /// Number of files updated per statement.
 const BATCH: u64 = 1000;
 
-#[async_trait]
-impl MigrationTrait for Migration {
-    /// Atomic on databases with transactional DDL.
-    fn use_transaction(&self) -> Option<bool> {
-        Some(true)
-    }
-
-    async fn up(&self, manager: &SchemaManager) -> Result<(), DbErr> {
-        let backend = manager.get_database_backend();
-        let listed = &mut ColumnDef::new(Files::Listed);
-        add_column(manager, "files", "listed", listed.integer().not_null().default(1)).await?;
-        let category = &mut ColumnDef::new(Files::Category);
-        let unknown = Category::Unknown.as_str();
-        add_column(manager, "files", "category", category.string_len(16).not_null().default(unknown)).await?;
-        let name_start = &mut ColumnDef::new(Files::NameStart);
-        add_column(manager, "files", "name_start", name_start.var_binary(dialect::NAME_START)).await?;
-        let metadata = &mut ColumnDef::new(Files::Metadata);
-        add_column(manager, "files", "metadata", dialect::long_text(backend, metadata)).await?;
-        fill_in(manager).await?;
-        let keys = Table::create()
-            .table(IdempotencyKeys::Table)
-            .col(ColumnDef::new(IdempotencyKeys::Tenant).string_len(64).not_null())
-            .col(ColumnDef::new(IdempotencyKeys::IdempotencyKey).string_len(255).not_null())
-            .col(ColumnDef::new(IdempotencyKeys::Request).var_binary(32).not_null())
-            .col(ColumnDef::new(IdempotencyKeys::Owner).string_len(64).not_null())
-            .col(ColumnDef::new(IdempotencyKeys::State).string_len(16).not_null())
-            .col(ColumnDef::new(IdempotencyKeys::Status).integer())
-            .col(ColumnDef::new(IdempotencyKeys::Location).string_len(1024))
-            .col(dialect::long_text(backend, &mut ColumnDef::new(IdempotencyKeys::Body)))
-            .col(ColumnDef::new(IdempotencyKeys::CreatedAt).big_integer().not_null())
-            .primary_key(Index::create().col(IdempotencyKeys::Tenant).col(IdempotencyKeys::IdempotencyKey))
-            .to_owned();
-        create_table(manager, keys).await?;
-        create_indices(manager).await
-    }
+pub(super) async fn up(schema: &Schema<'_>) -> Result<(), DbErr> {
+    let backend = schema.backend();
+    let listed = &mut ColumnDef::new(Files::Listed);
+    add_column(schema, "files", "listed", listed.integer().not_null().default(1)).await?;
+    let category = &mut ColumnDef::new(Files::Category);
+    let unknown = Category::Unknown.as_str();
+    add_column(schema, "files", "category", category.string_len(16).not_null().default(unknown)).await?;
+    let name_start = &mut ColumnDef::new(Files::NameStart);
+    add_column(schema, "files", "name_start", name_start.var_binary(dialect::NAME_START)).await?;
+    let metadata = &mut ColumnDef::new(Files::Metadata);
+    add_column(schema, "files", "metadata", dialect::long_text(backend, metadata)).await?;
+    fill_in(schema).await?;
+    let keys = Table::create()
+        .table(IdempotencyKeys::Table)
+        .col(ColumnDef::new(IdempotencyKeys::Tenant).string_len(64).not_null())
+        .col(ColumnDef::new(IdempotencyKeys::IdempotencyKey).string_len(255).not_null())
+        .col(ColumnDef::new(IdempotencyKeys::Request).var_binary(32).not_null())
+        .col(ColumnDef::new(IdempotencyKeys::Owner).string_len(64).not_null())
+        .col(ColumnDef::new(IdempotencyKeys::State).string_len(16).not_null())
+        .col(ColumnDef::new(IdempotencyKeys::Status).integer())
+        .col(ColumnDef::new(IdempotencyKeys::Location).string_len(1024))
+        .col(dialect::long_text(backend, &mut ColumnDef::new(IdempotencyKeys::Body)))
+        .col(ColumnDef::new(IdempotencyKeys::CreatedAt).big_integer().not_null())
+        .primary_key(Index::create().col(IdempotencyKeys::Tenant).col(IdempotencyKeys::IdempotencyKey))
+        .to_owned();
+    create_table(schema, keys).await?;
+    create_indices(schema).await
 }
 
 /// Sets the new columns of existing files to the values that new files get.
-async fn fill_in(manager: &SchemaManager<'_>) -> Result<(), DbErr> {
-    let connection = manager.get_connection();
+async fn fill_in(schema: &Schema<'_>) -> Result<(), DbErr> {
+    let connection = schema.connection();
     let mut after = 0_i64;
     loop {
         let page = Query::select()
             .columns([Files::Uid, Files::Name])
             .from(Files::Table)
             .and_where(Expr::col(Files::Uid).gt(after))
-            .order_by(Files::Uid, sea_orm_migration::sea_query::Order::Asc)
+            .order_by(Files::Uid, sea_orm::sea_query::Order::Asc)
             .limit(BATCH)
             .to_owned();
         let mut files: Vec<(i64, String)> = Vec::new();
@@ -109,7 +88,7 @@ async fn fill_in(manager: &SchemaManager<'_>) -> Result<(), DbErr> {
         };
         let start = Query::update()
             .table(Files::Table)
-            .value(Files::NameStart, dialect::name_start(manager.get_database_backend()))
+            .value(Files::NameStart, dialect::name_start(schema.backend()))
             .and_where(Expr::col(Files::Uid).gt(after))
             .and_where(Expr::col(Files::Uid).lte(last))
             .to_owned();
@@ -140,19 +119,19 @@ async fn fill_in(manager: &SchemaManager<'_>) -> Result<(), DbErr> {
 
 /// Creates an index for each kind of listing, so that a page needs no scan of the whole table. Also
 /// creates the index for purging idempotency keys.
-async fn create_indices(manager: &SchemaManager<'_>) -> Result<(), DbErr> {
+async fn create_indices(schema: &Schema<'_>) -> Result<(), DbErr> {
     for (name, columns) in [
         ("ix_files_listed", "tenant, listed"),
         ("ix_files_tenant_state", "tenant, state"),
         ("ix_files_category", "tenant, listed, category"),
         ("ix_files_name_start", "tenant, listed, name_start"),
     ] {
-        if !manager.has_index("files", name).await? {
-            let sql = dialect::listing_index(manager.get_database_backend(), name, columns);
-            manager.get_connection().execute_unprepared(&sql).await?;
+        if !schema.has_index("files", name).await? {
+            let sql = dialect::listing_index(schema.backend(), name, columns);
+            schema.connection().execute_unprepared(&sql).await?;
         }
     }
     // For purging old keys.
     let old = Index::create().col(IdempotencyKeys::CreatedAt).to_owned();
-    create_index(manager, "idempotency_keys", "ix_idempotency_keys_created", old).await
+    create_index(schema, "idempotency_keys", "ix_idempotency_keys_created", old).await
 }

@@ -1,21 +1,8 @@
 //! The history of uploads: when files and parts were stored, and by which node.
 
-use sea_orm_migration::{
-    MigrationName, MigrationTrait, SchemaManager,
-    async_trait::async_trait,
-    sea_orm::{DbErr, DeriveIden},
-    sea_query::ColumnDef,
-};
+use sea_orm::{DbErr, DeriveIden, sea_query::{ColumnDef}};
 
-use super::steps::add_column;
-
-pub(super) struct Migration;
-
-impl MigrationName for Migration {
-    fn name(&self) -> &'static str {
-        "m0008_history"
-    }
-}
+use super::steps::{Schema, add_column};
 
 #[derive(DeriveIden)]
 enum Columns {
@@ -27,25 +14,17 @@ enum Columns {
     ReceivedNodes,
 }
 
-#[async_trait]
-impl MigrationTrait for Migration {
-    /// Atomic on databases with transactional DDL.
-    fn use_transaction(&self) -> Option<bool> {
-        Some(true)
+pub(super) async fn up(schema: &Schema<'_>) -> Result<(), DbErr> {
+    add_column(schema, "parts", "stored_at", ColumnDef::new(Columns::StoredAt).big_integer()).await?;
+    // These columns keep the history of an upload after its part rows are deleted or its blob
+    // is replaced by a duplicate.
+    add_column(schema, "files", "stored_by", ColumnDef::new(Columns::StoredBy).string_len(64)).await?;
+    for (name, column) in [
+        ("received_as", Columns::ReceivedAs),
+        ("received_from", Columns::ReceivedFrom),
+        ("received_until", Columns::ReceivedUntil),
+    ] {
+        add_column(schema, "files", name, ColumnDef::new(column).big_integer()).await?;
     }
-
-    async fn up(&self, manager: &SchemaManager) -> Result<(), DbErr> {
-        add_column(manager, "parts", "stored_at", ColumnDef::new(Columns::StoredAt).big_integer()).await?;
-        // These columns keep the history of an upload after its part rows are deleted or its blob
-        // is replaced by a duplicate.
-        add_column(manager, "files", "stored_by", ColumnDef::new(Columns::StoredBy).string_len(64)).await?;
-        for (name, column) in [
-            ("received_as", Columns::ReceivedAs),
-            ("received_from", Columns::ReceivedFrom),
-            ("received_until", Columns::ReceivedUntil),
-        ] {
-            add_column(manager, "files", name, ColumnDef::new(column).big_integer()).await?;
-        }
-        add_column(manager, "files", "received_nodes", ColumnDef::new(Columns::ReceivedNodes).integer()).await
-    }
+    add_column(schema, "files", "received_nodes", ColumnDef::new(Columns::ReceivedNodes).integer()).await
 }

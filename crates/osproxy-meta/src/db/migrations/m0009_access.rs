@@ -1,21 +1,8 @@
 //! API keys, use counts of links, and revocation of links.
 
-use sea_orm_migration::{
-    MigrationName, MigrationTrait, SchemaManager,
-    async_trait::async_trait,
-    sea_orm::{DbErr, DeriveIden},
-    sea_query::{ColumnDef, Index, Table},
-};
+use sea_orm::{DbErr, DeriveIden, sea_query::{ColumnDef, Index, Table}};
 
-use super::steps::{add_column, create_index, create_table};
-
-pub(super) struct Migration;
-
-impl MigrationName for Migration {
-    fn name(&self) -> &'static str {
-        "m0009_access"
-    }
-}
+use super::steps::{Schema, add_column, create_index, create_table};
 
 #[derive(DeriveIden)]
 enum ApiKeys {
@@ -46,39 +33,31 @@ enum LinkUses {
     ExpiresAt,
 }
 
-#[async_trait]
-impl MigrationTrait for Migration {
-    /// Atomic on databases with transactional DDL.
-    fn use_transaction(&self) -> Option<bool> {
-        Some(true)
-    }
-
-    async fn up(&self, manager: &SchemaManager) -> Result<(), DbErr> {
-        let keys = Table::create()
-            .table(ApiKeys::Table)
-            .col(ColumnDef::new(ApiKeys::Id).string_len(16).not_null().primary_key())
-            .col(ColumnDef::new(ApiKeys::Hash).var_binary(32).not_null())
-            .col(ColumnDef::new(ApiKeys::Label).string_len(255).not_null())
-            .col(ColumnDef::new(ApiKeys::Tenant).string_len(64).not_null())
-            .col(ColumnDef::new(ApiKeys::Scopes).string_len(64).not_null())
-            .col(ColumnDef::new(ApiKeys::MaxRate).integer())
-            .col(ColumnDef::new(ApiKeys::MaxSize).big_integer())
-            .col(ColumnDef::new(ApiKeys::MaxTransfers).integer())
-            .col(ColumnDef::new(ApiKeys::CreatedAt).big_integer().not_null())
-            .col(ColumnDef::new(ApiKeys::ExpiresAt).big_integer())
-            .col(ColumnDef::new(ApiKeys::RevokedAt).big_integer())
-            .to_owned();
-        create_table(manager, keys).await?;
-        let uses = Table::create()
-            .table(LinkUses::Table)
-            .col(ColumnDef::new(LinkUses::Id).string_len(32).not_null().primary_key())
-            .col(ColumnDef::new(LinkUses::Uses).integer().not_null())
-            .col(ColumnDef::new(LinkUses::ExpiresAt).big_integer().not_null())
-            .to_owned();
-        create_table(manager, uses).await?;
-        let old = Index::create().col(LinkUses::ExpiresAt).to_owned();
-        create_index(manager, "link_uses", "ix_link_uses_expires", old).await?;
-        let mut links_from = ColumnDef::new(Files::LinksFrom);
-        add_column(manager, "files", "links_from", links_from.big_integer().null()).await
-    }
+pub(super) async fn up(schema: &Schema<'_>) -> Result<(), DbErr> {
+    let keys = Table::create()
+        .table(ApiKeys::Table)
+        .col(ColumnDef::new(ApiKeys::Id).string_len(16).not_null().primary_key())
+        .col(ColumnDef::new(ApiKeys::Hash).var_binary(32).not_null())
+        .col(ColumnDef::new(ApiKeys::Label).string_len(255).not_null())
+        .col(ColumnDef::new(ApiKeys::Tenant).string_len(64).not_null())
+        .col(ColumnDef::new(ApiKeys::Scopes).string_len(64).not_null())
+        .col(ColumnDef::new(ApiKeys::MaxRate).integer())
+        .col(ColumnDef::new(ApiKeys::MaxSize).big_integer())
+        .col(ColumnDef::new(ApiKeys::MaxTransfers).integer())
+        .col(ColumnDef::new(ApiKeys::CreatedAt).big_integer().not_null())
+        .col(ColumnDef::new(ApiKeys::ExpiresAt).big_integer())
+        .col(ColumnDef::new(ApiKeys::RevokedAt).big_integer())
+        .to_owned();
+    create_table(schema, keys).await?;
+    let uses = Table::create()
+        .table(LinkUses::Table)
+        .col(ColumnDef::new(LinkUses::Id).string_len(32).not_null().primary_key())
+        .col(ColumnDef::new(LinkUses::Uses).integer().not_null())
+        .col(ColumnDef::new(LinkUses::ExpiresAt).big_integer().not_null())
+        .to_owned();
+    create_table(schema, uses).await?;
+    let old = Index::create().col(LinkUses::ExpiresAt).to_owned();
+    create_index(schema, "link_uses", "ix_link_uses_expires", old).await?;
+    let mut links_from = ColumnDef::new(Files::LinksFrom);
+    add_column(schema, "files", "links_from", links_from.big_integer().null()).await
 }

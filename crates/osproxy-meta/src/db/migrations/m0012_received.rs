@@ -1,21 +1,8 @@
 //! Received bytes and required MIME type of open uploads, and the charge for a file's row.
 
-use sea_orm_migration::{
-    MigrationName, MigrationTrait, SchemaManager,
-    async_trait::async_trait,
-    sea_orm::{ConnectionTrait, DbErr, DeriveIden},
-    sea_query::{ColumnDef, Index},
-};
+use sea_orm::{ConnectionTrait, DbErr, DeriveIden, sea_query::{ColumnDef, Index}};
 
-use super::steps::{add_column, create_index};
-
-pub(super) struct Migration;
-
-impl MigrationName for Migration {
-    fn name(&self) -> &'static str {
-        "m0012_received"
-    }
-}
+use super::steps::{Schema, add_column, create_index};
 
 #[derive(DeriveIden)]
 enum Files {
@@ -31,24 +18,16 @@ const COUNT: &str = "UPDATE files SET received = COALESCE((SELECT SUM(parts.size
     WHERE parts.blob_id = files.blob_id AND parts.state = 'stored'), 0) \
     WHERE files.state IN ('receiving', 'completing')";
 
-#[async_trait]
-impl MigrationTrait for Migration {
-    /// Atomic on databases with transactional DDL.
-    fn use_transaction(&self) -> Option<bool> {
-        Some(true)
-    }
-
-    /// Existing files are charged 0 bytes for their rows.
-    async fn up(&self, manager: &SchemaManager) -> Result<(), DbErr> {
-        let mut received = ColumnDef::new(Files::Received);
-        add_column(manager, "files", "received", received.big_integer().not_null().default(0)).await?;
-        let mut required = ColumnDef::new(Files::RequiredType);
-        add_column(manager, "files", "required_type", required.string_len(127)).await?;
-        let mut record = ColumnDef::new(Files::RecordBytes);
-        add_column(manager, "files", "record_bytes", record.big_integer().not_null().default(0)).await?;
-        let open = Index::create().col(Files::Tenant).col(Files::State).to_owned();
-        create_index(manager, "files", "ix_files_tenant_state", open).await?;
-        manager.get_connection().execute_unprepared(COUNT).await?;
-        Ok(())
-    }
+/// Existing files are charged 0 bytes for their rows.
+pub(super) async fn up(schema: &Schema<'_>) -> Result<(), DbErr> {
+    let mut received = ColumnDef::new(Files::Received);
+    add_column(schema, "files", "received", received.big_integer().not_null().default(0)).await?;
+    let mut required = ColumnDef::new(Files::RequiredType);
+    add_column(schema, "files", "required_type", required.string_len(127)).await?;
+    let mut record = ColumnDef::new(Files::RecordBytes);
+    add_column(schema, "files", "record_bytes", record.big_integer().not_null().default(0)).await?;
+    let open = Index::create().col(Files::Tenant).col(Files::State).to_owned();
+    create_index(schema, "files", "ix_files_tenant_state", open).await?;
+    schema.connection().execute_unprepared(COUNT).await?;
+    Ok(())
 }
