@@ -14,7 +14,7 @@ use sea_orm::{
 };
 
 use crate::db::server_pool::RecentFailure;
-use crate::{DatabaseServer, DatabaseTarget, ServerKind, TlsMode};
+use crate::{DatabaseServer, DatabaseTarget, ServerKind, TlsMode, boxed_future};
 
 /// Maximum number of connections that read from SQLite. Under load, a connection stays checked out
 /// while its task waits to be polled, so the limit exceeds the number of reads that the disk can
@@ -68,6 +68,12 @@ async fn sqlite(path: &Path, connections: u32, read_only: bool) -> Result<Databa
                 .busy_timeout(SQLITE_BUSY_TIMEOUT)
         });
     disable_pool_maintenance(&mut options);
+    open(options).await
+}
+
+/// Opens a connection pool.
+#[boxed_future]
+pub(crate) async fn open(options: ConnectOptions) -> Result<DatabaseConnection, DbErr> {
     Database::connect(options).await
 }
 

@@ -2,7 +2,7 @@
 
 use std::{collections::HashSet, time::Duration};
 
-use sea_orm::{Database, DatabaseConnection, DbErr};
+use sea_orm::{DatabaseConnection, DbErr};
 
 use crate::DatabaseServer;
 use crate::db::{
@@ -38,7 +38,7 @@ pub(crate) async fn migrate_server(server: &DatabaseServer) -> Result<(), DbErr>
 
 /// Opens a pool of one connection, so that all statements run on the connection that holds a lock.
 pub(crate) async fn single_connection(server: &DatabaseServer) -> Result<DatabaseConnection, DbErr> {
-    Database::connect(with_single_connection(connect::server_options(server)?.options)).await
+    connect::open(with_single_connection(connect::server_options(server)?.options)).await
 }
 
 /// Migrates the tables. The caller must exclude concurrent migrations.

@@ -1,7 +1,7 @@
 //! Schema migrations. A released migration is never changed.
 //!
 //! The table `seaql_migrations` records the migrations that were applied: earlier versions of
-//! osproxy used SeaORM's migrator, whose table this is.
+//! osproxy used the migrator of `SeaORM`, whose table this is.
 
 mod steps;
 

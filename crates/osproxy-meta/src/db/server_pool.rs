@@ -9,8 +9,8 @@ use std::{
 use async_trait::async_trait;
 use futures_util::future::BoxFuture;
 use sea_orm::{
-    ConnectOptions, ConnectionTrait, Database, DatabaseConnection, DatabaseTransaction, DbBackend, DbErr,
-    ExecResult, QueryResult, RuntimeErr, Statement, sqlx,
+    ConnectOptions, ConnectionTrait, DatabaseConnection, DatabaseTransaction, DbBackend, DbErr, ExecResult,
+    QueryResult, RuntimeErr, Statement, sqlx,
 };
 use tokio::{
     task::JoinHandle,
@@ -18,7 +18,7 @@ use tokio::{
 };
 
 use crate::db::{
-    connect::ServerOptions,
+    connect::{self, ServerOptions},
     database_lock::{self, DatabaseLock},
     dialect,
     error_class::{RetryClass, retry_class},
@@ -111,7 +111,7 @@ impl ServerPool {
         max_idle: u32,
     ) -> Result<Arc<Self>, DbErr> {
         let ServerOptions { options, recent_failure } = options;
-        let connection = Database::connect(options.clone()).await?;
+        let connection = connect::open(options.clone()).await?;
         let last_ping = Arc::default();
         let server = Arc::new(Self { connection, timeout, recent_failure, options, last_ping });
         let weak = Arc::downgrade(&server);
@@ -139,7 +139,7 @@ impl ServerPool {
     /// Acquires a lock, or fails after `wait`. Returns a pool of one connection; closing the pool
     /// releases the lock.
     pub(crate) async fn lock(&self, lock: DatabaseLock, wait: Duration) -> Result<DatabaseConnection, DbErr> {
-        let connection = Database::connect(with_single_connection(self.options.clone())).await?;
+        let connection = connect::open(with_single_connection(self.options.clone())).await?;
         if database_lock::acquire(&connection, lock, wait).await? {
             return Ok(connection);
         }

@@ -1,5 +1,7 @@
 //! Tencent COS.
 
+use std::sync::Arc;
+
 use async_trait::async_trait;
 use crc_fast::CrcAlgorithm;
 use reqsign_core::Signer;
@@ -37,8 +39,8 @@ pub(crate) struct Cos {
 }
 
 /// Creates a COS backend. Does not contact the store.
-pub fn cos(settings: CosSettings) -> Result<impl Backend> {
-    open(settings)
+pub fn cos(settings: CosSettings) -> Result<Arc<dyn Backend>> {
+    Ok(Arc::new(open(settings)?))
 }
 
 pub(crate) fn open(settings: CosSettings) -> Result<HttpStore<Cos>> {

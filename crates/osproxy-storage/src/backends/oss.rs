@@ -2,7 +2,7 @@
 
 use std::{
     collections::HashMap,
-    sync::{Mutex, PoisonError},
+    sync::{Arc, Mutex, PoisonError},
 };
 
 use async_trait::async_trait;
@@ -56,8 +56,8 @@ pub(crate) struct Oss {
 }
 
 /// Creates an OSS backend. Does not contact the store.
-pub fn oss(settings: OssSettings) -> Result<impl Backend> {
-    open(settings)
+pub fn oss(settings: OssSettings) -> Result<Arc<dyn Backend>> {
+    Ok(Arc::new(open(settings)?))
 }
 
 pub(crate) fn open(settings: OssSettings) -> Result<HttpStore<Oss>> {

@@ -1,5 +1,7 @@
 //! S3 and stores with the same API.
 
+use std::sync::Arc;
+
 use async_trait::async_trait;
 use crc_fast::CrcAlgorithm;
 use reqsign_aws_v4::{Credential, DefaultCredentialProvider, RequestSigner, StaticCredentialProvider};
@@ -38,8 +40,8 @@ pub(crate) struct S3 {
 }
 
 /// Creates an S3 backend. Does not contact the store.
-pub fn s3(settings: S3Settings) -> Result<impl Backend> {
-    open(settings)
+pub fn s3(settings: S3Settings) -> Result<Arc<dyn Backend>> {
+    Ok(Arc::new(open(settings)?))
 }
 
 pub(crate) fn open(settings: S3Settings) -> Result<HttpStore<S3>> {

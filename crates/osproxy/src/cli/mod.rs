@@ -16,7 +16,7 @@ pub mod serve;
 pub mod tasks;
 pub mod tenant;
 
-use std::io::Write;
+use std::{io::Write, pin::Pin};
 
 use anyhow::{Context, bail};
 use clap::Args;
@@ -55,6 +55,8 @@ fn print_line(line: &str) {
 /// Runs a short-lived subcommand on a single-threaded runtime.
 fn block_on<T>(work: impl Future<Output = anyhow::Result<T>>) -> anyhow::Result<T> {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
+    // Boxed, because the runtime's own code is compiled again for every kind of future.
+    let work: Pin<Box<dyn Future<Output = _>>> = Box::pin(work);
     runtime.context("cannot start the runtime")?.block_on(work)
 }
 

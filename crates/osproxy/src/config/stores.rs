@@ -204,11 +204,10 @@ pub(super) fn pair_credentials(
 }
 
 /// Converts the result of opening a store; the error becomes one line of text.
-pub(super) fn into_backend(store: osproxy_storage::Result<impl Backend>) -> Result<Arc<dyn Backend>, String> {
-    match store {
-        Ok(store) => Ok(Arc::new(store)),
-        Err(error) => Err(error_chain(&error)),
-    }
+pub(super) fn into_backend(
+    store: osproxy_storage::Result<Arc<dyn Backend>>,
+) -> Result<Arc<dyn Backend>, String> {
+    store.map_err(|error| error_chain(&error))
 }
 
 /// Checks an endpoint, and adds a scheme if it has none.

@@ -36,7 +36,12 @@ impl<'t> Schema<'t> {
         self.exists(dialect::find_index, table, index).await
     }
 
-    async fn exists(&self, find: fn(DbBackend) -> &'static str, table: &str, name: &str) -> Result<bool, DbErr> {
+    async fn exists(
+        &self,
+        find: fn(DbBackend) -> &'static str,
+        table: &str,
+        name: &str,
+    ) -> Result<bool, DbErr> {
         let values = [table.into(), name.into()];
         let find = Statement::from_sql_and_values(self.backend(), find(self.backend()), values);
         Ok(self.0.query_one_raw(find).await?.is_some())
@@ -44,10 +49,7 @@ impl<'t> Schema<'t> {
 }
 
 /// Creates a table, if it does not exist.
-pub(super) async fn create_table(
-    schema: &Schema<'_>,
-    mut table: TableCreateStatement,
-) -> Result<(), DbErr> {
+pub(super) async fn create_table(schema: &Schema<'_>, mut table: TableCreateStatement) -> Result<(), DbErr> {
     table.if_not_exists();
     schema.execute(&dialect::table(schema.backend(), table)).await
 }
@@ -79,11 +81,7 @@ pub(super) async fn create_index(
 }
 
 /// Drops an index, if it exists.
-pub(super) async fn drop_index(
-    schema: &Schema<'_>,
-    table: &'static str,
-    name: &str,
-) -> Result<(), DbErr> {
+pub(super) async fn drop_index(schema: &Schema<'_>, table: &'static str, name: &str) -> Result<(), DbErr> {
     if !schema.has_index(table, name).await? {
         return Ok(());
     }

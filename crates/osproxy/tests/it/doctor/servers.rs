@@ -1,3 +1,5 @@
+use std::sync::Arc;
+
 use futures_util::TryStreamExt;
 use osproxy_storage::{
     Backend, ClientSettings,
@@ -19,7 +21,7 @@ fn bucket(name: &str) -> String {
 /// A store on one of the test servers: its settings, and direct access for the test.
 struct Server {
     settings: Settings,
-    store: Box<dyn Backend>,
+    store: Arc<dyn Backend>,
     /// Names of the settings for key id and secret.
     key: [&'static str; 2],
 }
@@ -50,7 +52,7 @@ impl Server {
             http: ClientSettings::default(),
         });
         let key = ["S3__ACCESS_KEY_ID", "S3__SECRET_ACCESS_KEY"];
-        Self { settings, store: Box::new(store.unwrap()), key }.with(key[0], &id).with(key[1], &secret)
+        Self { settings, store: store.unwrap(), key }.with(key[0], &id).with(key[1], &secret)
     }
 
     fn cos(bucket: Option<&str>) -> Self {
@@ -71,7 +73,7 @@ impl Server {
             http: ClientSettings { proxy: Some(proxy), ..ClientSettings::default() },
         });
         let key = ["COS__SECRET_ID", "COS__SECRET_KEY"];
-        Self { settings, store: Box::new(store.unwrap()), key }.with(key[0], &id).with(key[1], &secret)
+        Self { settings, store: store.unwrap(), key }.with(key[0], &id).with(key[1], &secret)
     }
 
     fn oss(bucket: Option<&str>) -> Self {
@@ -88,7 +90,7 @@ impl Server {
             http: ClientSettings { proxy: Some(proxy), ..ClientSettings::default() },
         });
         let key = ["OSS__ACCESS_KEY_ID", "OSS__ACCESS_KEY_SECRET"];
-        Self { settings, store: Box::new(store.unwrap()), key }.with(key[0], &id).with(key[1], &secret)
+        Self { settings, store: store.unwrap(), key }.with(key[0], &id).with(key[1], &secret)
     }
 
     fn with(mut self, name: &str, value: &str) -> Self {

@@ -179,15 +179,15 @@ impl Store {
             StoreServer::S3 | StoreServer::S3Tls | StoreServer::S3Parts => {
                 let (endpoint, region) = (self.url(), "us-east-1".to_owned());
                 let path_style = true;
-                Arc::new(s3(S3Settings { endpoint, region, bucket, path_style, credentials, http }).unwrap())
+                s3(S3Settings { endpoint, region, bucket, path_style, credentials, http }).unwrap()
             }
             StoreServer::Cos => {
                 let (endpoint, appid) = (COS.to_owned(), APPID.to_owned());
-                Arc::new(cos(CosSettings { endpoint, appid, bucket, credentials, http: through }).unwrap())
+                cos(CosSettings { endpoint, appid, bucket, credentials, http: through }).unwrap()
             }
             StoreServer::Oss => {
                 let (endpoint, region) = (OSS.to_owned(), "cn-test".to_owned());
-                Arc::new(oss(OssSettings { endpoint, region, bucket, credentials, http: through }).unwrap())
+                oss(OssSettings { endpoint, region, bucket, credentials, http: through }).unwrap()
             }
         }
     }
