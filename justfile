@@ -18,6 +18,12 @@ test *args:
 test-servers:
     .ci/servers .ci/server-tests
 
+# Everything that CI leaves out or cuts short: the API tests on every database and every store, longer tests. Takes hours.
+nightly:
+    .ci/servers .ci/server-tests --nightly
+    just torture
+    just torture-cluster
+
 # Check the running service against its OpenAPI document with schemathesis. `--seed 7` tries other cases.
 schemathesis *args:
     cargo build

@@ -3,7 +3,9 @@ use std::time::Instant;
 use osproxy_api::{v0::UploadLinks, v1::FileState};
 use serde_json::json;
 
-use crate::support::{PATIENCE, Service, content, eventually, expect_problem, expect_v0_error, md5_hex};
+use crate::support::{
+    PATIENCE, Service, amount, content, eventually, expect_problem, expect_v0_error, md5_hex,
+};
 
 /// Polls for tasks every second, so that held tasks resume soon.
 async fn start() -> Service {
@@ -326,7 +328,7 @@ async fn content_that_was_lost_is_mended_by_a_merge() {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_reader_never_sees_a_wrong_byte_while_parts_are_merged() {
     let service = start().await;
-    for round in 0..50 {
+    for round in 0..amount(12, 50) {
         let bytes = content(round, 3_000_000);
         // Every third content is known already, so that the file moves to another blob.
         if round % 3 == 0 {

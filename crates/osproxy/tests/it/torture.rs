@@ -15,7 +15,7 @@ use std::{
 use rustix::process::Signal;
 use tokio::task::JoinSet;
 
-use crate::support::{Random, Service, eventually, md5_hex};
+use crate::support::{Random, Service, amount, eventually, md5_hex};
 use client::Client;
 use content::{Known, Ledger, Piece, Sent, Upload, bytes_of};
 
@@ -29,7 +29,7 @@ const SAMPLE: usize = 10;
 #[tokio::test(flavor = "multi_thread")]
 async fn kills_at_any_moment_lose_nothing_and_leave_nothing() {
     let number = |name, default| std::env::var(name).map_or(default, |text| text.parse().unwrap());
-    let (rounds, base) = (number("OSPROXY_TORTURE_ROUNDS", 10), number("OSPROXY_TORTURE_SEED", 1));
+    let (rounds, base) = (number("OSPROXY_TORTURE_ROUNDS", amount(5, 10)), number("OSPROXY_TORTURE_SEED", 1));
     let settings = [
         ("TASKS__POLL_INTERVAL", "1"),
         ("TASKS__MIN_BACKOFF", "1"),

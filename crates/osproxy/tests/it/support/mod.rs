@@ -52,6 +52,11 @@ use md5::{Digest, Md5};
 /// its work.
 pub const PATIENCE: Duration = Duration::from_mins(1);
 
+/// The amount of work of a long test: `usual`, or `nightly` if `OSPROXY_TEST_NIGHTLY` is set.
+pub fn amount<T>(usual: T, nightly: T) -> T {
+    if std::env::var_os("OSPROXY_TEST_NIGHTLY").is_some() { nightly } else { usual }
+}
+
 /// Waits until `condition` returns a value.
 pub async fn eventually<T>(what: &str, mut condition: impl AsyncFnMut() -> Option<T>) -> T {
     let start = Instant::now();
