@@ -58,6 +58,9 @@ const MAX_PATH: usize = 1024;
 /// Header or trailer that holds the status of a gRPC call.
 const GRPC_STATUS: &str = "grpc-status";
 
+/// Prefix of the routes for health checks.
+const HEALTH_ROUTES: &str = "/health/";
+
 /// Route label of requests that match no route.
 const NO_ROUTE: &str = "none";
 
@@ -130,21 +133,31 @@ impl Drop for AccessLogEntry {
         trace_context::record_response(&self.span, self.status, self.error.as_deref());
         let uid = self.uid.or_else(|| Some(self.subject.get()?.get().unsigned_abs()));
         let _in_request = self.span.enter();
-        tracing::info!(
-            method = %self.method,
-            route = self.metrics.template(),
-            path = self.path,
-            uid = uid.map(tracing::field::display),
-            status = self.status,
-            error = self.error,
-            why = self.source_error.as_ref().map(|error| &*error.message),
-            duration_us,
-            bytes_received,
-            bytes_sent = self.bytes_sent,
-            complete = self.complete,
-            peer = self.peer.map(tracing::field::display),
-            "served"
-        );
+        macro_rules! log {
+            ($level:ident) => {
+                tracing::$level!(
+                    method = %self.method,
+                    route = self.metrics.template(),
+                    path = self.path,
+                    uid = uid.map(tracing::field::display),
+                    status = self.status,
+                    error = self.error,
+                    why = self.source_error.as_ref().map(|error| &*error.message),
+                    duration_us,
+                    bytes_received,
+                    bytes_sent = self.bytes_sent,
+                    complete = self.complete,
+                    peer = self.peer.map(tracing::field::display),
+                    "served"
+                )
+            };
+        }
+        // Health checks arrive every few seconds, and would hide the other lines.
+        if self.metrics.template().starts_with(HEALTH_ROUTES) && self.status == Some(200) {
+            log!(debug);
+        } else {
+            log!(info);
+        }
     }
 }
 

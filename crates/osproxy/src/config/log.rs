@@ -20,9 +20,9 @@ choice! {
         Error = "error",
         /// Unexpected conditions that osproxy handled.
         Warn = "warn",
-        /// One line for each request, start and stop.
+        /// One line for each request except successful health checks, start and stop.
         Info = "info",
-        /// Steps within a request.
+        /// Steps within a request, and successful health checks.
         Debug = "debug",
         /// Everything, including the libraries.
         Trace = "trace",

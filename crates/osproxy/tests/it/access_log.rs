@@ -1,4 +1,5 @@
 use reqwest::Method;
+use rustix::process::Signal;
 use serde_json::{Value, json};
 
 use crate::support::{Service, Store, content, eventually};
@@ -52,6 +53,22 @@ async fn a_line_says_what_was_asked_and_what_came_of_it() {
     assert_eq!(lines[5]["why"], "unknown field `nothing`, expected `name` or `metadata`");
     assert_eq!(lines[7]["spans"][0]["request_id"], id);
     assert_eq!(lines[8]["path"], "/nowhere");
+}
+
+#[tokio::test]
+async fn only_failed_health_checks_are_logged() {
+    let settings = [("LOG__FORMAT", "json"), ("SERVER__DRAIN_DELAY", "60")];
+    let service = Service::start_with(&settings).await;
+    for path in ["/health/live", "/health/ready"] {
+        assert_eq!(service.get(path).await.status(), 200, "{path}");
+    }
+    service.signal(Signal::TERM);
+    eventually("the service drains", async || {
+        (service.get("/health/ready").await.status() == 503).then_some(())
+    })
+    .await;
+    let lines = lines(&service, 1).await;
+    assert_eq!((&lines[0]["route"], &lines[0]["status"]), (&json!("/health/ready"), &json!(503)));
 }
 
 /// Contains a forged log line and terminal escape sequences.

@@ -6,7 +6,7 @@ use crate::support::{Service, eventually, spawn_failing};
 
 /// The peer in the access log line of a request with this id.
 async fn peer_of(service: &Service, id: &str, name: &str, value: &str) -> String {
-    let request = service.client().get(service.url("/health/live")).header("x-request-id", id);
+    let request = service.client().get(service.url("/openapi.json")).header("x-request-id", id);
     request.header(name, value).send().await.unwrap();
     let line = eventually("the request is logged", async || {
         let log = service.log();
