@@ -44,6 +44,17 @@ impl Stores {
         Self { entries, has_node_local, read_rate }
     }
 
+    /// Name of a store on a disk of one node of a cluster. `id` identifies the disk.
+    pub fn node_local_name(kind: &str, id: &str) -> String {
+        format!("{kind}:{id}")
+    }
+
+    /// Whether another node may own a store that this node does not have. All nodes use the same
+    /// remote stores, so no node forwards requests for a remote store that it does not have.
+    pub fn may_be_elsewhere(name: &str) -> bool {
+        name.contains(':')
+    }
+
     /// Names of all stores, with the store for new files first.
     pub fn names(&self) -> Vec<String> {
         self.entries.iter().map(|place| place.name.clone()).collect()

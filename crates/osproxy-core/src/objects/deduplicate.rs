@@ -5,14 +5,14 @@ use osproxy_storage::{Digests, ErrorKind};
 use osproxy_types::tenant::Tenant;
 
 use super::Objects;
-use crate::Result;
+use crate::{Result, Stores};
 
 /// Result of looking for a blob of a tenant that has the same content.
 pub(crate) enum SameContent {
     None,
     Intact(Blob),
-    /// The object of this blob is missing, has the wrong size, or is on a node that is away. The
-    /// caller replaces it.
+    /// The object of this blob is missing, has the wrong size, or is on a node that is away or in a
+    /// store that is no longer configured. The caller replaces it.
     Lost(Blob),
 }
 
@@ -65,10 +65,12 @@ impl Objects {
     ///
     /// A blob in a store of another node counts as intact while that node is alive, because only
     /// that node can check and repair the object. While that node is away, the blob does not count
-    /// as intact, so new content replaces it.
+    /// as intact, so new content replaces it. Right after a start it may be unknown whether that
+    /// node is away. A store without an owner, such as `s3`, needs no lookup: no node serves it.
     pub(crate) async fn is_intact(&self, blob: &Blob) -> Result<bool> {
         if !self.stores.has(&blob.store) {
-            return Ok(!self.owners.is_owner_away(&blob.store).await);
+            let has_owner = Stores::may_be_elsewhere(&blob.store);
+            return Ok(has_owner && !self.owners.is_owner_away(&blob.store).await);
         }
         match self.stores.get(&blob.store)?.size(&blob.key).await {
             Ok(size) => Ok(size == blob.digests.size),

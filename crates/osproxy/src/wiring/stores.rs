@@ -104,7 +104,7 @@ fn local_entry(store: Local, database: &DatabaseLocation) -> StoreEntry {
     // folder of each node needs its own name.
     let name = match database {
         DatabaseLocation::File(_) => store.name().to_owned(),
-        DatabaseLocation::Server(_) => format!("{}:{}", store.name(), store.id()),
+        DatabaseLocation::Server(_) => Stores::node_local_name(store.name(), store.id()),
     };
     // Local disks need only the metrics layer: retries do not help, and a limit on open files is
     // not necessary.

@@ -4,6 +4,7 @@ mod client;
 mod divided;
 mod forwarding;
 mod leaving;
+mod removed_store;
 pub mod stack;
 mod strangers;
 mod takeover;
