@@ -83,6 +83,12 @@ release *args:
 packages binary="target/debug/osproxy":
     .ci/packages {{ binary }}
 
+# On a Docker of its own, without a registry; needs root and Debian. Takes about 5 minutes.
+#
+# Build the image and run the Compose files; kill and upgrade nodes while clients use them.
+containers binary="target/debug/osproxy":
+    .ci/containers {{ binary }}
+
 # Check dependencies for known vulnerabilities. Requires access to the advisory database.
 advisories:
     cargo deny check advisories
