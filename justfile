@@ -83,7 +83,7 @@ release *args:
 packages binary="target/debug/osproxy":
     .ci/packages {{ binary }}
 
-# On a Docker of its own, without a registry; needs root and Debian. Takes about 5 minutes.
+# On a Docker of its own, without a registry; needs root and Debian. Takes about 6 minutes.
 #
 # Build the image and run the Compose files; kill and upgrade nodes while clients use them.
 containers binary="target/debug/osproxy":
