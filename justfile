@@ -21,8 +21,10 @@ test-servers:
 # Everything that CI leaves out or cuts short: the API tests on every database and every store, longer tests. Takes hours.
 nightly:
     .ci/servers .ci/server-tests --nightly
+    just schemathesis --max-examples 100
     just torture
     just torture-cluster
+    just containers
 
 # Check the running service against its OpenAPI document with schemathesis. `--seed 7` tries other cases.
 schemathesis *args:
