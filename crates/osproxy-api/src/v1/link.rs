@@ -22,7 +22,7 @@ pub struct CreateLinkRequest {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schema(value_type = Option<ClientPath>)]
     pub filename: Option<String>,
-    /// Networks from which the link may be used, such as `10.0.0.0/8`; any network if it is empty.
+    /// Networks from which the link may be used, such as `10.0.0.0/8`. If empty, from any network.
     #[serde(default, deserialize_with = "nullable::deserialize", skip_serializing_if = "Vec::is_empty")]
     #[schema(value_type = Option<Vec<Network>>, required = false, max_items = 16)]
     pub networks: Vec<String>,

@@ -77,7 +77,7 @@ pub struct Constraints {
         pattern = "^[A-Za-z0-9!#$&^_.+-]+/([A-Za-z0-9!#$&^_.+-]+|\\*)$"
     )]
     pub content_type: Option<String>,
-    /// Networks from which the links may be used, such as `10.0.0.0/8`; any network if it is empty.
+    /// Networks from which the links may be used, such as `10.0.0.0/8`. If empty, from any network.
     #[serde(default, deserialize_with = "nullable::deserialize", skip_serializing_if = "Vec::is_empty")]
     #[schema(value_type = Option<Vec<Network>>, required = false, max_items = 16)]
     pub networks: Vec<String>,
