@@ -103,7 +103,7 @@ codes! {
     HeaderTooLarge = "header_too_large",
     /// The node that stores the bytes cannot be reached; retry later.
     NodeUnavailable = "node_unavailable",
-    /// A dependency of osproxy is unavailable or full; retry later.
+    /// A dependency of osproxy is unavailable, or a concurrent request interfered; retry later.
     Unavailable = "unavailable",
     /// The request uses an HTTP feature that is not supported, such as a transfer coding.
     NotImplemented = "not_implemented",
@@ -112,8 +112,8 @@ codes! {
 }
 
 impl ErrorCode {
-    /// Whether the same request may succeed after a pause without any intervention. Other errors
-    /// require a different request, or action by an operator.
+    /// Whether the same request may succeed later, without any other action. All other errors
+    /// require a different request, or an operator who fixes the cause.
     pub const fn is_retryable(self) -> bool {
         match self {
             Self::IncompleteBody
@@ -190,8 +190,8 @@ impl ErrorCode {
         }
     }
 
-    /// The HTTP status of API v0. As clients of the Go program expect, it is 422 for invalid
-    /// parameters, links and bytes.
+    /// The HTTP status of API v0. As clients of the Go program expect, the status is 422 if a
+    /// parameter, the link or the content is invalid.
     pub const fn v0_status(self) -> u16 {
         match self {
             Self::InvalidArgument
@@ -262,7 +262,8 @@ impl ErrorCode {
         }
     }
 
-    /// The title of the problem document: a short summary that is the same for every occurrence.
+    /// The title of problem documents with this code: a short summary without details of the
+    /// request.
     pub const fn title(self) -> &'static str {
         match self {
             Self::InvalidArgument => "Invalid argument",

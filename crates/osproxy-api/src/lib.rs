@@ -1,8 +1,8 @@
 //! The wire contract of osproxy: the types that clients and server exchange, and nothing else.
 //!
-//! [`ErrorCode`] is the closed list of errors, the same for every protocol. [`v0`] holds the JSON
-//! of `/api/storage/v0`, [`v1`] that of `/api/v1`, and [`grpc`] the gRPC messages and services.
-//! [`schema`] describes string formats in the OpenAPI document.
+//! [`ErrorCode`] is the closed list of errors, the same for every protocol. [`v0`] has the JSON
+//! types of `/api/storage/v0`, [`v1`] has the JSON types of `/api/v1`, and [`grpc`] has the gRPC
+//! messages and services. [`schema`] describes the formats of fields in the OpenAPI document.
 //!
 //! A Rust client uses the types of [`v1`] for request and response bodies:
 //!
@@ -17,7 +17,7 @@
 //! let body = serde_json::to_value(&request)?;
 //! assert_eq!(body["size"], 41_943_040);
 //!
-//! // An error response instead of an upload.
+//! // The body of an error response.
 //! let problem: v1::Problem = serde_json::from_str(
 //!     r#"{"type": "urn:osproxy:error:overloaded", "title": "Overloaded", "status": 503,
 //!         "detail": "too many concurrent requests; retry later", "code": "overloaded"}"#,

@@ -4,14 +4,14 @@ use std::{collections::BTreeMap, fmt, marker::PhantomData};
 
 use serde::de::{Deserialize, Deserializer, Error, MapAccess, Visitor, value::MapAccessDeserializer};
 
-/// Deserializes a value, or its default for `null`.
+/// Deserializes a value; `null` gives the default value.
 pub(crate) fn deserialize<'de, D: Deserializer<'de>, T: Deserialize<'de> + Default>(
     deserializer: D,
 ) -> Result<T, D::Error> {
     Option::deserialize(deserializer).map(Option::unwrap_or_default)
 }
 
-/// Deserializes a map with distinct keys; empty for `null`.
+/// Deserializes a map, and rejects duplicate keys; `null` gives an empty map.
 pub(crate) fn map<'de, D: Deserializer<'de>>(deserializer: D) -> Result<BTreeMap<String, String>, D::Error> {
     optional_map(deserializer).map(Option::unwrap_or_default)
 }
@@ -55,8 +55,8 @@ impl<'de, T: Deserialize<'de>> Visitor<'de> for Entries<T> {
     }
 }
 
-/// Deserializes an object, or `None` for `null`. Rejects arrays, which serde's derive would accept
-/// as the values of the fields in order.
+/// Deserializes an object; `null` gives `None`. Rejects arrays: serde's derive would accept an
+/// array, and assign its elements to the fields in order.
 pub(crate) fn object<'de, D: Deserializer<'de>, T: Deserialize<'de>>(
     input: D,
 ) -> Result<Option<T>, D::Error> {

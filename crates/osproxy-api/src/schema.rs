@@ -1,4 +1,5 @@
-//! String formats of the OpenAPI document. These types have no values; they only describe schemas.
+//! Formats of fields in the OpenAPI document. The types in this module have no values; they only
+//! describe schemas.
 
 use serde_json::{Value, json};
 use utoipa::{
@@ -109,7 +110,7 @@ impl PartialSchema for Moment {
 
 impl ToSchema for Moment {}
 
-/// An object with string keys of 1 to 128 bytes.
+/// Returns the schema of metadata. `value` is the schema of each metadata value.
 fn notes(value: ObjectBuilder, example: Value) -> Object {
     let key = Object::builder().schema_type(SchemaType::new(Type::String));
     let key = key.min_length(Some(1)).max_length(Some(MAX_METADATA_KEY)).build();

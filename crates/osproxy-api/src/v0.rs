@@ -1,5 +1,5 @@
-//! JSON of API v0, compatible with the Go program, including its field names and numbers as
-//! strings.
+//! JSON of API v0, compatible with the Go program. The field names are those of the Go program, and
+//! some numbers are strings.
 
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;

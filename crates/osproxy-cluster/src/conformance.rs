@@ -224,7 +224,7 @@ async fn an_expired_lease_issues_no_uid_and_its_timestamps_are_not_reused() {
     let short = timing(1);
     let one = open(&redis, "one", short).await;
     let lease = one.worker_lease().unwrap();
-    // Suspend the node, as a debugger would: nothing is renewed.
+    // Simulate a suspended process: it no longer renews its lease.
     one.stop_session();
     eventually("the lease has ended", async || one.worker_lease().is_none().then_some(())).await;
     assert!(!lease.is_valid());
@@ -259,9 +259,10 @@ async fn nodes_keep_their_worker_ids_when_redis_loses_its_data() {
     for name in ["workers", "stamps", "nodes"] {
         redis_command(&redis, &["DEL", &format!("{{{}}}:{name}", redis.prefix)]).await;
     }
-    // Another test kills connections to this Redis. After that, no node is known for a moment.
+    // Another test may kill the connections to this Redis. The registry is then unavailable for a
+    // moment.
     let listed = async || coordinator.list_nodes().await.is_ok_and(|nodes| nodes.len() == 1).then_some(());
-    eventually("it is listed again", listed).await;
+    eventually("the node is listed again", listed).await;
     let workers = format!("{{{}}}:workers", redis.prefix);
     let is_held = redis_command(&redis, &["HEXISTS", &workers, &before.id.get().to_string()]).await;
     assert_eq!(is_held, redis::Value::Int(1));

@@ -11,8 +11,8 @@ use crate::{Event, Message, WorkerLease};
 /// Coordinates nodes. Stored data stays correct even if coordination fails.
 #[async_trait]
 pub trait Coordinator: Send + Sync + 'static {
-    /// The lease of the worker id under which this node may issue uids; `None` while it holds no
-    /// valid lease.
+    /// The lease of the worker id under which this node may issue uids; `None` while this node
+    /// holds no valid lease.
     fn worker_lease(&self) -> Option<WorkerLease>;
 
     /// Registers this node; each heartbeat publishes the current result of `describe`.
@@ -22,9 +22,9 @@ pub trait Coordinator: Send + Sync + 'static {
     /// registry is unavailable.
     async fn list_nodes(&self) -> Result<Vec<RegisteredNode>, CoordError>;
 
-    /// The node with exclusive access to `store`, if its heartbeat is recent. The cost does not
-    /// depend on the number of nodes. Fails if the registry is unavailable. Also fails if the
-    /// registry has no such node but may be incomplete.
+    /// The node with exclusive access to `store`; `None` if no such node has a recent heartbeat.
+    /// Fails if the registry is unavailable, or if it lists no such node but may be incomplete. The
+    /// cost does not depend on the number of nodes.
     async fn find_owner(&self, store: &str) -> Result<Option<NodeDescription>, CoordError>;
 
     /// Sends a message to the other nodes that are connected now. Never waits; the message may be
@@ -45,8 +45,8 @@ pub trait Coordinator: Send + Sync + 'static {
 /// Returns the current description of this node.
 pub type DescribeNode = Arc<dyn Fn() -> NodeDescription + Send + Sync>;
 
-/// A node's description of itself. Other versions may omit the fields that have a default; unknown
-/// fields are ignored.
+/// A node's description of itself. Nodes of other versions may omit the fields that have a default.
+/// Unknown fields are ignored.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct NodeDescription {
     /// Unique id of the process.

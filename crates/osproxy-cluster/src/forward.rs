@@ -99,8 +99,8 @@ impl Forwarder {
         mut request: Request<Body>,
     ) -> Result<Response<Body>, ForwardFailure> {
         let headers = request.headers_mut();
-        // Must come before headers are set: a client could list such a header in `Connection`, and
-        // so remove it.
+        // Must come before the headers below are set: otherwise, a client could list such a header
+        // in `Connection`, and this call would remove it.
         remove_hop_by_hop_headers(headers);
         if let Some(id) = context.request_id.and_then(|id| HeaderValue::try_from(id).ok()) {
             headers.insert(REQUEST_ID, id);
@@ -137,8 +137,8 @@ impl Forwarder {
     }
 }
 
-/// Sets `X-Forwarded-For` to the address of the client. Removes the headers of this kind that the
-/// client sent, because the other node trusts headers from this node.
+/// Sets `X-Forwarded-For` to the address of the client. Removes the client's own `X-Forwarded-For`
+/// and `Forwarded` headers, because the other node trusts headers from this node.
 fn set_forwarded_for(headers: &mut HeaderMap, client: Option<IpAddr>) {
     headers.remove(header::FORWARDED);
     headers.remove(X_FORWARDED_FOR);

@@ -8,8 +8,8 @@ use std::{
 
 use crate::{Coordinator, NodeDescription, boxed_future};
 
-/// How long a lookup that found no owner is cached, so that not every request for the store repeats
-/// the lookup.
+/// How long a lookup that found no owner is cached. Without this, every request for the store would
+/// repeat the lookup.
 const MISS_TTL: Duration = Duration::from_secs(1);
 /// Minimum age of a cached lookup before a refresh repeats it.
 const REFRESH_INTERVAL: Duration = Duration::from_millis(200);
@@ -31,7 +31,7 @@ struct Inner {
 struct CachedOwner {
     looked_up_at: Instant,
     owner: Option<NodeDescription>,
-    /// Whether the registry answered. If it did, and there is no owner, the owning node is away.
+    /// Whether the registry answered. If so, `owner` is `None` only if the owner is away.
     is_certain: bool,
 }
 
@@ -52,8 +52,8 @@ impl Owners {
     /// Returns the owner of `store`, a store that this node cannot access. Fails if no owner is
     /// known.
     ///
-    /// A cached owner is trusted until its TTL has passed and, if the registry is unavailable,
-    /// longer. Set `refresh` if the cached owner did not answer.
+    /// A cached owner is used until its TTL has passed. While the registry is unavailable, the
+    /// cached owner is used longer. Set `refresh` if the cached owner did not answer.
     pub async fn owner_of(&self, store: &str, refresh: bool) -> Result<NodeDescription, NoOwner> {
         let CachedOwner { owner, .. } = self.find(store, refresh).await;
         owner.ok_or_else(|| NoOwner { store: store.to_owned() })

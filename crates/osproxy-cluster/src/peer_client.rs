@@ -43,7 +43,7 @@ const TOKEN_HEADER: HeaderName = HeaderName::from_static("osproxy-forwarded");
 const MAX_CLOCK_SKEW_SECS: u64 = 300;
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(2);
 /// How long the client keeps an idle connection. Servers keep idle connections longer, so they do
-/// not close one that the client is about to use.
+/// not close a connection that the client is about to use.
 const KEEP_ALIVE: Duration = Duration::from_secs(2);
 /// Maximum size of the read buffer and of the write buffer of a connection, in bytes.
 const MAX_BUFFERED: usize = 64 << 10;
@@ -120,7 +120,7 @@ struct PeerTimeout;
 /// The node rejected the token. The configuration or the registry is wrong, not the client.
 #[derive(Debug, thiserror::Error)]
 #[error(
-    "the node rejected the token: another process has its address now, or the nodes differ in `cluster.secret`, link keys or clocks"
+    "the node rejected the token: another process now uses the address of the node, or the nodes differ in `cluster.secret`, link keys or clocks"
 )]
 struct TokenRejected;
 
@@ -204,10 +204,12 @@ impl PeerClient {
         *request.uri_mut() = uri;
         let headers = request.headers_mut();
         headers.clone_from(&parts.headers);
-        // This node itself sends 100 Continue to the client, when it reads the body.
+        // Do not forward this header: this node sends 100 Continue to the client when it reads the
+        // body.
         headers.remove(header::EXPECT);
-        // hyper sets the length of the body that is actually sent. If a body was shorter than
-        // announced, the other node would take the next request for the rest of the body.
+        // Do not forward the length that the client announced; hyper sets the actual length. If a
+        // body was shorter than announced, the other node would take the next request for the rest
+        // of the body.
         headers.remove(header::CONTENT_LENGTH);
         headers.insert(TOKEN_HEADER, HeaderValue::try_from(token)?);
         Ok(request)

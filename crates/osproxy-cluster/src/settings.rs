@@ -7,13 +7,13 @@ use osproxy_types::secret::Secret;
 /// Address of Redis, and connection settings.
 #[derive(Clone, Debug)]
 pub struct RedisSettings {
-    /// Address of the Redis.
+    /// Address of the server, the sentinels or the cluster.
     pub address: RedisAddress,
-    /// User name, if not the default user.
+    /// User name; the default user if `None`.
     pub username: Option<String>,
     /// Password of the user, if set.
     pub password: Option<Secret>,
-    /// Number of the database.
+    /// Number of the Redis database.
     pub db: u32,
     /// Whether connections are encrypted.
     pub tls: bool,
@@ -23,10 +23,11 @@ pub struct RedisSettings {
     pub prefix: String,
 }
 
-/// Address of a Redis.
+/// How to reach Redis.
 #[derive(Clone, Debug)]
 pub enum RedisAddress {
-    /// A URL, which also has the user, the password, the database and whether to use TLS.
+    /// A URL. It also contains the user, the password and the database, and selects TLS by its
+    /// scheme.
     Url(Secret),
     /// Host and port of one server.
     Server(String, u16),
@@ -60,6 +61,6 @@ impl RedisSettings {
 pub struct ClusterTiming {
     /// Interval of heartbeats. A node that misses three heartbeats counts as gone.
     pub heartbeat: Duration,
-    /// How long a node may issue uids after its last contact with Redis, at most.
+    /// Maximum time for which a node may issue uids after its last contact with Redis.
     pub worker_lease: Duration,
 }

@@ -38,7 +38,7 @@ pub struct IdleTimeout {
 }
 
 impl IdleTimeout {
-    /// Creates an idle timeout of `timeout` for each wait.
+    /// Creates an idle timeout that limits each wait to `timeout`.
     pub fn new(timeout: Duration) -> Self {
         Self { timeout, waiting_since: None, timer: DeadlineTimer::default() }
     }

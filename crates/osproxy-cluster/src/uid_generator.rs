@@ -5,10 +5,11 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use osproxy_types::uid::{EPOCH_MS, SEQUENCE_BITS, Uid, WORKER_BITS};
 
 const SEQUENCE_MASK: u64 = (1 << SEQUENCE_BITS) - 1;
-/// Last millisecond since our epoch that fits into a uid: August 2084.
+/// Last millisecond since the epoch of uids ([`EPOCH_MS`]) that fits into a uid: August 2084.
 const MAX_MS: u64 = (1 << 41) - 1;
-/// Latest accepted clock reading, in milliseconds since our epoch: April 2080. Later readings count
-/// as this one, which leaves four years of milliseconds, with 4,096 uids each.
+/// Latest accepted clock reading, in milliseconds since the epoch of uids: April 2080. Later
+/// readings are reduced to this value, so that the timestamps of four years remain for further
+/// uids.
 const MAX_CLOCK_MS: u64 = MAX_MS - (1 << 37);
 
 /// The worker id of this process, 0 to 1023. No two processes may issue uids under the same id at
@@ -69,7 +70,7 @@ impl UidGenerator {
     }
 
     /// The timestamp of the newest uid, in milliseconds since the Unix epoch. If there is no uid
-    /// yet, returns our epoch.
+    /// yet, returns [`EPOCH_MS`].
     pub fn last_timestamp_ms(&self) -> u64 {
         (self.last.load(Ordering::Relaxed) >> SEQUENCE_BITS) + EPOCH_MS
     }
@@ -114,7 +115,7 @@ mod tests {
     const WORKER: WorkerId = WorkerId(7);
     const OPEN: UidWindow = UidWindow { worker: WORKER, after_ms: 0, until_ms: u64::MAX };
 
-    /// Issues a uid at `ms` milliseconds after our epoch.
+    /// Issues a uid at `ms` milliseconds after the epoch of uids.
     fn at(generator: &UidGenerator, ms: u64) -> Uid {
         generator.next(OPEN, EPOCH_MS + ms).unwrap()
     }

@@ -1,4 +1,4 @@
-//! [`App`], the state of a running node that all operations share. No transport code.
+//! [`App`], the state of a running node.
 
 use std::{collections::HashSet, sync::Arc};
 
@@ -37,7 +37,7 @@ pub struct App {
     pub auth: Arc<Authenticator>,
     /// Signs and verifies links.
     pub links: Arc<Links>,
-    /// Idempotency keys, with which a repeated request takes effect once.
+    /// Idempotency keys: a request that is repeated with the same key takes effect once.
     pub idempotency: Arc<IdempotencyKeys>,
     /// Generates uids.
     pub uids: Arc<Uids>,
@@ -59,14 +59,14 @@ pub struct App {
     pub build: BuildInfo,
     /// Random id of this process, under which it holds leases.
     pub node_id: String,
-    /// When the node started, in milliseconds since the Unix epoch. Writes to a node-local store
-    /// that began earlier have no live writer.
+    /// When the node started, in milliseconds since the Unix epoch. In a node-local store, a write
+    /// that began before this time has no live writer.
     pub started_at: i64,
     /// Node registry, worker id, and messages between nodes.
     pub coordinator: Arc<dyn Coordinator>,
     /// Forwards requests to other nodes, and verifies requests that other nodes have forwarded.
     pub forwarder: Forwarder,
-    /// Address, load and drain state, which this node announces to the others.
+    /// Address and load, which this node announces to the other nodes, and whether it drains.
     pub node: NodeState,
     /// All metrics that can be read without waiting.
     pub(crate) metrics_registry: Registry,
@@ -76,8 +76,8 @@ pub struct App {
 }
 
 impl App {
-    /// Sends cache invalidations of this node to the other nodes, and applies those that it
-    /// receives. Also wakes the task engine when another node has enqueued a task.
+    /// Sends cache invalidations of this node to the other nodes, and applies the invalidations of
+    /// other nodes. Also wakes the task engine when another node has enqueued a task.
     pub(crate) fn exchange_invalidations(self: &Arc<Self>) {
         let (sender, receiver) = (Arc::downgrade(self), Arc::downgrade(self));
         self.meta.on_invalidate(move |change| {

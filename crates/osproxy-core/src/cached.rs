@@ -14,15 +14,15 @@ use tokio::runtime::Handle;
 
 use crate::{Error, Result};
 
-/// A cached value. At most one computation runs at a time, and all callers meanwhile share its
-/// result. It continues when they are dropped or time out, so a computation that hangs occupies one
-/// task.
+/// A cached value. At most one computation runs at a time; all callers that wait for it share its
+/// result. A computation continues when its callers are dropped or time out. A computation that
+/// hangs occupies only one task, because no second computation starts.
 pub(crate) struct Cached<T> {
     state: Arc<Mutex<State<T>>>,
     ttl: Duration,
     timeout: Option<Duration>,
-    /// Runs the computations. On the runtime that serves connections, each would wait behind
-    /// thousands of them.
+    /// Runs the computations. On the runtime that serves connections, a computation would wait
+    /// behind thousands of connections.
     runtime: Handle,
 }
 
@@ -35,15 +35,16 @@ struct State<T> {
 type Computation<T> = Shared<BoxFuture<'static, Result<T>>>;
 
 impl<T: Clone + Send + Sync + 'static> Cached<T> {
-    /// Creates an empty cache whose values are reused for `ttl`. With a `ttl` of zero, a call
-    /// computes the value again unless a computation is running. Computations run on the current
-    /// runtime, wherever [`get`](Self::get) is called.
+    /// Creates an empty cache whose values are reused for `ttl`. With a `ttl` of zero, every call
+    /// starts a computation or joins the running one. Computations run on the runtime that calls
+    /// `new`, even if another runtime calls [`get`](Self::get).
     pub(crate) fn new(ttl: Duration) -> Self {
         let state = Arc::new(Mutex::new(State { last: None, running: None }));
         Self { state, ttl, timeout: None, runtime: Handle::current() }
     }
 
-    /// Limits how long a caller waits for a computation, its own or another caller's.
+    /// Limits how long a caller waits for a computation, whether that caller or another one started
+    /// it.
     pub(crate) fn with_timeout(self, timeout: Duration) -> Self {
         Self { timeout: Some(timeout), ..self }
     }

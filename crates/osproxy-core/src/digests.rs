@@ -14,7 +14,7 @@ use tokio::{task::JoinHandle, time::Instant};
 
 use crate::{Error, Result, Stores, boxed_future};
 
-/// Maximum time by which reading may fall behind the rate limit and catch up later.
+/// Reading that has fallen behind the rate limit may catch up by at most this time.
 const MAX_LAG: Duration = Duration::from_millis(100);
 
 impl Stores {
@@ -31,8 +31,8 @@ impl Stores {
         Ok(own.finish())
     }
 
-    /// Reads parts and computes their digests. Returns, for each part, digests of the kinds that
-    /// are recorded for it; and, for the concatenation of all parts, the digests in `selection`.
+    /// Reads parts and computes two kinds of digests: for each part, the digests that are recorded
+    /// for it; for the concatenation of all parts, the digests in `selection`.
     #[boxed_future]
     pub async fn digest_parts(
         &self,
@@ -84,27 +84,27 @@ impl Stores {
 
 /// Rate limiter for reading stored content.
 pub struct ReadRateLimit {
-    /// Bytes per second; `None`: unlimited.
+    /// Bytes per second; `None` means no limit.
     limit: Option<NonZeroU64>,
-    /// When the bytes read so far are due: when reading them at exactly this rate would end.
+    /// Time until which the next read must wait to keep the rate limit.
     due: Mutex<Instant>,
 }
 
 impl ReadRateLimit {
-    /// Limits reading to `bytes_per_second`; 0: no limit.
+    /// Limits reading to `bytes_per_second`; 0 means no limit.
     pub fn new(bytes_per_second: u64) -> Self {
         Self { limit: NonZeroU64::new(bytes_per_second), due: Mutex::new(Instant::now()) }
     }
 
-    /// Waits until these bytes are due at this rate.
+    /// Counts `bytes` that were just read, and waits until the rate limit allows the next read.
     async fn throttle(&self, bytes: usize) {
         if let Some(until) = self.reserve(bytes, Instant::now()) {
             tokio::time::sleep_until(until).await;
         }
     }
 
-    /// Counts `bytes`, which were read at `now`, and returns when they are due; `None` if there is
-    /// no limit.
+    /// Counts `bytes`, which were read at `now`. Returns when the next read may start; `None` if
+    /// there is no limit.
     fn reserve(&self, bytes: usize, now: Instant) -> Option<Instant> {
         let taking = Duration::from_nanos((bytes as u64).saturating_mul(1_000_000_000) / self.limit?);
         let mut due = self.due.lock().unwrap_or_else(PoisonError::into_inner);
@@ -126,7 +126,7 @@ mod tests {
             now = pace.reserve(10, now).unwrap();
         }
         assert_eq!(now - start, Duration::from_secs(1));
-        // The time that a read takes does not delay the next due time.
+        // The time that a read takes counts towards the wait.
         for _ in 0..10 {
             now = pace.reserve(10, now + Duration::from_millis(9)).unwrap();
         }

@@ -6,13 +6,13 @@ use osproxy_storage::{DiskSpace, check_writable};
 
 use crate::{Error, cached::Cached, settings::DiskSettings};
 
-/// How long to wait for the space on the disks.
+/// How long to wait for a measurement of the free space.
 const SPACE_TIMEOUT: Duration = Duration::from_secs(5);
 
 /// The folders whose disks a node needs.
 pub(crate) struct DiskFolders {
     folders: Arc<[Folder]>,
-    /// Measured anew by each call, but only once at a time.
+    /// Every call measures the space again, but concurrent calls share one measurement.
     space: Cached<Vec<(&'static str, DiskSpace)>>,
 }
 
@@ -20,7 +20,7 @@ pub(crate) struct DiskFolders {
 struct Folder {
     name: &'static str,
     path: PathBuf,
-    /// Space on its disk that must stay free, in bytes.
+    /// Space that must stay free on the disk of this folder, in bytes.
     min_free: u64,
 }
 
@@ -35,8 +35,9 @@ impl DiskFolders {
         }
     }
 
-    /// Returns the name and problem of each folder that is not writable, or whose disk has less
-    /// than `min_free` bytes (or less than the folder's own minimum) available.
+    /// Returns the name and problem of each folder that is not writable or whose disk is nearly
+    /// full. A disk is nearly full if its free space is below `min_free` bytes or below the minimum
+    /// of the folder.
     pub(crate) fn problems(
         &self,
         min_free: u64,
@@ -51,8 +52,8 @@ impl DiskFolders {
         }
     }
 
-    /// Returns the space on the disk of each folder, by the folder's name. Omits disks that fail,
-    /// and all disks if one of them hangs.
+    /// Returns the space on the disk of each folder, with the name of the folder. Omits disks that
+    /// cannot be measured. If one disk hangs, returns an empty list.
     pub(crate) async fn space(&self) -> Vec<(&'static str, DiskSpace)> {
         let folders = self.folders.clone();
         let measure = async move {
@@ -67,7 +68,7 @@ impl DiskFolders {
 }
 
 impl Folder {
-    /// Blocks the thread.
+    /// Describes the problem of this folder, if there is one. Blocks the thread.
     fn problem(&self, min_free: u64) -> Option<String> {
         match check_writable(&self.path).and_then(|()| DiskSpace::of(&self.path)) {
             Err(error) => Some(format!("is not writable: {error}")),

@@ -194,7 +194,7 @@ impl From<storage::Error> for Error {
                 source: Some(Arc::new(error)),
                 ..Self::new(
                     ErrorCode::TooLarge,
-                    "content without a declared length is too large; declare its length or upload in parts",
+                    "content of this size needs a declared length; declare the length or upload in parts",
                 )
             },
             storage::ErrorKind::Other if error.retryable => Self::unavailable(error),

@@ -16,10 +16,11 @@ const RESULT_TTL: Duration = Duration::from_secs(1);
 const DISK_RESULT_TTL: Duration = Duration::from_secs(5);
 /// How long a check may take before its dependency counts as failed.
 const CHECK_TIMEOUT: Duration = Duration::from_secs(2);
-/// A disk with less free space, in bytes, counts as full: the database needs some to keep working.
+/// A disk with fewer free bytes than this counts as full, because the database needs free space to
+/// keep working.
 const MIN_FREE_BYTES: u64 = 64 << 20;
-/// Tolerance in milliseconds: of the clock of this machine against that of the database, and of the
-/// newest uid against the clock.
+/// Tolerated difference between the clocks of this machine and of the database, and tolerated lead
+/// of the newest uid over the clock. In milliseconds.
 const CLOCK_TOLERANCE: i64 = 60_000;
 
 /// A dependency of a node.
@@ -33,7 +34,7 @@ pub enum Dependency {
     Store,
     /// Local disks: free space and write access.
     Disk,
-    /// A correct clock: links expire by it. Uploads continue without one.
+    /// A correct clock. With a wrong clock, links expire too early or too late; uploads continue.
     Clock,
 }
 
@@ -70,15 +71,15 @@ struct Problem {
 /// Runs health checks, one at a time, and caches their results.
 pub(crate) struct HealthChecker {
     health: Cached<Health>,
-    /// Problems of disks and stores, including that they do not answer.
+    /// Problems of disks and stores, including those that do not answer.
     disks_and_stores: Cached<Vec<Problem>>,
-    /// The error of the database.
+    /// The error of the database; `None` if the database works.
     database: Cached<Option<String>>,
     /// Names and errors of failed disks.
     disks: Cached<Vec<(&'static str, String)>>,
     /// Names and errors of failed stores.
     stores: Cached<Vec<(String, String)>>,
-    /// Dependencies that had failed at the last check; those are not logged again.
+    /// Dependencies that had failed at the last check. Not logged again while they still fail.
     logged: Mutex<Vec<Dependency>>,
 }
 
@@ -118,8 +119,8 @@ impl App {
         health
     }
 
-    /// Whether requests should go to other nodes, because this node cannot reach the database, or
-    /// the disk of a store that only this node has failed.
+    /// Whether requests should go to other nodes. True if the database has failed, or if a disk has
+    /// failed and new files go to a store that belongs to this node only.
     pub fn should_leave_rotation(&self, failed: &[Dependency]) -> bool {
         let has_own = self.stores.has_node_local() && !self.stores.is_shared(self.stores.name_for_new());
         failed.contains(&Dependency::Database) || has_own && failed.contains(&Dependency::Disk)

@@ -50,13 +50,14 @@ pub struct IdempotencyKeys {
 }
 
 impl IdempotencyKeys {
-    /// Acquires `key` for the request with the hash `request`, or returns the response that was
-    /// recorded for it. Fails with `KeyReused` if the key was used for another request, and with
-    /// `InProgress` if another execution of the same request holds the key.
+    /// Acquires `key` for the request with the hash `request`. If a response to that request is
+    /// already recorded, returns the response instead. Fails with `KeyReused` if the key was used
+    /// for another request, and with `InProgress` if another execution of the same request holds
+    /// the key.
     #[boxed_future]
     pub async fn acquire(&self, caller: &Caller, key: &str, request: [u8; 32]) -> Result<IdempotencyOutcome> {
         self.admission.check_database_space()?;
-        // Identifies this holder of the key, in this process and all others.
+        // Identifies this holder of the key among the holders in all processes.
         let holder = self.uids.next().await?;
         let key = scoped_key(caller.key.as_deref(), key);
         let request =
@@ -88,8 +89,9 @@ impl IdempotencyKeys {
         Ok(self.db.release(key.request).await?)
     }
 
-    /// Returns whether this holder still has its key, and if so, holds it for another minute. Only
-    /// then may the holder undo what was created under the reserved uid.
+    /// Returns whether this holder still has its key. If `true`, the key is held for another
+    /// minute. If `false`, the holder must not undo what was created under the reserved uid,
+    /// because another holder may use it.
     pub async fn is_held(&self, key: &HeldIdempotencyKey) -> Result<bool> {
         Ok(self.db.renew(key.request.clone()).await?)
     }

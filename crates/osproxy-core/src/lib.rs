@@ -26,8 +26,9 @@ mod stores;
 pub mod tasks;
 mod uids;
 
-/// Boxes the future of a function that other crates await: an `async fn` is compiled again in every
-/// crate that awaits it, with all that it awaits in turn; a boxed future only where it is defined.
+/// Makes an `async fn` return a boxed future. Every crate that awaits an `async fn` compiles that
+/// function again, together with everything that the function awaits. A boxed future is compiled
+/// once, in the crate that defines it.
 pub(crate) use async_recursion::async_recursion as boxed_future;
 
 pub use admission::Admission;

@@ -21,7 +21,7 @@ use encode::{EncodeMetrics, gauge};
 /// Content type of the exported metrics.
 pub const CONTENT_TYPE: &str = prometheus_text::CONTENT_TYPE;
 
-/// Labels whose values are known to the program.
+/// Labels whose values are constants of the program.
 type Labels<const N: usize> = [(&'static str, &'static str); N];
 
 /// Metrics of a node, except those of its database and stores.
@@ -31,9 +31,9 @@ pub struct Metrics {
     pub requests: RequestMetrics,
     /// Metrics of background tasks.
     pub tasks: TaskMetrics,
-    /// Request bodies with content in progress.
+    /// Uploads of content in progress.
     pub uploads: InFlight,
-    /// Response bodies with content in progress.
+    /// Downloads of content in progress.
     pub downloads: InFlight,
     /// Received content that is being made durable and recorded.
     pub commits: InFlight,
@@ -50,7 +50,7 @@ pub struct Metrics {
 pub enum DedupSource {
     /// By the digest that the client sent instead of the content.
     Instant,
-    /// By the digest, and the client proved possession.
+    /// By the digest that the client sent; the client then proved possession of the content.
     Proof,
     /// After the content was sent as a whole.
     Upload,

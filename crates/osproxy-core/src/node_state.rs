@@ -1,4 +1,4 @@
-//! State that this node announces to the other nodes.
+//! State of this node, and its announcement to the other nodes.
 
 use std::sync::{
     Arc, OnceLock,
@@ -16,7 +16,7 @@ pub struct NodeState(Arc<Inner>);
 struct Inner {
     /// The description without address and load.
     description: NodeDescription,
-    /// Address at which other nodes reach this one, once it listens.
+    /// Address at which other nodes reach this node. Set once the node listens.
     address: OnceLock<String>,
     draining: AtomicBool,
     requests: AtomicU64,
@@ -80,7 +80,7 @@ impl NodeState {
         coordinator.announce(Arc::new(move || node.describe())).await;
     }
 
-    /// Address at which other nodes reach this one; empty before it listens.
+    /// Address at which other nodes reach this node; empty until the node listens.
     pub fn address(&self) -> &str {
         self.0.address.get().map_or("", String::as_str)
     }

@@ -29,7 +29,7 @@ pub struct Settings {
     /// Whether callers without an API key are accepted.
     pub is_open: bool,
     /// The keys that sign links: the first signs, all of them verify. If empty, the node uses the
-    /// keys in the database, and the first start creates one there.
+    /// keys in the database; the first start creates a key there.
     pub link_keys: Vec<LinkKeySecret>,
     /// The version of the program.
     pub build: BuildInfo,
@@ -74,8 +74,9 @@ pub struct Limits {
     pub max_task_attempts: u32,
     /// Maximum lifetime of a link, in seconds.
     pub max_link_lifetime_secs: i64,
-    /// Download links to a file that are issued within the same window of this many seconds have
-    /// the same date and lifetime, so caches can share their responses. 0 turns windows off.
+    /// Length of the windows to which the dates of download links are rounded, in seconds. Links to
+    /// one file that are issued in one window for the same lifetime have the same date, so caches
+    /// can share their responses. 0 turns rounding off.
     pub link_rounding_window_secs: i64,
     /// Whether shared caches may store content.
     pub public_links: bool,
@@ -125,7 +126,7 @@ pub struct BuildInfo {
     /// Commit of the build, with `-dirty` appended if the sources had uncommitted changes. Empty if
     /// unknown.
     pub commit: &'static str,
-    /// Version number and commit, for people: `1.0.0 (1c29f64abcde)`.
+    /// Version number and commit in readable form: `1.0.0 (1c29f64abcde)`.
     pub full: &'static str,
 }
 

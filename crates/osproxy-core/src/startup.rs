@@ -72,8 +72,9 @@ pub fn lock_error<E: std::error::Error + Send + Sync + 'static>(what: &str, erro
     context(format!("cannot use {what}"))(error)
 }
 
-/// A node that holds its locks: no other process uses its database, or all processes that use it
-/// coordinate through Redis. Open the stores of the node only after this.
+/// A node that has taken its locks. Either no other process uses the database, or all processes
+/// that use the database coordinate through Redis. Create this value before you open the stores of
+/// the node.
 pub struct Startup {
     settings: Settings,
     node_id: String,
@@ -121,8 +122,8 @@ impl Startup {
         let meta = Meta::open(database, options).await;
         let meta = meta.map_err(|error| StartupError::msg(Meta::open_error_message(database, &error)))?;
         let meta = Arc::new(meta);
-        // End the leases that no live process can hold: leases on tasks of node-local stores and,
-        // if `is_alone`, all leases of earlier processes.
+        // End the leases of earlier processes. If other nodes may use the database, end only the
+        // leases on tasks of stores that belong to this node.
         let is_alone = exclusive_lock.is_some() || matches!(database, DatabaseLocation::File(_));
         let own = stores.names().into_iter().filter(|name| !stores.is_shared(name)).collect();
         meta.tasks
@@ -326,8 +327,8 @@ async fn open_coordinator(
     }
 }
 
-/// Returns the configured link keys, or else the keys in the database. Creates a key there if it
-/// has none.
+/// Returns the configured link keys, or else the keys in the database. If the database has no keys,
+/// creates one there.
 async fn load_link_keys(configured: Vec<LinkKeySecret>, db: &AccessDb) -> Result<LinkKeys, StartupError> {
     let mut secrets: Vec<_> =
         configured.into_iter().map(|key| LinkKeyRecord { id: key.id, secret: key.secret }).collect();

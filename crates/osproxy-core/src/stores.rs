@@ -1,4 +1,4 @@
-//! The stores of a node, by the names under which rows record them.
+//! The stores of a node. Rows refer to a store by its name.
 
 use std::{
     fmt,
@@ -38,19 +38,20 @@ pub struct StoreEntry {
 }
 
 impl Stores {
-    /// Creates the stores of a node; the store for new files comes first. `has_node_local` tells
-    /// whether the node is in a cluster that keeps some objects in stores that only one node has.
+    /// Creates the stores of a node; the store for new files comes first. `has_node_local` is
+    /// `true` if this node belongs to a cluster and has a store that other nodes cannot access.
     pub fn new(entries: Vec<StoreEntry>, has_node_local: bool, read_rate: ReadRateLimit) -> Self {
         Self { entries, has_node_local, read_rate }
     }
 
-    /// Name of a store on a disk of one node of a cluster. `id` identifies the disk.
+    /// Returns the name of a store on a local disk of a node in a cluster. `id` identifies the
+    /// disk.
     pub fn node_local_name(kind: &str, id: &str) -> String {
         format!("{kind}:{id}")
     }
 
-    /// Whether another node may own a store that this node does not have. All nodes use the same
-    /// remote stores, so no node forwards requests for a remote store that it does not have.
+    /// Whether a store of this name belongs to one node, so that another node may have it. Remote
+    /// stores belong to no node: requests for a remote store are never forwarded.
     pub fn may_be_elsewhere(name: &str) -> bool {
         name.contains(':')
     }
@@ -94,7 +95,7 @@ impl Stores {
         self.find(name).is_some_and(|place| !place.is_disk)
     }
 
-    /// Whether the cluster keeps some objects in stores that only one node has.
+    /// Whether this node belongs to a cluster and has a store that other nodes cannot access.
     pub fn has_node_local(&self) -> bool {
         self.has_node_local
     }

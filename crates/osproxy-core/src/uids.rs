@@ -52,7 +52,7 @@ impl Uids {
                 _ => tokio::time::sleep(PAUSE).await,
             }
         }
-        Err(Error::unavailable("the worker id lease has no uids left, or ends too soon"))
+        Err(Error::unavailable("the lease of the worker id has ended or has no uids left"))
     }
 
     /// Returns the time of the newest uid, in milliseconds since the Unix epoch.

@@ -22,7 +22,7 @@ use super::status::{placeholder, to_status};
 
 const TIMEOUT: HeaderName = HeaderName::from_static("grpc-timeout");
 
-/// Maximum timeout; a longer one is shortened to this.
+/// Maximum timeout. Longer timeouts are reduced to this value.
 const LONGEST: Duration = Duration::from_hours(24 * 30);
 
 /// Ends a call when its deadline has passed.

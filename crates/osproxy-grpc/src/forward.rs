@@ -39,8 +39,8 @@ const HOLDS: i64 = 600;
 /// Maximum size of an error response that is read, in bytes.
 const MAX_PROBLEM: usize = 64 << 10;
 
-/// Validity of the links. They are dated one second ahead, so that a revocation earlier in this
-/// second does not cover them.
+/// Validity of the links. They are dated one second ahead. Otherwise, if the links of the file were
+/// revoked earlier in this second, these new links would be revoked too.
 fn period() -> LinkPeriod {
     LinkPeriod { date: OffsetDateTime::now_utc() + Duration::seconds(1), lifetime_secs: HOLDS }
 }
@@ -85,7 +85,7 @@ pub(super) async fn upload_part(
     };
     let request = request.body(body).map_err(Error::internal)?;
     let response = send(app, node, request).await;
-    // If the body failed, report why. The other node only knows that the body broke off.
+    // If the body failed, return the reason. The other node only knows that the body broke off.
     let broken = body_error.lock().unwrap_or_else(PoisonError::into_inner).take();
     broken.map_or(response.map(drop), Err)
 }
@@ -184,7 +184,7 @@ struct SizedBody<S> {
     /// The last chunk, held back until the content ends. The HTTP client stops polling at the
     /// announced length, so it would not notice that more content follows.
     last: Option<Bytes>,
-    /// Why the body failed, for the caller.
+    /// Why the body failed. [`upload_part`] returns this error.
     failure: Arc<Mutex<Option<Error>>>,
 }
 

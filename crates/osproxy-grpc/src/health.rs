@@ -54,7 +54,8 @@ fn response(status: ServingStatus) -> HealthCheckResponse {
     HealthCheckResponse { status: status.into() }
 }
 
-/// All services have the status of the node.
+/// Returns the status of the node, which is the status of each service. Returns `ServiceUnknown` if
+/// there is no such service.
 async fn status(app: &Arc<App>, service: &str) -> ServingStatus {
     if !["", FILES, TASKS, CLUSTER].contains(&service) {
         return ServingStatus::ServiceUnknown;
@@ -63,7 +64,7 @@ async fn status(app: &Arc<App>, service: &str) -> ServingStatus {
 }
 
 /// Waits until the status differs from `before`, and returns the new status. Returns `None` if the
-/// node drains and the status is still `before`. This ends the stream; otherwise shutdown would
+/// node drains and the status is still `before`: the stream then ends, so that shutdown does not
 /// wait for it.
 async fn next_status(app: &Arc<App>, service: &str, before: Option<ServingStatus>) -> Option<ServingStatus> {
     loop {

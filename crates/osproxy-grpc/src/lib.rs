@@ -114,7 +114,7 @@ impl Services {
     }
 }
 
-/// The caller of a request; fails unless it has `scope`.
+/// Returns the caller of a request. Fails unless the caller has `scope`.
 fn caller<T>(request: &Asked<T>, scope: Scope) -> Result<Caller, Error> {
     let caller = request.extensions().get::<Caller>().cloned();
     let caller = caller.ok_or_else(|| Error::internal("the request has no authenticated caller"))?;

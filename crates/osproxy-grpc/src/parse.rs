@@ -39,7 +39,7 @@ pub(super) fn expected_digests(digests: Option<&Digests>) -> Result<ExpectedDige
     })
 }
 
-/// Parses a digest; empty means none.
+/// Parses a digest. Returns `None` if the field is empty.
 pub(super) fn digest<const N: usize>(field: &'static str, bytes: &Bytes) -> Result<Option<[u8; N]>> {
     if bytes.is_empty() {
         return Ok(None);
@@ -48,7 +48,7 @@ pub(super) fn digest<const N: usize>(field: &'static str, bytes: &Bytes) -> Resu
     digest.map(Some).map_err(|_| Error::invalid(format!("`{field}` must have {N} bytes")).with_field(field))
 }
 
-/// An optional string; empty means none.
+/// Returns `None` if the string is empty.
 pub(super) fn optional_text(text: String) -> Option<String> {
     Some(text).filter(|text| !text.is_empty())
 }
@@ -85,7 +85,7 @@ pub(super) fn enum_value<E: TryFrom<i32>>(field: &'static str, number: i32) -> R
     E::try_from(number).map_err(|_| Error::invalid(format!("unknown value of `{field}`")).with_field(field))
 }
 
-/// Parses a state to filter by.
+/// Parses a state filter. Returns `None` if no state is specified.
 pub(super) fn state(number: i32) -> Result<Option<FileState>> {
     Ok(match enum_value::<v1::FileState>("state", number)? {
         v1::FileState::Unspecified => None,
@@ -99,13 +99,13 @@ pub(super) fn state(number: i32) -> Result<Option<FileState>> {
     })
 }
 
-/// Decodes a page token; `None` for the first page.
+/// Decodes a page token. Returns `None` for an empty token, which requests the first page.
 pub(super) fn position<T: DeserializeOwned>(app: &App, filters: &[&str], token: &str) -> Result<Option<T>> {
     if token.is_empty() {
         return Ok(None);
     }
     let refused = || {
-        Error::invalid("`page_token` does not match these filters; start again without it")
+        Error::invalid("`page_token` does not match these filters; start again without a page token")
             .with_field("page_token")
     };
     app.links.verify_cursor(filters, token)?.ok_or_else(refused).map(Some)

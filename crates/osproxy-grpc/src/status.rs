@@ -20,8 +20,8 @@ use super::RpcResult;
 /// Domain in the `ErrorInfo` details.
 const ERROR_DOMAIN: &str = "osproxy";
 
-/// Maximum length of an error's member, in bytes; longer members are not sent. gRPC carries errors
-/// in header fields, which clients limit to a few KiB.
+/// Maximum length of a member of an error, in bytes. Longer members are not sent. gRPC carries
+/// errors in header fields, which clients limit to a few KiB.
 const MAX_MEMBER_BYTES: usize = 2048;
 
 /// Carries an [`Error`] inside a status through tonic to [`carry_error`].
@@ -29,7 +29,7 @@ const MAX_MEMBER_BYTES: usize = 2048;
 #[error(transparent)]
 struct StatusSource(Arc<Error>);
 
-/// Result of a method, from the result of its operation.
+/// Converts the result of an operation to the result of a gRPC method.
 pub(super) fn reply<T>(result: Result<T, Error>) -> RpcResult<T> {
     result.map(tonic::Response::new).map_err(to_status)
 }
@@ -68,7 +68,7 @@ pub(super) fn placeholder(error: impl Into<Arc<Error>>) -> Response {
     response
 }
 
-/// Takes the error out of the status that a method or tonic returned, and leaves it to the
+/// Takes the error out of the status that a method or tonic returned, and passes the error to the
 /// middleware that renders errors. A client that does not speak gRPC gets `UnsupportedMediaType`.
 pub(super) async fn carry_error(request: Request, next: Next) -> Response {
     let content_type = request.headers().get(header::CONTENT_TYPE);

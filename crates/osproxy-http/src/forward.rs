@@ -71,8 +71,8 @@ pub(super) async fn forward(
     })
 }
 
-/// Forwards a request without its body. The same request can then be forwarded again, to another
-/// node.
+/// Forwards the head of a request, without a body. The caller keeps the head, and can forward it to
+/// another node later.
 pub(super) async fn forward_without_body(
     forwarder: &Forwarder,
     source: RequestSource,
@@ -82,8 +82,7 @@ pub(super) async fn forward_without_body(
     forward(forwarder, source, store, Request::from_parts(request.clone(), Body::empty())).await
 }
 
-/// Whether `response`, which another node sent, says that the other node does not have the data
-/// either.
+/// Whether `response` comes from another node that does not have the content either.
 pub(super) fn is_misdirected(response: &Response) -> bool {
     osproxy_cluster::is_error(response, StatusCode::SERVICE_UNAVAILABLE, ErrorCode::NodeUnavailable)
 }

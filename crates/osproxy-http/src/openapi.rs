@@ -1,5 +1,5 @@
-//! The `OpenAPI` document, generated from the annotations of the handlers. A new handler must be
-//! added to the list below; a test compares the document with the routes.
+//! The `OpenAPI` document, generated from the annotations of the handlers. Add each new handler to
+//! `paths` below; a test compares the document with the routes.
 
 mod parameters;
 mod responses;

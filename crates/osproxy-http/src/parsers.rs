@@ -90,8 +90,8 @@ pub fn is_form(content_type: &str) -> bool {
     v0::form::is_form(content_type)
 }
 
-/// Returns the content in a form whose body arrives as `chunks`. Fails if the form is malformed or
-/// too large.
+/// Returns the content of the field `file` of a form. `chunks` is the body of the form. Fails if
+/// the form is malformed or too large.
 pub async fn form(content_type: &str, chunks: Vec<Bytes>) -> Result<Vec<u8>> {
     let chunks = stream::iter(chunks.into_iter().map(Ok::<_, std::convert::Infallible>));
     let file = v0::form::content_stream(content_type, Body::from_stream(chunks).into_data_stream()).await?;

@@ -1,14 +1,14 @@
-//! Minimum transfer rates for clients. Uploads are cut off in `middleware/body_timeouts.rs`,
-//! downloads in `listener/timeouts.rs`.
+//! Minimum transfer rates for clients. `middleware/body_timeouts.rs` aborts slow uploads, and
+//! `listener/timeouts.rs` aborts slow downloads.
 
 use std::time::Duration;
 
-/// Token bucket that checks a minimum rate. Its tokens are time: each byte adds the time that it
-/// takes at the minimum rate, and waiting for the client spends time. Waiting for anything else is
-/// free.
+/// Token bucket that checks a minimum rate. The tokens are time. Each byte adds the time that one
+/// byte takes at the minimum rate. Waiting for the client spends time; waiting for anything else
+/// does not.
 ///
-/// The bucket starts full, with `window`. A single wait spends at most `window`, so the check
-/// forgives one long pause; timeouts handle long pauses.
+/// The bucket holds at most `window`, and starts full. A single wait spends at most `window`, so a
+/// client may make one long pause. Timeouts limit the length of a pause.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct MinRateCheck {
     /// In bytes per second; 0 disables the check.
@@ -23,8 +23,8 @@ impl MinRateCheck {
         Self { min_rate, window, credit: window }
     }
 
-    /// Records that the client moved `bytes` after a wait of `waited`. Returns `false` if the
-    /// client is too slow.
+    /// Records that the service waited for the client for `waited`, and that `bytes` were then
+    /// transferred. Returns `false` if the client is too slow.
     pub(crate) fn record(&mut self, waited: Duration, bytes: u64) -> bool {
         if self.min_rate == 0 {
             return true;

@@ -46,11 +46,11 @@ fn with_middleware(routes: Router<HttpState>, state: HttpState, cors: Option<Cor
     routes.layer(from_fn_with_state(state.clone(), middleware::request_context)).with_state(state)
 }
 
-/// The gRPC routes, grouped by the request limits that apply to them.
+/// The gRPC routes, grouped by the request limits that apply to them. All calls except those in
+/// `open` are authenticated: their requests have a [`Caller`](osproxy_core::Caller) extension.
 #[derive(Default)]
 pub struct GrpcRoutes {
-    /// Calls that change nothing. Calls in `reads`, `changes` and `transfers` are authenticated:
-    /// their requests have a [`Caller`](osproxy_core::Caller) extension.
+    /// Calls that change nothing.
     pub reads: Router,
     /// Calls that may change something.
     pub changes: Router,
@@ -123,8 +123,8 @@ pub fn router(
     with_middleware(routes, HttpState::new(app, settings), cors::layer(&settings.cors))
 }
 
-/// The routes of API v0. Uploads of content are not subject to the request limit: their operations
-/// limit them as transfers.
+/// The routes of API v0. The request limit does not apply to uploads of content: their operations
+/// limit the number of transfers.
 fn v0_routes(limiter: &Arc<RequestLimiter>) -> Router<HttpState> {
     Router::new()
         .route("/ping", get(v0::health::ping).layer(from_fn(middleware::throttle_probes)))
@@ -141,8 +141,8 @@ fn v0_routes(limiter: &Arc<RequestLimiter>) -> Router<HttpState> {
         .route("/upload/multi", put(v0::content::upload_part))
 }
 
-/// The routes of API v1. Uploads of content are not subject to the request limit: their operations
-/// limit them as transfers.
+/// The routes of API v1. The request limit does not apply to uploads of content: their operations
+/// limit the number of transfers.
 fn v1_routes(limiter: &Arc<RequestLimiter>) -> Router<HttpState> {
     Router::new()
         // Applications call these with an API key.

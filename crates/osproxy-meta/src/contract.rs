@@ -14,7 +14,7 @@ use super::{
     NewStoredFile, NewUpload, ObjectRowKind, StoreOutcome,
 };
 
-/// Ids of the unfinished rows in the store of new files.
+/// Ids of the unfinished rows in the store `local`, which new files go to.
 async fn unfinished_ids(meta: &Meta, kind: ObjectRowKind, before: i64, after: i64, limit: u64) -> Vec<i64> {
     let rows = meta.blobs.unfinished_rows(kind, "local", before, after, limit).await.unwrap();
     assert_eq!(meta.blobs.unfinished_rows(kind, "s3", before, after, limit).await.unwrap(), []);

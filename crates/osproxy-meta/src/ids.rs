@@ -11,7 +11,7 @@ use crate::{
 
 impl Meta {
     /// Returns the highest id in use by files, blobs, parts, tasks and idempotency keys; `None` if
-    /// there is none. New ids must be higher.
+    /// no id is in use. New ids must be higher.
     #[boxed_future]
     pub async fn highest_id(&self) -> Result<Option<Uid>, MetaError> {
         let newest_file =

@@ -29,8 +29,9 @@ mod uploads;
 
 use std::sync::Arc;
 
-/// Boxes the future of a function that other crates await: an `async fn` is compiled again in every
-/// crate that awaits it, with all that it awaits in turn; a boxed future only where it is defined.
+/// Boxes the future of a function that other crates await, to compile the function only once. The
+/// body of a plain `async fn`, with everything that it awaits, is compiled again in every crate
+/// that awaits the function.
 pub(crate) use async_recursion::async_recursion as boxed_future;
 
 pub use access::api_keys::ApiKeyRecord;
@@ -157,8 +158,9 @@ impl Meta {
         self.db.clock.now_ms()
     }
 
-    /// Whether the disk of the SQLite file is full; always `false` for a database server. While it
-    /// is full, reject everything except deletions, which use the space kept for them.
+    /// Whether the disk of the SQLite file is full; always `false` for a database server. While
+    /// this returns `true`, refuse uploads and copies: the reserved space is kept for deletions,
+    /// updates and tasks.
     pub fn is_disk_full(&self) -> bool {
         self.db.reserve.as_ref().is_some_and(|reserve| reserve.is_spent())
     }

@@ -64,7 +64,7 @@ impl Meta {
     }
 
     /// Opens a database that a running service may be using, for read-only tools and administration
-    /// commands. Does not migrate: fails unless the schema is that of this version.
+    /// commands. Does not migrate the schema; fails if the schema has another version.
     /// `options.node_stores` lists the stores that the caller can read.
     #[boxed_future]
     pub async fn open_existing(

@@ -10,13 +10,13 @@ use crate::{DigestSelection, Digests, Key, Result};
 
 /// A store of objects.
 ///
-/// Any task may call any method at any time; implementations do their own locking. The caller
+/// All methods may be called concurrently; implementations do their own locking. The caller
 /// validates names, limits and permissions, and never writes to a key again once a row refers to
 /// it. If two writers still publish under one key, the second writer either replaces the object as
 /// a whole or fails with `Exists`.
 #[async_trait]
 pub trait Backend: Send + Sync + 'static {
-    /// Name of the backend, such as `local`. The store ids in rows begin with it.
+    /// Name of the backend, such as `local`. Store names in the database begin with this name.
     fn name(&self) -> &'static str;
 
     /// Checks that the buckets of a remote store exist. Creates missing buckets if `create_missing`
@@ -65,8 +65,8 @@ pub trait Backend: Send + Sync + 'static {
 
 /// The multipart uploads of a store. Any process that knows the key, the upload id and the part
 /// number can send a part. Nothing can be read under the key before [`complete`](Self::complete).
-/// An upload occupies space until it is completed or aborted, so the caller must keep a record of
-/// it.
+/// An upload occupies space until it is completed or aborted, so the caller must record every
+/// upload.
 #[async_trait]
 pub trait Multipart: Send + Sync {
     /// Minimum part size in bytes; the last part may be smaller.
@@ -140,8 +140,8 @@ pub trait Multipart: Send + Sync {
 /// An upload that is neither completed nor aborted.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct ListedUpload {
-    /// Name of the object that completing the upload creates. Not necessarily a [`Key`]: other
-    /// programs may have begun the upload.
+    /// Name of the object that the upload will become. Not necessarily a [`Key`]: other programs
+    /// may have begun the upload.
     pub name: String,
     /// The store's id of the upload.
     pub id: String,
@@ -230,9 +230,9 @@ pub trait ObjectWriter: Send {
         Ok(false)
     }
 
-    /// Ends the content and returns its digests. They are computed off the reactor while the
-    /// content arrives. Fails if the content does not match a [`SizeHint::Exact`] that the backend
-    /// checks.
+    /// Ends the content and returns its digests, which the writer computes off the reactor while
+    /// the content arrives. Fails if the content does not match a [`SizeHint::Exact`] that the
+    /// backend checks.
     async fn finish(&mut self) -> Result<Digests>;
 
     /// Makes the finished object appear under its key, durably and atomically. Returns the store's

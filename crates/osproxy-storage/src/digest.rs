@@ -14,12 +14,12 @@ pub struct Digests {
     /// SHA-256, if selected. Some clients send it as an expected digest.
     pub sha256: Option<[u8; 32]>,
     /// BLAKE3, which deduplication relies on. If [`DigestSelection::subtree_offset`] was set, this
-    /// is the chaining value of the subtree, an input of [`combine_subtrees`].
+    /// is the subtree hash (a chaining value of BLAKE3), an input of [`combine_subtrees`].
     pub blake3: [u8; 32],
 }
 
 impl Digests {
-    /// The selection that computes these digests of the whole content again.
+    /// The selection that computes the same digests again, from the whole content.
     pub fn selection(&self) -> DigestSelection {
         DigestSelection { md5: self.md5.is_some(), sha256: self.sha256.is_some(), subtree_offset: None }
     }
@@ -103,8 +103,8 @@ impl Digester {
     }
 }
 
-/// Computes the BLAKE3 digest of `size` bytes of content from the chaining values of its subtrees.
-/// Every subtree has `subtree_size` bytes, except the last, which may be shorter.
+/// Computes the BLAKE3 digest of `size` bytes of content from the hashes of its subtrees. Every
+/// subtree has `subtree_size` bytes, except the last, which may be shorter.
 ///
 /// Returns `None` if `subtree_size` is not a power of two of at least 1,024, if there are fewer
 /// than two subtrees, or if their number does not match `size`.
@@ -120,7 +120,7 @@ pub fn combine_subtrees(subtrees: &[[u8; 32]], subtree_size: u64, size: u64) -> 
     Some(hazmat::merge_subtrees_root(&left, &right, Mode::Hash).into())
 }
 
-/// The chaining values of the left and the right child of the tree over these subtrees.
+/// The hashes of the left and the right child of the root of the tree over these subtrees.
 fn root_children(subtrees: &[[u8; 32]], subtree_size: u64, size: u64) -> Option<([u8; 32], [u8; 32])> {
     let left_size = hazmat::left_subtree_len(size);
     let (left, right) = subtrees.split_at_checked(usize::try_from(left_size / subtree_size).ok()?)?;

@@ -25,8 +25,8 @@ pub enum ErrorKind {
     Other,
 }
 
-/// A failed operation of a backend. Its source may name paths and vendors: log it, but never send
-/// it to clients.
+/// A failed operation of a backend. Its source may name paths and vendors: log the source, but
+/// never send it to clients.
 #[derive(Debug)]
 pub struct Error {
     /// What the failure means to the caller.

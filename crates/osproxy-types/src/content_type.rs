@@ -8,15 +8,16 @@ pub const HEAD: usize = 4096;
 /// The MIME type of unrecognised content.
 const UNKNOWN: &str = "application/octet-stream";
 
-/// Container formats: for these, a more specific file extension wins.
+/// MIME types of container formats. Many file formats share a container format, so for these types
+/// a known file name extension decides.
 const CONTAINERS: [&str; 4] =
     ["application/zip", "text/xml", "application/x-ole-storage", "application/gzip"];
 
-/// Appended to a sniffed type if the content is UTF-8.
+/// Suffix of a text type whose content is UTF-8.
 const UTF8: &str = "; charset=utf-8";
 
-/// From this size in bytes, content may end inside a character and still count as UTF-8: it may be
-/// one part of a larger text.
+/// Content of at least this size, in bytes, may be one part of a larger text. Such content counts
+/// as UTF-8 even if it ends inside a character.
 const MAY_BE_CUT_SIZE: usize = 64 << 10;
 
 /// The type of UTF-8 content that has no known signature. The file name extension tells which kind
@@ -56,8 +57,8 @@ impl Sniffer {
             return;
         }
         match str::from_utf8(rest) {
-            // NUL characters are common in UTF-16 without a byte order mark, and do not occur in
-            // text.
+            // ASCII text in UTF-16 is also valid UTF-8, but contains NUL characters. Real UTF-8
+            // text contains none.
             Ok(text) => self.is_not_text = text.contains('\0'),
             Err(error) if error.error_len().is_none() => {
                 let (text, cut) = rest.split_at(error.valid_up_to());
@@ -85,14 +86,14 @@ impl Sniffer {
     }
 }
 
-/// The MIME type of the signature in `head`, if there is a known signature. Never returns plain
-/// text, because the bytes after `head` may be binary.
+/// Returns the MIME type for the file signature in `head`; `None` if the signature is not known.
+/// Never returns plain text, because the bytes after `head` may be binary.
 pub fn sniff(head: &[u8]) -> Option<&'static str> {
     infer::get(head).map(|kind| kind.mime_type())
 }
 
-/// Whether the recorded type is known and is not plain text. Content that begins as plain text may
-/// continue as binary data.
+/// Whether the detected type is known and is not plain text. Plain text is not specific, because
+/// content that begins as plain text may continue as binary data.
 pub fn is_specific(sniffed: Option<&str>) -> bool {
     sniffed.is_some_and(|sniffed| sniffed.strip_suffix(UTF8).unwrap_or(sniffed) != TEXT)
 }
@@ -111,9 +112,9 @@ pub fn with_charset(content_type: &str, is_utf8: bool) -> Cow<'_, str> {
     content_type.into()
 }
 
-/// The MIME type of a file. The detected type of the content decides, unless it is missing, plain
-/// text or a container format: then a known file name extension decides. Without a known extension,
-/// the type is the container format or `application/octet-stream`.
+/// Returns the MIME type of a file: the type that was detected in the content. If that type is
+/// missing, plain text or a container format, a known file name extension decides instead. If the
+/// extension is not known either, returns the container format, or else `application/octet-stream`.
 pub fn mime_type_of(sniffed: Option<&str>, name: &str) -> String {
     let by_name = mime_guess::from_path(name).first_raw();
     let sniffed = sniffed.map(|recorded| recorded.strip_suffix(UTF8).unwrap_or(recorded));
@@ -137,7 +138,8 @@ pub fn matches_pattern(pattern: &str, content_type: &str) -> bool {
     }
 }
 
-/// Whether browsers may execute scripts in content of this type, with the privileges of our origin.
+/// Whether browsers may execute scripts in content of this type, with the privileges of the origin
+/// of the service.
 pub fn may_execute_scripts(content_type: &str) -> bool {
     let essence = content_type.split(';').next().unwrap_or_default().trim().to_ascii_lowercase();
     let markup = essence.contains("html") || essence.ends_with("xml") || essence.ends_with("xsl");
@@ -180,7 +182,8 @@ mod tests {
                 assert!(!sniff(binary.chunks(size)), "{binary:?}");
             }
         }
-        // A long part may end inside a character; no further bytes may follow.
+        // A long part may end inside a character. The same incomplete character is invalid if more
+        // bytes follow.
         let part = [&b"words ".repeat(20_000)[..], b"\xe6\xbc"].concat();
         assert!(sniff([&part[..]]) && !sniff([&part[..], b" "]));
         assert!(sniff([]));

@@ -1,4 +1,4 @@
-//! Vocabulary that every crate of osproxy uses. No I/O.
+//! Basic types that the crates of osproxy share. No I/O.
 
 pub mod content_type;
 mod error_chain;

@@ -5,11 +5,11 @@ use std::{fmt, str::FromStr};
 /// A permission of an API key.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Scope {
-    /// Creating, renaming and copying files.
+    /// Creating, copying and changing files.
     Upload,
     /// Reading metadata of files and issuing download links.
     Read,
-    /// Deleting files.
+    /// Deleting files and revoking their links.
     Delete,
     /// Operating the service: tasks, nodes, statistics. Not bound to a tenant.
     Admin,

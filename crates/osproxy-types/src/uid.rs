@@ -1,5 +1,5 @@
 //! Unique ids of files: 63 bits that begin with a timestamp, so that uids are roughly ordered by
-//! time. Nodes issue uids without coordinating each one.
+//! time. A node that has a worker id issues uids without asking other nodes.
 
 use std::{fmt, str::FromStr};
 

@@ -74,7 +74,7 @@ enum CliCommand {
     },
     /// Print the OpenAPI document that `serve` publishes at /openapi.json
     Openapi,
-    /// Report or repair differences of metadata and stores; stop the service first
+    /// Report or repair differences between metadata and stores; stop the service first
     Fsck {
         #[command(flatten)]
         options: cli::fsck::FsckArgs,
@@ -97,8 +97,8 @@ enum CliCommand {
     },
 }
 
-/// Subcommands as `osproxy --help` groups them. Only those under `Repair` require that no service
-/// is running.
+/// Subcommands as `osproxy --help` groups them. Only the subcommands under `Repair` require that no
+/// service is running.
 const COMMAND_GROUPS: [(&str, &[&str]); 4] = [
     ("Serve", &["serve", "check-config", "migrate", "health", "openapi"]),
     ("Inspect", &["doctor", "explain", "tasks", "nodes", "scrub"]),

@@ -192,7 +192,7 @@ pub struct UpdateFileRequest {
 pub enum MetadataChanges {
     /// `null`: removes all keys.
     RemoveAll,
-    /// Sets these keys, or removes those without a value.
+    /// Sets the keys that have a value, and removes the keys whose value is `None`.
     Set(BTreeMap<String, Option<String>>),
 }
 
@@ -217,8 +217,8 @@ pub struct CopyFileRequest {
     pub metadata: Option<BTreeMap<String, String>>,
 }
 
-/// Deserializes a present field of a merge patch. Passes `null` to `T`; `None` means that the field
-/// is absent.
+/// Deserializes a field that is present in a merge patch, even if its value is `null`. Never
+/// returns `None`, which means that the field is absent.
 fn not_null<'de, D: Deserializer<'de>, T: Deserialize<'de>>(input: D) -> Result<Option<T>, D::Error> {
     T::deserialize(input).map(Some)
 }

@@ -36,8 +36,8 @@ pub const LINKS: &str = "/f";
 /// ASCII, chosen by the client.
 pub const IDEMPOTENCY_KEY: &str = "idempotency-key";
 
-/// Response header that marks a replayed response: one that was recorded for an earlier request
-/// with the same idempotency key. Its value is `true`.
+/// Response header with the value `true`. It marks a response that was recorded for an earlier
+/// request with the same idempotency key.
 pub const IDEMPOTENCY_REPLAYED: &str = "idempotency-replayed";
 
 /// Maximum length of an idempotency key in bytes.

@@ -1,4 +1,4 @@
-//! Tests of all ways to connect to Redis: with a password, with TLS, through sentinels, as a
+//! Tests of all ways to connect to Redis: with a password, with TLS, through sentinels, to a
 //! cluster.
 
 #![expect(clippy::disallowed_methods, reason = "a test may block")]
@@ -39,7 +39,7 @@ impl Servers {
         Self { folder: tempfile::tempdir().unwrap(), running: Vec::new() }
     }
 
-    /// Starts a server with a configuration, and waits until it accepts connections.
+    /// Starts a server with the settings `more`, and waits until the server accepts connections.
     async fn start(&mut self, port: u16, more: &str, arguments: &[&str]) {
         let folder = self.folder.path().join(port.to_string());
         std::fs::create_dir_all(&folder).unwrap();

@@ -49,7 +49,7 @@ async fn start(redis: &RedisSettings, ids: std::ops::Range<usize>) -> Vec<RedisC
     starting.buffer_unordered(50).collect().await
 }
 
-/// The worker ids that the nodes hold. Fails if two nodes hold the same worker id.
+/// Returns the worker ids of all nodes. Panics if two nodes hold the same worker id.
 fn worker_ids(coordinators: &[RedisCoordinator]) -> HashSet<u16> {
     let ids: Vec<_> = coordinators.iter().filter_map(|node| Some(node.worker_lease()?.id.get())).collect();
     let distinct: HashSet<_> = ids.iter().copied().collect();
@@ -108,7 +108,8 @@ async fn many_nodes_have_distinct_worker_ids() {
     nodes.truncate(count - crashed);
     let crash_time = Instant::now();
     nodes.extend(start(&redis, count..count + crashed).await);
-    eventually("all have worker ids again", async || (worker_ids(&nodes).len() == count).then_some(())).await;
+    eventually("all nodes have worker ids again", async || (worker_ids(&nodes).len() == count).then_some(()))
+        .await;
     let replaced = crash_time.elapsed();
 
     super::report(&format!(
@@ -124,8 +125,8 @@ async fn many_nodes_have_distinct_worker_ids() {
     ));
 }
 
-/// There are 1,024 worker ids. One more node has none, logs an error, and gets a worker id when
-/// another node leaves.
+/// While all 1,024 worker ids are in use, a further node has none. It logs an error, and gets a
+/// worker id when another node leaves.
 #[tokio::test(flavor = "multi_thread")]
 #[ignore = "needs servers: just test-servers"]
 async fn a_node_beyond_the_worker_ids_has_none() {

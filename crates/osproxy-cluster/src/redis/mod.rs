@@ -59,7 +59,7 @@ struct Shared {
     events: broadcast::Sender<Event>,
     /// Start of the current or last session.
     connected_at: Mutex<Instant>,
-    /// Connection of the current session, if there is a session. [`RedisCoordinator::open`] waits
+    /// Connection of the current session; `None` between sessions. [`RedisCoordinator::open`] waits
     /// for the first session.
     session_connection: watch::Sender<Option<CommandConnection>>,
 }
@@ -175,7 +175,10 @@ impl Coordinator for RedisCoordinator {
         let number = worker.map_or(0, |worker| worker.id.get());
         let leave = self.shared.keys.leave(number, &self.shared.id, &self.shared.id);
         if let Err(error) = commands.query::<()>(&leave).await {
-            tracing::warn!(%error, "could not unregister this node; others notice by its missing heartbeats");
+            tracing::warn!(
+                %error,
+                "could not unregister this node; other nodes will notice that its heartbeats are missing"
+            );
         }
     }
 }
@@ -246,7 +249,8 @@ impl Shared {
     }
 }
 
-/// Sends a command that acquires or renews a lease. `None` if Redis did not grant the lease.
+/// Sends a command that acquires or renews a lease. Returns `None` if Redis did not grant the
+/// lease.
 async fn request_lease(
     commands: &mut CommandConnection,
     command: &redis::Cmd,

@@ -35,7 +35,7 @@ impl Keys {
 const NOW: &str = "local t = redis.call('TIME') local now = t[1] * 1000 + math.floor(t[2] / 1000) ";
 
 /// Acquires a worker id for token `ARGV[2]`, for `ARGV[3]` milliseconds. The search starts at id
-/// `ARGV[1]`, and takes the first free id whose earlier uids all have timestamps before now. If
+/// `ARGV[1]`, and takes the first free id whose previous uids all have timestamps before now. If
 /// there is no such id, takes the free id with the oldest timestamps. Returns the id and the bounds
 /// of the timestamps of its uids, or nothing if all ids are in use.
 const ACQUIRE: &str = "
@@ -58,9 +58,9 @@ return {number, after, till}";
 
 /// Renews the lease of worker id `ARGV[1]` for token `ARGV[2]`; the lease then ends in `ARGV[3]`
 /// milliseconds. The caller's uids have timestamps up to `ARGV[4]`. Returns the id and the bounds
-/// of the timestamps of its uids, or nothing if another token holds the id. An id without a holder
-/// still belongs to the caller: Redis has lost its data, or the lease ended and no other node took
-/// the id.
+/// of the timestamps of its uids, or nothing if another token holds the id. If the id has no
+/// holder, the caller gets it back: Redis has lost its data, or another node acquired the id and
+/// has released it.
 const RENEW: &str = "
 local holder = redis.call('HGET', KEYS[1], ARGV[1])
 if holder and string.match(holder, '^(%S+)') ~= ARGV[2] then return false end

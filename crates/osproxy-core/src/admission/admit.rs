@@ -69,9 +69,9 @@ impl AdmissionGuard {
     /// Charges the transfer to the tenant of its file. Fails at the tenant's concurrency limit, or
     /// if the content would exceed the tenant's quota.
     ///
-    /// `uncharged` is the size of content that is not charged to the quota yet; only an exact size
-    /// is checked here. `None` means that the quota was charged when the upload was created. The
-    /// check ignores other running uploads, which are charged when they end.
+    /// `uncharged` is the size of content that is not charged to the quota yet; `None` means that
+    /// nothing remains to be charged. Only an exact size is checked here. The check ignores other
+    /// running uploads, which are charged when they end.
     pub async fn check_tenant_limits(
         &mut self,
         admission: &Admission,

@@ -27,9 +27,9 @@ impl super::Admission {
     /// the database is full. A pending write is a transaction that waits for the database, or
     /// received content that is not durable yet.
     ///
-    /// New uploads are refused when `limits.max_pending_writes` writes are pending, content of
-    /// existing uploads when there are 1.5 times that many. Running transfers continue, because
-    /// aborting them would waste the work done for them. Downloads are never refused.
+    /// New uploads are refused at `limits.max_pending_writes` pending writes, and content of
+    /// existing uploads at 1.5 times that number. Running transfers continue, because aborting them
+    /// would waste the work done for them. Downloads are never refused.
     pub fn check_backpressure(&self, beginning: WorkKind) -> Result<()> {
         self.check_database_space()?;
         let pending = self.meta.pending_writes() + self.metrics.commits.count();

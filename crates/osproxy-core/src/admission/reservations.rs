@@ -24,13 +24,13 @@ use crate::{
 
 /// How long a measurement of a disk is reused.
 const DISK_TTL: Duration = Duration::from_secs(1);
-/// How long measuring a disk may take. After that, uploads go on without it, and fail if the disk
-/// is full.
+/// How long measuring a disk may take. After that, uploads proceed without a measurement, and fail
+/// if the disk is full.
 const MEASURE_TIMEOUT: Duration = Duration::from_secs(2);
-/// How long a tenant's upload count is cached. Uploads started on this node since then are added to
-/// it.
+/// How long a tenant's upload count is cached. Uploads that this node starts meanwhile are added to
+/// the cached count.
 const USAGE_TTL: Duration = Duration::from_secs(10);
-/// Maximum age of a cached count when an upload is refused; an older count is refreshed first.
+/// Maximum age of a count for refusing an upload. An older count is refreshed first.
 const REFUSAL_TTL: Duration = Duration::from_secs(1);
 /// Maximum number of cached tenants.
 const CACHED_TENANTS: usize = 10_000;
@@ -105,8 +105,9 @@ impl LocalDisk {
 }
 
 impl super::Admission {
-    /// Returns `StorageFull` unless the local disks have space for `bytes` of content and for the
-    /// rows of a local database, beyond `local.min_free_space`.
+    /// Returns `StorageFull` if a local disk has less than `local.min_free_space` free. The disk of
+    /// the objects must have `bytes` free in addition. Checks nothing if `local.min_free_space` is
+    /// 0, and ignores disks that do not answer.
     pub async fn check_free_space(&self, bytes: u64) -> Result<()> {
         for disk in self.reservations.disks.iter().filter(|disk| disk.min_free_space > 0) {
             let needed = if disk.has_objects {
@@ -121,9 +122,8 @@ impl super::Admission {
         Ok(())
     }
 
-    /// Charges `more` uploads to a tenant; returns `QuotaExceeded` if it would exceed its limit of
-    /// uploads that are not complete. Uploads that other nodes create are counted some seconds
-    /// later.
+    /// Charges `more` uploads to a tenant. Returns `QuotaExceeded` if the tenant would exceed its
+    /// limit of incomplete uploads. Uploads that other nodes create are counted some seconds later.
     pub async fn charge_incomplete_uploads(&self, tenant: &Tenant, more: u64) -> Result<()> {
         let max = self.reservations.limits.max_tenant_uploads;
         for max_age in [USAGE_TTL, REFUSAL_TTL] {
@@ -138,8 +138,9 @@ impl super::Admission {
         Err(Error::new(ErrorCode::QuotaExceeded, message))
     }
 
-    /// Reserves disk space for an upload of `bytes`. Returns whether the shares of the tenant and
-    /// of all tenants allow it.
+    /// Counts `bytes` of disk space as reserved for an upload of `tenant`. Returns `false`, and
+    /// counts nothing, if the tenant or all tenants together would exceed their share of the disk,
+    /// or if the disk does not answer.
     pub(crate) async fn try_reserve(&self, tenant: &Tenant, bytes: u64) -> Result<bool> {
         let reservations = &self.reservations;
         let Some(disk) = reservations.disks.iter().find(|disk| disk.has_objects) else {

@@ -88,8 +88,8 @@ impl Transfers {
     }
 }
 
-/// Returns the memory, in bytes, for buffering content of this length in a store that must know
-/// lengths in advance.
+/// Returns the memory, in bytes, for buffering content of this length. Needed if a store must know
+/// the length of a part in advance.
 pub(crate) fn buffered_bytes(size: SizeHint) -> u64 {
     match size {
         SizeHint::Exact(_) => 0,

@@ -45,8 +45,9 @@ pub fn upload_constraints(
     })
 }
 
-/// Returns the constraints of a download link. If the request limits its uses, they are counted
-/// under a new random id. Fails with `InvalidArgument` if the request is invalid.
+/// Returns the constraints of a download link. If the request limits the number of uses of the
+/// link, the counter of the uses gets a new random id. Fails with `InvalidArgument` if the request
+/// is invalid.
 pub fn download_constraints(caller: &Caller, request: &CreateLinkRequest) -> Result<LinkConstraints> {
     let uses = request.max_uses.map(use_limit);
     Ok(LinkConstraints {

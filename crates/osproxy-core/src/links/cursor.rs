@@ -46,7 +46,7 @@ impl Links {
 
 fn mac(secret: &[u8], filters: &[&str], position: &[u8]) -> Result<Hmac<Sha256>> {
     let mut mac = Hmac::<Sha256>::new_from_slice(secret).map_err(Error::internal)?;
-    // The length precedes every field, so different filters and positions never give the same
+    // Each field is preceded by its length, so different filters and positions never give the same
     // bytes.
     for field in filters.iter().map(|filter| filter.as_bytes()).chain([position]) {
         mac.update(&(field.len() as u64).to_be_bytes());

@@ -95,8 +95,8 @@ pub(crate) fn parse_link_keys(records: &[LinkKeyRecord]) -> Result<Option<LinkKe
 }
 
 /// Derives the secrets that authenticate nodes to each other if no secret is configured. The first
-/// secret signs. It is derived from the oldest key, which every node knows; a node may not have
-/// read the newest key yet.
+/// secret signs. The first secret is derived from the oldest key, because every node knows that
+/// key, while some nodes may not have read the newest key yet.
 pub(crate) fn cluster_secrets(links: &LinkKeys) -> Vec<Vec<u8>> {
     let mut secrets = links.derive_secrets("osproxy nodes v1");
     secrets.reverse();

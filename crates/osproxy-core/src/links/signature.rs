@@ -87,7 +87,7 @@ pub struct LinkConstraints {
     /// MIME type that the content must have: `image/png` or `image/*`.
     #[serde(default, rename = "t", skip_serializing_if = "Option::is_none")]
     pub content_type: Option<String>,
-    /// Networks from which the link may be used; empty: any.
+    /// Networks from which the link may be used. If empty, all networks are allowed.
     #[serde(default, rename = "a", skip_serializing_if = "Vec::is_empty")]
     pub networks: Vec<IpNet>,
     /// Maximum number of downloads with this link.
@@ -166,7 +166,7 @@ impl LinkKey {
             LinkAction::Download => "download",
         };
         let fixed = [action, claims.uid, claims.date, claims.expire];
-        // The length precedes every field, so different claims never give the same bytes.
+        // Each field is preceded by its length, so different claims never give the same bytes.
         for field in fixed.iter().chain(claims.action_params) {
             mac.update(&(field.len() as u64).to_be_bytes());
             mac.update(field.as_bytes());
@@ -223,7 +223,8 @@ impl LinkKeys {
     /// Derives a secret from each key, in the order of the keys, for the purpose `label`. A derived
     /// secret reveals nothing about its key.
     pub fn derive_secrets(&self, label: &str) -> Vec<Vec<u8>> {
-        // Never equals the signed data of a link, which begins with the length of the action.
+        // The data that is hashed here never equals the signed data of a link, because that data
+        // begins with the length of the action.
         let derive = |key: &LinkKey| {
             key.mac.clone().chain_update(b"derive").chain_update(label).finalize().into_bytes().to_vec()
         };
@@ -280,8 +281,8 @@ pub fn format_date(moment: OffsetDateTime) -> String {
     moment.to_offset(time::UtcOffset::UTC).format(DATE_FORMAT).unwrap_or_default()
 }
 
-/// When a link was issued, in seconds since the Unix epoch; `None` if the text was not written by
-/// [`format_date`].
+/// The date of a link in seconds since the Unix epoch; `None` if `date` is not in the format of
+/// [`format_date`]. For revocation, the link counts as issued at this time.
 pub fn issued_at_secs(date: &str) -> Option<i64> {
     parse_date(date).map(OffsetDateTime::unix_timestamp)
 }

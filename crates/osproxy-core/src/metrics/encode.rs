@@ -1,7 +1,7 @@
 //! Helpers for collectors, which encode metrics at each scrape.
 //!
-//! [`Registry::register`] ends each help text with a period, which would change the exposition. All
-//! metrics are therefore encoded by collectors.
+//! [`Registry::register`] appends a period to each help text. Collectors keep the help texts
+//! unchanged, so osproxy encodes all metrics in collectors.
 //!
 //! [`Registry::register`]: prometheus_client::registry::Registry::register
 
@@ -65,8 +65,7 @@ where
     }
 }
 
-/// A gauge that was read before the scrape. Written as a floating-point number, as all gauges:
-/// `5.0`.
+/// A gauge with a fixed value. Encoded as a floating-point number, like all gauges: `5.0`.
 pub(super) fn gauge(value: u64) -> ConstGauge<f64> {
     // Values above 2^53 lose precision, as all numbers of Prometheus do.
     #[expect(clippy::cast_precision_loss, reason = "Prometheus has no other number type")]
@@ -97,7 +96,7 @@ impl EncodeMetric for SharedHistogram {
     }
 }
 
-/// A histogram that was read before the scrape.
+/// A snapshot of a histogram.
 pub(crate) struct ConstHistogram(pub(crate) HistogramSnapshot);
 
 impl TypedMetric for ConstHistogram {

@@ -23,7 +23,7 @@ const PREFIX: &str = "osproxy";
 /// How long to wait for the database statistics. All other metrics are exported in any case.
 const STATS_TIMEOUT: Duration = Duration::from_secs(5);
 
-/// What metrics can be read from without waiting.
+/// Sources of all metrics that can be read without waiting.
 pub(crate) struct MetricsSources {
     pub(crate) build: BuildInfo,
     /// When the node started, in milliseconds since the Unix epoch.
@@ -66,8 +66,8 @@ impl MetricsSources {
 }
 
 impl App {
-    /// Returns all metrics as Prometheus text. Database statistics are as old as those of
-    /// [`stats`](Self::stats), and are left out while the database does not answer.
+    /// Returns all metrics as Prometheus text. Includes the cached database statistics of
+    /// [`stats`](Self::stats), unless the database fails or does not answer in time.
     pub async fn export_metrics(self: &Arc<Self>) -> Result<String, fmt::Error> {
         let mut text = String::new();
         prometheus_text::encode(&mut text, &self.metrics_registry)?;

@@ -12,14 +12,16 @@ use prometheus_client::{
 
 use super::encode::{EncodeMetrics, SharedHistogram};
 
-/// Methods with a label of their own; all others share one, because clients can invent any number.
+/// Methods with a label of their own. All other methods share one label, because clients can send
+/// any number of invented methods.
 const METHODS: [&str; 7] = ["GET", "HEAD", "PUT", "POST", "PATCH", "DELETE", "OPTIONS"];
 
 /// Metrics of requests by route template, of which there is a fixed number.
 #[derive(Debug, Default)]
 pub struct RequestMetrics {
-    /// The metrics of each route, by its template. The write lock is taken only when a route is
-    /// used for the first time. Lookups in the families would allocate a label for each request.
+    /// The metrics of each route, by the template of the route. Avoids lookups in the families,
+    /// which would allocate a label for each request. The write lock is taken only when a route is
+    /// used for the first time.
     routes: RwLock<HashMap<Arc<str>, Arc<RouteMetrics>>>,
     requests: Family<RequestLabels, Counter>,
     received_bytes: Family<RouteLabel, Counter>,
@@ -54,7 +56,7 @@ impl EncodeLabelValue for Status {
 #[derive(Debug)]
 pub struct RouteMetrics {
     template: Arc<str>,
-    /// Those of all routes.
+    /// Shared by all routes.
     requests: Family<RequestLabels, Counter>,
     received_bytes: Counter,
     sent_bytes: Counter,
@@ -101,7 +103,7 @@ impl RouteMetrics {
         &self.template
     }
 
-    /// Counts a response head.
+    /// Records the time from the request head to the response head.
     pub fn observe_response(&self, duration: Duration) {
         self.response_times.observe(duration);
     }

@@ -22,7 +22,7 @@ pub enum TaskOutcome {
     Dead,
     /// Interrupted by the shutdown of the process.
     HandedBack,
-    /// Another process took over the lease.
+    /// The process lost the lease of the task.
     Lost,
 }
 

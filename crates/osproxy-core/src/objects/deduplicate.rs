@@ -11,8 +11,8 @@ use crate::{Result, Stores};
 pub(crate) enum SameContent {
     None,
     Intact(Blob),
-    /// The object of this blob is missing, has the wrong size, or is on a node that is away or in a
-    /// store that is no longer configured. The caller replaces it.
+    /// The object of this blob is missing, has the wrong size, is on a node that is away, or is in
+    /// a store that is no longer configured. The caller replaces the object.
     Lost(Blob),
 }
 
@@ -64,9 +64,10 @@ impl Objects {
     /// sends must replace it.
     ///
     /// A blob in a store of another node counts as intact while that node is alive, because only
-    /// that node can check and repair the object. While that node is away, the blob does not count
-    /// as intact, so new content replaces it. Right after a start it may be unknown whether that
-    /// node is away. A store without an owner, such as `s3`, needs no lookup: no node serves it.
+    /// that node can check and repair the object. While that node is known to be away, the blob
+    /// does not count as intact, so new content replaces it. Right after a start, it may be unknown
+    /// whether the node is away; the blob then counts as intact. If this node does not have a
+    /// remote store such as `s3`, no node serves that store, so its blobs do not count as intact.
     pub(crate) async fn is_intact(&self, blob: &Blob) -> Result<bool> {
         if !self.stores.has(&blob.store) {
             let has_owner = Stores::may_be_elsewhere(&blob.store);

@@ -113,7 +113,7 @@ impl Objects {
     }
 
     /// Returns the size in bytes of an object that another request may be creating now; `None` if
-    /// it does not appear.
+    /// the object does not appear in time.
     async fn wait_for_object(&self, store: &str, key: &Key) -> Result<Option<u64>> {
         for _ in 0..LOOKUPS {
             match self.stores.get(store)?.size(key).await {

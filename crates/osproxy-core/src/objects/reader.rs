@@ -116,9 +116,9 @@ impl NextRange {
         Self { range: piece, opening, is_ahead }
     }
 
-    /// Whether to open the range again after this error. A retryable error while opening ahead may
-    /// only mean that the reader itself still held one of the store's permits. On `Busy`, a reader
-    /// that has started waits for a permit for as long as its client waits.
+    /// Whether to open the range again after this error. While opening ahead, a retryable error may
+    /// occur only because this reader itself still holds one of the store's permits. After `Busy`,
+    /// a reader that has started waits for a permit for as long as its client waits.
     fn should_reopen(&self, error: &storage::Error) -> bool {
         error.kind == ErrorKind::Busy || (self.is_ahead && error.retryable)
     }

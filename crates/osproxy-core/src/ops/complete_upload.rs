@@ -91,7 +91,7 @@ fn into_result(completed: CompleteOutcome) -> Result<()> {
         )),
         CompleteOutcome::AlreadyCompletedUnverified => Err(Error::new(
             ErrorCode::AlreadyStored,
-            "this file is already complete; its digest is not computed yet, so it cannot be compared",
+            "this file is already complete; the content cannot be compared until its digest is known",
         )),
         CompleteOutcome::PartsMismatch { there, wanted, missing } => {
             let message = part_count_message(there, &missing, wanted);
@@ -130,8 +130,8 @@ async fn complete_multipart(
         CompleteOutcome::NotOpen(_) | CompleteOutcome::Unknown => {}
         completed => return into_result(completed),
     }
-    // Another request completed the upload, the file was removed, or parts were lost. Another
-    // attempt finds out which.
+    // Another request completed the upload, the file was removed, or parts were lost. A new attempt
+    // finds out which.
     match try_complete(&uploads, uid, said, &terms).await? {
         CompleteOutcome::Multipart(_) => {
             Err(Error::unavailable("the parts changed during completion; retry"))

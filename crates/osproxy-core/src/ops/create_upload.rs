@@ -26,8 +26,8 @@ const DEFAULT_PART_SIZE: u64 = 8 << 20;
 const DEFAULT_MAX_PARTS: u64 = 1000;
 /// Minimum part size that a client may request, in bytes.
 const MIN_PART_SIZE: u64 = 64 << 10;
-/// Maximum attempts to create an upload for one idempotency key, if requests undo the uploads that
-/// they created with it.
+/// Maximum attempts to create an upload for one idempotency key. An attempt fails if an earlier
+/// request with the key has undone its upload.
 const MAX_TRIES: usize = 3;
 /// Maximum length of a MIME type, in bytes.
 const MAX_MIME_LEN: usize = 255;
@@ -60,8 +60,8 @@ pub struct NewUploadSession {
 pub struct CreatedUploads {
     /// In the order of the requests.
     pub uploads: Vec<NewUploadSession>,
-    /// When the uploads were created, or when an earlier request with the same idempotency key
-    /// created them. Date of the links.
+    /// When the uploads were created, by this request or by an earlier one with the same
+    /// idempotency key. The links get this date.
     pub created_at: OffsetDateTime,
 }
 
@@ -107,7 +107,8 @@ pub async fn create_upload(
         let file = NewFile { uid, tenant: caller.tenant.clone(), name, announced };
         let AnnouncedContent { expected, size, .. } = &file.announced;
         let known = uploads.objects.find_known_content(&file.tenant, expected, *size).await?;
-        // The challenge reveals the size, so only clients that know it get one.
+        // A challenge reveals the size of the content, so only clients that announced the size get
+        // a challenge.
         let known =
             known.filter(|_| !uploads.limits.require_possession_proof || file.announced.size.is_some());
         if let (Some(max), Some(blob)) = (caller.max_size, &known)
@@ -191,8 +192,8 @@ async fn record(
         let (Some(key), [PlannedUpload { file, .. }]) = (key, &mut *plans) else {
             return Err(Error::internal("a uid was issued twice"));
         };
-        // An earlier request with this key created an upload: return that upload, unless it was
-        // undone.
+        // An earlier request with this key created an upload. Return that upload, unless the
+        // earlier request has undone it.
         match find_earlier(uploads, file).await? {
             Some(recorded) => return Ok(recorded),
             None => file.uid = uploads.idempotency.reserve_uid(key).await?,

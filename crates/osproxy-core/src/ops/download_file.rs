@@ -16,8 +16,8 @@ use osproxy_types::uid::Uid;
 use super::{FileOps, Tenant, describe_file::describe_file, state_error, unknown_uid_error};
 use crate::{AdmissionGuard, ContentReader, Error, Result, boxed_future, links::LinkConstraints};
 
-/// Returns a complete file, without opening its content. If there is no such complete file, the
-/// error says why.
+/// Returns a complete file, without opening its content. Fails with the error for the state of the
+/// file if the file is not complete, and with `FileNotFound` if the uid is unknown.
 #[boxed_future]
 pub async fn download_file(files: &FileOps, uid: Uid) -> Result<Arc<StoredFile>> {
     match files.meta.files.stored(uid).await? {

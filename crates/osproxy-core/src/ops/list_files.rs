@@ -30,7 +30,7 @@ pub async fn list_files(
         let message = format!("`prefix` must have 1 to {MAX_PREFIX} bytes");
         return Err(Error::invalid(message).with_field("prefix"));
     }
-    // Read one more, to see whether there is another page.
+    // Read one file more than `limit`, to see whether there is another page.
     let mut files = files.meta.files.list(tenant, filter, after, limit + 1).await?;
     let has_more = files.len() as u64 > limit;
     if has_more {

@@ -23,7 +23,7 @@ pub async fn list_tasks<'a>(
     before: Option<i64>,
     limit: u64,
 ) -> Result<TaskPage> {
-    // Read one more, to see whether there is another page.
+    // Read one task more than `limit`, to see whether there is another page.
     let mut tasks = tasks.db.list(filter, before, limit + 1).await?;
     let has_more = tasks.len() as u64 > limit;
     if has_more {

@@ -1,5 +1,5 @@
-//! The upload session: the one path of bodies into the stores, whatever the protocol. It begins in
-//! `upload_session.rs`.
+//! The upload session: the path that every body takes into a store, whatever the protocol. The
+//! entry point is `write` in `upload_session.rs`.
 
 mod part;
 mod receive;

@@ -53,8 +53,9 @@ pub(super) fn size_limit(uploads: &UploadOps, constraints: &LinkConstraints) -> 
     SizeLimit { subject: "part", max }
 }
 
-/// Records the intent to write part `number` of `uid`, and starts the store's multipart upload if
-/// the part goes to one. `max_size` limits the size of all parts together, in bytes.
+/// Records the intent to write part `number` of `uid`. If the part goes to a multipart upload of
+/// the store, starts that multipart upload if necessary. `max_size` limits the size of all parts
+/// together, in bytes.
 pub(super) async fn begin(
     uploads: &Arc<UploadOps>,
     uid: Uid,
@@ -157,8 +158,8 @@ impl PartWrite {
         let part = ReceivedPart { digests, sniffed, tag, max_size, content_type };
         let outcome = uploads.meta.uploads.finish_part(uid, &intent, part).await?;
         if !matches!(outcome, FinishPartOutcome::Stored(_)) && multipart.is_none() {
-            // The row of the part may be gone already, and without the row the write guard cannot
-            // find the object.
+            // Delete the object here: the row of the part may be gone already, and the write guard
+            // cannot find the object without the row.
             uploads.stores.get(&intent.store)?.delete(std::slice::from_ref(&intent.key)).await?;
         }
         match outcome {

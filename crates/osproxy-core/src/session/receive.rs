@@ -79,7 +79,7 @@ pub(super) async fn buffer_short_body(
     size: SizeHint,
     mut body: impl Stream<Item = Result<Bytes>> + Send + Unpin,
 ) -> Result<(SizeHint, impl Stream<Item = Result<Bytes>> + Send + Unpin)> {
-    // The bound may include the few bytes that a multipart form adds to the content.
+    // The upper bound of the length may include the few bytes that a multipart form adds.
     let is_short =
         !matches!(size, SizeHint::Exact(_)) && size.at_most().unwrap_or(0) <= MAX_BUFFERED + (64 << 10);
     let (mut kept, mut length, mut ended) = (Vec::<Bytes>::new(), 0, false);

@@ -44,8 +44,9 @@ pub(super) async fn begin(uploads: &Arc<UploadOps>, uid: Uid) -> Result<PendingW
         let task_id = uploads.uids.next().await?;
         match uploads.meta.uploads.begin(uid, fallback_id, task_id).await? {
             BeginUploadOutcome::Ready(intent) => {
-                // Mark the write only now, when its blob id is known. Marking the uid earlier could
-                // keep the sweep from removing a failed write with that id.
+                // Mark the write only now, when its blob id is known. The blob id is `uid` or
+                // `fallback_id`. Marking `uid` in advance could keep the sweep from removing an
+                // earlier, failed write with the blob id `uid`.
                 let guard =
                     WriteGuard::new(ObjectRowKind::Blob, ActiveWrite::new(&uploads.objects, intent.blob_id));
                 release(uploads, intent.released).await;
@@ -292,7 +293,7 @@ fn check_same_content(stored: &StoredContent, sent: &Digests) -> Result<()> {
 /// The error for a file that was sent in parts and whose digest is not computed yet, so that the
 /// sent content cannot be compared with it.
 fn unverified_error() -> Error {
-    let message = "this file is already complete; its digest is not computed yet, so it cannot be compared";
+    let message = "this file is already complete; the content cannot be compared until its digest is known";
     Error::new(ErrorCode::AlreadyStored, message)
 }
 

@@ -34,16 +34,16 @@ pub struct EngineSettings {
     pub lease: Duration,
     /// How often to look for due tasks when no notification arrives.
     pub poll_interval: Duration,
-    /// Delay after the first failure. It doubles with every further one.
+    /// Delay after the first failure. Every further failure doubles the delay.
     pub initial_backoff: Duration,
     /// Maximum delay after a failure.
     pub max_backoff: Duration,
 }
 
 impl EngineSettings {
-    /// Returns the delay after failed attempt number `attempt`, in milliseconds: at random between
-    /// half of the exponential backoff and all of it, so that tasks that failed together are not
-    /// retried together.
+    /// Returns the delay in milliseconds after attempt number `attempt` has failed. The delay is a
+    /// random value between half of the exponential backoff and the full backoff, so that tasks
+    /// that failed together are not retried together.
     fn backoff_ms(&self, attempt: u32) -> i64 {
         let doubled = 2_u32.saturating_pow(attempt.saturating_sub(1));
         let full = self.initial_backoff.saturating_mul(doubled).min(self.max_backoff);
@@ -254,7 +254,7 @@ impl Engine {
         }
     }
 
-    /// Records how an attempt ended, and returns it for the metrics.
+    /// Records how an attempt ended. Returns the outcome for the metrics.
     async fn record(&self, claimed: &ClaimedTask, ended: AttemptResult) -> TaskOutcome {
         let (task_id, kind, attempt) = (claimed.id, claimed.kind.as_str(), claimed.attempt);
         let outcome = match &ended {

@@ -21,7 +21,7 @@ pub trait TaskHandler: Send + Sync + 'static {
     const CONCURRENCY: usize = 1;
     /// The time from the end of one run to the start of the next, for a recurring task; `None` for
     /// other tasks. A recurring kind has one task (with [`PER_STORE`](Self::PER_STORE), one per
-    /// store). It is due whenever a node starts, and its payload is `()`.
+    /// store). The task is due whenever a node starts, and its payload is `()`.
     const INTERVAL: Option<Duration> = None;
     /// Whether a recurring kind has one task per store, which runs on a node that has the store.
     const PER_STORE: bool = false;

@@ -7,11 +7,11 @@ use std::{
 
 use osproxy_types::error_chain;
 
-/// How often the same error is logged while it lasts.
+/// Minimum time between two log lines with the same error.
 const REPEAT_AFTER: Duration = Duration::from_mins(10);
 
-/// Remembers the last logged error, because an operation that is retried every few seconds may fail
-/// with the same error each time.
+/// Remembers the last logged error, so that an operation that is retried every few seconds does not
+/// log the same error each time.
 #[derive(Default)]
 pub(super) struct LogThrottle(Mutex<Option<(String, Instant)>>);
 

@@ -22,8 +22,8 @@ impl TaskNotifier {
         self.engine.notify_one();
     }
 
-    /// Wakes the task engines of all nodes. For a task that may need a store that only another node
-    /// has.
+    /// Wakes the task engines of all nodes. Use this if only another node may have the store that
+    /// the task needs.
     pub fn notify_cluster(&self) {
         self.notify_node();
         self.coordinator.publish(Message::TaskEnqueued);

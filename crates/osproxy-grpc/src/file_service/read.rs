@@ -44,7 +44,7 @@ pub(super) async fn download(
     let file = ops::download_file::own_file(&app.files, &caller.tenant, uid).await?;
     let size = file.content.size;
     if request.offset > size {
-        let message = format!("the file has {size} bytes");
+        let message = format!("`offset` is beyond the end of the file, which has {size} bytes");
         return Err(Error::new(ErrorCode::RangeNotSatisfiable, message).with_field("offset"));
     }
     let end = request.length.map_or(size, |length| request.offset.saturating_add(length).min(size));

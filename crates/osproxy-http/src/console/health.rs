@@ -40,14 +40,16 @@ pub(crate) async fn live() -> Json<Health> {
 }
 
 /// `GET /health/ready`: readiness. Fails with 503 while the node drains or cannot reach the
-/// database, and, on one of several nodes that store new files on their own disks, while its disk
-/// is not writable.
+/// database. In a cluster whose nodes store new files on their own disks, also fails while the disk
+/// of this node is not writable.
 ///
-/// A node stays ready without Redis or a store: it can read from the other stores, and issues uids
-/// for a while. Otherwise such an outage would take all nodes out of rotation at once. A single
-/// node with a failed disk stays ready too, since no other node could take over. The status is
-/// `degraded` then; the response names the failed dependencies, and says whether uploads are
-/// refused.
+/// A node stays ready while Redis or a store is unavailable. Such an outage affects all nodes, and
+/// would otherwise take all of them out of rotation. Without a store, the node can still read from
+/// other stores; without Redis, it can still issue uids for a while. A single node with a failed
+/// disk stays ready too, because no other node could take over.
+///
+/// In these cases the status is `degraded`. The response names the failed dependencies, and tells
+/// whether uploads are refused.
 #[utoipa::path(
     get, path = "/health/ready", tag = "Health",
     summary = "Readiness probe", description = "Tells a load balancer whether to send requests to this node.",

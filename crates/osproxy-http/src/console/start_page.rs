@@ -21,8 +21,8 @@ const STYLE: &str = "body{max-width:42rem;margin:3rem auto;padding:0 1rem;font:1
     .down{color:#b00020}@media(prefers-color-scheme:dark){body{color:#ddd;background:#181818}a{color:#8ab4f8}\
     .down{color:#ff8a80}}";
 
-/// Allows the page's own style sheet and nothing else. The icon is an empty `data:` URL, because
-/// browsers would request one otherwise.
+/// Allows the page's own style sheet and nothing else. The icon is an empty `data:` URL; without
+/// it, browsers would request `/favicon.ico`.
 static POLICY: LazyLock<HeaderValue> = LazyLock::new(|| {
     let style = BASE64_STANDARD.encode(Sha256::digest(STYLE));
     let policy = format!(
@@ -32,7 +32,8 @@ static POLICY: LazyLock<HeaderValue> = LazyLock::new(|| {
     HeaderValue::try_from(policy).unwrap_or(HeaderValue::from_static("default-src 'none'"))
 });
 
-/// `GET /`. Has the status of `/health/ready`, so that it can serve as a readiness probe too.
+/// `GET /`. The response has the status code of `/health/ready`, so that load balancers can use the
+/// page as a readiness probe.
 pub(crate) async fn start_page(
     State(app): State<Arc<App>>,
     State(settings): State<Arc<HttpSettings>>,

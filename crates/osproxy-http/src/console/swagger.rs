@@ -21,7 +21,7 @@ const POLICY: HeaderValue = HeaderValue::from_static(
 );
 
 /// `GET /swagger`. The page refers to its files by relative URLs, which need the trailing slash.
-/// The redirect is relative too, so that a proxy can serve all of it under another path.
+/// The redirect is relative too, so that a proxy can serve Swagger UI under another path.
 pub(crate) async fn redirect() -> Redirect {
     Redirect::permanent("swagger/")
 }
@@ -38,7 +38,7 @@ pub(crate) async fn file(uri: Uri) -> HandlerResult<Response> {
 }
 
 fn respond(file: &str) -> HandlerResult<Response> {
-    // The default validator is a public web site.
+    // By default, Swagger UI sends the document to a validator on a public web site.
     let config = Config::from("../openapi.json").validator_url("none");
     let file = utoipa_swagger_ui::serve(file, Arc::new(config))
         .map_err(|error| Error::internal(error.to_string()))?
@@ -46,7 +46,7 @@ fn respond(file: &str) -> HandlerResult<Response> {
     let headers = [
         (header::CONTENT_TYPE, HeaderValue::try_from(file.content_type).map_err(Error::internal)?),
         (header::CONTENT_SECURITY_POLICY, POLICY),
-        // Another version may have different files under the same names.
+        // Another version of osproxy may have different files under the same names.
         (header::CACHE_CONTROL, HeaderValue::from_static("no-cache")),
     ];
     // Avoids a copy of files that are embedded in the binary.

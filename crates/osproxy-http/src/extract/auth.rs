@@ -86,7 +86,7 @@ fn bearer_token(headers: &HeaderMap) -> Result<Option<&str>> {
         return if headers.contains_key(header::AUTHORIZATION) {
             Err(Error::new(
                 ErrorCode::Unauthenticated,
-                "there is more than one `Authorization` header; send one",
+                "the request has more than one `Authorization` header; send only one",
             ))
         } else {
             Ok(None)

@@ -36,8 +36,8 @@ pub(crate) async fn read_limited(body: Body, max: usize) -> Result<Bytes> {
     Ok(body.to_bytes())
 }
 
-/// Converts an error from reading a body: to `InvalidArgument` if the chunks are malformed,
-/// otherwise (the client disconnected or was too slow) to `IncompleteBody`.
+/// Converts an error from reading a body. The code is `InvalidArgument` if the chunks are
+/// malformed, and `IncompleteBody` if the client disconnected or was too slow.
 pub(crate) fn incomplete_body_error(error: &(dyn std::error::Error + 'static)) -> Error {
     let causes = || std::iter::successors(Some(error), |error| error.source());
     if let Some(slow) = causes().find_map(|cause| cause.downcast_ref::<TooSlow>()) {

@@ -56,8 +56,8 @@ pub(crate) fn range_applies(headers: &HeaderMap, validators: &Validators<'_>) ->
         || httpdate::parse_http_date(field).is_ok_and(|date| date == validators.last_modified)
 }
 
-/// Whether any entity tag in a header satisfies `matches`. The header may have several lines.
-/// Returns `None` if the header is absent.
+/// Whether a header contains `*`, or an entity tag that satisfies `matches`. The header may have
+/// several lines. Returns `None` if the header is absent.
 fn any_matches(headers: &HeaderMap, name: &HeaderName, matches: impl Fn(&str) -> bool) -> Option<bool> {
     let mut lines = headers.get_all(name).iter().peekable();
     lines.peek()?;

@@ -2,10 +2,10 @@
 
 use std::net::{IpAddr, SocketAddr};
 
-/// Returns one entry for each element of the line, in order: the address in its parameter `for`, or
-/// `None` if that is missing or not an address.
+/// Returns one entry for each element of the line, in order: the address in the parameter `for` of
+/// the element. The entry is `None` if this parameter is missing or not an address.
 ///
-/// Returns no entries (`None`) if the line is malformed, because the boundaries between its
+/// Returns `None` instead of the list if the line is malformed, because the boundaries between the
 /// elements are then unknown.
 pub fn addresses(line: &str) -> Option<Vec<Option<IpAddr>>> {
     let mut addresses = Vec::new();

@@ -1,10 +1,11 @@
-//! JSON request bodies. Errors name the invalid field, in terms of the API.
+//! JSON request bodies. Errors name the invalid field, and speak of JSON types instead of Rust
+//! types.
 
 use osproxy_core::{Error, Result};
 use serde::de::{DeserializeOwned, IgnoredAny};
 
-/// Parses a body as a JSON object. Fails with `InvalidArgument`, which names the invalid field if
-/// it is known.
+/// Parses a body as a JSON object. Fails with `InvalidArgument`. The error names the invalid field
+/// if the field is known.
 pub(crate) fn parse<T: DeserializeOwned>(body: &[u8]) -> Result<T> {
     match body.trim_ascii_start().first() {
         None => return Err(Error::invalid("the body is empty: it must be a JSON object")),

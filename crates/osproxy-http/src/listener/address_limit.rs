@@ -54,7 +54,7 @@ impl AddressLimit {
                 open.warned_at = Some(Instant::now());
                 tracing::warn!(
                     address = %network, connections = self.max,
-                    "too many connections from one address, closing new ones; see `server.max_connections_per_address`"
+                    "too many connections from one address; closing new connections (see `server.max_connections_per_address`)"
                 );
             }
             return None;

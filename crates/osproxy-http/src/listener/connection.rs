@@ -88,7 +88,8 @@ impl ConnectionServer {
             .initial_stream_window_size(STREAM_WINDOW)
             .initial_connection_window_size(MAX_STREAMS * STREAM_WINDOW)
             .max_send_buf_size(MAX_BUFFERED)
-            // Leaves room to reject moderately oversized heads with an error code, as with HTTP/1.
+            // Exceeds the limit of `check_head`, which can then reject moderately oversized heads
+            // with an error code, as with HTTP/1.
             .max_header_list_size(max_head + MAX_STREAMS * FIELD_OVERHEAD)
             .max_pending_accept_reset_streams(MAX_RESET_STREAMS)
             .max_local_error_reset_streams(MAX_LOCAL_RESET_STREAMS)

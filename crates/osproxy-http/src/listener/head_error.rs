@@ -1,6 +1,6 @@
 //! Responses to requests whose head hyper cannot parse. Hyper does not call the service for them,
-//! but writes a response with a bare status. This module replaces that response with one from the
-//! router, which has an error code, a request id and CORS headers.
+//! but writes a response with a bare status. This module replaces that response with the router's
+//! response, which has an error code, a request id and CORS headers.
 
 use std::{
     future::Future,
@@ -28,8 +28,8 @@ const STATUS_LINE: &[u8] = b"HTTP/1.1 ";
 /// closed while the client is still sending, the client could lose the response.
 const MAX_DRAINED: usize = 16 << 20;
 
-/// Request extension that marks the placeholder for a request whose head hyper cannot parse. Holds
-/// the status that hyper chose.
+/// Request extension that marks a placeholder: the router gets this request in place of a request
+/// whose head hyper cannot parse. Holds the status that hyper chose.
 #[derive(Clone, Copy, Debug)]
 pub struct UnparsableHead(pub StatusCode);
 

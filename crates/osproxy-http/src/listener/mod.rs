@@ -32,7 +32,7 @@ const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 /// take 20% more CPU time.
 const MAX_BUFFERED: usize = 64 << 10;
 
-/// Maximum length of the kernel's accept queue.
+/// Upper bound for the length of the kernel's accept queue.
 const BACKLOG: usize = 4096;
 
 /// Time in which TCP handshakes in progress can complete after new handshakes are blocked.
@@ -47,7 +47,8 @@ pub struct RemoteAddr(pub SocketAddr);
 ///
 /// Before that wait, clients that are already connected have `first_request_grace` to send their
 /// first request: the server cannot distinguish an idle connection from a connection whose request
-/// is on the way. If `first_request_grace` is zero, such connections may be reset.
+/// is on the way. If `first_request_grace` is zero, a connection whose first request is on the way
+/// may be reset.
 pub async fn serve(
     listener: TcpListener,
     router: Router,

@@ -57,8 +57,8 @@ struct State {
     requests: usize,
     /// Time of the last activity. Meaningful only while no request is running.
     idle_since: Instant,
-    /// Start of the incomplete head, if there is one. Not tracked for HTTP/2 after the first
-    /// request.
+    /// Time at which a head began that is not complete yet; `None` if there is no such head. Not
+    /// tracked for HTTP/2 after the first request.
     head_since: Option<Instant>,
     multiplexed: bool,
     /// Whether part of a response may still have to be written.
@@ -104,8 +104,8 @@ impl ConnTimeouts {
         self.state().idle_since = Instant::now();
     }
 
-    /// Whether a write now would belong to no response of the service. Such a write may be hyper's
-    /// response to a head that hyper cannot parse.
+    /// Whether no response of the service remains to be written. A write is then hyper's own, such
+    /// as the response to a head that hyper cannot parse.
     fn is_unsolicited(&self) -> bool {
         !self.state().response_pending
     }
@@ -132,8 +132,9 @@ impl ConnTimeouts {
         }
     }
 
-    /// Completes when a timeout expires. The task that serves the connection must await this: most
-    /// changes of the state wake that task, and the deadline is then computed again.
+    /// Completes when a timeout expires. Only the task that serves the connection may await this
+    /// future: most changes of the state wake that task, and the future then computes the deadline
+    /// again.
     pub(super) async fn expired(&self, timeouts: Timeouts) -> TimeoutKind {
         let mut timer = DeadlineTimer::default();
         poll_fn(|cx| match self.deadline(timeouts) {
@@ -203,7 +204,8 @@ impl PendingWrite {
         Some(chunk.max_time.map_or(stalled_at, |max| stalled_at.min(chunk.since + max)))
     }
 
-    /// Completes when the client has stalled. The task that sends the response must await this.
+    /// Completes when the client has stalled. Only the task that sends the response may await this
+    /// future.
     pub(super) async fn stalled(&self, timeout: Duration) {
         let mut timer = DeadlineTimer::default();
         poll_fn(|cx| match self.deadline(timeout) {

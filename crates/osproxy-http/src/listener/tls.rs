@@ -172,8 +172,8 @@ fn acceptor(pem: &TlsPem) -> Result<TlsAcceptor, String> {
     let resolver = SingleCertAndKey::from(pem.certified_key()?);
     let mut config = config.with_cert_resolver(Arc::new(resolver));
     config.alpn_protocols = ALPN.map(<[u8]>::to_vec).to_vec();
-    // Use a new cache. With the old one, a client that the previous certificate authorities
-    // accepted could resume its session.
+    // Use a new session cache. With the old cache, a client that only the previous certificate
+    // authorities accepted could resume its session.
     config.session_storage = ServerSessionMemoryCache::new(MAX_SESSIONS);
     Ok(TlsAcceptor::from(Arc::new(config)))
 }

@@ -46,7 +46,7 @@ pub(super) struct AccessLogEntry {
     source_error: Option<Arc<Error>>,
     bytes_sent: u64,
     complete: bool,
-    /// Of the route, whose path template is logged.
+    /// Metrics of the route. They also provide the path template of the route for the log.
     metrics: Arc<RouteMetrics>,
     /// Counts the request in the load of the node until the entry is written.
     _load: LoadGuard,
@@ -105,7 +105,7 @@ impl AccessLogEntry {
         if response.headers().contains_key(GRPC_STATUS)
             && let Some(error) = &self.source_error
         {
-            // gRPC responses always have HTTP status 200. Log the HTTP status of the error in API
+            // gRPC responses always have HTTP status 200. Log the status that this error has in API
             // v1.
             self.status = Some(error.code.v1_status());
         }
@@ -121,7 +121,7 @@ fn uid(route: &str, path: &str, query: Option<&str>) -> Option<u64> {
         Some(query.find(|(name, _)| name == "uid")?.1.into_owned())
     };
     let uid = in_path().map(|(_, uid)| uid.to_owned()).or_else(in_query)?;
-    // Digits only, so that a client cannot write arbitrary text into the log.
+    // Allow only digits: `parse` would accept a leading `+` too.
     uid.parse().ok().filter(|_| uid.bytes().all(|byte| byte.is_ascii_digit()))
 }
 

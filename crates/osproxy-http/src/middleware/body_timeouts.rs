@@ -63,8 +63,8 @@ impl DrainOnDropBody {
         Self {
             body,
             received: Arc::default(),
-            // The client sends the body only after `100 Continue`, which reading the body would
-            // send.
+            // A client that waits for `100 Continue` has sent no body yet. Hyper sends `100
+            // Continue` when the service begins to read the body.
             nothing_to_drain: head.headers.contains_key(header::EXPECT),
             idle: IdleTimeout::new(timeout),
             rate_check,

@@ -8,15 +8,15 @@ use osproxy_core::{ClientAddr, X_FORWARDED_FOR};
 
 use crate::extract::forwarded;
 
-/// Returns the address of the client. Each proxy appends the address of its caller to a header, so
-/// the client is the last address in the header that is not `trusted`; earlier addresses may be
-/// forged. If all addresses are trusted, the first one is the client.
+/// Returns the address of the client. Each proxy appends to a header the address from which it
+/// received the request. So the client is the last address in this header that is not `trusted`;
+/// earlier addresses may be forged. If all addresses are trusted, the first address is the client.
 ///
-/// Returns `peer` if `peer` is not trusted, if the request has no such header, or if the entry of
-/// the client, or an entry after it, is not an address.
+/// Searches the header from its last entry to its first. Returns `peer` if the search meets an
+/// entry that is not an address, if the request has no such header, or if `peer` is not trusted.
 ///
 /// Reads `Forwarded` only if the request has no `X-Forwarded-For`. A proxy that maintains one of
-/// these headers passes the other on unchanged, so a client could forge the other one.
+/// these headers passes on the other header unchanged, so a client could forge the other header.
 pub(super) fn client_addr(peer: IpAddr, headers: &HeaderMap, trusted: &[IpNet]) -> ClientAddr {
     let peer = peer.to_canonical();
     let is_trusted = |address: &IpAddr| trusted.iter().any(|net| net.contains(address));

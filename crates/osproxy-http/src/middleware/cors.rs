@@ -39,7 +39,7 @@ const EXPOSED_HEADERS: [HeaderName; 11] = [
 /// `None` if no other origin is allowed.
 pub(crate) fn layer(settings: &CorsSettings) -> Option<CorsLayer> {
     // Only `Origin` needs to be in `Vary`. Responses to preflight requests depend on more headers,
-    // but caches do not store them.
+    // but caches do not store these responses.
     let (origins, vary) = match &settings.origins {
         Allowed::Any => (AllowOrigin::any(), None),
         Allowed::Only(origins) if origins.is_empty() => return None,

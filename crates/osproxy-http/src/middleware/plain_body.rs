@@ -11,7 +11,7 @@ use osproxy_core::{Error, Result};
 
 use crate::respond::error::Rejection;
 
-/// Rejects partial bodies (`Content-Range`) and encoded ones (`Content-Encoding`, or a
+/// Rejects partial bodies (`Content-Range`) and encoded bodies (`Content-Encoding`, or a
 /// `Transfer-Encoding` other than `chunked`). Otherwise such a body would be stored as received,
 /// and later served as the plain content.
 pub(crate) async fn reject_encoded_body(request: Request, next: Next) -> Response {

@@ -11,8 +11,8 @@ use tokio::time::Instant;
 /// Minimum interval between responses to probes on one connection.
 const MIN_INTERVAL: Duration = Duration::from_millis(100);
 
-/// Time at which the latest probe on a connection gets its response; in the future while the
-/// response is delayed. Every request of the connection has the schedule as an extension.
+/// Time at which the latest probe on a connection gets its response. While the response is delayed,
+/// this time lies in the future. Every request of the connection has the schedule as an extension.
 #[derive(Clone, Default)]
 pub(crate) struct ProbeSchedule(Arc<Mutex<Option<Instant>>>);
 
@@ -28,7 +28,7 @@ impl ProbeSchedule {
 }
 
 /// Delays probes that follow each other too fast on one connection. Anybody can send probes, and
-/// most limits do not apply to them; without the delay they could slow down other requests.
+/// most limits do not apply to probes. Without the delay, probes could slow down other requests.
 pub(crate) async fn throttle_probes(request: Request, next: Next) -> Response {
     if let Some(probes) = request.extensions().get::<ProbeSchedule>() {
         tokio::time::sleep_until(probes.reserve()).await;

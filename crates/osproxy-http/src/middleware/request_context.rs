@@ -31,7 +31,7 @@ use crate::{
     state::HttpState,
 };
 
-/// Header with the request id in the Go program.
+/// Header in which clients of the Go program send the request id.
 const REQUEST_ID_V0: HeaderName = HeaderName::from_static("request-id");
 /// Maximum length of a request id that a client sends, in bytes.
 const MAX_REQUEST_ID: usize = 128;

@@ -35,8 +35,8 @@ const MAX_METRICS_REQUESTS: usize = 4;
 pub struct RequestLimiter {
     requests: Semaphore,
     /// Permits for requests that may change something: half as many as for all requests. Changes
-    /// wait for the disk and reads do not; without this limit, waiting changes could use up the
-    /// permits that reads need.
+    /// wait for the disk, but reads do not. Without this limit, waiting changes could hold all
+    /// permits, and reads would be rejected.
     changes: Semaphore,
     /// Separate permits for metrics, so that an overloaded service can still be observed.
     metrics: Semaphore,
@@ -46,7 +46,7 @@ pub struct RequestLimiter {
     addresses: Option<AddressRateLimiter>,
 }
 
-/// Rate limiters by address.
+/// Limits the request rate of each address.
 struct AddressRateLimiter {
     limiter: RateLimiter<IpAddr, HashMapStateStore<IpAddr>, DefaultClock>,
     requests: AtomicU32,
@@ -131,8 +131,8 @@ pub(crate) async fn limit_transfers(
     next.run(request).await
 }
 
-/// Lets requests for metrics wait while too many are running. Anybody can send such requests, and
-/// each one costs the lookup of an API key.
+/// Delays a request for metrics while [`MAX_METRICS_REQUESTS`] others are running. Anybody can send
+/// such requests, and each of them costs the lookup of an API key.
 pub(crate) async fn limit_metrics(
     State(limiter): State<Arc<RequestLimiter>>,
     request: Request,

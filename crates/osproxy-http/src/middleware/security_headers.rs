@@ -32,8 +32,9 @@ const CONTENT_HEADERS: [(HeaderName, &str); 4] = [
 /// opaque origin.
 const ACTIVE_CONTENT_POLICY: HeaderValue = HeaderValue::from_static("default-src 'none'; sandbox");
 
-/// Policy for passive content: the content runs no scripts either. Browsers display a video in a
-/// document with inline styles, which loads the video from its own URL; the policy allows both.
+/// Policy for passive content, which must not run scripts either. To display a video, browsers
+/// generate a document that has inline styles and loads the video from its URL; the policy allows
+/// both.
 const PASSIVE_CONTENT_POLICY: HeaderValue = HeaderValue::from_static(
     "default-src 'none'; media-src 'self'; style-src 'unsafe-inline'; sandbox allow-same-origin",
 );

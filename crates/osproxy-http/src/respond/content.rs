@@ -1,5 +1,5 @@
-//! Serves the content of files, from a store of this node or through the node that has it: ranges,
-//! preconditions, caching and security headers.
+//! Serves the content of files, with ranges, preconditions, caching and security headers. Forwards
+//! the request if only another node has the content.
 
 use std::{
     ops::Range,
@@ -82,7 +82,7 @@ impl Downloads {
 }
 
 /// Serves a GET or HEAD request for the content of a file, and counts the use of its link. If the
-/// content has moved to another store meanwhile, tries again with that store.
+/// content moves to another store during the request, tries again with that store.
 pub(crate) async fn serve_file(
     downloads: &Downloads,
     request: &Parts,

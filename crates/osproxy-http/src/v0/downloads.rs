@@ -100,7 +100,7 @@ pub(crate) async fn create_download_link(
 }
 
 /// Returns the bucket and object name that the Go program would use, because clients of that
-/// program expect them. They do not reveal the real location of the content.
+/// program expect them. The two names do not reveal the real location of the content.
 fn go_object_name(file: &StoredFile) -> (&'static str, String) {
     let uid = file.uid;
     let object = file.extension().map_or_else(|| uid.to_string(), |extension| format!("{uid}.{extension}"));
@@ -154,7 +154,7 @@ pub(crate) async fn download_file(
     serve_file(&downloads, &request, uid, Presentation { disposition, filename: None, link: &link }).await
 }
 
-/// `GET /proxy`: returns the address of this node, if only this node has content of the uid.
+/// `GET /proxy`: returns the address of this node, if only this node has the content of the file.
 #[utoipa::path(
     get, path = "/proxy", context_path = PREFIX, tag = "v0 Downloads",
     summary = "Check whether only this node has the content", description = "Fails with 404 if it has none, or if other nodes have it too.",

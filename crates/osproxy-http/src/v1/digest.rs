@@ -8,12 +8,12 @@ const CONTENT_MD5: HeaderName = HeaderName::from_static("content-md5");
 const CONTENT_DIGEST: HeaderName = HeaderName::from_static("content-digest");
 const REPR_DIGEST: HeaderName = HeaderName::from_static("repr-digest");
 
-/// Parses an optional digest in hexadecimal. `name` is the field that an error names.
+/// Parses an optional digest in hexadecimal. An error names the field `name`.
 pub(super) fn optional_hex<const N: usize>(name: &str, text: Option<&String>) -> Result<Option<[u8; N]>> {
     text.map(|text| required_hex(name, text)).transpose()
 }
 
-/// Parses a required digest in hexadecimal. `name` is the field that an error names.
+/// Parses a required digest in hexadecimal. An error names the field `name`.
 pub(super) fn required_hex<const N: usize>(name: &str, text: &str) -> Result<[u8; N]> {
     let mut digest = [0; N];
     hex::decode_to_slice(text, &mut digest).map_err(|_| {

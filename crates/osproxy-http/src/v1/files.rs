@@ -37,7 +37,7 @@ use crate::{
     respond::error::HandlerResult,
 };
 
-/// Parameters that filter files. A cursor is valid only together with the same values.
+/// Parameters that filter files. A cursor is valid only for the values for which it was issued.
 const FILTERS: [&str; 5] = ["prefix", "category", "state", "created_after", "created_before"];
 
 /// Position in a list of files, as encoded in a cursor.

@@ -23,7 +23,7 @@ use crate::respond::error::{ErrorContext, HandlerResult, v1_status};
 
 /// Response to a request that created something.
 pub(crate) struct CreatedResponse {
-    /// URL of the new resource, if it has one.
+    /// URL of the new resource; `None` if the resource has no URL in the API.
     pub(crate) location: Option<String>,
     body: String,
 }
@@ -43,8 +43,9 @@ impl CreatedResponse {
 /// disconnects.
 ///
 /// With the header `Idempotency-Key`, the request takes effect only once: a request that repeats
-/// the key gets the recorded response, unless that was a 5xx error. `work` receives the key, and
-/// must use the uid in the key if it creates a file.
+/// the key gets the recorded response. 5xx errors are not recorded, so after such an error a
+/// repeated request runs `work` again. `work` receives the key, and must use the uid in the key if
+/// it creates a file.
 pub(crate) async fn run_idempotent<W>(
     keys: &Arc<IdempotencyKeys>,
     caller: &Caller,
@@ -126,8 +127,8 @@ fn render(answer: RecordedAnswer) -> Response {
     response
 }
 
-/// Returns the idempotency key of a request, if it has one. Fails with `InvalidArgument` if the key
-/// is invalid or repeated.
+/// Returns the idempotency key of a request; `None` if the request has no key. Fails with
+/// `InvalidArgument` if the key is invalid or repeated.
 fn key(headers: &HeaderMap) -> Result<Option<&str>> {
     let mut keys = headers.get_all(IDEMPOTENCY_KEY).iter();
     let Some(key) = keys.next() else {

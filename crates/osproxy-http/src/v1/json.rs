@@ -19,13 +19,13 @@ const JSON: &str = "application/json";
 /// Content type of a merge patch (RFC 7396).
 const MERGE_PATCH: &str = "application/merge-patch+json";
 
-/// Reads a JSON body. Returns its bytes, which the caller passes to [`parse`]; idempotency keys
-/// need the bytes too.
+/// Reads a JSON body, without parsing it: idempotency keys need the bytes. Pass the bytes to
+/// [`parse`] next.
 pub(super) async fn read(headers: &HeaderMap, body: Body) -> Result<Bytes> {
     read_typed(&[JSON], headers, body).await
 }
 
-/// Reads a merge patch.
+/// Reads a merge patch. Also accepts the content type of plain JSON.
 pub(super) async fn read_patch(headers: &HeaderMap, body: Body) -> Result<Bytes> {
     read_typed(&[MERGE_PATCH, JSON], headers, body).await
 }

@@ -26,6 +26,6 @@ pub(super) fn parse_cursor<T: DeserializeOwned>(
     let Some(cursor) = query.get("cursor") else {
         return Ok(None);
     };
-    let invalid = || Error::invalid("`cursor` was not issued for these filters").with_field("cursor");
+    let invalid = || Error::invalid("`cursor` is invalid or belongs to other filters").with_field("cursor");
     links.verify_cursor(filters, cursor)?.ok_or_else(invalid).map(Some)
 }

@@ -4,8 +4,8 @@ use axum::http::{HeaderMap, header};
 use osproxy_api::ErrorCode;
 use osproxy_core::{Error, Result};
 
-/// Rejects a form where the body must be raw content. The form would be stored as it is, with the
-/// boundaries and headers around the content.
+/// Rejects a form where the body must be raw content. Otherwise the stored content would include
+/// the boundaries and headers of the form.
 pub(crate) fn reject_form(headers: &HeaderMap) -> Result<()> {
     let content_type =
         headers.get(header::CONTENT_TYPE).map_or("", |value| value.to_str().unwrap_or_default());

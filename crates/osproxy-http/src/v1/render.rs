@@ -61,8 +61,8 @@ pub(super) fn parse_state(state: v1::FileState) -> FileState {
 }
 
 pub(super) fn task(task: TaskRecord) -> v1::Task {
-    // The payload may not be JSON if another version of osproxy enqueued the task, or if it could
-    // not be serialized. Return such a payload as text.
+    // The payload may not be JSON if another version of osproxy enqueued the task, or if the
+    // payload could not be serialized. Return such a payload as text.
     let payload = serde_json::from_str(&task.payload).unwrap_or(serde_json::Value::String(task.payload));
     v1::Task {
         id: task.id.to_string(),

@@ -34,7 +34,7 @@ use crate::{
     respond::error::HandlerResult,
 };
 
-/// Parameters that filter tasks. A cursor is valid only together with the same values.
+/// Parameters that filter tasks. A cursor is valid only for the values for which it was issued.
 const FILTERS: [&str; 2] = ["state", "kind"];
 
 const STATES: [TaskState; 4] = [TaskState::Queued, TaskState::Running, TaskState::Done, TaskState::Dead];

@@ -46,7 +46,8 @@ use crate::{
     respond::error::HandlerResult,
 };
 
-/// Parameters of an upload link. A status request with any of them is authenticated by the link.
+/// Parameters of an upload link. A status request with any of these parameters needs a valid link;
+/// its API key is ignored.
 const LINK_PARAMETERS: [&str; 3] = ["date", "expire", "signature"];
 
 /// `POST /uploads`
@@ -115,7 +116,7 @@ async fn new_upload(
     CreatedResponse::new(Some(format!("{PREFIX}/files/{}", upload.uid)), &answer)
 }
 
-/// Renders a challenge, together with the link that takes its proof.
+/// Renders a challenge, together with the link to which the client sends the answer.
 fn render_challenge(
     links: &Links,
     uid: Uid,
@@ -183,7 +184,8 @@ pub(crate) async fn create_upload_links(
     Ok((StatusCode::CREATED, Json(answer)))
 }
 
-/// `GET /uploads/{uid}`: with an upload link; or with an API key and no parameter of a link.
+/// `GET /uploads/{uid}`, with an upload link or an API key. If the request has any parameter of a
+/// link, the API key is ignored.
 #[utoipa::path(
     get, path = "/uploads/{uid}", context_path = PREFIX, tag = "Uploads", operation_id = "v1_upload_status",
     summary = "Get the status of an upload", description = "Requires an upload link, or an API key and no parameter of a link.",

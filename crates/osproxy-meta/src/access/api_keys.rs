@@ -50,7 +50,7 @@ impl ApiKeyRecord {
     }
 }
 
-/// How long a starting node waits for another one that is creating the first key.
+/// How long a starting node waits while another node creates the first key.
 const LOCK_TIMEOUT: Duration = Duration::from_secs(30);
 
 impl AccessDb {

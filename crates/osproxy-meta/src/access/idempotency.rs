@@ -9,8 +9,8 @@ use sea_orm::{
 use crate::MetaError;
 use crate::{IdempotencyDb, boxed_future, db::entities::idempotency_key as key};
 
-/// Time in milliseconds after which a retry may take over the key of a running request that has not
-/// renewed the key.
+/// A retry may take over the key of a running request that has not renewed the key for this long,
+/// in milliseconds.
 const RENEWAL_TIMEOUT_MS: i64 = 60_000;
 /// How long a key and its answer are kept, in milliseconds.
 const RETENTION_MS: i64 = 24 * 3_600_000;
@@ -121,7 +121,7 @@ impl IdempotencyDb {
         self.update_owned(request, key::Column::Uid, Expr::value(uid.get())).await
     }
 
-    /// Updates a column of a key if this execution owns the key; returns whether it does.
+    /// Updates a column of a key if this execution owns the key. Returns `false` otherwise.
     async fn update_owned(
         &self,
         request: IdempotentRequest,
@@ -201,7 +201,7 @@ async fn acquire(
             key::State::Done => return answer_from_row(row).map(KeyAcquisition::Answered),
             key::State::Running if age < RENEWAL_TIMEOUT_MS => return Ok(KeyAcquisition::InProgress),
             // The previous owner crashed or is very slow. If it still runs, both executions create
-            // the same uid, so only one of them succeeds.
+            // a file with the same uid, so only one of them succeeds.
             key::State::Running => {}
         }
     }
@@ -230,7 +230,7 @@ fn answer_from_row(row: key::Model) -> Result<RecordedAnswer, DbErr> {
     Ok(RecordedAnswer { status, location: row.location, body: row.body.ok_or_else(corrupt)? })
 }
 
-/// Filter: the row of the key while this execution owns it.
+/// Filter: the row of the key, if this execution owns the key.
 fn is_owned(request: &IdempotentRequest) -> Condition {
     Condition::all()
         .add(key::Column::Tenant.eq(request.tenant.as_str()))

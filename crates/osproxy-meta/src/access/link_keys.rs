@@ -11,7 +11,7 @@ use crate::{
     now_ms,
 };
 
-/// How long to wait for another node that is creating the first key.
+/// How long to wait while another node creates the first key.
 const LOCK_TIMEOUT: Duration = Duration::from_secs(30);
 
 /// A link key as stored.
@@ -59,8 +59,8 @@ impl AccessDb {
             .write(move |transaction| {
                 let (id, secret) = (id.clone(), secret.clone());
                 Box::pin(async move {
-                    // Keep the new key the newest, even if this clock is behind the clock that
-                    // dated the previous key.
+                    // Date the new key after all others, even if the clock was ahead when the
+                    // previous key was dated.
                     let newest = link_key::Entity::find().order_by_desc(link_key::Column::CreatedAt);
                     let newest = newest.one(transaction).await?.map_or(0, |key| key.created_at + 1);
                     let row = link_key::ActiveModel {

@@ -15,13 +15,14 @@ use crate::{
     files::stored::stored_among,
 };
 
-/// If two first uses race to insert the row, the loser's second attempt updates it.
+/// Two attempts: of two concurrent first uses of a link, one fails to insert the row, and updates
+/// the row at its second attempt.
 const MAX_COUNT_ATTEMPTS: u32 = 2;
 
 impl AccessDb {
     /// Returns the time before which all links to a file are revoked, in seconds since the Unix
-    /// epoch; 0 if no link is revoked or there is no such file. If `cache_file` is set, reads and
-    /// caches the whole file, for a caller that needs it next.
+    /// epoch; 0 if no link is revoked or there is no such file. Set `cache_file` if the file itself
+    /// is needed next: then the whole file is read and cached.
     #[boxed_future]
     pub async fn links_valid_from(&self, uid: Uid, cache_file: bool) -> Result<i64, MetaError> {
         if let Some(from) = self.db.file_cache.links_from(uid) {
@@ -38,8 +39,8 @@ impl AccessDb {
         Ok(from)
     }
 
-    /// Revokes all links to a tenant's file that have been issued so far. Returns `false` if there
-    /// is no such file, or it is deleted or expired.
+    /// Revokes all links to a tenant's file that have been issued so far. Returns `false` if the
+    /// tenant has no such file, or the file is deleted or expired.
     #[boxed_future]
     pub async fn revoke_links(&self, tenant: Tenant, uid: Uid) -> Result<bool, MetaError> {
         // Links are dated in whole seconds. This revokes all links dated to the current second or
@@ -105,7 +106,7 @@ impl AccessDb {
         .await
     }
 
-    /// Deletes the use counts of up to `limit` expired links; returns how many.
+    /// Deletes the use counts of up to `limit` expired links; returns the number of deleted counts.
     #[boxed_future]
     pub async fn purge_link_uses(&self, limit: u64) -> Result<u64, MetaError> {
         let now = self.db.clock.now_ms();

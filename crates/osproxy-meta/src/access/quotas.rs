@@ -1,12 +1,12 @@
 //! Quotas: the maximum number of bytes that the files of a tenant may use together.
 //!
-//! The row of a file records the bytes charged for it. Whenever a charge changes, the same
+//! The row of a file records the bytes charged for the file. Whenever a charge changes, the same
 //! transaction changes the tenant's sum by one conditional UPDATE. So no charge takes the sum above
 //! the quota, even with concurrent transactions on several nodes. That UPDATE comes last in the
 //! transaction, because all transactions of the tenant have to lock the tenant's row.
 //!
-//! The bytes of a tenant that was never given a quota are not summed up. For such a tenant, each
-//! node only checks for a quota every few seconds.
+//! The bytes of a tenant that was never given a quota are not summed up. Each node only checks
+//! every few seconds whether such a tenant has been given a quota.
 
 use std::time::{Duration, Instant};
 
@@ -31,7 +31,7 @@ use crate::{
 
 /// How long to cache that a tenant has no quota.
 const NO_QUOTA_TTL: Duration = Duration::from_secs(5);
-/// Maximum number of tenants in that cache.
+/// Maximum number of tenants in the cache of tenants without a quota.
 const MAX_CACHED_TENANTS: usize = 10_000;
 
 /// Estimated size of a file's row with its indexes in the database, in bytes, excluding name and
@@ -46,7 +46,7 @@ pub(crate) fn record_bytes(name: &str, metadata: Option<&str>) -> i64 {
 
 /// A cache of tenants without a quota.
 pub(crate) struct Quotas {
-    /// When each tenant was found to have no quota.
+    /// Tenants without a quota, and when this node found that out.
     no_quota: Cache<String, Instant>,
 }
 
@@ -228,8 +228,9 @@ impl TenantDb {
             .write(move |transaction| {
                 let name = name.clone();
                 Box::pin(async move {
-                    // Lock the tenant's row before counting. A transaction that has changed a
-                    // file's charge has then also changed the sum, or waits for the lock.
+                    // Lock the tenant's row before counting. A concurrent transaction that changes
+                    // a charge then either has committed, and is counted, or changes the sum after
+                    // this transaction.
                     tenant::Entity::find_by_id(&name).lock_exclusive().one(transaction).await?;
                     let sum = file::Entity::find()
                         .select_only()

@@ -17,13 +17,13 @@ use crate::{
     },
 };
 
-/// What a tenant uses: logical bytes, and bytes in the stores.
+/// Usage of a tenant: logical bytes, and bytes in the stores.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct TenantUsage {
-    /// Its quota and logical bytes. Content shared by several files counts once per file; the
-    /// database rows of the files count, too.
+    /// Quota and logical bytes. Content shared by several files counts once per file; the database
+    /// rows of the files count, too.
     pub usage: QuotaUsage,
-    /// Bytes of its blobs in the stores. Content shared by several files counts once. `None` if not
+    /// Bytes of the blobs in the stores. Content shared by several files counts once. `None` if not
     /// requested.
     pub stored: Option<u64>,
 }

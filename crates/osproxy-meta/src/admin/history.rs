@@ -19,15 +19,15 @@ pub struct FileHistory {
     pub state: FileState,
     /// When the upload session was created.
     pub created_at: i64,
-    /// When the upload expires. For an expired, deleted or corrupt file: the time when it got into
-    /// that state.
+    /// When the upload expires. For an expired, deleted or corrupt file: when it entered that
+    /// state.
     pub expires_at: i64,
     /// When the content became complete.
     pub stored_at: Option<i64>,
     /// The process that completed the upload; `None` if the file was created with content that was
     /// stored already.
     pub stored_by: Option<String>,
-    /// Number of parts in which the file was uploaded, if any.
+    /// Number of parts; `None` if the file was not uploaded in parts.
     pub part_count: Option<u32>,
     /// For a file uploaded in parts: when the first part was started, when the last part was
     /// stored, and the number of processes that received parts.
@@ -41,26 +41,26 @@ pub struct FileHistory {
     pub parts: Vec<PartHistory>,
 }
 
-/// The blob of a file, and its origin.
+/// The blob that a file refers to.
 #[derive(Clone, Debug)]
 pub struct BlobHistory {
     /// Blob id.
     pub id: i64,
     /// Lifecycle state.
     pub state: BlobState,
-    /// Whether it is one object.
+    /// Whether the blob is one object.
     pub is_whole: bool,
     /// Name of the store.
     pub store: String,
     /// Size in bytes.
     pub size: u64,
-    /// Whether osproxy has computed its digests.
+    /// Whether osproxy has computed the digests.
     pub is_verified: bool,
-    /// Number of files that share it.
+    /// Number of files that share the blob.
     pub files: u32,
-    /// When it was created.
+    /// When the blob was created.
     pub created_at: i64,
-    /// The process that created it.
+    /// The process that created the blob; `None` if imported.
     pub written_by: Option<String>,
 }
 
@@ -75,9 +75,9 @@ pub struct PartHistory {
     pub size: u64,
     /// When the write was started.
     pub created_at: i64,
-    /// When it was stored.
+    /// When the part was stored.
     pub stored_at: Option<i64>,
-    /// The process that received it.
+    /// The process that received the part; `None` if imported.
     pub written_by: Option<String>,
 }
 

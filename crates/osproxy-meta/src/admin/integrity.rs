@@ -23,7 +23,7 @@ pub struct BlobRecord {
     pub id: i64,
     /// Lifecycle state.
     pub state: BlobState,
-    /// Whether it is one object or several parts.
+    /// Whether the blob is one object or several parts.
     pub layout: BlobLayout,
     /// Key of the whole object. For a blob in parts: key of its multipart upload, preallocated file
     /// or first merge; empty if there is none.
@@ -32,16 +32,16 @@ pub struct BlobRecord {
     pub size: i64,
     /// The reference count in the row.
     pub refs: i32,
-    /// Number of stored files that refer to it.
+    /// Number of stored files that refer to the blob.
     pub files: i32,
-    /// Number of unfinished uploads that refer to it.
+    /// Number of unfinished uploads that refer to the blob.
     pub uploads: i32,
     /// Number of parts of the upload, according to a file that refers to the blob.
     pub part_count: Option<i32>,
     /// Computed digests.
     pub digests: Option<osproxy_storage::Digests>,
-    /// The store's id of its multipart upload, if parts go or went into one; empty until the store
-    /// has assigned an id.
+    /// The store's id of the multipart upload or preallocated file under `object_key`; empty until
+    /// this id is known. `None` if there is no such upload.
     pub upload_id: Option<String>,
 }
 
@@ -52,7 +52,7 @@ pub struct ContentRecord {
     pub id: i64,
     /// Name of the store.
     pub store: String,
-    /// Whether it is one object or several parts.
+    /// Whether the blob is one object or several parts.
     pub layout: BlobLayout,
     /// Key of the whole object. For a blob in parts: key of its multipart upload, preallocated file
     /// or first merge; empty if there is none.
@@ -86,7 +86,7 @@ pub struct PartRecord {
     pub number: i32,
     /// Lifecycle state.
     pub state: PartState,
-    /// Key of its object.
+    /// Key of the object.
     pub object_key: String,
     /// Size in bytes.
     pub size: i64,
@@ -166,7 +166,7 @@ impl AdminDb {
         Ok(rows.all(&self.db.reader).await?.into_iter().map(ContentRecord::from).collect())
     }
 
-    /// Reads one blob; `None` if it is no longer stored.
+    /// Reads one blob; `None` if the blob is not stored.
     #[boxed_future]
     pub async fn content_record(&self, blob_id: i64) -> Result<Option<ContentRecord>, MetaError> {
         let row = blob::Entity::find_by_id(blob_id).filter(blob::Column::State.eq(blob::State::Stored));

@@ -17,9 +17,8 @@ use crate::{
 };
 
 impl AdminDb {
-    /// Returns the objects that several rows of a store refer to, if the object is stored content
-    /// for at least one of these rows. Maps each key to the number of rows for which the object is
-    /// stored content.
+    /// Returns the keys that several rows of a store refer to. Maps each key to the number of rows
+    /// for which its object is stored content, and omits the keys for which this number is 0.
     #[boxed_future]
     pub async fn shared_objects(&self, store: &str) -> Result<HashMap<String, i64>, MetaError> {
         let (key, content) = (Alias::new("object_key"), Alias::new("content"));
@@ -60,9 +59,9 @@ impl AdminDb {
         rows.iter().map(|row| Ok((row.try_get("", "object_key")?, row.try_get("", "content")?))).collect()
     }
 
-    /// Returns those of the keys `names` that a blob or part of this store refers to, in any state
-    /// but `gone`. Pass a few thousand keys at most. First looks up the blob id in each key, then
-    /// scans whole tables for the keys not found.
+    /// Returns the keys among `names` that a blob or part of this store refers to, in any state but
+    /// `gone`. Pass a few thousand keys at most. Finds most keys by the blob id in the key; scans
+    /// whole tables for the others.
     #[boxed_future]
     pub async fn referenced_objects(
         &self,
@@ -132,8 +131,8 @@ impl AdminDb {
     }
 }
 
-/// Returns the blob ids in these keys. The names of most objects begin with the id; parts stored by
-/// the Go program lie in a folder named after it.
+/// Returns the blob ids in these keys. The names of most objects begin with the blob id. Parts
+/// stored by the Go program lie in a folder named after the blob id.
 fn blob_ids_of_keys(names: &[String]) -> Vec<i64> {
     let of_name = |name: &String| {
         let (folder, name) = name.split_once('/')?;

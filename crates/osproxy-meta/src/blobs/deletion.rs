@@ -53,7 +53,8 @@ async fn deleting_blob(
     let rows = part::Entity::find().filter(part::Column::BlobId.eq(blob_id)).all(transaction).await?;
     let parts: Result<Vec<_>, DbErr> = rows.iter().map(|part| Ok((part.id, own_key(part)?))).collect();
     let parts = parts?;
-    // The object of a running merge has a row of its own.
+    // A blob in parts may also record the key for a merge. The object of that merge has a row of
+    // its own, the write intent, so it is not removed here.
     let has_object = blob.layout == blob::BlobLayout::Whole || blob.upload_id.is_some();
     let object = has_object.then(|| decode_key(&blob.object_key)).transpose()?;
     Ok(Some(DeletingBlob { store: blob.backend, parts, object, part_size: decode_part_size(blob.part_size) }))

@@ -22,8 +22,8 @@ pub struct MergeIntent {
     /// Id of the write intent: the row that names the object to be written.
     pub intent_id: i64,
     /// Whether some parts are in the store's multipart upload, or in the object made from it. If
-    /// so, [`BlobDb::finish_merge`] keeps the intent and makes it name that object, so that the
-    /// sweep removes the object.
+    /// so, [`BlobDb::finish_merge`] keeps the row of the write intent and records the key of that
+    /// object in it, so that the sweep removes the object.
     pub has_multipart: bool,
     /// The store of the parts; the object is written there too.
     pub store: String,
@@ -48,7 +48,7 @@ pub struct WholeBlob {
     pub size: u64,
 }
 
-/// What [`BlobDb::begin_merge`] found.
+/// Outcome of [`BlobDb::begin_merge`].
 #[derive(Clone, Debug)]
 pub enum BeginMergeOutcome {
     /// The blob has parts to merge.
@@ -59,14 +59,14 @@ pub enum BeginMergeOutcome {
     Gone,
 }
 
-/// Outcome of a merge or verification, or of what follows when the content is a duplicate, wrong or
+/// Outcome of a merge, of a verification, or of handling content that is a duplicate, wrong or
 /// lost.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum MergeOutcome {
     /// The change is committed.
     Stored,
-    /// Another blob with the same content appeared, or the blob to share disappeared; look it up
-    /// again.
+    /// Another blob with the same content appeared, or the blob to share disappeared. The caller
+    /// searches for a blob to share again.
     Conflict,
     /// Another task finished first, or the blob is gone.
     Superseded,
@@ -130,8 +130,8 @@ impl BlobDb {
     }
 }
 
-/// Maps a conflict on the unique BLAKE3 index to `Conflict`: a blob with the same content appeared
-/// meanwhile.
+/// Maps a conflict on the unique BLAKE3 index to the outcome `Conflict`: another blob has the same
+/// content.
 pub(super) fn map_unique_conflict(
     outcome: Result<MergeOutcome, MetaError>,
 ) -> Result<MergeOutcome, MetaError> {
@@ -188,8 +188,9 @@ async fn begin(
 }
 
 /// Removes the write intent of the object that is about to become the blob's content. If the blob
-/// has, or may have, a multipart upload, the intent row stays: it takes over the key of that
-/// upload's object and is marked for deletion. Returns `false` if the sweep was faster.
+/// has, or may have, a multipart upload, the intent row stays: it gets the key of that upload's
+/// object and is marked for deletion. Returns `false` if the sweep has already marked the intent
+/// for deletion or removed it.
 async fn consume_intent(
     transaction: &DatabaseTransaction,
     intent_id: i64,

@@ -25,7 +25,7 @@ use crate::{
     files::rows::decode_key,
 };
 
-/// Blobs: lookup by digest, merging, verification, deletion, and their stored parts.
+/// Handle for blobs: lookup by digest, merging, verification, deletion, and stored parts.
 #[derive(Clone)]
 pub struct BlobDb {
     pub(crate) db: Arc<Database>,
@@ -69,7 +69,7 @@ pub(crate) fn decode_size(blob_id: i64, size: i64) -> Result<u64, DbErr> {
 
 fn from_row(blob: blob::Model) -> Result<Blob, DbErr> {
     let digests = computed_digests(&blob)?;
-    let corrupt = || DbErr::Custom(format!("blob {} was found by digest but has none", blob.id));
+    let corrupt = || DbErr::Custom(format!("blob {} has digests but no valid BLAKE3", blob.id));
     Ok(Blob {
         id: blob.id,
         key: decode_key(&blob.object_key)?,

@@ -1,6 +1,6 @@
-//! Rows whose object is not content: running or failed writes, and unfinished deletions. The sweep
-//! removes what no live process is writing: the object first, then the row, so that no object is
-//! ever left without a row.
+//! Rows whose object is not the content of a file: rows of running or failed writes, and of
+//! unfinished deletions. Unless a live node is still writing the object, the sweep removes the
+//! object first and the row afterwards. So an object always has a row.
 
 use osproxy_storage::Key;
 use sea_orm::{
@@ -17,7 +17,7 @@ use crate::{
     files::rows::{decode_key, decode_part_size},
 };
 
-/// Table of a row that names an object.
+/// The table that contains a row with an object key.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum ObjectRowKind {
     /// A blob.
@@ -31,8 +31,8 @@ pub enum ObjectRowKind {
 pub struct UnfinishedRow {
     /// Row id.
     pub id: i64,
-    /// The node that writes the object; `None` for a row marked for deletion: any node may remove
-    /// it.
+    /// The node that writes the object; `None` for a row marked for deletion, which any node may
+    /// remove.
     pub writer: Option<String>,
 }
 
@@ -156,8 +156,9 @@ impl BlobDb {
     /// Deletes the row of a blob or part after its object was removed. Does nothing unless the row
     /// is marked for deletion. Returns `false` if the blob still has part rows.
     ///
-    /// The row of a part whose key has no write id stays, in state `gone`, until the upload ends.
-    /// Otherwise the next write of the part would use the same key again.
+    /// The first write of a part uses a key without a write id. The row of that write stays in
+    /// state `gone` until the upload ends, because without this row the next write would use the
+    /// same key again.
     #[boxed_future]
     pub async fn delete_row(&self, kind: ObjectRowKind, id: i64) -> Result<bool, MetaError> {
         self.db
@@ -172,8 +173,8 @@ impl BlobDb {
             .await
     }
 
-    /// Deletes part rows in state `gone` whose blob receives no more parts: those of the blob
-    /// `blob_id`, or of all blobs.
+    /// Deletes part rows in state `gone` whose blob receives no more parts: only those of the blob
+    /// `blob_id`, or those of all blobs if `blob_id` is `None`.
     #[boxed_future]
     pub async fn delete_gone_parts(&self, blob_id: Option<i64>) -> Result<(), MetaError> {
         self.db
@@ -199,8 +200,8 @@ impl BlobDb {
 }
 
 async fn delete_blob_row(transaction: &DatabaseTransaction, id: i64) -> Result<bool, DbErr> {
-    // While the row is locked, no part can be added: an earlier part is visible here, and a later
-    // one finds no blob.
+    // While the row is locked, no part can be added. A part that was added before is visible here.
+    // A write that starts later finds no blob.
     let blob = blob::Entity::find_by_id(id).filter(blob::Column::State.eq(blob::State::Deleting));
     if blob.lock_exclusive().one(transaction).await?.is_none() {
         return Ok(true);

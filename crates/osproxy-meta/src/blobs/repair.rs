@@ -11,10 +11,10 @@ use crate::{
 impl BlobDb {
     /// Replaces the lost or damaged object of a blob with the object of the write intent
     /// `intent_id`. The new object must be published and durable, and have the same content. The
-    /// intent then names the old object and is marked for deletion.
+    /// row of the intent then contains the key of the old object and is marked for deletion.
     ///
     /// Returns `Conflict` if the blob is gone or another write has repaired it, and `Swept` if the
-    /// sweep was faster.
+    /// sweep has already marked the intent for deletion or removed it.
     #[boxed_future]
     pub async fn repair(&self, damaged: &Blob, intent_id: i64) -> Result<StoreOutcome, MetaError> {
         let (blob_id, damaged) = (damaged.id, damaged.clone());

@@ -97,8 +97,8 @@ impl BlobDb {
         }))
     }
 
-    /// Moves all files of an unverified blob to the blob `replacement`, whose content is equal and
-    /// has these digests. Marks the unverified blob for deletion, and enqueues a task with the
+    /// Moves all files of an unverified blob to the blob `replacement`, which has the same content
+    /// and these digests. Marks the unverified blob for deletion, and enqueues a task with the
     /// unused id `task_id` that deletes it. Returns `Conflict` if `replacement` is not stored.
     #[boxed_future]
     pub async fn share_content(
@@ -198,7 +198,7 @@ impl BlobDb {
     }
 }
 
-/// Which stored blobs may be marked for deletion while files refer to them.
+/// Which stored blobs [`mark_deleting`] may mark for deletion.
 #[derive(Clone, Copy)]
 enum BlobFilter {
     /// Only a blob that is not verified yet.

@@ -225,7 +225,7 @@ async fn complete_requires_exactly_the_declared_parts(meta: &Meta) {
     assert_eq!(complete(meta, 120, 3, 4, 130).await, CompleteOutcome::AlreadyCompletedMismatch);
     assert_eq!(complete(meta, 120, 2, 3, 130).await, CompleteOutcome::AlreadyCompletedMismatch);
     assert_eq!(enqueued(meta, 130).await, None);
-    // The file takes no parts any more, not even those whose write has begun.
+    // The file accepts no more parts, not even those whose write has begun.
     assert_eq!(finish(meta, 120, &late, "d").await, FinishPartOutcome::Closed);
     let closed = meta.uploads.begin_part(uid(120), 1, uid(131), None, None).await.unwrap();
     assert!(matches!(closed, BeginPartOutcome::Closed(FileState::Stored)));
@@ -329,7 +329,7 @@ async fn deleting_the_last_file_deletes_its_blob(meta: &Meta) {
         DeleteOutcome::Deleted
     );
     assert_eq!(enqueued(meta, 171).await, None);
-    assert!(meta.files.stored(uid(100)).await.unwrap().is_none(), "it is still cached");
+    assert!(meta.files.stored(uid(100)).await.unwrap().is_none(), "the file is still cached");
     assert_eq!(meta.files.state(uid(100)).await.unwrap(), Some(FileState::Deleted));
     assert_eq!(
         meta.files.delete(Tenant::default(), uid(100), uid(171)).await.unwrap(),
@@ -397,7 +397,7 @@ async fn uploads_expire_and_are_purged(meta: &Meta) {
     create(meta, 190).await;
     send(meta, 190, 1, 191, "part").await;
     assert!(meta.uploads.expired(1, 100).await.unwrap().contains(&uid(190)));
-    assert!(!meta.uploads.expired(1, 100).await.unwrap().contains(&uid(180)), "it is complete");
+    assert!(!meta.uploads.expired(1, 100).await.unwrap().contains(&uid(180)), "the file is complete");
     assert_eq!(meta.uploads.expired(0, 100).await.unwrap(), []);
     assert_eq!(meta.uploads.expired(1, 1).await.unwrap().len(), 1);
     assert_eq!(meta.uploads.expire(uid(190), i64::MAX, uid(192)).await.unwrap(), DeleteOutcome::Deleted);

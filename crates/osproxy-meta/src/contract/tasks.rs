@@ -113,7 +113,7 @@ async fn a_task_is_dead_after_its_last_attempt(meta: &Meta) {
     let waiting = task(meta, 320).await;
     assert_eq!(waiting.state, TaskState::Queued);
     assert_eq!(waiting.last_error.unwrap().len(), 2000);
-    assert!(claim(meta, 320, "one", LONG).await.is_none(), "its backoff has not passed");
+    assert!(claim(meta, 320, "one", LONG).await.is_none(), "the backoff has not passed");
     // An operator can retry it at once.
     assert!(meta.tasks.retry(320, 1).await.unwrap());
     let second = claim(meta, 320, "one", LONG).await.unwrap();
@@ -125,7 +125,7 @@ async fn a_task_is_dead_after_its_last_attempt(meta: &Meta) {
     assert!(meta.tasks.retry(320, 3).await.unwrap());
     let third = claim(meta, 320, "one", LONG).await.unwrap();
     assert_eq!((third.attempt, third.max_attempts), (3, 5));
-    assert!(!meta.tasks.retry(320, 3).await.unwrap(), "it is running");
+    assert!(!meta.tasks.retry(320, 3).await.unwrap(), "the task is running");
     assert!(meta.tasks.end(&third, "one", AttemptResult::Fail("never".to_owned())).await.unwrap());
     let dead = task(meta, 320).await;
     assert_eq!((dead.state, dead.attempts), (TaskState::Dead, 3));

@@ -53,7 +53,8 @@ async fn sqlite(path: &Path, connections: u32, read_only: bool) -> Result<Databa
         .test_before_acquire(false)
         .sqlx_logging(false)
         .map_sqlx_sqlite_opts(move |options| {
-            // Keep savepoint journals in memory: a temporary file could fail on a full disk.
+            // Keep savepoint journals in memory: writing a temporary file could fail on a full
+            // disk.
             let options = if read_only { options } else { options.pragma("temp_store", "MEMORY") };
             options
                 .filename(&path)
@@ -95,7 +96,7 @@ pub(crate) struct ServerOptions {
 pub(crate) fn server_options(server: &DatabaseServer) -> Result<ServerOptions, DbErr> {
     let timeout = server.timeout;
     let recent_failure = Arc::<RecentFailure>::default();
-    // The callbacks in these functions set the driver's options; the URL only selects the driver.
+    // Callbacks in `ConnectOptions` set the options of the driver; the URL only selects the driver.
     let mut options = match server.kind {
         ServerKind::Postgres => postgres_options(server, timeout, recent_failure.clone())?,
         ServerKind::MySql => mysql_options(server, timeout, recent_failure.clone())?,

@@ -38,7 +38,8 @@ pub(crate) struct Database {
     pub(crate) quotas: Arc<Quotas>,
     /// Maximum attempts for each task enqueued by a transaction.
     pub(crate) max_task_attempts: u32,
-    /// Disk space reserved for the SQLite file; `None` for a server and for read-only tools.
+    /// Disk space reserved for the SQLite file. `None` for a server, and if
+    /// [`Meta::open_existing`](crate::Meta::open_existing) opened the file.
     pub(crate) reserve: Option<Arc<Reserve>>,
     pub(crate) listener: OnceLock<InvalidationListener>,
 }
@@ -51,10 +52,10 @@ pub(crate) enum Writer {
     Server(Arc<ServerPool>),
 }
 
-/// The outcome of a transaction, of any type.
+/// Outcome of a transaction, with its type erased.
 type Erased = Box<dyn Any + Send>;
 
-/// The work of a transaction, with any outcome.
+/// Work of a transaction, with the type of the outcome erased.
 type ErasedWork =
     Box<dyn for<'t> Fn(&'t DatabaseTransaction) -> BoxFuture<'t, Result<TxEnd<Erased>, DbErr>> + Send + Sync>;
 
@@ -136,8 +137,8 @@ impl Database {
         Ok(*outcome.map_err(other_type)?)
     }
 
-    /// Runs work whose outcome has no type, so that this and all that it calls is compiled once
-    /// rather than for every transaction.
+    /// Runs work with a type-erased outcome. This function is not generic, so it and everything
+    /// that it calls are compiled once, not once for every transaction.
     #[boxed_future]
     async fn write_erased(&self, work: ErasedWork) -> Result<Erased, MetaError> {
         let transaction = async {

@@ -85,10 +85,10 @@ pub(crate) fn name_start(backend: DbBackend) -> Expr {
     })
 }
 
-/// SQL expression that listings order by and seek on. On PostgreSQL it differs from plain `uid`, so
-/// that only the listing indexes provide this order. Given plain `uid`, the planner may scan the
-/// primary key with all its deleted rows, because it assumes that matching rows are evenly
-/// distributed.
+/// SQL expression for the uid by which listings are ordered. On PostgreSQL the expression differs
+/// from plain `uid`, so that only the listing indexes provide this order. With plain `uid`, the
+/// planner may walk along the primary key through all removed files, because it assumes that
+/// matching rows are evenly distributed.
 pub(crate) fn listed_uid(backend: DbBackend) -> Expr {
     Expr::cust(if backend == DbBackend::Postgres { "(files.uid + 0)" } else { "files.uid" })
 }

@@ -56,7 +56,7 @@ pub(crate) async fn ensure_current(connection: &DatabaseConnection) -> Result<()
     if migrations::pending(&applied).next().is_none() {
         return Ok(());
     }
-    let message = "its schema is older than this version of osproxy; run `osproxy migrate` or start the \
+    let message = "the schema is older than this version of osproxy; run `osproxy migrate` or start the \
                    service to upgrade it";
     Err(DbErr::Custom(message.to_owned()))
 }
@@ -68,7 +68,7 @@ async fn applied(connection: &DatabaseConnection) -> Result<HashSet<String>, DbE
     match applied.iter().find(|name| !migrations::is_known(name)) {
         None => Ok(applied),
         Some(newer) => Err(DbErr::Custom(format!(
-            "its schema was created by a newer version of osproxy (unknown migration {newer}); use that version or a later one"
+            "the schema was created by a newer version of osproxy (unknown migration {newer}); use that version or a later one"
         ))),
     }
 }

@@ -1,7 +1,7 @@
 //! Schema migrations. A released migration is never changed.
 //!
-//! The table `seaql_migrations` records the migrations that were applied: earlier versions of
-//! osproxy used the migrator of `SeaORM`, whose table this is.
+//! The table `seaql_migrations` records the applied migrations. It is the table of the migrator of
+//! `SeaORM`, which earlier versions of osproxy used.
 
 mod steps;
 

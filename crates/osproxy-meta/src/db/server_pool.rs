@@ -81,14 +81,14 @@ impl RecentFailure {
 /// The connection pool of a database server.
 ///
 /// After a timeout or a broken connection, the pool pings its idle connections and closes those
-/// that do not answer. So a slow statement costs only its own connection for a while, and the first
-/// request after an outage gets a live connection.
+/// that do not answer. So a slow statement occupies only its own connection, and the first request
+/// after an outage gets a live connection.
 pub(crate) struct ServerPool {
     connection: DatabaseConnection,
     /// Deadline for a query or a transaction with all its retries.
     timeout: Duration,
     recent_failure: Arc<RecentFailure>,
-    /// Options of the separate connection that holds a lock.
+    /// Options for the connections that hold locks; each lock has a connection of its own.
     options: ConnectOptions,
     /// The time when idle connections were last pinged. Locked during the pings.
     last_ping: Arc<tokio::sync::Mutex<Option<Instant>>>,

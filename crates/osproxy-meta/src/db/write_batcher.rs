@@ -62,8 +62,8 @@ impl WriteBatcher {
         reserve: Option<Arc<Reserve>>,
     ) -> std::io::Result<Self> {
         let (jobs, queue) = mpsc::channel(MAX_QUEUED_JOBS);
-        // Each statement is a round trip to the driver's thread. A dedicated thread, which polls no
-        // sockets, waits at half the cost of a task on the runtime that serves requests.
+        // Each statement is a round trip to the driver's thread. Waiting on a dedicated thread,
+        // which polls no sockets, costs half as much as on the runtime that serves requests.
         let runtime = tokio::runtime::Builder::new_current_thread().enable_time().build()?;
         let writer = BatchWriter { connection: Some(connection), connect, reserve };
         thread::Builder::new()

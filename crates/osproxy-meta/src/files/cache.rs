@@ -13,8 +13,8 @@ use quick_cache::sync::Cache;
 
 use crate::{CacheLimits, StoredFile, db::metrics::CacheMetrics};
 
-/// A cache of stored files. A row that was read before an eviction is not inserted after the
-/// eviction, so an evicted entry never comes back.
+/// A cache of stored files. A row that was read before an eviction may be stale, so it is not
+/// inserted after the eviction.
 ///
 /// Other nodes publish invalidations. While this node cannot receive them, the cache is disabled.
 /// Entries also expire, in case another node failed to publish an invalidation.
@@ -27,7 +27,7 @@ pub(crate) struct FileCache {
     generation: AtomicU64,
     /// Whether this node receives the invalidations of other nodes.
     is_enabled: AtomicBool,
-    /// Held while the generation is compared or changed and the caches are updated.
+    /// Makes comparing or changing the generation and updating the caches one atomic step.
     update_lock: Mutex<()>,
 }
 
@@ -82,7 +82,7 @@ impl FileCache {
     }
 
     /// Inserts the start of link validity that was read after `generation` was obtained. Does
-    /// nothing if any entry was evicted since then.
+    /// nothing if any entry has been evicted since `generation` was obtained.
     pub(crate) fn insert_links_from(&self, uid: Uid, from: i64, generation: u64) {
         let _update = self.update_lock.lock().unwrap_or_else(PoisonError::into_inner);
         if self.generation() == generation {
@@ -106,8 +106,8 @@ impl FileCache {
         self.generation.load(Ordering::Acquire)
     }
 
-    /// Inserts a file that was read after `generation` was obtained. Does nothing if any entry was
-    /// evicted since then.
+    /// Inserts a file that was read after `generation` was obtained. Does nothing if any entry has
+    /// been evicted since `generation` was obtained.
     pub(crate) fn insert(&self, file: Arc<StoredFile>, generation: u64) {
         let _update = self.update_lock.lock().unwrap_or_else(PoisonError::into_inner);
         if self.generation() == generation {
@@ -186,7 +186,7 @@ mod tests {
         cache.evict_file(uid);
         assert!(cache.get(uid).is_none());
         cache.insert(file(1, 10), before);
-        assert!(cache.get(uid).is_none(), "it was read before it was deleted");
+        assert!(cache.get(uid).is_none(), "the file was read before it was deleted");
         cache.insert(file(1, 10), cache.generation());
         cache.insert(file(2, 20), cache.generation());
         let before = cache.generation();
@@ -194,6 +194,6 @@ mod tests {
         assert!(cache.get(uid).is_none());
         assert!(cache.get(Uid::from_db(2)).is_some());
         cache.insert(file(1, 10), before);
-        assert!(cache.get(uid).is_none(), "it was read before its bytes moved");
+        assert!(cache.get(uid).is_none(), "the file was read before its bytes moved");
     }
 }

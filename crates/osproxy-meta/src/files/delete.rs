@@ -27,8 +27,8 @@ pub enum DeleteOutcome {
     /// The file is deleted or expired. If no other file shares its blob, the blob is marked for
     /// deletion and a task removes it.
     Deleted,
-    /// Nothing changed: the file was deleted or expired earlier, is in another state that does not
-    /// allow the change, or has not expired.
+    /// Nothing changed: the file has not expired yet, or is in a state that does not allow the
+    /// change, such as `deleted`.
     Unchanged,
     /// No such uid, or the file belongs to another tenant.
     Unknown,
@@ -46,9 +46,9 @@ pub(crate) struct FileTransition {
 }
 
 impl FileDb {
-    /// Deletes a file of a tenant, unless it is already deleted or expired. If no other file shares
-    /// its blob, marks the blob for deletion, so that no other file can share it any more, and
-    /// enqueues the task that deletes it. `task_id` is an unused id for that task.
+    /// Deletes a file of a tenant, unless the file is already deleted or expired. If no other file
+    /// shares the blob of the file, marks the blob for deletion and enqueues the task that deletes
+    /// the blob; from then on no file can share the blob. `task_id` is an unused id for that task.
     #[boxed_future]
     pub async fn delete(&self, tenant: Tenant, uid: Uid, task_id: Uid) -> Result<DeleteOutcome, MetaError> {
         let deletable = [

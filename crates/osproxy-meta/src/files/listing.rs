@@ -20,9 +20,9 @@ use crate::{
     uploads::expiry,
 };
 
-/// Maximum difference between a file's `created_at` and the time in its uid, in milliseconds.
-/// Allows for the clock error of a node, and for a delay between issuing the uid and creating the
-/// file.
+/// Tolerance for the difference between a file's `created_at` and the time in its uid, in
+/// milliseconds. Covers the clock error of a node and the delay between issuing the uid and
+/// creating the file. Exceeds `MAX_CLOCK_SKEW_MS` in `create.rs`, the limit for new files.
 const MAX_CREATED_AT_SKEW_MS: i64 = 24 * 3_600_000;
 
 /// Metadata set by the owner of a file.
@@ -41,7 +41,7 @@ pub struct FileRecord {
     pub state: FileState,
     /// MIME type; empty until known.
     pub content_type: String,
-    /// In milliseconds since the Unix epoch.
+    /// When the file was created, in milliseconds since the Unix epoch.
     pub created_at: i64,
     /// For an open upload: when it expires. For an expired, deleted or corrupt file: when it
     /// entered that state. Unused for a stored file. In milliseconds since the Unix epoch.
@@ -52,7 +52,7 @@ pub struct FileRecord {
     /// Size in bytes: the announced size during the upload, the size of the content once stored,
     /// and the received bytes for a corrupt file. `None` if unknown.
     pub size: Option<u64>,
-    /// Total size of the stored parts in bytes; `None` unless the upload is open.
+    /// Total size of the stored parts, in bytes; set only for an open upload.
     pub received: Option<u64>,
     /// Content, once stored.
     pub content: Option<StoredContent>,
@@ -67,7 +67,7 @@ impl FileRecord {
     }
 }
 
-/// Filter of a listing. Without `state`, the listing includes all files that are not expired or
+/// Filter of a listing. Without `state`, the listing includes files in all states but expired and
 /// deleted.
 #[derive(Clone, Debug, Default)]
 pub struct FileFilter {
@@ -91,7 +91,7 @@ pub const MAX_PREFIX: usize = dialect::NAME_START as usize;
 pub struct FilePosition {
     /// Uid of the last file.
     pub uid: Uid,
-    /// The first bytes of the last file's name. Listings with a prefix are ordered by them.
+    /// The first bytes of the last file's name. Listings with a prefix are ordered by these bytes.
     pub name_start: Vec<u8>,
 }
 
@@ -118,8 +118,9 @@ impl FileDb {
 
     /// Returns up to `limit` files of a tenant after a position. Without a prefix, the files are
     /// ordered by uid; with a prefix, by the first [`MAX_PREFIX`] bytes of the name and then by
-    /// uid. An index provides each order, so the database reads only the rows of the page and rows
-    /// that a filter outside the index excludes.
+    /// uid. Each order has an index, so the database reads only the rows of the page. If the filter
+    /// uses a column outside that index, the database also reads the rows that this column
+    /// excludes.
     #[boxed_future]
     pub async fn list(
         &self,
@@ -145,10 +146,10 @@ impl FileDb {
         let after_start = match after {
             None => by_name().filter(file::Column::NameStart.gte(prefix.as_bytes().to_vec())),
             Some(after) => {
-                // Many names may start with the same bytes. So first read the remaining files whose
-                // names start with the same bytes as the last name of the previous page, then the
-                // files after them. With a single condition for both groups, some databases would
-                // reread the whole first group for every page.
+                // Many files may have the same `name_start`. First read the remaining files with
+                // the `name_start` of the last file of the previous page, then the files with a
+                // greater one. With a single condition for both groups, some databases would reread
+                // the whole first group for every page.
                 let same_start = by_name()
                     .filter(file::Column::NameStart.eq(after.name_start.clone()))
                     .filter(uid().gt(after.uid.get()))
@@ -174,7 +175,7 @@ impl FileDb {
     }
 }
 
-/// Selects the files of a tenant that match a filter, except for its prefix.
+/// Selects the files of a tenant that match `filter`. Ignores the prefix.
 fn filtered(tenant: &Tenant, filter: &FileFilter, uid: &Expr) -> SelectTwo<file::Entity, blob::Entity> {
     let mut files: Select<file::Entity> =
         file::Entity::find().filter(file::Column::Tenant.eq(tenant.as_str()));

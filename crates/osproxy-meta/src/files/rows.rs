@@ -19,7 +19,7 @@ pub(crate) fn expected_digests(file: &file::Model) -> ExpectedDigests {
     }
 }
 
-/// Part layout from the recorded total size and part size; `None` unless both are known.
+/// Part layout from the recorded total size and part size; `None` if either is unknown.
 pub(crate) fn part_layout(size: Option<i64>, part_size: Option<i64>) -> Option<PartLayout> {
     let size = size.and_then(|size| u64::try_from(size).ok())?;
     Some(PartLayout { size, part_size: self::decode_part_size(part_size)? })

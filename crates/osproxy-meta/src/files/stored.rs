@@ -73,13 +73,13 @@ pub enum ContentLayout {
 }
 
 impl StoredFile {
-    /// The category of the file name in object keys and API v0 links, as the Go program chooses it.
+    /// Category of the file for object keys and API v0 links, by the rules of the Go program.
     pub fn object_category(&self) -> Category {
         Category::of_object(&self.name)
     }
 
     /// Returns the issue date for a new link: `now`, or the start of link validity if that is
-    /// later. Otherwise the new link would count as revoked.
+    /// later. A link with an earlier date would count as revoked.
     pub fn link_date(&self, now: OffsetDateTime) -> OffsetDateTime {
         let from = self.links_valid_from.and_then(|from| OffsetDateTime::from_unix_timestamp(from).ok());
         from.map_or(now, |from| now.max(from))

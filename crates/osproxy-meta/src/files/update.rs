@@ -37,7 +37,7 @@ pub enum UpdateOutcome {
     InvalidMetadata,
     /// The change would exceed the tenant's quota.
     OverQuota,
-    /// The file was deleted or expired.
+    /// The file is in this state: deleted or expired.
     Gone(FileState),
     /// The tenant has no file with this uid.
     Unknown,
@@ -61,8 +61,8 @@ pub enum CopyOutcome {
 }
 
 impl FileDb {
-    /// Renames a tenant's file and edits its metadata, each only if given. The object keeps its
-    /// key.
+    /// Renames a tenant's file if `name` is given, and edits the metadata if `edit` is given. The
+    /// object keeps its key.
     #[boxed_future]
     pub async fn update(
         &self,
@@ -142,8 +142,8 @@ async fn update(
     }
     let old_charge = record_bytes(&file.name, file.metadata.as_deref());
     let (name, metadata) = (name.unwrap_or(file.name), listing::encode_metadata(&metadata));
-    // Rows created before rows were charged have a charge of 0. They are charged only for their
-    // growth.
+    // Older versions of osproxy did not charge for rows. A row that such a version created has a
+    // charge of 0, and only its growth is charged.
     let row_charge = (file.record_bytes + record_bytes(&name, metadata.as_deref()) - old_charge).max(0);
     file::Entity::update_many()
         .col_expr(file::Column::Category, Expr::value(Category::of_name(&name).as_str()))

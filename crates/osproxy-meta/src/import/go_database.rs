@@ -35,22 +35,22 @@ pub struct GoFile {
     pub id: i64,
     /// Uid, as clients know it.
     pub uid: i64,
-    /// Folder or bucket of its object.
+    /// Folder or bucket of the object.
     pub bucket: String,
     /// File name, percent-encoded.
     pub name: String,
-    /// Name of its object.
+    /// Name of the object.
     pub storage_name: String,
-    /// MD5 in hexadecimal, as claimed by the client. The Go program verified it if it merged the
-    /// content, or received it whole.
+    /// MD5 in hexadecimal, as claimed by the client. The Go program verified it for content that it
+    /// merged or received whole.
     pub md5: String,
     /// Size in bytes; claimed by the client for content uploaded in parts.
     pub size: i64,
-    /// Whether it consists of part objects.
+    /// Whether the content consists of part objects.
     pub in_parts: bool,
     /// Number of parts.
     pub part_count: i64,
-    /// Whether it is complete.
+    /// Whether the content is complete.
     pub is_complete: bool,
     /// MIME type.
     pub content_type: String,
@@ -61,15 +61,15 @@ pub struct GoFile {
 pub struct GoPart {
     /// Id of the row. If a part has several rows, the highest id is the latest upload.
     pub id: i64,
-    /// Uid of its file.
+    /// Uid of the file.
     pub uid: i64,
     /// Part number.
     pub number: i64,
-    /// Folder or bucket of its object.
+    /// Folder or bucket of the object.
     pub bucket: String,
-    /// Name of its object.
+    /// Name of the object.
     pub storage_name: String,
-    /// Its file name in the folder of the upload.
+    /// File name of the part in the folder of the upload.
     pub file_name: String,
     /// Size in bytes.
     pub size: i64,

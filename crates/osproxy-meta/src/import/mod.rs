@@ -104,7 +104,7 @@ pub enum ImportOutcome {
     Replaced,
     /// The file exists already and was not changed.
     Unchanged,
-    /// Its blob id belongs to another blob.
+    /// Not imported: the blob id for the content belongs to another blob.
     Conflict,
 }
 
@@ -144,10 +144,10 @@ impl ImportDb {
         Ok(imported_uids)
     }
 
-    /// Imports files in one transaction and returns the outcome for each. Can be repeated: existing
-    /// files stay, except for imported unfinished uploads for which osproxy has received nothing
-    /// since; these are imported again. Returns `None` and imports nothing if the tenant's quota is
-    /// exceeded.
+    /// Imports files in one transaction and returns the outcome for each. Can be repeated: files
+    /// that exist are not changed, with one exception. An unfinished upload from an earlier import
+    /// is imported again if osproxy has received nothing for it since. Returns `None` and imports
+    /// nothing if the tenant's quota would be exceeded.
     #[boxed_future]
     pub async fn add_files(
         &self,
@@ -214,8 +214,9 @@ impl ImportTransaction<'_> {
         Ok((outcomes, charges))
     }
 
-    /// Handles a file that exists. Replaces an unfinished import that has received nothing since;
-    /// for any other file, only records its leftovers.
+    /// Imports a file whose uid exists already. Replaces an unfinished upload from an earlier
+    /// import for which osproxy has received nothing since. For any other file, only records its
+    /// leftovers.
     async fn reimport(
         &self,
         file: &ImportFile,
@@ -244,16 +245,16 @@ impl ImportTransaction<'_> {
         Ok(ImportOutcome::Replaced)
     }
 
-    /// Deletes the rows of an unfinished import that has received nothing since, no matter which
-    /// tenant owns it. Returns `false` and changes nothing for any other file.
+    /// Deletes the rows of an unfinished upload from an earlier import, of any tenant, for which
+    /// osproxy has received nothing since. Returns `false` and changes nothing for any other file.
     async fn remove_untouched(&self, existing: &file::Model, content: &ImportContent) -> Result<bool, DbErr> {
         let is_untouched = match (existing.state, existing.blob_id) {
             (file::State::Pending, None) => existing.announced_size.is_none(),
             // Parts received by osproxy have a BLAKE3, imported ones do not.
             (file::State::Receiving, Some(blob_id)) if blob_id == existing.uid => {
                 let blob = blob::Entity::find_by_id(blob_id).one(self.transaction).await?;
-                // If the upload is in another store, this import may not see all of its parts, and
-                // replaces the upload only by complete content.
+                // If the upload is in another store, this import may not see all of its parts. So
+                // it replaces the upload only with complete content.
                 let may_replace = !matches!(content, ImportContent::Unfinished(..))
                     || blob.is_some_and(|blob| blob.backend == self.target.store);
                 let received_here = part::Entity::find().filter(part::Column::BlobId.eq(blob_id)).filter(
@@ -284,8 +285,8 @@ impl ImportTransaction<'_> {
         Ok(true)
     }
 
-    /// Imports a file that does not exist here; returns the bytes to charge. Returns `None` if its
-    /// blob id belongs to another blob.
+    /// Imports a file whose uid does not exist yet; returns the bytes to charge. Returns `None` if
+    /// the blob id for the content belongs to another blob.
     async fn insert_file(&self, imported: &ImportFile) -> Result<Option<u64>, DbErr> {
         let new_file = NewFile {
             uid: imported.uid,
@@ -401,7 +402,7 @@ impl ImportTransaction<'_> {
         Ok(is_same_object && blobs::add_references(self.transaction, id, 1, None).await?)
     }
 
-    /// Inserts a blob that consists of parts. Returns `false` if its id is in use.
+    /// Inserts a blob that consists of parts. Returns `false` if `blob_id` is in use.
     async fn insert_parts_blob(
         &self,
         blob_id: i64,

@@ -50,7 +50,7 @@ pub struct BlobPayload {
 impl NewTask {
     /// Creates a task for a blob. `id` must be unused.
     pub fn for_blob(kind: TaskKind, id: Uid, blob_id: i64, max_attempts: u32) -> Self {
-        // If the payload could not be serialized, it would be empty, and the task would fail.
+        // Serializing this struct cannot fail.
         let payload = serde_json::to_string(&BlobPayload { blob_id }).unwrap_or_default();
         Self { id: id.get(), kind, payload, max_attempts }
     }

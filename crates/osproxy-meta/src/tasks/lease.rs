@@ -18,9 +18,9 @@ use crate::{
 const MAX_ERROR: usize = 2000;
 
 impl TaskDb {
-    /// Ends the leases of all processes except `owner`: on all tasks if `is_only_process`,
-    /// otherwise on the tasks of `exclusive_stores`, which no other process can access. Returns the
-    /// number of leases that ended.
+    /// Ends the leases of all processes except `owner`, so that their tasks become due. If
+    /// `is_only_process`, ends all these leases; otherwise only those on tasks of
+    /// `exclusive_stores`, which no other process can access. Returns the number of ended leases.
     #[boxed_future]
     pub async fn expire_other_leases(
         &self,

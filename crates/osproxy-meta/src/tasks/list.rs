@@ -48,8 +48,8 @@ impl TaskDb {
         self.list(TaskFilter { state, kind: None }, None, limit).await
     }
 
-    /// Returns up to `limit` tasks with an id below `before`, newest first. With a filter, also
-    /// scans the rows that do not match.
+    /// Returns up to `limit` tasks with an id below `before`, newest first. With a filter, the
+    /// database also reads rows that do not match.
     #[boxed_future]
     pub async fn list<'a>(
         &'a self,

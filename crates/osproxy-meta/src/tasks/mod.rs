@@ -31,7 +31,7 @@ pub struct TaskDb {
 pub struct NewTask {
     /// Unique id.
     pub id: i64,
-    /// Its kind.
+    /// Kind.
     pub kind: TaskKind,
     /// JSON for the handler.
     pub payload: String,
@@ -44,7 +44,7 @@ pub struct NewTask {
 pub struct ClaimedTask {
     /// Task id.
     pub id: i64,
-    /// Name of the handler.
+    /// Name of the kind, which selects the handler.
     pub kind: String,
     /// JSON for the handler.
     pub payload: String,
@@ -67,7 +67,7 @@ pub enum AttemptResult {
     Retry(String, i64),
     /// It failed with this error; retrying is useless.
     Fail(String),
-    /// The process shuts down; another process may run the task at once.
+    /// The process is shutting down; another process may run the task at once.
     HandedBack,
 }
 
@@ -76,7 +76,7 @@ pub enum AttemptResult {
 pub struct TaskRecord {
     /// Task id.
     pub id: i64,
-    /// Name of the handler.
+    /// Name of the kind, which selects the handler.
     pub kind: String,
     /// JSON for the handler.
     pub payload: String,

@@ -91,7 +91,7 @@ impl TaskDb {
     }
 
     /// Makes a dead or queued task due now, with up to `attempts` more attempts. The attempts of a
-    /// recurring task stay unlimited. Returns `false` if there is no such task, or it is running or
+    /// recurring task stay unlimited. Returns `false` if the task does not exist, is running or is
     /// done.
     #[boxed_future]
     pub async fn retry(&self, id: i64, attempts: u32) -> Result<bool, MetaError> {

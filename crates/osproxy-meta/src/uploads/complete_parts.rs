@@ -97,7 +97,7 @@ pub enum CompleteOutcome {
 impl UploadDb {
     /// Completes an upload if its stored parts match `request` and `preconditions`. On `Completed`,
     /// also enqueues the task that merges the parts; `task_id` is an unused id for that task. The
-    /// number of statements does not depend on the number of parts.
+    /// number of SQL statements does not depend on the number of parts.
     #[boxed_future]
     pub async fn complete(
         &self,
@@ -150,7 +150,7 @@ struct CompleteContext<'a> {
     request: CompleteRequest,
     preconditions: &'a CompletePreconditions,
     merge_task: TaskSeed,
-    /// Name of this process.
+    /// Name of this node.
     node: &'a str,
 }
 
@@ -254,7 +254,7 @@ struct CompletedContent<'a> {
     size: u64,
     expected: ExpectedDigests,
     received: ReceiveSpan,
-    /// Name of this process.
+    /// Name of this node.
     node: &'a str,
     /// The multipart upload that the store must complete first.
     multipart: Option<MultipartUpload>,
@@ -340,16 +340,16 @@ struct PartTotals {
     received: ReceiveSpan,
 }
 
-/// When the parts were received (milliseconds since the Unix epoch), and by how many processes.
-/// Kept in the file's row because the part rows are deleted later.
+/// When the parts were received (milliseconds since the Unix epoch), and by how many nodes. Kept in
+/// the file's row because the part rows are deleted later.
 struct ReceiveSpan {
     from: Option<i64>,
     until: Option<i64>,
     nodes: Option<i32>,
 }
 
-/// Of the stored parts: count, highest number, total bytes, first start, last end, and number of
-/// processes that received them.
+/// Count, highest number and total bytes of the stored parts; when the first write started and the
+/// last one ended; and the number of nodes that received the parts.
 type PartTotalsRow = (i64, Option<i32>, Option<i64>, Option<i64>, Option<i64>, i64);
 
 /// Sums up the stored parts of a blob. The numbers of stored parts are unique, so parts 1 to n are
@@ -397,8 +397,8 @@ fn compare_repeated(file: &file::Model, blob: &blob::Model, request: &CompleteRe
             None => is_unverified = true,
         }
     }
-    // If the content was not uploaded in parts, only a digest can show that it matches a request
-    // with a number of parts.
+    // A file that was not uploaded in parts has no part count. Only a digest can then show that the
+    // file matches a request with a part count.
     if !is_compared && file.part_count.is_none() && request.parts.is_some() {
         return CompleteOutcome::AlreadyCompletedMismatch;
     }
@@ -416,8 +416,8 @@ fn expected_part_count(file: &file::Model, request: &CompleteRequest) -> Option<
     request.parts.max(announced.and_then(|parts| u32::try_from(parts).ok()))
 }
 
-/// Returns the numbers from 1 to `count` that are not in `stored`, which must be sorted. Returns at
-/// most the first `MAX_MISSING_RANGES` ranges.
+/// Returns the ranges of numbers from 1 to `count` that are not in `stored`; at most the first
+/// `MAX_MISSING_RANGES` of them. `stored` must be sorted.
 fn missing_ranges(stored: &[i32], count: u32) -> Vec<RangeInclusive<u32>> {
     let end = count.saturating_add(1);
     let numbers = stored.iter().map(|number| number.cast_unsigned()).take_while(|number| *number <= count);

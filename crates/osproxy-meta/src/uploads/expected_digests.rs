@@ -29,8 +29,8 @@ impl ExpectedDigests {
         }
     }
 
-    /// Whether verification must compute an MD5 or SHA-256, which needs a read of the whole
-    /// content. BLAKE3 is always computed.
+    /// Whether an MD5 or SHA-256 is expected. To verify either, the whole content must be read. A
+    /// BLAKE3 needs no such read if it can be combined from the subtree hashes of the parts.
     pub fn need_full_read(&self) -> bool {
         self.md5.is_some() || self.sha256.is_some()
     }

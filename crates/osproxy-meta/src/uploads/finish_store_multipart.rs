@@ -1,5 +1,5 @@
-//! Multipart uploads that the store must complete. After the store has done so, the file becomes
-//! readable or corrupt.
+//! Files in state `completing`: their store must complete a multipart upload. Afterwards, the file
+//! becomes readable, or corrupt if its content fails the inspection.
 
 use osproxy_types::{content_type, uid::Uid};
 use sea_orm::{
@@ -68,9 +68,9 @@ impl UploadDb {
         }
     }
 
-    /// Makes the file readable after its store has completed the multipart upload. Parts that are
-    /// objects of their own may remain. If a digest or the MIME type does not match, the file
-    /// becomes corrupt.
+    /// Makes the file readable after its store has completed the multipart upload. Some parts may
+    /// still be objects of their own; a task merges them later. If a digest or the MIME type does
+    /// not match, the file becomes corrupt.
     ///
     /// Enqueues a task that verifies, merges or deletes the blob, if one is needed; `task_id` is an
     /// unused id for that task. Returns `NotOpen` if the file is no longer in state `completing`.

@@ -38,7 +38,7 @@ pub struct Inspection {
     /// Whether to detect the MIME type from the first bytes of the content. Needed if the first
     /// part alone is too short.
     pub needs_first_bytes: bool,
-    /// Digests to compute over the whole content; `None` if it need not be read.
+    /// Digests to compute over the whole content; `None` if no digest is needed.
     pub digests: Option<DigestSelection>,
 }
 
@@ -128,7 +128,7 @@ pub(crate) async fn inspect(
     Ok(InspectionVerdict::Passed(sniffed))
 }
 
-/// Whether the first parts of a blob are the rows with these ids, in this order.
+/// Whether `part_ids` are the row ids of the first stored parts of the blob, ordered by number.
 async fn are_current_parts(
     transaction: &DatabaseTransaction,
     blob_id: i64,

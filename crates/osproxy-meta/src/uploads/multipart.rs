@@ -2,9 +2,10 @@
 //! future object and the store's upload id. A part inside that upload has a tag; any other part is
 //! an object of its own.
 //!
-//! Stores reject a multipart upload if any part before the last one is below the minimum size. The
-//! last part is unknown until the client completes the upload. So [`claim_slot`] gives a part a
-//! slot only if no part below the minimum size can end up before another part.
+//! Stores reject a multipart upload if any part except the last is below the minimum size. osproxy
+//! learns which part is the last only when the client completes the upload. [`claim_slot`]
+//! therefore gives no slot to a small part if a higher part number has one, and no slot above the
+//! number of a small part.
 
 use osproxy_storage::{Key, PartLayout};
 use sea_orm::{
@@ -119,9 +120,9 @@ impl UploadDb {
             .await
     }
 
-    /// Like [`drop_lost_parts`](Self::drop_lost_parts), for an upload that was missing when a part
-    /// was written to it. Returns `false` and changes nothing if the file no longer receives parts
-    /// of this upload: an upload is also missing after the store has completed it.
+    /// Like [`drop_lost_parts`](Self::drop_lost_parts), for an upload that the store did not find
+    /// when a part was written. Changes nothing and returns `false` if the file no longer receives
+    /// parts of this upload: the store may then have completed the upload instead of losing it.
     #[boxed_future]
     pub async fn drop_lost_upload(&self, blob_id: i64, upload_id: String) -> Result<bool, MetaError> {
         let quotas = self.db.quotas.clone();
@@ -187,7 +188,7 @@ async fn drop_lost(
     if update.exec(transaction).await?.rows_affected == 0 {
         return Ok(());
     }
-    // These parts have no object that must be removed.
+    // Parts in a multipart upload have no object of their own, so no object must be removed.
     let mut parts = part::Entity::update_many()
         .col_expr(part::Column::State, Expr::value(part::State::Gone))
         .filter(part::Column::BlobId.eq(blob_id))

@@ -40,7 +40,8 @@ pub struct PartIntent {
     pub store: String,
     /// Key to write to. No other write uses this key.
     pub key: Key,
-    /// Slot in the store's multipart upload. If set, write into the slot instead of to `key`.
+    /// Slot in the store's multipart upload. If set, the part is written into the slot and not to
+    /// `key`.
     pub slot: Option<MultipartSlot>,
     /// How the content is divided into parts, if known in advance.
     pub layout: Option<PartLayout>,
@@ -74,7 +75,7 @@ pub enum PartMismatch {
     WrongSize(u64),
 }
 
-/// A part whose bytes are written.
+/// A part whose bytes have all been written.
 #[derive(Clone, Debug)]
 pub struct ReceivedPart {
     /// The computed digests.
@@ -92,8 +93,8 @@ pub struct ReceivedPart {
 /// Outcome of [`UploadDb::finish_part`].
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum FinishPartOutcome {
-    /// The part is stored. If it replaces an earlier part, contains the row id of the earlier part.
-    /// The caller removes the earlier part.
+    /// The part is stored. Contains the row id of the earlier part that it replaces, if any. The
+    /// caller removes the earlier part.
     Stored(Option<i64>),
     /// The same bytes are already stored under this part number. The caller discards the new write.
     Unchanged,
@@ -112,8 +113,8 @@ impl UploadDb {
     /// known, the part may get a slot in the store's multipart upload. Returns `TooLarge` if all
     /// parts together would exceed `max_size` bytes.
     ///
-    /// Without an announced total size, [`finish_part`](Self::finish_part) checks this limit for a
-    /// part that may replace an earlier part.
+    /// There is one exception: if no total size was announced and the part may replace an earlier
+    /// part, only [`finish_part`](Self::finish_part) checks this limit.
     #[boxed_future]
     pub async fn begin_part(
         &self,
@@ -225,8 +226,8 @@ async fn begin(
         Ok(size) => size,
         Err(mismatch) => return Ok(BeginPartOutcome::Mismatch(mismatch)),
     };
-    // If the part may replace an earlier part, `finish_part` checks the limit: the change in size
-    // is known only then.
+    // If the part may replace an earlier part, only `finish_part` knows how much the total size
+    // changes, and checks the limit.
     let total = match layout {
         Some(layout) => layout.size,
         None if earlier_write.is_some() => 0,
@@ -331,9 +332,9 @@ async fn lock_receiving(
 /// Tenant, charged bytes, received bytes, required type and announced size of a file.
 type ReceivingRow = (String, i64, i64, Option<String>, Option<i64>);
 
-/// Adds `added_bytes`, which may be negative, to the received bytes of a file, and charges its
-/// tenant for them, unless the announced size is charged already. Also records the required
-/// `content_type`, if any.
+/// Adds `added_bytes`, which may be negative, to the received bytes of a file. Charges the tenant
+/// for these bytes, unless the tenant is already charged for the announced size. Records the
+/// required `content_type`, if any.
 async fn add_received(
     transaction: &DatabaseTransaction,
     uid: Uid,

@@ -21,7 +21,7 @@ const NO_PART: u32 = 0;
 pub enum PartsStore {
     /// The name of the store.
     Store(String),
-    /// None yet: the first part decides.
+    /// No store is chosen yet: the first part chooses one.
     Undecided,
     /// The file takes no parts, or does not exist.
     NotReceiving,
@@ -56,10 +56,11 @@ impl UploadDb {
         })
     }
 
-    /// Finds or creates the blob that collects the parts of a file, and claims a preallocated file
-    /// for it in a local store, before the first part arrives. A new blob gets the uid as its id,
-    /// or `fallback_id` if that id may be taken. Returns the store, the blob's id and the slot;
-    /// `None` if this node does not write the parts into a preallocated file.
+    /// Prepares an upload before its first part arrives: finds or creates the blob that collects
+    /// the parts, and claims a preallocated file for that blob in a local store. A new blob gets
+    /// the uid as its id, or `fallback_id` if another blob may have that id. Returns the store, the
+    /// blob's id and the slot; `None` if this node does not write the parts into a preallocated
+    /// file.
     #[boxed_future]
     pub async fn preallocate(
         &self,
@@ -86,8 +87,8 @@ impl UploadDb {
     }
 
     /// Chooses this node's default store for the parts of a file, unless a store is already chosen.
-    /// Returns the chosen store. A new blob gets the uid as its id, or `fallback_id` if that id may
-    /// be taken.
+    /// Returns the chosen store. A new blob gets the uid as its id, or `fallback_id` if another
+    /// blob may have that id.
     #[boxed_future]
     pub async fn choose_parts_store(&self, uid: Uid, fallback_id: Uid) -> Result<PartsStore, MetaError> {
         let node_stores = self.db.node_stores.clone();

@@ -1,4 +1,5 @@
-//! Challenges, with which a client proves that it possesses content that is already stored.
+//! Challenges for the proof of possession: a client proves that it has content that is already
+//! stored.
 
 use std::time::Duration;
 

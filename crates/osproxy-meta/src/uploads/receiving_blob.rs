@@ -53,8 +53,8 @@ pub(crate) enum FindBlobOutcome {
 }
 
 impl ReceivingBlob {
-    /// Claims a slot in the preallocated file that the parts are written into. Returns `None` if
-    /// the store has no preallocated files, the sizes are unknown, or part 1 cannot get a slot.
+    /// Claims the slot of part 1 in a preallocated file for this blob. Returns `None` if the store
+    /// has no preallocated files, the part layout is unknown, or part 1 cannot get a slot.
     pub(crate) async fn claim_slot(
         &self,
         transaction: &DatabaseTransaction,
@@ -75,8 +75,8 @@ impl ReceivingBlob {
 }
 
 /// Finds or creates the blob that receives the parts of an upload. A new blob gets the uid as its
-/// id, or `fallback_id` if that id may be taken. `number` is the number of the part about to be
-/// written, or 0 for none.
+/// id, or `fallback_id` if another blob may have that id. `number` is the number of the part about
+/// to be written, or 0 for none.
 pub(crate) async fn find_or_create(
     transaction: &DatabaseTransaction,
     uid: Uid,
@@ -153,8 +153,9 @@ pub(crate) async fn find_or_create(
     }))
 }
 
-/// Moves a file without a blob from `state` to `receiving`, which locks its row for the rest of the
-/// transaction. Returns `false` if the file is no longer in `state` or has a blob.
+/// Moves a file without a blob from `state` to `receiving`. The update locks the row of the file
+/// for the rest of the transaction. Returns `false` if the file is no longer in `state` or has a
+/// blob.
 async fn start_receiving(
     transaction: &DatabaseTransaction,
     uid: Uid,

@@ -94,9 +94,9 @@ impl UploadDb {
     }
 
     /// Releases the reservation of an upload if no part has begun, and enqueues the task that
-    /// deletes the upload's blob. `task_id` is an unused id for that task. The first part reserves
-    /// disk space again. Returns `false` if a part has begun, there is no reservation, or the file
-    /// is not in state `receiving`.
+    /// deletes the upload's blob. `task_id` is an unused id for that task. A part that arrives
+    /// later reserves disk space again. Returns `false` if a part has begun, there is no
+    /// reservation, or the file is not in state `receiving`.
     #[boxed_future]
     pub async fn release_reservation(&self, uid: Uid, task_id: Uid) -> Result<bool, MetaError> {
         let delete_task = self.db.task_seed(task_id);

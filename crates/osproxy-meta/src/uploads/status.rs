@@ -18,9 +18,9 @@ pub struct UploadProgress {
     pub state: FileState,
     /// Numbers of the stored parts, ascending.
     pub parts: Vec<u32>,
-    /// Total size of these parts in bytes; once complete, the size of the content.
+    /// Total size of these parts in bytes. After completion, the size of the content.
     pub received: u64,
-    /// Size of the content in bytes: announced, or actual once complete.
+    /// The announced size of the content in bytes, if any. After completion, the actual size.
     pub size: Option<u64>,
     /// Size of each part except the last, in bytes; `None` if the size of the content was not
     /// announced.

@@ -1,6 +1,6 @@
 //! Uploads of a whole file in one request. Each write has a row, the write intent, which is
-//! committed before the object is written. Of several concurrent writes, the first to make its
-//! object the content of the file wins.
+//! committed before the object is written. Several writes may run concurrently. The first one that
+//! finishes determines the content of the file.
 
 use osproxy_storage::{Digests, Key};
 use osproxy_types::{tenant::Tenant, uid::Uid};
@@ -42,12 +42,13 @@ pub struct WriteIntent {
     pub content_type: Option<String>,
     /// The digests expected by the client.
     pub expected: ExpectedDigests,
-    /// The blob that was created to receive the content in parts, if any. It is now marked for
-    /// deletion.
+    /// The blob that was created to receive parts of the file, if any. This write has marked that
+    /// blob for deletion.
     pub released: Option<ReleasedReservation>,
 }
 
-/// A blob without parts, which is marked for deletion because the content arrives as a whole.
+/// A blob that was created to receive parts but has none. It is marked for deletion, because the
+/// content arrives as a whole.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum ReleasedReservation {
     /// This node has the blob's store. The caller removes the blob with this id before the content
@@ -86,10 +87,13 @@ pub enum StoreOutcome {
 }
 
 impl UploadDb {
-    /// Starts a write of the whole content of `uid`: records a write intent. The first write uses
-    /// the key derived from the uid, every later one the key derived from `fallback_id`, so that no
-    /// key is written twice. If disk space is reserved for parts of the file on another node,
-    /// enqueues the task that deletes their blob; `task_id` is an unused id for that task.
+    /// Starts a write of the whole content of `uid`: records a write intent. The first write uses a
+    /// key derived from the uid. Later writes use a key derived from `fallback_id`, because no key
+    /// may be written twice.
+    ///
+    /// If the file has a blob for parts of known size but no part has begun, marks that blob for
+    /// deletion. If the blob is in a store of another node, also enqueues the task that deletes the
+    /// blob; `task_id` is an unused id for that task.
     #[boxed_future]
     pub async fn begin(
         &self,
@@ -237,8 +241,8 @@ async fn begin(
     })))
 }
 
-/// If a file has a blob for parts of known size but no part has begun, marks that blob for
-/// deletion. Returns the id and store of the blob; `None` if no blob was marked.
+/// Marks the blob that receives the parts of a file for deletion, if the part size is known and no
+/// part has begun. Returns the id and store of the blob; `None` if no blob was marked.
 pub(crate) async fn release_reservation(
     transaction: &DatabaseTransaction,
     file: &file::Model,
@@ -297,7 +301,7 @@ async fn store_file(
 ) -> Result<TxEnd<StoreOutcome>, DbErr> {
     let charged = quotas.lock_charge(transaction, tenant.as_str(), uid).await?;
     if !set_content(transaction, uid, None, content, node).await? {
-        // The file may have got a blob that receives parts in the meantime.
+        // A concurrent write of a part may have given the file a blob that receives parts.
         let receiving_blob = file::Entity::find_by_id(uid.get()).select_only().column(file::Column::BlobId);
         let receiving_blob: Option<Option<i64>> = receiving_blob.into_tuple().one(transaction).await?;
         let Some(receiving_blob) = receiving_blob.flatten() else {
@@ -319,8 +323,8 @@ async fn store_file(
     Ok(charged.commit_or_roll_back(StoreOutcome::Stored, StoreOutcome::OverQuota))
 }
 
-/// Makes a receiving file stored. Returns `false` if the file is in another state, or its blob is
-/// not `current_blob`.
+/// Sets the content of a file in state `receiving`, and moves the file to state `stored`. Changes
+/// nothing and returns `false` if the file is in another state, or its blob is not `current_blob`.
 async fn set_content(
     transaction: &DatabaseTransaction,
     uid: Uid,

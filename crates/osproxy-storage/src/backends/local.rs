@@ -49,10 +49,10 @@ const FILE_MODE: Mode = Mode::from_bits_retain(0o600);
 
 /// Objects as files: `<root>/<folder>/<object name>`.
 ///
-/// A writer writes an object under a temporary name, syncs and renames the file, and then syncs its
-/// folder. So after a power failure at any moment, the object is whole or absent. Only one process
-/// at a time can open a root for writing: it locks the root, and removes temporary files that a
-/// crash left.
+/// A writer writes an object to a temporary file, syncs and renames the file, and then syncs its
+/// folder. So after a power failure at any moment, the object is whole or absent, unless the store
+/// was opened without `fsync`. Only one process at a time can open a root for writing. That process
+/// locks the root, and removes temporary files that a crash left.
 #[derive(Clone)]
 pub struct Local {
     root: Arc<Root>,
@@ -113,9 +113,9 @@ impl Local {
         .await
     }
 
-    /// Opens the store under `root` to read objects, even while another process owns it. Creates
-    /// nothing: fails if `root` is not a store yet. In the opened store, all operations that write
-    /// fail.
+    /// Opens the store under `root` to read objects, even while another process has the root open
+    /// for writing. Creates nothing: fails if `root` is not a store yet. In the opened store, all
+    /// operations that write fail.
     pub async fn open_to_read(root: &Path) -> Result<Self> {
         let root = root.to_owned();
         blocking("open root", move || {
@@ -169,8 +169,8 @@ impl Backend for Local {
         if range.start > range.end || range.end > size {
             return Err(Error::new(ErrorKind::Truncated, NAME, "open"));
         }
-        // A store that was opened to read is used to find damage on the disk, which the page cache
-        // would hide.
+        // A store is opened to read in order to check the bytes on the disk, so its readers bypass
+        // the page cache.
         let open = if self.root.lock.is_none() { reader::Reader::uncached } else { reader::Reader::new };
         Ok(Box::pin(open(file, range)))
     }
@@ -313,9 +313,9 @@ impl Root {
         let (folder, name) = (&self.folder, key.as_str());
         self.with_folder(key.folder(), || {
             match rustix::fs::renameat_with(folder, file, folder, name, RenameFlags::NOREPLACE) {
-                // Not every file system supports `NOREPLACE`, so check first. Another process
-                // cannot interfere, and of two writers in this process, the second may replace the
-                // object.
+                // The file system does not support `NOREPLACE`, so check before the rename. This is
+                // not atomic. But the lock keeps other processes out, and a second writer in this
+                // process may replace the object.
                 Err(Errno::INVAL | Errno::NOSYS) => {
                     match rustix::fs::statat(folder, name, AtFlags::SYMLINK_NOFOLLOW) {
                         Err(Errno::NOENT) => rustix::fs::renameat(folder, file, folder, name),
@@ -425,7 +425,7 @@ async fn blocking<T: Send + 'static>(
 /// What tokio returns for a blocking job.
 type JobOutput<T> = <JoinHandle<std::io::Result<T>> as Future>::Output;
 
-/// The result of a blocking job, or an error if it panicked or the runtime shut down.
+/// The result of a blocking job. Fails if the job panicked or the runtime shut down.
 fn job_result<T>(operation: &'static str, joined: JobOutput<T>) -> Result<T> {
     joined
         .unwrap_or_else(|error| Err(std::io::Error::other(error)))

@@ -35,8 +35,8 @@ pub struct OssSettings {
     pub http: ClientSettings,
 }
 
-/// The region in an endpoint such as `https://oss-cn-beijing-internal.aliyuncs.com`. `None` if the
-/// endpoint does not name a region, such as `https://oss-accelerate.aliyuncs.com`.
+/// The region in an endpoint such as `https://oss-cn-beijing-internal.aliyuncs.com`. `None` for an
+/// endpoint without a region, such as `https://oss-accelerate.aliyuncs.com`.
 pub fn oss_region(endpoint: &str) -> Option<&str> {
     let (_, host) = endpoint.split_once("://oss-")?;
     let region = host.trim_end_matches('/').strip_suffix(".aliyuncs.com")?;

@@ -11,7 +11,7 @@ use crate::{Error, ErrorKind, ObjectReader, Result};
 /// Makes operations fail, and makes readers fail midway. An operation fails either before it runs
 /// or after it succeeded, as if the response was lost.
 pub struct Fault {
-    /// On average, one operation or reader in this many fails; 0 disables faults.
+    /// On average, one of `one_in` operations or readers fails; 0 disables faults.
     one_in: u64,
     state: Mutex<u64>,
 }

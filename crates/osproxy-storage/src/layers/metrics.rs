@@ -31,12 +31,12 @@ pub struct Counters {
 pub struct OperationCounters {
     /// Durations of successful and failed operations.
     pub durations: DurationHistogram,
-    /// Failed operations; objects that were not found do not count.
+    /// Failed operations. Operations that failed with `NotFound` do not count.
     pub failures: AtomicU64,
 }
 
-/// Totals over all operations of a store since the program started. Chunks of readers and writers
-/// do not count as operations.
+/// Totals over all operations of a store since the program started. Reading or writing a chunk, and
+/// finishing a writer, do not count as operations.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct CounterTotals {
     /// Number of finished operations, successful or not.

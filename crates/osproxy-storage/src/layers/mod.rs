@@ -102,7 +102,7 @@ impl Operation {
     }
 }
 
-/// An operation that can be run again: each call runs it once.
+/// A function that starts an operation. Each call is one attempt.
 pub type RetryableOperation<'a, T> = dyn Fn() -> BoxFuture<'a, Result<T>> + Send + Sync + 'a;
 
 /// Middleware around a store.
@@ -117,9 +117,9 @@ pub trait Layer: Send + Sync + 'static {
         self.run_once(operation, run()).await
     }
 
-    /// Runs an operation once. By default, [`run_retryable`](Self::run_retryable) calls this.
-    /// Operations of a writer call it directly: they cannot be retried, because the bytes that were
-    /// written are no longer available.
+    /// Runs an operation once. By default, [`run_retryable`](Self::run_retryable) calls this
+    /// method. [`Layered`] calls this method directly for operations of a writer. These cannot be
+    /// retried, because the bytes that were written are no longer available.
     async fn run_once<'a, T: Send + 'a>(
         &'a self,
         _operation: Operation,
@@ -222,8 +222,8 @@ impl<L: Layer> Backend for Layered<L> {
 }
 
 impl<L> Layered<L> {
-    /// The multipart uploads of the wrapped store. The error does not occur: if the store has none,
-    /// [`Backend::multipart`] returns `None`.
+    /// The multipart uploads of the wrapped store. Fails if the store has none. Callers never see
+    /// this error, because [`Backend::multipart`] then returns `None`.
     fn inner(&self) -> Result<&dyn Multipart> {
         let unsupported =
             || crate::Error::new(crate::ErrorKind::Other, self.store.name(), "multipart upload");

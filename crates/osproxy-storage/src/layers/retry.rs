@@ -91,6 +91,6 @@ impl ResumingReader {
             return bytes.map(Some);
         }
         let error = Error::new(ErrorKind::Other, self.store.name(), "read");
-        Err(error.with_message("reader ended early").mark_retryable())
+        Err(error.with_message("the reader ended before the end of the range").mark_retryable())
     }
 }

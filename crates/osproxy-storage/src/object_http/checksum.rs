@@ -3,8 +3,8 @@
 //! For each object and part, a store returns checksums of the bytes that it received: a CRC-64, an
 //! MD5 as `ETag`, or both. osproxy computes the same checksums of the bytes that it sends, and
 //! compares them. The CRC is almost free. MD5 costs more than all other work together. So for large
-//! content, osproxy computes an MD5 for this check only if the store has not returned a CRC with
-//! every response.
+//! content, osproxy computes an MD5 for this check only before the first response, or if a response
+//! had no CRC.
 
 use std::sync::atomic::{AtomicU8, Ordering};
 
@@ -46,8 +46,8 @@ pub(super) struct SentChecksums {
 pub(super) struct ReceivedChecksums {
     pub(super) tag: String,
     crc: Option<u64>,
-    /// Whether the tag is not an MD5, because the store encrypts the object with a key of its key
-    /// service or of the customer.
+    /// Whether the store encrypts the object with a key of its key service or of the customer. The
+    /// tag is then not an MD5.
     is_opaque: bool,
 }
 
@@ -116,7 +116,7 @@ impl ChecksumSupport {
             return Err(failed("checksum mismatch: the store received different bytes than were sent"));
         }
         if received.crc.is_none() && received.md5().is_some() && sent.md5.is_none() {
-            return Err(failed("the response has no CRC, although earlier ones had"));
+            return Err(failed("the response has no CRC, but earlier responses had one"));
         }
         Ok(())
     }

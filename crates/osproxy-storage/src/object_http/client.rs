@@ -32,8 +32,8 @@ use crate::{BufferBudget, Error, ErrorKind, Key, Result};
 const MAX_DOCUMENT: usize = 8 << 20;
 /// Maximum number of bytes that are read from an error response.
 const MAX_ERROR_TEXT: usize = 64 << 10;
-/// How long an idle connection is kept. Stores keep idle connections longer, so they do not close
-/// one while the next request is being sent.
+/// How long an idle connection is kept. Stores keep idle connections longer, so no store closes a
+/// connection while the next request is being sent.
 const IDLE_TIMEOUT: Duration = Duration::from_secs(15);
 
 const UNRESERVED: &AsciiSet = &NON_ALPHANUMERIC.remove(b'-').remove(b'.').remove(b'_').remove(b'~');
@@ -48,8 +48,8 @@ pub struct ClientSettings {
     pub proxy: Option<String>,
     /// Connection timeout. The default is 5 seconds.
     pub connect_timeout: Option<Duration>,
-    /// Memory budget for parts larger than 8 MiB, for content of unknown size. If `None`, all these
-    /// parts have 8 MiB.
+    /// Memory budget for the parts above 8 MiB of content of unknown size. If `None`, all parts of
+    /// such content have 8 MiB.
     pub buffers: Option<BufferBudget>,
 }
 
@@ -59,7 +59,7 @@ fn install_crypto_provider() {
     let _ = rustls::crypto::ring::default_provider().install_default();
 }
 
-/// Gives access to the environment, files and HTTP services, where credentials are looked up.
+/// Creates the context in which credentials are looked up: environment, files and HTTP services.
 pub(crate) fn context() -> Context {
     install_crypto_provider();
     // Only for credentials: cloud metadata services are not behind a proxy.
@@ -189,7 +189,7 @@ impl<V: Vendor> Client<V> {
         if self.bucket.is_some() { key.to_string() } else { key.name().to_owned() }
     }
 
-    /// The checksums seen in responses to PUT requests for objects, or for parts.
+    /// Whether responses to PUT requests have a CRC; recorded separately for objects and for parts.
     pub(super) fn checksums(&self, target: &Target) -> &ChecksumSupport {
         match target {
             Target::Object => &self.checksums_of_objects,
@@ -236,7 +236,7 @@ impl<V: Vendor> Client<V> {
     }
 
     /// The time of the store, from the response to an unsigned list request. A store answers with
-    /// an XML document even if it refuses the request; fails if the response has none.
+    /// an XML document even if it refuses the request; fails if the response has no such document.
     pub(super) async fn clock(&self, bucket: &str) -> Result<Option<SystemTime>> {
         let operation = "read clock";
         let mut list = Request::to_bucket(Method::GET, bucket, operation).query("max-keys", "1");

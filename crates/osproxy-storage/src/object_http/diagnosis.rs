@@ -50,7 +50,8 @@ pub enum Diagnosis {
     ClockSkewed,
     /// The access key lacks the permission for this operation.
     Denied,
-    /// The store refused the request without a reason, as in responses to HEAD, which have no body.
+    /// The store refused the request and gave no reason, for example in a response to HEAD, which
+    /// has no body.
     Refused,
     /// The bucket does not exist.
     BucketNotFound,
@@ -134,7 +135,8 @@ fn of_own_error(cause: &(dyn StdError + 'static)) -> Option<Diagnosis> {
         });
     }
     if let Some(SigningFailed(kind)) = cause.downcast_ref() {
-        // If no source has credentials, the error of a single source does not help.
+        // Every other kind comes from one of the sources of credentials, and means that no source
+        // has usable credentials.
         let is_request = *kind == reqsign_core::ErrorKind::RequestInvalid;
         return Some(if is_request { Diagnosis::Other } else { Diagnosis::NoCredentials });
     }

@@ -85,8 +85,8 @@ impl<V: Vendor> HttpStore<V> {
     }
 
     async fn bucket_exists(&self, bucket: &str) -> Result<bool> {
-        // Not HEAD: not every vendor documents HEAD for buckets. And if the store refuses the
-        // request, a response to HEAD does not say why.
+        // A list request instead of HEAD: not every vendor documents HEAD for buckets, and a
+        // response to HEAD does not say why the store refused the request.
         let list = Request::to_bucket(Method::GET, bucket, "find bucket").query("max-keys", "1");
         match self.client.send(list).await {
             Ok(_) => Ok(true),
@@ -100,8 +100,8 @@ impl<V: Vendor> HttpStore<V> {
         put.body = self.client.vendor.bucket_configuration().into();
         match self.client.send(put).await {
             Ok(_) => {}
-            // Another node was faster, or the bucket belongs to another account. The check below
-            // tells which.
+            // Either another node has created the bucket, or the bucket belongs to another account.
+            // The check below tells which.
             Err(error) if ErrorResponse::status_of(&error) == Some(409) => {}
             Err(error) => return Err(error),
         }

@@ -66,7 +66,7 @@ fn exactly<V: Vendor>(response: Response, skip: u64, len: u64) -> impl Stream<It
             let next = reader.response.chunk().await.map_err(|error| connection_error::<V>("read", error))?;
             let Some(mut bytes) = next else {
                 let error = Error::new(ErrorKind::Other, V::NAME, "read");
-                return Err(error.with_message("response ended early").mark_retryable());
+                return Err(error.with_message("the response ended too early").mark_retryable());
             };
             let skipped = reader.skip.min(bytes.len() as u64);
             reader.skip -= skipped;

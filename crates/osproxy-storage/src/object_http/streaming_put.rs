@@ -39,7 +39,7 @@ fn put_request(key: &Key, target: &Target) -> Request {
 }
 
 /// Sends buffered bytes and returns the tag from the store. Also sends `Content-MD5`, which the
-/// store verifies, if the content is small or the response can only be checked with an MD5.
+/// store verifies, if the content is small, or if the response may have no CRC to check.
 pub(super) async fn send_whole<V: Vendor>(
     client: &SharedClient<V>,
     key: &Key,
@@ -75,7 +75,7 @@ async fn send<V: Vendor>(client: &SharedClient<V>, put: Request) -> Result<Recei
     let response = client.send(put).await?;
     let received = ReceivedChecksums::of(response.headers(), V::CRC);
     if received.tag.is_empty() && response.status() == StatusCode::OK {
-        return Err(Error::new(ErrorKind::Other, V::NAME, "write").with_message("response without ETag"));
+        return Err(Error::new(ErrorKind::Other, V::NAME, "write").with_message("the response has no ETag"));
     }
     Ok(received)
 }
@@ -97,7 +97,7 @@ pub(super) struct StreamingPut<V: Vendor> {
 pub(super) enum Md5Source {
     /// The caller computes the MD5 anyway, and passes it to [`StreamingPut::finish`].
     Caller,
-    /// [`StreamingPut`] computes the MD5 if the store needs it.
+    /// [`StreamingPut`] computes the MD5, but only if the response may have no CRC to check.
     StreamingPut,
 }
 

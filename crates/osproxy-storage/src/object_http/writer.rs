@@ -77,7 +77,7 @@ impl<V: Vendor> SplitUpload<V> {
 
 impl<V: Vendor> Drop for SplitUpload<V> {
     fn drop(&mut self) {
-        // If this fails, the sweep finds the upload.
+        // If the abort fails, the sweep finds the upload later.
         if !self.completed
             && let Ok(runtime) = tokio::runtime::Handle::try_current()
         {

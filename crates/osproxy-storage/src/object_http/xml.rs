@@ -19,7 +19,7 @@ pub(super) struct ErrorDocument {
     pub(super) message: String,
 }
 
-/// Parses an error document; returns empty strings if the text is not one.
+/// Parses an error document; returns empty strings for any other text.
 pub(super) fn error(text: &str) -> ErrorDocument {
     if !text.contains("<Error") {
         return ErrorDocument::default();

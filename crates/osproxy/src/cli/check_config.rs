@@ -2,7 +2,8 @@
 
 use crate::config::LoadedConfig;
 
-/// Prints the warnings of a valid configuration. Invalid ones are reported while loading.
+/// Prints the warnings of a valid configuration. Loading has already failed for an invalid
+/// configuration.
 pub fn run(loaded: &LoadedConfig) -> anyhow::Result<()> {
     for warning in &loaded.warnings {
         super::print_line(&format!("warning: {warning}"));

@@ -41,9 +41,7 @@ pub fn run(loaded: &LoadedConfig, options: ExplainArgs) -> anyhow::Result<()> {
 async fn load_history(meta: &Meta, uid: i64) -> anyhow::Result<UploadHistory> {
     let file = meta.admin.file_history(Uid::from_db(uid)).await?;
     let file = file.with_context(|| {
-        format!(
-            "there is no file {uid}: it was never created, or its record was removed after it was deleted"
-        )
+        format!("there is no file {uid}: it was never created, or it was deleted and its row has been purged")
     })?;
     // The blob of a file's first write has the file's uid as its id.
     let mut blobs = vec![uid];

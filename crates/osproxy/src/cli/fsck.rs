@@ -50,7 +50,7 @@ pub fn run(loaded: &LoadedConfig, options: FsckArgs) -> anyhow::Result<ExitCode>
             bail!("there is no object folder {}; check --data-dir", folder.display());
         }
         let mut config = loaded.config.clone();
-        // Some statements scan whole tables.
+        // Some statements scan whole tables, which may take longer than the configured timeout.
         config.database.timeout = DATABASE_TIMEOUT_SECS;
         let app = wiring::open_node(&config).await?;
         let mut check = Fsck::new(app, options);

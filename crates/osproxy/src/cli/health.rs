@@ -22,8 +22,8 @@ pub struct HealthArgs {
     /// on this machine].
     #[arg(long)]
     url: Option<String>,
-    /// Exit 0 even while uploads are refused. For health checks that restart the service: a restart
-    /// frees no disk space.
+    /// Exit 0 even while uploads are refused. Use this in health checks that restart the service: a
+    /// restart does not free disk space.
     #[arg(long)]
     reads: bool,
 }
@@ -60,7 +60,7 @@ async fn query_readiness(url: &str, is_own: bool, reads: bool) -> anyhow::Result
     let response = response.with_context(|| format!("{url} does not answer"))?;
     let status = response.status();
     let Ok(Readiness { status: status_text, down, uploads }) = response.json().await else {
-        bail!("{url} answers {status}, but not like osproxy; check the URL");
+        bail!("{url} answers {status}, but does not seem to be osproxy; check the URL");
     };
     let mut summary =
         if down.is_empty() { status_text } else { format!("{status_text}; down: {}", down.join(", ")) };
@@ -75,13 +75,13 @@ async fn query_readiness(url: &str, is_own: bool, reads: bool) -> anyhow::Result
     Ok(ExitCode::from(code))
 }
 
-/// The URL of the node with this configuration on this machine. If there is an admin listener, its
-/// URL: it needs no client certificate.
+/// The URL of the node with this configuration on this machine. Prefers the admin listener, which
+/// requires no client certificate.
 fn own_url(config: &Config) -> anyhow::Result<String> {
     let admin = config.admin.listen_address()?;
     if admin.is_none() && config.tls.client_ca.is_some() {
         bail!(
-            "the node requires client certificates (`tls.client_ca`): set `admin.listen`, which needs none"
+            "the node requires client certificates (`tls.client_ca`); set `admin.listen`, which uses plain HTTP"
         );
     }
     let scheme = if admin.is_none() && config.tls.is_enabled() { "https" } else { "http" };

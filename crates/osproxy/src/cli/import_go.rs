@@ -98,7 +98,7 @@ pub fn run(loaded: &LoadedConfig, options: &ImportGoArgs) -> anyhow::Result<Exit
     })
 }
 
-/// Reads the Go program's configuration from its file alone: environment variables configure
+/// Reads the Go program's configuration. Ignores environment variables, because they configure
 /// osproxy.
 fn load_go_config(path: &Path) -> anyhow::Result<LoadedConfig> {
     #[expect(clippy::disallowed_methods, reason = "before the reactor runs")]

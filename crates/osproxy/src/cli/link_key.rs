@@ -62,7 +62,9 @@ async fn revoke(meta: &Meta, id: &str) -> anyhow::Result<()> {
         return Ok(());
     }
     match meta.access.link_key_creation_times().await?.first() {
-        Some((newest, _)) if newest == id => bail!("{id} is the signing key: rotate first"),
+        Some((newest, _)) if newest == id => {
+            bail!("{id} is the signing key; run `osproxy link-key rotate` first")
+        }
         _ => bail!("there is no key {id:?}"),
     }
 }

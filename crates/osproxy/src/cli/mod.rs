@@ -47,7 +47,7 @@ pub struct InitArgs {
     init: bool,
 }
 
-/// Writes a line to standard output. Ignores write errors, such as that of a closed pipe.
+/// Writes a line to standard output. Ignores write errors, such as a closed pipe.
 fn print_line(line: &str) {
     let _ = writeln!(std::io::stdout(), "{line}");
 }
@@ -55,7 +55,7 @@ fn print_line(line: &str) {
 /// Runs a short-lived subcommand on a single-threaded runtime.
 fn block_on<T>(work: impl Future<Output = anyhow::Result<T>>) -> anyhow::Result<T> {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
-    // Boxed, because the runtime's own code is compiled again for every kind of future.
+    // Boxed, because the compiler generates the code of the runtime again for every type of future.
     let work: Pin<Box<dyn Future<Output = _>>> = Box::pin(work);
     runtime.context("cannot start the runtime")?.block_on(work)
 }

@@ -26,12 +26,11 @@ use crate::{
 /// files. Further work is queued, but not for long: no thread ever waits for a client.
 const BLOCKING_THREADS: usize = 64;
 
-/// How long a node of a cluster by default continues to serve after it reports that it is not
-/// ready, in seconds.
+/// Default of `server.drain_delay` in a cluster, in seconds.
 const CLUSTER_DRAIN_SECS: u64 = 5;
 
-/// How long a connected client may take to send its first request while the node stops. At most the
-/// drain delay.
+/// How long a connected client may take to send its first request while the node stops. Never
+/// longer than the drain delay.
 const LAST_REQUESTS_TIMEOUT: Duration = Duration::from_secs(1);
 
 /// How long threads may remain in system calls after everything else has ended.
@@ -48,7 +47,7 @@ pub fn run(loaded: LoadedConfig) -> anyhow::Result<()> {
     let (work, connections) = (runtime()?, runtime()?);
     let served = work.block_on(serve(loaded, connections.handle()));
     // Dropping the runtimes would wait forever for threads that hang in calls to a disk. Such
-    // threads can be abandoned: no row names yet what they write.
+    // threads can be abandoned: no file refers yet to what they write.
     work.shutdown_timeout(LAST_THREADS_TIMEOUT);
     connections.shutdown_timeout(LAST_THREADS_TIMEOUT);
     served
@@ -152,7 +151,8 @@ fn advertised_address(config: &Config, listening: SocketAddr) -> anyhow::Result<
     }
 }
 
-/// Logs the counters of remote stores, which show operators their traffic and failures.
+/// Logs the counters of remote stores, so that operators see the traffic and failures of each
+/// store.
 fn log_store_counters(app: &App) {
     for (store, counters) in app.stores.counters() {
         let totals = counters.totals();

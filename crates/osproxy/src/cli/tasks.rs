@@ -25,7 +25,7 @@ pub enum TasksCommand {
         #[arg(value_parser = parse_task_id)]
         id: i64,
     },
-    /// Run a dead task, or one that waits after a failure, again now.
+    /// Retry a task now: a dead task, or a task that waits after a failed attempt.
     Retry {
         /// Id of the task.
         #[arg(value_parser = parse_task_id)]
@@ -36,13 +36,13 @@ pub enum TasksCommand {
 /// State of a task.
 #[derive(Clone, Copy, ValueEnum)]
 pub enum TaskStateArg {
-    /// Waits for its due time or for a worker.
+    /// Waits until it is due and a node takes it.
     Queued,
-    /// Leased by a worker.
+    /// Leased by a node.
     Running,
     /// Finished successfully.
     Done,
-    /// Gave up after the last attempt.
+    /// Has no attempts left, or failed permanently.
     Dead,
 }
 
@@ -88,8 +88,8 @@ async fn list(meta: &Meta, state: Option<TaskState>, limit: u64) -> anyhow::Resu
     Ok(())
 }
 
-/// Formats the time at which a task ended. For a task that has not ended: the time at which its
-/// lease expires, or the time at which it is due if it has no lease.
+/// Formats the first of these times that the task has: when it ended, when its lease expires, when
+/// it is due.
 fn timing(task: &TaskRecord) -> String {
     match (task.ended_at, task.lease_until) {
         (Some(ended), _) => format!("ended {}", format_timestamp(ended)),

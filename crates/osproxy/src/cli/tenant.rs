@@ -19,7 +19,8 @@ pub enum TenantCommand {
     Set {
         /// Name of the tenant. It must have a key, a file or a quota, unless --new is given.
         name: Tenant,
-        /// Maximum size of all its files together, such as 10GiB; `none` removes the limit.
+        /// Maximum size of all files of the tenant together, such as 10GiB; `none` removes the
+        /// limit.
         #[arg(long, value_name = "SIZE")]
         max_bytes: QuotaArg,
         /// Accept a tenant that has no key, file or quota yet.

@@ -267,7 +267,7 @@ mod tests {
             let found = server(&text);
             assert_eq!((found.kind, found.max_connections), (ServerKind::Postgres, 100));
             let DatabaseTarget::Fields { host, port, database, username, password, .. } = found.target else {
-                panic!("there is no url");
+                panic!("the server must be configured by fields, not by a URL");
             };
             assert_eq!(
                 (host.as_str(), port, database.as_str(), username.as_str()),

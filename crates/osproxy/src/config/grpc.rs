@@ -24,7 +24,10 @@ impl GrpcSection {
         }
         self.tls.check("grpc.tls", findings);
         if self.listen.is_none() && self.tls.is_enabled() {
-            findings.problem("grpc.tls", "has no effect without `grpc.listen`; set it or remove `grpc.tls`");
+            findings.problem(
+                "grpc.tls",
+                "has no effect without `grpc.listen`; set `grpc.listen`, or remove `grpc.tls`",
+            );
         }
     }
 

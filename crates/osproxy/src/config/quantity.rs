@@ -12,7 +12,7 @@ pub(super) enum Unit {
 /// Why a text is not a quantity.
 #[derive(Debug, PartialEq)]
 enum Mistake {
-    /// Neither a number nor numbers with units, or too large.
+    /// Invalid syntax, an unknown unit, or a value that is too large.
     Malformed,
     /// Not a multiple of the base unit.
     Fraction,
@@ -47,14 +47,14 @@ impl Unit {
     }
 }
 
-/// Returns a duration with units in seconds.
+/// Parses a duration with units, and returns the number of seconds.
 fn parse_duration(text: &str) -> Result<u64, Mistake> {
     let duration = humantime::parse_duration(text).map_err(|_| Mistake::Malformed)?;
     if duration.subsec_nanos() == 0 { Ok(duration.as_secs()) } else { Err(Mistake::Fraction) }
 }
 
-/// Returns a size with a unit in bytes. `ByteSize` also parses such text, but rounds fractions and
-/// caps large numbers.
+/// Parses a size with a unit, and returns the number of bytes. `ByteSize` is not used, because it
+/// rounds fractions and caps large numbers.
 fn parse_size(text: &str) -> Result<u64, Mistake> {
     let number = text.trim_end_matches(|c: char| c.is_ascii_alphabetic());
     let unit = text.strip_prefix(number).and_then(|unit| unit.parse::<bytesize::Unit>().ok());

@@ -46,8 +46,8 @@ impl RawValue {
         if let Self::Map(map) = self { map.get_mut(key) } else { None }
     }
 
-    /// Sets the value at `path`, and creates missing sections. A section replaces any other value
-    /// on the path.
+    /// Sets the value at `path`, and creates missing sections. Values on the path that are not
+    /// sections are replaced by sections.
     pub(super) fn set(&mut self, path: &[String], value: RawValue) {
         let Some((first, rest)) = path.split_first() else {
             *self = value;
@@ -301,7 +301,7 @@ pub(super) fn report_unknown(
     for key in rest.into_keys() {
         let full = join(path, &key);
         if ignored.contains(&key.as_str()) {
-            findings.warnings.push(format!("{full}: has no effect and is ignored"));
+            findings.warnings.push(format!("{full}: has no effect in osproxy"));
             continue;
         }
         let nearest = known.iter().min_by_key(|known| strsim::damerau_levenshtein(known, &key));

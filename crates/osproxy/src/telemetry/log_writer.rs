@@ -96,7 +96,7 @@ impl Write for &LogWriter {
 }
 
 /// Escapes the control characters of a line, except its final line feed and, if `coloured`, escape
-/// characters. `None` if the line can be written as it is.
+/// characters. Returns `None` if the line can be written as it is.
 fn escape_control_characters(line: &[u8], coloured: bool) -> Option<Vec<u8>> {
     let (text, end) = match line.strip_suffix(b"\n") {
         Some(text) => (text, "\n"),
@@ -216,8 +216,8 @@ mod tests {
         let ((written, lines), (permit, permits)) = (channel(), channel());
         let (log, flush) = LogWriter::start(Output(written, permits), false).unwrap();
         let line = vec![b'x'; 64 << 10];
-        // The thread may have taken one full buffer. Further lines fill the buffer, and the rest do
-        // not fit.
+        // The thread may have taken one full buffer. Further lines fill the next buffer, and the
+        // rest are dropped.
         for _ in 0..4 * CAPACITY / line.len() {
             assert_eq!(log.make_writer().write(&line).unwrap(), line.len());
         }

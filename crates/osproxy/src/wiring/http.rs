@@ -38,7 +38,8 @@ fn cors_settings(section: &CorsSection) -> CorsSettings {
     }
 }
 
-/// Parses a list that may contain `*`. The check of the configuration has rejected invalid entries.
+/// Parses a list that may contain `*`. Invalid entries were rejected when the configuration was
+/// checked.
 fn allowed<'a, T: TryFrom<&'a String>>(list: &'a [String]) -> Allowed<T> {
     if list.iter().any(|entry| entry == ANY) {
         Allowed::Any

@@ -23,8 +23,8 @@ pub async fn open_node(config: &Config) -> Result<Arc<App>, StartupError> {
     let data_dir = &config.data_dir;
     create_private_dir(data_dir)
         .map_err(context(format!("cannot use the data folder {}", data_dir.display())))?;
-    // This must come first: on a single node it fails if another process uses the database, and the
-    // folders of the stores must not be touched then.
+    // This must come first: on a single node, it fails if another process uses the database. In
+    // that case, the folders of the stores must not be touched.
     let startup = Startup::lock(node_settings(config)?).await?;
     let stores = stores::open(config, &startup.settings().database, startup.buffers()).await?;
     startup.open(stores).await

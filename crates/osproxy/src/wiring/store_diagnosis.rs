@@ -28,7 +28,7 @@ pub fn explain_store_error(config: &Config, kind: StoreKind, diagnosis: Diagnosi
             format!("there was no answer in time; check `{place}`, firewalls and the load of {host}")
         }
         Diagnosis::UntrustedCertificate => {
-            "the certificate is not trusted; set `stores.ca_file` for your own CA".to_owned()
+            "the certificate is not trusted; set `stores.ca_file` if your own CA issued it".to_owned()
         }
         Diagnosis::CertificateNameMismatch => format!(
             "the certificate is for another host name; check the name in `{}`{}",
@@ -36,10 +36,11 @@ pub fn explain_store_error(config: &Config, kind: StoreKind, diagnosis: Diagnosi
             names.path_style_hint(config, kind)
         ),
         Diagnosis::CertificateNotValidNow => {
-            "the certificate has expired or is not valid yet; renew it, or set the clock".to_owned()
+            "the certificate has expired or is not valid yet; renew it, or correct the clock of this machine"
+                .to_owned()
         }
         Diagnosis::NotTls => format!(
-            "the server does not use TLS; start `{}` with http:// instead of https://, or check its port",
+            "the server does not use TLS; use http:// instead of https:// in `{}`, or check the port",
             names.endpoint()
         ),
         Diagnosis::TlsFailed => {
@@ -48,9 +49,9 @@ pub fn explain_store_error(config: &Config, kind: StoreKind, diagnosis: Diagnosi
         Diagnosis::Closed => format!(
             "{host} closes connections without an answer; check the scheme, host and port in `{place}`"
         ),
-        Diagnosis::NotHttp => format!(
-            "the server does not speak HTTP; check whether scheme, host and port in `{place}` are right"
-        ),
+        Diagnosis::NotHttp => {
+            format!("the server does not speak HTTP; check the scheme, host and port in `{place}`")
+        }
         Diagnosis::NotAStore => format!(
             "the server is not an object store; check that `{}` is not a console or a web server",
             names.endpoint()
@@ -78,10 +79,11 @@ fn explain_access_error(config: &Config, names: &SettingNames, diagnosis: Diagno
             format!("the session token does not match the access key; check `{section}.session_token`")
         }
         Diagnosis::Expired => {
-            format!("the temporary access key has expired; get a new one, with its `{section}.session_token`")
+            format!("the temporary access key has expired; set a new key and its `{section}.session_token`")
         }
         Diagnosis::ClockSkewed => {
-            "the clock differs too much from that of the store; set it, preferably with NTP".to_owned()
+            "the clock of this machine differs too much from that of the store; set it, preferably with NTP"
+                .to_owned()
         }
         Diagnosis::Denied => "the access key lacks permissions; it must be allowed to find and to create buckets, and to put, get, \
                               list and delete objects and multipart uploads in them"
@@ -92,7 +94,8 @@ fn explain_access_error(config: &Config, names: &SettingNames, diagnosis: Diagno
         }
         Diagnosis::BucketNotFound if config.stores.create_buckets => "the bucket does not exist".to_owned(),
         Diagnosis::BucketNotFound => {
-            "the bucket does not exist and `stores.create_buckets` is off; create it or turn that on".to_owned()
+            "the bucket does not exist and `stores.create_buckets` is off; create it or enable that setting"
+                .to_owned()
         }
         Diagnosis::BucketTaken => {
             format!("the bucket belongs to another account; set another `{section}.bucket`")

@@ -120,9 +120,9 @@ pub(super) async fn reject(app: &App, blob_id: i64, digest: &str, found: &str) -
     Ok(())
 }
 
-/// Fails if the content was imported: it then has no parts, or parts that osproxy has not hashed.
-/// The program that stored the content may have served it already, so a digest mismatch must not
-/// delete the content. An operator must decide.
+/// Fails if the content was imported: imported content has no parts, or parts that osproxy has not
+/// hashed. The program that stored the content may have served it already. An operator must
+/// therefore decide what to do; a digest mismatch alone must not delete the content.
 pub(super) fn check_not_imported(parts: &[StoredPart], digest: &str, found: &str) -> Result<(), TaskError> {
     if !parts.is_empty() && parts.iter().all(|part| part.digests.subtree.is_some()) {
         return Ok(());
@@ -133,8 +133,8 @@ pub(super) fn check_not_imported(parts: &[StoredPart], digest: &str, found: &str
 }
 
 /// Compares every part with the digests recorded when it arrived, and all parts together with the
-/// merged content. Fails if there is a difference, so that damaged bytes never become content, and
-/// damage never causes good bytes to be deleted.
+/// merged content. Fails if they differ. Damaged bytes thus never become content, and damaged bytes
+/// never cause good bytes to be deleted.
 pub(super) async fn check_parts(
     app: &App,
     store: &str,

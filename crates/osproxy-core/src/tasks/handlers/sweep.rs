@@ -36,7 +36,8 @@ impl TaskHandler for Sweep {
         };
         let mut begun_before = time_before(app, GRACE);
         if !app.stores.is_shared(store) {
-            // In a node-local store, a write that began before this process has no live writer.
+            // In a node-local store, a write that began before this process started has no live
+            // writer.
             begun_before = begun_before.max(app.started_at);
         }
         let swept = SweepScope { store, begun_before, writers: app.live_writers(store).await? };

@@ -1,5 +1,5 @@
-//! Verifies blobs whose object was a multipart upload: computes their digests, so that instant
-//! uploads can share them, or rejects their content.
+//! Verifies blobs whose object was made by a multipart upload: computes their digests, then rejects
+//! the content or records the digests. Instant uploads can share content with recorded digests.
 
 use std::sync::Arc;
 
@@ -84,7 +84,7 @@ async fn digest_unclaimed(
     let parts = app.meta.blobs.parts(blob_id).await?;
     let (each, all) = app.stores.digest_parts(store, &parts, DigestSelection::MD5).await?;
     if all.size != size {
-        return Err(TaskError::retry(format!("the parts of {key} do not have the size of the object")));
+        return Err(TaskError::retry(format!("the parts of {key} do not add up to the size of the object")));
     }
     match parts.iter().zip(each).find(|(part, digests)| !part.digests.matches(digests)) {
         Some((part, _)) => Err(TaskError::fail(format!("part {} was damaged in the store", part.number))),

@@ -59,7 +59,7 @@ pub struct Model {
     /// Number of processes that received parts.
     pub received_nodes: Option<i32>,
     /// Bytes charged to the tenant for the content. During the upload: the announced size, or else
-    /// the received bytes. Afterwards: the size of the content.
+    /// the received bytes. Once stored: the size of the content. 0 after the content is removed.
     pub charged: i64,
     /// Total size of the parts stored during the upload, in bytes.
     pub received: i64,

@@ -47,7 +47,7 @@ pub enum State {
     /// The bytes are complete, durable and verified.
     #[sea_orm(string_value = "stored")]
     Stored,
-    /// The object is being deleted; the row is deleted afterwards.
+    /// The object is being deleted. Afterwards the row becomes `gone` or is deleted.
     #[sea_orm(string_value = "deleting")]
     Deleting,
     /// No object exists under this key, and none will be written.

@@ -9,8 +9,8 @@ enum IdempotencyKeys {
     Uid,
 }
 
-/// Adds the uid that a request is assigned before it takes effect. The index is for finding the
-/// newest uid at startup.
+/// Adds the column for the uid that is assigned to a request before the request takes effect, and
+/// an index for finding the highest uid at startup.
 pub(super) async fn up(schema: &Schema<'_>) -> Result<(), DbErr> {
     let mut uid = ColumnDef::new(IdempotencyKeys::Uid);
     add_column(schema, "idempotency_keys", "uid", uid.big_integer()).await?;

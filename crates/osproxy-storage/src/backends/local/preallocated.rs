@@ -22,7 +22,7 @@ use tokio::sync::{Mutex as AsyncMutex, OwnedMutexGuard};
 use super::{FILE_MODE, Local, NAME, Root, blocking, walk, writer};
 use crate::{Error, ErrorKind, Key, ListedUpload, Multipart, ObjectWriter, PartLayout, Result, UploadList};
 
-/// If there are more slot locks than this, unused ones are removed.
+/// Number of slot locks above which unused locks are removed.
 const MAX_IDLE_LOCKS: usize = 256;
 
 /// The byte range of a part in a preallocated file. Only the owner of this value may write to the
@@ -35,7 +35,7 @@ pub(super) struct Slot {
 }
 
 /// One lock for each slot. The last batch of an abandoned write may still be in progress, and must
-/// not overwrite the next write to the same slot.
+/// not overwrite bytes of the next write to the same slot.
 #[derive(Default)]
 pub(super) struct SlotLocks(Mutex<HashMap<SlotKey, Weak<AsyncMutex<()>>>>);
 
@@ -69,7 +69,7 @@ fn invalid_part(what: &'static str) -> Error {
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Reservation {
     All,
-    /// None. Only checks that there is space for the whole upload now.
+    /// Reserves nothing. Only checks that there is space for the whole upload now.
     CheckOnly,
 }
 
@@ -122,7 +122,7 @@ impl Multipart for Local {
     ) -> Result<Box<dyn ObjectWriter>> {
         self.root.check_writable("write part")?;
         let part_size: u64 =
-            upload.parse().map_err(|_| invalid_part("the upload id is not one of this store"))?;
+            upload.parse().map_err(|_| invalid_part("the upload id must be the part size"))?;
         let offset = u64::from(number).checked_sub(1).and_then(|index| index.checked_mul(part_size));
         let offset = offset
             .filter(|_| size <= part_size)
@@ -167,7 +167,7 @@ impl Multipart for Local {
     async fn abort_all(&self, key: &Key, part_size: Option<u64>) -> Result<()> {
         match part_size {
             Some(part_size) => self.abort(key, &part_size.to_string()).await,
-            // Every upload in this store has a part size, so without one there is no upload.
+            // Every upload in this store has a part size, so there is no upload to drop.
             None => Ok(()),
         }
     }
@@ -207,7 +207,7 @@ fn reserve(root: &Root, key: &Key, path: &str, size: u64, reservation: Reservati
         Ok(())
     });
     if reservation.is_err() && is_new {
-        // If this fails, deleting the blob later removes the file.
+        // If the removal fails, the deletion of the blob removes the file later.
         let _ = rustix::fs::unlinkat(&root.folder, path, AtFlags::empty());
     }
     Ok(reservation?)
@@ -223,7 +223,7 @@ fn allocate(file: &OwnedFd, size: u64, reservation: Reservation) -> rustix::io::
     loop {
         match rustix::fs::fallocate(file, FallocateFlags::empty(), 0, size) {
             Err(Errno::INTR) => {}
-            // Not every file system can allocate space. If it cannot, each part checks for free
+            // The file system cannot allocate space in advance. Each part then checks the free
             // space itself.
             Err(Errno::OPNOTSUPP | Errno::NOSYS) => return rustix::fs::ftruncate(file, size),
             reservation => return reservation,

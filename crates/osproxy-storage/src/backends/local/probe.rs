@@ -32,8 +32,8 @@ const CONTENT: [u8; 4096] = [0x5a; 4096];
 
 impl Local {
     /// Checks that a store could write objects under `root`. If `root` is missing, checks that it
-    /// could be created. Takes no lock, so a store may have the root open, or open it at the same
-    /// time. Leaves nothing behind.
+    /// could be created. Takes no lock, so another process may use or open the root meanwhile.
+    /// Leaves nothing behind.
     pub async fn probe(root: &Path) -> Result<ProbeResult> {
         let root = root.to_owned();
         blocking("probe", move || {
@@ -47,7 +47,7 @@ impl Local {
             read_store_id(&folder)?;
             let temporary_folder = match open_folder(&folder, TEMPORARY_FOLDER) {
                 Ok(temporary) => temporary,
-                // This program has never opened the root.
+                // osproxy has never opened this root.
                 Err(Errno::NOENT) => folder.try_clone()?,
                 Err(error) => return Err(with_folder_name(TEMPORARY_FOLDER, error)),
             };
@@ -63,7 +63,7 @@ impl Local {
 fn write_and_move(root: &OwnedFd, temporary_folder: OwnedFd) -> io::Result<()> {
     let name = random_name()?;
     create_and_remove_folder(root)?;
-    // The name is hidden because, without a temporary folder, the file is in the root itself.
+    // The file may be in the root itself, if there is no temporary folder. So its name is hidden.
     let hidden = format!(".{name}");
     let flags = OFlags::CREATE | OFlags::EXCL | OFlags::WRONLY | OFlags::CLOEXEC;
     let file = rustix::fs::openat(&temporary_folder, hidden.as_str(), flags, FILE_MODE);
@@ -128,7 +128,7 @@ fn random_name() -> io::Result<String> {
 /// Prefixes an error with the name of the folder.
 fn with_folder_name(folder: &str, error: impl Into<io::Error>) -> io::Error {
     let error = error.into();
-    // Not `NotFound`, which would mean that an object is missing.
+    // Callers would take `NotFound` for a missing object, so replace this kind.
     let kind = if error.kind() == io::ErrorKind::NotFound { io::ErrorKind::Other } else { error.kind() };
     io::Error::new(kind, format!("{folder}: {error}"))
 }
@@ -141,8 +141,9 @@ struct TemporaryFile {
 
 impl Drop for TemporaryFile {
     fn drop(&mut self) {
-        // Errors are ignored. After the file was moved to another folder, this folder has no such
-        // file. And a folder in which a file can be created also allows its removal.
+        // Ignore errors. If the file was moved to another folder, it is no longer in this one.
+        // Otherwise the removal should succeed, because the folder allowed the creation of the
+        // file.
         let _ = rustix::fs::unlinkat(&self.folder, self.name.as_str(), AtFlags::empty());
     }
 }

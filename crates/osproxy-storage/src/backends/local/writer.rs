@@ -22,7 +22,7 @@ const BATCH: usize = 256 * 1024;
 /// Chunk size for appending another object. Each chunk is a separate short job, so that a dropped
 /// writer stops soon.
 const APPEND_CHUNK: usize = 8 * 1024 * 1024;
-/// Number of dirty bytes that start writeback, so that the sync at the end has little left to do.
+/// Writeback starts after this many dirty bytes, so that the sync at the end has little left to do.
 const WRITE_BACK: u64 = 8 * 1024 * 1024;
 /// Disk space is reserved in steps of this size, in bytes. The announced size is only the client's
 /// claim: reserving all of it at once could leave no space for other writers.
@@ -189,20 +189,20 @@ enum TargetFile {
     Slot(Slot),
 }
 
-/// The blocking half of a writer: hashes, writes, publishes. Dropping it before it is published
-/// removes its temporary file. Bytes in a slot stay there, but do not count until the part is
-/// recorded.
+/// The blocking half of a writer: hashes, writes, publishes. Dropping a sink before it is published
+/// removes its temporary file. Bytes in a slot stay there, but are not content until the part is
+/// recorded as stored.
 struct Sink {
     root: Arc<Root>,
     target: TargetFile,
-    /// Created or opened when it is first needed.
+    /// `None` until the first use creates or opens the file.
     file: Option<OwnedFd>,
     digester: Digester,
     written: u64,
     written_back: u64,
     reserved: u64,
     size_hint: u64,
-    /// Value of `written` up to which free space was checked.
+    /// When `written` exceeds this value, the next check of the free space is due.
     space_checked: u64,
 }
 
@@ -286,9 +286,9 @@ impl Sink {
         self.write_back()
     }
 
-    /// Appends a range of another file. Reads the bytes to hash them. The kernel copies them, or
-    /// lets both files share their blocks; if it supports neither, the bytes that were read are
-    /// written.
+    /// Appends a range of another file. Reads the bytes to hash them. The kernel copies the bytes,
+    /// or lets both files share the blocks. If the kernel supports neither, writes the bytes that
+    /// were read.
     fn append_range(&mut self, object: &OwnedFd, mut range: Range<u64>) -> std::io::Result<()> {
         let mut buffer = BUFFERS.acquire();
         while !range.is_empty() {
@@ -384,7 +384,7 @@ impl Sink {
         };
         self.root.publish(temporary, key)?;
         let root = self.root.clone();
-        // From here on there is no temporary file to remove.
+        // The temporary file was renamed, so `drop` must not remove it.
         self.file = None;
         Ok(root.sync_folder(key.folder())?)
     }

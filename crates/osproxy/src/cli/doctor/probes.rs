@@ -35,7 +35,7 @@ impl From<storage::Error> for ProbeError {
 
 type CheckResult<T = String> = Result<T, ProbeError>;
 
-/// Generates the key of a test object. It is random, so that no other object has it.
+/// Generates the key of a test object. The key is random, so that it differs from all other keys.
 pub(super) fn key() -> CheckResult<Key> {
     let mut random = [0; 16];
     let random = getrandom::fill(&mut random).map(|()| hex::encode(random));
@@ -56,8 +56,8 @@ pub(super) fn content() -> Bytes {
     pattern(OBJECT_SIZE)
 }
 
-/// Contacts the store. Returns by how many seconds the local clock is ahead, negative if it is
-/// behind; `None` if the store does not report its time.
+/// Contacts the store. Returns how many seconds the local clock is ahead of the store (negative:
+/// behind), or `None` if the store does not report its time.
 pub(super) async fn clock_difference(store: &dyn Backend) -> CheckResult<Option<i64>> {
     let before = SystemTime::now();
     let remote = store.clock().await?;
@@ -75,14 +75,14 @@ pub(super) async fn credentials(store: &dyn Backend) -> CheckResult {
         Err(error) if error.kind != ErrorKind::NotFound => Err(error.into()),
         // Some stores check the bucket before the signature.
         Err(error) if Diagnosis::of(&error) == Diagnosis::BucketNotFound => {
-            Ok("not rejected; there is no bucket yet to test them on".to_owned())
+            Ok("not rejected, but not fully tested, because there is no bucket yet".to_owned())
         }
         _ => Ok("the store accepts the key and its signatures".to_owned()),
     }
 }
 
-/// Looks for the buckets, and creates none because a name may be mistyped. If buckets are missing,
-/// returns their names if `may_create` is set, else fails.
+/// Looks for the buckets. Creates none, because a name may be mistyped. If buckets are missing,
+/// returns their names if `may_create` is set, and fails otherwise.
 pub(super) async fn missing_buckets(store: &dyn Backend, may_create: bool) -> CheckResult<Option<String>> {
     match store.prepare(false).await {
         Ok(()) => Ok(None),
@@ -161,7 +161,7 @@ pub(super) async fn abort(store: &dyn Backend, key: &Key, upload: &str) -> Check
     write(uploads.create_part(key, upload, 1, part.len() as u64).await?, &part).await?;
     if !is_listed(uploads, key, upload).await? {
         return Err(ProbeError::Misbehaved(
-            "the store does not list a multipart upload: abandoned ones would never be removed",
+            "the store does not list a multipart upload: abandoned uploads would never be removed",
         ));
     }
     uploads.abort(key, upload).await?;

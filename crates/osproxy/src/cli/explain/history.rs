@@ -13,7 +13,7 @@ pub(super) struct UploadHistory {
     name: String,
     state: String,
     created_at: i64,
-    /// When the upload expires; missing if it is no longer incomplete.
+    /// When the upload expires. Present only while the upload is incomplete.
     #[serde(skip_serializing_if = "Option::is_none")]
     lapses_at: Option<i64>,
     /// When the file expired, was deleted or became corrupt.
@@ -56,12 +56,12 @@ struct ContentReport {
     begun_at: i64,
     #[serde(skip_serializing_if = "Option::is_none")]
     begun_by: Option<String>,
-    /// Whether the content was stored before, so that what was sent for this file was discarded.
+    /// Whether another upload created the blob. If so, any bytes that were received for this file
+    /// were discarded.
     was_there: bool,
 }
 
-/// Whether another upload created the blob. If so, any bytes that were received for this file were
-/// discarded.
+/// One write of a part.
 #[derive(Serialize)]
 struct PartReport {
     number: u32,

@@ -78,7 +78,7 @@ impl Fsck {
         let what = format!("blob {} ({})", blob.id, blob.object_key);
         let mut is_intact = self.compare_size(&what, blob.size, size);
         if blob.digests.is_none() || blob.upload_id.is_some() || parts.iter().any(|part| part.tag.is_some()) {
-            // A merge records its digests before it removes the parts: an unfinished task will
+            // A merge records its digests before it removes the parts: an unfinished merge will
             // still remove them.
             let merge = self.task(TaskKind::MergeParts, blob).await?;
             if blob.digests.is_some()
@@ -185,14 +185,14 @@ impl Fsck {
         }
     }
 
-    /// Returns a new task for a blob, which is not enqueued yet.
+    /// Creates a task for a blob without enqueuing the task.
     pub(super) async fn task(&self, kind: TaskKind, blob: &BlobRecord) -> Result<NewTask> {
         let id = self.app.uids.next().await?;
         Ok(NewTask::for_blob(kind, id, blob.id, self.app.limits.max_task_attempts))
     }
 
-    /// Reports `problem` unless such a task for the blob is queued, running or dead. With
-    /// `--repair`, enqueues `task`.
+    /// Reports `problem` if the blob has no queued, running or dead task of this kind. With
+    /// `--repair`, then enqueues `task`.
     pub(super) async fn ensure_task(
         &mut self,
         blob: &BlobRecord,

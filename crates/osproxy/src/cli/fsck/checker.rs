@@ -1,4 +1,4 @@
-//! The state of a check, and what its steps share: reports, sizes and digests.
+//! The state of a check, and functions that its steps share: reports, sizes and digests.
 
 use std::{collections::HashMap, sync::Arc};
 

@@ -16,8 +16,8 @@ const ESCAPED: &AsciiSet = &NON_ALPHANUMERIC
     .remove(b'@');
 
 /// Decodes a recorded name. The Go program encoded the names that clients sent, except for instant
-/// uploads. Some clients sent encoded names: the second value reports that the name was encoded
-/// twice. Text that is not a valid encoding stays unchanged.
+/// uploads. Some clients sent names that were already encoded. The second value is `true` for such
+/// a name, which was then encoded twice. Text that is not a valid encoding stays unchanged.
 pub(super) fn decode_name(recorded: &str) -> (String, bool) {
     let once = unescape(recorded);
     let twice = unescape(&once);

@@ -74,8 +74,8 @@ impl ImportReport {
         print_line(&format!("{table}: {rows} rows{suffix}"));
     }
 
-    /// Reports a skipped file. Skipped files are counted by the text of the reason before the first
-    /// colon.
+    /// Reports a skipped file. The text of the reason before the first colon is the category under
+    /// which the file is counted.
     pub(super) fn skipped(&mut self, uid: i64, reason: &str) {
         print_line(&format!("skipped {uid}: {reason}"));
         let kind = reason.split(':').next().unwrap_or(reason);

@@ -101,7 +101,7 @@ pub(super) struct ScrubReport {
     /// Number of checked whole blobs for which osproxy has not computed digests yet.
     pub(super) unverified: u64,
     mismatched: u64,
-    /// Number of blobs in each store that this node cannot access.
+    /// Number of skipped blobs by store. This node cannot access these stores.
     skipped: BTreeMap<String, u64>,
 }
 
@@ -120,7 +120,7 @@ impl ScrubReport {
     }
 
     /// Reports all faults of a blob. `uids` lists its files, at most one more than
-    /// [`MAX_NAMED_FILES`]: the additional one shows that there are more.
+    /// [`MAX_NAMED_FILES`]: an additional uid shows that there are more files.
     pub(super) fn mismatch(&mut self, blob: &ContentRecord, uids: &[Uid], located_faults: &[LocatedFault]) {
         self.mismatched += 1;
         let named_uids: Vec<_> = uids.iter().take(MAX_NAMED_FILES).map(ToString::to_string).collect();

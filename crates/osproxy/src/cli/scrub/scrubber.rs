@@ -69,7 +69,7 @@ impl RecordedDigest {
 
 impl Scrubber {
     /// Checks every blob after `report.after`. Fails if a store has become unavailable;
-    /// `report.after` is then the last blob before those that could not be read.
+    /// `report.after` is then the last blob before the unreadable blobs.
     pub(super) async fn run(&mut self) -> anyhow::Result<()> {
         let (mut last_checked, mut in_a_row) = (self.report.after, 0);
         loop {
@@ -93,7 +93,7 @@ impl Scrubber {
         }
     }
 
-    /// Checks a blob. If its store could not read it, returns the reason.
+    /// Checks a blob. Returns the reason if the store could not read the blob.
     async fn check_blob(&mut self, mut blob: ContentRecord) -> Result<Option<String>> {
         let mut unreadable = None;
         for attempt in 1.. {
@@ -129,8 +129,8 @@ impl Scrubber {
         Ok(unreadable)
     }
 
-    /// Reads a blob and returns its faults. Stops at a fault that the remaining ranges are likely
-    /// to have too.
+    /// Reads a blob and returns its faults. Stops early if the remaining ranges are likely to have
+    /// the same fault.
     async fn find_faults(&mut self, blob: &ContentRecord) -> Result<Vec<LocatedFault>> {
         let mut faults = Vec::new();
         let extents = match self.extents_of(blob).await {
@@ -144,7 +144,7 @@ impl Scrubber {
             let Err(fault) = self.check_extent(&blob.store, &extent).await else {
                 continue;
             };
-            // The remaining ranges are likely to have the same fault.
+            // Whether the remaining ranges are likely to have the same fault.
             let is_conclusive = match fault {
                 ContentFault::Missing => !extent.is_object,
                 ContentFault::Unreadable(_) => true,

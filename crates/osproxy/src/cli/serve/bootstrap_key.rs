@@ -24,8 +24,8 @@ pub(super) struct BootstrapKey {
     pub(super) path: PathBuf,
 }
 
-/// Creates the bootstrap key, an API key with all scopes, unless the service is open or a key ever
-/// existed.
+/// Creates the bootstrap key, an API key with all scopes. Returns `None` if `auth.mode` is `open`
+/// or if a key ever existed.
 pub(super) async fn create(app: &App, config: &Config) -> anyhow::Result<Option<BootstrapKey>> {
     if config.auth.mode == AuthMode::Open {
         return Ok(None);
