@@ -214,7 +214,7 @@ async fn postgres_and_a_store_are_backed_up_and_restored_as_the_guide_says() {
     let stores = [Store::new(StoreServer::S3), Store::new(StoreServer::S3)];
     let [database, other_database] = [
         Database::create_on(admin, folders[0].path()).await,
-        Database::create_on(admin, folders[1].path()).await,
+        Database::create_empty_on(admin, folders[1].path()).await,
     ];
     let [folder, other_folder] = folders;
     let place = Place { folder: folder.path(), database: &database, store: Some(&stores[0]) };
@@ -227,7 +227,7 @@ async fn postgres_and_a_store_are_backed_up_and_restored_as_the_guide_says() {
 
 async fn on_server(admin: &str, heading: &str, dumper: &str) {
     let folder = tempfile::tempdir().unwrap();
-    let database = Database::create_on(admin, folder.path()).await;
+    let database = Database::create_empty_on(admin, folder.path()).await;
     let service = Service::start_on(admin, &[]).await;
     lose_and_restore(service, database, folder, None, heading, dumper).await;
 }

@@ -14,7 +14,7 @@ const SERVERS: [&str; 2] = ["OSPROXY_TEST_POSTGRES", "OSPROXY_TEST_MYSQL"];
 /// Creates an empty database; returns it with its settings.
 async fn empty(server: &str) -> (tempfile::TempDir, Database) {
     let folder = tempfile::tempdir().unwrap();
-    let database = Database::create_on(server, folder.path()).await;
+    let database = Database::create_empty_on(server, folder.path()).await;
     (folder, database)
 }
 

@@ -42,7 +42,7 @@ async fn start_nodes(store: Option<&Store>, more: &[(&str, &str)]) -> Vec<Node> 
     for number in 0..NODES {
         let folder = tempfile::tempdir().unwrap();
         let database = match nodes.first() {
-            None => Database::create_on("OSPROXY_TEST_POSTGRES", folder.path()).await,
+            None => Database::create_empty_on("OSPROXY_TEST_POSTGRES", folder.path()).await,
             Some(first) => first.service.database().shared_with_folder(folder.path()),
         };
         let to_database = Proxy::start(database.server()).await;

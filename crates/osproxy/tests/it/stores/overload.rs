@@ -13,9 +13,10 @@ const TRANSFERS: usize = 8;
 async fn a_reader_goes_on_when_there_was_no_place_to_open_its_next_part_ahead() {
     let store = Store::new(StoreServer::S3);
     let wire = FaultyProxy::start(store.address(), 1).await;
-    let settings = [("STORES__MAX_TRANSFERS", "8"), ("STORES__TIMEOUT", "2")];
-    let service = Service::start_on_store(&store, Some(&wire), &settings).await;
+    let mut service = Service::start_on_store(&store, Some(&wire), &[("STORES__MAX_TRANSFERS", "8")]).await;
     let large = service.store("large.bin", &content(1, 64 << 20)).await;
+    service.set_setting("STORES__TIMEOUT", "2");
+    service.kill_and_restart().await;
     // The first part is too small for a multipart upload of the store.
     let bytes = content(2, 5 * MIN);
     let link = service.upload_link("x.bin").await;

@@ -102,6 +102,15 @@ impl Database {
 
     /// Creates a database on the server that an environment variable names.
     pub async fn create_on(admin: &str, folder: &Path) -> Self {
+        Self::create_from(admin, folder, true).await
+    }
+
+    /// Creates a database without tables on the server that an environment variable names.
+    pub async fn create_empty_on(admin: &str, folder: &Path) -> Self {
+        Self::create_from(admin, folder, false).await
+    }
+
+    async fn create_from(admin: &str, folder: &Path, has_tables: bool) -> Self {
         let admin =
             env(admin).unwrap_or_else(|| panic!("{admin} is not set: run this by `just test-servers`"));
         let name = format!("it_{}_{}", std::process::id(), NEXT.fetch_add(1, Ordering::Relaxed));
@@ -110,7 +119,7 @@ impl Database {
         options.max_connections(1);
         let connection = connect(options).await;
         let mut create = format!("CREATE DATABASE {name}");
-        if connection.get_database_backend() == DbBackend::Postgres {
+        if has_tables && connection.get_database_backend() == DbBackend::Postgres {
             create += &format!(" TEMPLATE {}", ensure_template(&connection, &admin, folder).await);
         }
         connection.execute_unprepared(&create).await.unwrap();
