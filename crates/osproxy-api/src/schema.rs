@@ -62,10 +62,13 @@ fn text(description: &str) -> ObjectBuilder {
 
 impl PartialSchema for Uid {
     fn schema() -> RefOr<Schema> {
-        text("Id of a file: a 63-bit number, as a decimal string because JavaScript cannot represent it.")
-            .pattern(Some("^[1-9][0-9]{0,18}$"))
-            .examples(["1548722401845518336"])
-            .into()
+        text(
+            "Id of a file: a 63-bit number as a decimal string, because JavaScript numbers are \
+             exact only up to 53 bits.",
+        )
+        .pattern(Some("^[1-9][0-9]{0,18}$"))
+        .examples(["1548722401845518336"])
+        .into()
     }
 }
 

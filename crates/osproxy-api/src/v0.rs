@@ -56,8 +56,8 @@ impl<T> Envelope<T> {
 #[derive(Debug, Serialize, Deserialize, ToSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct CreateUploadRequest {
-    /// 1 to 50 paths on the client. The last component becomes the file name, at most 1,024 bytes
-    /// without NUL. Duplicate paths count once.
+    /// 1 to 50 paths on the client. The last component of a path becomes the file name; it has at
+    /// most 1,024 bytes and no NUL. A duplicate path counts once.
     #[schema(value_type = Vec<ClientPath>, min_items = 1, max_items = 50)]
     pub file_path: Vec<String>,
     /// Lifetime of the links in seconds; the maximum is the setting `links.max_lifetime`.
@@ -165,7 +165,7 @@ pub struct InstantUploadRequest {
     pub data: Vec<InstantUploadItem>,
 }
 
-/// A file whose content may be known already.
+/// A file whose content may already be stored.
 #[derive(Debug, Serialize, Deserialize, ToSchema)]
 pub struct InstantUploadItem {
     /// MD5 of the whole content, in hexadecimal.

@@ -165,7 +165,7 @@ impl Stores {
         };
         encoder.encode_samples(
             "store_broken_reads",
-            "Reads of objects that ended too early",
+            "Object reads that ended too early",
             of_stores(Counters::failed_readers),
         )?;
         encoder.encode_samples(

@@ -41,9 +41,9 @@ const RANGE_HEADERS: [&str; 2] = ["range", "if-range"];
         description = "A file-storage service between applications and object stores. An application keeps one uid \
                        for each file, requests signed links, and hands them to its clients, which upload and \
                        download the content.\n\nUse API v1 for new applications. API v0 is compatible with the Go \
-                       program of the same name. Both work with the same uids; an upload that was started through \
-                       one can be continued through the other.\n\nEvery response has the header `x-request-id`. Every \
-                       error response has the header `osproxy-error` with the error code.",
+                       program of the same name. Both versions use the same uids: an upload can be started through \
+                       one version and continued through the other.\n\nEvery response has the header \
+                       `x-request-id`. Every error response has the header `osproxy-error` with the error code.",
         license(name = "Apache-2.0", identifier = "Apache-2.0"),
     ),
     tags(

@@ -4,17 +4,17 @@ use osproxy_storage::{Category, Key, extension};
 
 use crate::db::clock::Clock;
 
-/// The name of this process in the database, and the stores whose objects it can access.
+/// The name of this node in the database, and the stores whose objects it can access.
 #[derive(Clone, Debug, Default)]
 pub struct NodeStores {
-    /// Unique name of this process.
+    /// Unique name of this node.
     pub node: String,
     /// The accessible stores. New files go to the first one.
     pub stores: Vec<LocalStore>,
     pub(crate) clock: Clock,
 }
 
-/// A store whose objects this process can access.
+/// A store whose objects this node can access.
 #[derive(Clone, Debug)]
 pub struct LocalStore {
     /// Name in the database, at most 16 bytes.
@@ -39,7 +39,7 @@ pub struct PartSizeLimits {
 }
 
 impl NodeStores {
-    /// Describes the process named `node`. New files go to the first of `stores`.
+    /// Describes the node named `node`. New files go to the first of `stores`.
     pub fn new(node: String, stores: Vec<LocalStore>) -> Self {
         Self { node, stores, clock: Clock::default() }
     }

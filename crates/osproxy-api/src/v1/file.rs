@@ -56,8 +56,8 @@ pub struct File {
     pub name: String,
     /// State of the file.
     pub state: FileState,
-    /// Size in bytes. Until the content is complete this is the announced size, if there is one;
-    /// for a corrupt file it is the total size of its parts.
+    /// Size in bytes. Before the content is complete: the announced size, if any. For a corrupt
+    /// file: the total size of its parts.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub size: Option<u64>,
     /// Bytes of the parts received so far. Absent when the content is complete.
@@ -175,12 +175,12 @@ pub struct Files {
 #[derive(Clone, Debug, Default, Serialize, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 pub struct UpdateFileRequest {
-    /// The new name, if it changes.
+    /// The new name. Absent: the name stays unchanged.
     #[serde(default, deserialize_with = "not_null", skip_serializing_if = "Option::is_none")]
     #[schema(value_type = ClientPath, required = false)]
     pub name: Option<String>,
-    /// Changes of the metadata: `null` removes a key, or all keys if it is the value of `metadata`
-    /// itself.
+    /// Changes of the metadata. A key with the value `null` is removed. If `metadata` itself is
+    /// `null`, all keys are removed.
     #[serde(default, deserialize_with = "not_null", skip_serializing_if = "Option::is_none")]
     #[schema(value_type = Option<MetadataPatch>, required = false)]
     pub metadata: Option<MetadataChanges>,

@@ -22,7 +22,8 @@ pub struct CreateLinkRequest {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schema(value_type = Option<ClientPath>)]
     pub filename: Option<String>,
-    /// Networks from which the link may be used, such as `10.0.0.0/8`. If empty, from any network.
+    /// Networks from which the link may be used, such as `10.0.0.0/8`. An empty list allows every
+    /// network.
     #[serde(default, deserialize_with = "nullable::deserialize", skip_serializing_if = "Vec::is_empty")]
     #[schema(value_type = Option<Vec<Network>>, required = false, max_items = 16)]
     pub networks: Vec<String>,
@@ -37,7 +38,7 @@ pub struct CreateLinkRequest {
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum Disposition {
-    /// Display it, unless its type could be harmful.
+    /// Display the content, unless browsers could execute scripts in it.
     #[default]
     Inline,
     /// Save it.

@@ -6,7 +6,7 @@ use crate::schema::Moment;
 /// The nodes of a cluster.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, ToSchema)]
 pub struct Nodes {
-    /// Nodes with a recent heartbeat. A node without a cluster lists itself.
+    /// Nodes with a recent heartbeat. A single node lists only itself.
     pub nodes: Vec<Node>,
 }
 

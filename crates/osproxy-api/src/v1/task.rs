@@ -23,7 +23,7 @@ pub struct Task {
     /// When the task was created.
     #[schema(value_type = Moment)]
     pub created_at: String,
-    /// Earliest start of the next attempt. Absent unless the task is queued.
+    /// Earliest start of the next attempt. Present only while the task is queued.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schema(value_type = Option<Moment>)]
     pub run_at: Option<String>,
@@ -47,9 +47,9 @@ pub struct Task {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum TaskState {
-    /// Waits for its start time or for a worker.
+    /// Waits until it is due and a node takes it.
     Queued,
-    /// Is executed by a worker.
+    /// A process runs it.
     Running,
     /// Succeeded.
     Done,
@@ -97,7 +97,7 @@ pub struct TaskDetails {
 pub struct TaskAttempt {
     /// Number of the attempt, starting at 1.
     pub number: i32,
-    /// The process that executed it.
+    /// The process that ran the attempt.
     pub lease_owner: String,
     /// When the attempt started.
     #[schema(value_type = Moment)]
@@ -106,7 +106,7 @@ pub struct TaskAttempt {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schema(value_type = Option<Moment>)]
     pub ended_at: Option<String>,
-    /// `done`, `failed`, `lost` or `handed_back`; absent while it is running.
+    /// `done`, `failed`, `lost` or `handed_back`; absent while the attempt is running.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub outcome: Option<String>,
     /// Why the attempt failed.

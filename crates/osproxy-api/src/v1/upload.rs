@@ -16,8 +16,8 @@ pub struct CreateUploadRequest {
     /// Name of the file, 1 to 1,024 bytes. If it is a path, its last component is used.
     #[schema(value_type = ClientPath)]
     pub name: String,
-    /// Size of the content in bytes. If it is set, the upload gets a part size, and space is
-    /// reserved if the store supports that.
+    /// Size of the content in bytes. With a size, the upload has a fixed part size, and the store
+    /// reserves the space if it can.
     #[serde(default, deserialize_with = "integer::optional", skip_serializing_if = "Option::is_none")]
     #[schema(example = 22_888_896)]
     pub size: Option<u64>,
@@ -68,8 +68,8 @@ pub struct Constraints {
     #[serde(default, deserialize_with = "integer::optional", skip_serializing_if = "Option::is_none")]
     #[schema(example = 1_073_741_824)]
     pub max_size: Option<u64>,
-    /// Required MIME type, such as `image/png` or `image/*`; checked against the beginning of the
-    /// content, or else the name.
+    /// Required MIME type, such as `image/png` or `image/*`. It is compared with the type that
+    /// osproxy detects from the beginning of the content and from the file name.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schema(
         example = "image/*",
@@ -77,7 +77,8 @@ pub struct Constraints {
         pattern = "^[A-Za-z0-9!#$&^_.+-]+/([A-Za-z0-9!#$&^_.+-]+|\\*)$"
     )]
     pub content_type: Option<String>,
-    /// Networks from which the links may be used, such as `10.0.0.0/8`. If empty, from any network.
+    /// Networks from which the links may be used, such as `10.0.0.0/8`. An empty list allows every
+    /// network.
     #[serde(default, deserialize_with = "nullable::deserialize", skip_serializing_if = "Vec::is_empty")]
     #[schema(value_type = Option<Vec<Network>>, required = false, max_items = 16)]
     pub networks: Vec<String>,
@@ -98,8 +99,8 @@ pub struct CreatedUpload {
     /// Uid of the new file.
     #[schema(value_type = Uid)]
     pub uid: String,
-    /// `pending` if the content must be sent; `stored` if content with the expected digests exists,
-    /// which the file now has.
+    /// `pending` if the client must send the content; `stored` if content with the expected digests
+    /// was already stored and the file is complete.
     pub state: CreatedState,
     /// Size of each part except the last, in bytes, if `size` was given.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -111,8 +112,9 @@ pub struct CreatedUpload {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schema(value_type = Option<Moment>)]
     pub expires_at: Option<String>,
-    /// A challenge, if content with the expected digests exists: a client that solves it need not
-    /// send the content. Requires the setting `uploads.require_possession_proof`.
+    /// Present if content with the expected digests is stored and the setting
+    /// `uploads.require_possession_proof` is on. A client that solves the challenge need not send
+    /// the content.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub challenge: Option<Challenge>,
 }
@@ -146,8 +148,8 @@ pub struct CreatedUploadLinks {
     pub expires_at: String,
 }
 
-/// A proof of possession: the client computes the keyed BLAKE3, with `key`, of the concatenated
-/// bytes in `ranges`.
+/// A challenge to prove possession of the content. The answer is the BLAKE3, keyed with `key`, of
+/// the bytes in `ranges`, concatenated in order.
 #[derive(Clone, Debug, Serialize, Deserialize, ToSchema)]
 pub struct Challenge {
     /// BLAKE3 key: 32 bytes in hexadecimal.
@@ -155,7 +157,7 @@ pub struct Challenge {
     pub key: String,
     /// Byte ranges of the content. They may overlap.
     pub ranges: Vec<ByteRange>,
-    /// `POST` the answer here; only one answer is accepted. Relative URL.
+    /// Relative URL to which the client sends the answer by `POST`. Only one answer is accepted.
     #[schema(
         example = "/api/v1/uploads/1548722401845518336/proof?date=2026-11-22T12:00:00Z&expire=3600&signature=k1.c2lnbmF0dXJl"
     )]
@@ -189,7 +191,7 @@ pub struct ProofRequest {
 pub enum CreatedState {
     /// The content must be sent.
     Pending,
-    /// The file has its content.
+    /// The file is complete; no content need be sent.
     Stored,
 }
 
@@ -219,7 +221,8 @@ pub struct UploadLinks {
     pub complete: String,
 }
 
-/// Body of `POST /uploads/{uid}/complete`; may be empty. Fields that are set are checked.
+/// Body of `POST /uploads/{uid}/complete`. The body may be empty. Every field that is present is
+/// checked.
 #[derive(Clone, Debug, Default, Serialize, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 pub struct CompleteUploadRequest {

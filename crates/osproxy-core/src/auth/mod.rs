@@ -47,8 +47,8 @@ pub struct Caller {
     pub max_size: Option<u64>,
     /// Id of the API key; `None` for a caller without a key.
     pub key: Option<String>,
-    /// Maximum concurrent transfers through links that were issued with the key; `None` if the key
-    /// has no limit.
+    /// Maximum concurrent transfers on each node, with the key or through links issued with it;
+    /// `None` if the key has no limit.
     max_transfers: Option<u32>,
     scopes: Scopes,
 }

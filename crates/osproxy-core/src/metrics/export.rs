@@ -121,7 +121,7 @@ fn encode_database(encoder: &mut DescriptorEncoder<'_>, database: DatabaseSnapsh
     let used = database.connections.saturating_sub(database.idle_connections);
     encoder.encode_samples(
         "database_connections",
-        "Open database connections; with SQLite, only those that read",
+        "Open database connections; with SQLite, read connections only",
         [("idle", database.idle_connections), ("used", used)]
             .map(|(state, connections)| ([("state", state)], gauge(connections.into()))),
     )?;

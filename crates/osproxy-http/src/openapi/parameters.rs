@@ -165,8 +165,8 @@ impl IntoParams for UidPath {
 impl IntoParams for IdempotencyKey {
     fn into_params(_: impl Fn() -> Option<ParameterIn>) -> Vec<Parameter> {
         let key = text().pattern(Some("^[!-~]{1,255}$"));
-        let description =
-            "A key chosen by the client. Requests that repeat the key and the content take effect once.";
+        let description = "A key chosen by the client. A request that is repeated with the same \
+                           key and the same content takes effect only once.";
         let mut key = query(IDEMPOTENCY_KEY, description, "nightly-2026-11-22", key);
         key.parameter_in = ParameterIn::Header;
         key.required = Required::False;

@@ -46,7 +46,7 @@ const LINK_PARAMETERS: [&str; 3] = ["name", "bucket", "object"];
     responses(
         (
             status = 200,
-            description = "One entry for each stored file, in the order of the uids; `null` if no file is stored.",
+            description = "One entry for each stored file, in the order of the uids; `null` if none of the files is stored.",
             body = Envelope<Option<Vec<DownloadLink>>>
         ),
         (status = 413, response = openapi::TooLarge),
@@ -157,7 +157,7 @@ pub(crate) async fn download_file(
 /// `GET /proxy`: returns the address of this node, if only this node has the content of the file.
 #[utoipa::path(
     get, path = "/proxy", context_path = PREFIX, tag = "v0 Downloads",
-    summary = "Check whether only this node has the content", description = "Fails with 404 if it has none, or if other nodes have it too.",
+    summary = "Check whether only this node has the content", description = "Fails with 404 if this node does not have the content, or if other nodes have it too.",
     params(("uid" = schema::Uid, Query, description = "Uid of the file.", example = "1548722401845518336")),
     security(("api_key" = ["admin"])),
     responses(

@@ -144,7 +144,7 @@ pub(crate) async fn describe_file(
     security(("api_key" = ["upload"])),
     responses(
         (status = 200, description = "The changed file.", body = File),
-        (status = 204, description = "The file was changed. It is not returned, because the API key lacks the scope `read`."),
+        (status = 204, description = "The file was changed. The response has no body, because the API key lacks the scope `read`."),
         openapi::CommonErrors,
         openapi::FileErrors,
         openapi::JsonBodyErrors,
@@ -172,13 +172,13 @@ pub(crate) async fn update_file(
 /// `DELETE /files/{uid}`
 #[utoipa::path(
     delete, path = "/files/{uid}", context_path = PREFIX, tag = "Files", operation_id = "v1_delete_file",
-    summary = "Delete a file", description = "Works for uploads too, at any stage.",
+    summary = "Delete a file", description = "Also deletes an upload, at any stage.",
     params(
         openapi::UidPath,
     ),
     security(("api_key" = ["delete"])),
     responses(
-        (status = 204, description = "The file is deleted, or the upload with its parts."),
+        (status = 204, description = "The file, or the upload with its parts, is deleted."),
         openapi::CommonErrors,
         openapi::FileErrors,
     )

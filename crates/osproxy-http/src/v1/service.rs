@@ -23,7 +23,7 @@ use crate::{
     summary = "List the nodes", description = "Lists nodes with a recent heartbeat.",
     security(("api_key" = ["admin"])),
     responses(
-        (status = 200, description = "The nodes. A node without a cluster lists itself.", body = Nodes),
+        (status = 200, description = "Nodes with a recent heartbeat. A single node lists only itself.", body = Nodes),
         openapi::CommonErrors,
     )
 )]

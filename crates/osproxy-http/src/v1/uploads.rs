@@ -53,7 +53,7 @@ const LINK_PARAMETERS: [&str; 3] = ["date", "expire", "signature"];
 /// `POST /uploads`
 #[utoipa::path(
     post, path = "/uploads", context_path = PREFIX, tag = "Uploads", operation_id = "v1_create_upload",
-    summary = "Create an upload", description = "Pass the links to the client that has the content. If the content with the given digests is already stored, it need not be sent.",
+    summary = "Create an upload", description = "Pass the links to the client that has the content. If content with the given digests is already stored, the client need not send the content.",
     params(
         openapi::IdempotencyKey,
     ),
@@ -149,7 +149,7 @@ fn upload_request(request: CreateUploadRequest) -> Result<UploadRequest> {
 /// `POST /uploads/{uid}/links`
 #[utoipa::path(
     post, path = "/uploads/{uid}/links", context_path = PREFIX, tag = "Uploads", operation_id = "v1_create_upload_links",
-    summary = "Create new links for an upload", description = "For an upload whose links have expired or are lost. Received parts are kept, and the upload stays open as long as the new links are valid. Constraints of earlier links do not apply to the new ones; give them again.",
+    summary = "Create new links for an upload", description = "Creates links for an upload whose links have expired or are lost. Received parts are kept, and the upload stays open as long as the new links are valid. The constraints of earlier links do not apply to the new links; state them again.",
     params(
         openapi::UidPath,
     ),
@@ -188,7 +188,7 @@ pub(crate) async fn create_upload_links(
 /// link, the API key is ignored.
 #[utoipa::path(
     get, path = "/uploads/{uid}", context_path = PREFIX, tag = "Uploads", operation_id = "v1_upload_status",
-    summary = "Get the status of an upload", description = "Requires an upload link, or an API key and no parameter of a link.",
+    summary = "Get the status of an upload", description = "Requires an upload link or an API key. If the request has any parameter of a link, the API key is ignored.",
     params(
         openapi::UidPath,
         openapi::OptionalSignedQuery,

@@ -75,7 +75,7 @@ pub fn run(loaded: &LoadedConfig, command: TenantCommand) -> anyhow::Result<()> 
             TenantCommand::Set { name, max_bytes: QuotaArg(max_bytes), new, init } => {
                 let meta = open_or_init_meta(config, init).await?;
                 if !new && !meta.tenants.exists(&name).await? {
-                    bail!("no key, file or quota names the tenant {name}; check the name, or pass --new");
+                    bail!("the tenant {name} has no key, file or quota; check the name, or pass --new");
                 }
                 let usage = meta.tenants.set_quota(&name, max_bytes).await?;
                 print_text(&[TenantUsage { usage, stored: None }]);

@@ -6,7 +6,8 @@ section! {
     /// `admin`: a second listener for operators, with health and metrics only.
     AdminSection {
         /// Address and port of the listener, such as `127.0.0.1:8889`; plain HTTP. When not set,
-        /// there is no such listener. Danger: anyone who can reach it can read the metrics.
+        /// there is no such listener. Danger: anyone who can reach this listener can read the
+        /// metrics.
         listen: Option<String> = None,
     }
     ignored []

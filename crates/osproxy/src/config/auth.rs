@@ -3,9 +3,9 @@ use super::value::{choice, section};
 section! {
     /// `auth`: who may use the service.
     AuthSection {
-        /// Who may use the API; holders of signed links always can, within their link. Danger: with
-        /// `open`, everyone who can reach the port can read and delete every file of the tenant
-        /// `default`.
+        /// Who may use the API. Holders of signed links can always use them, within the limits of
+        /// the link. Danger: with `open`, everyone who can reach the port can read and delete every
+        /// file of the tenant `default`.
         mode: AuthMode = AuthMode::Keys,
     }
     ignored []

@@ -19,9 +19,9 @@ const MIN_SECRET: usize = 16;
 section! {
     /// `cluster`: how the nodes of a cluster reach and recognise each other.
     ClusterSection {
-        /// Address and port at which other nodes reach this one, such as `10.0.0.7:8888` or
-        /// `node-7:8888`. When not set, the listen address; if that is a wildcard such as
-        /// `0.0.0.0`, the address of the interface towards Redis.
+        /// Address and port at which other nodes reach this node, such as `10.0.0.7:8888` or
+        /// `node-7:8888`. If not set, the listen address. If the listen address is a wildcard such
+        /// as `0.0.0.0`, the address of the interface towards Redis.
         advertise: Option<String> = None,
         /// Interval of heartbeats, in seconds. A node that misses three heartbeats counts as dead.
         heartbeat: u64 as seconds = 5,

@@ -56,8 +56,8 @@ section! {
         /// Number of complete files that are cached in memory, about 500 bytes each; 0 turns the
         /// cache off.
         cache_entries: u64 = 10_000,
-        /// How long a file stays in the cache at most, in seconds. Limits how stale it can get if
-        /// the notification of a change is lost.
+        /// Maximum time that a file stays in the cache, in seconds. If an invalidation is lost,
+        /// this node may serve outdated metadata for this long.
         cache_max_age | cache_seconds: u64 as seconds = 10,
     }
     ignored ["db_name", "charset", "log_mode", "enable_lg_log", "enable_file_log_writer", "log_filename"]

@@ -1,8 +1,8 @@
 use super::value::{Findings, section};
 
 section! {
-    /// `limits`: how much the service does at the same time. Work beyond a limit is rejected at
-    /// once; only a transfer that needs buffer memory waits, for up to 10 seconds.
+    /// `limits`: how much the service does at the same time. Requests beyond a limit are rejected
+    /// at once. Only a transfer that needs buffer memory waits, for up to 10 seconds.
     LimitsSection {
         /// Concurrent requests, not counting those that send content. At most half of them may use
         /// methods other than GET and HEAD.
@@ -16,9 +16,9 @@ section! {
         max_tenant_transfers: Option<u32> = None,
         /// Incomplete uploads of one tenant, including upload links that have not been used yet.
         max_tenant_uploads: u32 = 1_000_000,
-        /// Backpressure: new uploads are rejected while this many transactions and received
-        /// contents wait for the database or the disk. Content of uploads that exist already is
-        /// rejected at one and a half times this number.
+        /// Backpressure: new uploads are rejected while this many transactions and received bodies
+        /// wait for the database or the disk. Parts of existing uploads are rejected at one and a
+        /// half times this number.
         max_pending_writes | max_backlog: u32 = 256,
         /// Requests per second from one address, or from one IPv6 network of 64 bits. When not set,
         /// unlimited. Danger: behind a proxy that is missing in `server.trusted_proxies`, all

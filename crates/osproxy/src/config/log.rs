@@ -20,7 +20,7 @@ choice! {
         Error = "error",
         /// Unexpected conditions that osproxy handled.
         Warn = "warn",
-        /// One line for each request except successful health checks, start and stop.
+        /// Start, stop, and one line for each request except successful health checks.
         Info = "info",
         /// Steps within a request, and successful health checks.
         Debug = "debug",

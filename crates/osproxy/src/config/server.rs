@@ -10,11 +10,11 @@ section! {
         /// Address and port, such as `127.0.0.1:8888`; port 0 picks a free port. When not set,
         /// `app.port` on 127.0.0.1.
         listen: Option<String> = None,
-        /// How long the node continues to serve after SIGTERM, SIGINT or SIGHUP while
-        /// `/health/ready` reports that it is not ready, so that load balancers stop sending
-        /// requests, in seconds. When not set, 5 s in a cluster and 0 s on a single node.
+        /// How long the node continues to serve after SIGTERM, SIGINT or SIGHUP, in seconds. During
+        /// this time `/health/ready` reports that the node is not ready, so that load balancers
+        /// stop sending requests. When not set, 5 s in a cluster and 0 s on a single node.
         drain_delay: Option<u64> as seconds = None,
-        /// How long running requests may continue after that, in seconds.
+        /// How long running requests may continue after `drain_delay`, in seconds.
         shutdown_grace: u64 as seconds = 30,
         /// Timeout for the head of a request, in seconds.
         header_timeout: u64 as seconds = 30,
@@ -36,11 +36,11 @@ section! {
         trusted_proxies: Vec<IpNet> = Vec::new(),
         /// Longest head of a request, in bytes; a head has at most 100 fields.
         max_header_bytes: u32 as bytes = 32 * 1024,
-        /// Concurrent connections; further ones wait to be accepted.
+        /// Concurrent connections. Further connections wait to be accepted.
         max_connections: u16 = 4096,
         /// Concurrent connections from one address, or from one IPv6 network of 64 bits; further
-        /// ones are closed at once. Does not apply to addresses in `trusted_proxies`. When not set,
-        /// three quarters of `max_connections`.
+        /// connections are closed at once. Does not apply to addresses in `trusted_proxies`. When
+        /// not set, three quarters of `max_connections`.
         max_connections_per_address: Option<u16> = None,
     }
     ignored []

@@ -63,8 +63,8 @@ pub(super) trait RemoteStoreSection {
 section! {
     /// `stores`: which enabled store receives new files, and how remote stores are accessed.
     StoresSection {
-        /// Store for new files; the others only serve the files that they have. When not set, the
-        /// first enabled one of `local`, `s3`, `cos` and `oss`.
+        /// Store for new files. The other stores only serve the files that they already have. When
+        /// not set, the first enabled store in the order `local`, `s3`, `cos`, `oss`.
         upload_to: Option<StoreKind> = None,
         /// Whether missing buckets are created at startup.
         create_buckets | make_buckets: bool = true,
@@ -72,7 +72,7 @@ section! {
         timeout: u64 as seconds = 30,
         /// Number of attempts for operations that can be repeated.
         max_attempts | attempts: u32 = 4,
-        /// Concurrent reads and writes of objects; further ones wait.
+        /// Concurrent reads and writes of objects. Further reads and writes wait.
         max_transfers: u64 = 256,
         /// PEM file with the CA certificates that are trusted for stores.
         ca_file | ca: Option<PathBuf> = None,

@@ -14,9 +14,9 @@ section! {
         /// Whether a client must prove possession of known content before it gets a file without
         /// sending the content. Clients of API v0 cannot prove it and must send the content.
         require_possession_proof | prove_possession: bool = false,
-        /// Largest content whose expected digests are verified before an upload is acknowledged as
-        /// complete, in bytes; 0 verifies none before. Larger content is acknowledged at once and
-        /// verified by a task; on a mismatch the file becomes corrupt.
+        /// Content up to this size is verified against its expected digests before the upload is
+        /// acknowledged as complete. Larger content is acknowledged at once and verified by a task;
+        /// on a mismatch, the file becomes corrupt. 0: all content is verified by a task.
         max_inline_verification_size | verify_up_to: u64 as bytes = 64 << 20,
     }
     ignored []

@@ -82,7 +82,7 @@ fn explain_access_error(config: &Config, names: &SettingNames, diagnosis: Diagno
             format!("the temporary access key has expired; set a new key and its `{section}.session_token`")
         }
         Diagnosis::ClockSkewed => {
-            "the clock of this machine differs too much from that of the store; set it, preferably with NTP"
+            "the clock of this machine differs too much from the clock of the store; synchronise it with NTP"
                 .to_owned()
         }
         Diagnosis::Denied => "the access key lacks permissions; it must be allowed to find and to create buckets, and to put, get, \

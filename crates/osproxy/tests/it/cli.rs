@@ -52,7 +52,7 @@ async fn tenants_are_listed_with_logical_and_stored_bytes() {
     // A tenant that no key, file or quota names is treated as a typing mistake.
     let (code, printed) = service.cli(&["tenant", "set", "shpo", "--max-bytes", "1MB"]).await;
     assert_eq!(code, 1);
-    assert!(printed.contains("no key, file or quota names the tenant shpo"), "{printed}");
+    assert!(printed.contains("the tenant shpo has no key, file or quota"), "{printed}");
     let api = service.with_key(&service.create_key(&["--tenant", "shop"]).await);
     let (code, printed) = service.cli(&["tenant", "set", "shop", "--max-bytes", "10MB"]).await;
     assert_eq!(code, 0, "{printed}");

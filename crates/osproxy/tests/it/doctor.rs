@@ -104,7 +104,7 @@ fn all_below(folder: &Path) -> Vec<String> {
 async fn a_folder_that_can_be_made_is_well_and_is_not_made() {
     let folder = tempfile::tempdir().unwrap();
     let (code, said) = doctor_in(folder.path(), &[]).await;
-    assert!(line(&said, "ok", "folder").starts_with("it does not exist yet and can be created; "), "{said}");
+    assert!(line(&said, "ok", "folder").starts_with("does not exist yet, but can be created; "), "{said}");
     assert_eq!((code, said.lines().last()), (0, Some("no problem found")));
     assert_eq!(all_below(folder.path()), [""; 0]);
 }
@@ -235,7 +235,10 @@ async fn a_clock_that_is_wrong_is_told() {
     let skewed = error_document("RequestTimeTooSkewed", "The difference is too large.");
     let endpoint = start_canned_server(http("403 Forbidden", &date(3600 + 5), &skewed)).await;
     let (code, said) = doctor(&s3_at(&endpoint)).await;
-    assert!(line(&said, "wrong", "credentials").contains("that of the store; set it"), "{said}");
+    assert!(
+        line(&said, "wrong", "credentials").contains("the clock of the store; synchronise it with NTP"),
+        "{said}"
+    );
     let clock = line(&said, "wrong", "clock");
     assert!(clock.starts_with("this machine is 60 min ahead of the store; use NTP"), "{clock}");
     assert!(clock.ends_with("(RequestTimeTooSkewed)"), "{clock}");

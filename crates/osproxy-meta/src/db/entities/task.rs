@@ -43,10 +43,10 @@ pub struct Model {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, EnumIter, DeriveActiveEnum)]
 #[sea_orm(rs_type = "String", db_type = "String(StringLen::N(16))")]
 pub enum State {
-    /// Waits until `run_at`, or for a worker.
+    /// Waits until `run_at`, or for a node.
     #[sea_orm(string_value = "queued")]
     Queued,
-    /// Leased by a worker.
+    /// Leased by a node.
     #[sea_orm(string_value = "running")]
     Running,
     /// Succeeded.

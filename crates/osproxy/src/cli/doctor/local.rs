@@ -18,7 +18,7 @@ pub(super) async fn check(config: &Config, report: &mut DoctorReport) {
             let state = if probe.exists {
                 "objects can be written, moved and read"
             } else {
-                "it does not exist yet and can be created"
+                "does not exist yet, but can be created"
             };
             report.ok("folder", &format!("{state}; {} free", format_bytes(probe.free)));
             check_permissions(config, &root, report).await;

@@ -63,7 +63,7 @@ impl DoctorReport {
     /// Prints the summary, and returns the exit code.
     pub(super) fn summarize(&self) -> ExitCode {
         match self.problems {
-            0 if self.has_skipped => self.line("no problem found so far; skipped probes were not run"),
+            0 if self.has_skipped => self.line("no problem found, but some probes were skipped"),
             0 => self.line("no problem found"),
             1 => self.line("1 problem found"),
             count => self.line(&format!("{count} problems found")),

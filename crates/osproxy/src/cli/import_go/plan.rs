@@ -155,7 +155,8 @@ impl<'a> ImportPlanner<'a> {
             if md5.is_none() || read.md5 != md5 {
                 let expected = file.size;
                 return Err(PlanError::Skipped(format!(
-                    "its object is damaged: {key} has {size} bytes; its row in the Go database has {expected}"
+                    "its object is damaged: {key} does not match the recorded MD5; it has {size} bytes, \
+                     recorded are {expected}"
                 )));
             }
             if i64::try_from(size) != Ok(file.size) {
@@ -276,7 +277,9 @@ fn missing_parts(file: &GoFile, found: &[FoundPart], missing: &[i64]) -> String 
     let (available, expected) = (found.len(), file.part_count);
     match missing {
         [] => format!("its parts are missing: {available} of {expected} are recorded"),
-        missing => format!("its parts are missing: {available} of {expected} found, not {missing:?}"),
+        missing => format!(
+            "its parts are missing: {available} of {expected} found; missing part numbers: {missing:?}"
+        ),
     }
 }
 
