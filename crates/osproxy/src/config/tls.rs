@@ -11,9 +11,9 @@ section! {
         cert: Option<PathBuf> = None,
         /// PEM file with the private key of the certificate.
         key: Option<PathBuf> = None,
-        /// PEM file with the CA certificates for clients. Connections whose client certificate was
-        /// not issued by one of these CAs are rejected. When not set, no client certificate is
-        /// requested.
+        /// PEM file with the CA certificates for clients. Connections without a client
+        /// certificate issued by one of these CAs are rejected. When not set, no client certificate
+        /// is requested.
         client_ca: Option<PathBuf> = None,
     }
     ignored []

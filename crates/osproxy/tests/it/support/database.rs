@@ -118,10 +118,13 @@ impl Database {
         let mut options = ConnectOptions::new(&admin);
         options.max_connections(1);
         let connection = connect(options).await;
-        let mut create = format!("CREATE DATABASE {name}");
-        if has_tables && connection.get_database_backend() == DbBackend::Postgres {
-            create += &format!(" TEMPLATE {}", ensure_template(&connection, &admin, folder).await);
-        }
+        let is_copy = has_tables && connection.get_database_backend() == DbBackend::Postgres;
+        let create = if is_copy {
+            let template = ensure_template(&connection, &admin, folder).await;
+            format!("CREATE DATABASE {name} TEMPLATE {template}")
+        } else {
+            format!("CREATE DATABASE {name}")
+        };
         connection.execute_unprepared(&create).await.unwrap();
         connection.close().await.unwrap();
         Self { folder: folder.to_owned(), on_server: Some(OnServer { admin, name }), is_shared: false }
