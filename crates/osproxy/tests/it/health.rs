@@ -223,5 +223,5 @@ async fn the_verb_says_what_is_down_and_who_is_none() {
         let _ = client.write_all(b"HTTP/1.1 200 OK\r\ncontent-length: 2\r\n\r\nok");
     });
     let (code, said) = run_health(&service, &[], &["--url", &url]).await;
-    assert!(code == Some(1) && said.contains("not like osproxy"), "{said}");
+    assert!(code == Some(1) && said.contains("does not seem to be osproxy"), "{said}");
 }
