@@ -20,10 +20,6 @@ pub enum Uid {}
 #[derive(Debug)]
 pub enum Md5 {}
 
-/// An MD5 in the query of API v0. An empty value counts as absent.
-#[derive(Debug)]
-pub enum Md5Parameter {}
-
 /// A SHA-256 or BLAKE3 digest in hexadecimal.
 #[derive(Debug)]
 pub enum Digest {}
@@ -94,17 +90,6 @@ impl PartialSchema for Md5 {
 }
 
 impl ToSchema for Md5 {}
-
-impl PartialSchema for Md5Parameter {
-    fn schema() -> RefOr<Schema> {
-        text("32 hexadecimal digits. An empty value counts as absent.")
-            .pattern(Some("^([0-9a-fA-F]{32})?$"))
-            .examples(["900150983cd24fb0d6963f7d28e17f72"])
-            .into()
-    }
-}
-
-impl ToSchema for Md5Parameter {}
 
 impl PartialSchema for Digest {
     fn schema() -> RefOr<Schema> {

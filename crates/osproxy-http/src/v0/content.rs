@@ -8,7 +8,7 @@ use axum::{
     response::{IntoResponse, Response},
 };
 use osproxy_api::{
-    schema::{Content, Md5Parameter},
+    schema::{Content, Md5},
     v0::{Envelope, PREFIX},
 };
 use osproxy_cluster::Forwarder;
@@ -34,7 +34,7 @@ use crate::{
     summary = "Upload a whole file", description = "",
     params(
         openapi::UploadLinkQuery,
-        ("md5" = Option<Md5Parameter>, Query, description = "Expected MD5 of the content."),
+        ("md5" = Option<Md5>, Query, description = "Expected MD5 of the content."),
     ),
     request_body(description = "The content: the field `file` of a form or, with any other content type, the raw body.", content(
         (Content = "application/octet-stream"),
@@ -80,7 +80,7 @@ pub(crate) async fn upload_file(
     params(
         openapi::UploadLinkQuery,
         ("chunkNum" = u32, Query, minimum = 1, maximum = 10_000, description = "Number of the part, starting at 1.", example = 1),
-        ("md5" = Option<Md5Parameter>, Query, description = "Expected MD5 of the part."),
+        ("md5" = Option<Md5>, Query, description = "Expected MD5 of the part."),
     ),
     request_body(description = "The part: the field `file` of a form or, with any other content type, the raw body.", content(
         (Content = "application/octet-stream"),

@@ -9,7 +9,7 @@ use axum::{
     response::{IntoResponse, Response},
 };
 use osproxy_api::{
-    schema::{self, Md5Parameter},
+    schema::{self, Md5},
     v0::{
         CreateUploadRequest, Envelope, InstantUploadRequest, InstantUploadResult, MAX_UPLOADS,
         MultiUploadUrls, PREFIX, UploadLinks, UploadUrls,
@@ -186,7 +186,7 @@ pub(crate) async fn upload_status(
         openapi::UploadLinkQuery,
         ("num" = u32, Query, minimum = 1, maximum = 10_000, description = "Number of parts.", example = 5),
         ("size" = u64, Query, description = "Size of all parts together, in bytes.", example = 41_943_040),
-        ("md5" = Option<Md5Parameter>, Query, description = "Expected MD5 of the whole content. A mismatch makes the request fail. Content larger than `uploads.max_inline_verification_size` is verified by a task afterwards; on a mismatch the file becomes corrupt."),
+        ("md5" = Option<Md5>, Query, description = "Expected MD5 of the whole content. A mismatch makes the request fail. Content larger than `uploads.max_inline_verification_size` is verified by a task afterwards; on a mismatch the file becomes corrupt."),
     ),
     responses(
         (status = 200, description = "The file can be read. Repeating the request has no effect.", body = Envelope<String>, example = json!({"code": 0, "message": "ok", "data": ""})),
