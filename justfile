@@ -18,7 +18,7 @@ test *args:
 test-servers:
     .ci/servers .ci/server-tests
 
-# Everything that CI leaves out or cuts short: the API tests on every database and every store, longer tests. Takes hours.
+# Everything that CI leaves out or cuts short: the API tests on every database, S3 and OSS, longer tests. Takes hours.
 nightly:
     .ci/servers .ci/server-tests --nightly
     just schemathesis --max-examples 100

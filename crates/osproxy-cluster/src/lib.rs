@@ -18,13 +18,11 @@ pub mod trace_context;
 mod uid_generator;
 mod worker_lease;
 
-/// Boxes the future of a function that other crates await: an `async fn` is compiled again in every
-/// crate that awaits it, with all that it awaits in turn; a boxed future only where it is defined.
-pub(crate) use async_recursion::async_recursion as boxed_future;
 pub use coordinator::{CoordError, Coordinator, DescribeNode, LoadReport, NodeDescription, RegisteredNode};
 pub use forward::{ForwardContext, ForwardFailure, Forwarder, REQUEST_ID, X_FORWARDED_FOR};
 pub use local::LocalCoordinator;
 pub use message::{Event, Message};
+use osproxy_types::boxed_future;
 pub use owners::{NoOwner, Owners};
 pub use peer_client::{
     Body, BoxError, Destination, ForwardError, InvalidPeerToken, PeerClient, boxed, is_error,

@@ -26,10 +26,7 @@ mod stores;
 pub mod tasks;
 mod uids;
 
-/// Makes an `async fn` return a boxed future. Every crate that awaits an `async fn` compiles that
-/// function again, together with everything that the function awaits. A boxed future is compiled
-/// once, in the crate that defines it.
-pub(crate) use async_recursion::async_recursion as boxed_future;
+use osproxy_types::boxed_future;
 
 pub use admission::Admission;
 pub use admission::admit::AdmissionGuard;

@@ -29,10 +29,7 @@ mod uploads;
 
 use std::sync::Arc;
 
-/// Boxes the future of a function that other crates await, to compile the function only once. The
-/// body of a plain `async fn`, with everything that it awaits, is compiled again in every crate
-/// that awaits the function.
-pub(crate) use async_recursion::async_recursion as boxed_future;
+use osproxy_types::boxed_future;
 
 pub use access::api_keys::ApiKeyRecord;
 pub use access::idempotency::{IdempotentRequest, KeyAcquisition, RecordedAnswer};

@@ -12,7 +12,7 @@ use prometheus_client::{
 
 use super::encode::{EncodeMetrics, SharedHistogram};
 
-/// Methods with a label of their own. All other methods share one label, because clients can send
+/// Methods that the metrics distinguish. All other methods share one label, because clients can send
 /// any number of invented methods.
 const METHODS: [&str; 7] = ["GET", "HEAD", "PUT", "POST", "PATCH", "DELETE", "OPTIONS"];
 

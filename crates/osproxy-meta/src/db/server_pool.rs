@@ -88,7 +88,7 @@ pub(crate) struct ServerPool {
     /// Deadline for a query or a transaction with all its retries.
     timeout: Duration,
     recent_failure: Arc<RecentFailure>,
-    /// Options for the connections that hold locks; each lock has a connection of its own.
+    /// Options for the connections that hold locks. Each lock has its own connection.
     options: ConnectOptions,
     /// The time when idle connections were last pinged. Locked during the pings.
     last_ping: Arc<tokio::sync::Mutex<Option<Instant>>>,

@@ -188,7 +188,7 @@ async fn drop_lost(
     if update.exec(transaction).await?.rows_affected == 0 {
         return Ok(());
     }
-    // Parts in a multipart upload have no object of their own, so no object must be removed.
+    // Parts in a multipart upload are not separate objects, so no object must be removed.
     let mut parts = part::Entity::update_many()
         .col_expr(part::Column::State, Expr::value(part::State::Gone))
         .filter(part::Column::BlobId.eq(blob_id))

@@ -67,13 +67,16 @@ fn url_of(admin: &str, name: &str) -> String {
     format!("{server}/{name}")
 }
 
+/// The lock that a test holds while it creates the template.
+const TEMPLATE_LOCK: i64 = 7711;
+
 /// Returns the name of a PostgreSQL database that has all tables of this binary. The first test
 /// creates it, and copies are much faster than running all migrations.
 async fn ensure_template(connection: &DatabaseConnection, admin: &str, folder: &Path) -> String {
     let built = std::fs::metadata(env!("CARGO_BIN_EXE_osproxy")).unwrap().modified().unwrap();
     let name = format!("it_template_{}", built.duration_since(UNIX_EPOCH).unwrap().as_nanos());
     let run = async |sql: String| connection.execute_unprepared(&sql).await.unwrap();
-    run("SELECT pg_advisory_lock(7711)".to_owned()).await;
+    run(format!("SELECT pg_advisory_lock({TEMPLATE_LOCK})")).await;
     let find = format!("SELECT 1 FROM pg_database WHERE datname = '{name}'");
     let find = Statement::from_string(DbBackend::Postgres, find);
     if connection.query_one_raw(find).await.unwrap().is_none() {
@@ -84,7 +87,7 @@ async fn ensure_template(connection: &DatabaseConnection, admin: &str, folder: &
         assert!(migrated.success(), "{migrated}");
         run(format!("ALTER DATABASE {name}_new RENAME TO {name}")).await;
     }
-    run("SELECT pg_advisory_unlock(7711)".to_owned()).await;
+    run(format!("SELECT pg_advisory_unlock({TEMPLATE_LOCK})")).await;
     name
 }
 
