@@ -14,7 +14,7 @@ use super::{
     NewStoredFile, NewUpload, ObjectRowKind, StoreOutcome,
 };
 
-/// Ids of the unfinished rows in the store `local`, which new files go to.
+/// Ids of the unfinished rows in `local`, the store of new files.
 async fn unfinished_ids(meta: &Meta, kind: ObjectRowKind, before: i64, after: i64, limit: u64) -> Vec<i64> {
     let rows = meta.blobs.unfinished_rows(kind, "local", before, after, limit).await.unwrap();
     assert_eq!(meta.blobs.unfinished_rows(kind, "s3", before, after, limit).await.unwrap(), []);
@@ -76,7 +76,7 @@ async fn create_files_creates_all_or_none(meta: &Meta) {
     assert_eq!(meta.files.state(uid(91)).await.unwrap(), Some(FileState::Pending));
 }
 
-/// Begins an upload in one piece, and returns the id of its blob.
+/// Begins to upload the whole content of a file, and returns the id of the blob.
 async fn begin(meta: &Meta, number: i64, fallback_id: i64) -> i64 {
     match meta.uploads.begin(uid(number), uid(fallback_id), uid(fallback_id)).await.unwrap() {
         BeginUploadOutcome::Ready(intent) => {

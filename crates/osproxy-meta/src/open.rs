@@ -63,9 +63,9 @@ impl Meta {
         }
     }
 
-    /// Opens a database that a running service may be using, for read-only tools and administration
-    /// commands. Does not migrate the schema; fails if the schema has another version.
-    /// `options.node_stores` lists the stores that the caller can read.
+    /// Opens a database for read-only tools and administration commands, even while a running
+    /// service uses it. Does not migrate the schema; fails if the schema does not match this
+    /// version of osproxy. `options.node_stores` lists the stores that the caller can read.
     #[boxed_future]
     pub async fn open_existing(
         location: &DatabaseLocation,
@@ -142,7 +142,8 @@ impl Meta {
     }
 }
 
-/// Migrates the schema of a database to this version.
+/// Migrates the schema of a database to the schema of this version of osproxy. Creates a missing
+/// SQLite file, but not a database on a server.
 #[boxed_future]
 pub async fn migrate(location: &DatabaseLocation) -> Result<(), MetaError> {
     match location {

@@ -28,12 +28,12 @@ pub struct ApiKeyRecord {
     pub tenant: Tenant,
     /// Granted scopes.
     pub scopes: Scopes,
-    /// Maximum requests per second; `None`: no limit of its own.
+    /// Maximum requests per second; `None`: no limit for this key.
     pub max_rate: Option<u32>,
-    /// Maximum size of a file that the key may create, in bytes; `None`: no limit of its own.
+    /// Maximum size of a file created with the key, in bytes; `None`: no limit for this key.
     pub max_size: Option<u64>,
-    /// Maximum number of concurrent transfers on each node, with the key or through links issued
-    /// with it; `None`: no limit of its own.
+    /// Maximum number of concurrent transfers on each node. Includes transfers through links that
+    /// were issued with the key. `None`: no limit for this key.
     pub max_transfers: Option<u32>,
     /// When the key was created, in milliseconds since the Unix epoch.
     pub created_at: i64,
@@ -112,7 +112,7 @@ impl AccessDb {
         Ok(true)
     }
 
-    /// Revokes a key from now on. Returns `false` if the key does not exist or is already revoked.
+    /// Revokes a key. Returns `false` if the key does not exist or is already revoked.
     #[boxed_future]
     pub async fn revoke_api_key(&self, id: &str) -> Result<bool, MetaError> {
         let (id, now) = (id.to_owned(), self.db.clock.now_ms());

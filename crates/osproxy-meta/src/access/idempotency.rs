@@ -9,8 +9,8 @@ use sea_orm::{
 use crate::MetaError;
 use crate::{IdempotencyDb, boxed_future, db::entities::idempotency_key as key};
 
-/// A retry may take over the key of a running request that has not renewed the key for this long,
-/// in milliseconds.
+/// If a running request has not renewed its key for this time, a retry can take over the key. In
+/// milliseconds.
 const RENEWAL_TIMEOUT_MS: i64 = 60_000;
 /// How long a key and its answer are kept, in milliseconds.
 const RETENTION_MS: i64 = 24 * 3_600_000;

@@ -59,8 +59,8 @@ impl AccessDb {
             .write(move |transaction| {
                 let (id, secret) = (id.clone(), secret.clone());
                 Box::pin(async move {
-                    // Date the new key after all others, even if the clock was ahead when the
-                    // previous key was dated.
+                    // Give the new key the latest creation time, even if the clock was ahead when
+                    // the previous key was created.
                     let newest = link_key::Entity::find().order_by_desc(link_key::Column::CreatedAt);
                     let newest = newest.one(transaction).await?.map_or(0, |key| key.created_at + 1);
                     let row = link_key::ActiveModel {

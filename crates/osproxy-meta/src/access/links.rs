@@ -15,14 +15,15 @@ use crate::{
     files::stored::stored_among,
 };
 
-/// Two attempts: of two concurrent first uses of a link, one fails to insert the row, and updates
-/// the row at its second attempt.
+/// Maximum number of attempts to count a use. If two first uses of a link are concurrent, one of
+/// them fails to insert the row. Its second attempt updates the row.
 const MAX_COUNT_ATTEMPTS: u32 = 2;
 
 impl AccessDb {
-    /// Returns the time before which all links to a file are revoked, in seconds since the Unix
-    /// epoch; 0 if no link is revoked or there is no such file. Set `cache_file` if the file itself
-    /// is needed next: then the whole file is read and cached.
+    /// Returns the start of link validity of a file, in seconds since the Unix epoch: links issued
+    /// before this time are revoked. Returns 0 if no link is revoked or there is no such file. Set
+    /// `cache_file` if the caller needs the [`StoredFile`](crate::StoredFile) next: this call then
+    /// reads the whole `StoredFile`, and caches it if its content is verified.
     #[boxed_future]
     pub async fn links_valid_from(&self, uid: Uid, cache_file: bool) -> Result<i64, MetaError> {
         if let Some(from) = self.db.file_cache.links_from(uid) {
@@ -43,8 +44,9 @@ impl AccessDb {
     /// tenant has no such file, or the file is deleted or expired.
     #[boxed_future]
     pub async fn revoke_links(&self, tenant: Tenant, uid: Uid) -> Result<bool, MetaError> {
-        // Links are dated in whole seconds. This revokes all links dated to the current second or
-        // earlier; a link issued later in this second is dated to the next one.
+        // The issue date of a link is a whole second. This revokes all links whose date is the
+        // current second or earlier. A link issued later in this second gets the next second as its
+        // date.
         let from = self.db.clock.now_ms() / 1000 + 1;
         let revoked = self
             .db

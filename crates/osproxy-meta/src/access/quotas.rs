@@ -81,18 +81,20 @@ pub struct QuotaUsage {
     pub tenant: Tenant,
     /// Maximum number of bytes charged; `None`: unlimited.
     pub max_bytes: Option<u64>,
-    /// Bytes charged: stored, received or announced content, and the rows of its files.
+    /// Bytes charged: for stored, received or announced content, and for the database rows of
+    /// files.
     pub used: u64,
 }
 
 impl Quotas {
-    /// Whether the tenant was found to have no quota within the last few seconds.
+    /// Whether a query of this node in the last 5 seconds has found no quota for the tenant.
     pub(crate) fn has_no_quota(&self, tenant: &str) -> bool {
         self.no_quota.get(tenant).is_some_and(|found_at| found_at.elapsed() < NO_QUOTA_TTL)
     }
 
-    /// Adds `change` bytes to a tenant's sum. Returns `OverQuota` if that would exceed the quota; a
-    /// negative change is always allowed.
+    /// Adds `change` bytes to a tenant's sum. Returns `OverQuota` if the new sum would exceed the
+    /// quota; a negative change is always allowed. Does nothing for a tenant that was never given a
+    /// quota.
     pub(crate) async fn charge(
         &self,
         transaction: &DatabaseTransaction,
@@ -122,8 +124,8 @@ impl Quotas {
         Ok(ChargeOutcome::Allowed)
     }
 
-    /// Locks the row of a file whose charge is about to change, and returns its current charge in
-    /// bytes. Returns 0, without a lock, if the tenant is cached as one without a quota.
+    /// Locks the row of a file before the charge for the file changes. Returns the current charge
+    /// in bytes. Returns 0, without a lock, if the tenant is cached as one without a quota.
     pub(crate) async fn lock_charge(
         &self,
         transaction: &DatabaseTransaction,
@@ -157,8 +159,8 @@ impl TenantDb {
 
     /// Sets the quota of a tenant and counts the bytes of its files; `None` removes the limit. A
     /// tenant above its new quota keeps its files, but cannot add any. The first call for a tenant
-    /// takes some seconds: it waits until every node has evicted the tenant from its cache of
-    /// tenants without a quota.
+    /// takes some seconds: it waits until no node has the tenant in the cache of tenants without a
+    /// quota.
     #[boxed_future]
     pub async fn set_quota(&self, tenant: &Tenant, max_bytes: Option<u64>) -> Result<QuotaUsage, MetaError> {
         let max_bytes = max_bytes.map(|max| i64::try_from(max).unwrap_or(i64::MAX));
@@ -228,9 +230,9 @@ impl TenantDb {
             .write(move |transaction| {
                 let name = name.clone();
                 Box::pin(async move {
-                    // Lock the tenant's row before counting. A concurrent transaction that changes
-                    // a charge then either has committed, and is counted, or changes the sum after
-                    // this transaction.
+                    // Lock the tenant's row before counting. Then there are two cases for a
+                    // concurrent transaction that changes a charge. Either it has committed and is
+                    // counted here, or it changes the sum after this transaction.
                     tenant::Entity::find_by_id(&name).lock_exclusive().one(transaction).await?;
                     let sum = file::Entity::find()
                         .select_only()

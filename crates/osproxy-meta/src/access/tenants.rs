@@ -29,8 +29,8 @@ pub struct TenantUsage {
 }
 
 impl TenantDb {
-    /// Whether the tenant is the default tenant, or an API key, a file or a quota names it. May
-    /// scan all files: call this from the command line only.
+    /// Whether the tenant is the default tenant, or an API key, a file or a quota names it. This
+    /// can scan all files, so call it from the command line only.
     #[boxed_future]
     pub async fn exists(&self, name: &Tenant) -> Result<bool, MetaError> {
         if *name == Tenant::default() {

@@ -29,15 +29,16 @@ pub struct FileHistory {
     pub stored_by: Option<String>,
     /// Number of parts; `None` if the file was not uploaded in parts.
     pub part_count: Option<u32>,
-    /// For a file uploaded in parts: when the first part was started, when the last part was
-    /// stored, and the number of processes that received parts.
+    /// For a file uploaded in parts: start of the earliest write of a part, end of the latest write
+    /// of a part, and number of processes that received parts.
     pub received: Option<(i64, i64, u32)>,
     /// Id of the blob that received the content. Differs from the id of `blob` if the content
     /// turned out to be a duplicate.
     pub received_as: Option<i64>,
     /// The blob that the file refers to now.
     pub blob: Option<BlobHistory>,
-    /// All recorded writes of parts, ordered by part number, then by start.
+    /// The writes of parts whose rows still exist, ordered by part number. Writes of the same part
+    /// are ordered by start, oldest first.
     pub parts: Vec<PartHistory>,
 }
 

@@ -16,7 +16,7 @@ use crate::{
 pub use blob::{BlobLayout, State as BlobState};
 pub use part::State as PartState;
 
-/// A blob's row, with the number of files that refer to it.
+/// A blob's row, with the number of files that refer to the blob.
 #[derive(Clone, Debug)]
 pub struct BlobRecord {
     /// Blob id.
@@ -92,8 +92,7 @@ pub struct PartRecord {
     pub size: i64,
     /// Computed digests.
     pub digests: crate::PartDigests,
-    /// The store's tag of a part in a multipart upload; `None` if the part is an object of
-    /// its own.
+    /// The store's tag of a part in a multipart upload; `None` if the part has its own object.
     pub tag: Option<String>,
 }
 
@@ -186,7 +185,8 @@ impl AdminDb {
         Ok(uids.into_iter().map(Uid::from_db).collect())
     }
 
-    /// Returns all parts of a blob that may have an object, ordered by part number.
+    /// Returns the parts of a blob, ordered by part number. Omits parts in state `gone`, which have
+    /// no object.
     #[boxed_future]
     pub async fn part_records(&self, blob_id: i64) -> Result<Vec<PartRecord>, MetaError> {
         let rows = part::Entity::find()
@@ -222,7 +222,7 @@ impl AdminDb {
             .column(file::Column::Uid)
             .filter(file::Column::State.eq(file::State::Stored))
             .filter(
-                // The blob that the file refers to may not exist at all.
+                // The file may have no blob, or refer to a blob that does not exist.
                 Expr::col((blob::Entity, blob::Column::Id)).is_null().or(Expr::col((
                     blob::Entity,
                     blob::Column::State,
@@ -250,7 +250,7 @@ impl AdminDb {
             .await
     }
 
-    /// Marks a blob for deletion. Returns `false` and changes nothing if a file refers to it.
+    /// Marks a blob for deletion. Returns `false` and changes nothing if a file refers to the blob.
     #[boxed_future]
     pub async fn mark_unreferenced_deleting(&self, blob_id: i64) -> Result<bool, MetaError> {
         self.db

@@ -1,4 +1,4 @@
-//! Which rows refer to the objects of a store.
+//! Queries for the rows that refer to the objects of a store.
 
 use std::collections::{HashMap, HashSet};
 
@@ -17,8 +17,9 @@ use crate::{
 };
 
 impl AdminDb {
-    /// Returns the keys that several rows of a store refer to. Maps each key to the number of rows
-    /// for which its object is stored content, and omits the keys for which this number is 0.
+    /// Returns the keys in a store that more than one row refers to. Maps each key to the number of
+    /// these rows that are stored content: stored whole blobs, and stored parts that have their own
+    /// object. Omits the keys without stored content.
     #[boxed_future]
     pub async fn shared_objects(&self, store: &str) -> Result<HashMap<String, i64>, MetaError> {
         let (key, content) = (Alias::new("object_key"), Alias::new("content"));
@@ -59,9 +60,9 @@ impl AdminDb {
         rows.iter().map(|row| Ok((row.try_get("", "object_key")?, row.try_get("", "content")?))).collect()
     }
 
-    /// Returns the keys among `names` that a blob or part of this store refers to, in any state but
-    /// `gone`. Pass a few thousand keys at most. Finds most keys by the blob id in the key; scans
-    /// whole tables for the others.
+    /// Returns the keys among `names` that a blob or part in this store refers to. Ignores parts in
+    /// state `gone`. Pass a few thousand keys at most. Finds most keys by the blob id in the key;
+    /// scans whole tables for the others.
     #[boxed_future]
     pub async fn referenced_objects(
         &self,
@@ -103,8 +104,8 @@ impl AdminDb {
         Ok(referenced)
     }
 
-    /// Returns the blobs of a store whose object is one of the keys `names`, grouped by key. Pass a
-    /// few thousand keys at most.
+    /// Returns the blobs in a store whose object key is one of `names`, grouped by key. Pass a few
+    /// thousand keys at most.
     #[boxed_future]
     pub async fn blobs_by_key(
         &self,

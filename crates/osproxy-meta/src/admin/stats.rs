@@ -28,8 +28,8 @@ pub struct DatabaseStats {
     pub blobs: u64,
     /// Total size of the stored blobs, in bytes.
     pub bytes_stored: u64,
-    /// Bytes saved by deduplication: how much larger the stored blobs would be in total if every
-    /// file had a blob of its own.
+    /// Bytes saved by deduplication: how many more bytes the stored blobs would have if every file
+    /// had its own blob.
     pub bytes_saved: u64,
     /// Number of tasks by kind and state.
     pub tasks_by_kind: Vec<(String, TaskState, u64)>,

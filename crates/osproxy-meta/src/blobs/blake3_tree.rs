@@ -53,7 +53,7 @@ impl PartDigests {
 impl BlobDb {
     /// Combines the BLAKE3 of a blob from the digests of its parts, without reading the bytes.
     /// Returns `None` if the blob is gone, its layout was not fixed before the upload, or a part or
-    /// its digest is missing.
+    /// the digest of a part is missing.
     #[boxed_future]
     pub async fn combined_blake3(&self, blob_id: i64) -> Result<Option<[u8; 32]>, MetaError> {
         match blob::Entity::find_by_id(blob_id).one(&self.db.reader).await? {
@@ -91,8 +91,8 @@ pub(crate) async fn combined_blake3(
     })
 }
 
-/// Deletes the rows of stored and gone parts of a blob that lies in one object. Call this in the
-/// transaction that records the blob's own BLAKE3.
+/// Deletes the rows of the stored and gone parts of a blob that lies in one object. Call this in
+/// the transaction that records the BLAKE3 of the blob.
 pub(crate) async fn delete_part_rows(transaction: &DatabaseTransaction, blob_id: i64) -> Result<(), DbErr> {
     part::Entity::delete_many()
         .filter(part::Column::BlobId.eq(blob_id))

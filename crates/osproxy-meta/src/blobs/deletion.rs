@@ -17,8 +17,8 @@ use crate::{
 pub struct DeletingBlob {
     /// The store of all its objects.
     pub store: String,
-    /// Row id of each part, with the key of the part's object; `None` if the part is not an object
-    /// of its own.
+    /// Row id of each part, and the key of the part's object. The key is `None` if the part does
+    /// not have its own object.
     pub parts: Vec<(i64, Option<Key>)>,
     /// Key of the blob's object, or of the object that its multipart upload would become.
     pub object: Option<Key>,
@@ -28,9 +28,9 @@ pub struct DeletingBlob {
 }
 
 impl BlobDb {
-    /// Marks all parts of a blob in state `deleting` for deletion, and returns what is left of the
-    /// blob. Returns `None` if the blob is not in that state. No part can be added to a blob in
-    /// state `deleting`.
+    /// Returns the objects and rows that are left of a blob in state `deleting`, and marks all its
+    /// parts for deletion. Returns `None` if the blob is not in this state. No part can be added to
+    /// a blob in this state.
     #[boxed_future]
     pub async fn deleting(&self, blob_id: i64) -> Result<Option<DeletingBlob>, MetaError> {
         self.db.write(move |transaction| Box::pin(deleting_blob(transaction, blob_id))).await
@@ -53,8 +53,8 @@ async fn deleting_blob(
     let rows = part::Entity::find().filter(part::Column::BlobId.eq(blob_id)).all(transaction).await?;
     let parts: Result<Vec<_>, DbErr> = rows.iter().map(|part| Ok((part.id, own_key(part)?))).collect();
     let parts = parts?;
-    // A blob in parts may also record the key for a merge. The object of that merge has a row of
-    // its own, the write intent, so it is not removed here.
+    // The key of a blob in parts can be the key of a merge. The object of a merge has its own row,
+    // the write intent, so the object is not removed with the blob.
     let has_object = blob.layout == blob::BlobLayout::Whole || blob.upload_id.is_some();
     let object = has_object.then(|| decode_key(&blob.object_key)).transpose()?;
     Ok(Some(DeletingBlob { store: blob.backend, parts, object, part_size: decode_part_size(blob.part_size) }))

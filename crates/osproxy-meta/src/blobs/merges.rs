@@ -21,15 +21,15 @@ use crate::{
 pub struct MergeIntent {
     /// Id of the write intent: the row that names the object to be written.
     pub intent_id: i64,
-    /// Whether some parts are in the store's multipart upload, or in the object made from it. If
-    /// so, [`BlobDb::finish_merge`] keeps the row of the write intent and records the key of that
-    /// object in it, so that the sweep removes the object.
+    /// Whether some parts are in the store's multipart upload, or in the object made from that
+    /// upload. If so, [`BlobDb::finish_merge`] keeps the row of the write intent and changes its
+    /// key to the key of the multipart object. The sweep then removes the multipart object.
     pub has_multipart: bool,
     /// The store of the parts; the object is written there too.
     pub store: String,
     /// The owner of the files.
     pub tenant: Tenant,
-    /// Key of the object to be written. No other write uses it.
+    /// Key of the object to be written. No other write uses this key.
     pub key: Key,
     /// Size of all parts together, in bytes.
     pub size: u64,
@@ -66,7 +66,7 @@ pub enum MergeOutcome {
     /// The change is committed.
     Stored,
     /// Another blob with the same content appeared, or the blob to share disappeared. The caller
-    /// searches for a blob to share again.
+    /// searches again for a blob to share.
     Conflict,
     /// Another task finished first, or the blob is gone.
     Superseded,
@@ -165,7 +165,8 @@ async fn begin(
     let name = file::Entity::find().filter(file::Column::BlobId.eq(blob_id)).one(transaction).await?;
     let name = name.map(|file| file.name).unwrap_or_default();
     let key = |id| node_stores.whole_key(&blob.backend, &name, id);
-    // A merge may use the blob's own key only if it is the first to record that key in the row.
+    // No key is written twice: only the first merge, which finds no key in the row, uses the key
+    // with the blob's id.
     let own_key = key(blob_id);
     let claimed = blob::Entity::update_many()
         .col_expr(blob::Column::ObjectKey, Expr::value(own_key.as_str()))

@@ -112,8 +112,9 @@ pub(crate) fn intent_row(
     }
 }
 
-/// Adds `count` references to a stored blob, and records the MD5 and SHA-256 from `computed` if the
-/// row has none. Returns `false` and changes nothing if the blob is gone or not in state `stored`.
+/// Adds `count` references to a stored blob, and records the MD5 and SHA-256 from `computed` unless
+/// the row has them already. Returns `false` and changes nothing if the blob is gone or not in
+/// state `stored`.
 pub(crate) async fn add_references(
     transaction: &DatabaseTransaction,
     id: i64,

@@ -31,8 +31,8 @@ pub enum ObjectRowKind {
 pub struct UnfinishedRow {
     /// Row id.
     pub id: i64,
-    /// The node that writes the object; `None` for a row marked for deletion, which any node may
-    /// remove.
+    /// The node that writes the object; `None` if the row is marked for deletion. Every node that
+    /// has the store is allowed to remove such a row.
     pub writer: Option<String>,
 }
 
@@ -41,7 +41,7 @@ pub struct UnfinishedRow {
 pub struct PendingDelete {
     /// The store of the object.
     pub store: String,
-    /// Key of the object; `None` if the row has no object of its own.
+    /// Key of the object; `None` if the row does not have its own object.
     pub key: Option<Key>,
     /// Size of each part of the blob except the last, in bytes, if the layout was known before the
     /// parts arrived.
@@ -153,8 +153,8 @@ impl BlobDb {
             .await
     }
 
-    /// Deletes the row of a blob or part after its object was removed. Does nothing unless the row
-    /// is marked for deletion. Returns `false` if the blob still has part rows.
+    /// Deletes the row of a blob or part whose object has been removed. Does nothing unless the row
+    /// is marked for deletion. Returns `false` and keeps the row if a blob still has part rows.
     ///
     /// The first write of a part uses a key without a write id. The row of that write stays in
     /// state `gone` until the upload ends, because without this row the next write would use the

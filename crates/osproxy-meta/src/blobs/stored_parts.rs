@@ -12,7 +12,7 @@ use crate::{
     files::rows::{decode_key, part_layout},
 };
 
-/// Maximum number of rows named in one statement.
+/// Maximum number of row ids, or of inserted rows, in one SQL statement.
 pub(crate) const MAX_ROWS: usize = 500;
 
 /// A part that is stored.
@@ -43,8 +43,8 @@ impl StoredPart {
 }
 
 impl BlobDb {
-    /// Returns the row id of each stored part of a blob, with the key of the part's object; `None`
-    /// if the part is not an object of its own.
+    /// Returns the row id of each stored part of a blob, and the key of the part's object. The key
+    /// is `None` if the part does not have its own object.
     #[boxed_future]
     pub async fn part_objects(&self, blob_id: i64) -> Result<Vec<(i64, Option<Key>)>, MetaError> {
         let rows = part::Entity::find()
@@ -55,9 +55,9 @@ impl BlobDb {
         rows.iter().map(|part| Ok((part.id, own_key(part)?))).collect()
     }
 
-    /// Returns the stored parts of a blob, ordered by number. Returns an empty list if parts are
-    /// recorded in a multipart upload that the blob no longer has: the blob was merged or verified
-    /// meanwhile, and its part rows are about to be deleted.
+    /// Returns the stored parts of a blob, ordered by number. Returns an empty list if parts were
+    /// in a multipart upload, but the blob has been merged or verified meanwhile. The part rows are
+    /// then about to be deleted.
     #[boxed_future]
     pub async fn parts(&self, blob_id: i64) -> Result<Vec<StoredPart>, MetaError> {
         let rows = part::Entity::find()

@@ -98,8 +98,9 @@ impl BlobDb {
     }
 
     /// Moves all files of an unverified blob to the blob `replacement`, which has the same content
-    /// and these digests. Marks the unverified blob for deletion, and enqueues a task with the
-    /// unused id `task_id` that deletes it. Returns `Conflict` if `replacement` is not stored.
+    /// and these digests. Marks the unverified blob for deletion, and enqueues the task that
+    /// deletes it. `task_id` is an unused id for that task. Returns `Conflict` if `replacement` is
+    /// not stored.
     #[boxed_future]
     pub async fn share_content(
         &self,
@@ -112,9 +113,9 @@ impl BlobDb {
     }
 
     /// Moves all files of the blob `lost`, whose object was lost, to the blob `replacement`, which
-    /// has the same content and is intact. Marks the lost blob for deletion, and enqueues a task
-    /// with the unused id `task_id` that deletes it. Returns `Conflict` if `replacement` is not
-    /// stored.
+    /// has the same content and is intact. Marks the lost blob for deletion, and enqueues the task
+    /// that deletes it. `task_id` is an unused id for that task. Returns `Conflict` if
+    /// `replacement` is not stored.
     #[boxed_future]
     pub async fn replace_lost(
         &self,
@@ -159,8 +160,8 @@ impl BlobDb {
     }
 
     /// Rejects an unverified blob whose content does not match the expected digests: its files
-    /// become corrupt and cannot be read any more. Marks the blob for deletion, and enqueues a task
-    /// with the unused id `task_id` that deletes it.
+    /// become corrupt and cannot be read any more. Marks the blob for deletion, and enqueues the
+    /// task that deletes it. `task_id` is an unused id for that task.
     #[boxed_future]
     pub async fn reject_content(&self, blob_id: i64, task_id: Uid) -> Result<MergeOutcome, MetaError> {
         let (quotas, delete_task) = (self.db.quotas.clone(), self.db.task_seed(task_id));
@@ -198,7 +199,7 @@ impl BlobDb {
     }
 }
 
-/// Which stored blobs [`mark_deleting`] may mark for deletion.
+/// Which stored blobs [`mark_deleting`] marks for deletion.
 #[derive(Clone, Copy)]
 enum BlobFilter {
     /// Only a blob that is not verified yet.

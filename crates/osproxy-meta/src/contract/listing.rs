@@ -23,7 +23,7 @@ pub(super) async fn run(meta: &Meta) {
     tasks_are_listed_newest_first(meta).await;
 }
 
-/// Ids that no other test case uses, as if issued now.
+/// The first of the ids for one test case: the smallest uid with the current time.
 fn base() -> i64 {
     Uid::min_at_ms(now_ms()).get()
 }

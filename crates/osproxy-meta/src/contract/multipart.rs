@@ -154,7 +154,7 @@ async fn an_unchanged_part_stays_in_the_multipart_upload(meta: &Meta) {
         finish(meta, 93_210_000, &other, "9876543210").await,
         FinishPartOutcome::Stored(Some(93_210_001))
     );
-    // The replaced part has no object of its own.
+    // The replaced part does not have its own object.
     let pending_delete = meta.blobs.mark_deleting(ObjectRowKind::Part, 93_210_001).await.unwrap().unwrap();
     assert_eq!((pending_delete.store.as_str(), pending_delete.key), ("s3", None));
     // No part is left in the multipart upload, so the store has nothing to complete.

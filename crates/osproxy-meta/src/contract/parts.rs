@@ -126,8 +126,7 @@ async fn parts_become_a_file_and_are_merged(meta: &Meta) {
     assert_eq!(complete(meta, 100, 2, 3, 103).await, CompleteOutcome::Completed);
     assert_eq!(enqueued(meta, 103).await.unwrap(), "merge_parts 100");
 
-    // The file can be read at once, but before the merge its content is not used for instant
-    // uploads.
+    // The file can be read immediately, but instant uploads use the content only after the merge.
     let stored = meta.files.stored(uid(100)).await.unwrap().unwrap();
     assert_eq!((&stored.content.layout, stored.content.size), (&ContentLayout::Parts, 3));
     assert_eq!(stored.content_type, "image/png");

@@ -114,7 +114,7 @@ async fn a_task_is_dead_after_its_last_attempt(meta: &Meta) {
     assert_eq!(waiting.state, TaskState::Queued);
     assert_eq!(waiting.last_error.unwrap().len(), 2000);
     assert!(claim(meta, 320, "one", LONG).await.is_none(), "the backoff has not passed");
-    // An operator can retry it at once.
+    // An operator can retry the task immediately.
     assert!(meta.tasks.retry(320, 1).await.unwrap());
     let second = claim(meta, 320, "one", LONG).await.unwrap();
     assert!(meta.tasks.end(&second, "one", AttemptResult::Retry("no".to_owned(), 0)).await.unwrap());

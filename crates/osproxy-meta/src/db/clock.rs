@@ -12,11 +12,12 @@ use crate::db::{dialect, instrumented::InstrumentedReader};
 /// Maximum age of an estimate before the database is asked again.
 const MAX_SYNC_AGE: Duration = Duration::from_secs(10);
 
-/// The database's clock, accurate to the duration of one query. Leases use this clock because it is
-/// common to all nodes, even if their own clocks differ. All clones share one estimate.
+/// The database's clock, accurate to the duration of one query. Leases use this clock because all
+/// nodes share it, even if the clocks of the nodes differ. All clones share one estimate.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Clock {
-    /// When the database was last asked, and its answer in milliseconds since the Unix epoch.
+    /// When the database was asked most recently, and the answer in milliseconds since the Unix
+    /// epoch.
     last_sync: Arc<Mutex<Option<(Instant, i64)>>>,
 }
 
@@ -32,7 +33,7 @@ impl Clock {
         }
     }
 
-    /// Asks the database for the time, unless its last answer is recent enough.
+    /// Asks the database for the time, unless the most recent answer is less than 10 seconds old.
     pub(crate) async fn sync(&self, reader: &InstrumentedReader) -> Result<(), DbErr> {
         let is_fresh = {
             let last_sync = self.last_sync.lock().unwrap_or_else(PoisonError::into_inner);

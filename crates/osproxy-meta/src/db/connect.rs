@@ -16,9 +16,9 @@ use sea_orm::{
 use crate::db::server_pool::RecentFailure;
 use crate::{DatabaseServer, DatabaseTarget, ServerKind, TlsMode, boxed_future};
 
-/// Maximum number of connections that read from SQLite. Under load, a connection stays checked out
-/// while its task waits to be polled, so the limit exceeds the number of reads that the disk can
-/// serve at once.
+/// Maximum number of connections that read from SQLite. Under load, a task holds its connection
+/// while the task waits to be polled. So the limit is higher than the number of reads that the disk
+/// can serve concurrently.
 const SQLITE_READERS: u32 = 32;
 /// Number of reading connections that are opened at startup.
 const SQLITE_MIN_READERS: u32 = 4;
@@ -30,9 +30,10 @@ const SQLITE_BUSY_TIMEOUT: Duration = Duration::from_secs(5);
 /// variants of `IN` lists with different lengths.
 const STATEMENT_CACHE_SIZE: usize = 512;
 
-/// Opens the only writing connection. SQLite allows one writer at a time, so writers in this
-/// process queue for the connection. Creates a missing file with mode 0600, because the database
-/// contains the secrets that sign links. SQLite creates its side files with the same mode.
+/// Opens the only connection of this process that writes. SQLite allows one writer at a time, so
+/// write transactions queue for this connection. Creates a missing file with mode 0600, because the
+/// database contains the secrets that sign links. SQLite creates the `-wal` and `-shm` files with
+/// the same mode.
 pub(crate) async fn sqlite_writer(path: &Path) -> Result<DatabaseConnection, DbErr> {
     let flags = OFlags::CREATE | OFlags::RDWR | OFlags::CLOEXEC;
     let file = rustix::fs::open(path, flags, Mode::from_bits_retain(0o600));
@@ -79,7 +80,7 @@ pub(crate) async fn open(options: ConnectOptions) -> Result<DatabaseConnection, 
 }
 
 /// Disables the pool's maintenance task, which closes idle and old connections. In sqlx 0.9.0 the
-/// task may count down from `usize::MAX` in a loop that never yields its thread
+/// task can count down from `usize::MAX` in a loop that never yields its thread
 /// (transact-rs/sqlx#3645).
 fn disable_pool_maintenance(options: &mut ConnectOptions) {
     options.idle_timeout(None).max_lifetime(None);
@@ -231,8 +232,8 @@ fn invalid_url(error: &sqlx::Error) -> DbErr {
     DbErr::Conn(RuntimeErr::Internal(format!("the database URL is not valid: {error}")))
 }
 
-/// Describes the database for messages: its name, host and port, or only the setting if the URL is
-/// invalid.
+/// Describes the database for messages: its name, host and port, or only the name of the setting if
+/// the URL is invalid.
 pub(crate) fn server_name(server: &DatabaseServer) -> String {
     let (host, port, database) = match (&server.target, server.kind) {
         (DatabaseTarget::Fields { host, port, database, .. }, _) => {

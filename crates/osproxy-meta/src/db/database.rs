@@ -92,7 +92,7 @@ impl Database {
 
     /// Acquires a cluster-wide lock, held until the returned connection is dropped. Fails if
     /// another node still holds the lock after `wait`. Returns `None` for SQLite, which needs no
-    /// lock because only one process writes.
+    /// lock because only one node uses the file.
     pub(crate) async fn lock(
         &self,
         lock: DatabaseLock,
@@ -105,8 +105,9 @@ impl Database {
     }
 
     /// Runs `work` in a transaction and returns after the commit is durable. An `Err` from `work`
-    /// rolls everything back. `work` may run more than once, each time after a rollback. Once
-    /// `work` has started, the transaction completes even if the caller drops this future.
+    /// rolls everything back. `work` can run more than once: the changes of every run but the final
+    /// one are rolled back. Once `work` has started, the transaction completes even if the caller
+    /// drops this future.
     pub(crate) async fn write<T, W>(&self, work: W) -> Result<T, MetaError>
     where
         T: Send + 'static,

@@ -12,7 +12,7 @@ const ADVISORY_LOCK_NAMESPACE: i32 = 0x6f73_7078;
 pub(crate) enum DatabaseLock {
     /// Held during migrations, and while the first API key or link key is created.
     Migrate = 1,
-    /// Held by a node without Redis, to keep other such nodes off the database.
+    /// Held by a node without Redis, so that no other node without Redis uses the database.
     Exclusive = 2,
 }
 
@@ -48,7 +48,7 @@ pub(crate) async fn acquire(
                 wait.as_secs()
             )
         }
-        // SQLite: the only writing process holds a lock on a file instead.
+        // SQLite: the node that uses the database holds a lock on a file instead.
         _ => return Ok(true),
     };
     let Some(row) = connection.query_one_raw(Statement::from_string(backend, sql)).await? else {

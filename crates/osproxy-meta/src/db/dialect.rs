@@ -7,7 +7,7 @@ use sea_orm::{
 };
 
 /// Begins a transaction that writes. On SQLite the transaction must be immediate: a deferred
-/// transaction may fail with "database is locked" when it upgrades from reading to writing.
+/// transaction can fail with "database is locked" when it upgrades from reading to writing.
 pub(crate) async fn begin_write(connection: &DatabaseConnection) -> Result<DatabaseTransaction, DbErr> {
     connection
         .begin_with_options(TransactionOptions {
@@ -18,7 +18,7 @@ pub(crate) async fn begin_write(connection: &DatabaseConnection) -> Result<Datab
 }
 
 /// Reads the database's clock, in milliseconds since the Unix epoch. Returns `None` for SQLite,
-/// which has no clock of its own.
+/// which has no clock.
 pub(crate) async fn clock_ms(connection: &impl ConnectionTrait) -> Result<Option<i64>, DbErr> {
     let backend = connection.get_database_backend();
     let sql = match backend {

@@ -26,16 +26,17 @@ const CHECK_INTERVAL: Duration = Duration::from_secs(3);
 /// Timeout of one check, and of one attempt to reacquire the lock.
 const CHECK_TIMEOUT: Duration = Duration::from_secs(5);
 
-/// A lock that keeps all other nodes without Redis off a database. If its connection breaks, the
-/// lock is lost; a background task then reacquires it unless another node has taken it. Dropping
-/// this value releases the lock.
+/// A lock that prevents all other nodes without Redis from using a database. If the connection that
+/// holds the lock breaks, the lock is lost. A background task then tries to reacquire the lock
+/// every few seconds, and fails while another node holds the lock. Dropping this value releases the
+/// lock.
 pub struct ExclusiveLock {
     is_held: Arc<AtomicBool>,
     maintainer: AbortHandle,
 }
 
 impl ExclusiveLock {
-    /// Takes the lock without waiting. Returns `None` if another node holds it.
+    /// Takes the lock without waiting. Returns `None` if another node holds the lock.
     #[boxed_future]
     pub async fn try_acquire(server: &DatabaseServer) -> Result<Option<Self>, MetaError> {
         let connection = migrate::single_connection(server).await?;
@@ -47,7 +48,7 @@ impl ExclusiveLock {
         Ok(Some(Self { is_held, maintainer }))
     }
 
-    /// Whether this node held the lock at the last check.
+    /// Whether this node held the lock at the most recent check.
     pub fn is_held(&self) -> bool {
         self.is_held.load(Ordering::Acquire)
     }

@@ -31,7 +31,7 @@ pub struct DatabaseServer {
 /// Address and credentials of a database server.
 #[derive(Clone, Debug)]
 pub enum DatabaseTarget {
-    /// A URL, which may also set parameters of the driver.
+    /// A URL, which can also set parameters of the driver.
     Url(Secret),
     /// Separate settings.
     Fields {
@@ -71,7 +71,7 @@ pub enum TlsMode {
     Prefer,
     /// Always encrypted; the server's certificate is not verified.
     Require,
-    /// Encrypted, and the server's certificate is issued by a trusted CA.
+    /// Encrypted, and the server's certificate must be issued by a trusted CA.
     VerifyCa,
     /// Like `VerifyCa`, and the certificate must match the host name.
     VerifyFull,

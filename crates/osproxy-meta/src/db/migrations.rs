@@ -1,6 +1,6 @@
 //! Schema migrations. A released migration is never changed.
 //!
-//! The table `seaql_migrations` records the applied migrations. It is the table of the migrator of
+//! The table `seaql_migrations` records the applied migrations. Its name comes from the migrator of
 //! `SeaORM`, which earlier versions of osproxy used.
 
 mod steps;

@@ -1,7 +1,8 @@
 //! Retries of transactions that lost a race.
 //!
 //! [`retry_conflicts`] repeats an operation whose transaction violated a unique key. The other
-//! transaction has committed by then, so the next attempt sees its row and can start at once.
+//! transaction has committed by then. So the next attempt starts immediately and sees the row of
+//! the other transaction.
 //!
 //! The connection pool of a server repeats a transaction that the server aborted because of a
 //! conflict, such as a deadlock or a serialization failure. The other transaction may still be
@@ -16,7 +17,7 @@ use crate::MetaError;
 const MAX_BACKOFF: Duration = Duration::from_millis(100);
 
 /// Runs `operation` until its outcome is not a conflict, at most `max_attempts` times and at least
-/// once. Returns the last outcome.
+/// once. Returns the outcome of the final attempt.
 pub(crate) async fn retry_conflicts<T, F>(
     max_attempts: u32,
     operation: impl Fn() -> F,

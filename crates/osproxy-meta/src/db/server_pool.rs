@@ -36,12 +36,12 @@ const IDLE_CHECK_INTERVAL: Duration = Duration::from_mins(1);
 /// How long a connection may take to answer a ping before it counts as dead.
 const PING_TIMEOUT: Duration = Duration::from_secs(1);
 
-/// The time of the last connection failure.
+/// The time of the latest connection failure.
 ///
 /// For twice the timeout after a failure, a released connection returns to the pool only if it
-/// answers a ping. A connection whose statement timed out thus counts towards the pool's limit
-/// while the server may still run the statement. PostgreSQL and MariaDB end the statement after the
-/// same timeout, so these servers never have more connections than configured.
+/// answers a ping. So a connection whose statement timed out counts towards the pool's limit as
+/// long as the server is possibly still running the statement. PostgreSQL and MariaDB end the
+/// statement after the same timeout, so these servers never have more connections than configured.
 #[derive(Default)]
 pub(crate) struct RecentFailure(Mutex<Option<Instant>>);
 
@@ -55,8 +55,8 @@ impl RecentFailure {
         last_failure.is_some_and(|last_failure| last_failure.elapsed() < 2 * timeout)
     }
 
-    /// If a failure is recent, pings a connection before it returns to the pool. If this returns an
-    /// error, the connection must be closed.
+    /// Pings a connection that is about to return to the pool, if a failure is recent. If this
+    /// function returns an error, the connection must be closed.
     pub(crate) async fn check_released(
         &self,
         connection: &mut impl sqlx::Connection,

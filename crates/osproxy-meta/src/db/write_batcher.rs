@@ -77,7 +77,7 @@ impl WriteBatcher {
         self.jobs.max_capacity().saturating_sub(self.jobs.capacity()) as u64
     }
 
-    /// Queues `work` and returns its outcome once `work` is committed or rolled back. `work` may
+    /// Queues `work` and returns its outcome once `work` is committed or rolled back. `work` can
     /// run more than once. If `work` panics, only this call fails.
     pub(crate) async fn run<T, W>(&self, work: W) -> Result<T, DbErr>
     where
@@ -172,7 +172,7 @@ async fn serve(writer: &mut BatchWriter, queue: &mut mpsc::Receiver<Box<dyn Job>
         }
         let result = writer.execute_with_reserve(&mut batch).await;
         if batch.len() > 1 && result.is_err() {
-            // The shared transaction failed, so run each job in a transaction of its own.
+            // The shared transaction failed, so run each job in a separate transaction.
             for job in batch {
                 let mut single = [job];
                 let result = writer.execute_with_reserve(&mut single).await;
@@ -203,7 +203,7 @@ async fn next_job(writer: &BatchWriter, queue: &mut mpsc::Receiver<Box<dyn Job>>
 
 /// The single connection that writes.
 struct BatchWriter {
-    /// `None` if the last connection is not reusable. The next batch then opens a new one.
+    /// `None` if the previous connection cannot be reused. The next batch then opens a new one.
     connection: Option<DatabaseConnection>,
     connect: Connect,
     /// Disk space to release when the disk is full.
@@ -242,8 +242,8 @@ impl BatchWriter {
 struct BatchResult {
     result: Result<(), DbErr>,
     /// Whether the connection can be reused. If a transaction does not end properly, for example on
-    /// a full disk, the driver may treat later transactions as part of it, and report commits that
-    /// never happen.
+    /// a full disk, the driver may treat later transactions as part of that transaction, and report
+    /// commits that never happen.
     is_reusable: bool,
 }
 

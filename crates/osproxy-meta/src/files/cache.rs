@@ -20,14 +20,16 @@ use crate::{CacheLimits, StoredFile, db::metrics::CacheMetrics};
 /// Entries also expire, in case another node failed to publish an invalidation.
 pub(crate) struct FileCache {
     files: Cache<Uid, (Instant, Arc<StoredFile>)>,
-    /// Start of link validity of files that are not in `files`.
+    /// Start of link validity (see [`links_from`](Self::links_from)) of files that are not in
+    /// `files`.
     links: Cache<Uid, (Instant, i64)>,
     ttl: Duration,
     metrics: CacheMetrics,
     generation: AtomicU64,
     /// Whether this node receives the invalidations of other nodes.
     is_enabled: AtomicBool,
-    /// Makes comparing or changing the generation and updating the caches one atomic step.
+    /// Locked while the generation is compared or changed and the caches are updated, so that both
+    /// are one atomic step.
     update_lock: Mutex<()>,
 }
 
@@ -81,8 +83,8 @@ impl FileCache {
         (inserted_at.elapsed() < self.ttl).then_some(from)
     }
 
-    /// Inserts the start of link validity that was read after `generation` was obtained. Does
-    /// nothing if any entry has been evicted since `generation` was obtained.
+    /// Inserts the start of link validity of a file. `generation` is the generation before the
+    /// value was read. Does nothing if any entry has been evicted since then.
     pub(crate) fn insert_links_from(&self, uid: Uid, from: i64, generation: u64) {
         let _update = self.update_lock.lock().unwrap_or_else(PoisonError::into_inner);
         if self.generation() == generation {
@@ -106,8 +108,8 @@ impl FileCache {
         self.generation.load(Ordering::Acquire)
     }
 
-    /// Inserts a file that was read after `generation` was obtained. Does nothing if any entry has
-    /// been evicted since `generation` was obtained.
+    /// Inserts a file. `generation` is the generation before the file was read. Does nothing if any
+    /// entry has been evicted since then.
     pub(crate) fn insert(&self, file: Arc<StoredFile>, generation: u64) {
         let _update = self.update_lock.lock().unwrap_or_else(PoisonError::into_inner);
         if self.generation() == generation {

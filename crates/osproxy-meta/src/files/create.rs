@@ -90,9 +90,9 @@ const MAX_CLOCK_SKEW_MS: i64 = 10 * 60_000;
 
 impl FileDb {
     /// Creates files of one tenant, all or none. If the known content of a file is still stored,
-    /// the file shares it and is stored at once. All other files are `pending` and accept content
-    /// until `expires_at` (milliseconds since the Unix epoch). Charges the tenant for the rows and
-    /// for the known or announced sizes.
+    /// the file shares this content and is `stored` from the start. All other files are `pending`
+    /// and accept content until `expires_at` (milliseconds since the Unix epoch). Charges the
+    /// tenant for the rows and for the known or announced sizes.
     #[boxed_future]
     pub async fn create(&self, uploads: Vec<NewUpload>, expires_at: i64) -> Result<CreateOutcome, MetaError> {
         let (generation, uids) =

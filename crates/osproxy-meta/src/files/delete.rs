@@ -156,8 +156,8 @@ async fn remove_row(
 }
 
 /// Marks a completing file as corrupt, because its content failed inspection before anyone could
-/// read it. Drops its reference to the blob. If that was the last reference, enqueues the task that
-/// deletes the blob.
+/// read it. Drops the file's reference to the blob. If no other reference exists, enqueues the task
+/// that deletes the blob.
 pub(crate) async fn reject_upload(
     transaction: &DatabaseTransaction,
     file: &file::Model,

@@ -17,8 +17,8 @@ use crate::{
     files::rows::file_from_row,
 };
 
-/// A stored file, with everything needed to read it. Its bytes never change, but their location
-/// may.
+/// A stored file, with everything needed to read it. The bytes of the file never change, but they
+/// can move to another object.
 #[derive(Clone, Debug)]
 pub struct StoredFile {
     /// Uid.
@@ -31,7 +31,8 @@ pub struct StoredFile {
     pub content_type: String,
     /// When the content became complete, in milliseconds since the Unix epoch.
     pub stored_at: i64,
-    /// Links issued before this time are revoked. In seconds since the Unix epoch.
+    /// Links issued before this time are revoked. In seconds since the Unix epoch; `None`: no link
+    /// is revoked.
     pub links_valid_from: Option<i64>,
     /// Content.
     pub content: StoredContent,
@@ -78,8 +79,8 @@ impl StoredFile {
         Category::of_object(&self.name)
     }
 
-    /// Returns the issue date for a new link: `now`, or the start of link validity if that is
-    /// later. A link with an earlier date would count as revoked.
+    /// Returns the issue date for a new link: `now`, or `links_valid_from` if that is later. A link
+    /// with a date before `links_valid_from` would count as revoked.
     pub fn link_date(&self, now: OffsetDateTime) -> OffsetDateTime {
         let from = self.links_valid_from.and_then(|from| OffsetDateTime::from_unix_timestamp(from).ok());
         from.map_or(now, |from| now.max(from))

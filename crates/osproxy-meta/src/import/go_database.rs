@@ -41,8 +41,8 @@ pub struct GoFile {
     pub name: String,
     /// Name of the object.
     pub storage_name: String,
-    /// MD5 in hexadecimal, as claimed by the client. The Go program verified it for content that it
-    /// merged or received whole.
+    /// MD5 in hexadecimal, as claimed by the client. The Go program has verified the MD5 of content
+    /// that was merged or uploaded in one request.
     pub md5: String,
     /// Size in bytes; claimed by the client for content uploaded in parts.
     pub size: i64,
@@ -106,7 +106,7 @@ impl GoDatabase {
         Ok(Self { connection: single_connection(&server_with_timeout).await.map_err(to_message)? })
     }
 
-    /// Returns the known sets of tables that exist.
+    /// Returns the known sets of tables whose tables of files and parts exist.
     #[boxed_future]
     pub async fn tables(&self) -> Result<Vec<GoTables>, MetaError> {
         let schema = match self.connection.get_database_backend() {

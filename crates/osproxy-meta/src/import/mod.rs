@@ -115,7 +115,7 @@ pub struct ImportTarget {
     pub tenant: Tenant,
     /// The store that holds the objects.
     pub store: String,
-    /// Determine the outcomes, then roll everything back.
+    /// Whether to roll everything back after the outcomes are determined.
     pub is_dry_run: bool,
 }
 
@@ -128,8 +128,8 @@ struct ImportTransaction<'a> {
 }
 
 impl ImportDb {
-    /// Returns those of `uids` that need no further import: their files exist and are not uploads
-    /// in progress.
+    /// Returns those of `uids` that need no further import: their files exist and are neither
+    /// pending nor receiving content.
     #[boxed_future]
     pub async fn already_imported(&self, uids: &[i64]) -> Result<HashSet<i64>, MetaError> {
         let mut imported_uids = HashSet::with_capacity(uids.len());
@@ -146,8 +146,8 @@ impl ImportDb {
 
     /// Imports files in one transaction and returns the outcome for each. Can be repeated: files
     /// that exist are not changed, with one exception. An unfinished upload from an earlier import
-    /// is imported again if osproxy has received nothing for it since. Returns `None` and imports
-    /// nothing if the tenant's quota would be exceeded.
+    /// is imported again if osproxy has received nothing for it since that import. Returns `None`
+    /// and imports nothing if the tenant's quota would be exceeded.
     #[boxed_future]
     pub async fn add_files(
         &self,
@@ -199,7 +199,7 @@ impl ImportTransaction<'_> {
         for file in files {
             let existing_file = existing.remove(&file.uid.get());
             outcomes.push(match existing_file {
-                // If a uid has several rows, the first one counts.
+                // If several files have the same uid, only the first one is imported.
                 _ if !seen_uids.insert(file.uid) => ImportOutcome::Unchanged,
                 Some(existing_file) => self.reimport(file, &existing_file, &mut charges).await?,
                 None => match self.insert_file(file).await? {
@@ -215,8 +215,8 @@ impl ImportTransaction<'_> {
     }
 
     /// Imports a file whose uid exists already. Replaces an unfinished upload from an earlier
-    /// import for which osproxy has received nothing since. For any other file, only records its
-    /// leftovers.
+    /// import if osproxy has received nothing for this upload since that import. For any other
+    /// file, only records its leftovers.
     async fn reimport(
         &self,
         file: &ImportFile,
@@ -245,8 +245,9 @@ impl ImportTransaction<'_> {
         Ok(ImportOutcome::Replaced)
     }
 
-    /// Deletes the rows of an unfinished upload from an earlier import, of any tenant, for which
-    /// osproxy has received nothing since. Returns `false` and changes nothing for any other file.
+    /// Deletes the rows of an unfinished upload from an earlier import, if osproxy has received
+    /// nothing for this upload since that import. The upload can belong to any tenant. Returns
+    /// `false` and changes nothing for any other file.
     async fn remove_untouched(&self, existing: &file::Model, content: &ImportContent) -> Result<bool, DbErr> {
         let is_untouched = match (existing.state, existing.blob_id) {
             (file::State::Pending, None) => existing.announced_size.is_none(),
@@ -422,9 +423,9 @@ impl ImportTransaction<'_> {
         self.insert_parts(blob_id, leftovers, part::State::Deleting).await
     }
 
-    /// Like [`Self::insert_leftovers`], for a file that exists. Does nothing unless the file's blob
-    /// is stored in this store. Skips objects that have a part row, because the file may still
-    /// consist of them.
+    /// Like [`Self::insert_leftovers`], for a file that exists. Does nothing unless the file has a
+    /// stored blob in the target store. Skips objects that have a part row, because the file may
+    /// still consist of them.
     async fn insert_leftovers_of_existing(
         &self,
         existing: &file::Model,

@@ -56,7 +56,8 @@ impl NewTask {
     }
 }
 
-/// What a transaction needs to enqueue a task for a blob, except for the blob itself.
+/// Values that are known before a transaction enqueues a task. The transaction adds the kind, the
+/// blob and the store.
 #[derive(Clone, Copy)]
 pub(crate) struct TaskSeed {
     /// An unused id.

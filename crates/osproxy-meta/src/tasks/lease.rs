@@ -1,5 +1,5 @@
 //! Leases of tasks: a process claims a task, renews its lease and records how the attempt ended.
-//! After the lease has expired, another process may claim the task. From that claim on, the first
+//! After the lease has expired, another process can claim the task. From that claim on, the first
 //! process can neither renew its lease nor record a result.
 
 use sea_orm::{
@@ -18,9 +18,10 @@ use crate::{
 const MAX_ERROR: usize = 2000;
 
 impl TaskDb {
-    /// Ends the leases of all processes except `owner`, so that their tasks become due. If
-    /// `is_only_process`, ends all these leases; otherwise only those on tasks of
-    /// `exclusive_stores`, which no other process can access. Returns the number of ended leases.
+    /// Ends leases of processes other than `owner`, so that the leased tasks become due. If
+    /// `is_only_process`, ends all leases of other processes. Otherwise, ends only their leases of
+    /// tasks that work on `exclusive_stores`, the stores that no other running process can access.
+    /// Returns the number of ended leases.
     #[boxed_future]
     pub async fn expire_other_leases(
         &self,

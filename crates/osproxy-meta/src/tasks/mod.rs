@@ -39,7 +39,7 @@ pub struct NewTask {
     pub max_attempts: u32,
 }
 
-/// A task that this process may run until its lease expires.
+/// A task that this process is allowed to run until the lease expires.
 #[derive(Clone, Debug)]
 pub struct ClaimedTask {
     /// Task id.
@@ -67,7 +67,7 @@ pub enum AttemptResult {
     Retry(String, i64),
     /// It failed with this error; retrying is useless.
     Fail(String),
-    /// The process is shutting down; another process may run the task at once.
+    /// The process is shutting down. Another process can run the task immediately.
     HandedBack,
 }
 
@@ -92,7 +92,7 @@ pub struct TaskRecord {
     pub lease_owner: Option<String>,
     /// End of the lease, in milliseconds since the Unix epoch.
     pub lease_until: Option<i64>,
-    /// Error of the last attempt.
+    /// The most recent error of an attempt. A successful attempt clears it.
     pub last_error: Option<String>,
     /// Creation time, in milliseconds since the Unix epoch.
     pub created_at: i64,

@@ -41,7 +41,7 @@ fn row(new: NewTask, store: Option<String>, now: i64) -> task::ActiveModel {
 }
 
 impl TaskDb {
-    /// Enqueues a task in a transaction of its own.
+    /// Enqueues a task in a new transaction.
     pub async fn enqueue(&self, new: NewTask, store: Option<String>) -> Result<(), MetaError> {
         let now = self.db.clock.now_ms();
         self.db
@@ -166,7 +166,7 @@ impl TaskDb {
     }
 }
 
-/// The value of `max_attempts` that allows a task `attempts` more attempts.
+/// New value of `max_attempts`: the number of attempts so far plus `attempts`.
 fn max_attempts_from_now(attempts: u32) -> Expr {
     Expr::col(task::Column::Attempts).add(attempts.cast_signed())
 }

@@ -348,8 +348,8 @@ struct ReceiveSpan {
     nodes: Option<i32>,
 }
 
-/// Count, highest number and total bytes of the stored parts; when the first write started and the
-/// last one ended; and the number of nodes that received the parts.
+/// Count, highest number and total bytes of the stored parts; start of the earliest write; end of
+/// the latest write; and number of nodes that received the parts.
 type PartTotalsRow = (i64, Option<i32>, Option<i64>, Option<i64>, Option<i64>, i64);
 
 /// Sums up the stored parts of a blob. The numbers of stored parts are unique, so parts 1 to n are

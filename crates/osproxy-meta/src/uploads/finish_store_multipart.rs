@@ -69,7 +69,7 @@ impl UploadDb {
     }
 
     /// Makes the file readable after its store has completed the multipart upload. Some parts may
-    /// still be separate objects; a task merges them later. If a digest or the MIME type does
+    /// still be separate objects; a task merges all parts later. If a digest or the MIME type does
     /// not match, the file becomes corrupt.
     ///
     /// Enqueues a task that verifies, merges or deletes the blob, if one is needed; `task_id` is an
@@ -103,7 +103,7 @@ impl UploadDb {
     }
 }
 
-/// An upload to finish. The store has completed its multipart upload.
+/// An upload to finish, after the store has completed the multipart upload.
 struct FinishContext<'a> {
     uid: Uid,
     blob_id: i64,

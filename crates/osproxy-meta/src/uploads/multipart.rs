@@ -1,11 +1,11 @@
 //! The store's multipart uploads. The blob that collects the parts of a file records the key of the
-//! future object and the store's upload id. A part inside that upload has a tag; any other part is
-//! an object of its own.
+//! future object and the store's upload id. A part inside that upload has a tag; any other part has
+//! its own object.
 //!
 //! Stores reject a multipart upload if any part except the last is below the minimum size. osproxy
-//! learns which part is the last only when the client completes the upload. [`claim_slot`]
-//! therefore gives no slot to a small part if a higher part number has one, and no slot above the
-//! number of a small part.
+//! learns which part is the last only when the client completes the upload. Therefore
+//! [`claim_slot`] gives no slot to a small part if a part with a higher number has a slot. After a
+//! small part has got a slot, no part with a higher number gets a slot.
 
 use osproxy_storage::{Key, PartLayout};
 use sea_orm::{
@@ -62,10 +62,10 @@ pub struct MultipartUpload {
 pub enum LostParts {
     /// The store lost the parts with these numbers; the upload continues.
     Parts(Vec<u32>),
-    /// The store lost the whole upload. A new one may be begun.
+    /// The store lost the whole upload. A new upload can be begun.
     Upload,
-    /// The store rejects the parts. The client must send them again, and each then becomes an
-    /// object of its own.
+    /// The store rejects the parts. The client must send them again, and each part then gets its
+    /// own object.
     Rejected,
 }
 
@@ -182,7 +182,8 @@ async fn drop_lost(
             .col_expr(blob::Column::UploadId, Expr::value(""))
             .col_expr(blob::Column::NativeHighest, Expr::value(None::<i32>))
             .col_expr(blob::Column::NativeSmall, Expr::value(None::<i32>)),
-        // All part numbers are above 0, so no more parts get a slot in a multipart upload.
+        // Record a small part with number 0. All part numbers are higher, so no more parts get a
+        // slot in the multipart upload.
         LostParts::Rejected => update.col_expr(blob::Column::NativeSmall, Expr::value(0)),
     };
     if update.exec(transaction).await?.rows_affected == 0 {
@@ -230,7 +231,7 @@ async fn received_bytes(transaction: &DatabaseTransaction, blob_id: i64) -> Resu
 
 /// Claims a slot for a part of `size` bytes in the multipart upload of a blob that collects parts.
 /// If the blob has no upload yet, records that an upload will be begun under `key`. Returns `None`
-/// if the part must become an object of its own.
+/// if the part must get its own object.
 pub(crate) async fn claim_slot(
     transaction: &DatabaseTransaction,
     key: Key,

@@ -25,7 +25,7 @@ use crate::{
     },
 };
 
-/// The write intent of a part: its row is committed, so the part may be written.
+/// The write intent of a part. Its row is committed, so the caller can write the part.
 #[derive(Clone, Debug)]
 pub struct PartIntent {
     /// Id of the part's row.
@@ -50,11 +50,11 @@ pub struct PartIntent {
 /// Outcome of [`UploadDb::begin_part`].
 #[derive(Clone, Debug)]
 pub enum BeginPartOutcome {
-    /// The part may be written.
+    /// The caller can write the part.
     Ready(PartIntent),
     /// The file is in this state and takes no parts.
     Closed(FileState),
-    /// The parts of this upload go to this store, which this node does not have.
+    /// The parts of this upload go to the store with this name, which this node cannot access.
     OtherNode(String),
     /// The part does not fit the announced content.
     Mismatch(PartMismatch),
@@ -93,10 +93,11 @@ pub struct ReceivedPart {
 /// Outcome of [`UploadDb::finish_part`].
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum FinishPartOutcome {
-    /// The part is stored. Contains the row id of the earlier part that it replaces, if any. The
-    /// caller removes the earlier part.
+    /// The part is stored. Contains the row id of the earlier part that the new part replaces, if
+    /// any. The caller removes the earlier part.
     Stored(Option<i64>),
-    /// The same bytes are already stored under this part number. The caller discards the new write.
+    /// The multipart upload already contains a part with this number and the same bytes. The caller
+    /// discards the new write.
     Unchanged,
     /// The file does not take parts of this blob any more.
     Closed,
@@ -110,7 +111,7 @@ pub enum FinishPartOutcome {
 
 impl UploadDb {
     /// Starts a write of a part: records a write intent with the unused id `id`. If `size` is
-    /// known, the part may get a slot in the store's multipart upload. Returns `TooLarge` if all
+    /// known, the part can get a slot in the store's multipart upload. Returns `TooLarge` if all
     /// parts together would exceed `max_size` bytes.
     ///
     /// There is one exception: if no total size was announced and the part may replace an earlier
@@ -332,7 +333,7 @@ async fn lock_receiving(
 /// Tenant, charged bytes, received bytes, required type and announced size of a file.
 type ReceivingRow = (String, i64, i64, Option<String>, Option<i64>);
 
-/// Adds `added_bytes`, which may be negative, to the received bytes of a file. Charges the tenant
+/// Adds `added_bytes`, which can be negative, to the received bytes of a file. Charges the tenant
 /// for these bytes, unless the tenant is already charged for the announced size. Records the
 /// required `content_type`, if any.
 async fn add_received(

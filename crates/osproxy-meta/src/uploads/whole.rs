@@ -23,7 +23,7 @@ use crate::{
     tasks::kind::{TaskKind, TaskSeed},
 };
 
-/// The write intent of an object: its row is committed, so the object may be written.
+/// The write intent of an object. Its row is committed, so the caller can write the object.
 #[derive(Clone, Debug)]
 pub struct WriteIntent {
     /// Id of the blob.
@@ -61,7 +61,7 @@ pub enum ReleasedReservation {
 /// Outcome of [`UploadDb::begin`].
 #[derive(Clone, Debug)]
 pub enum BeginUploadOutcome {
-    /// The object may be written.
+    /// The caller can write the object.
     Ready(Box<WriteIntent>),
     /// The file is stored already.
     Stored,
@@ -76,7 +76,8 @@ pub enum BeginUploadOutcome {
 pub enum StoreOutcome {
     /// The file has the content now.
     Stored,
-    /// Another write finished first, and the file has the content of that write.
+    /// The file takes no content any more. Another write has finished first, or the file was
+    /// deleted or expired.
     Superseded,
     /// The blob to share is no longer stored, or another blob with the same content appeared.
     Conflict,
@@ -89,7 +90,7 @@ pub enum StoreOutcome {
 impl UploadDb {
     /// Starts a write of the whole content of `uid`: records a write intent. The first write uses a
     /// key derived from the uid. Later writes use a key derived from `fallback_id`, because no key
-    /// may be written twice.
+    /// is written twice.
     ///
     /// If the file has a blob for parts of known size but no part has begun, marks that blob for
     /// deletion. If the blob is in a store of another node, also enqueues the task that deletes the
@@ -290,7 +291,7 @@ struct NewContent<'a> {
     content_type: &'a str,
 }
 
-/// Makes `content` the content of the file, unless another write has finished first.
+/// Makes `content` the content of the file, unless the file takes no content any more.
 async fn store_file(
     transaction: &DatabaseTransaction,
     uid: Uid,

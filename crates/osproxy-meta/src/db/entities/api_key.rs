@@ -21,8 +21,8 @@ pub struct Model {
     pub max_rate: Option<i32>,
     /// Maximum size of a file created with the key, in bytes; `None`: no limit for this key.
     pub max_size: Option<i64>,
-    /// Maximum number of concurrent transfers on each node, with the key or through links issued
-    /// with it; `None`: no limit for this key.
+    /// Maximum number of concurrent transfers on each node. Includes transfers through links that
+    /// were issued with the key. `None`: no limit for this key.
     pub max_transfers: Option<i32>,
     /// All timestamps are in milliseconds since the Unix epoch.
     pub created_at: i64,

@@ -21,9 +21,9 @@ pub struct Model {
     pub refs: i32,
     /// Size in bytes; 0 until the size is announced or the content is complete.
     pub size: i64,
-    /// Claimed by the client; set only for content uploaded in parts.
+    /// MD5 claimed by the client; set only for content that was uploaded in parts or imported.
     pub claimed_md5: Option<Vec<u8>>,
-    /// Computed, if requested; set once verified.
+    /// Computed MD5, if requested; set once verified.
     pub md5: Option<Vec<u8>>,
     /// Computed BLAKE3; set once verified. Unique within a tenant.
     pub blake3: Option<Vec<u8>>,
@@ -43,9 +43,9 @@ pub struct Model {
     pub native_small: Option<i32>,
     /// Size of each part except the last, in bytes, if fixed before the upload.
     pub part_size: Option<i64>,
-    /// Computed, if requested; set once verified.
+    /// Computed SHA-256, if requested; set once verified.
     pub sha256: Option<Vec<u8>>,
-    /// Claimed by the client; set only for content uploaded in parts.
+    /// SHA-256 and BLAKE3 claimed by the client; set only for content that was uploaded in parts.
     pub claimed_sha256: Option<Vec<u8>>,
     pub claimed_blake3: Option<Vec<u8>>,
     #[sea_orm(has_many)]

@@ -2,8 +2,8 @@
 
 use sea_orm::entity::prelude::*;
 
-/// A challenge. The client must prove that it possesses the content of a stored blob before its
-/// file may share that blob.
+/// A challenge. The client must prove that it possesses the content of a stored blob. Only then can
+/// the client's file share that blob.
 #[sea_orm::model]
 #[derive(Clone, Debug, PartialEq, DeriveEntityModel)]
 #[sea_orm(table_name = "challenges")]

@@ -51,9 +51,9 @@ pub struct Model {
     /// Id of the blob that held the content when the upload was completed. `blob_id` differs if
     /// that blob turned out to be a duplicate.
     pub received_as: Option<i64>,
-    /// When the first part was started (`received_from`) and when the last part was stored
-    /// (`received_until`), in milliseconds since the Unix epoch. Set on completion, because the
-    /// part rows are deleted later.
+    /// Start of the earliest write of a part (`received_from`) and end of the latest write of a
+    /// part (`received_until`), in milliseconds since the Unix epoch. Set on completion, because
+    /// the part rows are deleted later.
     pub received_from: Option<i64>,
     pub received_until: Option<i64>,
     /// Number of processes that received parts.

@@ -24,7 +24,7 @@ pub struct Model {
     /// JSON body of the answer; set once done.
     #[sea_orm(column_type = "Text", nullable)]
     pub body: Option<String>,
-    /// When the key was acquired or last renewed, in milliseconds since the Unix epoch.
+    /// When the key was acquired or most recently renewed, in milliseconds since the Unix epoch.
     pub created_at: i64,
     /// Uid of the file that the request creates. Retries of the request use the same uid.
     pub uid: Option<i64>,

@@ -25,7 +25,7 @@ pub struct Model {
     /// The process that received the part; `None` if imported.
     pub written_by: Option<String>,
     /// The store's tag of this part of a multipart upload; empty until the part is written. `None`
-    /// if the part is an object of its own.
+    /// if the part has its own object.
     pub tag: Option<String>,
     /// BLAKE3, set once stored. If the part layout was fixed before the upload and has several
     /// parts, this is a subtree hash. The subtree hashes of all parts combine to the BLAKE3 of the

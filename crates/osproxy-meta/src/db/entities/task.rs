@@ -28,10 +28,10 @@ pub struct Model {
     pub max_attempts: i32,
     /// The process that runs the task.
     pub lease_owner: Option<String>,
-    /// When the lease expires, in milliseconds since the Unix epoch. Other processes may then take
+    /// When the lease expires, in milliseconds since the Unix epoch. Other processes can then take
     /// the task.
     pub lease_until: Option<i64>,
-    /// Error of the last failed attempt.
+    /// The most recent error of an attempt. A successful attempt clears it.
     #[sea_orm(column_type = "Text", nullable)]
     pub last_error: Option<String>,
     pub created_at: i64,

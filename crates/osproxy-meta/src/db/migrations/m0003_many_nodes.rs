@@ -17,8 +17,8 @@ enum Tasks {
 }
 
 pub(super) async fn up(schema: &Schema<'_>) -> Result<(), DbErr> {
-    // Two nodes may start to write the same part concurrently. Only one of them may use the
-    // object key without a write id.
+    // Two nodes can start to write the same part concurrently. Only one of them is allowed to use
+    // the object key without a write id.
     let attempt =
         Index::create().col(Parts::BlobId).col(Parts::Number).col(Parts::ObjectKey).unique().to_owned();
     create_index(schema, "parts", "uq_parts_blob_number_key", attempt).await?;

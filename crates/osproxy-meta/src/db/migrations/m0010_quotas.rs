@@ -17,8 +17,8 @@ enum Tenants {
     Used,
 }
 
-/// Charges existing files 0 bytes. The charges of a tenant's files are computed when the tenant
-/// gets a quota.
+/// Existing files get a charge of 0 bytes. The charges of a tenant's files are computed when the
+/// tenant gets a quota.
 pub(super) async fn up(schema: &Schema<'_>) -> Result<(), DbErr> {
     let tenants = Table::create()
         .table(Tenants::Table)

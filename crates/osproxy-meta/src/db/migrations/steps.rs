@@ -1,5 +1,5 @@
 //! Idempotent migration steps. If a migration is interrupted on a database without transactional
-//! DDL, the steps so far remain applied, and the migration later runs again from the beginning.
+//! DDL, the completed steps remain applied. Later, the migration runs again from the beginning.
 
 use sea_orm::{
     ConnectionTrait, DatabaseTransaction, DbBackend, DbErr, Statement, StatementBuilder,
