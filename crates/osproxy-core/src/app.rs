@@ -23,7 +23,7 @@ use crate::{
     tasks::TaskNotifier,
 };
 
-/// A running node. Operations, tasks and transports take the handles that they need from it.
+/// A running node: the handles that operations, tasks and protocol adapters use.
 pub struct App {
     /// Metadata.
     pub meta: Arc<Meta>,
@@ -66,7 +66,8 @@ pub struct App {
     pub coordinator: Arc<dyn Coordinator>,
     /// Forwards requests to other nodes, and verifies requests that other nodes have forwarded.
     pub forwarder: Forwarder,
-    /// Address and load, which this node announces to the other nodes, and whether it drains.
+    /// State of this node: the address and load that it announces to other nodes, and whether it
+    /// drains.
     pub node: NodeState,
     /// All metrics that can be read without waiting.
     pub(crate) metrics_registry: Registry,
@@ -76,8 +77,9 @@ pub struct App {
 }
 
 impl App {
-    /// Sends cache invalidations of this node to the other nodes, and applies the invalidations of
-    /// other nodes. Also wakes the task engine when another node has enqueued a task.
+    /// Starts to exchange cache invalidations with the other nodes, in both directions. While
+    /// messages of other nodes cannot be received, the file cache is disabled. Also wakes the task
+    /// engine when another node has enqueued a task.
     pub(crate) fn exchange_invalidations(self: &Arc<Self>) {
         let (sender, receiver) = (Arc::downgrade(self), Arc::downgrade(self));
         self.meta.on_invalidate(move |change| {

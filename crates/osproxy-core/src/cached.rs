@@ -27,7 +27,7 @@ pub(crate) struct Cached<T> {
 }
 
 struct State<T> {
-    /// The last value, and when it was computed.
+    /// The latest value, and when its computation ended.
     last: Option<(Instant, T)>,
     running: Option<Computation<T>>,
 }

@@ -21,8 +21,8 @@ impl DetachedWork {
         Self { runtime: Handle::current(), tasks: TaskTracker::new() }
     }
 
-    /// Spawns `work`. Dropping the handle does not cancel the work; [`Self::wait_idle`] waits for
-    /// it.
+    /// Spawns `work`. Dropping the returned handle does not cancel the work. [`Self::wait_idle`]
+    /// waits until the work has ended.
     pub fn spawn<F>(&self, work: F) -> JoinHandle<F::Output>
     where
         F: Future<Output: Send> + Send + 'static,

@@ -14,11 +14,13 @@ use tokio::{task::JoinHandle, time::Instant};
 
 use crate::{Error, Result, Stores, boxed_future};
 
-/// Reading that has fallen behind the rate limit may catch up by at most this time.
+/// If reading was slower than the rate limit, it may exceed the limit afterwards, until it has made
+/// up for at most this much time.
 const MAX_LAG: Duration = Duration::from_millis(100);
 
 impl Stores {
-    /// Reads a range of an object and returns its digests. Hashing runs on blocking threads.
+    /// Reads a range of an object and returns the digests of the range. Hashing runs on blocking
+    /// threads.
     #[boxed_future]
     pub async fn digest(
         &self,
@@ -86,7 +88,7 @@ impl Stores {
 pub struct ReadRateLimit {
     /// Bytes per second; `None` means no limit.
     limit: Option<NonZeroU64>,
-    /// Time until which the next read must wait to keep the rate limit.
+    /// When the rate limit allows the next read.
     due: Mutex<Instant>,
 }
 

@@ -7,10 +7,10 @@ use osproxy_storage as storage;
 
 use crate::links::LinkError;
 
-/// How long clients wait after a retryable error that sets no delay of its own.
+/// How long clients wait before a retry, if the error does not set another delay.
 const DEFAULT_RETRY_AFTER: Duration = Duration::from_secs(1);
 
-/// Why an operation failed. Code and message are for the client; the source is only logged.
+/// The error of an operation. The source is only logged; everything else is for the client.
 #[derive(Clone, Debug)]
 pub struct Error {
     /// Machine-readable reason.
@@ -85,13 +85,14 @@ impl Error {
         self
     }
 
-    /// Names the invalid field or parameter.
+    /// Adds the name of the invalid field or parameter.
     #[must_use]
     pub fn with_field(self, name: impl Into<String>) -> Self {
         self.with_member("field", name.into())
     }
 
-    /// Lists the missing parts: each range becomes a number such as `3`, or a text such as `4-9`.
+    /// Adds the missing parts as a list. A single part becomes a number such as `3`, a longer range
+    /// becomes a text such as `4-9`.
     #[must_use]
     pub fn with_missing_parts(self, parts: &[RangeInclusive<u32>]) -> Self {
         let range = |range: &RangeInclusive<u32>| match (range.start(), range.end()) {

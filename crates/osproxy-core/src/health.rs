@@ -19,8 +19,8 @@ const CHECK_TIMEOUT: Duration = Duration::from_secs(2);
 /// A disk with fewer free bytes than this counts as full, because the database needs free space to
 /// keep working.
 const MIN_FREE_BYTES: u64 = 64 << 20;
-/// Tolerated difference between the clocks of this machine and of the database, and tolerated lead
-/// of the newest uid over the clock. In milliseconds.
+/// Maximum tolerated difference between the clocks of this machine and of the database, in
+/// milliseconds. Also the maximum time by which the newest uid may be ahead of the clock.
 const CLOCK_TOLERANCE: i64 = 60_000;
 
 /// A dependency of a node.
@@ -68,7 +68,7 @@ struct Problem {
     message: String,
 }
 
-/// Runs health checks, one at a time, and caches their results.
+/// Runs health checks and caches their results. Never runs the same check twice at the same time.
 pub(crate) struct HealthChecker {
     health: Cached<Health>,
     /// Problems of disks and stores, including those that do not answer.
@@ -79,7 +79,8 @@ pub(crate) struct HealthChecker {
     disks: Cached<Vec<(&'static str, String)>>,
     /// Names and errors of failed stores.
     stores: Cached<Vec<(String, String)>>,
-    /// Dependencies that had failed at the last check. Not logged again while they still fail.
+    /// Dependencies that failed in the latest check. A dependency that still fails in the next
+    /// check is not logged again.
     logged: Mutex<Vec<Dependency>>,
 }
 
@@ -96,13 +97,14 @@ impl HealthChecker {
     }
 }
 
-/// Runs one check at a time, so that a check that hangs occupies only one task.
+/// Creates a cache that runs one check at a time, so that a check that hangs occupies only one
+/// task.
 fn one_check_at_a_time<T: Clone + Send + Sync + 'static>() -> Cached<T> {
     Cached::new(Duration::ZERO).with_timeout(CHECK_TIMEOUT)
 }
 
 impl App {
-    /// Returns the health of this node. Runs at most one check a second, however many requests ask,
+    /// Returns the health of this node. Checks at most once a second, however often this is called,
     /// and returns within a few seconds even if a check hangs.
     pub async fn health(self: &Arc<Self>) -> Health {
         // A check that panics counts as failed.
@@ -148,7 +150,7 @@ impl App {
         Some(Problem { dependency: Dependency::Database, refuses_uploads: true, message })
     }
 
-    /// Checks disks and stores, unless the last results are fresh.
+    /// Checks disks and stores, unless the latest results can be reused.
     async fn check_disks_and_stores(self: &Arc<Self>) -> Vec<Problem> {
         let app = self.clone();
         let check = async move {
@@ -198,7 +200,8 @@ impl App {
         Some(Problem { dependency: Dependency::Clock, refuses_uploads: false, message })
     }
 
-    /// Logs each problem once while it lasts.
+    /// Logs each problem, unless its dependency also failed in the previous check. Logs when all
+    /// dependencies work again.
     fn log_problems(&self, problems: &[Problem]) {
         let mut logged = self.health_checker.logged.lock().unwrap_or_else(PoisonError::into_inner);
         for problem in problems.iter().filter(|problem| !logged.contains(&problem.dependency)) {

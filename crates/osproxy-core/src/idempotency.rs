@@ -16,7 +16,7 @@ use crate::{Caller, DetachedWork, Error, Result, Uids, admission::Admission, box
 /// repetition of the request may take the key over.
 ///
 /// One uid is reserved for the result of the request. If the request is repeated, every execution
-/// uses that uid: the first to succeed creates the result, and later executions find it.
+/// uses that uid: the first to succeed creates the result, and later executions find the result.
 #[derive(Clone, Debug)]
 pub struct HeldIdempotencyKey {
     request: IdempotentRequest,
@@ -30,12 +30,12 @@ impl HeldIdempotencyKey {
     }
 }
 
-/// Result of taking an idempotency key.
+/// Result of acquiring an idempotency key.
 #[derive(Clone, Debug)]
 pub enum IdempotencyOutcome {
     /// No response is recorded yet: carry out the request.
     Held(HeldIdempotencyKey),
-    /// The response that was recorded when the same request was carried out before.
+    /// The same request was carried out before: this response was recorded then.
     Answered(RecordedAnswer),
 }
 
@@ -82,16 +82,16 @@ impl IdempotencyKeys {
         Ok(self.db.record_answer(key.request, answer).await?)
     }
 
-    /// Releases `key` after its request failed, so that a repetition can acquire it at once. Has no
-    /// effect if another holder has taken the key over.
+    /// Releases `key` after the request failed, so that a repetition of the request can acquire the
+    /// key immediately. Has no effect if another holder has taken the key over.
     #[boxed_future]
     pub async fn release(&self, key: HeldIdempotencyKey) -> Result<()> {
         Ok(self.db.release(key.request).await?)
     }
 
-    /// Returns whether this holder still has its key. If `true`, the key is held for another
-    /// minute. If `false`, the holder must not undo what was created under the reserved uid,
-    /// because another holder may use it.
+    /// Returns whether `key` is still held. If `true`, the key is now held for another minute. If
+    /// `false`, do not undo what was created under the reserved uid: another holder of the key may
+    /// need it.
     pub async fn is_held(&self, key: &HeldIdempotencyKey) -> Result<bool> {
         Ok(self.db.renew(key.request.clone()).await?)
     }

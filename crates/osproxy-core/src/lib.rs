@@ -1,5 +1,5 @@
-//! The service without a transport: operations, upload sessions, links, tasks, admission and
-//! authentication.
+//! The part of the service that is independent of protocols: operations, upload sessions, links,
+//! tasks, admission and authentication.
 
 mod admission;
 mod app;

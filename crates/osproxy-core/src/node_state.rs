@@ -35,12 +35,12 @@ impl LoadGuard {
         Self { node: node.clone(), counter }
     }
 
-    /// Counts a request as running from now on.
+    /// Counts a running request until the returned guard is dropped.
     pub fn request(node: &NodeState) -> Self {
         Self::new(node, |node| &node.requests)
     }
 
-    /// Counts a task as running from now on.
+    /// Counts a running task until the returned guard is dropped.
     pub fn task(node: &NodeState) -> Self {
         Self::new(node, |node| &node.tasks)
     }

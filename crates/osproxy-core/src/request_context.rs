@@ -7,23 +7,23 @@ use std::{
 
 use osproxy_types::uid::Uid;
 
-/// Id of a request, in log lines and in the response. Every request carries it in its
+/// Id of a request, shown in log lines and in the response. Every request has this value in its
 /// `http::Extensions`.
 #[derive(Clone, Debug)]
 pub struct RequestId(pub Arc<str>);
 
-/// Address of the client: the peer of the connection, or the address that a trusted proxy names. An
-/// extension of every request.
+/// Address of the client: the peer of the connection, or the address that a trusted proxy names.
+/// Every request has this value in its `http::Extensions`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct ClientAddr(pub IpAddr);
 
-/// Uid of the file that a request is about. Set by the code that reads the uid from the body. An
-/// extension of every request.
+/// Uid of the file that a request is about. Every request has this value in its `http::Extensions`;
+/// the code that reads the uid from the body sets it.
 #[derive(Clone, Debug, Default)]
 pub struct Subject(Arc<OnceLock<Uid>>);
 
 impl Subject {
-    /// Sets the uid. Only the first call counts.
+    /// Sets the uid. Only the first call has an effect.
     pub fn set(&self, uid: Uid) {
         let _ = self.0.set(uid);
     }

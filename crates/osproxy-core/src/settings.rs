@@ -36,7 +36,7 @@ pub struct Settings {
 }
 
 impl Settings {
-    /// Whether several nodes may share the database.
+    /// Whether several nodes can share the database.
     pub fn is_clustered(&self) -> bool {
         self.redis.is_some()
     }
@@ -65,8 +65,9 @@ pub struct Limits {
     pub expired_retention_ms: i64,
     /// Whether an instant upload requires a proof of possession.
     pub require_possession_proof: bool,
-    /// Maximum size, in bytes, of content whose expected digests are verified before its upload is
-    /// complete. A task verifies larger content later.
+    /// Some expected digests can be verified only by reading all parts of an upload again. For
+    /// content of up to this many bytes, this happens before the upload is complete. For larger
+    /// content, a task does it later.
     pub max_inline_verification_size: u64,
     /// How long disk space stays reserved for an upload that has received nothing, in milliseconds.
     pub reservation_timeout_ms: i64,
@@ -74,9 +75,9 @@ pub struct Limits {
     pub max_task_attempts: u32,
     /// Maximum lifetime of a link, in seconds.
     pub max_link_lifetime_secs: i64,
-    /// Length of the windows to which the dates of download links are rounded, in seconds. Links to
-    /// one file that are issued in one window for the same lifetime have the same date, so caches
-    /// can share their responses. 0 turns rounding off.
+    /// The dates of download links are rounded down to a multiple of this many seconds. All links
+    /// to one file that are issued within such a window with the same lifetime have the same date,
+    /// so a cache can serve one response for all of them. 0 turns rounding off.
     pub link_rounding_window_secs: i64,
     /// Whether shared caches may store content.
     pub public_links: bool,

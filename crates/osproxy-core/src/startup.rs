@@ -1,4 +1,4 @@
-//! Starts a node: takes its locks, then opens the database that they protect.
+//! Starts a node: takes the locks of the node, then opens the database that the locks protect.
 
 use std::{
     sync::{Arc, Mutex},
@@ -38,7 +38,7 @@ const SECRET_CONTEXT: &str = "cannot use the cluster secret";
 
 const LINK_KEYS_CONTEXT: &str = "cannot use the link keys";
 
-/// Why a node cannot start.
+/// The error when a node cannot start.
 #[derive(Debug, thiserror::Error)]
 #[error("{message}")]
 pub struct StartupError {
@@ -62,7 +62,7 @@ pub fn context<E: Into<Box<dyn std::error::Error + Send + Sync>>>(
     move |source| StartupError { message: what, source: Some(source.into()) }
 }
 
-/// Explains why the exclusive lock on `what` cannot be taken.
+/// Creates the error for an exclusive lock on `what` that could not be taken because of `error`.
 pub fn lock_error<E: std::error::Error + Send + Sync + 'static>(what: &str, error: E) -> StartupError {
     let causes = std::iter::successors(Some(&error as &dyn std::error::Error), |error| error.source());
     let mut causes = causes.filter_map(|cause| cause.downcast_ref::<std::io::Error>());
@@ -103,7 +103,7 @@ impl Startup {
     }
 
     /// The memory that the buffers of all transfers share. Stores also take the memory for large
-    /// parts from it.
+    /// parts from this budget.
     pub fn buffers(&self) -> &BufferBudget {
         self.transfers.buffers()
     }
@@ -131,8 +131,8 @@ impl Startup {
             .await
             .map_err(context("cannot release the leases of earlier processes"))?;
         // Nodes that share a database get their worker ids from Redis, which records the newest uid
-        // of each worker id. They must not continue from the newest uid in the database: one node
-        // whose clock is ahead would put all other nodes ahead too.
+        // of each worker id. These nodes must not continue from the newest uid in the database: one
+        // node whose clock is ahead would put all other nodes ahead too.
         let newest = if settings.is_clustered() {
             None
         } else {
@@ -182,7 +182,7 @@ impl Startup {
     }
 }
 
-/// The parts from which a node is assembled.
+/// The components from which an [`App`] is assembled.
 struct Parts {
     meta: Arc<Meta>,
     stores: Arc<Stores>,

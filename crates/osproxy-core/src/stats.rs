@@ -10,8 +10,9 @@ use crate::{App, Result};
 pub(crate) const STATS_TTL: Duration = Duration::from_secs(10);
 
 impl App {
-    /// Returns database statistics, at most ten seconds old. Counting reads whole tables, so it
-    /// runs once at a time, and continues when the request that started it is dropped.
+    /// Returns database statistics. Counting reads whole tables, so a result is reused for 10
+    /// seconds, and at most one count runs at a time. A count continues when the request that
+    /// started it is dropped.
     pub async fn stats(self: &Arc<Self>) -> Result<Arc<DatabaseStats>> {
         let meta = self.meta.clone();
         let count = async move { Ok(Arc::new(meta.admin.stats().await?)) };

@@ -50,8 +50,9 @@ impl Stores {
         format!("{kind}:{id}")
     }
 
-    /// Whether a store of this name belongs to one node, so that another node may have it. Remote
-    /// stores belong to no node: requests for a remote store are never forwarded.
+    /// Whether `name` is the name of a store that only one node has. If this node does not have the
+    /// store, another node may have it. Remote stores belong to no node: requests for a remote
+    /// store are never forwarded.
     pub fn may_be_elsewhere(name: &str) -> bool {
         name.contains(':')
     }
@@ -80,12 +81,12 @@ impl Stores {
         self.entries.iter().map(here).collect()
     }
 
-    /// Whether this node has a store.
+    /// Whether this node has the store with this name.
     pub fn has(&self, name: &str) -> bool {
         self.find(name).is_some()
     }
 
-    /// Whether other nodes can use a store too.
+    /// Whether this node has the store, and other nodes can use it too.
     pub fn is_shared(&self, name: &str) -> bool {
         self.find(name).is_some_and(|place| place.is_shared)
     }

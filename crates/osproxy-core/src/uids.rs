@@ -48,7 +48,7 @@ impl Uids {
                 // Check the lease last: the process may have been suspended for a long time before
                 // this point.
                 Some(uid) if worker.permits(uid) => return Ok(uid),
-                // Renewing the lease adds more uids.
+                // Wait for the renewal of the lease, which permits more uids.
                 _ => tokio::time::sleep(PAUSE).await,
             }
         }

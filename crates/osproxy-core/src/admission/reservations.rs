@@ -30,7 +30,7 @@ const MEASURE_TIMEOUT: Duration = Duration::from_secs(2);
 /// How long a tenant's upload count is cached. Uploads that this node starts meanwhile are added to
 /// the cached count.
 const USAGE_TTL: Duration = Duration::from_secs(10);
-/// Maximum age of a count for refusing an upload. An older count is refreshed first.
+/// Maximum age of a cached count that may cause a refusal. An older count is refreshed first.
 const REFUSAL_TTL: Duration = Duration::from_secs(1);
 /// Maximum number of cached tenants.
 const CACHED_TENANTS: usize = 10_000;

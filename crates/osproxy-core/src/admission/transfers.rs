@@ -107,7 +107,8 @@ impl Transfer {
         self.buffers.clone()
     }
 
-    /// Charges this transfer to `tenant`; fails with `Overloaded` at its concurrency limit.
+    /// Charges this transfer to `tenant`. Fails with `Overloaded` at the concurrency limit of the
+    /// tenant.
     pub fn charge(&mut self, tenant: &Tenant) -> Result<()> {
         match self.transfers.limits.max_per_tenant {
             Some(max) => self.charge_payer(Payer::Tenant(tenant.clone()), max),

@@ -47,8 +47,8 @@ pub struct Caller {
     pub max_size: Option<u64>,
     /// Id of the API key; `None` for a caller without a key.
     pub key: Option<String>,
-    /// Maximum concurrent transfers on each node, with the key or through links issued with it;
-    /// `None` if the key has no limit.
+    /// Maximum concurrent transfers on each node. Counts transfers with the key and transfers
+    /// through links that were issued with the key. `None` if the key has no limit.
     max_transfers: Option<u32>,
     scopes: Scopes,
 }
@@ -65,7 +65,7 @@ impl Caller {
         }
     }
 
-    /// Returns the constraints of every link that the caller issues.
+    /// Returns the constraints that every link gets when this caller issues it.
     pub fn link_constraints(&self) -> LinkConstraints {
         let limit = self.key.clone().zip(self.max_transfers);
         LinkConstraints {
@@ -74,7 +74,7 @@ impl Caller {
         }
     }
 
-    /// Returns the constraints of upload links that the caller issues.
+    /// Returns the constraints that every upload link gets when this caller issues it.
     pub fn upload_constraints(&self) -> LinkConstraints {
         LinkConstraints { max_size: self.max_size, ..self.link_constraints() }
     }
@@ -100,7 +100,8 @@ struct CachedKey {
     /// Set while one request reads the key again.
     is_revalidating: AtomicBool,
     record: Option<ApiKeyRecord>,
-    /// Carried over when the key is read again, so that its rate limit continues.
+    /// Rate limiter of the key. Kept when the key is read again, so that earlier requests still
+    /// count.
     rate: Option<Arc<DefaultDirectRateLimiter>>,
 }
 

@@ -1,8 +1,8 @@
 //! Signed links: a URL that grants one action on one uid until it expires.
 //!
 //! A link carries `uid`, `date`, `expire` and the parameters of its action; the signature covers
-//! all of them. Clients parse links and rebuild them, so the signature covers the decoded values
-//! and not the text of the URL.
+//! all of them. Some clients parse links and rebuild them, so the signature covers the decoded
+//! values and not the text of the URL.
 
 use std::{
     fmt,
@@ -33,8 +33,8 @@ pub enum LinkAction {
     Download,
 }
 
-/// The signed values of a link except its constraints, in the text form in which clients send them
-/// back.
+/// The signed values of a link, except the constraints of the link. The values are texts, exactly
+/// as clients send them back.
 #[derive(Clone, Copy, Debug)]
 pub struct LinkClaims<'a> {
     /// The granted action.
@@ -77,7 +77,7 @@ impl LinkPeriod {
 }
 
 /// Constraints of a link. They are part of the `signature` parameter, after its second dot: some
-/// clients send back only the parameters that they know, and all of them know `signature`.
+/// clients send back only the parameters that they know, but every client knows `signature`.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct LinkConstraints {
@@ -98,7 +98,7 @@ pub struct LinkConstraints {
     pub transfers: Option<CountedLimit>,
 }
 
-/// A maximum, and the id of the counter that it applies to.
+/// The maximum of a counter, and the id of the counter.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct CountedLimit {
     /// Links with the same id share one counter.
@@ -186,8 +186,8 @@ impl fmt::Debug for LinkKey {
     }
 }
 
-/// The keys in use: the first signs links, all of them verify links. To rotate keys, put a new key
-/// in front. Drop the old key when the last link that it signed has expired.
+/// The keys in use: the first signs links, all of them verify links. To rotate keys, insert a new
+/// key in front. Remove the old key when all links that it signed have expired.
 #[derive(Debug)]
 pub struct LinkKeys {
     keys: RwLock<Arc<[LinkKey]>>,
@@ -223,8 +223,8 @@ impl LinkKeys {
     /// Derives a secret from each key, in the order of the keys, for the purpose `label`. A derived
     /// secret reveals nothing about its key.
     pub fn derive_secrets(&self, label: &str) -> Vec<Vec<u8>> {
-        // The data that is hashed here never equals the signed data of a link, because that data
-        // begins with the length of the action.
+        // The data that is hashed here never equals the signed data of a link, because the signed
+        // data of a link begins with the length of the action.
         let derive = |key: &LinkKey| {
             key.mac.clone().chain_update(b"derive").chain_update(label).finalize().into_bytes().to_vec()
         };
@@ -300,7 +300,7 @@ pub fn expires_at_secs(date: &str, expire: &str) -> Option<i64> {
     expires_at(date, expire).map(OffsetDateTime::unix_timestamp)
 }
 
-/// When a link expires; `None` as for [`expires_at_secs`].
+/// When a link expires; `None` in the same cases as [`expires_at_secs`].
 fn expires_at(date: &str, expire: &str) -> Option<OffsetDateTime> {
     parse_date(date)?.checked_add(Duration::seconds(expire.parse().ok()?))
 }

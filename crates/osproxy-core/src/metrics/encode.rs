@@ -72,7 +72,7 @@ pub(super) fn gauge(value: u64) -> ConstGauge<f64> {
     ConstGauge::new(value as f64)
 }
 
-/// A histogram of durations. Clones share it.
+/// A histogram of durations. All clones share one histogram.
 #[derive(Clone, Debug, Default)]
 pub(super) struct SharedHistogram(Arc<DurationHistogram>);
 

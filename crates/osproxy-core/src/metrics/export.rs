@@ -20,7 +20,8 @@ use crate::{App, NodeState, Stores, settings::BuildInfo};
 /// Prefix of all metric names.
 const PREFIX: &str = "osproxy";
 
-/// How long to wait for the database statistics. All other metrics are exported in any case.
+/// How long to wait for the database statistics. After that, the other metrics are exported without
+/// them.
 const STATS_TIMEOUT: Duration = Duration::from_secs(5);
 
 /// Sources of all metrics that can be read without waiting.
@@ -100,7 +101,7 @@ fn registry(encode: impl Fn(&mut DescriptorEncoder<'_>) -> fmt::Result + Send + 
     registry
 }
 
-/// A gauge of the Unix time `at_ms` (in milliseconds) in seconds.
+/// Converts the Unix time `at_ms`, in milliseconds, to a gauge in seconds.
 fn timestamp(at_ms: i64) -> ConstGauge<f64> {
     ConstGauge::new(Duration::from_millis(at_ms.unsigned_abs()).as_secs_f64())
 }

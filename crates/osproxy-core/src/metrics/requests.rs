@@ -16,7 +16,7 @@ use super::encode::{EncodeMetrics, SharedHistogram};
 /// any number of invented methods.
 const METHODS: [&str; 7] = ["GET", "HEAD", "PUT", "POST", "PATCH", "DELETE", "OPTIONS"];
 
-/// Metrics of requests by route template, of which there is a fixed number.
+/// Metrics of requests, by route template. The number of route templates is fixed.
 #[derive(Debug, Default)]
 pub struct RequestMetrics {
     /// The metrics of each route, by the template of the route. Avoids lookups in the families,

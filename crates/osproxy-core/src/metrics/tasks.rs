@@ -38,7 +38,7 @@ impl TaskOutcome {
     }
 }
 
-/// Metrics of tasks by kind, of which there is a fixed number.
+/// Metrics of tasks, by kind. The number of kinds is fixed.
 #[derive(Debug, Default)]
 pub struct TaskMetrics {
     attempts: Family<Labels<2>, Counter>,

@@ -7,7 +7,7 @@ use osproxy_types::tenant::Tenant;
 use super::Objects;
 use crate::{Result, Stores};
 
-/// Result of looking for a blob of a tenant that has the same content.
+/// Result of looking for a blob with the same content, within one tenant.
 pub(crate) enum SameContent {
     None,
     Intact(Blob),
@@ -17,7 +17,8 @@ pub(crate) enum SameContent {
 }
 
 impl Objects {
-    /// Looks for a blob of `tenant` with these digests. Logs an error if its object is lost.
+    /// Looks for a blob of `tenant` with these digests. Logs an error if the object of the blob is
+    /// lost.
     pub(crate) async fn find_same_content(&self, tenant: &Tenant, digests: &Digests) -> Result<SameContent> {
         let Some(blob) = self.meta.blobs.by_blake3(tenant, digests.blake3).await? else {
             return Ok(SameContent::None);

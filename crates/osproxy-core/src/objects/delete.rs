@@ -89,8 +89,8 @@ impl Objects {
         let mut idle = remains.parts;
         {
             let writing = self.active_writes();
-            // Skip parts that are being written. Their writes will find the blob gone, and their
-            // write guards then remove them.
+            // Skip parts that are being written: each of these writes finds the blob gone, and its
+            // write guard then removes the part.
             idle.retain(|(id, _)| !writing.contains(id));
         }
         self.delete_parts(&remains.store, &idle).await?;

@@ -1,4 +1,4 @@
-//! Multipart uploads of the store. Keeps the metadata consistent with the store when a multipart
+//! Multipart uploads of the stores. Keeps the metadata consistent with the store when a multipart
 //! upload starts, completes or is lost.
 
 use std::time::Duration;
@@ -19,7 +19,7 @@ const LOOKUPS: u32 = 5;
 /// Pause after each of these lookups.
 const PAUSE: Duration = Duration::from_millis(500);
 
-/// Maximum attempts to inspect parts that change in the meantime.
+/// Maximum attempts if parts change while they are inspected.
 const MAX_TRIES: usize = 3;
 
 /// Striped locks that keep a node from starting the multipart upload of a blob twice. Blobs with
@@ -52,7 +52,7 @@ enum MultipartOutcome {
 }
 
 impl Objects {
-    /// Returns the store's id of the multipart upload that a part goes to. Starts the multipart
+    /// Returns the id that the store gave to the multipart upload of a blob. Starts the multipart
     /// upload if necessary. Returns `None` if the blob no longer accepts parts.
     pub async fn ensure_multipart_upload(
         &self,
@@ -65,8 +65,8 @@ impl Objects {
             return Ok(slot.upload_id.clone());
         }
         let multipart = self.stores.multipart(store)?;
-        // If several parts arrive at this node, only one starts the multipart upload. Another node
-        // may start a duplicate.
+        // If several parts arrive at this node at the same time, only one of them starts the
+        // multipart upload. Another node may start a duplicate.
         let _beginning = self.multipart_locks.lock_for(blob_id).lock().await;
         if let Some(named) = self.meta.uploads.upload_id(blob_id).await? {
             return Ok(Some(named));
@@ -83,8 +83,8 @@ impl Objects {
         };
         let named = self.meta.uploads.record_upload_id(blob_id, begun.clone()).await?;
         if named.as_ref() != Some(&begun)
-            // If this fails, the duplicate stays until the blob is verified or deleted. Both abort
-            // all multipart uploads for the key of the blob.
+            // If this fails, the duplicate stays until the blob is verified or deleted: the
+            // verification and the deletion abort all multipart uploads for the key of the blob.
             && let Err(error) = multipart.abort(&slot.key, &begun).await
         {
             tracing::warn!(
@@ -97,8 +97,8 @@ impl Objects {
     }
 
     /// Creates the preallocated file for announced content, if the store for new files preallocates
-    /// files. Reserves its disk space, unless the limits on reserved space are reached. Fails with
-    /// `StorageFull` if the disk does not have enough space.
+    /// files. Reserves the disk space of the file, unless the limits on reserved space are reached.
+    /// Fails with `StorageFull` if the disk does not have enough space.
     pub async fn preallocate(&self, uid: Uid, tenant: &Tenant) -> Result<()> {
         if !self.stores.preallocates() {
             return Ok(());
@@ -125,9 +125,9 @@ impl Objects {
         Ok(None)
     }
 
-    /// Checks, after the store has refused a part, whether the store has lost the multipart upload.
-    /// If it has, resets the upload, so that the client can send its parts again, and returns
-    /// `true`. An upload that was completed or aborted is not lost.
+    /// Checks whether the store has lost a multipart upload. Call this after the store has refused
+    /// a part. If the multipart upload is lost, resets the upload, so that the client can send all
+    /// parts again, and returns `true`. An upload that was completed or aborted is not lost.
     pub async fn reset_if_lost(&self, store: &str, blob_id: i64, key: &Key, upload: &str) -> Result<bool> {
         match self.stores.multipart(store)?.list_parts(key, upload).await {
             Err(error) if error.kind == ErrorKind::NotFound => {
@@ -186,7 +186,8 @@ impl Objects {
 
     /// Completes the multipart upload in the store, then the file. Returns `NotOpen` if parts were
     /// lost or the file is no longer being completed, and `DigestMismatch` or `TypeMismatch` if the
-    /// file is now corrupt. Idempotent: may run again after an error, or concurrently.
+    /// file is now corrupt. Idempotent: can run again after an error, or several times
+    /// concurrently.
     pub async fn finish_completion(&self, uid: Uid, upload: &MultipartUpload) -> Result<CompleteOutcome> {
         if self.complete_multipart(upload).await? == MultipartOutcome::PartsLost {
             return Ok(CompleteOutcome::NotOpen(FileState::Receiving));

@@ -116,9 +116,10 @@ impl NextRange {
         Self { range: piece, opening, is_ahead }
     }
 
-    /// Whether to open the range again after this error. While opening ahead, a retryable error may
-    /// occur only because this reader itself still holds one of the store's permits. After `Busy`,
-    /// a reader that has started waits for a permit for as long as its client waits.
+    /// Whether to open the range again after this error. After `Busy`, the reader tries again until
+    /// it gets a permit of the store or the client disconnects. If the range was opened ahead, any
+    /// retryable error is a reason to try again: the cause may be the permit that this reader still
+    /// held for the previous range.
     fn should_reopen(&self, error: &storage::Error) -> bool {
         error.kind == ErrorKind::Busy || (self.is_ahead && error.retryable)
     }
@@ -140,7 +141,7 @@ pub struct RelocatingReader {
 }
 
 impl RelocatingReader {
-    /// Opens the first of the object ranges.
+    /// Opens the first object range, and starts to open the second.
     async fn open(
         objects: &Arc<Objects>,
         file: &StoredFile,

@@ -18,8 +18,9 @@ pub(crate) struct ActiveWrite {
 }
 
 impl ActiveWrite {
-    /// Marks the blob or part `id`, which belongs to one write only. Where possible, call this
-    /// before its row exists, so that code that removes unfinished rows always finds the mark.
+    /// Marks the blob or part `id`. No other write may use this id. Where possible, call this
+    /// before the row of the blob or part exists, so that code that removes unfinished rows always
+    /// finds the mark.
     pub(crate) fn new(objects: &Arc<Objects>, id: i64) -> Self {
         objects.active_writes().insert(id);
         Self { objects: objects.clone(), id }
@@ -35,8 +36,8 @@ impl Drop for ActiveWrite {
 /// A write guard. The write intent is in the database; the object may exist or not. If the guard is
 /// dropped before [`disarm`](Self::disarm), it cleans up as its [`Cleanup`] says.
 ///
-/// A future that publishes the object must run to its end. If it were dropped half way, the object
-/// could appear after its row was removed.
+/// A future that publishes the object must run to its end. If the future were dropped half way, the
+/// object could appear after the row was removed.
 pub(crate) struct WriteGuard {
     kind: ObjectRowKind,
     active: Option<ActiveWrite>,
@@ -50,7 +51,7 @@ enum Cleanup {
     Remove,
     /// Nothing: the sweep removes the object and the row.
     LeaveToSweep,
-    /// Only the row. The object under its key is from another write.
+    /// Only the row. The object under the key of the row is from another write.
     KeepObject,
 }
 
@@ -77,8 +78,8 @@ impl WriteGuard {
         self.cleanup = Cleanup::KeepObject;
     }
 
-    /// Publishes the object, unless an earlier call did. If that fails, decides what the guard may
-    /// remove.
+    /// Publishes the object, unless an earlier call already took the writer. If publishing fails,
+    /// decides what the guard removes.
     pub(crate) async fn publish(&mut self, unpublished: &mut Option<Box<dyn ObjectWriter>>) -> Result<()> {
         let Some(writer) = unpublished.take() else {
             return Ok(());
@@ -94,8 +95,8 @@ impl WriteGuard {
         Ok(())
     }
 
-    /// Disarms the guard. Call this when the object has become content, or when it was never
-    /// published and its row is deleted.
+    /// Disarms the guard. Call this when the object has become content, or when the object was
+    /// never published and its row is deleted.
     pub(crate) fn disarm(mut self) {
         self.active = None;
     }

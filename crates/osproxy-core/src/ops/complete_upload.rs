@@ -13,7 +13,7 @@ use crate::{Error, Result, boxed_future};
 use osproxy_meta::{CompleteOutcome, CompletePreconditions, MultipartUpload};
 use osproxy_types::uid::Uid;
 
-/// Maximum attempts to inspect parts that change in the meantime.
+/// Maximum attempts if parts change while they are inspected.
 const MAX_TRIES: usize = 3;
 
 /// Makes the parts of `uid` the content of the file, if they match `request` and `constraints`.
@@ -118,7 +118,7 @@ fn into_result(completed: CompleteOutcome) -> Result<()> {
 }
 
 /// Completes the multipart upload in the store, then the file. If the second step fails, a repeated
-/// request resumes it.
+/// request or the task `complete_uploads` repeats that step.
 async fn complete_multipart(
     uploads: Arc<UploadOps>,
     uid: Uid,
@@ -140,8 +140,8 @@ async fn complete_multipart(
     }
 }
 
-/// Continues a completion of `uid` that another request has started. On success, the file is no
-/// longer in state `completing`. Does nothing if it was not in that state.
+/// Continues the completion of `uid` that another request has started. On success, the file is no
+/// longer in state `completing`. Does nothing if the file is not in that state.
 pub(crate) async fn resume_completion(uploads: &Arc<UploadOps>, uid: Uid) -> Result<()> {
     let Some(native) = uploads.meta.uploads.completing_multipart(uid).await? else {
         return Ok(());

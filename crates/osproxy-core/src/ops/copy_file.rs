@@ -14,9 +14,10 @@ use crate::{Caller, Error, HeldIdempotencyKey, Result, boxed_future, check_metad
 /// Maximum attempts when the content moves during the copy.
 const MAX_TRIES: usize = 4;
 
-/// Creates a complete file that shares the content of `uid`, which must be a complete file of the
-/// caller's tenant, no larger than `caller.max_size`. If `name` or `metadata` is `None`, the copy
-/// inherits it. Repeated calls with one idempotency key return the same copy.
+/// Creates a complete file that shares the content of the file `uid`. That file must be complete,
+/// belong to the caller's tenant and be no larger than `caller.max_size`. If `name` or `metadata`
+/// is `None`, the copy inherits the value. Repeated calls with one idempotency key return the same
+/// copy.
 #[boxed_future]
 pub async fn copy_file(
     files: &Arc<FileOps>,

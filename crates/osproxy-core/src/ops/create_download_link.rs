@@ -14,7 +14,7 @@ use crate::{Result, boxed_future, links::LinkPeriod};
 pub struct LinkableFiles {
     /// The complete files, in the order of the requested uids.
     pub files: Vec<Arc<StoredFile>>,
-    /// When the links are valid.
+    /// Validity period of the links.
     pub period: LinkPeriod,
 }
 

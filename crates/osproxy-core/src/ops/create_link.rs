@@ -9,9 +9,9 @@ use crate::{Error, Result, boxed_future, links::LinkPeriod};
 /// Parameters of a download link.
 #[derive(Debug)]
 pub struct DownloadLinkSpec {
-    /// Name under which the file is saved.
+    /// Name under which clients save the file.
     pub filename: String,
-    /// When the link is valid.
+    /// Validity period of the link.
     pub period: LinkPeriod,
 }
 

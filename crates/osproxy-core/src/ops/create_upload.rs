@@ -47,7 +47,8 @@ pub struct UploadRequest {
 pub struct NewUploadSession {
     /// Uid of the file.
     pub uid: Uid,
-    /// Size of every part but the last, in bytes, if the size was announced.
+    /// Size of every part but the last, in bytes; `None` if the size of the content was not
+    /// announced.
     pub part_size: Option<u64>,
     /// Whether the file is complete already, so that the client need not send anything.
     pub is_stored: bool,
@@ -76,8 +77,9 @@ struct PlannedUpload {
 /// after `expire` seconds. Durably records all of them, or none.
 ///
 /// Announced sizes are charged to the tenant's quota; fails with `QuotaExceeded` if the quota does
-/// not suffice. If stored content has the expected digests, it becomes the content of the file at
-/// once, or, with `uploads.require_possession_proof`, after the client has answered a challenge.
+/// not suffice. If stored content has the expected digests, that content becomes the content of the
+/// file immediately. With `uploads.require_possession_proof`, this happens after the client has
+/// answered a challenge.
 ///
 /// In a store that preallocates files, reserves disk space for announced content of several parts,
 /// unless the client gets a challenge or the limits on reserved space are reached. If there is not
@@ -142,8 +144,8 @@ pub async fn create_upload(
     Ok(CreatedUploads { uploads: created, created_at: before.unwrap_or(created_at) })
 }
 
-/// Checks the requests. Returns, for each, the name of the file and what is announced, including
-/// the part size.
+/// Checks the requests. Returns the file name and the announced content of each request. Chooses
+/// the part size if the client did not.
 fn validate(
     uploads: &UploadOps,
     caller: &Caller,
@@ -238,7 +240,7 @@ fn count_instant_uploads(uploads: &UploadOps, plans: &[PlannedUpload], stored: &
             Some(blob) if *is_stored => {
                 uploads.metrics.count_deduplicated(DedupSource::Instant, blob.digests.size);
             }
-            // These are counted when the client answers the challenge.
+            // This upload is counted when the client has proven possession of the content.
             Some(_) if uploads.limits.require_possession_proof => {}
             _ if file.announced.expected != ExpectedDigests::default() => {
                 uploads.metrics.count_instant_miss();
@@ -249,8 +251,8 @@ fn count_instant_uploads(uploads: &UploadOps, plans: &[PlannedUpload], stored: &
 }
 
 /// Prepares a recorded file for its content: creates a challenge, or else reserves disk space. A
-/// client with a challenge will probably not send the content. If it does, the first part reserves
-/// the space.
+/// client with a challenge will probably not send the content. If the client does send the content,
+/// the first part reserves the space.
 async fn prepare(
     uploads: &Arc<UploadOps>,
     PlannedUpload { file, known }: &PlannedUpload,
@@ -300,8 +302,8 @@ fn has_several_parts(file: &NewFile) -> bool {
     size.zip(part_size).is_some_and(|(size, part_size)| PartLayout { size, part_size }.parts() > 1)
 }
 
-/// Returns the part size in bytes; `None` if no size is announced. Fails if the announced sizes
-/// exceed the limits.
+/// Returns the part size in bytes; `None` if no size is announced. Fails if the announced size or
+/// part size is not within the limits.
 fn part_size(uploads: &UploadOps, caller: &Caller, announced: &AnnouncedContent) -> Result<Option<u64>> {
     let limits = &uploads.limits;
     let Some(size) = announced.size else {

@@ -36,7 +36,7 @@ pub async fn create_upload_links(
     check_expire(&uploads.limits, expires_in)?;
     let status = own_upload_status(uploads, &caller.tenant, uid).await?;
     let link_constraints = upload_constraints(caller, status.size, constraints)?;
-    // A link dated before the last revocation would be revoked too.
+    // A link that is dated before the latest revocation would count as revoked.
     let now = OffsetDateTime::now_utc();
     let from = OffsetDateTime::from_unix_timestamp(uploads.meta.access.links_valid_from(uid, false).await?);
     let date = from.map_or(now, |from| now.max(from));

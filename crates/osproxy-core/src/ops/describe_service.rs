@@ -6,7 +6,7 @@ pub use osproxy_meta::DatabaseStats;
 
 use crate::{App, Result, boxed_future};
 
-/// Returns database statistics, at most some seconds old.
+/// Returns database statistics, which are cached for some seconds.
 #[boxed_future]
 pub async fn describe_service(app: &Arc<App>) -> Result<Arc<DatabaseStats>> {
     app.stats().await

@@ -15,7 +15,8 @@ pub struct FilePage {
     pub next: Option<FilePosition>,
 }
 
-/// Returns up to `limit` files of a tenant after a position, in a stable order.
+/// Returns up to `limit` files of a tenant that match `filter`, in a stable order. The page starts
+/// after the position `after`.
 #[boxed_future]
 pub async fn list_files(
     files: &FileOps,

@@ -1,5 +1,5 @@
-//! The operations of the service, independent of the protocol. Each operation has a file of its
-//! own.
+//! The operations of the service, independent of the protocol. Each operation is in a separate
+//! file.
 
 pub mod abort_upload;
 

@@ -22,11 +22,11 @@ const RANGE_BYTES: u64 = 4096;
 /// Maximum concurrent reads of ranges for one proof.
 const MAX_READS: usize = 8;
 
-/// A challenge for a client to prove that it has some content. The right answer is the BLAKE3 hash,
-/// keyed with `nonce`, of the bytes in `ranges`, concatenated.
+/// A challenge for a client to prove that it has some content. To answer, the client concatenates
+/// the bytes in `ranges` and computes their BLAKE3 hash, keyed with `nonce`.
 #[derive(Clone, Debug)]
 pub struct PossessionChallenge {
-    /// The key. It is unique to the challenge.
+    /// The key of the hash. Every challenge has a different key.
     pub nonce: [u8; 32],
     /// Byte ranges, in the order in which they are hashed. They may overlap.
     pub ranges: Vec<Range<u64>>,

@@ -19,7 +19,8 @@ use crate::{
 /// announced when the upload was created.
 ///
 /// Concurrent writes for one uid are allowed. The first to end wins; every other write succeeds if
-/// it sent the same content. A write that fails or is dropped leaves nothing behind.
+/// it sent the same content. A write that fails, or is dropped before the whole body has arrived,
+/// leaves nothing behind.
 #[boxed_future]
 pub async fn upload_file<'a>(
     uploads: &'a Arc<UploadOps>,

@@ -8,9 +8,9 @@ use super::{Tenant, UploadOps, state_error, unknown_uid_error};
 use crate::Result;
 use crate::boxed_future;
 
-/// Returns the status of an upload, with the numbers of its received parts in ascending order. If
-/// the file is complete, these are the parts in which its content was sent. Fails if the upload was
-/// aborted, has expired, or its content was rejected.
+/// Returns the status of an upload, with the numbers of the received parts in ascending order. If
+/// the file is complete, these are the parts in which the content was sent. Fails if the upload was
+/// aborted or has expired, or if the content was rejected.
 #[boxed_future]
 pub async fn upload_status(uploads: &UploadOps, uid: Uid) -> Result<UploadProgress> {
     visible_status(uploads.meta.uploads.status(uid).await?)

@@ -30,7 +30,7 @@ use crate::{
 /// Maximum attempts when concurrent requests start the same upload.
 const MAX_TRIES: usize = 3;
 
-/// A write of a part whose intent is recorded.
+/// A write of a part. The write intent is recorded.
 pub(super) struct PartWrite {
     guard: WriteGuard,
     intent: PartIntent,
@@ -128,8 +128,9 @@ impl PartWrite {
         }
     }
 
-    /// Whether this part determines the MIME type of the content. Only the first part does, and
-    /// only if it has enough bytes; otherwise the type is checked on completion.
+    /// Whether this part alone determines the MIME type of the content. True for the first part, if
+    /// it has enough bytes or its detected type is specific. Otherwise, the type is checked on
+    /// completion.
     pub(super) fn determines_content_type(&self, received: &Received) -> bool {
         self.intent.number == 1
             && (received.digests.size >= HEAD as u64 || content_type::is_specific(received.sniffed))
@@ -210,8 +211,8 @@ pub(super) async fn check_first_part(
 }
 
 /// Returns the error for the client after a part failed. If the store refused the part, the cause
-/// may be that the multipart upload is lost or has ended. If the upload is lost, lets the client
-/// send its parts again.
+/// may be that the multipart upload is lost or has ended. If the multipart upload is lost, resets
+/// it, so that the client can send all parts again.
 pub(super) async fn explain_failure(
     uploads: &UploadOps,
     uid: Uid,

@@ -59,7 +59,7 @@ pub(super) struct Destination<'a> {
 /// The write target of a body.
 #[derive(Clone, Copy)]
 pub(super) enum WriteTarget<'a> {
-    /// An object of its own: the whole content, or a part that is merged later.
+    /// A new object, for the whole content or for a part that is merged later.
     Object(&'a Key),
     /// A part of the store's multipart upload; in a store that preallocates files, the slot of the
     /// part.
@@ -72,8 +72,10 @@ const MAX_BUFFERED: u64 = UNKNOWN_PART;
 /// Chunks below this size, in bytes, are coalesced.
 const COALESCE_BELOW: usize = 4096;
 
-/// Buffers a short body of unknown length to its end, to find out its length. Returns the size and
-/// the body. Fails with `TooLarge` as soon as the buffered bytes exceed `limit`.
+/// Finds out the length of a body by buffering it, if `size` is not exact and allows a short body.
+/// If the body ends within [`MAX_BUFFERED`] bytes, the returned size is exact; otherwise, `size` is
+/// returned unchanged. The returned body yields all bytes of `body`. Fails with `TooLarge` as soon
+/// as the buffered bytes exceed `limit`.
 pub(super) async fn buffer_short_body(
     limit: SizeLimit,
     size: SizeHint,

@@ -39,8 +39,8 @@ pub(crate) enum Piece {
     Part(u32),
 }
 
-/// Stores `body`, and returns when it is durable. If this fails, or the future is dropped, the
-/// stored bytes are removed.
+/// Stores `body`, and returns when the body is durable. If this fails, or the future is dropped
+/// before the whole body has arrived, the stored bytes are removed.
 pub(crate) async fn write(
     uploads: &Arc<UploadOps>,
     mut request: WriteRequest,
@@ -69,7 +69,7 @@ struct UploadSession {
     write: PendingWrite,
 }
 
-/// What happens to a body.
+/// How a body is processed.
 pub(super) enum PendingWrite {
     Whole(WholeWrite),
     Part(Box<PartWrite>),
@@ -156,7 +156,7 @@ impl UploadSession {
     }
 
     /// Publishes the received bytes and makes them content, or compares them with the content of
-    /// the file. The body counts against the limits of admission until this ends.
+    /// the file. The body counts against the limits of admission until this method ends.
     async fn commit(self, received: Received) -> Result<()> {
         let Self { uploads, uid, options, admission: _admission, write, .. } = self;
         match write {

@@ -31,7 +31,7 @@ use crate::{
 /// client must retry.
 const MAX_TRIES: usize = 4;
 
-/// A write of the whole content whose intent is recorded.
+/// A write of the whole content. The write intent is recorded.
 pub(super) struct WholeWrite {
     guard: WriteGuard,
     intent: Box<WriteIntent>,
@@ -182,8 +182,8 @@ impl WholeWrite {
     }
 }
 
-/// Returns the announced length of the content, or else what the request says about it. Fails with
-/// `SizeMismatch` if the two differ.
+/// Returns the announced length of the content. If no length was announced, returns `size`, the
+/// length in the request. Fails with `SizeMismatch` if the two lengths differ.
 fn body_length(intent: &WriteIntent, size: SizeHint) -> Result<SizeHint> {
     match (intent.size, size) {
         (Some(announced), SizeHint::Exact(size)) if size != announced => Err(Error::new(
@@ -206,7 +206,7 @@ async fn share(uploads: Arc<UploadOps>, uid: Uid, blob: Blob) -> Result<()> {
     let WholeWrite { guard, intent } = match begin(&uploads, uid).await? {
         PendingWrite::Compare(comparison) => return comparison.finish(&blob.digests),
         PendingWrite::Whole(write) => write,
-        PendingWrite::Part(_) => return Err(Error::internal("a part was begun for the whole content")),
+        PendingWrite::Part(_) => return Err(Error::internal("expected the whole content, found a part")),
     };
     let content_type = intent.content_type;
     let content_type = content_type
@@ -241,8 +241,8 @@ impl Comparison {
         Self { stored, key }
     }
 
-    /// Writes the body to an object that is never published: dropping the writer removes the
-    /// written bytes. The body may be no larger than the file.
+    /// Plans to write the body to an object that is never published: dropping the writer removes
+    /// the written bytes. The body must not be larger than the file.
     pub(super) fn plan<'a>(
         &'a self,
         uploads: &'a UploadOps,

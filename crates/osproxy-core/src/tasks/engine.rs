@@ -20,7 +20,7 @@ use super::{
 };
 use crate::{App, Error, LoadGuard, Result, metrics::TaskOutcome};
 
-/// How many due tasks to read at once.
+/// Maximum number of due tasks to read in one query.
 const PAGE: u64 = 64;
 /// Renewals per lease lifetime.
 const RENEWALS: u32 = 3;
@@ -160,7 +160,7 @@ impl Engine {
                 let claimed = match self.app.meta.tasks.claim(id, &self.app.node_id, lease).await {
                     Ok(Some(claimed)) => claimed,
                     Ok(None) => continue,
-                    // If this task cannot be claimed, the others may still be.
+                    // Continue with the other tasks: claiming them may succeed.
                     Err(error) => {
                         self.log_throttle.log("cannot claim a task", &error);
                         continue;
@@ -209,7 +209,7 @@ impl Engine {
         self.record(&claimed, ended).await
     }
 
-    /// Decides how to record the result of an attempt, and logs it.
+    /// Logs the result of an attempt, and decides how to record the result.
     fn classify(
         &self,
         registered: &RegisteredHandler,
@@ -269,7 +269,7 @@ impl Engine {
                 tracing::warn!(task_id, kind, attempt, "a task ended after its lease was lost");
                 return TaskOutcome::Lost;
             }
-            // The task runs again when its lease expires, and finds little left to do.
+            // When the lease expires, the task runs again. It then finds little left to do.
             Err(error) => {
                 tracing::error!(
                     task_id,

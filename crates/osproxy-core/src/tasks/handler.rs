@@ -48,14 +48,14 @@ pub struct TaskContext {
     pub store: Option<String>,
 }
 
-/// Why a task failed. A recurring task always runs again.
+/// The error of a task. Decides whether the task is retried; a recurring task always runs again.
 #[derive(Debug, thiserror::Error)]
 pub enum TaskError {
     /// The task may succeed later. It is retried with growing delays, until its attempts are used
     /// up.
     #[error(transparent)]
     Retry(Box<dyn std::error::Error + Send + Sync>),
-    /// The task cannot succeed. It becomes dead at once.
+    /// The task cannot succeed. It becomes dead immediately.
     #[error(transparent)]
     Fail(Box<dyn std::error::Error + Send + Sync>),
 }

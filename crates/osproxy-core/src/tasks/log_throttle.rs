@@ -7,16 +7,16 @@ use std::{
 
 use osproxy_types::error_chain;
 
-/// Minimum time between two log lines with the same error.
+/// Minimum time between two consecutive log lines with the same error.
 const REPEAT_AFTER: Duration = Duration::from_mins(10);
 
-/// Remembers the last logged error, so that an operation that is retried every few seconds does not
-/// log the same error each time.
+/// Remembers the latest logged error, so that an operation that is retried every few seconds does
+/// not log the same error each time.
 #[derive(Default)]
 pub(super) struct LogThrottle(Mutex<Option<(String, Instant)>>);
 
 impl LogThrottle {
-    /// Logs an error, unless the last logged error is the same and was logged less than
+    /// Logs an error, unless the latest logged error is the same and was logged less than
     /// [`REPEAT_AFTER`] ago.
     pub(super) fn log(&self, what: &'static str, error: &(dyn std::error::Error + 'static)) {
         let error = error_chain(error);

@@ -22,13 +22,13 @@ use osproxy_types::uid::Uid;
 use crate::{App, Result};
 
 fn new_task<H: TaskHandler>(app: &App, id: Uid, payload: &H::Payload) -> NewTask {
-    // If the payload cannot be serialized, store an empty one: the task then fails when it is
-    // parsed.
+    // If the payload cannot be serialized, store an empty payload: parsing it fails when the task
+    // runs, and the task becomes dead.
     let payload = serde_json::to_string(payload).unwrap_or_default();
     NewTask { id: id.get(), kind: H::KIND, payload, max_attempts: app.limits.max_task_attempts }
 }
 
-/// Enqueues a task in a transaction of its own, and wakes the task engine of this node. Returns the
+/// Enqueues a task in a separate transaction, and wakes the task engine of this node. Returns the
 /// id of the task.
 pub async fn enqueue<H: TaskHandler>(app: &App, payload: &H::Payload) -> Result<i64> {
     let new = new_task::<H>(app, app.uids.next().await?, payload);

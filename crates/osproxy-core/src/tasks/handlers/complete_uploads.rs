@@ -27,7 +27,7 @@ impl TaskHandler for CompleteUploads {
         // A request may complete the same upload concurrently. That does no harm, because
         // completion is idempotent.
         for (uid, native) in app.meta.uploads.completing(store, PAGE).await? {
-            // If this upload cannot be completed, the others may still be.
+            // If this fails, continue with the other uploads: completing them may succeed.
             if let Err(error) = app.objects.finish_completion(uid, &native).await {
                 let (uid, error) = (uid.to_string(), error_chain(&error));
                 tracing::warn!(uid, error, "cannot complete the multipart upload yet");

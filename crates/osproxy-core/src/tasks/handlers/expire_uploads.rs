@@ -6,7 +6,7 @@ use osproxy_meta::{DeleteOutcome, TaskKind};
 
 use crate::tasks::{TaskContext, TaskError, TaskHandler};
 
-/// How many uploads to read at once.
+/// Maximum number of uploads to read in one query.
 const PAGE: u64 = 200;
 
 /// Handler of the task `expire_uploads`.

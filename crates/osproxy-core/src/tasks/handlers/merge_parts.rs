@@ -132,9 +132,9 @@ pub(super) fn check_not_imported(parts: &[StoredPart], digest: &str, found: &str
     )))
 }
 
-/// Compares every part with the digests recorded when it arrived, and all parts together with the
-/// merged content. Fails if they differ. Damaged bytes thus never become content, and damaged bytes
-/// never cause good bytes to be deleted.
+/// Compares every part with the digests that were recorded when the part arrived, and all parts
+/// together with the merged content. Fails if any of these differ. Thus damaged bytes never become
+/// content, and never cause good bytes to be deleted.
 pub(super) async fn check_parts(
     app: &App,
     store: &str,
@@ -168,7 +168,7 @@ async fn delete_multipart_object(app: &App, intent_id: i64) {
 }
 
 /// Makes the merged content the content of the blob. If another blob has the same content, the
-/// files share that other blob instead.
+/// files of this blob refer to the other blob instead.
 async fn commit_merge(
     app: Arc<App>,
     blob_id: i64,
@@ -188,8 +188,8 @@ async fn commit_merge(
                     if unpublished.is_some() {
                         app.metrics.count_deduplicated(DedupSource::Parts, digests.size);
                     }
-                    // The merged object is not needed. If it is unpublished, the writer removes it,
-                    // otherwise the write guard.
+                    // The merged object is not needed. Dropping the writer removes an unpublished
+                    // object; dropping the write guard removes a published one.
                     return Ok(());
                 }
                 shared

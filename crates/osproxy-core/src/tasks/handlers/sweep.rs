@@ -17,7 +17,7 @@ const GRACE: Duration = Duration::from_mins(1);
 const TASK_RETENTION: Duration = Duration::from_hours(24);
 /// How long the rows of deleted files are kept.
 const FILE_RETENTION: Duration = Duration::from_hours(7 * 24);
-/// How many rows to read at once.
+/// Maximum number of rows to read in one query.
 const PAGE: u64 = 200;
 
 /// Handler of the task `sweep`.
@@ -61,7 +61,7 @@ impl TaskHandler for Sweep {
 }
 
 /// Releases the disk space reserved for uploads that were created more than
-/// `reservation_timeout_ms` ago and still have no stored part.
+/// `reservation_timeout_ms` ago and have not started to receive a part.
 async fn release_reservations(app: &App, store: &str) -> Result<()> {
     let (created_before, mut after) =
         (app.meta.now_ms().saturating_sub(app.limits.reservation_timeout_ms), Uid::from_db(0));
@@ -122,7 +122,7 @@ async fn sweep(app: &App, kind: ObjectRowKind, swept: &SweepScope<'_>) -> Result
             match sweep_one(app, kind, id).await {
                 Ok(true) => removed += 1,
                 Ok(false) => {}
-                // If this row cannot be removed, the others may still be.
+                // Continue with the other rows: removing them may succeed.
                 Err(error) => {
                     tracing::error!(
                         id,

@@ -1,5 +1,6 @@
 //! Verifies blobs whose object was made by a multipart upload: computes their digests, then rejects
-//! the content or records the digests. Instant uploads can share content with recorded digests.
+//! the content or records the digests. Once the digests are recorded, instant uploads can share the
+//! content.
 
 use std::sync::Arc;
 
