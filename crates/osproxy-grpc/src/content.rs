@@ -26,16 +26,17 @@ use tonic::{Status, Streaming};
 
 use super::status::to_status;
 
-/// A message of a client stream that sends content.
+/// A message of a stream in which a client sends content. The first message contains a header, and
+/// every other message contains data.
 pub(super) trait ContentMessage {
-    /// The first message.
+    /// The header in the first message.
     type Header;
 
     /// Returns the header or the data in the message; `None` if it has neither.
     fn split(self) -> Option<MessagePart<Self::Header>>;
 }
 
-/// The content of a message.
+/// What a message contains.
 pub(super) enum MessagePart<H> {
     Header(H),
     Data(Bytes),
@@ -69,7 +70,7 @@ pub(super) async fn read_header<M: ContentMessage>(messages: &mut Streaming<M>) 
     }
 }
 
-/// The content that follows the header.
+/// Returns the content: the data of all messages after the header.
 pub(super) fn data_stream<M: ContentMessage + Send + 'static>(
     messages: Streaming<M>,
 ) -> impl Stream<Item = Result<Bytes>> + Send + Unpin {
@@ -81,7 +82,8 @@ pub(super) fn data_stream<M: ContentMessage + Send + 'static>(
     chunks.filter(|piece| future::ready(!piece.as_ref().is_ok_and(Bytes::is_empty)))
 }
 
-/// Wraps content so that it fails when the caller's API key is revoked or expires.
+/// Wraps a stream of content. The stream fails soon after the API key of `caller` is revoked or
+/// expires.
 pub(super) fn until_revoked(
     app: Arc<App>,
     caller: Caller,
@@ -100,7 +102,9 @@ pub(super) fn until_revoked(
     stream::unfold(Some((content, revoked)), next).boxed()
 }
 
-/// Maps a stream error: the client disconnected, was too slow, or sent an invalid message.
+/// Converts the error of a request stream. The code is `TooLarge` for a message that is too large,
+/// `InvalidArgument` for a message that cannot be decoded, and `IncompleteBody` if the client
+/// disconnected or was too slow.
 fn stream_error(status: &Status) -> Error {
     match status.code() {
         tonic::Code::OutOfRange | tonic::Code::ResourceExhausted => {
@@ -111,21 +115,22 @@ fn stream_error(status: &Status) -> Error {
     }
 }
 
-/// Maps errors of the request body to a gRPC status. Without this, tonic treats a request that is
-/// reset with `CANCEL` as finished, and a truncated upload looks complete.
+/// Converts errors of the request body to a gRPC status. Without this middleware, tonic would treat
+/// a request that the client reset with `CANCEL` as finished, and a truncated upload would look
+/// complete.
 pub(super) async fn report_body_errors(request: Request, next: Next) -> Response {
     next.run(request.map(|body| axum::body::Body::new(body.map_err(|_| to_status(incomplete_stream())))))
         .await
 }
 
-/// The client disconnected, or sent less than it announced.
+/// Returns the error for a client that disconnected or sent less than it announced.
 pub(super) fn incomplete_stream() -> Error {
     Error::new(ErrorCode::IncompleteBody, "the stream ended before it was complete")
 }
 
 /// The response stream of a download.
 pub(super) struct Download {
-    /// The message that describes the file.
+    /// The message that describes the file; `None` after this message was sent.
     pub(super) first: Option<DownloadFileResponse>,
     /// The content that follows.
     pub(super) content: BoxStream<'static, Result<Bytes>>,

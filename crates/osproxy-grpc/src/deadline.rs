@@ -1,4 +1,5 @@
-//! Deadlines of calls, which clients set with `grpc-timeout`. Work on a call stops at its deadline.
+//! Deadlines of calls. Clients set a deadline in the header `grpc-timeout`. A call that is still
+//! running at its deadline fails with `DeadlineExceeded`.
 
 use std::{
     pin::Pin,
@@ -44,7 +45,8 @@ fn deadline_exceeded() -> Error {
     Error::new(ErrorCode::DeadlineExceeded, "the call exceeded its deadline; set a longer timeout")
 }
 
-/// Parses the timeout. An invalid timeout is ignored, as in other gRPC servers.
+/// Parses the header `grpc-timeout`. Returns `None` if the header is absent or invalid: other gRPC
+/// servers ignore an invalid timeout too.
 fn parse_timeout(headers: &HeaderMap) -> Option<Duration> {
     let text = headers.get(TIMEOUT)?.to_str().ok()?;
     let (number, unit) = text.split_at_checked(text.len().checked_sub(1)?)?;

@@ -1,5 +1,5 @@
-//! Forwards calls to the node that stores the data, as requests of API v1. A signed link, created
-//! for each request, authorizes it.
+//! Forwards calls to a node that can access the content. Each call becomes a request of API v1. A
+//! signed link, created only for this request, authorizes the request.
 
 use std::{
     ops::Range,
@@ -33,14 +33,16 @@ use osproxy_core::{
 use osproxy_types::uid::Uid;
 use time::{Duration, OffsetDateTime};
 
-/// Lifetime of the links in seconds: must exceed the difference between the clocks of two nodes.
+/// Lifetime in seconds of the links that authorize forwarded requests. It must be longer than the
+/// difference between the clocks of two nodes.
 const HOLDS: i64 = 600;
 
-/// Maximum size of an error response that is read, in bytes.
+/// Maximum number of bytes to read from the body of an error response.
 const MAX_PROBLEM: usize = 64 << 10;
 
-/// Validity of the links. They are dated one second ahead. Otherwise, if the links of the file were
-/// revoked earlier in this second, these new links would be revoked too.
+/// Returns the period of validity for a link that authorizes a forwarded request. The period is
+/// dated one second in the future. Otherwise, if the links of the file were revoked earlier in the
+/// current second, the new link would count as revoked too.
 fn period() -> LinkPeriod {
     LinkPeriod { date: OffsetDateTime::now_utc() + Duration::seconds(1), lifetime_secs: HOLDS }
 }
@@ -54,7 +56,7 @@ pub(super) struct ForwardTarget<'a> {
     pub(super) extensions: &'a Extensions,
 }
 
-/// Forwards a part. `size` is its size in bytes, if known.
+/// Forwards a part. `size` is the size of the part in bytes, if known.
 pub(super) async fn upload_part(
     app: &App,
     node: ForwardTarget<'_>,
@@ -76,8 +78,8 @@ pub(super) async fn upload_part(
     let body_error = Arc::<Mutex<Option<Error>>>::default();
     let mut content = SizedBody { content, remaining: size, last: None, failure: body_error.clone() };
     let body = if size == Some(0) {
-        // The HTTP client does not poll a body of known length 0, so check here that nothing
-        // follows.
+        // The HTTP client does not poll a body whose known length is 0. So check here that the
+        // stream contains nothing.
         content.check_end().await?;
         Body::empty()
     } else {
@@ -112,7 +114,8 @@ pub(super) async fn complete_upload(
     send(app, node, request).await.map(drop)
 }
 
-/// Reads the bytes `range` of a file. The range must not be empty, and must lie within the file.
+/// Reads a range of bytes of a file from another node. The range must not be empty, and must lie
+/// within the file.
 pub(super) async fn download_file(
     app: &App,
     node: ForwardTarget<'_>,
@@ -128,7 +131,8 @@ pub(super) async fn download_file(
     Ok(TryStreamExt::map_err(response.into_body().into_data_stream(), Error::node_unavailable))
 }
 
-/// Digests in the format of the header `Repr-Digest` (RFC 9530); `None` if there are none.
+/// Returns the expected digests in the format of the header `Repr-Digest` (RFC 9530); `None` if no
+/// digest is expected.
 fn digests(expected: &ExpectedDigests) -> Option<String> {
     let member = |name: &str, digest: Option<&[u8]>| {
         digest.map(|digest| format!("{name}=:{}:", STANDARD.encode(digest)))
@@ -176,13 +180,14 @@ async fn response_error(response: Response<Body>) -> Error {
     problem.members.into_iter().fold(error, |error, (name, value)| error.with_member(name, value))
 }
 
-/// A body that must have the announced number of bytes.
+/// A request body. If a size was announced and the content has another size, the body fails.
 struct SizedBody<S> {
     content: S,
-    /// Remaining bytes, if the length is known.
+    /// Number of bytes still to come; `None` if no size was announced.
     remaining: Option<u64>,
-    /// The last chunk, held back until the content ends. The HTTP client stops polling at the
-    /// announced length, so it would not notice that more content follows.
+    /// The chunk that reaches the announced size. It is held back until the content ends. Otherwise
+    /// the HTTP client would stop polling at the announced size, and content beyond that size would
+    /// go unnoticed.
     last: Option<Bytes>,
     /// Why the body failed. [`upload_part`] returns this error.
     failure: Arc<Mutex<Option<Error>>>,

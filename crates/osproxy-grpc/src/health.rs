@@ -17,7 +17,7 @@ use tonic_health::pb::{
 
 use super::RpcResult;
 
-/// Interval at which the status is checked for watchers.
+/// Interval between two checks of the status in a call of `Watch`.
 const LOOK: Duration = Duration::from_secs(1);
 
 struct Service(Arc<App>);
@@ -54,8 +54,8 @@ fn response(status: ServingStatus) -> HealthCheckResponse {
     HealthCheckResponse { status: status.into() }
 }
 
-/// Returns the status of the node, which is the status of each service. Returns `ServiceUnknown` if
-/// there is no such service.
+/// Returns the status of a service: the status of the node, or `ServiceUnknown` if no service has
+/// this name.
 async fn status(app: &Arc<App>, service: &str) -> ServingStatus {
     if !["", FILES, TASKS, CLUSTER].contains(&service) {
         return ServingStatus::ServiceUnknown;
@@ -64,11 +64,12 @@ async fn status(app: &Arc<App>, service: &str) -> ServingStatus {
 }
 
 /// Waits until the status differs from `before`, and returns the new status. Returns `None` if the
-/// node drains and the status is still `before`: the stream then ends, so that shutdown does not
-/// wait for it.
+/// node drains and the status is still `before`. The stream then ends, so that shutdown does not
+/// wait for the stream.
 async fn next_status(app: &Arc<App>, service: &str, before: Option<ServingStatus>) -> Option<ServingStatus> {
     loop {
-        // Read this before the status, so that the last status of a draining node is still sent.
+        // Must come before the check of the status. Otherwise, if draining began between the two
+        // checks, the stream would end without sending the status of the draining node.
         let is_draining = app.node.is_draining();
         let status = status(app, service).await;
         if before != Some(status) {

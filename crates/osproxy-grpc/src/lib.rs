@@ -95,8 +95,7 @@ fn reflection<'a>() -> tonic_reflection::server::Builder<'a> {
 }
 
 impl Services {
-    /// Adds each method of a service as a route of its own, so that metrics have a route per
-    /// method.
+    /// Adds one route for each method of a service, so that metrics count each method separately.
     fn add<S>(&mut self, service: &S)
     where
         S: Service<Request, Error = Infallible> + NamedService + Clone + Send + Sync + 'static,

@@ -10,7 +10,7 @@ use osproxy_core::ops::{
 use osproxy_types::uid::Uid;
 use prost_types::Timestamp;
 
-/// A timestamp from milliseconds since the Unix epoch.
+/// Converts milliseconds since the Unix epoch to a timestamp.
 pub(super) fn timestamp(ms: i64) -> Timestamp {
     let nanos = i32::try_from(ms.rem_euclid(1000) * 1_000_000).unwrap_or_default();
     Timestamp { seconds: ms.div_euclid(1000), nanos }

@@ -1,5 +1,5 @@
-//! Errors as gRPC statuses. Within the server an error travels in the response extensions, as in
-//! HTTP, to the middleware that logs and renders it.
+//! Converts errors to gRPC statuses. As in HTTP, the extensions of a response carry the error to
+//! the middleware that logs and renders errors.
 
 use std::{collections::HashMap, error::Error as _, sync::Arc};
 
@@ -90,7 +90,7 @@ fn status_error(status: &Status) -> Option<Arc<Error>> {
     if let Some(StatusSource(error)) = status.source().and_then(|source| source.downcast_ref()) {
         return Some(error.clone());
     }
-    // Tonic itself created this status, because it could not decode the request message.
+    // Tonic creates statuses with these codes when it cannot decode the request message.
     let error = match status.code() {
         Code::Internal | Code::OutOfRange | Code::ResourceExhausted => {
             Error::invalid("the message is malformed or larger than 1 MiB")

@@ -1,5 +1,5 @@
 //! HTTP: listeners, middleware, and the adapters of API v0 and v1. An adapter parses the request,
-//! calls one operation and renders its result; it holds no logic of its own.
+//! calls one operation and renders the result. It contains no other logic.
 
 mod console;
 mod extract;

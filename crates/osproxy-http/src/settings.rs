@@ -40,7 +40,7 @@ pub struct HttpSettings {
 /// Limits on the requests that a node accepts.
 #[derive(Clone, Copy, Debug)]
 pub struct RequestLimits {
-    /// Concurrent requests, not counting requests that upload content.
+    /// Concurrent requests. Uploads of content and gRPC calls that stream content do not count.
     pub max_requests: u32,
     /// Concurrent gRPC calls that stream content.
     pub max_transfers: u32,
@@ -99,7 +99,7 @@ pub struct ListenerSettings {
     /// Concurrent connections. Further connections wait in the accept queue.
     pub max_connections: usize,
     /// Concurrent connections from one IPv4 address or IPv6 network (/64). Further connections are
-    /// closed at once.
+    /// closed immediately.
     pub max_connections_per_address: usize,
     /// Networks of proxies. `max_connections_per_address` does not apply to their connections.
     pub trusted_proxies: Vec<IpNet>,

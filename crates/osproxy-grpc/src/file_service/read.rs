@@ -78,7 +78,7 @@ async fn open(
     Ok(ops::download_file::open_content(&app.files, &file, range, constraints).await?.boxed())
 }
 
-/// Content of a page token.
+/// Position in a list of files, as encoded in a page token.
 #[derive(Serialize, Deserialize)]
 struct Cursor {
     uid: i64,
@@ -101,7 +101,7 @@ pub(super) async fn list(app: &App, caller: &Caller, request: ListFilesRequest) 
         created_after: parse::timestamp("created_after", request.created_after)?,
         created_before: parse::timestamp("created_before", request.created_before)?,
     };
-    // Page tokens are bound to the filters.
+    // A page token is valid only for the filters with which it was issued.
     let filters_json = serde_json::to_string(&(
         &filter.prefix,
         &request.category,

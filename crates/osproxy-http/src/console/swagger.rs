@@ -1,5 +1,5 @@
-//! Swagger UI for `/openapi.json`. Its files are embedded in the binary; nothing is loaded from
-//! other hosts.
+//! Swagger UI for `/openapi.json`. The files of Swagger UI are embedded in the binary; nothing is
+//! loaded from other hosts.
 
 use std::sync::Arc;
 
@@ -13,8 +13,9 @@ use utoipa_swagger_ui::Config;
 
 use crate::respond::error::HandlerResult;
 
-/// Allows scripts and requests of this origin only. Swagger UI sets styles from scripts, and has
-/// icons in `data:` URLs.
+/// Content security policy of Swagger UI. Allows scripts, styles, images and requests of this
+/// origin only. Also allows inline styles, which scripts of Swagger UI set, and images in `data:`
+/// URLs, such as the icons of Swagger UI.
 const POLICY: HeaderValue = HeaderValue::from_static(
     "default-src 'none'; script-src 'self'; style-src 'self' 'unsafe-inline'; img-src 'self' data:; \
      connect-src 'self'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'",

@@ -22,7 +22,7 @@ pub(crate) trait RequiredScope: Send {
 
 macro_rules! required_scopes {
     ($($name:ident),*) => {$(
-        /// Requires the scope of this name.
+        /// Requires the scope with the same name.
         pub(crate) struct $name;
 
         impl RequiredScope for $name {
@@ -33,9 +33,10 @@ macro_rules! required_scopes {
 
 required_scopes!(Upload, Read, Delete, Admin);
 
-/// Extracts the caller, before the handler runs. Rejects the request with `Unauthenticated` if its
-/// API key is invalid or missing, with `PermissionDenied` if the caller lacks the scope `T`, and
-/// with `RateLimited` beyond the rate limit of the key.
+/// Extracts the caller before the handler runs. Rejects the request with `Unauthenticated` if the
+/// API key is invalid, or if the key is missing and `auth.mode` is not `open`. Rejects the request
+/// with `PermissionDenied` if the caller lacks the scope `T`, and with `RateLimited` beyond the
+/// rate limit of the key.
 pub(crate) struct Authenticated<T> {
     pub(crate) caller: Caller,
     scope: PhantomData<T>,

@@ -36,14 +36,14 @@ pub(crate) async fn read_limited(body: Body, max: usize) -> Result<Bytes> {
     Ok(body.to_bytes())
 }
 
-/// Converts an error from reading a body. The code is `InvalidArgument` if the chunks are
+/// Converts an error from reading a body. The code is `InvalidArgument` if the chunked encoding is
 /// malformed, and `IncompleteBody` if the client disconnected or was too slow.
 pub(crate) fn incomplete_body_error(error: &(dyn std::error::Error + 'static)) -> Error {
     let causes = || std::iter::successors(Some(error), |error| error.source());
     if let Some(slow) = causes().find_map(|cause| cause.downcast_ref::<TooSlow>()) {
         return Error::new(ErrorCode::IncompleteBody, format!("the body was not received in time: {slow}"));
     }
-    // Hyper reports malformed chunks with these kinds.
+    // Hyper reports a malformed chunked encoding with these kinds.
     let is_malformed = |error: &std::io::Error| {
         matches!(error.kind(), std::io::ErrorKind::InvalidInput | std::io::ErrorKind::InvalidData)
     };

@@ -42,18 +42,19 @@ const MAX_STREAMS: u32 = 100;
 /// windows of all streams, so a stream that waits for the store does not block the others.
 const STREAM_WINDOW: u32 = 256 << 10;
 
-/// Maximum number of streams that the client may reset before they are accepted. Beyond this
-/// number, the connection is closed (rapid reset attack).
+/// Maximum number of streams that the client has reset and that hyper has not accepted yet. Beyond
+/// this number, the connection is closed (rapid reset attack).
 const MAX_RESET_STREAMS: usize = 20;
 /// Maximum number of streams that the service resets because of errors of the client. Beyond this
 /// number, the connection is closed.
 const MAX_LOCAL_RESET_STREAMS: usize = 128;
 
-/// Interval and timeout of HTTP/2 keep-alive pings.
+/// Interval of HTTP/2 keep-alive pings. A connection is closed if the client does not answer a ping
+/// within `PING_TIMEOUT`.
 const PING_INTERVAL: Duration = Duration::from_secs(30);
 const PING_TIMEOUT: Duration = Duration::from_secs(20);
 
-/// Bytes that HTTP/2 adds to the size of each header field when it checks the limit.
+/// Bytes that HTTP/2 counts for each header field, in addition to the name and the value.
 const FIELD_OVERHEAD: u32 = 32;
 
 /// Serves the connections of a listener, all with the same settings.
@@ -88,8 +89,9 @@ impl ConnectionServer {
             .initial_stream_window_size(STREAM_WINDOW)
             .initial_connection_window_size(MAX_STREAMS * STREAM_WINDOW)
             .max_send_buf_size(MAX_BUFFERED)
-            // Exceeds the limit of `check_head`, which can then reject moderately oversized heads
-            // with an error code, as with HTTP/1.
+            // This limit is higher than the limit of `check_head`. So a head that is only
+            // moderately too large still reaches `check_head`, which rejects the request with an
+            // error code, as with HTTP/1.
             .max_header_list_size(max_head + MAX_STREAMS * FIELD_OVERHEAD)
             .max_pending_accept_reset_streams(MAX_RESET_STREAMS)
             .max_local_error_reset_streams(MAX_LOCAL_RESET_STREAMS)
@@ -99,8 +101,8 @@ impl ConnectionServer {
         Self { http, router, tls, timeouts, rate_check }
     }
 
-    /// Serves a connection until it ends. Once `draining` is cancelled, the connection ends after
-    /// the requests that are running.
+    /// Serves a connection until it ends. After `draining` is cancelled, the connection ends when
+    /// its running requests have ended.
     pub(super) async fn serve(&self, stream: TcpStream, peer: SocketAddr, draining: CancellationToken) {
         set_socket_options(&stream, peer);
         let Some(tls) = &self.tls else {
@@ -143,7 +145,8 @@ impl ConnectionServer {
         let mut is_last = false;
         loop {
             tokio::select! {
-                // Poll the connection first, so that `ConnTimeouts` has its latest state.
+                // Poll the connection first, so that `ConnTimeouts` has the latest state of the
+                // connection.
                 biased;
                 ended = connection.as_mut() => {
                     if let Err(error) = ended {

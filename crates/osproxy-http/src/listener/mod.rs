@@ -27,8 +27,9 @@ pub use tls::{Tls, TlsFiles};
 /// Pause after a failed accept, for example when the process is out of file descriptors.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 
-/// Maximum size of hyper's buffers for reading and writing, in bytes. With hyper's default of 408
-/// KiB, 32 concurrent uploads and 32 downloads take 57 MiB more memory. With 128 KiB, downloads
+/// Maximum size of hyper's buffers for reading and writing, in bytes. HTTP/1 uses
+/// [`ListenerSettings::max_head_bytes`] instead if that value is larger. With hyper's default of
+/// 408 KiB, 32 concurrent uploads and 32 downloads take 57 MiB more memory. With 128 KiB, downloads
 /// take 20% more CPU time.
 const MAX_BUFFERED: usize = 64 << 10;
 
@@ -43,7 +44,8 @@ const HANDSHAKE_TIME: Duration = Duration::from_millis(100);
 pub struct RemoteAddr(pub SocketAddr);
 
 /// Serves until `shutdown` is cancelled. Then stops accepting connections, waits up to
-/// [`ListenerSettings::shutdown_grace`] for running requests, and aborts the rest.
+/// [`ListenerSettings::shutdown_grace`] for running requests, and aborts the requests that are
+/// still running.
 ///
 /// Before that wait, clients that are already connected have `first_request_grace` to send their
 /// first request: the server cannot distinguish an idle connection from a connection whose request

@@ -48,17 +48,17 @@ pub(super) enum TimeoutKind {
 /// State of a connection that determines its timeouts.
 pub(super) struct ConnTimeouts {
     state: Mutex<State>,
-    /// The pending write of an HTTP/1 connection, which sends one response at a time. HTTP/2
-    /// streams have their own.
+    /// The pending write of an HTTP/1 connection, which sends one response at a time. Not used for
+    /// HTTP/2, where each stream has a separate [`PendingWrite`].
     pub(super) pending_write: Arc<PendingWrite>,
 }
 
 struct State {
     requests: usize,
-    /// Time of the last activity. Meaningful only while no request is running.
+    /// Start of the idle timeout. Meaningful only while no request is running.
     idle_since: Instant,
-    /// Time at which a head began that is not complete yet; `None` if there is no such head. Not
-    /// tracked for HTTP/2 after the first request.
+    /// Start of the timeout for a request head that is not complete yet; `None` if there is no such
+    /// head. For HTTP/2, only the first head is tracked.
     head_since: Option<Instant>,
     multiplexed: bool,
     /// Whether part of a response may still have to be written.
@@ -104,8 +104,8 @@ impl ConnTimeouts {
         self.state().idle_since = Instant::now();
     }
 
-    /// Whether no response of the service remains to be written. A write is then hyper's own, such
-    /// as the response to a head that hyper cannot parse.
+    /// Whether a write now comes from hyper itself, such as the response to a head that hyper
+    /// cannot parse. This is so if every response of the service has been written.
     fn is_unsolicited(&self) -> bool {
         !self.state().response_pending
     }
@@ -132,9 +132,9 @@ impl ConnTimeouts {
         }
     }
 
-    /// Completes when a timeout expires. Only the task that serves the connection may await this
-    /// future: most changes of the state wake that task, and the future then computes the deadline
-    /// again.
+    /// Completes when a timeout expires. Await this future only in the task that serves the
+    /// connection: most changes of the state wake that task, and the future then computes the
+    /// deadline again.
     pub(super) async fn expired(&self, timeouts: Timeouts) -> TimeoutKind {
         let mut timer = DeadlineTimer::default();
         poll_fn(|cx| match self.deadline(timeouts) {
@@ -163,7 +163,7 @@ impl ConnTimeouts {
     }
 }
 
-/// Counts a request as running until it is dropped.
+/// Counts a request as running until the guard is dropped.
 pub(super) struct RequestGuard(Arc<ConnTimeouts>);
 
 impl Drop for RequestGuard {
@@ -174,16 +174,16 @@ impl Drop for RequestGuard {
     }
 }
 
-/// The last chunk of a response that was handed to hyper; empty while hyper waits for the next
-/// chunk.
+/// Timing of the response chunk that was handed to hyper most recently; `None` while hyper waits
+/// for the next chunk.
 #[derive(Default)]
 pub(super) struct PendingWrite(Mutex<Option<Chunk>>);
 
 #[derive(Clone, Copy)]
 struct Chunk {
     since: Instant,
-    /// Time at which the client last read data. On HTTP/2, this is `since`, because the progress of
-    /// a single stream is not visible.
+    /// Time of the latest write to the connection, which shows that the client reads. On HTTP/2,
+    /// this is `since`, because the progress of a single stream is not visible.
     last_progress: Instant,
     /// Minimum time to allow for the chunk on HTTP/2, where progress is not visible; zero on
     /// HTTP/1.
@@ -204,8 +204,8 @@ impl PendingWrite {
         Some(chunk.max_time.map_or(stalled_at, |max| stalled_at.min(chunk.since + max)))
     }
 
-    /// Completes when the client has stalled. Only the task that sends the response may await this
-    /// future.
+    /// Completes when the client has stalled. Await this future only in the task that sends the
+    /// response.
     pub(super) async fn stalled(&self, timeout: Duration) {
         let mut timer = DeadlineTimer::default();
         poll_fn(|cx| match self.deadline(timeout) {
@@ -222,7 +222,7 @@ pub(super) struct MinRateBody {
     body: Body,
     pending_write: Arc<PendingWrite>,
     rate_check: MinRateCheck,
-    /// Size of the last chunk, in bytes.
+    /// Size of the latest chunk, in bytes.
     chunk_len: u64,
     multiplexed: bool,
     _request: RequestGuard,
@@ -261,8 +261,8 @@ impl http_body::Body for MinRateBody {
         mut self: Pin<&mut Self>,
         cx: &mut Context<'_>,
     ) -> Poll<Option<Result<Frame<Bytes>, axum::Error>>> {
-        // Hyper polls for the next chunk only when its buffer has room, so the last chunk counts as
-        // read.
+        // Hyper polls for the next chunk only when its buffer has room, so the client counts as
+        // having read the previous chunk.
         let drained = self.pending_write.lock().take();
         if let Some(chunk) = drained {
             let bytes = self.chunk_len;

@@ -126,7 +126,8 @@ impl Tls {
     }
 
     /// Checks the files periodically; never returns. New connections use the new certificates. If
-    /// the new files are invalid, logs that once and keeps the old certificates.
+    /// the new certificates cannot be used, logs a warning once and keeps the old certificates.
+    /// Ignores changes as long as a file cannot be read.
     pub(super) async fn reload_on_change(&self) {
         let (mut loaded, mut previous) = (self.initial.clone(), Ok(self.initial.clone()));
         loop {

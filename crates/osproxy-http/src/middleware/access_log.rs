@@ -40,7 +40,8 @@ pub(super) struct AccessLogEntry {
     span: Span,
     /// `None` until there is a response.
     status: Option<u16>,
-    /// Error code in the response, which another node may have created.
+    /// Error code in the response. If the request was forwarded, another node may have set the
+    /// code.
     error: Option<String>,
     /// The error that this node responded with, if any.
     source_error: Option<Arc<Error>>,

@@ -8,8 +8,8 @@ use osproxy_core::{ClientAddr, X_FORWARDED_FOR};
 
 use crate::extract::forwarded;
 
-/// Returns the address of the client. Each proxy appends to a header the address from which it
-/// received the request. So the client is the last address in this header that is not `trusted`;
+/// Returns the address of the client. A proxy adds the address from which it received the request
+/// to the end of a header. So the client is the last address in this header that is not `trusted`;
 /// earlier addresses may be forged. If all addresses are trusted, the first address is the client.
 ///
 /// Searches the header from its last entry to its first. Returns `peer` if the search meets an

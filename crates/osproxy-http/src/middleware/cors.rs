@@ -55,8 +55,8 @@ pub(crate) fn layer(settings: &CorsSettings) -> Option<CorsLayer> {
     Some(layer.expose_headers(EXPOSED_HEADERS).max_age(settings.max_age))
 }
 
-/// Applies CORS to the HTTP APIs and to links. Other paths, such as metrics and health, can only be
-/// read by pages of their own origin.
+/// Applies CORS to the HTTP APIs and to links. Only pages of the same origin can read other paths,
+/// such as metrics and health.
 pub(crate) async fn apply_to_api(State(cors): State<CorsLayer>, request: Request, next: Next) -> Response {
     let path = request.uri().path();
     let is_below = |prefix: &str| path.strip_prefix(prefix).is_some_and(|rest| rest.starts_with('/'));

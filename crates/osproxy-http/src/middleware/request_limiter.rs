@@ -40,8 +40,9 @@ pub struct RequestLimiter {
     changes: Semaphore,
     /// Separate permits for metrics, so that an overloaded service can still be observed.
     metrics: Semaphore,
-    /// Permits for gRPC calls that stream content. A call counts as a transfer only after its first
-    /// message has named the file; these permits bound the memory for first messages.
+    /// Permits for gRPC calls that stream content. The limits on transfers apply to a call only
+    /// after its first message, which names the file. These permits limit the memory for first
+    /// messages.
     transfers: Semaphore,
     addresses: Option<AddressRateLimiter>,
 }
@@ -89,8 +90,8 @@ pub(crate) async fn limit_addresses(
     next.run(request).await
 }
 
-/// Rejects requests beyond the concurrency limit. A request holds its permit until the head of its
-/// response. Requests with a safe method, such as GET, count as reads; all others as changes.
+/// Rejects requests beyond the concurrency limit. A request holds its permit until the response
+/// begins. Requests with a safe method, such as GET, count as reads; all others as changes.
 pub(crate) async fn limit_requests(
     State(limiter): State<Arc<RequestLimiter>>,
     request: Request,

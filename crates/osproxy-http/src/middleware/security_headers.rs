@@ -39,8 +39,8 @@ const PASSIVE_CONTENT_POLICY: HeaderValue = HeaderValue::from_static(
     "default-src 'none'; media-src 'self'; style-src 'unsafe-inline'; sandbox allow-same-origin",
 );
 
-/// Policy for PDF. Browsers do not display a PDF with `sandbox`; their PDF viewers have a sandbox
-/// of their own.
+/// Policy for PDF. Browsers do not display a PDF with `sandbox`. The PDF viewers of browsers run in
+/// a separate sandbox.
 const PDF_POLICY: HeaderValue =
     HeaderValue::from_static("default-src 'none'; object-src 'self'; style-src 'unsafe-inline'");
 

@@ -218,7 +218,7 @@ responses! { V1:
         ];
 }
 
-/// Declares groups of responses of API v1 that several operations share.
+/// Declares groups of error responses of API v1 that several operations share.
 macro_rules! groups {
     ($($(#[$doc:meta])* $group:ident: $($status:literal $name:ident),*;)*) => {$(
         $(#[$doc])*
@@ -234,26 +234,26 @@ macro_rules! groups {
 }
 
 groups! {
-    /// Responses of every operation.
+    /// Error responses of every operation.
     CommonErrors: "400" BadRequest, "500" Fault, "503" Away;
-    /// Responses of operations on a file.
+    /// Error responses of operations on a file.
     FileErrors: "404" Missing, "410" Gone;
-    /// Responses of operations that read content.
+    /// Error responses of operations that read content.
     ReadErrors: "409" Conflict;
-    /// Responses of operations by signed link.
+    /// Error responses of operations by signed link.
     LinkErrors: "403" Refused, "404" Missing, "410" Gone;
-    /// Responses of operations with a JSON body.
+    /// Error responses of operations with a JSON body.
     JsonBodyErrors: "408" BrokenOff, "413" Oversized, "415" UnsupportedType, "501" Unimplemented;
-    /// Responses of operations that receive content.
+    /// Error responses of operations that receive content.
     ContentBodyErrors: "408" BrokenOff, "409" Conflict, "413" Oversized, "415" UnsupportedType, "422" Mismatch,
         "501" Unimplemented;
-    /// Responses of operations that need storage.
+    /// Error responses of operations that need storage.
     StorageErrors: "507" Exhausted;
-    /// Responses of operations with `Idempotency-Key`.
+    /// Error responses of operations with `Idempotency-Key`.
     IdempotencyErrors: "409" Conflict, "422" Mismatch;
 }
 
-/// Successful responses of operations that read content.
+/// Responses of operations that read content, except error responses: 200, 206 and 304.
 pub(crate) enum ContentResponses {}
 
 impl IntoResponses for ContentResponses {

@@ -81,8 +81,9 @@ impl Downloads {
     }
 }
 
-/// Serves a GET or HEAD request for the content of a file, and counts the use of its link. If the
-/// content moves to another store during the request, tries again with that store.
+/// Serves a GET or HEAD request for the content of a file. A GET that returns content counts as a
+/// use of the link. If the content moves to another store during the request, tries again with that
+/// store.
 pub(crate) async fn serve_file(
     downloads: &Downloads,
     request: &Parts,
@@ -102,8 +103,8 @@ pub(crate) async fn serve_file(
         Err(error) => error.code == ErrorCode::NodeUnavailable,
     };
     let response = retry_if_moved(&downloads.files, file, read, has_moved).await?;
-    // Only a GET that returns content is a use. The node that the client called counts it, not the
-    // node to which the request was forwarded.
+    // Only a GET that returns content is a use. The node that the client called counts the use, not
+    // the node to which the request was forwarded.
     if source == RequestSource::Client && request.method == Method::GET && response.status().is_success() {
         downloads.link_verifier.count_use(presentation.link).await?;
     }

@@ -138,8 +138,9 @@ pub(crate) async fn render(
     rendered
 }
 
-/// Whether to render errors for gRPC. The content type decides, except on paths of the HTTP APIs
-/// and links, where content may be of any type.
+/// Whether to render errors for gRPC. On paths of the HTTP APIs and of links, the answer is always
+/// no, because content there may have any type. On other paths, the content type of the request
+/// decides.
 fn is_grpc(request: &Request) -> bool {
     let path = request.uri().path();
     if [V0, V1, LINKS].iter().any(|prefix| path.starts_with(prefix)) {

@@ -15,7 +15,8 @@ use crate::extract::body::{self, ContentStream};
 const EMPTY_MD5: [u8; 16] = 0xd41d_8cd9_8f00_b204_e980_0998_ecf8_427e_u128.to_be_bytes();
 
 /// Returns the content of a request: the field `file` of a form, or the raw body. `md5` is the
-/// expected digest. Fails with `InvalidArgument` if the request has no body.
+/// expected digest. Fails with `InvalidArgument` if a raw body has neither `Content-Length` nor
+/// `Transfer-Encoding`, unless `md5` is the digest of empty content.
 pub(super) async fn content(headers: &HeaderMap, body: Body, md5: Option<[u8; 16]>) -> Result<ContentStream> {
     let length = body.size_hint().exact();
     let content_type =

@@ -28,7 +28,8 @@ const MAX_FIELDS: usize = 32;
 /// Maximum number of frames, of at most 64 KiB each, that the parser may buffer while it reads the
 /// content.
 const CONTENT_FRAMES: u32 = 4;
-/// Maximum number of bytes that the parser reads, and buffers, to reach the next field.
+/// Number of bytes that the parser may read, and buffer, to reach the next field. The parser may
+/// exceed this number by one frame.
 const MAX_BETWEEN: u64 = 256 * 1024;
 
 /// Whether a body with this content type is a form.
@@ -62,7 +63,7 @@ pub(crate) async fn content_stream(
     Err(Error::invalid("the form has too many fields"))
 }
 
-/// Passes a body on, and fails after `allowance` bytes.
+/// Passes a body on. Fails if more data follows after `allowance` bytes.
 ///
 /// The parser buffers all data that is ready before it parses any of it. To bound that buffer, this
 /// stream returns `Pending` after each frame outside the content, and after every
@@ -70,7 +71,7 @@ pub(crate) async fn content_stream(
 struct MeteredBody {
     body: BodyDataStream,
     allowance: Arc<AtomicU64>,
-    /// Frames since the last pause.
+    /// Frames since the latest `Pending`.
     frames: u32,
 }
 

@@ -41,7 +41,7 @@ async fn read_typed(types: &[&str], headers: &HeaderMap, body: Body) -> Result<B
     body::read_limited(body, MAX_BODY).await
 }
 
-/// Rejects a request with a body.
+/// Rejects a request whose headers announce a body.
 pub(super) fn reject_body(request: &Parts) -> Result<()> {
     let length = request.headers.get(header::CONTENT_LENGTH);
     let has_length = length.is_some_and(|length| length.as_bytes() != b"0");

@@ -1,5 +1,5 @@
-//! API v1. Applications call its operations with an API key; the clients of applications call them
-//! with a signed link.
+//! API v1. Applications call operations with an API key. The clients of applications call
+//! operations with a signed link.
 
 pub(super) mod content;
 pub(super) mod digest;
@@ -29,7 +29,7 @@ use axum::{
 
 use crate::respond::error::Rejection;
 
-/// Rejects GET, HEAD and DELETE requests with a body.
+/// Rejects GET, HEAD and DELETE requests whose headers announce a body.
 pub(super) async fn reject_unexpected_body(request: Request, next: Next) -> Response {
     if matches!(*request.method(), Method::GET | Method::HEAD | Method::DELETE) {
         let (parts, body) = request.into_parts();

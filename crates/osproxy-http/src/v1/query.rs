@@ -19,9 +19,9 @@ impl<'a> Query<'a> {
         Self::parse_known(query, known)
     }
 
-    /// Parses a query, ignoring unknown parameters. For links that people share, because messengers
-    /// append parameters of their own. Fails with `InvalidArgument` if a known parameter occurs
-    /// twice.
+    /// Parses a query, ignoring unknown parameters. Used for links that people share, because
+    /// messengers append parameters to such links. Fails with `InvalidArgument` if a known
+    /// parameter occurs twice.
     pub(crate) fn parse_known(query: Option<&'a str>, known: &[&str]) -> Result<Self> {
         let mut parameters: Vec<(Cow<'a, str>, _)> = Vec::new();
         let all = form_urlencoded::parse(query.unwrap_or_default().as_bytes());

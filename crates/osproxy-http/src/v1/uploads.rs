@@ -47,7 +47,7 @@ use crate::{
 };
 
 /// Parameters of an upload link. A status request with any of these parameters needs a valid link;
-/// its API key is ignored.
+/// an API key in the request is ignored.
 const LINK_PARAMETERS: [&str; 3] = ["date", "expire", "signature"];
 
 /// `POST /uploads`
@@ -234,7 +234,8 @@ fn render_status(uid: Uid, status: ops::upload_status::UploadProgress) -> Json<U
             FileState::Pending => UploadState::Pending,
             FileState::Completing => UploadState::Completing,
             FileState::Stored => UploadState::Stored,
-            // `Receiving`: the operation fails for files in any other state.
+            // This is `Receiving`: the operation `upload_status` fails for files in any other
+            // state.
             _ => UploadState::Receiving,
         },
         size: status.size,
