@@ -10,10 +10,10 @@ use crate::{DigestSelection, Digests, Key, Result};
 
 /// A store of objects.
 ///
-/// All methods may be called concurrently; implementations do their own locking. The caller
-/// validates names, limits and permissions, and never writes to a key again once a row refers to
-/// it. If two writers still publish under one key, the second writer either replaces the object as
-/// a whole or fails with `Exists`.
+/// Callers can call all methods concurrently; implementations do their own locking. The caller
+/// validates names, limits and permissions, and uses a new key for every object. If two writers
+/// publish under the same key anyway, the second writer either replaces the object as a whole or
+/// fails with `Exists`.
 #[async_trait]
 pub trait Backend: Send + Sync + 'static {
     /// Name of the backend, such as `local`. Store names in the database begin with this name.
@@ -25,16 +25,16 @@ pub trait Backend: Send + Sync + 'static {
         Ok(())
     }
 
-    /// The current time by the clock of a remote store, to the second; `None` if the store does not
-    /// report it. Needs no credentials: an error means that the server is unreachable or is not an
-    /// object store.
+    /// The current time of the clock of a remote store, with a precision of one second. `None` if
+    /// the store does not report the time. Needs no credentials: an error means that the server is
+    /// unreachable or is not an object store.
     async fn clock(&self) -> Result<Option<SystemTime>> {
         Ok(None)
     }
 
     /// Begins an object. Nothing can be read under `key` until [`ObjectWriter::publish`].
-    /// Implementations must not reserve disk space for the whole `size` at once, because `size` is
-    /// only the client's claim. The writer may fail if the content does not match a
+    /// Implementations must not reserve disk space for the whole `size` in advance, because `size`
+    /// is only the client's claim. The writer can fail if the content does not match a
     /// [`SizeHint::Exact`].
     async fn create(&self, key: &Key, size: SizeHint) -> Result<Box<dyn ObjectWriter>>;
 
@@ -49,15 +49,16 @@ pub trait Backend: Send + Sync + 'static {
     /// The size of an object in bytes. Fails with `NotFound` if there is no such object.
     async fn size(&self, key: &Key) -> Result<u64>;
 
-    /// Removes objects durably. An object that does not exist counts as removed. An error may leave
-    /// some of the objects removed; call again with the same keys to continue.
+    /// Removes objects durably. An object that does not exist counts as removed. If the call fails,
+    /// some of the objects may already be removed. Call again with the same keys to remove the
+    /// others.
     async fn delete(&self, keys: &[Key]) -> Result<()>;
 
     /// Lists all objects, in no particular order. An object that is created or removed during the
     /// listing may or may not be listed.
     async fn list(&self) -> Result<ObjectList>;
 
-    /// The store's own multipart uploads, if it supports them.
+    /// Access to the multipart uploads of the store. `None` if the store does not support them.
     fn multipart(&self) -> Option<&dyn Multipart> {
         None
     }
@@ -89,7 +90,8 @@ pub trait Multipart: Send + Sync {
     async fn begin(&self, key: &Key, layout: Option<PartLayout>) -> Result<String>;
 
     /// Like [`begin`](Self::begin), but a store with preallocated files reserves nothing: it only
-    /// checks that it has space for all parts now. A later part may still fail with `Full`.
+    /// checks that there is enough space for all parts now. Writing a part can still fail with
+    /// `Full` later.
     async fn begin_unreserved(&self, key: &Key, layout: PartLayout) -> Result<String> {
         self.begin(key, Some(layout)).await
     }
@@ -122,7 +124,7 @@ pub trait Multipart: Send + Sync {
     async fn list_parts(&self, key: &Key, upload: &str) -> Result<Vec<(u32, String)>>;
 
     /// Drops every upload for a key, including uploads whose ids are not recorded. `part_size` is
-    /// the part size in the [`PartLayout`] of these uploads, if they have a layout.
+    /// the part size in the [`PartLayout`] of the uploads; `None` if they have no layout.
     async fn abort_all(&self, key: &Key, _part_size: Option<u64>) -> Result<()> {
         let mut uploads = self.list_uploads(Some(key)).await?;
         while let Some(upload) = uploads.try_next().await? {
@@ -131,9 +133,9 @@ pub trait Multipart: Send + Sync {
         Ok(())
     }
 
-    /// Lists the uploads that are neither completed nor aborted, for one key or in the whole store,
-    /// in no particular order. Even for one key, some stores scan all objects; to drop the uploads
-    /// for a key, use [`abort_all`](Self::abort_all).
+    /// Lists the uploads that are neither completed nor aborted, in no particular order. Lists the
+    /// uploads for `key`, or all uploads in the store if `key` is `None`. Even for one key, some
+    /// stores scan all objects; to drop the uploads for a key, use [`abort_all`](Self::abort_all).
     async fn list_uploads(&self, key: Option<&Key>) -> Result<UploadList>;
 }
 
@@ -173,19 +175,19 @@ impl PartLayout {
     }
 }
 
-/// What is known about the length of content before it arrives.
+/// What is known about the length of content before the content arrives.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum SizeHint {
-    /// Exactly this many bytes. The writer may fail if the content has another length.
+    /// Exactly this many bytes. The writer can fail if the content has another length.
     Exact(u64),
-    /// Probably at most this many bytes.
+    /// An estimate of the maximum, in bytes. Writers must also accept content that is longer.
     AtMost(u64),
     /// Nothing is known.
     Unknown,
 }
 
 impl SizeHint {
-    /// The probable maximum size in bytes, if it is known.
+    /// The exact size or the estimate of the maximum, in bytes. `None` if nothing is known.
     pub const fn at_most(self) -> Option<u64> {
         match self {
             Self::Exact(size) | Self::AtMost(size) => Some(size),
@@ -215,9 +217,10 @@ pub trait ObjectWriter: Send {
     /// The default is [`DigestSelection::MD5`], which API v0 needs.
     fn select_digests(&mut self, selection: DigestSelection);
 
-    /// Appends bytes. Returns when the writer can take more bytes, which may be before these bytes
-    /// are stored. A writer buffers about 1 MiB; if the size is not known, a remote store buffers a
-    /// whole part. After an error, the writer can only be dropped.
+    /// Appends bytes. Returns when the writer has room for more bytes. At that time, the appended
+    /// bytes may not be stored yet. A writer buffers about 1 MiB. If the exact size is not known,
+    /// the writer of a remote store buffers a whole part. After an error, the writer can only be
+    /// dropped.
     async fn write(&mut self, bytes: Bytes) -> Result<()>;
 
     /// Appends another object of the same store, which must have `size` bytes. Fails with
@@ -230,9 +233,9 @@ pub trait ObjectWriter: Send {
         Ok(false)
     }
 
-    /// Ends the content and returns its digests, which the writer computes off the reactor while
-    /// the content arrives. Fails if the content does not match a [`SizeHint::Exact`] that the
-    /// backend checks.
+    /// Ends the content and returns its digests. The writer computes the digests while the content
+    /// arrives, without blocking the async runtime. Backends that check [`SizeHint::Exact`] fail
+    /// here if the content is shorter.
     async fn finish(&mut self) -> Result<Digests>;
 
     /// Makes the finished object appear under its key, durably and atomically. Returns the store's

@@ -24,8 +24,9 @@ impl BufferBudget {
         Self { units: Arc::new(Semaphore::new(total as usize)), total }
     }
 
-    /// Takes `bytes` bytes, or the whole budget if `bytes` exceeds it. Waits in FIFO order until
-    /// other transfers return enough memory. Returns `None` if `wait` ends before that.
+    /// Takes `bytes` bytes, or the whole budget if `bytes` is larger. Waits in FIFO order until
+    /// other transfers return enough memory. Returns `None` if the memory is not available within
+    /// `wait`.
     pub async fn reserve(&self, bytes: u64, wait: Duration) -> Option<BufferReservation> {
         if let Some(reservation) = self.try_reserve(bytes) {
             return Some(reservation);
@@ -34,8 +35,8 @@ impl BufferBudget {
         tokio::time::timeout(wait, waiting).await.ok()?.ok().map(BufferReservation)
     }
 
-    /// Takes `bytes` bytes, or the whole budget if `bytes` exceeds it. Returns `None` if that much
-    /// is not free now.
+    /// Takes `bytes` bytes, or the whole budget if `bytes` is larger. Returns `None` if the memory
+    /// is not available now.
     pub fn try_reserve(&self, bytes: u64) -> Option<BufferReservation> {
         let requested = units(bytes).min(self.total);
         self.units.clone().try_acquire_many_owned(requested).ok().map(BufferReservation)

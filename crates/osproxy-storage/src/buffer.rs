@@ -8,9 +8,9 @@ use bytes::Bytes;
 /// page-aligned costs twice the CPU time.
 const ALIGNMENT: usize = 4096;
 
-/// Reusable page-aligned buffers of one size. A pool never waits: if it is empty, it allocates a
-/// buffer. It keeps at most `max_idle` returned buffers, and does not limit how many buffers are in
-/// use.
+/// Reusable page-aligned buffers of one size. An empty pool allocates a new buffer instead of
+/// waiting. A pool keeps at most `max_idle` returned buffers, and does not limit the number of
+/// buffers in use.
 pub(crate) struct BufferPool {
     size: usize,
     max_idle: usize,
@@ -39,8 +39,8 @@ impl BufferPool {
     }
 }
 
-/// A page-aligned buffer. Its memory returns to the pool when the buffer, or the last [`Bytes`]
-/// made from it, is dropped.
+/// A page-aligned buffer. The memory returns to the pool when the buffer and all [`Bytes`] made
+/// from it are dropped.
 pub(crate) struct Buffer {
     memory: Vec<u8>,
     start: usize,
@@ -67,7 +67,7 @@ impl Buffer {
         self.filled = (self.filled + count).min(self.pool.size);
     }
 
-    /// Moves bytes from the front of `bytes` into the buffer, as many as fit.
+    /// Moves as many bytes as fit from the front of `bytes` into the buffer.
     pub(crate) fn fill_from(&mut self, bytes: &mut Bytes) {
         let target = self.unfilled(bytes.len());
         let count = target.len();

@@ -1,4 +1,4 @@
-//! Digests of content, computed while it streams or combined from subtrees.
+//! Digests of content, computed while the content streams, or combined from subtree hashes.
 
 use blake3::hazmat::{self, HasherExt, Mode};
 use md5::{Digest as _, Md5};
@@ -32,7 +32,8 @@ pub struct DigestSelection {
     pub md5: bool,
     /// Whether to compute SHA-256, which takes twice the CPU time of BLAKE3.
     pub sha256: bool,
-    /// If the content is a subtree of larger content, its byte offset in the larger content.
+    /// Set if the content is one subtree of larger content: the byte offset at which the subtree
+    /// begins.
     pub subtree_offset: Option<u64>,
 }
 
@@ -42,7 +43,7 @@ impl DigestSelection {
 }
 
 /// Computes [`Digests`] of a stream in one pass. Hashing with MD5 takes about 2.2 CPU seconds per
-/// GiB, so it must not run on the reactor.
+/// GiB, so it must not run on an async worker thread.
 #[derive(Clone)]
 pub struct Digester {
     size: u64,

@@ -20,7 +20,7 @@ pub struct DiskSpace {
 }
 
 impl DiskSpace {
-    /// The space of the file system that holds `folder`. Blocks.
+    /// The space of the file system that holds `folder`. Blocks the thread.
     pub fn of(folder: &Path) -> io::Result<Self> {
         let stat = rustix::fs::statvfs(folder)?;
         let bytes = |blocks: u64| blocks.saturating_mul(stat.f_frsize);
@@ -29,8 +29,8 @@ impl DiskSpace {
 }
 
 /// Checks that `folder` is writable: writes 4 KiB to an unnamed temporary file, which disappears
-/// when it is closed. Blocks. On file systems that do not support `O_TMPFILE`, succeeds without a
-/// check.
+/// when it is closed. Blocks the thread. On file systems that do not support `O_TMPFILE`, succeeds
+/// without a check.
 pub fn check_writable(folder: &Path) -> io::Result<()> {
     let flags = OFlags::TMPFILE | OFlags::WRONLY | OFlags::CLOEXEC;
     let file = match rustix::fs::open(folder, flags, Mode::RUSR | Mode::WUSR) {

@@ -64,8 +64,8 @@ impl DurationHistogram {
         (counts.map(|count| count.load(Ordering::Relaxed)).sum(), self.sum_us.load(Ordering::Relaxed))
     }
 
-    /// Takes a snapshot. Its count always equals the sum of its buckets, even while other threads
-    /// count.
+    /// Takes a snapshot. In a snapshot, `count` always equals the total of the numbers in
+    /// `buckets`, even while other threads observe durations.
     pub fn snapshot(&self) -> HistogramSnapshot {
         let counts = self.buckets.iter().chain(iter::once(&self.overflow));
         let bounds = BOUNDS_US.iter().map(|us| seconds(*us)).chain(iter::once(f64::INFINITY));

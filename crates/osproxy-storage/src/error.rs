@@ -25,13 +25,13 @@ pub enum ErrorKind {
     Other,
 }
 
-/// A failed operation of a backend. Its source may name paths and vendors: log the source, but
-/// never send it to clients.
+/// A failed operation of a backend. The source of the error can contain paths and names of vendors:
+/// log the source, but never send it to clients.
 #[derive(Debug)]
 pub struct Error {
     /// What the failure means to the caller.
     pub kind: ErrorKind,
-    /// Whether the same operation may succeed if it is retried.
+    /// Whether a retry of the same operation may succeed.
     pub retryable: bool,
     /// Name of the backend, as in [`Backend::name`](crate::Backend::name).
     pub backend: &'static str,
@@ -59,12 +59,10 @@ impl Error {
         }
     }
 
-    /// Marks the error as retryable.
     pub(crate) fn mark_retryable(self) -> Self {
         Self { retryable: true, ..self }
     }
 
-    /// Sets the source.
     pub(crate) fn with_source(self, source: Box<dyn StdError + Send + Sync>) -> Self {
         Self { source: Some(source), ..self }
     }

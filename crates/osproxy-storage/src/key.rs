@@ -74,8 +74,8 @@ impl fmt::Display for Category {
 /// Maximum length of an extension in a key, in bytes.
 const MAX_EXTENSION: usize = 16;
 
-/// The extension of a file name, in lower case, if it may be part of a key: 1 to 16 ASCII letters
-/// and digits. Otherwise returns `None`; the object key then has no extension.
+/// Returns the extension of a file name, in lower case, for use in an object key. Returns `None`
+/// unless the extension has 1 to 16 ASCII letters and digits; the key then has no extension.
 pub fn extension(name: &str) -> Option<String> {
     let (_, extension) = name.rsplit_once('.')?;
     let fits = (1..=MAX_EXTENSION).contains(&extension.len())
@@ -115,9 +115,9 @@ impl Key {
         }
     }
 
-    /// The key in one of 256 shard folders of its category: `<category>-<two hexadecimal digits>`.
-    /// All objects of a blob have the same shard folder. Stores on disks use shard folders so that
-    /// no folder becomes too large.
+    /// Returns this key with the category folder replaced by one of its 256 shard folders:
+    /// `<category>-<two hexadecimal digits>`. All objects of a blob are in the same shard folder.
+    /// Stores on disks use shard folders so that no folder becomes too large.
     #[must_use]
     pub fn in_shard(&self, blob_id: i64) -> Self {
         // The low bits of an id (worker id and sequence) hardly differ between ids. The
@@ -126,13 +126,13 @@ impl Key {
         Self(format!("{}-{shard:02x}/{}", self.folder(), self.name()))
     }
 
-    /// Whether this is the key of the first write of a part.
+    /// Whether this is the key of the first write of a part. Such a key has no write id.
     pub fn is_first_write(&self) -> bool {
         self.name().matches('_').count() == 1
     }
 
-    /// Parses a recorded key. Fails unless the key is `<folder>/<object name>` with two valid
-    /// names: 1 to 200 ASCII letters, digits, `.`, `_` and `-`, not beginning with `.`.
+    /// Parses a key from the database. Fails unless the key is `<folder>/<object name>` with two
+    /// valid names: 1 to 200 ASCII letters, digits, `.`, `_` and `-`, not beginning with `.`.
     pub fn parse(key: &str) -> Result<Self, InvalidKey> {
         let (folder, name) = key.split_once('/').ok_or(InvalidKey)?;
         let is_valid = |segment: &str| {

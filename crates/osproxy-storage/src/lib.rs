@@ -1,9 +1,9 @@
 //! Object stores behind one trait.
 //!
-//! A [`Backend`] stores objects under [`Key`]s. Writes are streamed: bytes go in, digests come out,
-//! and the object appears under its key as a whole or not at all. Reads stream a byte range. This
-//! crate knows nothing of files, uids or links; its users know nothing of paths, file descriptors
-//! or vendors.
+//! A [`Backend`] stores objects under [`Key`]s. A writer takes a stream of bytes and returns their
+//! digests. The object appears under its key as a whole or not at all. A reader streams a byte
+//! range. This crate has no notion of files, uids or links. It hides paths, file descriptors and
+//! vendors from its users.
 //!
 //! ```
 //! use futures_util::TryStreamExt;
@@ -15,7 +15,8 @@
 //! let key = Key::whole(Category::of_name("film.mp4"), 1, Some("mp4"));
 //! assert_eq!(key.as_str(), "video/1.mp4");
 //!
-//! // The object is invisible until it is published. A writer dropped before that leaves nothing.
+//! // The object is invisible until it is published. A writer that is dropped before `publish`
+//! // leaves nothing behind.
 //! let mut writer = store.create(&key, SizeHint::Exact(9)).await?;
 //! writer.write("any bytes".into()).await?;
 //! let digests = writer.finish().await?;

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use crate::{Error, ErrorKind, Result};
 
-/// Pause after the first failure. It doubles with each further failure.
+/// Pause after the first failure. Each further failure doubles the pause.
 const FIRST_PAUSE: Duration = Duration::from_millis(100);
 /// Maximum pause.
 const MAX_PAUSE: Duration = Duration::from_secs(5);
@@ -41,8 +41,8 @@ impl Attempts {
         Self { max, failures: 0, next_pause: FIRST_PAUSE }
     }
 
-    /// Counts a failure and waits before the next attempt. Returns the error at once if it is not
-    /// transient or no attempt is left.
+    /// Counts a failure and waits before the next attempt. If the error is not transient or no
+    /// attempt is left, returns the error without waiting.
     pub(crate) async fn pause_after(&mut self, error: Error, operation: &'static str) -> Result<()> {
         self.failures = self.failures.saturating_add(1);
         if !is_transient(&error) || self.failures >= self.max {

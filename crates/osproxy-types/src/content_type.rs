@@ -16,16 +16,16 @@ const CONTAINERS: [&str; 4] =
 /// Suffix of a text type whose content is UTF-8.
 const UTF8: &str = "; charset=utf-8";
 
-/// Content of at least this size, in bytes, may be one part of a larger text. Such content counts
-/// as UTF-8 even if it ends inside a character.
+/// Minimum size, in bytes, of content that can be one part of a larger text. Content of at least
+/// this size counts as UTF-8 even if it ends inside a character.
 const MAY_BE_CUT_SIZE: usize = 64 << 10;
 
-/// The type of UTF-8 content that has no known signature. The file name extension tells which kind
-/// of text it is.
+/// The MIME type of text that has no known file signature. The file name extension decides which
+/// kind of text it is.
 const TEXT: &str = "text/plain";
 
-/// Processes content as a stream. Detects its type from the first bytes, and checks whether all of
-/// it is UTF-8.
+/// Detects the MIME type of streamed content. Looks for a file signature in the first bytes, and
+/// checks whether all bytes are UTF-8.
 #[derive(Debug, Default)]
 pub struct Sniffer {
     head: Vec<u8>,
@@ -112,9 +112,9 @@ pub fn with_charset(content_type: &str, is_utf8: bool) -> Cow<'_, str> {
     content_type.into()
 }
 
-/// Returns the MIME type of a file: the type that was detected in the content. If that type is
-/// missing, plain text or a container format, a known file name extension decides instead. If the
-/// extension is not known either, returns the container format, or else `application/octet-stream`.
+/// Returns the MIME type of a file. This is the type detected in the content, if it is neither
+/// plain text nor a container format. Otherwise, the file name extension decides. For an unknown
+/// extension, returns the container format if one was detected, or else `application/octet-stream`.
 pub fn mime_type_of(sniffed: Option<&str>, name: &str) -> String {
     let by_name = mime_guess::from_path(name).first_raw();
     let sniffed = sniffed.map(|recorded| recorded.strip_suffix(UTF8).unwrap_or(recorded));
@@ -129,7 +129,7 @@ pub fn mime_type_of(sniffed: Option<&str>, name: &str) -> String {
 }
 
 /// Whether a MIME type equals `pattern` or belongs to the family `pattern`, such as `image/*`.
-/// Ignores parameters.
+/// Ignores parameters, such as `; charset=utf-8`.
 pub fn matches_pattern(pattern: &str, content_type: &str) -> bool {
     let essence = content_type.split(';').next().unwrap_or_default().trim();
     match pattern.strip_suffix('*') {

@@ -7,8 +7,8 @@ pub mod secret;
 pub mod tenant;
 pub mod uid;
 
-/// Attribute of an `async fn` that other crates await: the function returns a boxed future, which is
-/// compiled once. Without the attribute, every crate that awaits the function compiles it again,
-/// with all functions that it awaits. See `docs/adr/0031-build-time.md`.
+/// Attribute of an `async fn` that other crates await. It makes the function return a boxed future,
+/// which is compiled once. Without the attribute, every crate that awaits the function compiles the
+/// function again, with all functions that the function awaits. See `docs/adr/0031-build-time.md`.
 pub use async_recursion::async_recursion as boxed_future;
 pub use error_chain::error_chain;

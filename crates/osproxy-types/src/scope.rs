@@ -7,7 +7,7 @@ use std::{fmt, str::FromStr};
 pub enum Scope {
     /// Creating, copying and changing files.
     Upload,
-    /// Reading metadata of files and issuing download links.
+    /// Reading metadata and content of files, and issuing download links.
     Read,
     /// Deleting files and revoking their links.
     Delete,

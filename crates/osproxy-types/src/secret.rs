@@ -1,4 +1,4 @@
-//! Secrets, which logs never contain.
+//! A string type that keeps secrets out of logs.
 
 use std::fmt;
 

@@ -7,7 +7,7 @@ use std::{fmt, sync::Arc};
 pub const MAX_TENANT_NAME_BYTES: usize = 64;
 
 /// The name of a tenant: 1 to [`MAX_TENANT_NAME_BYTES`] characters of `a`-`z`, `0`-`9`, `-` and
-/// `_`. All supported databases compare such names alike.
+/// `_`. All supported databases compare such names in the same way.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct Tenant(Arc<str>);
 

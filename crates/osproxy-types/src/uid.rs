@@ -4,11 +4,12 @@
 use std::{fmt, str::FromStr};
 
 /// The epoch of uid timestamps, in milliseconds since the Unix epoch. The Go program uses the same
-/// epoch. Its uids therefore have earlier timestamps than new uids, and cannot collide with them.
+/// epoch. New uids have later timestamps than the uids that the Go program issued, so they cannot
+/// collide.
 pub const EPOCH_MS: u64 = 1_417_937_700_000;
-/// Number of bits of the worker id, which are above the sequence bits.
+/// Number of bits of the worker id. They are between the timestamp and the sequence.
 pub const WORKER_BITS: u32 = 10;
-/// Number of bits of the sequence, which are the lowest bits of a uid.
+/// Number of bits of the sequence. They are the lowest bits of a uid.
 pub const SEQUENCE_BITS: u32 = 12;
 
 /// The id of a file. It is a decimal string in JSON and in links, because JavaScript numbers are
@@ -35,7 +36,7 @@ impl Uid {
         if since_epoch <= 0 {
             return Self(0);
         }
-        // The last timestamp that fits into a uid.
+        // The latest timestamp that fits into a uid.
         let max = i64::MAX >> (WORKER_BITS + SEQUENCE_BITS);
         Self((if since_epoch < max { since_epoch } else { max }) << (WORKER_BITS + SEQUENCE_BITS))
     }

@@ -68,7 +68,8 @@ struct Root {
     /// Bytes of disk space that objects must leave free.
     min_free_space: AtomicU64,
     slot_locks: preallocated::SlotLocks,
-    /// Folders that exist. With `fsync`, their creation was synced to disk.
+    /// Folders that were found or created under the root. With `fsync`, their creation was synced
+    /// to disk.
     durable_folders: Mutex<HashSet<String>>,
     /// Lock of the root, held until the backend is dropped; `None` if the store was opened to read.
     lock: Option<OwnedFd>,
@@ -76,10 +77,10 @@ struct Root {
 
 impl Local {
     /// Opens the store under `root`; creates the folder if it is missing. Without `fsync`, a power
-    /// failure may lose or truncate published objects. A crash of only the process loses no
-    /// published objects, with or without `fsync`.
+    /// failure may lose or truncate published objects. If only the process crashes, no published
+    /// objects are lost, with or without `fsync`.
     ///
-    /// Fails if another process has opened the root for writing.
+    /// Fails if the root is already open for writing, in this process or in another one.
     pub async fn open(root: &Path, fsync: bool) -> Result<Self> {
         let root = root.to_owned();
         blocking("open root", move || {
@@ -129,7 +130,8 @@ impl Local {
     }
 
     /// Keeps `bytes` bytes of disk space free for other programs, such as the database. Writes that
-    /// need this space fail with `Full`. Each concurrent write may exceed the limit by some MiB.
+    /// need this space fail with `Full`. Each concurrent write may still use some MiB of this
+    /// space, because the free space is checked only at intervals.
     pub fn set_min_free_space(&self, bytes: u64) {
         self.root.min_free_space.store(bytes, Ordering::Relaxed);
     }
@@ -169,8 +171,8 @@ impl Backend for Local {
         if range.start > range.end || range.end > size {
             return Err(Error::new(ErrorKind::Truncated, NAME, "open"));
         }
-        // A store is opened to read in order to check the bytes on the disk, so its readers bypass
-        // the page cache.
+        // The purpose of opening a store to read is to check the bytes on the disk. So the readers
+        // of such a store bypass the page cache.
         let open = if self.root.lock.is_none() { reader::Reader::uncached } else { reader::Reader::new };
         Ok(Box::pin(open(file, range)))
     }
@@ -241,8 +243,8 @@ impl Root {
         }
     }
 
-    /// Fails with `NOSPC` if `bytes` more bytes would leave less space free than
-    /// [`Local::set_min_free_space`] demands.
+    /// Fails with `NOSPC` if less space than [`Local::set_min_free_space`] demands would be free
+    /// after writing `bytes` bytes.
     fn check_free_space(&self, bytes: u64) -> rustix::io::Result<()> {
         let min_free_space = self.min_free_space.load(Ordering::Relaxed);
         if min_free_space > 0 && free_bytes(&self.folder)? < min_free_space.saturating_add(bytes) {
@@ -314,8 +316,8 @@ impl Root {
         self.with_folder(key.folder(), || {
             match rustix::fs::renameat_with(folder, file, folder, name, RenameFlags::NOREPLACE) {
                 // The file system does not support `NOREPLACE`, so check before the rename. This is
-                // not atomic. But the lock keeps other processes out, and a second writer in this
-                // process may replace the object.
+                // not atomic: a second writer in this process could replace the object, which
+                // `Backend` allows. The lock keeps other processes out.
                 Err(Errno::INVAL | Errno::NOSYS) => {
                     match rustix::fs::statat(folder, name, AtFlags::SYMLINK_NOFOLLOW) {
                         Err(Errno::NOENT) => rustix::fs::renameat(folder, file, folder, name),
@@ -422,7 +424,7 @@ async fn blocking<T: Send + 'static>(
     job_result(operation, tokio::task::spawn_blocking(work).await)
 }
 
-/// What tokio returns for a blocking job.
+/// What awaiting a blocking job of tokio returns.
 type JobOutput<T> = <JoinHandle<std::io::Result<T>> as Future>::Output;
 
 /// The result of a blocking job. Fails if the job panicked or the runtime shut down.

@@ -8,8 +8,8 @@ use futures_util::{StreamExt, future::BoxFuture, stream};
 use super::{Layer, OpenedObject, Operation};
 use crate::{Error, ErrorKind, ObjectReader, Result};
 
-/// Makes operations fail, and makes readers fail midway. An operation fails either before it runs
-/// or after it succeeded, as if the response was lost.
+/// Makes operations fail, and makes readers fail midway. An operation fails either before it runs,
+/// or after it succeeded. The second case simulates a lost response.
 pub struct Fault {
     /// On average, one of `one_in` operations or readers fails; 0 disables faults.
     one_in: u64,
@@ -71,7 +71,8 @@ impl Layer for Fault {
             remaining -= bytes.len() as u64;
             Ok(bytes)
         });
-        // If the cut was in the last chunk, no further chunk triggers the fault: append the fault.
+        // A reader fails at the chunk after the cut. If the cut is in the final chunk, there is no
+        // such chunk, and the reader fails with this appended fault.
         Box::pin(truncated.chain(stream::iter([Err(injected_fault())])))
     }
 }

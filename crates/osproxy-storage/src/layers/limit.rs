@@ -9,8 +9,8 @@ use tokio::sync::Semaphore;
 use super::{Layer, OpenedObject};
 use crate::{Error, ErrorKind, ObjectReader, Result};
 
-/// Limits the number of concurrent readers and writers. Beyond the limit, opening a reader or
-/// writer waits, and then fails with `Busy`.
+/// Limits the number of concurrent readers and writers. At the limit, opening a reader or writer
+/// waits until another one is dropped. If the wait takes too long, the operation fails with `Busy`.
 pub struct Limit {
     backend: &'static str,
     transfers: Arc<Semaphore>,
@@ -18,8 +18,8 @@ pub struct Limit {
 }
 
 impl Limit {
-    /// Allows `transfers` concurrent readers and writers in total. Beyond this number, opening a
-    /// reader or writer waits for at most `wait`.
+    /// Allows `transfers` concurrent readers and writers in total. At this limit, opening a reader
+    /// or writer waits for at most `wait`.
     pub fn new(backend: &'static str, transfers: usize, wait: Duration) -> Self {
         Self { backend, transfers: Arc::new(Semaphore::new(transfers)), wait }
     }

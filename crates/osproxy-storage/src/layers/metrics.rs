@@ -22,7 +22,7 @@ pub struct Counters {
     failed_readers: AtomicU64,
     /// Bytes returned by readers.
     pub read_bytes: AtomicU64,
-    /// Bytes accepted by writers.
+    /// Bytes accepted by writers, without appended objects.
     pub written_bytes: AtomicU64,
 }
 
@@ -47,7 +47,7 @@ pub struct CounterTotals {
     pub duration_us: u64,
     /// Bytes returned by readers.
     pub read_bytes: u64,
-    /// Bytes accepted by writers.
+    /// Bytes accepted by writers, without appended objects.
     pub written_bytes: u64,
 }
 
@@ -76,7 +76,7 @@ impl Counters {
         all.filter(|(_, counters)| counters.durations.total().0 > 0)
     }
 
-    /// Number of readers that failed before their end.
+    /// Number of readers that failed before the end of their range.
     pub fn failed_readers(&self) -> u64 {
         self.failed_readers.load(Ordering::Relaxed)
     }

@@ -48,7 +48,7 @@ pub enum Operation {
     Finish,
     /// [`ObjectWriter::publish`]
     Publish,
-    /// [`Multipart::begin`]
+    /// [`Multipart::begin`], [`Multipart::begin_unreserved`]
     BeginUpload,
     /// [`Multipart::complete`]
     CompleteUpload,

@@ -16,7 +16,7 @@ use crate::{
 /// where they failed.
 ///
 /// Operations of a writer are never retried, because the bytes that were written are no longer
-/// available. [`Multipart::complete`] is retried: if an attempt completed the upload but its
+/// available. [`Multipart::complete`] is retried: if an attempt completed the upload but the
 /// response was lost, the retry may fail with `NotFound`.
 ///
 /// [`Multipart::complete`]: crate::Multipart::complete
@@ -56,7 +56,7 @@ struct ResumingReader {
     key: Key,
     remaining: Range<u64>,
     reader: Option<ObjectReader>,
-    /// Counts the failures since the last successful read.
+    /// Counts the failures since the latest successful read.
     attempts: Attempts,
 }
 

@@ -8,12 +8,12 @@ use futures_util::{StreamExt, future::BoxFuture, stream};
 use super::{Layer, OpenedObject, Operation};
 use crate::{Error, ErrorKind, ObjectReader, Result};
 
-/// Fails operations of a store that take too long.
+/// Stops operations of a store that take too long. Such operations fail with a retryable error.
 #[derive(Clone, Debug)]
 pub struct Timeout {
     /// Name of the backend.
     pub backend: &'static str,
-    /// Limit for each operation, including each write, and for the next chunk of a reader.
+    /// Limit for each operation, including each write, and for each chunk of a reader.
     pub operation: Duration,
     /// Limit for operations that are slow in some stores: completing an upload, deleting objects
     /// and preparing buckets.

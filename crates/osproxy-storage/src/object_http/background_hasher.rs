@@ -8,10 +8,10 @@ use tokio::task::JoinHandle;
 
 use crate::{Digester, Error, ErrorKind};
 
-/// Bytes are collected into batches of this size before they are hashed.
+/// Bytes are collected until a batch has at least this size, and then hashed.
 const BATCH: usize = 256 * 1024;
-/// Chunks below this size, in bytes, are coalesced. Each chunk has a fixed cost, and keeps a
-/// network buffer in memory.
+/// Chunks below this size, in bytes, are copied into larger chunks. Otherwise, each small chunk
+/// would cost additional CPU time and keep a whole network buffer in memory.
 const COALESCED: usize = 4096;
 
 /// A hash over a stream of bytes.
@@ -50,8 +50,8 @@ impl HashingFailed {
     }
 }
 
-/// Hashes bytes on threads for blocking calls, one batch at a time. After an error, hashing the
-/// next batch and [`finish`](Self::finish) fail too.
+/// Hashes bytes on threads for blocking calls, one batch at a time. After an error,
+/// [`finish`](Self::finish) and the hashing of further batches fail too.
 pub(super) struct BackgroundHasher<H> {
     pending: Vec<Bytes>,
     small: BytesMut,

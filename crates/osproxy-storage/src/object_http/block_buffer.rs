@@ -4,7 +4,7 @@ use bytes::Bytes;
 
 use crate::buffer::{Buffer, BufferPool};
 
-/// Block size, in bytes. All part sizes are multiples of it.
+/// Block size, in bytes. All part sizes are multiples of the block size.
 pub(super) const BLOCK: usize = 256 << 10;
 
 static BLOCKS: BufferPool = BufferPool::new(BLOCK, 16);
@@ -38,7 +38,6 @@ impl BlockBuffer {
         has_more.then(|| self.full.drain(..blocks).collect())
     }
 
-    /// Takes all bytes.
     pub(super) fn into_all(mut self) -> Vec<Bytes> {
         self.full.extend(self.filling.map(Buffer::freeze));
         self.full

@@ -3,8 +3,8 @@
 //! For each object and part, a store returns checksums of the bytes that it received: a CRC-64, an
 //! MD5 as `ETag`, or both. osproxy computes the same checksums of the bytes that it sends, and
 //! compares them. The CRC is almost free. MD5 costs more than all other work together. So for large
-//! content, osproxy computes an MD5 for this check only before the first response, or if a response
-//! had no CRC.
+//! content, osproxy computes an MD5 for this check only until the first response shows that the
+//! store returns a CRC, and always after a response without a CRC.
 
 use std::sync::atomic::{AtomicU8, Ordering};
 
@@ -21,7 +21,8 @@ pub(crate) struct CrcHeader {
     /// Name of the header.
     pub(crate) name: &'static str,
     pub(crate) algorithm: CrcAlgorithm,
-    /// Whether the value is the Base64 of the big-endian bytes. Otherwise it is a decimal number.
+    /// Whether the value is the CRC as big-endian bytes in Base64. Otherwise, the value is a
+    /// decimal number.
     pub(crate) is_base64: bool,
 }
 
@@ -91,8 +92,8 @@ impl ChecksumSupport {
     }
 
     /// Compares the checksums from a store with those of the bytes that were sent. Fails with a
-    /// retryable error if they differ, or if the response has only an MD5 and osproxy has computed
-    /// none.
+    /// retryable error if they differ, or if the response has only an MD5 and osproxy has not
+    /// computed an MD5.
     ///
     /// A response that allows no check (no CRC, and a tag that is not an MD5) is accepted.
     pub(super) fn check(

@@ -48,8 +48,8 @@ pub struct ClientSettings {
     pub proxy: Option<String>,
     /// Connection timeout. The default is 5 seconds.
     pub connect_timeout: Option<Duration>,
-    /// Memory budget for the parts above 8 MiB of content of unknown size. If `None`, all parts of
-    /// such content have 8 MiB.
+    /// Budget for the memory that a part of content of unknown size needs beyond 8 MiB. If `None`,
+    /// all parts of such content have 8 MiB.
     pub buffers: Option<BufferBudget>,
 }
 
@@ -62,7 +62,8 @@ fn install_crypto_provider() {
 /// Creates the context in which credentials are looked up: environment, files and HTTP services.
 pub(crate) fn context() -> Context {
     install_crypto_provider();
-    // Only for credentials: cloud metadata services are not behind a proxy.
+    // This client only looks up credentials. It uses no proxy, because cloud metadata services are
+    // not behind a proxy.
     let http = reqwest::Client::builder().no_proxy().timeout(Duration::from_secs(5)).build();
     let context = Context::new().with_file_read(TokioFileRead).with_env(OsEnv);
     match http {
@@ -82,7 +83,8 @@ pub(super) struct Client<V> {
     checksums_of_parts: ChecksumSupport,
 }
 
-/// A request that is not signed yet. [`Client::send`] signs it unless `is_signed` is `false`.
+/// A request that is not signed yet. If `is_signed` is `false`, the client sends the request
+/// without a signature.
 pub(super) struct Request {
     pub(super) method: Method,
     target: RequestTarget,
@@ -96,7 +98,7 @@ pub(super) struct Request {
 enum RequestTarget {
     Bucket(String),
     Object(Key),
-    /// For tests: a bucket, and any object name in it.
+    /// For tests: a bucket and an arbitrary object name.
     #[cfg(test)]
     Named(String, String),
 }
@@ -218,7 +220,8 @@ impl<V: Vendor> Client<V> {
     }
 
     /// Like [`send`](Self::send), but also reads the document in the response. Fails if the
-    /// document is larger than [`MAX_DOCUMENT`]: a list that was cut off would look complete.
+    /// document is larger than [`MAX_DOCUMENT`], because a list that was cut off would look
+    /// complete.
     pub(super) async fn fetch_document(&self, request: Request) -> Result<String> {
         let operation = request.operation;
         let mut response = self.send(request).await?;
@@ -235,8 +238,9 @@ impl<V: Vendor> Client<V> {
         Ok(String::from_utf8_lossy(&document).into_owned())
     }
 
-    /// The time of the store, from the response to an unsigned list request. A store answers with
-    /// an XML document even if it refuses the request; fails if the response has no such document.
+    /// The time of the store, from the response to an unsigned list request. Fails if the response
+    /// is not an XML document of a store. A store sends such a document even if it refuses the
+    /// request.
     pub(super) async fn clock(&self, bucket: &str) -> Result<Option<SystemTime>> {
         let operation = "read clock";
         let mut list = Request::to_bucket(Method::GET, bucket, operation).query("max-keys", "1");
@@ -299,7 +303,8 @@ impl<V: Vendor> Client<V> {
         }
         if request.is_signed {
             let signing = self.vendor.sign(bucket, &mut parts).await;
-            // The error itself is not kept: it may quote the credentials that were found.
+            // The error itself is dropped, because its message may contain the credentials that
+            // were found.
             signing.map_err(|error| {
                 let signing_failed = failed(Box::new(SigningFailed(error.kind())));
                 if error.is_retryable() { signing_failed.mark_retryable() } else { signing_failed }
@@ -319,7 +324,8 @@ pub(super) fn connection_error<V: Vendor>(operation: &'static str, error: reqwes
     if is_permanent { error } else { error.mark_retryable() }
 }
 
-/// Reads at most [`MAX_ERROR_TEXT`] bytes of a response, because any server may have sent it.
+/// Reads at most [`MAX_ERROR_TEXT`] bytes of a response. The server may not be a store, so the
+/// response can have any size.
 async fn read_beginning(mut response: Response) -> std::result::Result<String, reqwest::Error> {
     let mut text = Vec::new();
     while text.len() < MAX_ERROR_TEXT

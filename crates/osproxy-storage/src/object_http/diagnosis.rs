@@ -1,4 +1,4 @@
-//! Diagnoses why a remote store failed an operation.
+//! Finds out why an operation of a remote store failed.
 
 use std::{error::Error as StdError, fmt, io, iter};
 
@@ -7,18 +7,18 @@ use rustls::{CertificateError, Error as TlsError};
 use super::ErrorResponse;
 use crate::{Error, ErrorKind, layers::TimedOut};
 
-/// Why a remote store failed an operation, as far as the error shows.
+/// The reason why an operation of a remote store failed, as far as the error shows it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Diagnosis {
     /// The host name cannot be resolved.
     HostNotFound,
     /// The connection was refused: nothing listens on the port.
     ConnectionRefused,
-    /// There is no route to the host, or a firewall blocks it.
+    /// There is no route to the host, or a firewall blocks the connection.
     Unreachable,
     /// The store did not answer in time.
     TimedOut,
-    /// The certificate is signed by an authority that is not trusted here.
+    /// The certificate is signed by an authority that osproxy does not trust.
     UntrustedCertificate,
     /// The certificate is for another host name.
     CertificateNameMismatch,
@@ -80,8 +80,8 @@ impl Diagnosis {
         let first = |diagnose: fn(&(dyn StdError + 'static)) -> Option<Self>| {
             causes.iter().find_map(|&cause| diagnose(cause))
         };
-        // A failed connection causes a chain of errors. Try the checks in order of precision, each
-        // on the whole chain.
+        // A failed connection causes a chain of errors. Run each check on the whole chain, and the
+        // most precise check first.
         first(of_own_error)
             .or_else(|| first(of_dns_error))
             .or_else(|| first(of_io_error))
@@ -124,7 +124,7 @@ impl Diagnosis {
     }
 }
 
-/// Errors of this crate.
+/// Diagnoses an error type that this crate defines.
 fn of_own_error(cause: &(dyn StdError + 'static)) -> Option<Diagnosis> {
     if let Some(NotAStore { status }) = cause.downcast_ref() {
         return Some(match status {
@@ -135,8 +135,8 @@ fn of_own_error(cause: &(dyn StdError + 'static)) -> Option<Diagnosis> {
         });
     }
     if let Some(SigningFailed(kind)) = cause.downcast_ref() {
-        // Every other kind comes from one of the sources of credentials, and means that no source
-        // has usable credentials.
+        // All other kinds of errors come from the lookup of credentials. They mean that no usable
+        // credentials were found.
         let is_request = *kind == reqsign_core::ErrorKind::RequestInvalid;
         return Some(if is_request { Diagnosis::Other } else { Diagnosis::NoCredentials });
     }
@@ -227,7 +227,7 @@ impl fmt::Display for NotAStore {
 
 impl StdError for NotAStore {}
 
-/// A request could not be signed. Only the kind of the error is kept, because its message may
+/// A request could not be signed. Only the kind of the error is kept, because the message may
 /// contain secrets.
 #[derive(Debug)]
 pub(super) struct SigningFailed(pub(super) reqsign_core::ErrorKind);

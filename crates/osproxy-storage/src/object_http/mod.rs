@@ -1,5 +1,5 @@
-//! Remote stores that speak the protocol of S3, which other vendors adopted. A [`Vendor`]
-//! implements what differs between them, such as bucket URLs and request signing.
+//! Remote stores that use the protocol of S3. A [`Vendor`] implements the differences between
+//! vendors, such as bucket URLs and request signing.
 
 mod background_hasher;
 mod block_buffer;
@@ -52,8 +52,8 @@ pub(crate) trait Vendor: Send + Sync + 'static {
     /// The CRC header in responses to PUT requests for objects and parts.
     const CRC: CrcHeader;
 
-    /// URL of a bucket, without a trailing slash. The bucket is part of the host name or is the
-    /// path.
+    /// URL of a bucket, without a trailing slash. The name of the bucket is in the host name or in
+    /// the path.
     fn bucket_url(&self, bucket: &str) -> String;
 
     /// Signs a request to a bucket.

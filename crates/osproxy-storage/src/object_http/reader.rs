@@ -1,4 +1,5 @@
-//! Reads a byte range of an object, and checks that the response contains exactly this range.
+//! Reads a byte range of an object. Checks that the response contains the range, and drops all
+//! other bytes of the response.
 
 use std::ops::Range;
 

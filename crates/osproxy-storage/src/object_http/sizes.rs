@@ -4,10 +4,10 @@
 pub(super) const MIN_PART: u64 = 5 << 20;
 /// Maximum size of a part, and of an object sent in one request.
 pub(super) const MAX_PART: u64 = 5 << 30;
-/// Content up to this size is buffered until it is published, so that sending it can be retried.
+/// Maximum size of small content. Small content of a known size is buffered until it is published,
+/// so that a failed request can be sent again.
 pub(super) const MAX_BUFFERED: u64 = 1 << 20;
-/// Size of the first part if the content size is not known. Such a write needs this much memory at
-/// first.
+/// Size of the first part if the content size is not known. The writer buffers this part in memory.
 pub const FIRST_PART: u64 = 8 << 20;
 /// The part size doubles after each group of this many parts.
 const DOUBLED_AFTER: u32 = 1000;
@@ -16,8 +16,8 @@ const DOUBLINGS: u32 = 4;
 /// Maximum part number.
 pub(super) const MAX_PARTS: u32 = 10_000;
 
-/// Preferred size of part `number` for content of unknown size; if memory is short, parts are
-/// smaller. The size grows with the number: small content needs little memory, and 10,000 parts
+/// Preferred size of part `number` for content of unknown size. If memory is short, parts are
+/// smaller. Later parts are larger, so that small content needs little memory, and 10,000 parts
 /// hold 867 GiB.
 pub(super) fn part_size_of_unknown(number: u32) -> u64 {
     FIRST_PART << (number.saturating_sub(1) / DOUBLED_AFTER).min(DOUBLINGS)

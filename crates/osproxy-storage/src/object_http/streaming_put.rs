@@ -39,7 +39,7 @@ fn put_request(key: &Key, target: &Target) -> Request {
 }
 
 /// Sends buffered bytes and returns the tag from the store. Also sends `Content-MD5`, which the
-/// store verifies, if the content is small, or if the response may have no CRC to check.
+/// store verifies, if the content is small, or if the store does not always return a CRC.
 pub(super) async fn send_whole<V: Vendor>(
     client: &SharedClient<V>,
     key: &Key,
@@ -80,8 +80,8 @@ async fn send<V: Vendor>(client: &SharedClient<V>, put: Request) -> Result<Recei
     Ok(received)
 }
 
-/// A PUT request with a streamed body. Dropping it early breaks the connection. The store then has
-/// not received as many bytes as announced, and stores nothing.
+/// A PUT request with a streamed body. Dropping it before all bytes are sent breaks the connection.
+/// The store has then received fewer bytes than announced, and stores nothing.
 pub(super) struct StreamingPut<V: Vendor> {
     client: SharedClient<V>,
     target: Target,
@@ -92,12 +92,12 @@ pub(super) struct StreamingPut<V: Vendor> {
     response: JoinHandle<Result<ReceivedChecksums>>,
 }
 
-/// Where the MD5 of the bytes is computed.
+/// Who computes the MD5 of the bytes.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub(super) enum Md5Source {
     /// The caller computes the MD5 anyway, and passes it to [`StreamingPut::finish`].
     Caller,
-    /// [`StreamingPut`] computes the MD5, but only if the response may have no CRC to check.
+    /// [`StreamingPut`] computes the MD5, but only if the store does not always return a CRC.
     StreamingPut,
 }
 
@@ -134,12 +134,13 @@ impl<V: Vendor> StreamingPut<V> {
         }
     }
 
-    /// Bytes still to send.
+    /// Number of bytes that are not sent yet.
     pub(super) fn remaining(&self) -> u64 {
         self.remaining
     }
 
-    /// Sends the next bytes: at most as many as are [`remaining`](Self::remaining).
+    /// Sends the next bytes. The caller must not push more than [`remaining`](Self::remaining)
+    /// bytes.
     pub(super) async fn push(&mut self, bytes: Bytes) -> Result<()> {
         if bytes.is_empty() {
             return Ok(());

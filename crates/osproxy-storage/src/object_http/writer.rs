@@ -21,14 +21,14 @@ const SEND_ATTEMPTS: u32 = 4;
 
 /// Writes an object, or a part of an upload.
 ///
-/// Content of known size is sent as it arrives, except for small content. The last chunk is held
-/// back until the writer is published: the store stores nothing before it has received the
-/// announced length.
+/// Small content of known size is buffered. Larger content of known size is streamed to the store,
+/// but the latest chunk is held back until `publish`. The store creates the object only after it
+/// has received all announced bytes, so the object cannot appear earlier.
 ///
-/// Content of unknown size is buffered until a part is full, at first [`sizes::FIRST_PART`] bytes.
-/// If more bytes follow, the content becomes a multipart upload, which also appears as a whole. The
-/// caller takes memory for the first part from the buffer budget. The writer takes what larger
-/// parts need in addition.
+/// Content of unknown size is buffered until a part is full. The first part has
+/// [`sizes::FIRST_PART`] bytes. If more bytes follow, the writer sends the content as a multipart
+/// upload; the object still appears as a whole. The caller reserves the memory for the first part
+/// in the buffer budget. The writer reserves the additional memory for larger parts.
 pub(super) struct Writer<V: Vendor> {
     client: SharedClient<V>,
     key: Key,
@@ -50,9 +50,11 @@ pub(super) struct Writer<V: Vendor> {
 
 /// Bytes that are not sent yet.
 enum Unsent {
-    /// The last chunk received, of content that is sent as it arrives.
+    /// The latest chunk of content that is streamed to the store. It is held back until the next
+    /// chunk arrives or the content is published.
     LastChunk(Bytes),
-    /// All bytes of small content, or the next part of content of unknown size. Can be sent again.
+    /// All bytes of small content, or the next part of content of unknown size. A failed request
+    /// can be sent again.
     Buffered(BlockBuffer),
 }
 
@@ -77,7 +79,7 @@ impl<V: Vendor> SplitUpload<V> {
 
 impl<V: Vendor> Drop for SplitUpload<V> {
     fn drop(&mut self) {
-        // If the abort fails, the sweep finds the upload later.
+        // If the abort fails, the sweep or `osproxy fsck` finds the upload later.
         if !self.completed
             && let Ok(runtime) = tokio::runtime::Handle::try_current()
         {
@@ -155,7 +157,6 @@ impl<V: Vendor> Writer<V> {
         Ok(())
     }
 
-    /// Sends a buffered part.
     async fn send_part(&mut self, part: Vec<Bytes>) -> Result<()> {
         let target = self.ensure_split_upload().await?.target();
         let tag = self.send_buffered(&target, part).await?;
@@ -167,8 +168,8 @@ impl<V: Vendor> Writer<V> {
         retry(SEND_ATTEMPTS, "write", || send_whole(&self.client, &self.key, target, content.clone())).await
     }
 
-    /// Sends content of known size as it arrives: in one request or, above [`sizes::MAX_PART`], in
-    /// parts.
+    /// Streams content of known size to the store: in one request, or in parts if the content is
+    /// larger than [`sizes::MAX_PART`].
     async fn send_streamed(&mut self, mut bytes: Bytes) -> Result<()> {
         while !bytes.is_empty() {
             let mut put = match self.put.take() {

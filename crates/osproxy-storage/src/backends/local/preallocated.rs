@@ -34,8 +34,8 @@ pub(super) struct Slot {
     _lock: OwnedMutexGuard<()>,
 }
 
-/// One lock for each slot. The last batch of an abandoned write may still be in progress, and must
-/// not overwrite bytes of the next write to the same slot.
+/// One lock for each slot. When a writer is dropped, its final batch may still be in progress. The
+/// lock prevents this batch from overwriting bytes of the next writer of the slot.
 #[derive(Default)]
 pub(super) struct SlotLocks(Mutex<HashMap<SlotKey, Weak<AsyncMutex<()>>>>);
 
@@ -80,8 +80,8 @@ impl Local {
         let (root, path, key) = (self.root.clone(), path(key, &upload), key.clone());
         blocking("begin upload", move || {
             reserve(&root, &key, &path, layout.size, reservation)?;
-            // Acknowledged parts must survive a power failure, so the directory entry of their file
-            // must survive it too.
+            // Acknowledged parts must survive a power failure, so the directory entry of the
+            // preallocated file must survive a power failure too.
             Ok(root.sync_folder(key.folder())?)
         })
         .await?;

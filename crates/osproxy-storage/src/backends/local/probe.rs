@@ -27,13 +27,14 @@ pub struct ProbeResult {
     pub free: u64,
 }
 
-/// Fills at least one block of common file systems, so that writing it has to allocate space.
+/// Content of the file that the probe writes. It fills at least one block of common file systems,
+/// so that the file system must allocate space.
 const CONTENT: [u8; 4096] = [0x5a; 4096];
 
 impl Local {
     /// Checks that a store could write objects under `root`. If `root` is missing, checks that it
-    /// could be created. Takes no lock, so another process may use or open the root meanwhile.
-    /// Leaves nothing behind.
+    /// could be created. Takes no lock, so another process can open and use the root at the same
+    /// time. Leaves nothing behind.
     pub async fn probe(root: &Path) -> Result<ProbeResult> {
         let root = root.to_owned();
         blocking("probe", move || {

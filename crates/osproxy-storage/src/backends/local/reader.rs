@@ -21,9 +21,10 @@ use tokio::task::JoinHandle;
 use super::{NAME, job_result};
 use crate::{Error, ErrorKind, Result, buffer::BufferPool};
 
-/// Maximum bytes copied from the page cache on the reactor at once; takes about 10 µs.
+/// Maximum number of bytes that one poll copies from the page cache. This takes about 10 µs, so it
+/// does not need a thread for blocking calls.
 const CACHED_READ: usize = 64 * 1024;
-/// Maximum bytes read from the disk at once, on a thread for blocking calls.
+/// Maximum number of bytes that one job reads from the disk, on a thread for blocking calls.
 ///
 /// Read-ahead is left to the kernel, which detects sequential reads, both from the page cache and
 /// from the disk. Explicit read-ahead with `fadvise(WillNeed)` disturbs the kernel's read-ahead and
@@ -37,7 +38,8 @@ static DISK_BUFFERS: BufferPool = BufferPool::new(DISK_READ, 8);
 pub(super) struct Reader {
     file: Arc<OwnedFd>,
     remaining: Range<u64>,
-    /// Whether the last cached read was short: the next bytes are then not in the page cache.
+    /// Whether the latest read from the page cache was short. The next bytes are then not in the
+    /// page cache.
     cache_missed: bool,
     from_disk: Option<JoinHandle<std::io::Result<Bytes>>>,
     /// Range that is dropped from the page cache before and after reading; `None` to use the cache.

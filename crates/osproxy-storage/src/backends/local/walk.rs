@@ -14,7 +14,7 @@ use crate::{Key, Result};
 /// Directory entries per batch.
 const BATCH: usize = 1000;
 
-/// A file or folder in a folder that can hold objects. Its name may begin with a dot.
+/// A file or folder in a folder that can hold objects. The name of the entry may begin with a dot.
 pub(super) struct Entry<'a> {
     pub(super) folder: &'a str,
     pub(super) name: &'a str,
@@ -33,8 +33,9 @@ impl Entry<'_> {
     }
 }
 
-/// Lists the results of `pick` for all entries of the folders that can hold objects. These are the
-/// folders of osproxy, and the folders in which the Go program collects parts.
+/// Calls `pick` for each entry of the folders that can hold objects, and streams the results that
+/// are `Some`. Folders that can hold objects are those of osproxy and those in which the Go program
+/// collects parts: all folders whose names are valid in a key.
 pub(super) fn list<T: Send + 'static>(
     root: Arc<Root>,
     operation: &'static str,

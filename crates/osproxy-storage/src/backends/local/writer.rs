@@ -25,15 +25,15 @@ const APPEND_CHUNK: usize = 8 * 1024 * 1024;
 /// Writeback starts after this many dirty bytes, so that the sync at the end has little left to do.
 const WRITE_BACK: u64 = 8 * 1024 * 1024;
 /// Disk space is reserved in steps of this size, in bytes. The announced size is only the client's
-/// claim: reserving all of it at once could leave no space for other writers.
+/// claim: reserving the whole size in advance could leave no space for other writers.
 const RESERVE_STEP: u64 = 32 * 1024 * 1024;
 /// Bytes written between two checks of the free disk space.
 const SPACE_CHECK_INTERVAL: u64 = 8 * 1024 * 1024;
 
 static BUFFERS: BufferPool = BufferPool::new(BATCH, 16);
 
-/// Collects bytes on the reactor while the previous batch is hashed and written on a thread for
-/// blocking calls. A writer that waits for bytes occupies no such thread.
+/// Collects bytes into a batch, while a thread for blocking calls hashes and writes the previous
+/// batch. A writer that waits for bytes does not occupy a thread.
 pub(super) struct Writer {
     key: Key,
     filling: Option<Buffer>,
@@ -78,8 +78,8 @@ impl Writer {
         }
     }
 
-    /// Waits for the running job, if any, and takes the sink. The caller puts the sink back; until
-    /// then the writer counts as failed.
+    /// Waits for the running job, if any, and takes the sink. The caller must put the sink back.
+    /// Until then, the state of the writer is [`State::Failed`].
     async fn take_sink(&mut self) -> Result<Box<Sink>> {
         // Await the job inside `self.state`: if the caller is cancelled here, the job must not be
         // lost.
@@ -183,15 +183,15 @@ impl Drop for Writer {
 
 /// The file that bytes are written to.
 enum TargetFile {
-    /// A file of its own, under this temporary name until it is published.
+    /// A new file. It has this temporary name until the object is published.
     Temporary(String),
     /// A slot of a preallocated file. Other writers write to other slots of the file.
     Slot(Slot),
 }
 
 /// The blocking half of a writer: hashes, writes, publishes. Dropping a sink before it is published
-/// removes its temporary file. Bytes in a slot stay there, but are not content until the part is
-/// recorded as stored.
+/// removes the temporary file. Bytes that were written to a slot stay in the file, but they count
+/// as content only when the part is recorded as stored.
 struct Sink {
     root: Arc<Root>,
     target: TargetFile,

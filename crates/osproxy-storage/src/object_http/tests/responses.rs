@@ -1,4 +1,5 @@
-//! Responses that the servers of the test script never send: too large, or always an error.
+//! Responses that the servers of the test script never send: responses that are too large, and an
+//! error in response to every request.
 
 use std::sync::atomic::{AtomicUsize, Ordering};
 

@@ -124,7 +124,7 @@ fn proxied(server: &str) -> ClientSettings {
     ClientSettings { proxy: Some(env(server)), ..ClientSettings::default() }
 }
 
-/// Signs each request for a different address than the request is sent to.
+/// Signs each request for an address that differs from the real address.
 pub(super) struct WrongSigner<V> {
     pub(super) vendor: V,
     pub(super) signed_as: fn(&str) -> String,
