@@ -9,7 +9,7 @@ pub mod telemetry;
 pub mod version;
 pub mod wiring;
 
-/// Compiles and runs the examples of the guides as doctests.
+/// Compiles and runs the examples of the guide to task handlers as doctests.
 #[cfg(doctest)]
 #[doc = include_str!("../../../docs/guides/task-handlers.md")]
 mod guides {}

@@ -21,7 +21,7 @@ enum CliCommand {
     CheckConfig(ListenArgs),
     /// Test the configured stores and the clock; print problems and how to fix them
     Doctor(ConfigArgs),
-    /// Create the database if it is missing and update its tables, as `serve` does
+    /// Create the database file if it is missing and update the tables, as `serve` does
     Migrate(ConfigArgs),
     /// List background tasks, show one with its attempts, or retry a failed one
     Tasks {
@@ -97,8 +97,8 @@ enum CliCommand {
     },
 }
 
-/// Subcommands as `osproxy --help` groups them. Only the subcommands under `Repair` require that no
-/// service is running.
+/// Groups of subcommands in `osproxy --help`. The subcommands in `Repair` require that the service
+/// is stopped.
 const COMMAND_GROUPS: [(&str, &[&str]); 4] = [
     ("Serve", &["serve", "check-config", "migrate", "health", "openapi"]),
     ("Inspect", &["doctor", "explain", "tasks", "nodes", "scrub"]),

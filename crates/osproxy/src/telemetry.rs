@@ -1,5 +1,4 @@
-//! Logs as structured lines on standard error, and traces exported to a collector if one is
-//! configured.
+//! Writes log lines to standard error. Exports traces to a collector, if one is configured.
 
 mod log_writer;
 
@@ -28,14 +27,14 @@ use crate::{
 
 /// Timeout of an export to the collector.
 const EXPORT_TIMEOUT: Duration = Duration::from_secs(5);
-/// Timeout of the last export at shutdown.
+/// Timeout of the final export at shutdown.
 const LAST_EXPORT_TIMEOUT: Duration = Duration::from_secs(2);
 
-/// The running log and trace export. Writes the remaining log lines and exports the remaining
-/// traces on drop.
+/// Handle of the running log and of the export of traces. On drop, exports the remaining traces,
+/// then writes the remaining log lines.
 pub struct Telemetry {
     traces: Option<SdkTracerProvider>,
-    /// Dropped last, because errors of the trace export are logged.
+    /// Dropped after the remaining traces are exported, because errors of the export are logged.
     _flush: FlushOnDrop,
 }
 
@@ -44,14 +43,14 @@ impl Drop for Telemetry {
         if let Some(traces) = &self.traces
             && let Err(error) = traces.shutdown_with_timeout(LAST_EXPORT_TIMEOUT)
         {
-            tracing::warn!(%error, "could not export the last traces");
+            tracing::warn!(%error, "could not export the remaining traces");
         }
     }
 }
 
-/// Starts logging and, if a collector is configured, the export of traces. Both have a thread of
-/// their own, so that a full pipe or a slow collector delays no request. Blocks: call this before
-/// the runtime starts.
+/// Starts logging and, if a collector is configured, the export of traces. Each runs on a separate
+/// thread, so that a full pipe or a slow collector delays no request. Blocks: call this before the
+/// runtime starts.
 pub fn init(log: &LogSection, telemetry: &TelemetrySection) -> io::Result<Telemetry> {
     let level = match log.level {
         LogLevel::Error => LevelFilter::ERROR,
@@ -60,7 +59,7 @@ pub fn init(log: &LogSection, telemetry: &TelemetrySection) -> io::Result<Teleme
         LogLevel::Debug => LevelFilter::DEBUG,
         LogLevel::Trace => LevelFilter::TRACE,
     };
-    // Libraries log only warnings and errors, unless the level is `trace`.
+    // Log lines of libraries below the level `warn` are dropped, unless the level is `trace`.
     let library_level = if level == LevelFilter::TRACE { level } else { level.min(LevelFilter::WARN) };
     let filter = Targets::new().with_default(library_level).with_target("osproxy", level);
     let coloured = log.format == LogFormat::Text && io::IsTerminal::is_terminal(&io::stderr());
@@ -82,7 +81,7 @@ pub fn init(log: &LogSection, telemetry: &TelemetrySection) -> io::Result<Teleme
 
 /// Creates a provider that exports traces in batches.
 fn trace_provider(url: &str) -> io::Result<SdkTracerProvider> {
-    // The error is ignored: it means that another part of the program has installed a provider.
+    // The error is ignored: it means that a crypto provider is installed already.
     let _ = rustls::crypto::ring::default_provider().install_default();
     let client = reqwest::blocking::Client::builder().no_proxy().timeout(EXPORT_TIMEOUT).build();
     let exporter = SpanExporter::builder()
@@ -96,8 +95,8 @@ fn trace_provider(url: &str) -> io::Result<SdkTracerProvider> {
     Ok(SdkTracerProvider::builder().with_batch_exporter(exporter).with_resource(resource).build())
 }
 
-/// Exports spans of this program only. Events appear only in the log, because they may contain data
-/// that the collector should not see.
+/// Creates a layer that exports the spans of osproxy, but not those of libraries. Events are not
+/// exported, because they may contain data that the collector should not see.
 fn trace_layer<S>(tracer: SdkTracer) -> impl Layer<S>
 where
     S: tracing::Subscriber + for<'span> LookupSpan<'span>,

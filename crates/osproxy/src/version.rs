@@ -5,7 +5,8 @@ use osproxy_core::settings::BuildInfo;
 /// Version number, as in the node registry and metrics.
 pub const NUMBER: &str = env!("CARGO_PKG_VERSION");
 
-/// Commit of the build, with `-dirty` appended if sources were changed. Empty if unknown.
+/// Commit of the build, with `-dirty` appended if tracked files had uncommitted changes. Empty if
+/// unknown.
 pub const COMMIT: &str = env!("OSPROXY_COMMIT");
 
 /// Version number and commit, for people: `1.0.0 (1c29f64abcde)`.

@@ -33,8 +33,8 @@ pub struct FsckArgs {
     /// file. Content of files is never changed.
     #[arg(long)]
     repair: bool,
-    /// Delete orphans: objects that no metadata refers to. Do not use this if the metadata may be
-    /// older than the store.
+    /// Delete orphans: objects and multipart uploads that no metadata refers to. Do not use this if
+    /// the metadata may be older than the store.
     #[arg(long, alias = "delete-strays")]
     delete_orphans: bool,
 }

@@ -42,8 +42,8 @@ const REFUSES_UPLOADS: u8 = 5;
 
 /// Asks a running node whether it is ready. Fails if it is not ready or does not answer.
 pub fn run(loaded: &LoadedConfig, options: HealthArgs) -> anyhow::Result<ExitCode> {
-    // With `--url`, the certificate must match the host name. Without it, the certificate is not
-    // checked: only this machine's own node can listen on that address.
+    // With `--url`, the certificate must match the host name. Without `--url`, the certificate is
+    // not checked, because the request stays on this machine.
     let is_own = options.url.is_none();
     let url = options.url.map_or_else(|| own_url(&loaded.config), Ok)?;
     super::block_on(query_readiness(url.trim_end_matches('/'), is_own, options.reads))

@@ -11,8 +11,9 @@ use crate::config::LoadedConfig;
 /// Subcommands of `osproxy link-key`.
 #[derive(Clone, Debug, Subcommand)]
 pub enum LinkKeyCommand {
-    /// Create a new signing key. Links signed with older keys stay valid. Nodes sign with the new
-    /// key within 10 seconds and accept links signed with it at once.
+    /// Create a new signing key. Links signed with older keys stay valid. Within 1 second, all
+    /// nodes accept links that are signed with the new key. Within 10 seconds, all nodes sign with
+    /// the new key.
     Rotate,
     /// List the keys, newest first: the first signs, all verify.
     Ls,

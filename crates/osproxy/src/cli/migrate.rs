@@ -1,8 +1,8 @@
-//! `osproxy migrate`: creates or updates the database.
+//! `osproxy migrate`: creates the database file and updates the tables.
 
 use crate::config::LoadedConfig;
 
-/// Creates the database if it is missing and updates its tables, as `serve` does at startup.
+/// Creates the database file if it is missing and updates the tables, as `serve` does at startup.
 pub fn run(loaded: &LoadedConfig) -> anyhow::Result<()> {
     super::block_on(async {
         super::migrate(&loaded.config).await?;

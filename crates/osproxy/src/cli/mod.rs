@@ -39,10 +39,10 @@ Exit codes:
 /// Exit code of `fsck`, `scrub` and `import-go` if differences or skipped files remain.
 const DIFFERENT: u8 = 4;
 
-/// Option to create the database.
+/// Option to create the database file.
 #[derive(Args, Clone, Copy)]
 pub struct InitArgs {
-    /// Create the database if it is missing.
+    /// Create the database file if it is missing, and update the tables.
     #[arg(long)]
     init: bool,
 }

@@ -30,7 +30,7 @@ pub struct ScrubArgs {
 }
 
 /// Reads all content in the stores of this node, and prints one line for each blob or part that
-/// differs from its record. Changes nothing, and may run while services use the stores.
+/// differs from its record. Changes nothing, and can run while services use the stores.
 pub fn run(loaded: &LoadedConfig, options: ScrubArgs) -> anyhow::Result<ExitCode> {
     let config = &loaded.config;
     super::block_on(async {

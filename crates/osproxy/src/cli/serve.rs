@@ -36,10 +36,12 @@ const LAST_REQUESTS_TIMEOUT: Duration = Duration::from_secs(1);
 /// How long threads may remain in system calls after everything else has ended.
 const LAST_THREADS_TIMEOUT: Duration = Duration::from_secs(1);
 
-/// How long cleanup may take after all requests have ended.
+/// How long the node waits before it exits: once for tasks to stop, then again for detached work to
+/// end.
 const CLEAN_UP_TIMEOUT: Duration = Duration::from_secs(5);
 
-/// Serves until SIGTERM, SIGINT or SIGHUP, then drains. A second signal stops the process at once.
+/// Serves until SIGTERM, SIGINT or SIGHUP, then drains. A second signal aborts the drain and all
+/// running requests.
 pub fn run(loaded: LoadedConfig) -> anyhow::Result<()> {
     let _flush =
         telemetry::init(&loaded.config.log, &loaded.config.telemetry).context("cannot initialise logging")?;
@@ -216,7 +218,7 @@ impl Signals {
 
     async fn wait_for_second(&self) {
         let _ = self.received.clone().wait_for(|count| *count >= 2).await;
-        tracing::warn!("stopping at once: received a second signal");
+        tracing::warn!("stopping immediately: received a second signal");
     }
 }
 

@@ -57,7 +57,7 @@ impl From<TaskStateArg> for TaskState {
     }
 }
 
-/// Lists, shows or retries tasks; services may be running.
+/// Lists, shows or retries tasks, even while services are running.
 pub fn run(loaded: &LoadedConfig, command: TasksCommand) -> anyhow::Result<()> {
     super::block_on(async {
         let meta = super::open_meta(&loaded.config).await?;

@@ -117,7 +117,7 @@ fn print_json(tenants: &[TenantUsage]) -> anyhow::Result<()> {
 }
 
 /// Prints tenants as a table. `USED` is logical: content that several files share counts for each
-/// of them. `STORED` counts it once.
+/// of them. `STORED` counts shared content once.
 fn print_text(tenants: &[TenantUsage]) {
     let size = |bytes: Option<u64>| bytes.map_or_else(|| "-".to_owned(), |bytes| ByteSize(bytes).to_string());
     let header = format!("{:<24}  {:>14}  {:>12}  {:>12}", "TENANT", "USED (LOGICAL)", "STORED", "MAX BYTES");

@@ -40,7 +40,7 @@ section! {
 }
 
 impl ClusterSection {
-    /// Returns the intervals of the registry.
+    /// Returns the heartbeat interval and the duration of worker leases.
     pub fn timing(&self) -> ClusterTiming {
         ClusterTiming {
             heartbeat: Duration::from_secs(self.heartbeat),
@@ -66,7 +66,8 @@ impl ClusterSection {
         }
     }
 
-    /// Returns the secret, if one is set. Fails with a message. Blocks while it reads the file.
+    /// Returns the secret, if one is set. Fails with a message if the secret is too short or its
+    /// file cannot be read. Blocks while it reads the file.
     pub fn secret(&self) -> Result<Option<Vec<u8>>, String> {
         let secret = secret::resolve("secret", self.secret.as_ref(), self.secret_file.as_deref())?;
         match secret {
@@ -79,17 +80,17 @@ impl ClusterSection {
 }
 
 impl Config {
-    /// Whether several nodes may share the database. This requires a database server, and Redis for
-    /// coordination.
+    /// Whether this node is part of a cluster: the database is on a server, and Redis is
+    /// configured.
     pub fn is_clustered(&self) -> bool {
         self.database.server().is_ok_and(|server| server.is_some())
             && self.redis.settings().is_ok_and(|redis| redis.is_some())
     }
 
     /// Whether this node would advertise a loopback address that nodes on other machines cannot
-    /// reach. `false` if `cluster.advertise` is set, or if both the node's own address and the
-    /// route to Redis are loopback. `listening` is the address on which the node listens. Blocks to
-    /// look up the name of the Redis server.
+    /// reach. `false` if `cluster.advertise` is set. Also `false` if this node listens on loopback
+    /// and reaches Redis through loopback: all nodes are then on this machine. `listening` is the
+    /// address on which the node listens. Blocks while it looks up the name of the Redis server.
     pub fn is_advertised_unreachable(&self, listening: SocketAddr) -> bool {
         let server = self.redis.settings().ok().flatten().and_then(|redis| redis.first_server());
         let leading = server.and_then(|server| local_address_towards(&server, listening.is_ipv4()));
@@ -98,9 +99,9 @@ impl Config {
         self.cluster.advertise.is_none() && (is_any && is_near || listening.ip().is_loopback() && !is_near)
     }
 
-    /// Returns the address at which other nodes reach this node, which listens on `listening`.
-    /// Fails with a message if the address cannot be detected. Blocks to look up the name of the
-    /// Redis server.
+    /// Returns the address at which other nodes reach this node. `listening` is the address on
+    /// which the node listens. Fails with a message if the address cannot be detected. Blocks while
+    /// it looks up the name of the Redis server.
     pub fn advertised_address(&self, listening: SocketAddr) -> Result<String, String> {
         if let Some(address) = &self.cluster.advertise {
             return Ok(address.clone());
@@ -120,8 +121,8 @@ impl Config {
     }
 }
 
-/// The local address of the interface towards a server, if it can be detected. Sends nothing to the
-/// server; blocks to look up its name.
+/// Detects the local address from which this machine reaches a server. Returns `None` if that
+/// fails. Sends nothing to the server. Blocks while it looks up the name of the server.
 fn local_address_towards(server: &str, by_ipv4: bool) -> Option<IpAddr> {
     let any: SocketAddr = if by_ipv4 { ([0; 4], 0).into() } else { ([0_u16; 8], 0).into() };
     let mut targets = server.to_socket_addrs().ok()?;

@@ -20,7 +20,7 @@ section! {
         appid: Option<Secret> = None,
         /// Region of the buckets, such as `ap-nanjing`.
         region: Option<String> = None,
-        /// Host of the region or a URL; needed only if it is not `cos.<region>.myqcloud.com`.
+        /// Host of the region, or a URL. When not set, `cos.<region>.myqcloud.com`.
         endpoint: Option<String> = None,
         /// Bucket for all objects, without the `-<appid>` suffix. When not set, each category has a
         /// bucket of the same name.

@@ -17,7 +17,7 @@ const MAX_CACHE: u64 = 10_000_000;
 section! {
     /// `database`: where metadata is stored.
     DatabaseSection {
-        /// Type of the database. Not needed with `url`, whose scheme names it.
+        /// Type of the database. Not needed with `url`: the scheme of the URL names the type.
         driver: Driver = Driver::Sqlite,
         /// Path of the SQLite file. When not set, `<data_dir>/osproxy.db`.
         path: Option<PathBuf> = None,
@@ -84,7 +84,8 @@ choice! {
         Prefer = "prefer",
         /// Always encrypted; the server's certificate is not verified.
         Require = "require",
-        /// Encrypted, and the server's certificate is issued by a CA in `sslrootcert`.
+        /// Always encrypted; the server's certificate must be issued by a trusted CA (see
+        /// `sslrootcert`).
         VerifyCa = "verify-ca",
         /// As `verify-ca`, and the certificate must match the host name.
         VerifyFull = "verify-full",
@@ -114,8 +115,8 @@ impl SslMode {
 }
 
 impl DatabaseSection {
-    /// Returns the database server; `None` for SQLite. Fails with one message for each setting that
-    /// is missing or conflicts with another. Blocks to read the files of secrets.
+    /// Returns the database server; `None` for SQLite. Fails with one message for each problem.
+    /// Blocks while it reads secrets from files.
     pub fn server(&self) -> Result<Option<DatabaseServer>, Vec<String>> {
         let mut problems = Vec::new();
         let mut resolved = |name, written: &Option<Secret>, file: &Option<PathBuf>| {
@@ -223,8 +224,8 @@ impl DatabaseSection {
     }
 }
 
-/// Replaces the list in the Go program's `database` by its entry with `db_name: default`, or by its
-/// only entry.
+/// Replaces the list of databases in a `database` section of the Go program by one entry: the only
+/// one, or the one with `db_name: default` if there are several.
 pub(super) fn flatten_go_list(tree: &mut RawValue, findings: &mut Findings) {
     let Some(section) = tree.get_mut("database") else {
         return;

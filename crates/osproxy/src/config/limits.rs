@@ -2,7 +2,8 @@ use super::value::{Findings, section};
 
 section! {
     /// `limits`: how much the service does at the same time. Requests beyond a limit are rejected
-    /// at once. Only a transfer that needs buffer memory waits, for up to 10 seconds.
+    /// immediately. The exception is buffer memory: a transfer waits up to 10 seconds for free
+    /// memory.
     LimitsSection {
         /// Concurrent requests, not counting those that send content. At most half of them may use
         /// methods other than GET and HEAD.

@@ -23,13 +23,14 @@ section! {
         /// Longest lifetime of a link, in seconds.
         max_lifetime | max_expire: u64 as seconds = 365 * 24 * 60 * 60,
         /// Rounding window of download links, in seconds: links for the same file that are
-        /// requested within one window are identical, so that browsers and CDNs can cache them.
-        /// Each link is valid for up to one window longer than requested. 0 turns rounding off.
-        /// Links with `max_uses` always differ.
+        /// requested within one window are identical, so that browsers and CDNs can cache the
+        /// content. Each link is valid for up to one window longer than requested. 0 turns rounding
+        /// off. Links with `max_uses` always differ.
         rounding_window | round_secs: u64 as seconds = 0,
-        /// Whether shared caches, such as a CDN, may keep content until its link expires. A shared
-        /// cache continues to serve the content after the link is revoked or the file is deleted.
-        /// Content of links that are bound to networks or to a number of uses is never cached.
+        /// Whether shared caches, such as a CDN, may keep content until the link to it expires. A
+        /// shared cache continues to serve the content after the link is revoked or the file is
+        /// deleted. If a link is restricted to networks or to a number of uses, shared caches never
+        /// keep the content.
         public_cache: bool = false,
     }
     ignored []

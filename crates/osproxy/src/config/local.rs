@@ -7,18 +7,18 @@ section! {
     LocalSection {
         /// Whether this store is used. When not set, it is used only if no other store is enabled.
         enabled: Option<bool> = None,
-        /// Root folder of the objects. When not set, `<data_dir>/objects`. Migrating from the Go
-        /// program: set it to that program's `localstore`.
+        /// Root folder of the objects. When not set, `<data_dir>/objects`. To migrate from the Go
+        /// program, set `root` to that program's `localstore`.
         root: Option<PathBuf> = None,
         /// Whether an upload is acknowledged only after its content is synced to disk. Danger: when
         /// off, a power failure can lose acknowledged files.
         fsync: bool = true,
-        /// Free disk space that uploads may not use, in bytes, so that the database and downloads
+        /// Disk space that uploads must leave free, in bytes, so that the database and downloads
         /// keep working. Uploads are rejected when less is free. Also applies to the disk of an
         /// SQLite database, wherever objects are stored.
         min_free_space | keep_free: u64 as bytes = 256 << 20,
         /// How long disk space stays reserved for an upload that has not received content, in
-        /// seconds. After that, the space is reserved again when the first part arrives.
+        /// seconds. After that, the space is released until the first part arrives.
         reservation_timeout | reserve_secs: u64 as seconds = 86_400,
         /// Share of the disk that may be reserved for incomplete uploads, in per cent. When this
         /// share is in use, new uploads start without a reservation, and each part checks for free

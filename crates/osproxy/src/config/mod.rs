@@ -1,5 +1,5 @@
-//! Settings. Flags override the environment, which overrides the file, which overrides the
-//! defaults. All settings are checked before anything starts.
+//! Settings of osproxy. Sources, from highest to lowest priority: flags, environment variables, the
+//! configuration file, defaults. All settings are checked before anything starts.
 
 mod admin;
 mod app;
@@ -73,7 +73,7 @@ section! {
         data_dir: PathBuf = PathBuf::from("osproxy-data"),
         /// A listener for operators.
         admin: AdminSection = AdminSection::default(),
-        /// The Go program's general section; only its port is used.
+        /// The general section of the Go program. Only `port` is used.
         app: AppSection = AppSection::default(),
         /// Who may use the service.
         auth: AuthSection = AuthSection::default(),
@@ -95,7 +95,7 @@ section! {
         grpc: GrpcSection = GrpcSection::default(),
         /// Log output.
         log: LogSection = LogSection::default(),
-        /// Objects in an S3-compatible store; the name of `s3` in the Go program.
+        /// Objects in an S3-compatible store. The Go program uses this name for `s3`.
         minio: S3Section = S3Section::default(),
         /// Objects in Aliyun OSS.
         oss: OssSection = OssSection::default(),
@@ -128,7 +128,7 @@ pub struct ConfigOverrides {
     pub data_dir: Option<PathBuf>,
 }
 
-/// An invalid configuration, with all its problems.
+/// The error for an invalid configuration. Contains all problems that were found.
 #[derive(Debug)]
 pub struct InvalidConfig(Vec<String>);
 
@@ -141,7 +141,7 @@ impl fmt::Display for InvalidConfig {
 
 impl std::error::Error for InvalidConfig {}
 
-/// A valid configuration, with warnings for the log.
+/// A valid configuration and its warnings.
 #[derive(Debug)]
 pub struct LoadedConfig {
     /// The settings.
@@ -150,8 +150,9 @@ pub struct LoadedConfig {
     pub warnings: Vec<String>,
 }
 
-/// Reads and checks the configuration from `file`; without it, from the file that `OSPROXY_CONFIG`
-/// names. Reports all problems at once. Blocks: call this before the runtime starts.
+/// Reads the settings from a file, the environment and `overrides`, and checks them. If `file` is
+/// `None`, reads the file that `OSPROXY_CONFIG` names, if any. Fails with all problems that were
+/// found. Blocks: call this before the runtime starts.
 pub fn load(file: Option<&Path>, overrides: ConfigOverrides) -> Result<LoadedConfig, InvalidConfig> {
     #[expect(clippy::disallowed_methods, reason = "this is the one place where settings come in")]
     let named = std::env::var_os(FILE_VARIABLE).filter(|path| !path.is_empty());
@@ -220,9 +221,9 @@ impl Config {
         }
     }
 
-    /// Where metadata is stored: on a server, or in a file, by default in the data folder. Fails
-    /// with a message if settings conflict or a secret cannot be read. Blocks to read the files of
-    /// secrets.
+    /// Location of the metadata: a database server or a file. The default is the file `osproxy.db`
+    /// in the data folder. Fails with a message if settings conflict or a secret cannot be read.
+    /// Blocks while it reads secrets from files.
     pub fn database_location(&self) -> Result<DatabaseLocation, String> {
         let default = || self.data_dir.join("osproxy.db");
         Ok(match self.database.server().map_err(|problems| problems.join("; "))? {

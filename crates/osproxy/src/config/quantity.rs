@@ -2,19 +2,19 @@
 
 use super::value::{Findings, RawValue, to_small_integer};
 
-/// The unit of a setting, and of numbers that are written without a unit.
+/// The base unit of a setting. A number without a unit is in the base unit.
 #[derive(Clone, Copy, Debug)]
 pub(super) enum Unit {
     Seconds,
     Bytes,
 }
 
-/// Why a text is not a quantity.
+/// Why a duration or size is rejected.
 #[derive(Debug, PartialEq)]
 enum Mistake {
     /// Invalid syntax, an unknown unit, or a value that is too large.
     Malformed,
-    /// Not a multiple of the base unit.
+    /// Not a whole number of base units.
     Fraction,
 }
 
@@ -77,7 +77,7 @@ fn parse_size(text: &str) -> Result<u64, Mistake> {
     u64::try_from(scaled / divisor).map_err(|_| Mistake::Malformed)
 }
 
-/// A number of seconds or bytes in a setting.
+/// The type of a setting that is a number of seconds or bytes.
 pub(super) trait Quantity: Sized {
     /// Reads a number in `unit`, or text with units. If the value is invalid, records a problem and
     /// returns `None`.

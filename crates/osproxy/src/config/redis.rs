@@ -55,7 +55,7 @@ section! {
     ignored []
 }
 
-/// A TCP port, which the Go program also accepts as text.
+/// A TCP port. Accepts a number in quotes too, as the Go program does.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct RedisPort(pub u16);
 
@@ -68,7 +68,7 @@ impl SettingValue for RedisPort {
 
 impl RedisSection {
     /// Returns the settings of Redis; `None` if no address is configured. Fails with one message
-    /// for each problem. Blocks to read the files of secrets and certificates.
+    /// for each problem. Blocks while it reads secrets and certificates from files.
     pub fn settings(&self) -> Result<Option<RedisSettings>, Vec<String>> {
         let mut problems = Vec::new();
         let mut resolved = |name, written: &Option<Secret>, file: &Option<PathBuf>| {

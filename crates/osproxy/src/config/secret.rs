@@ -6,9 +6,9 @@ use osproxy_types::secret::Secret;
 
 use super::value::{Findings, RawValue, SettingValue};
 
-/// Returns the secret itself, or the content of its file without surrounding white space. Returns
+/// Returns the secret `inline`, or the content of `file` without surrounding white space. Returns
 /// `None` if neither is set. Fails with a message if both are set or the file cannot be read.
-/// Blocks to read the file.
+/// Blocks while it reads the file.
 pub(super) fn resolve(
     name: &str,
     inline: Option<&Secret>,

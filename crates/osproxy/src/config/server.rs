@@ -39,8 +39,8 @@ section! {
         /// Concurrent connections. Further connections wait to be accepted.
         max_connections: u16 = 4096,
         /// Concurrent connections from one address, or from one IPv6 network of 64 bits; further
-        /// connections are closed at once. Does not apply to addresses in `trusted_proxies`. When
-        /// not set, three quarters of `max_connections`.
+        /// connections are closed immediately. Does not apply to addresses in `trusted_proxies`.
+        /// When not set, three quarters of `max_connections`.
         max_connections_per_address: Option<u16> = None,
     }
     ignored []

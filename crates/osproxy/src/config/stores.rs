@@ -46,17 +46,17 @@ impl StoreDescription {
     }
 }
 
-/// A section of the configuration for a remote store.
+/// The configuration section of a remote store.
 pub(super) trait RemoteStoreSection {
     /// Whether the store is used.
     fn is_enabled(&self) -> bool;
 
-    /// Describes the store; `None` if its settings are invalid. Blocks to read the files of
-    /// secrets.
+    /// Describes the store; `None` if its settings are invalid. Blocks while it reads secrets from
+    /// files.
     fn describe(&self) -> Option<StoreDescription>;
 
     /// Opens the store without contacting it. Fails with a message if the settings are invalid.
-    /// Blocks to read the files of secrets and certificates.
+    /// Blocks while it reads secrets and certificates from files.
     fn open(&self, http: ClientSettings) -> Result<Arc<dyn Backend>, String>;
 }
 
@@ -88,8 +88,8 @@ impl StoresSection {
         for (name, value, min, max) in [
             ("timeout", self.timeout, 1, 3600),
             ("max_attempts", self.max_attempts.into(), 1, 20),
-            // A merge reads while it writes, and several merges run at once: they must not block
-            // each other.
+            // A merge reads while it writes, and several merges run at the same time: they must not
+            // block each other.
             ("max_transfers", self.max_transfers, 8, 1 << 20),
         ] {
             if !(min..=max).contains(&value) {
@@ -129,14 +129,14 @@ impl Config {
         kinds
     }
 
-    /// Describes a remote store; `None` for the local disk and for invalid settings. Blocks to read
-    /// the files of secrets.
+    /// Describes a remote store; `None` for the local disk and for invalid settings. Blocks while
+    /// it reads secrets from files.
     pub fn describe_store(&self, kind: StoreKind) -> Option<StoreDescription> {
         self.section(kind)?.1.describe()
     }
 
     /// Opens a remote store without contacting it. Memory for large parts is taken from `buffers`.
-    /// Blocks to read the files of secrets and certificates.
+    /// Blocks while it reads secrets and certificates from files.
     pub fn open_store(
         &self,
         kind: StoreKind,
@@ -184,8 +184,8 @@ impl Config {
 /// Key id, secret and session token.
 pub(super) type Credentials = (String, String, Option<String>);
 
-/// Combines key id and secret. Returns `None` if neither is set: the store then looks for
-/// credentials elsewhere. Fails with a message if only one is set.
+/// Combines key id, secret and session token. Returns `None` if id and secret are not set: the
+/// store then looks for credentials elsewhere. Fails with a message if only one of them is set.
 pub(super) fn pair_credentials(
     id: (&str, Option<&Secret>),
     secret: (&str, Option<Secret>),

@@ -9,14 +9,17 @@ section! {
         max_part_size: u64 as bytes = 5 << 30,
         /// Highest part number.
         max_parts: u32 = 10_000,
-        /// How long an incomplete upload is kept after its link has expired, in seconds.
+        /// How long an incomplete upload is kept after its expiry (`expires_at`), in seconds. New
+        /// upload links can extend the expiry, but never shorten it.
         expired_retention | keep_lapsed: u64 as seconds = 3600,
         /// Whether a client must prove possession of known content before it gets a file without
-        /// sending the content. Clients of API v0 cannot prove it and must send the content.
+        /// sending the content. Clients of API v0 cannot prove possession and must send the
+        /// content.
         require_possession_proof | prove_possession: bool = false,
-        /// Content up to this size is verified against its expected digests before the upload is
-        /// acknowledged as complete. Larger content is acknowledged at once and verified by a task;
-        /// on a mismatch, the file becomes corrupt. 0: all content is verified by a task.
+        /// Applies to uploads in parts whose expected digests osproxy can compute only by reading
+        /// the content again. Content up to this size is verified before the upload is acknowledged
+        /// as complete. Larger content is acknowledged immediately and verified by a task; on a
+        /// mismatch, the file becomes corrupt. 0: a task verifies all such content.
         max_inline_verification_size | verify_up_to: u64 as bytes = 64 << 20,
     }
     ignored []

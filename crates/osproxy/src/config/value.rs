@@ -41,7 +41,7 @@ impl RawValue {
         }
     }
 
-    /// The value of a key, if this is a section that contains it.
+    /// Returns the value of `key`; `None` if this is not a section with that key.
     pub(super) fn get_mut(&mut self, key: &str) -> Option<&mut Self> {
         if let Self::Map(map) = self { map.get_mut(key) } else { None }
     }
@@ -128,8 +128,8 @@ impl<'de> Visitor<'de> for NodeVisitor {
     }
 }
 
-/// Problems and warnings of a configuration. Each is one sentence that begins with the path of its
-/// setting.
+/// Problems and warnings of a configuration. Each is one text that names a setting or section by
+/// its path.
 #[derive(Debug, Default)]
 pub(super) struct Findings {
     pub(super) problems: Vec<String>,
@@ -146,8 +146,8 @@ impl Findings {
     }
 }
 
-/// A type of settings. `read` returns `None` after it has recorded a problem; the setting then
-/// keeps its default.
+/// The type of a setting. If the value is invalid, `read` records a problem and returns `None`; the
+/// setting then keeps its default.
 pub(super) trait SettingValue: Sized {
     fn read(node: RawValue, path: &str, findings: &mut Findings) -> Option<Self>;
 }
@@ -257,9 +257,9 @@ impl<T: SettingValue> SettingValue for Vec<T> {
     }
 }
 
-/// The value of a setting, and the name under which the user wrote it.
+/// The value of a setting, and the path under which the user wrote the setting.
 pub(super) struct Written {
-    /// Full path of that name.
+    /// Full path, with the current name or an old name of the setting.
     pub(super) path: String,
     pub(super) node: RawValue,
 }

@@ -1,4 +1,4 @@
-//! Log output by a thread that writes many lines at once.
+//! Log output by a thread that collects lines and writes them together.
 
 use std::{
     fmt,
@@ -15,11 +15,12 @@ use tracing_subscriber::fmt::MakeWriter;
 const COLLECT_TIME: Duration = Duration::from_millis(50);
 /// Maximum time that shutdown waits for a blocked output.
 const LAST_WRITE_TIMEOUT: Duration = Duration::from_secs(1);
-/// Maximum size of buffered lines, in bytes. Lines that do not fit are dropped and counted.
+/// Maximum total size of the buffered lines, in bytes. Lines that do not fit are dropped and
+/// counted.
 const CAPACITY: usize = 4 << 20;
 /// First UTF-8 byte of the C1 control characters, and of some printable characters.
 const C1_LEAD_BYTE: u8 = 0xc2;
-/// Buffer capacity kept between writes.
+/// Capacity that the buffer keeps between writes, in bytes.
 const KEPT_CAPACITY: usize = 64 << 10;
 
 /// Accepts lines without ever waiting for the output. Control characters are written as JSON
@@ -137,7 +138,7 @@ impl Shared {
             let dropped = std::mem::take(&mut lines.dropped);
             drop(lines);
             // Errors are ignored: a failing log output must not stop the service, and there is no
-            // place to report it.
+            // other place to report errors.
             let _ = output.write_all(&writing);
             if dropped > 0 {
                 let _ = writeln!(output, "{dropped} lines are missing here: the log output is too slow");

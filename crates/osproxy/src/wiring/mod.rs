@@ -30,7 +30,8 @@ pub async fn open_node(config: &Config) -> Result<Arc<App>, StartupError> {
     startup.open(stores).await
 }
 
-/// Creates a folder that only its owner can access, because it will contain the link keys.
+/// Creates a folder, and its parents, if they are missing. Only the owner can access new folders,
+/// because they will contain secrets, such as the link keys.
 pub fn create_private_dir(folder: &Path) -> std::io::Result<()> {
     std::fs::DirBuilder::new().recursive(true).mode(0o700).create(folder)
 }

@@ -16,8 +16,8 @@ use crate::{
     version,
 };
 
-/// Returns the settings of a node. Fails if settings conflict or a secret cannot be read. Blocks to
-/// read the files of secrets.
+/// Returns the settings of a node. Fails if settings conflict or a secret cannot be read. Blocks
+/// while it reads secrets from files.
 pub fn node_settings(config: &Config) -> Result<Settings, StartupError> {
     let database = config.database_location().map_err(context("cannot use the database"))?;
     let redis = redis(config, &database)?;
@@ -68,8 +68,8 @@ fn cache_limits(config: &Config) -> CacheLimits {
     }
 }
 
-/// Returns the settings of Redis; `None` with a database file, because a single node needs no
-/// Redis.
+/// Returns the settings of Redis. `None` if Redis is not configured, or if the database is a file:
+/// a single node needs no Redis.
 fn redis(config: &Config, database: &DatabaseLocation) -> Result<Option<RedisSettings>, StartupError> {
     match database {
         DatabaseLocation::File(_) => Ok(None),

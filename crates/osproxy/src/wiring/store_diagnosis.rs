@@ -70,8 +70,7 @@ pub fn explain_store_error(config: &Config, kind: StoreKind, diagnosis: Diagnosi
     }
 }
 
-/// Explains errors that a store returned after it had recognised the access key, and unexpected
-/// errors.
+/// Explains errors that a store returns although it knows the access key, and unexpected errors.
 fn explain_access_error(config: &Config, names: &SettingNames, diagnosis: Diagnosis) -> String {
     let SettingNames { section, .. } = names;
     match diagnosis {

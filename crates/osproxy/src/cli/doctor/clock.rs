@@ -1,4 +1,4 @@
-//! Compares the clock of this machine with that of the database and with the newest uid.
+//! Compares the clock of this machine with the clock of the database and with the newest uid.
 
 use osproxy_core::{describe_clock_skew, describe_uid_lead};
 use osproxy_meta::now_ms;
@@ -9,7 +9,7 @@ use crate::{
     config::Config,
 };
 
-/// Compares the clock of this machine with that of the database and with the newest uid. Does
+/// Compares the clock of this machine with the clock of the database and with the newest uid. Does
 /// nothing if the database file does not exist yet.
 pub(super) async fn check(config: &Config, report: &mut DoctorReport) {
     if existing_database(config).await.is_err() {

@@ -9,9 +9,9 @@ use osproxy_storage::{
     self as storage, Backend, Diagnosis, ErrorKind, Key, Multipart, ObjectWriter, SizeHint,
 };
 
-/// Size of the test object in bytes: too large for a single write.
+/// Size of the test object, in bytes. Its content is written in several chunks.
 const OBJECT_SIZE: usize = 2 << 20;
-/// Size of the last part of a multipart upload, in bytes. The last part may have any size.
+/// Size of the last part of a multipart upload, in bytes. Stores accept a last part of any size.
 const LAST_PART_SIZE: usize = 1000;
 /// Bytes passed to a writer at a time.
 const CHUNK_SIZE: usize = 256 << 10;
@@ -68,8 +68,9 @@ pub(super) async fn clock_difference(store: &dyn Backend) -> CheckResult<Option<
     }))
 }
 
-/// Reads an object that does not exist. Unlike a request for the size of an object, a read returns
-/// a body, which explains what is wrong with the credentials.
+/// Tests the credentials by reading an object that does not exist. The error response to a read has
+/// a body, which explains what is wrong with the credentials. The response to a request for the
+/// size of an object has no body.
 pub(super) async fn credentials(store: &dyn Backend) -> CheckResult {
     match store.open(&key()?, 0..1).await {
         Err(error) if error.kind != ErrorKind::NotFound => Err(error.into()),
@@ -82,7 +83,7 @@ pub(super) async fn credentials(store: &dyn Backend) -> CheckResult {
 }
 
 /// Looks for the buckets. Creates none, because a name may be mistyped. If buckets are missing,
-/// returns their names if `may_create` is set, and fails otherwise.
+/// returns their names with `may_create`, and fails without it.
 pub(super) async fn missing_buckets(store: &dyn Backend, may_create: bool) -> CheckResult<Option<String>> {
     match store.prepare(false).await {
         Ok(()) => Ok(None),
@@ -138,7 +139,7 @@ pub(super) async fn begin(store: &dyn Backend, key: &Key) -> CheckResult {
     Ok(multipart(store)?.begin(key, None).await?)
 }
 
-/// Uploads an object in two parts, the last one first, completes the upload, and reads the object.
+/// Uploads an object in two parts, in reverse order, completes the upload, and reads the object.
 pub(super) async fn parts(store: &dyn Backend, key: &Key, upload: &str) -> CheckResult {
     let uploads = multipart(store)?;
     let first = usize::try_from(uploads.min_part_size()).unwrap_or(usize::MAX);

@@ -22,7 +22,7 @@ const CLOCK_WARNING_SECS: u64 = 60;
 /// Clock difference beyond which stores reject requests.
 const CLOCK_LIMIT_SECS: u64 = 15 * 60;
 
-/// How long an abandoned request may still take to reach the store.
+/// How long clean-up waits for abandoned requests, which may still reach the store.
 const LATE_REQUEST_DELAY: Duration = Duration::from_secs(1);
 
 /// Probes a remote store, and removes all test data. Returns whether `stopped` ended the probes
@@ -182,7 +182,8 @@ impl StoreCheck<'_> {
         Some(upload)
     }
 
-    /// Runs a probe with the timeout of the store. Reports a failure and returns `None`.
+    /// Runs a probe with the timeout of the store. If the probe fails, reports the failure and
+    /// returns `None`.
     async fn probe<T>(&mut self, name: &str, work: impl Future<Output = Result<T, ProbeError>>) -> Option<T> {
         let seconds = self.config.stores.timeout;
         let outcome = tokio::time::timeout(Duration::from_secs(seconds), work).await;
@@ -246,7 +247,7 @@ impl StoreCheck<'_> {
         }
     }
 
-    /// Removes the test data in `leftovers`, including that of interrupted probes.
+    /// Removes the test data in `leftovers`, including the data of interrupted probes.
     async fn clean_up(&mut self) {
         if self.leftovers.objects.is_empty() && self.leftovers.uploads.is_empty() {
             return;

@@ -49,8 +49,8 @@ impl DoctorReport {
         super::super::print_line(text);
     }
 
-    /// Prepares text from a store or library for output: removes secrets, which stores may repeat
-    /// in their answers, and control characters, and limits the length.
+    /// Prepares text from a store or library for output. Masks secrets, because stores may repeat
+    /// them in answers. Replaces control characters with spaces, and limits the length.
     pub(super) fn redacted(&self, text: &str) -> String {
         let mut redacted = text.to_owned();
         for secret in &self.secrets {

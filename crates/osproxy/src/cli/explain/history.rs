@@ -262,7 +262,8 @@ fn format_duration(ms: i64) -> String {
     if ms < 10_000 { format!("{ms} ms") } else { format!("{} s", ms / 1000) }
 }
 
-/// Escapes control characters in text from clients and libraries: they could affect the terminal.
+/// Escapes control characters in text from clients and libraries, because these characters could
+/// affect the terminal.
 fn escape_control(text: &str) -> String {
     let visible = |character: char| {
         if character.is_control() { character.escape_default().to_string() } else { character.to_string() }

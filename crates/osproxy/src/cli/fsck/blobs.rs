@@ -19,7 +19,7 @@ pub(super) enum Pass {
 }
 
 impl Fsck {
-    /// Checks all blobs of the store.
+    /// Checks the blobs of the store that `pass` selects.
     pub(super) async fn check_blobs(&mut self, pass: Pass) -> Result<()> {
         let mut after = 0;
         loop {
@@ -78,16 +78,16 @@ impl Fsck {
         let what = format!("blob {} ({})", blob.id, blob.object_key);
         let mut is_intact = self.compare_size(&what, blob.size, size);
         if blob.digests.is_none() || blob.upload_id.is_some() || parts.iter().any(|part| part.tag.is_some()) {
-            // A merge records its digests before it removes the parts: an unfinished merge will
-            // still remove them.
+            // A merge records the digests before it removes the parts. If the merge is unfinished,
+            // its task will still remove the parts.
             let merge = self.task(TaskKind::MergeParts, blob).await?;
             if blob.digests.is_some()
                 && self.app.meta.tasks.has_unfinished(merge.kind, &merge.payload).await?
             {
                 return Ok(());
             }
-            // Not verified yet: a task must compare the object with the digests that were received,
-            // or with those that the Go program recorded.
+            // Not verified yet: a task must compute the digests of the object and compare them with
+            // the expected digests.
             let verify = self.task(TaskKind::VerifyBlob, blob).await?;
             return self.ensure_task(blob, verify, "is not verified, and no task verifies it").await;
         }
@@ -99,7 +99,8 @@ impl Fsck {
         if parts.is_empty() {
             return Ok(());
         }
-        // The parts are removed only if the object is intact: otherwise they may be the only copy.
+        // The parts are removed only if the object is intact: otherwise the parts may be the only
+        // copy.
         let is_safe = is_intact
             && !parts
                 .iter()

@@ -15,13 +15,13 @@ pub(super) const PAGE: usize = 500;
 /// Number of concurrent requests to the store.
 const CONCURRENT_REQUESTS: usize = 64;
 
-/// Compares metadata with the stores. No service may use them at the same time.
+/// Compares metadata with the stores. No service may use the database or the stores meanwhile.
 pub(super) struct Fsck {
     pub(super) app: Arc<App>,
     pub(super) options: FsckArgs,
     /// The store that is being checked.
     pub(super) store: String,
-    /// Objects that several rows name, at least one of them as content. Maps each key to the number
+    /// Keys of objects that several rows name, at least one row as content. The value is the number
     /// of rows that name the object as content.
     shared: HashMap<String, i64>,
     /// Sizes of the existing objects of the blobs on this page, in bytes.
@@ -32,7 +32,7 @@ pub(super) struct Fsck {
     /// content.
     pub(super) has_dangling_files: bool,
     /// Whether a content object in this store is missing or has the wrong size. Blobs that seem
-    /// unused may have its bytes.
+    /// unused may have the missing bytes.
     pub(super) has_missing_content: bool,
     pub(super) blobs: u64,
     pub(super) objects: u64,
@@ -134,8 +134,9 @@ impl Fsck {
         self.shared.get(key).is_some_and(|count| *count > i64::from(is_own_content))
     }
 
-    /// Returns whether an object has the recorded size, and reports a difference. Missing content
-    /// cannot be repaired here; it is restored when a client uploads the same content again.
+    /// Returns whether an object has the recorded size. If not, reports the difference. Missing
+    /// content cannot be repaired here; it is restored when a client uploads the same content
+    /// again.
     pub(super) fn compare_size(&mut self, what: &str, recorded: i64, actual: Option<u64>) -> bool {
         self.has_missing_content |= actual != u64::try_from(recorded).ok();
         match actual {
@@ -148,7 +149,8 @@ impl Fsck {
         false
     }
 
-    /// Returns whether the object that was read has the recorded digests, and reports a difference.
+    /// Returns whether the object that was read has the recorded digests. If not, or if reading
+    /// failed, reports that.
     pub(super) fn compare_digests(
         &mut self,
         what: &str,

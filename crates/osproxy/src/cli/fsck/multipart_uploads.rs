@@ -20,9 +20,9 @@ impl Fsck {
             let blobs = app.meta.admin.blobs_by_key(&self.store, &names).await?;
             for upload in page {
                 match blobs.get(&upload.name) {
-                    // `--repair` does not remove it: if the database is an old backup, the
-                    // multipart upload may belong to an upload session that is newer than the
-                    // backup.
+                    // `--repair` does not abort the multipart upload: if the database is an old
+                    // backup, the multipart upload may belong to an upload session that is newer
+                    // than the backup.
                     None => {
                         let what =
                             format!("the multipart upload of {} is an orphan: no row names it", upload.name);
@@ -62,7 +62,7 @@ impl Fsck {
         Ok(true)
     }
 
-    /// Checks an incomplete upload session, whose parts are in a multipart upload.
+    /// Checks the parts of an incomplete upload session that are in a multipart upload.
     pub(super) async fn check_multipart_parts(
         &mut self,
         blob: &BlobRecord,
@@ -134,8 +134,8 @@ impl Fsck {
         let uploaded = parts.iter().filter(|part| part.state == PartState::Stored && part.tag.is_some());
         let (count, mut size) = uploaded.fold((0, 0), |(count, size), part| (count + 1, size + part.size));
         if self.app.stores.multipart(&self.store).is_ok_and(Multipart::is_preallocated) {
-            // Parts that are separate objects leave holes in the file, which count towards its
-            // size.
+            // The size of a preallocated file includes the holes for parts that are separate
+            // objects.
             size = blob.size;
         }
         if count == 0 {

@@ -13,7 +13,7 @@ use super::file_name;
 /// record when its links expire.
 const TIME_TO_FINISH_MS: i64 = 24 * 60 * 60 * 1000;
 
-/// How a file is imported, or why it is skipped.
+/// The plan of the import of one file.
 pub(super) struct FilePlan {
     pub(super) uid: i64,
     /// The file to import, or why it is skipped.
@@ -48,7 +48,7 @@ pub(super) struct ImportPlanner<'a> {
     verifies: bool,
 }
 
-/// Why a file cannot be planned.
+/// Why planning the import of a file gave nothing to import.
 enum PlanError {
     /// The file is skipped for this reason.
     Skipped(String),
@@ -137,7 +137,7 @@ impl<'a> ImportPlanner<'a> {
             let name = format!("{}/{}", file.bucket, file.storage_name);
             return Err(PlanError::Skipped(format!("the name of its object is not allowed: {name:?}")));
         };
-        // The Go program names an object after the uid of the first file with its content.
+        // The Go program names an object after the uid of the first file with this content.
         let number = key.name().split('.').next().and_then(|number| number.parse().ok());
         let Some(blob_id) = number.filter(|number: &i64| *number > 0) else {
             return Err(PlanError::Skipped(format!(
@@ -149,8 +149,8 @@ impl<'a> ImportPlanner<'a> {
         };
         let md5 = parse_md5(&file.md5);
         if i64::try_from(size) != Ok(file.size) || file.in_parts {
-            // For merged content, the Go program compared the MD5 with the client's, but never the
-            // size.
+            // For merged content, the Go program compared the MD5 with the client's MD5, but never
+            // compared the size.
             let read = self.app.stores.digest(self.store, &key, 0..size, DigestSelection::MD5).await?;
             if md5.is_none() || read.md5 != md5 {
                 let expected = file.size;
@@ -226,8 +226,8 @@ impl<'a> ImportPlanner<'a> {
     }
 
     /// Returns the parts that have an MD5 and an object of the recorded size, and the numbers of
-    /// the other parts. The Go program stores a part under its own name, and on a disk also in the
-    /// folder of the upload.
+    /// the other parts. Looks for the object of a part under the recorded name and, on a disk, also
+    /// in the folder of the upload.
     async fn find_parts(&self, parts: Vec<GoPart>) -> Result<(Vec<FoundPart>, Vec<i64>)> {
         let (mut found, mut missing) = (Vec::with_capacity(parts.len()), Vec::new());
         'parts: for row in parts {

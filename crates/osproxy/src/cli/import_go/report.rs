@@ -74,8 +74,8 @@ impl ImportReport {
         print_line(&format!("{table}: {rows} rows{suffix}"));
     }
 
-    /// Reports a skipped file. The text of the reason before the first colon is the category under
-    /// which the file is counted.
+    /// Reports a skipped file. The summary counts skipped files by the text of `reason` before the
+    /// first colon.
     pub(super) fn skipped(&mut self, uid: i64, reason: &str) {
         print_line(&format!("skipped {uid}: {reason}"));
         let kind = reason.split(':').next().unwrap_or(reason);

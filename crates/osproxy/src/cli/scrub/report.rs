@@ -110,7 +110,7 @@ impl ScrubReport {
         Self { json, after, blobs: 0, bytes: 0, unverified: 0, mismatched: 0, skipped: BTreeMap::new() }
     }
 
-    /// Whether no blob was damaged so far.
+    /// Whether all blobs that were checked so far match their records.
     pub(super) fn is_clean(&self) -> bool {
         self.mismatched == 0
     }
@@ -119,8 +119,8 @@ impl ScrubReport {
         *self.skipped.entry(store.to_owned()).or_default() += 1;
     }
 
-    /// Reports all faults of a blob. `uids` lists its files, at most one more than
-    /// [`MAX_NAMED_FILES`]: an additional uid shows that there are more files.
+    /// Reports all faults of a blob. `uids` lists files of the blob. Only [`MAX_NAMED_FILES`] of
+    /// them are named; a further uid shows that there are more.
     pub(super) fn mismatch(&mut self, blob: &ContentRecord, uids: &[Uid], located_faults: &[LocatedFault]) {
         self.mismatched += 1;
         let named_uids: Vec<_> = uids.iter().take(MAX_NAMED_FILES).map(ToString::to_string).collect();

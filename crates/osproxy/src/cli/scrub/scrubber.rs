@@ -10,7 +10,7 @@ use super::report::{ContentFault, LocatedFault, MAX_NAMED_FILES, ScrubReport};
 /// Number of blobs that are loaded at a time.
 const PAGE: u64 = 500;
 
-/// Number of unreadable blobs in a row after which the store counts as unavailable.
+/// Number of consecutive unreadable blobs after which the store counts as unavailable.
 const MAX_UNREADABLE_IN_A_ROW: u32 = 3;
 
 /// Maximum number of checks of a blob whose record changes during the check.
@@ -23,7 +23,7 @@ pub(super) struct Scrubber {
     pub(super) report: ScrubReport,
 }
 
-/// A range of an object, with its recorded digests.
+/// A range of an object, with the recorded digests of the range.
 struct Extent {
     part: Option<u32>,
     object_key: String,

@@ -1,5 +1,5 @@
 //! The bootstrap key: an API key that is created at the first start, so that a new service can be
-//! used at once, but only with this key.
+//! used immediately, but only with this key.
 
 use std::{
     fs::{self, File},
@@ -25,7 +25,7 @@ pub(super) struct BootstrapKey {
 }
 
 /// Creates the bootstrap key, an API key with all scopes. Returns `None` if `auth.mode` is `open`
-/// or if a key ever existed.
+/// or if the database has an API key, even an expired or revoked one.
 pub(super) async fn create(app: &App, config: &Config) -> anyhow::Result<Option<BootstrapKey>> {
     if config.auth.mode == AuthMode::Open {
         return Ok(None);
@@ -50,8 +50,8 @@ pub(super) async fn create(app: &App, config: &Config) -> anyhow::Result<Option<
 }
 
 /// Reads the key that an earlier, interrupted start stored, or creates a key. The file is synced to
-/// disk before the database gets the key, because no second bootstrap key can be created after
-/// that.
+/// disk before the key is recorded in the database: once a key is recorded, no bootstrap key is
+/// created again.
 #[expect(clippy::disallowed_methods, reason = "nothing is served yet")]
 fn load_or_create(path: &Path) -> anyhow::Result<ApiKey> {
     match fs::read_to_string(path) {
