@@ -1,10 +1,10 @@
 use std::time::{Duration, Instant};
 
-use sea_orm::{ConnectOptions, ConnectionTrait};
+use sea_orm::ConnectionTrait;
 use serde_json::json;
 
 use crate::support::{
-    FaultyProxy, HangingCalls, Service, Store, StoreServer, command, connect, eventually, expect_v0_error,
+    FaultyProxy, HangingCalls, Service, Store, StoreServer, command, eventually, expect_v0_error,
     spawn_failing,
 };
 
@@ -59,11 +59,7 @@ async fn a_database_that_does_not_answer_is_named() {
         // For database servers, another test cuts the connection.
         return;
     }
-    let path = service.folder().join("osproxy-data/osproxy.db");
-    let mut options = ConnectOptions::new(format!("sqlite://{}", path.display()));
-    options.max_connections(1);
-    let other = connect(options).await;
-    other.execute_unprepared("BEGIN IMMEDIATE").await.unwrap();
+    let other = service.lock_database().await;
     wait_until_ready(&service, 503, r#"{"status":"unavailable","down":["database"],"uploads":"refused"}"#)
         .await;
     assert_eq!(service.get("/health/live").await.text().await.unwrap(), r#"{"status":"live"}"#);

@@ -7,13 +7,14 @@ use std::{
 };
 
 use rustix::process::{Pid, Resource, Rlimit, Signal};
+use sea_orm::{ConnectOptions, ConnectionTrait, DatabaseConnection};
 use tempfile::TempDir;
 use tokio::{
     io::{AsyncBufReadExt, BufReader},
     process::{Child, Command},
 };
 
-use super::{Api, Database, FaultyProxy, PATIENCE, RawConnection, Store, objects};
+use super::{Api, Database, FaultyProxy, PATIENCE, RawConnection, Store, connect, objects};
 
 /// A running service in its own folder. On drop it is killed and its folder removed.
 pub struct Service {
@@ -320,6 +321,16 @@ impl Service {
 
     /// Runs SQL on the service's database, and returns the first column of the rows as text, with
     /// bytes in hexadecimal.
+    /// Locks the file of SQLite for writing, until the connection executes `ROLLBACK`.
+    pub async fn lock_database(&self) -> DatabaseConnection {
+        let path = self.folder.path().join("osproxy-data/osproxy.db");
+        let mut options = ConnectOptions::new(format!("sqlite://{}", path.display()));
+        options.max_connections(1);
+        let connection = connect(options).await;
+        connection.execute_unprepared("BEGIN IMMEDIATE").await.unwrap();
+        connection
+    }
+
     pub async fn sql(&self, sql: &str) -> Vec<String> {
         self.database.sql(sql).await
     }
