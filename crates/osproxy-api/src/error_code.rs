@@ -112,8 +112,8 @@ codes! {
 }
 
 impl ErrorCode {
-    /// Whether the same request may succeed later, without any other action. All other errors
-    /// require a different request, or an operator who fixes the cause.
+    /// Whether the same request can succeed later, without any other action. After all other
+    /// errors, the client must send a different request, or an operator must fix the cause.
     pub const fn is_retryable(self) -> bool {
         match self {
             Self::IncompleteBody

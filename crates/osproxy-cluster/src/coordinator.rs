@@ -15,7 +15,7 @@ pub trait Coordinator: Send + Sync + 'static {
     /// holds no valid lease.
     fn worker_lease(&self) -> Option<WorkerLease>;
 
-    /// Registers this node; each heartbeat publishes the current result of `describe`.
+    /// Registers this node. Each heartbeat calls `describe` and publishes the result.
     async fn announce(&self, describe: DescribeNode);
 
     /// Nodes with a recent heartbeat, including this node once it is announced. Fails if the
@@ -23,11 +23,11 @@ pub trait Coordinator: Send + Sync + 'static {
     async fn list_nodes(&self) -> Result<Vec<RegisteredNode>, CoordError>;
 
     /// The node with exclusive access to `store`; `None` if no such node has a recent heartbeat.
-    /// Fails if the registry is unavailable, or if it lists no such node but may be incomplete. The
-    /// cost does not depend on the number of nodes.
+    /// Fails if the registry is unavailable. Also fails if the registry lists no such node but is
+    /// possibly incomplete. The cost does not depend on the number of nodes.
     async fn find_owner(&self, store: &str) -> Result<Option<NodeDescription>, CoordError>;
 
-    /// Sends a message to the other nodes that are connected now. Never waits; the message may be
+    /// Sends a message to the other nodes that are connected now. Never waits. The message can get
     /// lost.
     fn publish(&self, message: Message);
 
@@ -37,7 +37,7 @@ pub trait Coordinator: Send + Sync + 'static {
     /// Whether this node can receive messages of other nodes now.
     fn is_connected(&self) -> bool;
 
-    /// Releases the worker id and unregisters this node. Call this after the last uid was issued.
+    /// Releases the worker id and unregisters this node. This node must not issue uids afterwards.
     /// Takes a few seconds at most.
     async fn leave(&self);
 }
@@ -45,8 +45,8 @@ pub trait Coordinator: Send + Sync + 'static {
 /// Returns the current description of this node.
 pub type DescribeNode = Arc<dyn Fn() -> NodeDescription + Send + Sync>;
 
-/// A node's description of itself. Nodes of other versions may omit the fields that have a default.
-/// Unknown fields are ignored.
+/// A node's description of itself. Fields that have a default can be missing if the node runs
+/// another version of osproxy. Unknown fields are ignored.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct NodeDescription {
     /// Unique id of the process.
@@ -55,8 +55,8 @@ pub struct NodeDescription {
     pub address: String,
     /// Version of osproxy.
     pub version: String,
-    /// Ids of the stores that this node can access, as recorded in rows. The store for new files
-    /// comes first.
+    /// Ids of the stores that this node can access, in the form that database rows contain. The
+    /// first one is the store for new files.
     #[serde(default)]
     pub stores: Vec<String>,
     /// Ids of the stores that only this node can access.
@@ -86,7 +86,7 @@ pub struct LoadReport {
 pub struct RegisteredNode {
     /// Description of the node.
     pub node: NodeDescription,
-    /// Time of the last heartbeat, in milliseconds since the Unix epoch.
+    /// Time of the latest heartbeat, in milliseconds since the Unix epoch.
     pub last_heartbeat: i64,
 }
 

@@ -42,10 +42,10 @@ pub struct ForwardContext<'a> {
 pub enum ForwardFailure {
     /// The client aborted the request body; the other node is not to blame. Contains the cause.
     BodyAborted(BoxError),
-    /// The other node did not answer or rejected the token, or too many forwarded requests were
-    /// waiting. Contains the cause.
+    /// The other node did not answer or rejected the token, or too many requests were being
+    /// forwarded at the same time. Contains the cause.
     Unavailable(BoxError),
-    /// No live node serves the store.
+    /// No live node that serves the store is known.
     NoOwner(NoOwner),
 }
 
@@ -72,8 +72,8 @@ impl Forwarder {
         Self(Arc::new(Inner { peers, owners, node_id }))
     }
 
-    /// Replaces the secrets that authenticate nodes to each other. The first secret signs; all of
-    /// them are accepted.
+    /// Replaces the secrets that authenticate nodes to each other. This node signs with the first
+    /// secret, and accepts requests that were signed with any of them.
     pub fn replace_secrets(&self, secrets: &[Vec<u8>]) -> Result<(), InvalidLength> {
         self.0.peers.replace_secrets(secrets)
     }

@@ -18,7 +18,7 @@ use crate::{Body, BoxError};
 const WAITS_FOR_CLIENT: u64 = 1;
 /// Flag in [`Shared::progress`]: the client aborted the body.
 const ABORTED: u64 = 2;
-/// The bits of [`Shared::progress`] from this bit on count the polls of the body.
+/// One poll in [`Shared::progress`]. All bits above the flags count the polls of the body.
 const ONE_POLL: u64 = 4;
 
 struct Shared {

@@ -1,6 +1,6 @@
 //! Coordination of the nodes of a cluster: registry, worker ids and uids, invalidations, and
-//! forwarding of requests to the node that has the data. A single node coordinates within its
-//! process.
+//! forwarding of requests to the node that has the data. Several nodes coordinate through Redis. A
+//! single node needs no Redis: its coordinator works within the process.
 
 #[cfg(test)]
 mod conformance;

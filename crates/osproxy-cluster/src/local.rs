@@ -21,7 +21,7 @@ use crate::{
 pub struct LocalCoordinator {
     node: Mutex<Option<DescribeNode>>,
     events: broadcast::Sender<Event>,
-    /// `None` if something else ensures that there is only one node.
+    /// The lock of the database. `None` if the caller ensures that there is no other node.
     _lock: Option<OwnedFd>,
 }
 

@@ -14,7 +14,7 @@ const MISS_TTL: Duration = Duration::from_secs(1);
 /// Minimum age of a cached lookup before a refresh repeats it.
 const REFRESH_INTERVAL: Duration = Duration::from_millis(200);
 
-/// Finds the owner of a store: the only node that has access to it. Clones share one cache.
+/// Finds the owner of a store: the only node that has access to the store. Clones share one cache.
 #[derive(Clone)]
 pub struct Owners(Arc<Inner>);
 
@@ -26,16 +26,17 @@ struct Inner {
     cache: Mutex<HashMap<String, CachedOwner>>,
 }
 
-/// The last lookup of the owner of a store.
+/// Result of the latest lookup of the owner of a store.
 #[derive(Clone)]
 struct CachedOwner {
     looked_up_at: Instant,
     owner: Option<NodeDescription>,
-    /// Whether the registry answered. If so, `owner` is `None` only if the owner is away.
+    /// Whether the registry answered the lookup. If it did, and `owner` is `None`, the owner is
+    /// away.
     is_certain: bool,
 }
 
-/// No live node serves the store.
+/// No live node that serves the store is known.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("no live node serves the store {store}")]
 pub struct NoOwner {
@@ -59,8 +60,8 @@ impl Owners {
         owner.ok_or_else(|| NoOwner { store: store.to_owned() })
     }
 
-    /// Whether the owner of a store is known to be away. If the registry is unavailable, returns
-    /// `false`.
+    /// Whether the owner of a store is known to be away. Returns `false` if the registry is
+    /// unavailable or possibly incomplete.
     #[boxed_future]
     pub async fn is_owner_away(&self, store: &str) -> bool {
         let CachedOwner { owner, is_certain, .. } = self.find(store, false).await;

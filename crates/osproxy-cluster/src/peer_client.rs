@@ -77,12 +77,12 @@ where
 /// Client and verifier for requests between nodes.
 pub struct PeerClient {
     client: Client<HttpConnector, ForwardedBody>,
-    /// The first secret signs tokens; all of them are accepted.
+    /// The first secret signs tokens. Tokens that were signed with any of the secrets are accepted.
     secrets: RwLock<Arc<[Hmac<Sha256>]>>,
     timeout: Duration,
-    /// Limits the number of requests that wait for other nodes, so that the other connections stay
-    /// free for local requests. Without the limit, two nodes could use all their connections to
-    /// wait for each other.
+    /// Limits the number of forwarded requests, so that some client connections stay free for local
+    /// requests. Without the limit, two nodes could use all their connections to wait for each
+    /// other.
     permits: Arc<Semaphore>,
 }
 
@@ -95,14 +95,14 @@ pub struct Destination<'a> {
     pub address: &'a str,
 }
 
-/// A request could not be forwarded, or the other node sent no response.
+/// A request could not be forwarded, or the other node did not answer or rejected the token.
 #[derive(Debug)]
 pub struct ForwardError {
     /// The cause.
     pub source: BoxError,
     /// Whether the client aborted the request body.
     pub is_client_fault: bool,
-    /// The request, if nothing of its body was read and it can be forwarded again.
+    /// The request, if it can be forwarded again because nothing of the body was read.
     pub unread_request: Option<Box<Request<Body>>>,
 }
 
@@ -129,9 +129,10 @@ struct TokenRejected;
 struct TooManyForwards;
 
 impl PeerClient {
-    /// Creates a client that signs with the first of `secrets` and accepts all of them. A request
-    /// fails if the other node makes no progress for `timeout`. At most `max_waiting` requests wait
-    /// for other nodes at the same time; further requests fail at once.
+    /// Creates a client that signs with the first of `secrets`, and accepts requests that were
+    /// signed with any of them. A request fails if the other node makes no progress for `timeout`.
+    /// At most `max_waiting` requests are forwarded at the same time. Further requests fail
+    /// immediately.
     pub fn new(secrets: &[Vec<u8>], timeout: Duration, max_waiting: usize) -> Result<Self, InvalidLength> {
         let mut connector = HttpConnector::new();
         connector.set_nodelay(true);
@@ -207,8 +208,8 @@ impl PeerClient {
         // Do not forward this header: this node sends 100 Continue to the client when it reads the
         // body.
         headers.remove(header::EXPECT);
-        // Do not forward the length that the client announced; hyper sets the actual length. If a
-        // body was shorter than announced, the other node would take the next request for the rest
+        // Do not forward the length that the client announced: hyper sets the actual length. If a
+        // body was shorter than announced, the other node would read the next request as the rest
         // of the body.
         headers.remove(header::CONTENT_LENGTH);
         headers.insert(TOKEN_HEADER, HeaderValue::try_from(token)?);

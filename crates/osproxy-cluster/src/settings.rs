@@ -26,8 +26,8 @@ pub struct RedisSettings {
 /// How to reach Redis.
 #[derive(Clone, Debug)]
 pub enum RedisAddress {
-    /// A URL. It also contains the user, the password and the database, and selects TLS by its
-    /// scheme.
+    /// A URL, which also contains the user, the password and the database. The scheme of the URL
+    /// selects TLS.
     Url(Secret),
     /// Host and port of one server.
     Server(String, u16),
@@ -38,7 +38,7 @@ pub enum RedisAddress {
 }
 
 impl RedisSettings {
-    /// Host and port of the server that is contacted first.
+    /// Host and port of the server or sentinel that is contacted first.
     pub fn first_server(&self) -> Option<String> {
         let named = |(host, port): &(String, u16)| format!("{host}:{port}");
         match &self.address {
@@ -56,11 +56,12 @@ impl RedisSettings {
     }
 }
 
-/// Intervals of the registry, each at least one second.
+/// Timing of heartbeats and worker ids. Each duration is at least one second.
 #[derive(Clone, Copy, Debug)]
 pub struct ClusterTiming {
     /// Interval of heartbeats. A node that misses three heartbeats counts as gone.
     pub heartbeat: Duration,
-    /// Maximum time for which a node may issue uids after its last contact with Redis.
+    /// Duration of the lease of a worker id. A node that cannot reach Redis can issue uids for at
+    /// most this time after the latest renewal.
     pub worker_lease: Duration,
 }

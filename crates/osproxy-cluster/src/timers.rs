@@ -8,8 +8,8 @@ use std::{
 
 use tokio::time::{Instant, Sleep, sleep_until};
 
-/// A timer whose deadline may change with each poll. The underlying runtime timer is reset only for
-/// an earlier deadline, or after it has fired.
+/// A timer whose deadline can change with each poll. The underlying timer of tokio is reset only if
+/// the new deadline is earlier, or after the underlying timer has fired.
 #[derive(Default)]
 pub struct DeadlineTimer(Option<Pin<Box<Sleep>>>);
 
@@ -29,7 +29,7 @@ impl DeadlineTimer {
     }
 }
 
-/// Limits the duration of each wait for another side.
+/// Limits how long each wait for the other side of a transfer can last.
 pub struct IdleTimeout {
     timeout: Duration,
     /// Start of the current wait.
@@ -43,15 +43,15 @@ impl IdleTimeout {
         Self { timeout, waiting_since: None, timer: DeadlineTimer::default() }
     }
 
-    /// Call this while the other side is pending. Ready once the current wait has lasted for the
-    /// timeout.
+    /// Call this while the other side is pending. The first call starts a wait. Ready once the wait
+    /// has lasted for the timeout.
     pub fn poll(&mut self, cx: &mut Context<'_>) -> Poll<()> {
         let since = *self.waiting_since.get_or_insert_with(Instant::now);
         self.timer.poll(cx, since + self.timeout)
     }
 
-    /// Ends the current wait and returns its duration, or zero if there was none. Call this when
-    /// the other side made progress.
+    /// Call this when the other side made progress. Ends the current wait and returns the duration
+    /// of the wait, or zero if there was none.
     pub fn end_wait(&mut self) -> Duration {
         self.waiting_since.take().map_or(Duration::ZERO, |since| since.elapsed())
     }

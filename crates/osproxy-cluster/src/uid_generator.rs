@@ -5,15 +5,16 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use osproxy_types::uid::{EPOCH_MS, SEQUENCE_BITS, Uid, WORKER_BITS};
 
 const SEQUENCE_MASK: u64 = (1 << SEQUENCE_BITS) - 1;
-/// Last millisecond since the epoch of uids ([`EPOCH_MS`]) that fits into a uid: August 2084.
+/// Latest timestamp that fits into a uid, in milliseconds since the epoch of uids ([`EPOCH_MS`]):
+/// August 2084.
 const MAX_MS: u64 = (1 << 41) - 1;
 /// Latest accepted clock reading, in milliseconds since the epoch of uids: April 2080. Later
 /// readings are reduced to this value, so that the timestamps of four years remain for further
 /// uids.
 const MAX_CLOCK_MS: u64 = MAX_MS - (1 << 37);
 
-/// The worker id of this process, 0 to 1023. No two processes may issue uids under the same id at
-/// the same time.
+/// A worker id, 0 to 1023. Two processes must never issue uids under the same worker id at the same
+/// time.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct WorkerId(u16);
 
@@ -58,9 +59,10 @@ pub struct UidGenerator {
 }
 
 impl UidGenerator {
-    /// Creates a generator of uids that are later than `newest`, the highest uid issued so far
-    /// under the worker ids that this process may use. `newest` may be `None` if another mechanism,
-    /// such as [`WorkerLease`](crate::WorkerLease), keeps uids unique.
+    /// Creates a generator whose uids have later timestamps than `newest`. Pass the highest uid
+    /// that was issued so far under the worker ids that this process can get. Pass `None` if no uid
+    /// was issued yet, or if another mechanism keeps uids unique, such as
+    /// [`WorkerLease`](crate::WorkerLease).
     pub fn new(newest: Option<Uid>) -> Self {
         let newest = newest.map_or(0, |uid| {
             let ms = uid.get().unsigned_abs() >> (WORKER_BITS + SEQUENCE_BITS);
@@ -102,7 +104,7 @@ fn compose(ms_and_sequence: u64, worker: WorkerId) -> Uid {
     let uid = ms << (WORKER_BITS + SEQUENCE_BITS)
         | u64::from(worker.0) << SEQUENCE_BITS
         | (ms_and_sequence & SEQUENCE_MASK);
-    // Never negative: `next` stays within 41 bits of milliseconds.
+    // The uid is never negative, because `UidGenerator::next` limits the milliseconds to 41 bits.
     Uid::from_db(uid.cast_signed())
 }
 

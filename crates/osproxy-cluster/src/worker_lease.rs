@@ -10,14 +10,15 @@ use crate::{UidWindow, WorkerId};
 /// A worker id that a node holds for a limited time.
 ///
 /// Two bounds keep uids unique. First, the lease ends at a time of the machine's boot-time clock,
-/// which continues while the process or the machine sleeps. After that, the node no longer uses the
-/// worker id. Second, a node that acquires or renews a worker id records in Redis, by the clock of
-/// Redis, the latest timestamp that its uids may have. The next holder issues only uids with later
-/// timestamps. The clock of a node may be wrong: uids still stay within these timestamps.
+/// which continues while the process or the machine sleeps. After the end of the lease, the node no
+/// longer uses the worker id. Second, a node that acquires or renews a worker id records in Redis
+/// the latest timestamp that its uids can have. This timestamp is based on the clock of Redis. The
+/// next holder of the worker id issues only uids with later timestamps. Even if the clock of a node
+/// is wrong, the node issues no uid outside these timestamps.
 ///
-/// Both bounds are checked *after* a uid was generated. If a process is suspended before the check
-/// until the lease has ended, the check fails, and the process discards the uid. If a process is
-/// suspended after the check, it has a uid that no later holder can generate.
+/// Both bounds are checked *after* a uid was generated. If the process is suspended before the
+/// check, and resumes after the lease has ended, the check fails and the process discards the uid.
+/// If the process is suspended after the check, no later holder can generate the same uid.
 #[derive(Clone, Copy, Debug)]
 pub struct WorkerLease {
     /// The worker id.

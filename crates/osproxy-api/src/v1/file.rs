@@ -26,13 +26,14 @@ pub const MAX_METADATA_VALUE: usize = 4096;
 /// Maximum total size of the metadata keys and values of a file in bytes.
 pub const MAX_METADATA_BYTES: usize = 16 * 1024;
 
-/// The copy of a file; only its uid if the API key lacks the scope `read`.
+/// The new file that a copy created. If the API key lacks the scope `read`, only the uid of the new
+/// file.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, ToSchema)]
 #[serde(untagged)]
 pub enum CopiedFile {
-    /// The file.
+    /// The new file.
     Known(Box<File>),
-    /// Only the uid.
+    /// Only the uid of the new file.
     Unread(FileUid),
 }
 
@@ -217,8 +218,8 @@ pub struct CopyFileRequest {
     pub metadata: Option<BTreeMap<String, String>>,
 }
 
-/// Deserializes a field that is present in a merge patch, even if its value is `null`. Never
-/// returns `None`, which means that the field is absent.
+/// Deserializes a field that is present in a merge patch. `T` decides whether `null` is allowed.
+/// Always returns `Some`: only an absent field is `None`.
 fn not_null<'de, D: Deserializer<'de>, T: Deserialize<'de>>(input: D) -> Result<Option<T>, D::Error> {
     T::deserialize(input).map(Some)
 }

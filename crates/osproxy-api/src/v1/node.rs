@@ -29,7 +29,7 @@ pub struct Node {
     /// When the node started.
     #[schema(value_type = Moment)]
     pub started_at: String,
-    /// When the last heartbeat was received.
+    /// When the latest heartbeat was received.
     #[schema(value_type = Moment)]
     pub heard_at: String,
     /// Current load.

@@ -60,7 +60,7 @@ pub struct CreateUploadRequest {
     pub expires_in: i64,
 }
 
-/// Constraints of upload links, which are part of their signature.
+/// Constraints of upload links. The signature of a link covers the constraints.
 #[derive(Clone, Debug, Default, Serialize, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 pub struct Constraints {
@@ -148,8 +148,8 @@ pub struct CreatedUploadLinks {
     pub expires_at: String,
 }
 
-/// A challenge to prove possession of the content. The answer is the BLAKE3, keyed with `key`, of
-/// the bytes in `ranges`, concatenated in order.
+/// A challenge to prove possession of the content. The answer is a keyed BLAKE3 hash: the key is
+/// `key`, and the input is the bytes of all `ranges`, concatenated in order.
 #[derive(Clone, Debug, Serialize, Deserialize, ToSchema)]
 pub struct Challenge {
     /// BLAKE3 key: 32 bytes in hexadecimal.
@@ -195,7 +195,7 @@ pub enum CreatedState {
     Stored,
 }
 
-/// Relative URLs for sending the content of one file. Anyone who has them can use them.
+/// Relative URLs for sending the content of one file. Anyone who has a URL can use it.
 #[derive(Clone, Debug, Serialize, Deserialize, ToSchema)]
 #[schema(as = v1::UploadLinks)]
 pub struct UploadLinks {
@@ -255,7 +255,7 @@ pub struct UploadStatus {
     pub uid: String,
     /// State of the upload.
     pub state: UploadState,
-    /// Size of the content in bytes; the announced size until it is stored.
+    /// Size of the content in bytes. Until the content is stored: the announced size, if any.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub size: Option<u64>,
     /// Size of each part except the last, in bytes, if it is fixed.

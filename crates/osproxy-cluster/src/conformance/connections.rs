@@ -80,7 +80,7 @@ async fn certificates_are_verified() {
         ..settings(RedisAddress::Url(Secret::new(env("OSPROXY_TEST_REDIS_TLS"))))
     };
     run_suite(&open(&redis, "one", timing(120)).await, "one").await;
-    // No trusted authority has signed the certificate.
+    // Without the CA of the test, the certificate of the server is not trusted.
     let strict = RedisSettings { ca_pem: None, ..redis };
     assert!(RedisCoordinator::open(strict, "two".to_owned(), timing(120)).await.is_err());
 }

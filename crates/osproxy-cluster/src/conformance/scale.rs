@@ -1,6 +1,6 @@
 //! Tests with a large number of nodes on one Redis: worker ids for all nodes, the cost of
-//! heartbeats and of broadcast messages, and the crash of many nodes at once. For results, see
-//! docs/guides/capacity.md.
+//! heartbeats and of broadcast messages, and the crash of many nodes at the same time. For results,
+//! see docs/guides/capacity.md.
 
 use std::{
     collections::HashSet,

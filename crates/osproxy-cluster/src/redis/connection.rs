@@ -102,8 +102,8 @@ async fn single(client: Client) -> RedisResult<(CommandConnection, PubSub)> {
     Ok((CommandConnection::Single(commands), messages))
 }
 
-/// Connects to a Redis Cluster. Commands go to the node that has the keys. One subscription is
-/// enough: a message that is published on one node reaches all nodes.
+/// Connects to a Redis Cluster. Commands go to the Redis node that has the keys. A subscription on
+/// one Redis node is enough: that node also receives messages published on other Redis nodes.
 async fn cluster(redis: &RedisSettings, nodes: &[(String, u16)]) -> RedisResult<(CommandConnection, PubSub)> {
     let infos: RedisResult<Vec<_>> =
         nodes.iter().map(|(host, port)| connection_info(redis, host, *port)).collect();

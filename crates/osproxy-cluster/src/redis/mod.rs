@@ -27,12 +27,12 @@ use crate::{
 
 /// Maximum time to establish the first connection.
 const START_TIMEOUT: Duration = Duration::from_secs(10);
-/// Capacity of the queue of outgoing messages. Further messages are dropped; while Redis is
-/// unavailable, all messages are dropped.
+/// Capacity of the queue of outgoing messages. Messages that do not fit are dropped. After Redis
+/// was unavailable, the queue is cleared before each attempt to reconnect.
 const OUTGOING_MESSAGES: usize = 1024;
 /// Number of events that a listener can fall behind before it misses events.
 const INCOMING_EVENTS: usize = 1024;
-/// Maximum delay of a heartbeat.
+/// Assumed maximum delay of a heartbeat.
 const HEARTBEAT_GRACE: Duration = Duration::from_secs(1);
 /// Number of missed heartbeats after which a node counts as gone.
 const MAX_MISSED_HEARTBEATS: u32 = 3;
@@ -57,7 +57,7 @@ struct Shared {
     node: Mutex<Option<DescribeNode>>,
     is_connected: AtomicBool,
     events: broadcast::Sender<Event>,
-    /// Start of the current or last session.
+    /// Start of the current session or, between sessions, of the previous session.
     connected_at: Mutex<Instant>,
     /// Connection of the current session; `None` between sessions. [`RedisCoordinator::open`] waits
     /// for the first session.
@@ -218,7 +218,7 @@ impl Shared {
     /// Renews the lease of the worker id, or acquires a worker id. If Redis does not answer the
     /// renewal, the current lease stays in force until its end.
     async fn renew_or_acquire(&self, commands: &mut CommandConnection) -> redis::RedisResult<()> {
-        // Measure the time before the request, so that the lease ends here no later than in Redis.
+        // Read the clock before the request: this node must end the lease before Redis does.
         let requested_at = since_boot();
         // Subtract a tenth, because clocks do not run at exactly the same speed.
         let expires_at = requested_at + self.lease * 9 / 10;

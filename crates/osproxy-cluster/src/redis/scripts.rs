@@ -10,10 +10,11 @@ pub(super) struct Keys {
     pub(super) workers: String,
     /// Hash: worker id → latest timestamp that uids with this worker id may have. Never deleted.
     pub(super) timestamps: String,
-    /// Hash: node id → time of its last heartbeat, time after which it counts as gone, and its
-    /// description.
+    /// Hash: node id → time of the latest heartbeat, time from which the node counts as gone, and
+    /// description of the node.
     pub(super) nodes: String,
-    /// Hash: store id → id of the node that has, or last had, exclusive access to the store.
+    /// Hash: store id → id of the node with exclusive access to the store. The id stays after the
+    /// node is gone.
     pub(super) owners: String,
     /// Channel for messages.
     pub(super) events: String,
@@ -36,8 +37,8 @@ const NOW: &str = "local t = redis.call('TIME') local now = t[1] * 1000 + math.f
 
 /// Acquires a worker id for token `ARGV[2]`, for `ARGV[3]` milliseconds. The search starts at id
 /// `ARGV[1]`, and takes the first free id whose previous uids all have timestamps before now. If
-/// there is no such id, takes the free id with the oldest timestamps. Returns the id and the bounds
-/// of the timestamps of its uids, or nothing if all ids are in use.
+/// there is no such id, takes the free id with the oldest timestamps. Returns the worker id and the
+/// bounds for the timestamps of new uids, or nothing if all worker ids are in use.
 const ACQUIRE: &str = "
 local number, stamp
 for i = 0, 1023 do
@@ -57,10 +58,10 @@ redis.call('HSET', KEYS[2], number, string.format('%.0f', till))
 return {number, after, till}";
 
 /// Renews the lease of worker id `ARGV[1]` for token `ARGV[2]`; the lease then ends in `ARGV[3]`
-/// milliseconds. The caller's uids have timestamps up to `ARGV[4]`. Returns the id and the bounds
-/// of the timestamps of its uids, or nothing if another token holds the id. If the id has no
-/// holder, the caller gets it back: Redis has lost its data, or another node acquired the id and
-/// has released it.
+/// milliseconds. `ARGV[4]` is the latest timestamp that existing uids of the caller can have.
+/// Returns the worker id and the bounds for the timestamps of new uids, or nothing if another token
+/// holds the worker id. If the worker id has no holder, the caller gets it back: either Redis has
+/// lost its data, or another node has acquired and released the worker id.
 const RENEW: &str = "
 local holder = redis.call('HGET', KEYS[1], ARGV[1])
 if holder and string.match(holder, '^(%S+)') ~= ARGV[2] then return false end
@@ -72,20 +73,20 @@ return {tonumber(ARGV[1]), now, till}";
 
 /// Records a heartbeat of node `ARGV[1]`, valid for `ARGV[2]` milliseconds, with the description
 /// `ARGV[3]`. The further arguments are the ids of the stores that only this node can access. If
-/// two nodes claim a store, the later heartbeat wins: the other node must be dead.
+/// two nodes claim the same store, the latest heartbeat wins: the other node is assumed to be dead.
 const HEARTBEAT: &str = "
 redis.call('HSET', KEYS[1], ARGV[1], string.format('%.0f %.0f ', now, now + ARGV[2]) .. ARGV[3])
 for i = 4, #ARGV do redis.call('HSET', KEYS[2], ARGV[i], ARGV[1]) end
 return 1";
 
-/// Returns the record of the node that owns store `ARGV[1]`, or nothing if the node is gone.
+/// Returns the record of the node that owns store `ARGV[1]`, or nothing if no live node owns it.
 const FIND_OWNER: &str = "
 local id = redis.call('HGET', KEYS[2], ARGV[1])
 local node = id and redis.call('HGET', KEYS[1], id)
 if node and tonumber(string.match(node, '^%d+ (%d+)')) > now then return node end
 return false";
 
-/// Returns the records of all nodes that are not gone. Deletes the other records.
+/// Returns the records of all live nodes. Deletes the records of nodes that are gone.
 const LIST_NODES: &str = "
 local all, alive = redis.call('HGETALL', KEYS[1]), {}
 for i = 1, #all, 2 do

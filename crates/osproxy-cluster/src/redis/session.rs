@@ -24,7 +24,7 @@ const MAX_RECONNECT_PAUSE: Duration = Duration::from_secs(1);
 /// Minimum number of renewals within one lease period.
 const RENEWALS_PER_LEASE: u32 = 3;
 
-/// A message with its sender, as it is published.
+/// The published form of a message: the message, and the id of the node that sent it.
 #[derive(Serialize, Deserialize)]
 struct MessageEnvelope<M> {
     from: String,
@@ -83,7 +83,7 @@ async fn session(
                 if let Some(heartbeat) = shared.heartbeat_command() {
                     commands.query::<()>(&heartbeat).await?;
                 }
-                // The subscription is mostly idle; only a ping shows whether it is still alive.
+                // The subscription is mostly idle. Only a ping shows whether its connection works.
                 with_timeout(sink.ping::<redis::Value>()).await?;
             }
             Some(message) = outgoing.recv() => publish(shared, &mut commands, message).await?,
@@ -107,7 +107,8 @@ async fn publish(
     Ok(())
 }
 
-/// Passes on a message of another node, if this version knows its kind.
+/// Passes a message of another node to the subscribers. Ignores kinds that this version does not
+/// know.
 fn receive(shared: &Shared, payload: &[u8]) {
     if let Ok(MessageEnvelope { from, message }) = serde_json::from_slice::<MessageEnvelope<Message>>(payload)
         && from != shared.id

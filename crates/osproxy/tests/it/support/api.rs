@@ -13,14 +13,14 @@ use serde_json::{Value, json};
 
 use super::Grpc;
 
-/// A client of the API, whatever serves it: a service, nginx, or a proxy.
+/// A client of the API. The server is a service, nginx, or a proxy.
 #[derive(Clone)]
 pub struct Api {
     pub address: SocketAddr,
     scheme: &'static str,
-    /// The only trusted certificate.
+    /// The only trusted certificate. `None` without TLS.
     certificate: Option<Certificate>,
-    /// The API key of every request.
+    /// The API key that is sent with every request.
     key: Option<String>,
     client: Client,
 }
@@ -28,7 +28,7 @@ pub struct Api {
 fn client(certificate: Option<&Certificate>, key: Option<&str>) -> Client {
     let headers = key.map(|key| (AUTHORIZATION, format!("Bearer {key}").parse().unwrap()));
     let headers = HeaderMap::from_iter(headers);
-    // A longer wait would never end.
+    // A request without any progress for this time must fail the test instead of blocking it.
     let client = Client::builder().read_timeout(2 * super::PATIENCE).default_headers(headers);
     match certificate {
         Some(certificate) => client.tls_certs_only([certificate.clone()]),
@@ -46,7 +46,7 @@ impl Api {
         Self { address, scheme: "http", certificate: None, key: None, client: client(None, None) }
     }
 
-    /// The same over TLS, trusting only this certificate.
+    /// Returns the same client over TLS. Trusts only this certificate.
     #[must_use]
     pub fn with_certificate(self, certificate: &str) -> Self {
         let certificate = Certificate::from_pem(certificate.as_bytes()).unwrap();
@@ -54,18 +54,18 @@ impl Api {
         Self { scheme: "https", certificate: Some(certificate), client, ..self }
     }
 
-    /// The same with this API key.
+    /// Returns the same client with this API key.
     pub fn with_key(&self, key: &str) -> Self {
         let client = client(self.certificate.as_ref(), Some(key));
         Self { key: Some(key.to_owned()), client, ..self.clone() }
     }
 
-    /// The same without an API key.
+    /// Returns the same client without an API key.
     pub fn without_key(&self) -> Self {
         Self { key: None, client: client(self.certificate.as_ref(), None), ..self.clone() }
     }
 
-    /// The API key of every request.
+    /// The API key that is sent with every request.
     pub fn key(&self) -> Option<&str> {
         self.key.as_deref()
     }
@@ -164,13 +164,13 @@ impl Api {
         request.body(content.to_vec()).send().await.unwrap()
     }
 
-    /// Stores content; returns the status, or `None` if the service went away before it answered.
+    /// Stores content. Returns the status, or `None` if the connection broke before the answer.
     pub async fn try_put(&self, relative: &str, content: &[u8]) -> Option<u16> {
         let request = self.client.put(self.url(relative)).header("content-length", content.len());
         Some(request.body(content.to_vec()).send().await.ok()?.status().as_u16())
     }
 
-    /// Posts JSON to a v0 route; `None` if the service went away before it answered.
+    /// Posts JSON to a v0 route. Returns `None` if the connection broke before the answer.
     pub async fn try_post<T: DeserializeOwned>(&self, route: &str, body: &Value) -> Option<T> {
         let url = self.url(&format!("/api/storage/v0{route}"));
         let answer = self.client.post(url).json(body).send().await.ok()?;
@@ -178,7 +178,7 @@ impl Api {
         Some(answer.json::<Envelope<T>>().await.ok()?.data)
     }
 
-    /// Stores content and returns its uid.
+    /// Stores content as a new file, and returns the uid of the file.
     pub async fn store(&self, path: &str, content: &[u8]) -> String {
         let link = self.upload_link(path).await;
         let answer = self.put(&link.url.single, content).await;
@@ -186,13 +186,13 @@ impl Api {
         link.uid
     }
 
-    /// Sends a part with its md5.
+    /// Sends a part with the md5 of the part.
     pub async fn put_part(&self, link: &UploadLinks, number: u32, content: &[u8]) -> Response {
         let md5 = super::md5_hex(content);
         self.put(&format!("{}&chunkNum={number}&md5={md5}", link.url.multi.upload), content).await
     }
 
-    /// Sends parts numbered from 1, which must be accepted.
+    /// Sends parts, numbered from 1. Panics if a part is not accepted.
     pub async fn put_parts(&self, link: &UploadLinks, parts: &[&[u8]]) {
         for (number, part) in (1..).zip(parts) {
             let answer = self.put_part(link, number, part).await;
@@ -200,14 +200,14 @@ impl Api {
         }
     }
 
-    /// Declares an upload complete, with size and md5 of the whole.
+    /// Declares an upload complete, with the size and md5 of the whole content.
     pub async fn merge(&self, link: &UploadLinks, parts: usize, content: &[u8]) -> Response {
         let (size, md5) = (content.len(), super::md5_hex(content));
         let url = format!("{}&num={parts}&size={size}&md5={md5}", link.url.multi.merge);
         self.client.put(self.url(&url)).send().await.unwrap()
     }
 
-    /// Stores content in parts of this size, and returns its uid.
+    /// Stores content as a new file, in parts of this size. Returns the uid of the file.
     pub async fn store_in_parts(&self, path: &str, content: &[u8], part: usize) -> String {
         let link = self.upload_link(path).await;
         let parts: Vec<_> = content.chunks(part).collect();

@@ -8,14 +8,14 @@ use tokio::{
 /// What happens to a blocked request.
 #[derive(Clone, Copy)]
 pub enum BlockMode {
-    /// It is answered with 403, as for a key without the permission.
+    /// The proxy answers 403, like a store if the access key lacks the permission.
     Refuse,
-    /// It is never answered.
+    /// The proxy never answers.
     Ignore,
 }
 
-/// A proxy that forwards all requests except those with this method and this text in their first
-/// line.
+/// Starts a proxy that forwards all requests except those that have this method, and this text in
+/// the first line. Returns the address of the proxy.
 pub async fn start_blocking_proxy(
     target: String,
     method: &'static str,
@@ -39,7 +39,8 @@ async fn forward(mut client: TcpStream, server: TcpStream, method: &str, text: &
     let mut answer = request.clone();
     loop {
         tokio::select! {
-            // A client writes each head at once, and never together with the end of another body.
+            // Assumes that a client sends each head in one write, and never in the same write as
+            // the end of the previous body.
             count = client.read(&mut request) => {
                 let Ok(count @ 1..) = count else { return };
                 let line = request[..count].split(|byte| *byte == b'\r').next().unwrap_or_default();

@@ -15,7 +15,7 @@ const ELEMENT: &str = "element-6066-11e4-a52e-4f735466cecf";
 
 /// A headless Chromium with its own profile, driven over `WebDriver`.
 pub struct Browser {
-    /// Killed on drop; the browser ends with its driver.
+    /// The driver is killed on drop. The browser then ends as well.
     _driver: Child,
     session: String,
     client: Client,
@@ -60,7 +60,7 @@ impl Browser {
         Self { _driver: driver, session: format!("{url}/{id}"), client, _profile: profile }
     }
 
-    /// Sends a command to the driver, and returns its answer.
+    /// Sends a command to the driver, and returns the answer of the driver.
     async fn command(&self, command: &str, body: &Value) -> Result<Value, Value> {
         let request = self.client.post(format!("{}/{command}", self.session)).json(body);
         let answer = request.send().await.unwrap();
@@ -73,13 +73,13 @@ impl Browser {
         self.command("url", &json!({"url": url})).await.unwrap();
     }
 
-    /// Runs a script that ends with `return`, and returns its result.
+    /// Runs a script that ends with a `return` statement, and returns the value of the statement.
     pub async fn execute(&self, script: &str) -> Value {
         self.command("execute/sync", &json!({"script": script, "args": []})).await.unwrap()
     }
 
-    /// Runs a script that returns a promise, and waits for it. `Err` holds the reason of a
-    /// rejection.
+    /// Runs a script, which can use `await`. Returns the value that the script returns, or the
+    /// exception that it throws as `Err`.
     pub async fn execute_async(&self, script: &str) -> Result<Value, String> {
         let script = format!(
             "const done = arguments[arguments.length - 1];\
@@ -92,7 +92,7 @@ impl Browser {
         }
     }
 
-    /// Runs `what` within the frame that a CSS selector names.
+    /// Runs `what` while commands refer to the frame that a CSS selector names.
     pub async fn in_frame<T>(&self, selector: &str, what: impl AsyncFnOnce() -> T) -> T {
         let found =
             self.command("element", &json!({"using": "css selector", "value": selector})).await.unwrap();
@@ -102,11 +102,12 @@ impl Browser {
         made
     }
 
-    /// The number of red pixels in a screenshot, which also shows what scripts cannot access.
+    /// The number of red pixels in a screenshot. A screenshot also shows content that scripts
+    /// cannot access.
     pub async fn red_pixels(&self) -> u64 {
         let picture = self.client.get(format!("{}/screenshot", self.session)).send().await.unwrap();
         let picture: Value = picture.json().await.unwrap();
-        // A page of another window decodes the screenshot.
+        // Decode the screenshot in a page of another window.
         let here = self.client.get(format!("{}/window", self.session)).send().await.unwrap();
         let here: Value = here.json().await.unwrap();
         let window = self.command("window/new", &json!({"type": "tab"})).await.unwrap();
@@ -146,7 +147,8 @@ impl Browser {
         self.command(&format!("element/{id}/value"), &json!({"text": text})).await.unwrap();
     }
 
-    /// Clicks on the element that a CSS selector names, once it is visible and not covered.
+    /// Clicks on the element that a CSS selector names, once the element is visible and not
+    /// covered.
     pub async fn click(&self, selector: &str) {
         eventually(&format!("{selector} can be clicked"), async || {
             let found =
@@ -169,7 +171,8 @@ impl Browser {
         .await;
     }
 
-    /// Console messages since the last call: blocked by a policy, not found, or thrown by a script.
+    /// Errors on the console since the previous call: resources that a policy blocked or that were
+    /// not found, and exceptions of scripts.
     pub async fn console_messages(&self) -> Vec<Value> {
         let log = self.command("se/log", &json!({"type": "browser"})).await.unwrap();
         let entries = log.as_array().unwrap().iter();
@@ -177,7 +180,7 @@ impl Browser {
     }
 }
 
-/// The port that a driver prints at its start.
+/// Waits until the driver prints its port, and returns the port.
 async fn port(driver: &mut Child) -> u16 {
     let mut lines = BufReader::new(driver.stdout.take().unwrap()).lines();
     while let Some(line) = lines.next_line().await.unwrap() {

@@ -14,7 +14,7 @@ use tokio::{
 };
 use tokio_rustls::{TlsConnector, client::TlsStream};
 
-/// A self-signed certificate for this machine, and its key.
+/// A self-signed certificate, and the key of the certificate.
 #[derive(Clone)]
 pub struct Certificate {
     pub cert: String,
@@ -28,7 +28,8 @@ impl Certificate {
         Self { cert: made.cert.pem(), key: made.signing_key.serialize_pem() }
     }
 
-    /// Writes both into a folder, one after the other, as certificate renewal tools do.
+    /// Writes the certificate into a folder, and then the key. Tools for certificate renewal also
+    /// write one file after the other.
     pub fn write(&self, folder: &Path) -> [PathBuf; 2] {
         let files = ["cert.pem", "key.pem"].map(|name| folder.join(name));
         std::fs::write(&files[0], &self.cert).unwrap();
@@ -41,7 +42,7 @@ impl Certificate {
         CertificateDer::from_pem_slice(self.cert.as_bytes()).unwrap()
     }
 
-    /// Creates a certificate for these names with the shipped script.
+    /// Runs the shipped script, which creates a certificate for these names in the folder.
     pub fn from_script(folder: &Path, names: &[&str]) -> Self {
         let script = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../deploy/make-certificate");
         let status = std::process::Command::new(script).arg(folder).args(names).status().unwrap();
@@ -51,7 +52,7 @@ impl Certificate {
         Self { cert, key }
     }
 
-    /// Connects to a server with this certificate; `None` if it has another one.
+    /// Connects to a TLS server. Returns `None` if the server does not have this certificate.
     pub async fn connect(&self, address: SocketAddr, protocol: &[u8]) -> Option<TlsStream<TcpStream>> {
         let mut roots = RootCertStore::empty();
         roots.add(self.der()).unwrap();
@@ -66,7 +67,8 @@ impl Certificate {
         TlsConnector::from(std::sync::Arc::new(config)).connect(name, stream).await.ok()
     }
 
-    /// Starts a plain TCP listener that forwards to a TLS server with this certificate.
+    /// Starts a listener without TLS, which forwards to a TLS server that has this certificate.
+    /// Returns the address of the listener.
     pub async fn start_tunnel(self, address: SocketAddr, protocol: &'static [u8]) -> SocketAddr {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let entrance = listener.local_addr().unwrap();

@@ -1,11 +1,12 @@
 use std::{fs, path::PathBuf};
 
-/// A memory cgroup for one process; the kernel kills the process if it needs more.
+/// A memory cgroup that limits one process. The kernel kills the process if it needs more memory.
+/// Drop this after the process has ended.
 pub struct MemoryCgroup(PathBuf);
 
 impl MemoryCgroup {
-    /// Moves a process into a new group with this limit. Returns `None` if this machine cannot
-    /// create one.
+    /// Moves a process into a new cgroup with this limit. Returns `None` if this machine does not
+    /// allow that.
     pub fn confine(process: u32, bytes: u64) -> Option<Self> {
         let name = format!("osproxy-it-{process}");
         for (root, limit) in
@@ -28,7 +29,7 @@ impl MemoryCgroup {
 
 impl Drop for MemoryCgroup {
     fn drop(&mut self) {
-        // A group that still has a process cannot be removed.
+        // This fails while the cgroup still contains a process.
         let _ = fs::remove_dir(&self.0);
     }
 }

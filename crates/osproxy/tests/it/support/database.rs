@@ -8,8 +8,9 @@ use sea_orm::{ConnectOptions, ConnectionTrait, Database as Orm, DatabaseConnecti
 
 use super::{PATIENCE, Proxy, command};
 
-/// The database of one test: a file in its folder, or a database of its own on the server that
-/// `OSPROXY_TEST_DATABASE` names (`postgres` or `mysql`). Removed on drop.
+/// The database of one test: a SQLite file in the folder of the service, or a new database on a
+/// database server. Dropping this value removes the database from the server, but not if the value
+/// is from [`shared_with_folder`](Self::shared_with_folder).
 pub struct Database {
     folder: PathBuf,
     on_server: Option<OnServer>,
@@ -22,11 +23,11 @@ struct OnServer {
     name: String,
 }
 
-/// Numbers the databases.
+/// Number of the next database on a server.
 static NEXT: AtomicU32 = AtomicU32::new(0);
 
-/// Unfinished work: tasks (except recurring ones), content in parts, and rows that are being
-/// written or deleted. A dead task never finishes.
+/// Selects unfinished work: tasks (except recurring tasks), content in parts, and rows that are
+/// being written or deleted. Dead tasks count as unfinished.
 const UNSETTLED: &str = "SELECT concat('task ', kind, ' ', state) FROM tasks WHERE unique_key IS NULL AND state <> 'done' \
      UNION ALL SELECT concat('blob ', id, ' ', state) FROM blobs WHERE state IN ('writing', 'deleting') \
      UNION ALL SELECT concat('blob ', id, ' in parts') FROM blobs WHERE state = 'stored' AND layout = 'parts' \
@@ -48,10 +49,10 @@ fn env(name: &str) -> Option<String> {
     std::env::var(name).ok().filter(|value| !value.is_empty())
 }
 
-/// Connects for a few statements. The pool's maintenance is off: in sqlx 0.9.0 it may never end
-/// (transact-rs/sqlx#3645), and the test would hang. Retries, because a server may close new
-/// connections while it recovers from the crash of one of its processes; a service has to bear
-/// that, and so does its test.
+/// Connects for a few statements. Turns off the maintenance task of the connection pool: in sqlx
+/// 0.9.0, this task sometimes never ends (transact-rs/sqlx#3645), and the test would hang. Retries,
+/// because a database server can close new connections while it recovers from the crash of one of
+/// its processes.
 pub async fn connect(options: impl Into<ConnectOptions>) -> DatabaseConnection {
     let mut options = options.into();
     options.idle_timeout(None).max_lifetime(None);
@@ -67,11 +68,12 @@ fn url_of(admin: &str, name: &str) -> String {
     format!("{server}/{name}")
 }
 
-/// The lock that a test holds while it creates the template.
+/// Key of the PostgreSQL advisory lock that a test holds while it creates the template.
 const TEMPLATE_LOCK: i64 = 7711;
 
-/// Returns the name of a PostgreSQL database that has all tables of this binary. The first test
-/// creates it, and copies are much faster than running all migrations.
+/// Returns the name of the template: a PostgreSQL database that has all tables of this binary. The
+/// first test creates the template. Copying the template is much faster than running all
+/// migrations.
 async fn ensure_template(connection: &DatabaseConnection, admin: &str, folder: &Path) -> String {
     let built = std::fs::metadata(env!("CARGO_BIN_EXE_osproxy")).unwrap().modified().unwrap();
     let name = format!("it_template_{}", built.duration_since(UNIX_EPOCH).unwrap().as_nanos());
@@ -92,7 +94,9 @@ async fn ensure_template(connection: &DatabaseConnection, admin: &str, folder: &
 }
 
 impl Database {
-    /// Creates the database for a service in a folder.
+    /// Creates the database for a service in a folder: on the server that `OSPROXY_TEST_DATABASE`
+    /// selects (`postgres` or `mysql`), or as a SQLite file if the variable is not set. The service
+    /// creates the SQLite file.
     pub async fn create(folder: &Path) -> Self {
         let admin = match env("OSPROXY_TEST_DATABASE").as_deref() {
             None => return Self { folder: folder.to_owned(), on_server: None, is_shared: false },
@@ -103,12 +107,14 @@ impl Database {
         Self::create_on(admin, folder).await
     }
 
-    /// Creates a database on the server that an environment variable names.
+    /// Creates a database on a server. The environment variable `admin` contains the URL of the
+    /// server.
     pub async fn create_on(admin: &str, folder: &Path) -> Self {
         Self::create_from(admin, folder, true).await
     }
 
-    /// Creates a database without tables on the server that an environment variable names.
+    /// Creates a database without tables on a server. The environment variable `admin` contains the
+    /// URL of the server.
     pub async fn create_empty_on(admin: &str, folder: &Path) -> Self {
         Self::create_from(admin, folder, false).await
     }
@@ -117,7 +123,7 @@ impl Database {
         let admin =
             env(admin).unwrap_or_else(|| panic!("{admin} is not set: run this by `just test-servers`"));
         let name = format!("it_{}_{}", std::process::id(), NEXT.fetch_add(1, Ordering::Relaxed));
-        // One connection, which holds the lock on the template.
+        // Use one connection: the connection that took the lock must also release it.
         let mut options = ConnectOptions::new(&admin);
         options.max_connections(1);
         let connection = connect(options).await;
@@ -133,7 +139,8 @@ impl Database {
         Self { folder: folder.to_owned(), on_server: Some(OnServer { admin, name }), is_shared: false }
     }
 
-    /// The same database, for a second service in another folder.
+    /// The same database on a server, for a second service in another folder. Dropping the returned
+    /// value does not remove the database.
     pub fn shared_with_folder(&self, folder: &Path) -> Self {
         Self { folder: folder.to_owned(), on_server: self.on_server.clone(), is_shared: true }
     }
@@ -144,7 +151,8 @@ impl Database {
         Some(url_of(admin, name))
     }
 
-    /// The settings for the database and Redis through proxies.
+    /// The [settings](Self::settings) with the addresses of proxies in front of the database and
+    /// Redis. Without `redis`, the service reaches Redis directly.
     pub fn settings_through(&self, database: &Proxy, redis: Option<&Proxy>) -> Vec<(String, String)> {
         let mut settings = self.settings();
         for (name, value) in &mut settings {
@@ -165,8 +173,8 @@ impl Database {
         host_and_port(&self.url().unwrap())
     }
 
-    /// The settings for this database and, if there is one, for Redis, in the environment's
-    /// spelling.
+    /// The settings of a service for this database and for the Redis of the tests, if there is one.
+    /// Named as environment variables without the prefix `OSPROXY__`. Empty for SQLite.
     pub fn settings(&self) -> Vec<(String, String)> {
         let Some(url) = self.url() else {
             return Vec::new();
@@ -174,8 +182,7 @@ impl Database {
         let mut settings = vec![
             ("DATABASE__URL".to_owned(), url),
             ("DATABASE__MAX_IDLE_CONNS".to_owned(), "0".to_owned()),
-            // No proxy is in front of the service, so it need not wait for one to notice the
-            // shutdown.
+            // At shutdown, the service need not wait until a load balancer notices the shutdown.
             ("SERVER__DRAIN_DELAY".to_owned(), "0".to_owned()),
         ];
         if let Some(redis) = env("OSPROXY_TEST_REDIS") {
@@ -185,8 +192,8 @@ impl Database {
         settings
     }
 
-    /// Runs SQL, and returns the first column of the rows as text. `'local'` stands for the store
-    /// of the folder, and `x'00'` for bytes.
+    /// Runs SQL, and returns the first column of the rows as text. Converts `'local'` in the SQL to
+    /// the name of the local store, and `x'00'` to the syntax of the database.
     pub async fn sql(&self, sql: &str) -> Vec<String> {
         self.run(sql, true).await
     }
@@ -248,7 +255,8 @@ impl Database {
         }
     }
 
-    /// Rejects a change (such as `BEFORE UPDATE`) of the rows of a table that match a condition.
+    /// Creates a trigger with this name that rejects changes of the rows in `table` that match
+    /// `condition`. `change` is the event of the trigger, such as `BEFORE UPDATE`.
     pub async fn reject_changes(&self, name: &str, change: &str, table: &str, condition: &str) {
         let database = self.connect(true).await;
         let statements = match database.get_database_backend() {
@@ -277,7 +285,7 @@ impl Database {
         database.close().await.unwrap();
     }
 
-    /// Ends [`reject_changes`](Self::reject_changes).
+    /// Removes a trigger that [`reject_changes`](Self::reject_changes) created.
     pub async fn allow_changes(&self, name: &str, table: &str) {
         let database = self.connect(true).await;
         let statement = match database.get_database_backend() {
@@ -288,12 +296,13 @@ impl Database {
         database.close().await.unwrap();
     }
 
-    /// Prevents merges until [`release_merges`](Self::release_merges).
+    /// Prevents merges from starting until [`release_merges`](Self::release_merges) is called.
     pub async fn hold_merges(&self) {
         self.hold_task("merge_parts").await;
     }
 
-    /// The same for another kind of task.
+    /// Prevents tasks of a kind from starting until [`release_merges`](Self::release_merges) is
+    /// called.
     pub async fn hold_task(&self, kind: &str) {
         let running = format!("NEW.state = 'running' AND NEW.kind = '{kind}'");
         self.reject_changes("held", "BEFORE UPDATE", "tasks", &running).await;
@@ -303,7 +312,7 @@ impl Database {
         self.allow_changes("held", "tasks").await;
     }
 
-    /// Waits until all background work has finished.
+    /// Waits until all background work except recurring tasks has finished.
     pub async fn wait_until_idle(&self) {
         let start = Instant::now();
         loop {
@@ -322,7 +331,7 @@ impl Drop for Database {
         let Some(OnServer { admin, name }) = self.on_server.take().filter(|_| !self.is_shared) else {
             return;
         };
-        // In its own thread, because the test's runtime may be shutting down.
+        // Use a new thread and runtime, because the runtime of the test may be shutting down.
         let dropping = std::thread::spawn(move || {
             let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
             runtime.block_on(async {

@@ -20,15 +20,15 @@ use super::Random;
 /// A fault of one request.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Fault {
-    /// Resets the connection after this many bytes of the request.
+    /// Resets the connection after this many bytes of the request body.
     ResetRequest(u64),
-    /// Forwards nothing of the request after this many bytes. The answer is forwarded.
+    /// Forwards only this many bytes of the request body. Still forwards the answer.
     StallRequest(u64),
     /// Answers 503 without forwarding the request.
     Unavailable,
-    /// Forwards the request, and answers 500 once the store has done it.
+    /// Forwards the request, waits for the answer of the store, and then answers 500 instead.
     ErrorAfterSuccess,
-    /// Forwards the request after this many milliseconds, whether the client still waits or not.
+    /// Forwards the request after this many milliseconds, even if the client no longer waits.
     Delay(u64),
     /// Forwards this many bytes of the answer, and then stalls forever.
     Stall(u64),
@@ -38,7 +38,8 @@ pub enum Fault {
     Reset(u64),
     /// Forwards slowly in both directions.
     Slow,
-    /// Flips one bit in the byte of the body at this offset, if there is one.
+    /// Flips one bit of the request body, in the byte at this offset. Has no effect on shorter
+    /// bodies.
     FlipBit(u64),
 }
 
@@ -91,17 +92,17 @@ impl FaultyProxy {
         Self { address, state }
     }
 
-    /// Lets one in this many requests fail; 0: none.
+    /// Injects random faults into one in `one_in` requests on average. 0 stops this.
     pub fn set_fault_rate(&self, one_in: u64) {
         self.state.one_in.store(one_in, Ordering::SeqCst);
     }
 
-    /// Blocks all requests, or none.
+    /// While `silent` is set, new requests wait without an answer.
     pub fn set_silent(&self, silent: bool) {
         self.state.silent.store(silent, Ordering::SeqCst);
     }
 
-    /// Lets the next request of a method fail.
+    /// Injects a fault into the next request with this method.
     pub fn plan_fault(&self, method: &'static str, trouble: Fault) {
         self.state.planned.lock().unwrap().push((method, trouble));
     }
@@ -139,7 +140,7 @@ impl State {
             return None;
         }
         let kind = random.below(8);
-        // Near the head, or anywhere in a body.
+        // In the first 2,000 bytes, or anywhere in the first 6 MiB.
         let most = if random.percent(50) { 2_000 } else { 6 << 20 };
         let at = random.below(most);
         Some(match kind {
@@ -297,7 +298,7 @@ async fn read_head(client: &mut TcpStream) -> std::io::Result<Vec<u8>> {
     Ok(head)
 }
 
-/// The head of a request with `Connection: close`.
+/// Adds `Connection: close` to the head of a request.
 fn only_request(head: &[u8]) -> Vec<u8> {
     let mut only = head[..head.len() - 2].to_vec();
     only.extend_from_slice(b"Connection: close\r\n\r\n");
@@ -321,7 +322,8 @@ async fn answer(client: TcpStream, status: &str, code: &str) -> std::io::Result<
 async fn answer_half(mut to: OwnedWriteHalf, status: &str, code: &str) -> std::io::Result<()> {
     to.write_all(refusal(status, code).as_bytes()).await?;
     to.shutdown().await?;
-    // Unread bytes of the request would turn the answer into a reset.
+    // Wait before the connection is closed. If unread bytes of the request remain, closing resets
+    // the connection, and the client can lose the answer.
     tokio::time::sleep(Duration::from_millis(200)).await;
     Ok(())
 }

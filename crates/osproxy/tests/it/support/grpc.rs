@@ -57,7 +57,7 @@ impl Grpc {
     }
 }
 
-/// The error code, and the invalid field if there is one.
+/// The error code of a failed call, and the invalid field if there is one.
 pub fn error_reason(status: &Status) -> (String, Option<String>) {
     let details = status.get_error_details();
     let info = details.error_info().unwrap_or_else(|| panic!("the error has no code: {status:?}"));
@@ -70,10 +70,10 @@ pub fn error_reason(status: &Status) -> (String, Option<String>) {
     (code, violation.map(|violation| violation.field.clone()))
 }
 
-/// Content bytes per message.
+/// Maximum number of content bytes per message.
 pub const MESSAGE: usize = 64 << 10;
 
-/// The messages that send a whole content.
+/// The request messages that send the whole content of a file.
 pub fn file_messages(header: UploadFileHeader, content: &[u8]) -> Vec<UploadFileRequest> {
     use upload_file_request::Part;
     let data = content.chunks(MESSAGE).map(|chunk| Part::Data(chunk.to_vec().into()));
@@ -83,7 +83,7 @@ pub fn file_messages(header: UploadFileHeader, content: &[u8]) -> Vec<UploadFile
         .collect()
 }
 
-/// The messages that send a part.
+/// The request messages that send one part.
 pub fn part_messages(header: UploadPartHeader, content: &[u8]) -> Vec<UploadPartRequest> {
     use upload_part_request::Part;
     let data = content.chunks(MESSAGE).map(|chunk| Part::Data(chunk.to_vec().into()));

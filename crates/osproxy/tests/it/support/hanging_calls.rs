@@ -4,15 +4,15 @@ use tokio::process::{Child, Command};
 
 use super::{Service, eventually};
 
-/// Makes system calls of a service on a path hang, as on a disk that does not answer. They continue
-/// on drop.
+/// System calls of a service that hang, as on a disk that does not answer. Dropping this lets the
+/// calls continue.
 pub struct HangingCalls {
     tracer: Child,
     tasks: String,
 }
 
 impl HangingCalls {
-    /// Makes all calls hang that open `path`, spelled as the service spells it.
+    /// Lets all calls hang that open `path`. `path` must be written as in the calls of the service.
     pub async fn on_open(service: &Service, path: &str) -> Self {
         let (process, tasks) =
             (service.pid().as_raw_pid(), format!("/proc/{}/task", service.pid().as_raw_pid()));
@@ -40,8 +40,8 @@ impl HangingCalls {
         tasks.filter_map(status).collect()
     }
 
-    /// The number of hanging threads. The tracer stops every thread for moments; those that stay
-    /// stopped hang.
+    /// The number of hanging threads. The tracer stops every thread for short times. Threads that
+    /// are stopped in ten checks within 200 ms count as hanging.
     pub async fn count_threads(&self) -> usize {
         let mut stopped: Option<HashSet<OsString>> = None;
         for _ in 0..10 {

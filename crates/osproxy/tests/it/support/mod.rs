@@ -1,5 +1,5 @@
-//! Shared by the tests: a running service in its own folder, clients, servers, proxies, and
-//! content.
+//! Helpers that the tests share: a running service in its own folder, clients, servers, proxies,
+//! and content.
 
 mod api;
 mod blocking_proxy;
@@ -48,8 +48,8 @@ pub use trace::system_calls;
 
 use md5::{Digest, Md5};
 
-/// Limit for any expected event on a busy machine. Longer than twice the time a killed node keeps
-/// its work.
+/// Maximum wait for an expected event on a busy machine: twice the default lease of a task. So the
+/// tasks of a killed node become free within this time.
 pub const PATIENCE: Duration = Duration::from_mins(1);
 
 /// The amount of work of a long test: `usual`, or `nightly` if `OSPROXY_TEST_NIGHTLY` is set.

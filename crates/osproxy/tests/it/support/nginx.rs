@@ -8,12 +8,12 @@ use tokio::{
 
 use super::eventually;
 
-/// An nginx with a shipped configuration, in front of nodes. Killed on drop.
+/// An nginx in front of nodes, with a shipped configuration or one of the test. Stopped on drop.
 pub struct Nginx {
     pub address: SocketAddr,
-    /// The address of gRPC.
+    /// The address at which nginx accepts gRPC.
     pub grpc: SocketAddr,
-    /// The master process; its workers end with it.
+    /// The master process.
     process: Child,
     folder: TempDir,
 }
@@ -22,17 +22,19 @@ pub struct Nginx {
 const PORTS: [&str; 3] = ["8880", "8890", "8443"];
 
 impl Nginx {
-    /// Starts it without TLS, on this host.
+    /// Starts nginx without TLS. `host` is the address on which nginx listens.
     pub async fn start(host: &str, nodes: &[SocketAddr]) -> Self {
         Self::start_with("osproxy.conf", None, host, nodes).await
     }
 
-    /// Starts it with TLS, on this host, with the certificate and key in a folder.
+    /// Starts nginx with TLS. `certificate` is the folder with the certificate and the key. `host`
+    /// is the address on which nginx listens.
     pub async fn start_secured(certificate: &Path, host: &str, nodes: &[SocketAddr]) -> Self {
         Self::start_with("osproxy-https.conf", Some(certificate), host, nodes).await
     }
 
-    /// Starts it with this content of `http {}`, in which `LISTEN` stands for its address.
+    /// Starts nginx with this content of `http {}`, on a free port. `LISTEN` is replaced with the
+    /// address of nginx.
     pub async fn start_configured(http: &str) -> Self {
         // A port that was free a moment ago.
         let address = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
@@ -40,7 +42,7 @@ impl Nginx {
         Self::start_with_config(address, &format!("access_log off;\n{http}")).await
     }
 
-    /// The folder to which paths in its configuration are relative.
+    /// The folder to which relative paths in the configuration of nginx refer.
     pub fn folder(&self) -> &Path {
         self.folder.path()
     }
@@ -54,7 +56,7 @@ impl Nginx {
         Self::run(folder, address, grpc).await
     }
 
-    /// Starts it with this text within `http`, which listens at `address`.
+    /// Starts nginx with this content of `http {}`, which must listen at `address`.
     pub async fn start_with_config(address: SocketAddr, text: &str) -> Self {
         let folder = tempfile::tempdir().unwrap();
         std::fs::write(folder.path().join("written.conf"), text).unwrap();
@@ -78,17 +80,18 @@ impl Nginx {
         nginx
     }
 
-    /// Its access log.
+    /// The access log of nginx.
     pub fn access_log(&self) -> String {
         std::fs::read_to_string(self.folder.path().join("access.log")).unwrap()
     }
 
-    /// Its error log, with warnings such as buffering of bodies in files.
+    /// The error log of nginx. It also contains warnings, such as about bodies that nginx buffered
+    /// in files.
     pub fn error_log(&self) -> String {
         std::fs::read_to_string(self.folder.path().join("error.log")).unwrap()
     }
 
-    /// The peak memory of its worker so far, in bytes.
+    /// The peak memory of the worker process of nginx so far, in bytes.
     pub fn peak_memory(&self) -> u64 {
         let master = self.process.id().unwrap();
         let children = std::fs::read_to_string(format!("/proc/{master}/task/{master}/children")).unwrap();
@@ -98,7 +101,7 @@ impl Nginx {
 
 impl Drop for Nginx {
     fn drop(&mut self) {
-        // A killed master would leave its workers running.
+        // Use SIGTERM: after SIGKILL of the master process, the workers would continue to run.
         if let Some(id) = self.process.id().and_then(|id| i32::try_from(id).ok())
             && let Some(id) = rustix::process::Pid::from_raw(id)
         {
@@ -106,14 +109,14 @@ impl Drop for Nginx {
             std::thread::sleep(std::time::Duration::from_millis(100));
         }
         if std::thread::panicking() {
-            // It shows why a node could not be reached.
+            // The error log shows why a node could not be reached.
             println!("{}", self.error_log());
         }
     }
 }
 
-/// Copies the shipped configuration into the folder, with these nodes and this host's listeners, so
-/// that nginx writes nowhere else.
+/// Copies the shipped configuration into the folder. In the copy, nginx forwards to `nodes`,
+/// listens at `host`, and writes its logs into the folder.
 fn configure(folder: &Path, file: &str, certificate: Option<&Path>, host: &str, nodes: &[SocketAddr]) {
     let shipped = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../deploy/nginx");
     std::fs::create_dir(folder.join("osproxy")).unwrap();

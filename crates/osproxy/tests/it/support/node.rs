@@ -18,10 +18,10 @@ use tokio_util::sync::CancellationToken;
 
 use super::{Api, Database, PATIENCE, Service, eventually, spawn_failing};
 
-/// A node within the test process: app, task engine and listener, composed as in the binary. For
-/// operations without a route.
+/// A node within the test process: app, task engine and listener, composed as in the binary. Tests
+/// can also call operations without a request.
 pub struct TestNode {
-    /// `None` only during a restart: a stopped node holds no lock.
+    /// `None` while the node is stopped, so that it holds no locks.
     running: Option<Running>,
     api: Api,
     database: Database,
@@ -48,7 +48,7 @@ const PAUSES: tasks::EngineSettings = tasks::EngineSettings {
 impl Running {
     async fn open(folder: &Path, database: &Database, max_inline_verification_size: u64) -> (Self, Api) {
         let mut config = Config { data_dir: folder.join("osproxy-data"), ..Config::default() };
-        // Only the binary creates a bootstrap key.
+        // Do not require an API key: only the binary creates a bootstrap key.
         config.auth.mode = AuthMode::Open;
         config.uploads.max_inline_verification_size = max_inline_verification_size;
         for (name, value) in database.settings() {
@@ -78,7 +78,8 @@ impl Running {
         (Self { app, stop, abort, server, engine }, api)
     }
 
-    /// Stops the node; with `abort` running tasks are cancelled and released.
+    /// Stops the node. If `abort` is set, running tasks are cancelled and handed back. Otherwise,
+    /// waits until they end.
     async fn stop(self, abort: bool) {
         self.stop.cancel();
         if abort {
@@ -100,12 +101,14 @@ impl Deref for TestNode {
 }
 
 impl TestNode {
-    /// False digests are found by tasks.
+    /// Starts a node on which tasks, not requests, verify the expected digests that require reading
+    /// the parts of an upload.
     pub async fn start() -> Self {
         Self::start_verifying(0).await
     }
 
-    /// False digests of content up to this size, in bytes, are found before the answer.
+    /// Starts a node that verifies the expected digests of content up to this size, in bytes,
+    /// before it responds. Tasks verify larger content.
     pub async fn start_verifying(max_inline_verification_size: u64) -> Self {
         let folder = tempfile::tempdir().unwrap();
         let database = Database::create(folder.path()).await;
@@ -124,7 +127,8 @@ impl TestNode {
         Self::open(folder, database, 0).await
     }
 
-    /// Restarts the node on the same folder; with `abort` running tasks are cancelled.
+    /// Restarts the node on the same folder. If `abort` is set, running tasks are cancelled and
+    /// handed back. Otherwise, waits until they end.
     pub async fn restart(&mut self, abort: bool) {
         self.stop(abort).await;
         let (running, api) =
@@ -145,7 +149,7 @@ impl TestNode {
         assert!(said.ends_with(": 0 differences, 0 repaired\n"), "{said}");
     }
 
-    /// Deletes a file, which may not exist any more.
+    /// Deletes a file. Does nothing if the file was deleted before.
     pub async fn delete(&self, uid: &str) {
         let app = &self.running.as_ref().unwrap().app;
         let deleted = ops::delete_file::delete_file(

@@ -1,5 +1,5 @@
-//! Objects on a disk: in the shard folders of their category or, from older versions, directly in
-//! the category.
+//! Objects on a local disk: in the shard folders of a category or, if an older version of osproxy
+//! wrote them, directly in the folder of the category.
 
 use std::path::{Path, PathBuf};
 
@@ -7,7 +7,8 @@ use osproxy_storage::Key;
 
 use super::Service;
 
-/// Every file under a root as `<category>/<name>`, without its shard folder.
+/// All files in the folder of a local store, as `<category>/<name>` without the shard folder. Omits
+/// the store id and the lock file.
 pub fn list_objects(root: &Path) -> Vec<String> {
     let mut found = Vec::new();
     for folder in std::fs::read_dir(root).unwrap() {
@@ -27,15 +28,16 @@ pub fn list_objects(root: &Path) -> Vec<String> {
 }
 
 impl Service {
-    /// The key of a new object on a disk, from `<category>/<name>`.
+    /// The key that the new object `<category>/<name>` gets on a local disk. It includes the shard
+    /// folder.
     pub fn object_key(name: &str) -> String {
         let key = Key::parse(name).unwrap();
         let number = key.name().split(['.', '_']).next().unwrap().parse().unwrap();
         key.in_shard(number).to_string()
     }
 
-    /// The path of an object, from `<category>/<name>`: in its shard folder if it exists there,
-    /// else in the category's own folder, which is created.
+    /// The path of the object `<category>/<name>`. If there is no such object, creates the folder
+    /// `<category>`, and returns a path in this folder.
     pub fn object_path(&self, name: impl AsRef<str>) -> PathBuf {
         let (category, name) = name.as_ref().split_once('/').unwrap();
         let root = self.objects_folder();

@@ -3,7 +3,7 @@ use std::path::{Path, PathBuf};
 /// A fenced block of a page.
 #[derive(Debug, PartialEq, Eq)]
 pub struct Block {
-    /// The text behind the opening fence.
+    /// The text after the opening fence, on the same line.
     pub language: String,
     pub text: String,
 }
@@ -46,7 +46,7 @@ impl Page {
         paths.iter().map(|path| Self::read(path)).collect()
     }
 
-    /// The blocks from top to bottom.
+    /// All blocks, from top to bottom.
     pub fn blocks(&self) -> Vec<Block> {
         let mut blocks = Vec::new();
         let mut open: Option<Block> = None;
@@ -92,7 +92,7 @@ impl Page {
         lines.map(str::to_owned).collect()
     }
 
-    /// The targets of its links outside of blocks.
+    /// The targets of all links that are not in blocks.
     pub fn links(&self) -> Vec<String> {
         let text: String = self.text.split("```").step_by(2).collect();
         let ends = text.split("](").skip(1).filter_map(|rest| rest.split_once(')'));

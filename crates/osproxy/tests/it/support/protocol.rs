@@ -11,7 +11,7 @@ use tonic::Status;
 
 use super::{Api, Grpc, Service, grpc::error_reason};
 
-/// A protocol of the client.
+/// The protocol that a [`Client`] uses.
 #[derive(Clone, Copy, Debug)]
 pub enum Protocol {
     Http,
@@ -44,7 +44,7 @@ pub struct UploadInfo {
     pub part_size: Option<u64>,
 }
 
-/// The fields of a request for an upload.
+/// The fields of a request that creates an upload.
 #[derive(Clone, Debug, Default)]
 pub struct UploadSpec<'a> {
     pub name: &'a str,
@@ -69,13 +69,13 @@ impl Client {
         Self::new(service, protocol)
     }
 
-    /// A client with the key of this API, if it has one.
+    /// A client with the same address and API key as `api`.
     pub fn new(api: &Api, protocol: Protocol) -> Self {
         let grpc = matches!(protocol, Protocol::Grpc).then(|| api.grpc());
         Self { api: api.clone(), grpc, links: BTreeMap::new() }
     }
 
-    /// Creates an upload; returns its uid, state and part size.
+    /// Creates an upload. Returns the uid, the state and the part size.
     pub async fn create(
         &mut self,
         wish: &UploadSpec<'_>,
@@ -115,7 +115,7 @@ impl Client {
         Ok((created.uid, state, created.part_size))
     }
 
-    /// Sends the whole content, with its expected MD5 if given.
+    /// Sends the whole content, with the expected MD5 if given.
     pub async fn send(&mut self, uid: &str, content: &[u8], md5: Option<[u8; 16]>) -> Result<(), CallError> {
         if let Some(grpc) = &mut self.grpc {
             let header = pb::UploadFileHeader {
@@ -131,7 +131,7 @@ impl Client {
         self.put(&url, content, md5).await
     }
 
-    /// Sends a part, with its expected MD5 if given.
+    /// Sends a part, with the expected MD5 of the part if given.
     pub async fn send_part(
         &mut self,
         uid: &str,

@@ -11,9 +11,9 @@ use tokio::{
 pub enum ProxyMode {
     /// Forwards everything.
     Forward,
-    /// Closes all connections, and new ones at once.
+    /// Closes all connections. Closes new connections immediately.
     Close,
-    /// Forwards nothing and closes nothing, like a pulled cable.
+    /// Forwards nothing and closes nothing, like an unplugged network cable.
     Stall,
 }
 
@@ -44,7 +44,7 @@ impl Proxy {
 }
 
 async fn pass(mut client: TcpStream, target: String, mut line: watch::Receiver<ProxyMode>) {
-    // In silent mode, the server behind does not even get the connection.
+    // While the proxy stalls, it does not open connections to the server.
     if line.wait_for(|line| *line != ProxyMode::Stall).await.is_err() || *line.borrow() == ProxyMode::Close {
         return;
     }

@@ -24,7 +24,7 @@ impl Random {
         (self.next() >> 16) % limit
     }
 
-    /// As [`below`](Self::below), for sizes and indexes.
+    /// Like [`below`](Self::below), for sizes and indexes.
     pub fn index(&mut self, limit: usize) -> usize {
         usize::try_from(self.below(limit as u64)).unwrap()
     }

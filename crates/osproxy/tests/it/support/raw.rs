@@ -13,7 +13,7 @@ impl RawConnection {
         Self(TcpStream::connect(address).await.unwrap())
     }
 
-    /// Sends the head of a request; each line of `fields` ends with CRLF.
+    /// Sends the head of a request. Each line of `fields` must end with CRLF.
     pub async fn send_head(&mut self, method: &str, url: &str, fields: &str) {
         let head = format!("{method} {url} HTTP/1.1\r\nHost: localhost\r\n{fields}\r\n");
         self.send(head.as_bytes()).await;
@@ -23,7 +23,7 @@ impl RawConnection {
         self.0.write_all(bytes).await.unwrap();
     }
 
-    /// Sends bytes; returns whether the other side accepted all of them.
+    /// Sends bytes. Returns `false` if the connection broke before all bytes were written.
     pub async fn try_send(&mut self, bytes: &[u8]) -> bool {
         self.0.write_all(bytes).await.is_ok()
     }
@@ -33,7 +33,7 @@ impl RawConnection {
         self.0.shutdown().await.unwrap();
     }
 
-    /// Shuts down the sending side, and reads until the other side closes or resets the connection.
+    /// Reads until the other side closes or resets the connection.
     pub async fn read_to_end(mut self) -> String {
         let mut text = Vec::new();
         let _ = self.0.read_to_end(&mut text).await;

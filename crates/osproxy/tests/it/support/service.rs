@@ -16,7 +16,7 @@ use tokio::{
 
 use super::{Api, Database, FaultyProxy, PATIENCE, RawConnection, Store, connect, objects};
 
-/// A running service in its own folder. On drop it is killed and its folder removed.
+/// A running service in its own folder. Dropping it kills the service and removes the folder.
 pub struct Service {
     process: Child,
     api: Api,
@@ -31,8 +31,9 @@ pub struct Service {
 /// Any free port.
 const ANYWHERE: &str = "127.0.0.1:0";
 
-/// The binary in this folder, with only these settings, in the environment's spelling:
-/// `LOG__LEVEL`. It is started by `wrapper`, a command with arguments, if there is one.
+/// Creates a command that runs the binary in `folder`. The environment contains only `settings`,
+/// named as environment variables without the prefix `OSPROXY__`, such as `LOG__LEVEL`. If
+/// `wrapper` is not empty, this command with arguments starts the binary.
 pub fn command(folder: &Path, settings: &[(String, String)], wrapper: &[&str]) -> Command {
     let mut command = Command::new("/bin/sh");
     // A write beyond the limit of file sizes must fail as on a full disk, instead of killing the
@@ -43,7 +44,8 @@ pub fn command(folder: &Path, settings: &[(String, String)], wrapper: &[&str]) -
     command
 }
 
-/// Runs the binary where it should fail or end by itself; returns exit status, stdout and stderr.
+/// Runs the binary, and waits until it fails or ends by itself. Returns exit status, stdout and
+/// stderr.
 pub async fn spawn_failing(
     folder: &Path,
     settings: &[(String, String)],
@@ -83,7 +85,7 @@ async fn spawn(
     (process, address, line)
 }
 
-/// The API with the bootstrap key of the service in this folder, if it created one.
+/// A client of the service in this folder. Uses the bootstrap key if the service created one.
 fn open_api(address: SocketAddr, folder: &Path) -> Api {
     let api = Api::new(address);
     match std::fs::read_to_string(folder.join("osproxy-data/bootstrap-key")) {
@@ -105,8 +107,8 @@ impl Service {
         Self::start_with(&[]).await
     }
 
-    /// Starts a service and uses it: a file in merged parts, another one, and a download, so that
-    /// all metrics have samples.
+    /// Starts a service, and uses it so that all metrics have samples: stores a file in parts that
+    /// are then merged, stores another file, and downloads the first file.
     pub async fn start_with_traffic() -> Self {
         let service = Self::start().await;
         let uid = service.store_in_parts("x.bin", &super::content(1, 50_000), 20_000).await;
@@ -117,8 +119,8 @@ impl Service {
         service
     }
 
-    /// Starts with strace, which writes system calls of these names to the file `trace` in the
-    /// folder.
+    /// Starts with strace, which writes system calls to the file `trace` in the folder. `calls`
+    /// selects the system calls, such as `trace=unlink,unlinkat`.
     pub async fn start_traced(calls: &str) -> Self {
         Self::start_wrapped(
             &[],
@@ -127,21 +129,22 @@ impl Service {
         .await
     }
 
-    /// Starts with settings in the environment's spelling, without their prefix.
+    /// Starts with these settings. They are named as environment variables without the prefix
+    /// `OSPROXY__`, such as `LOG__LEVEL`.
     pub async fn start_with(settings: &[(&str, &str)]) -> Self {
         Self::start_wrapped(settings, &[]).await
     }
 
-    /// Starts with a small disk of its own, mounted as `disk` in its folder and visible only to the
-    /// service.
+    /// Starts with an additional disk of `bytes` bytes in memory. The disk is mounted as `disk` in
+    /// the folder of the service, and only the service sees it.
     pub async fn start_on_small_disk(bytes: u64, settings: &[(&str, &str)]) -> Self {
         let script = format!("mkdir -p disk && mount -t tmpfs -o size={bytes} tmpfs disk && exec \"$@\"");
         Self::start_wrapped(settings, &["unshare", "--mount", "sh", "-c", &script, "sh"]).await
     }
 
-    /// Starts as a user without rights, unless the current user is not root anyway.
+    /// Starts as the current user or, if this is root, as a user without privileges.
     pub async fn start_unprivileged() -> Self {
-        // Other users cannot reach the binary where it is.
+        // Copy the binary: other users cannot access the folder in which it was built.
         let script = "test $(id -u) != 0 && exec \"$@\"; cp \"$1\" osproxy && shift && chown -R 65534 . && \
                       exec setpriv --reuid=65534 --regid=65534 --clear-groups --bounding-set=-all \
                       --no-new-privs ./osproxy \"$@\"";
@@ -157,7 +160,8 @@ impl Service {
         Self { store, ..Self::start_at(folder, database, known, settings, wrapper).await }
     }
 
-    /// Starts with objects in a store, behind a proxy if there is one.
+    /// Starts a service that keeps objects in `store`. The service reaches the store through
+    /// `proxy`, if there is one.
     pub async fn start_on_store(
         store: &Store,
         proxy: Option<&FaultyProxy>,
@@ -171,8 +175,8 @@ impl Service {
         Self { store, ..Self::start_at(folder, database, known, settings, &[]).await }
     }
 
-    /// Starts in a new folder, with a new database on the server that an environment variable
-    /// names.
+    /// Starts in a new folder, with a new database on a server. The environment variable `admin`
+    /// contains the URL of the server.
     pub async fn start_on(admin: &str, more: &[(&str, &str)]) -> Self {
         let folder = tempfile::tempdir().unwrap();
         let database = Database::create_on(admin, folder.path()).await;
@@ -180,7 +184,7 @@ impl Service {
         Self::start_at(folder, database, settings, more, &[]).await
     }
 
-    /// Starts another node on the same database.
+    /// Starts another node on the same database. The client of the node uses the same API key.
     pub async fn start_second_node(&self, more: &[(&str, &str)]) -> Self {
         let folder = tempfile::tempdir().unwrap();
         let database = self.database.shared_with_folder(folder.path());
@@ -188,7 +192,8 @@ impl Service {
         Self::start_at(folder, database, settings, more, &[]).await.with_key_of(self)
     }
 
-    /// Uses the key of another node on the same database: only the first node has the file with it.
+    /// Uses the API key of another node on the same database. Only the first node on a database has
+    /// the file with the bootstrap key.
     pub fn with_key_of(mut self, other: &Api) -> Self {
         if let Some(key) = other.key() {
             self.api = self.api.with_key(key);
@@ -215,8 +220,8 @@ impl Service {
         Self { process, api, database, store: None, folder, settings, listen, ready }
     }
 
-    /// Starts at a fixed address, in a folder, on a database, with objects in a store if there is
-    /// one.
+    /// Starts at a fixed address, in a folder, on a database. `store` is the store in which
+    /// `settings` keep objects, or `None` if the objects are in the folder.
     pub async fn start_listening(
         listen: &str,
         folder: TempDir,
@@ -230,7 +235,7 @@ impl Service {
         Self { process, api, database, store, folder, settings, listen, ready }
     }
 
-    /// The line it printed when it was ready.
+    /// The line that the service printed when it was ready.
     pub fn ready_line(&self) -> &str {
         &self.ready
     }
@@ -245,20 +250,21 @@ impl Service {
             spawn(self.folder.path(), &self.settings, &self.listen, &[], &[]).await;
     }
 
-    /// Stops it and starts it again with the file `config.yaml` in its folder.
+    /// Kills the service, and starts it again with the configuration file `config.yaml` in the
+    /// folder.
     pub async fn restart_configured(&mut self) {
         self.kill().await;
         (self.process, self.api.address, self.ready) =
             spawn(self.folder.path(), &self.settings, &self.listen, &["--config", "config.yaml"], &[]).await;
     }
 
-    /// Kills it with SIGKILL.
+    /// Kills the service with SIGKILL.
     pub async fn kill(&mut self) {
         self.signal(Signal::KILL);
         self.process.wait().await.unwrap();
     }
 
-    /// Kills it and starts it again.
+    /// Kills the service, and starts it again.
     pub async fn kill_and_restart(&mut self) {
         self.kill().await;
         self.restart().await;
@@ -272,12 +278,12 @@ impl Service {
         Pid::from_raw(i32::try_from(self.process.id().unwrap()).unwrap()).unwrap()
     }
 
-    /// The number of open objects, without folders and lock files.
+    /// The number of objects that the service has open, without folders and lock files.
     pub fn open_objects(&self) -> usize {
         self.open_files().len()
     }
 
-    /// The total size of the open objects, in bytes.
+    /// The total size of the objects that the service has open, in bytes.
     pub fn open_bytes(&self) -> u64 {
         self.open_files().iter().filter_map(|file| Some(std::fs::metadata(file).ok()?.len())).sum()
     }
@@ -295,12 +301,13 @@ impl Service {
         self.process.id().unwrap()
     }
 
-    /// Its peak memory so far, in bytes.
+    /// The peak memory of the service so far, in bytes.
     pub fn peak_memory(&self) -> u64 {
         super::peak_memory(self.process.id().unwrap())
     }
 
-    /// Limits the size of files that the service writes: beyond it, writes fail as on a full disk.
+    /// Limits the size of files that the service writes. Writes beyond the limit fail as on a full
+    /// disk. `None` removes the limit.
     pub fn limit_file_size(&self, bytes: Option<u64>) {
         let limit = Rlimit { current: bytes, maximum: None };
         rustix::process::prlimit(Some(self.pid()), Resource::Fsize, limit).unwrap();
@@ -347,7 +354,8 @@ impl Service {
         self.folder.path().join("osproxy-data/objects")
     }
 
-    /// Every file in the store, published or not, as `<category>/<name>` without its shard folder.
+    /// All objects, whether published or not, as `<category>/<name>` without the shard folder. If
+    /// the service uses a [`Store`], see [`Store::objects`].
     pub fn objects(&self) -> Vec<String> {
         self.store.as_ref().map_or_else(|| objects::list_objects(&self.objects_folder()), Store::objects)
     }
@@ -366,12 +374,13 @@ impl Service {
             .await;
     }
 
-    /// Runs another command of the binary in the same folder; returns its exit code and stdout.
+    /// Runs another command of the binary in the same folder. Returns the exit code, and stdout
+    /// followed by stderr.
     pub async fn cli(&self, arguments: &[&str]) -> (i32, String) {
         self.cli_wrapped(&[], arguments).await
     }
 
-    /// The same through `wrapper`, a command with arguments.
+    /// Like [`cli`](Self::cli), but the binary is started by `wrapper`, a command with arguments.
     pub async fn cli_wrapped(&self, wrapper: &[&str], arguments: &[&str]) -> (i32, String) {
         let mut command = command(self.folder.path(), &self.settings, wrapper);
         let output = command.args(arguments).output().await.unwrap();
@@ -379,12 +388,12 @@ impl Service {
         (output.status.code().unwrap(), text)
     }
 
-    /// A shell that runs a script in its own folder, as a user with `osproxy` in the PATH. The
-    /// address of the documentation's examples is replaced by that of this service.
+    /// Creates a shell command that runs `script` in `folder`, with `osproxy` in the PATH. Replaces
+    /// the address in the examples of the documentation with the address of this service.
     pub fn shell(&self, folder: &Path, script: &str) -> Command {
         let binaries = folder.join(".bin");
         std::fs::create_dir_all(&binaries).unwrap();
-        // As if the service had been started there.
+        // The script expects the folder `osproxy-data` of the service in the current folder.
         std::os::unix::fs::symlink(self.folder.path().join("osproxy-data"), folder.join("osproxy-data"))
             .unwrap();
         let osproxy = binaries.join("osproxy");
@@ -399,14 +408,14 @@ impl Service {
         bash
     }
 
-    /// Creates an API key with these options of `osproxy key create`.
+    /// Creates an API key by `osproxy key create` with these options, and returns the key.
     pub async fn create_key(&self, options: &[&str]) -> String {
         let (code, said) = self.cli(&[&["key", "create"], options].concat()).await;
         assert_eq!(code, 0, "{said}");
         said.trim_end().to_owned()
     }
 
-    /// Starts with this configuration file.
+    /// Starts with a configuration file that has this content.
     pub async fn start_configured(config: &str) -> Self {
         let mut service = Self::start().await;
         std::fs::write(service.folder().join("config.yaml"), config).unwrap();
@@ -414,7 +423,8 @@ impl Service {
         service
     }
 
-    /// The address in the first log line that contains this text.
+    /// Waits for a log line that contains this text, and returns the address in the first such
+    /// line.
     pub async fn logged_address(&self, line: &str) -> SocketAddr {
         let said = async || self.log().lines().find(|found| found.contains(line)).map(str::to_owned);
         let line = super::eventually("the line is written", said).await;
@@ -427,8 +437,8 @@ impl Service {
         command.args(arguments).stdout(Stdio::piped()).spawn().unwrap()
     }
 
-    /// Waits until all background work has finished, stops the service, and asserts that metadata
-    /// and objects agree.
+    /// Waits until no blob or part is being written or deleted, kills the service, and asserts that
+    /// metadata and objects agree.
     pub async fn assert_consistent(&mut self) {
         let unfinished = "SELECT id FROM blobs WHERE state IN ('writing', 'deleting') \
                           UNION ALL SELECT id FROM parts WHERE state IN ('writing', 'deleting')";

@@ -17,11 +17,11 @@ use super::{FaultyProxy, host_and_port};
 /// The store servers that the test script starts.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum StoreServer {
-    /// Checks signatures; forwards parts as they come, and cannot take one back.
+    /// rclone, which checks signatures.
     S3,
-    /// The same over TLS, with a certificate of the tests' own authority.
+    /// The objects of [`S3`](Self::S3) over TLS, with a certificate of the CA of the tests.
     S3Tls,
-    /// Accepts every signature; keeps parts separate, as S3 does.
+    /// moto, which accepts every signature, and keeps parts separate as S3 does.
     S3Parts,
     /// Stands in for Tencent COS; checks signatures.
     Cos,
@@ -34,7 +34,7 @@ impl StoreServer {
     pub const KEEPING_PARTS: [Self; 3] = [Self::S3Parts, Self::Cos, Self::Oss];
 }
 
-/// The bucket of one test, or the buckets of the categories.
+/// A store for one test: one bucket of the test, or a bucket for each category.
 #[derive(Clone)]
 pub struct Store {
     pub server: StoreServer,
@@ -70,7 +70,7 @@ impl Store {
         Self { server, bucket: Some(bucket) }
     }
 
-    /// One bucket per category, as in the Go program; tests share them.
+    /// A store with one bucket per category, as in the Go program. Tests share these buckets.
     pub fn with_category_buckets(server: StoreServer) -> Self {
         Self { server, bucket: None }
     }
@@ -86,7 +86,7 @@ impl Store {
         })
     }
 
-    /// Key id and secret.
+    /// Id and secret of the access key.
     pub fn key(&self) -> (String, String) {
         let owner = match self.server {
             StoreServer::S3 | StoreServer::S3Tls | StoreServer::S3Parts => "S3",
@@ -96,7 +96,7 @@ impl Store {
         (key("ID"), key("SECRET"))
     }
 
-    /// Key id, secret and token of the temporary key that the COS and OSS servers know.
+    /// Id, secret and token of the temporary access key that the COS and OSS servers accept.
     pub fn temporary_key() -> (String, String, String) {
         let key = |what: &str| env(&format!("OSPROXY_TEST_VENDORS_TEMPORARY_{what}"));
         (key("ID"), key("SECRET"), key("TOKEN"))
@@ -107,12 +107,13 @@ impl Store {
         host_and_port(&self.url())
     }
 
-    /// The settings of a service for this store, in the environment's spelling.
+    /// The settings of a service for this store, named as environment variables without the prefix
+    /// `OSPROXY__`.
     pub fn settings(&self) -> Vec<(String, String)> {
         self.settings_at(&self.url())
     }
 
-    /// The same through a proxy of the test.
+    /// Like [`settings`](Self::settings), but the service reaches the store through `proxy`.
     pub fn settings_through(&self, proxy: &FaultyProxy) -> Vec<(String, String)> {
         self.settings_at(&format!("http://{}", proxy.address))
     }
@@ -150,12 +151,12 @@ impl Store {
         settings.into_iter().map(|(name, value)| (name.to_owned(), value.to_owned())).collect()
     }
 
-    /// The name of its only bucket.
+    /// The name of the bucket. Empty if each category has a bucket.
     pub fn bucket(&self) -> &str {
         self.bucket.as_deref().unwrap_or_default()
     }
 
-    /// Environment variables that make an S3 server the remote `store` of rclone.
+    /// Environment variables with which rclone accesses this S3 server as the remote `store`.
     pub fn rclone(&self) -> [(&'static str, String); 6] {
         let (id, secret) = self.key();
         [
@@ -168,7 +169,7 @@ impl Store {
         ]
     }
 
-    /// Direct access to the bucket.
+    /// A backend for direct access to the objects.
     pub fn backend(&self) -> Arc<dyn Backend> {
         let (id, secret) = self.key();
         let (bucket, credentials) = (self.bucket.clone(), Some((id, secret, None)));
@@ -203,10 +204,10 @@ impl Store {
         writer.publish().await.unwrap();
     }
 
-    /// The keys of all objects, and those of all multipart uploads with a `+` appended.
+    /// The keys of all objects. Also contains the key of each multipart upload, followed by `+`.
     pub fn objects(&self) -> Vec<String> {
         let store = self.clone();
-        // In its own runtime, whatever runtime the caller has.
+        // Use a new thread and runtime: a thread of a runtime must not block on a future.
         let listing = thread::spawn(move || {
             let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
             runtime.block_on(async {

@@ -2,8 +2,9 @@ use std::collections::HashMap;
 
 use super::Service;
 
-/// The system calls of a traced service so far, in the order of their returns. strace writes an
-/// interrupted call in two lines of the same thread, which are joined here.
+/// The system calls of a service from [`Service::start_traced`] so far, in the order in which the
+/// calls returned. strace splits an interrupted call into two lines of the same thread. This
+/// function joins the two lines.
 pub fn system_calls(service: &Service) -> Vec<String> {
     let text = std::fs::read_to_string(service.folder().join("trace")).unwrap();
     let mut begun = HashMap::new();
