@@ -1,13 +1,13 @@
 //! Concurrency limits: requests beyond a limit are refused at once, and the service recovers
 //! afterwards.
 
-use std::{future::ready, time::Duration};
+use std::time::Duration;
 
-use futures_util::{StreamExt, stream::FuturesUnordered};
 use osproxy_api::v1::CreatedLink;
 use reqwest::Response;
 use sea_orm::ConnectionTrait;
 use serde_json::json;
+use tokio::time::timeout;
 
 use crate::support::{
     Api, RawConnection, Service, content, eventually, expect_json, expect_problem, expect_v0_error,
@@ -119,16 +119,27 @@ async fn what_would_only_wait_is_refused_before_it_begins() {
     let service = Service::start_with(&[("LIMITS__MAX_PENDING_WRITES", "2")]).await;
     let body = json!({"filePath": ["x.bin"], "expire": 600});
     let other = service.lock_database().await;
-    let mut asked: FuturesUnordered<_> = (0..20).map(|_| service.post("/link/upload", &body)).collect();
-    // Two wait for the database.
-    for _ in 0..18 {
-        let answer = asked.next().await.unwrap();
+    // These wait for the database, even when their client has given up.
+    let mut waiting = 0;
+    let refused = async || {
+        let answer = timeout(Duration::from_millis(500), service.post("/link/upload", &body)).await;
+        let answer = answer.ok().filter(|answer| answer.headers()["osproxy-error"] == "overloaded");
+        waiting += usize::from(answer.is_none());
+        answer
+    };
+    let first = eventually("an upload is refused", refused).await;
+    expect_v0_error(first, 503).await;
+    assert!(waiting >= 2, "refused while {waiting} were waiting");
+    for _ in 0..5 {
+        let answer = service.post("/link/upload", &body).await;
         assert_eq!(answer.headers()["osproxy-error"], "overloaded");
         expect_v0_error(answer, 503).await;
     }
     other.execute_unprepared("ROLLBACK").await.unwrap();
-    let granted = asked.filter(|answer| ready(answer.status() == 200)).count().await;
-    assert_eq!(service.sql("SELECT uid FROM files").await.len(), granted);
+    let granted = async || (service.post("/link/upload", &body).await.status() == 200).then_some(());
+    eventually("an upload is granted", granted).await;
+    let files = service.sql("SELECT uid FROM files").await.len();
+    assert!(files <= waiting + 1, "a refused upload left one of {files} files");
     let uid = service.store("x.bin", b"later").await;
     assert_eq!(service.read(&uid).await, b"later");
 }
