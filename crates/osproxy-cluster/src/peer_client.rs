@@ -42,8 +42,8 @@ const TOKEN_HEADER: HeaderName = HeaderName::from_static("osproxy-forwarded");
 /// Maximum clock difference between nodes, in seconds. Also limits how long a token is valid.
 const MAX_CLOCK_SKEW_SECS: u64 = 300;
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(2);
-/// How long the client keeps an idle connection. Servers keep idle connections longer, so they do
-/// not close a connection that the client is about to use.
+/// How long the client keeps an idle connection. Shorter than the default of `server.idle_timeout`,
+/// so that a server does not close a connection that the client is about to use.
 const KEEP_ALIVE: Duration = Duration::from_secs(2);
 /// Maximum size of the read buffer and of the write buffer of a connection, in bytes.
 const MAX_BUFFERED: usize = 64 << 10;

@@ -52,7 +52,9 @@ impl Uids {
                 _ => tokio::time::sleep(PAUSE).await,
             }
         }
-        Err(Error::unavailable("the lease of the worker id has ended or has no uids left"))
+        Err(Error::unavailable(
+            "this node cannot issue uids until the lease of its worker id is renewed; retry",
+        ))
     }
 
     /// Returns the time of the newest uid, in milliseconds since the Unix epoch.

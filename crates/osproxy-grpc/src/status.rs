@@ -93,7 +93,7 @@ fn status_error(status: &Status) -> Option<Arc<Error>> {
     // Tonic creates statuses with these codes when it cannot decode the request message.
     let error = match status.code() {
         Code::Internal | Code::OutOfRange | Code::ResourceExhausted => {
-            Error::invalid("the message is malformed or larger than 1 MiB")
+            Error::invalid("the message is malformed or too large")
         }
         Code::Unknown | Code::Cancelled | Code::InvalidArgument => {
             Error::new(ErrorCode::IncompleteBody, "the request message was cut off; retry the call")

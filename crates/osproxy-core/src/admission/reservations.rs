@@ -116,7 +116,9 @@ impl super::Admission {
                 disk.min_free_space
             };
             if disk.space().await.is_some_and(|space| space.free < needed) {
-                return Err(Error::storage_full("the free disk space is down to `local.min_free_space`"));
+                return Err(Error::storage_full(
+                    "too little disk space is free: `local.min_free_space` must stay free",
+                ));
             }
         }
         Ok(())

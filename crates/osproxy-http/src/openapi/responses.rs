@@ -43,8 +43,8 @@ const V1: ErrorFormat = ErrorFormat {
     },
 };
 
-/// Declares error responses: format, name, description, additional headers with descriptions, and
-/// error codes with example messages.
+/// Declares error responses of one format. Each entry has a name, a description, additional headers
+/// (name and description), and examples (error code and message).
 macro_rules! responses {
     ($format:ident: $($name:ident, $description:literal, $headers:expr, $examples:expr;)*) => {$(
         #[doc = $description]

@@ -37,7 +37,8 @@ impl Reserve {
         reserve
     }
 
-    /// Whether the space was released because the disk was full.
+    /// Whether a write has found the disk full, and [`refill`](Self::refill) has not found enough
+    /// free space since.
     pub(crate) fn is_spent(&self) -> bool {
         self.is_spent.load(Ordering::Relaxed)
     }

@@ -17,8 +17,8 @@ pub(crate) const OPEN_STATES: [FileState; 3] =
 impl UploadDb {
     /// Moves an open upload to state `expired` if its expiry is before `expired_before`, in
     /// milliseconds since the Unix epoch. Does not change an upload that was renewed in the
-    /// meantime. Handles the blob as [`FileDb::delete`](crate::FileDb::delete) does, with `task_id`
-    /// as the unused id of the task.
+    /// meantime. If no other file shares its blob, enqueues the task that deletes the blob, as
+    /// [`FileDb::delete`](crate::FileDb::delete) does. `task_id` is an unused id for that task.
     #[boxed_future]
     pub async fn expire(
         &self,
@@ -56,8 +56,9 @@ impl UploadDb {
             .await
     }
 
-    /// Deletes an open upload at the client's request. Handles the blob as
-    /// [`FileDb::delete`](crate::FileDb::delete) does, with `task_id` as the unused id of the task.
+    /// Deletes an open upload at the client's request. If no other file shares its blob, enqueues
+    /// the task that deletes the blob, as [`FileDb::delete`](crate::FileDb::delete) does. `task_id`
+    /// is an unused id for that task.
     #[boxed_future]
     pub async fn abort(&self, uid: Uid, task_id: Uid) -> Result<DeleteOutcome, MetaError> {
         let transition =

@@ -81,7 +81,8 @@ fn own_url(config: &Config) -> anyhow::Result<String> {
     let admin = config.admin.listen_address()?;
     if admin.is_none() && config.tls.client_ca.is_some() {
         bail!(
-            "the node requires client certificates (`tls.client_ca`); set `admin.listen`, which uses plain HTTP"
+            "the node requires client certificates (`tls.client_ca`), and this command has none; set \
+             `admin.listen`, which serves health checks over plain HTTP"
         );
     }
     let scheme = if admin.is_none() && config.tls.is_enabled() { "https" } else { "http" };

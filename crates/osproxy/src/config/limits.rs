@@ -5,8 +5,9 @@ section! {
     /// immediately. The exception is buffer memory: a transfer waits up to 10 seconds for free
     /// memory.
     LimitsSection {
-        /// Concurrent requests, not counting those that send content. At most half of them may use
-        /// methods other than GET and HEAD.
+        /// Concurrent requests. Uploads of content, and gRPC calls that transfer content, count
+        /// towards `max_transfers` instead. At most half of this number can be requests that may
+        /// change something.
         max_requests: u32 = 1024,
         /// Concurrent transfers of content, uploads and downloads together.
         max_transfers: u32 = 1024,
@@ -29,7 +30,7 @@ section! {
     ignored []
 }
 
-/// Largest allowed value of each count and rate: more than any machine handles.
+/// Largest allowed value of each count and rate.
 const MAX: u32 = 1_000_000;
 /// Smallest allowed buffer memory, in bytes. A transfer of any kind must fit into it.
 const MIN_BUFFER: u64 = 16 << 20;

@@ -19,8 +19,8 @@ use crate::{
 /// Size of a batch, in bytes. Bytes are collected into batches; each batch is hashed and written in
 /// one job.
 const BATCH: usize = 256 * 1024;
-/// Chunk size for appending another object. Each chunk is a separate short job, so that a dropped
-/// writer stops soon.
+/// Bytes of another object that one job appends. A running job cannot be cancelled, so copying goes
+/// on for at most this many bytes after the writer is dropped.
 const APPEND_CHUNK: usize = 8 * 1024 * 1024;
 /// Writeback starts after this many dirty bytes, so that the sync at the end has little left to do.
 const WRITE_BACK: u64 = 8 * 1024 * 1024;
