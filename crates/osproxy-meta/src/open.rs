@@ -109,8 +109,10 @@ impl Meta {
         });
         let queue = WriteBatcher::start(writer, connect, reserve.clone())
             .map_err(|error| DbErr::Custom(error.to_string()))?;
+        let reader = InstrumentedReader::new(Reader::Embedded(db::connect::sqlite_reader(path).await?));
         Ok(Self::new(Database {
-            reader: InstrumentedReader::new(Reader::Embedded(db::connect::sqlite_reader(path).await?)),
+            lookups: reader.sibling(Reader::Embedded(db::connect::sqlite_lookups(path).await?)),
+            reader,
             writer: Writer::Embedded(queue),
             clock: options.node_stores.clock.clone(),
             node_stores: Arc::new(options.node_stores),
@@ -126,8 +128,10 @@ impl Meta {
         let pool = db::connect::server_options(server)?;
         let timeout = server.timeout;
         let server = ServerPool::connect(pool, timeout, server.max_idle_connections).await?;
+        let reader = InstrumentedReader::new(Reader::Server(server.clone()));
         let database = Database {
-            reader: InstrumentedReader::new(Reader::Server(server.clone())),
+            lookups: reader.sibling(Reader::Server(server.clone())),
+            reader,
             writer: Writer::Server(server),
             clock: options.node_stores.clock.clone(),
             node_stores: Arc::new(options.node_stores),

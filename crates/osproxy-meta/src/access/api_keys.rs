@@ -71,7 +71,7 @@ impl AccessDb {
     /// Returns the key with this id, even if it is expired or revoked.
     #[boxed_future]
     pub async fn api_key(&self, id: &str) -> Result<Option<ApiKeyRecord>, MetaError> {
-        let row = api_key::Entity::find_by_id(id.to_owned()).one(&self.db.reader).await?;
+        let row = api_key::Entity::find_by_id(id.to_owned()).one(&self.db.lookups).await?;
         Ok(row.map(from_row).transpose()?)
     }
 

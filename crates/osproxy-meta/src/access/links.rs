@@ -34,7 +34,7 @@ impl AccessDb {
         }
         let generation = self.db.file_cache.generation();
         let from = file::Entity::find_by_id(uid.get()).select_only().column(file::Column::LinksFrom);
-        let from: Option<Option<i64>> = from.into_tuple().one(&self.db.reader).await?;
+        let from: Option<Option<i64>> = from.into_tuple().one(&self.db.lookups).await?;
         let from = from.flatten().unwrap_or(0);
         self.db.file_cache.insert_links_from(uid, from, generation);
         Ok(from)
@@ -70,7 +70,7 @@ impl AccessDb {
     #[boxed_future]
     pub async fn link_uses(&self, id: &str) -> Result<u32, MetaError> {
         let uses = link_use::Entity::find_by_id(id).select_only().column(link_use::Column::Uses);
-        let uses: Option<i32> = uses.into_tuple().one(&self.db.reader).await?;
+        let uses: Option<i32> = uses.into_tuple().one(&self.db.lookups).await?;
         Ok(uses.map_or(0, i32::cast_unsigned))
     }
 

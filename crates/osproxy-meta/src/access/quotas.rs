@@ -149,7 +149,7 @@ impl TenantDb {
             return Ok(true);
         }
         let queried_at = Instant::now();
-        let Some(row) = tenant::Entity::find_by_id(tenant.as_str()).one(&self.db.reader).await? else {
+        let Some(row) = tenant::Entity::find_by_id(tenant.as_str()).one(&self.db.lookups).await? else {
             self.db.quotas.no_quota.insert(tenant.to_string(), queried_at);
             return Ok(true);
         };

@@ -175,7 +175,7 @@ impl BlobDb {
             .filter(filter)
             .filter(blob::Column::State.eq(blob::State::Stored))
             .order_by_asc(blob::Column::Id)
-            .one(&self.db.reader)
+            .one(&self.db.lookups)
             .await?;
         row.map(from_row).transpose()
     }

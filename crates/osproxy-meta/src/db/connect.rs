@@ -16,10 +16,13 @@ use sea_orm::{
 use crate::db::server_pool::RecentFailure;
 use crate::{DatabaseServer, DatabaseTarget, ServerKind, TlsMode, boxed_future};
 
-/// Maximum number of connections that read from SQLite. Under load, a task holds its connection
+/// Maximum number of connections for long queries to SQLite. Under load, a task holds its connection
 /// while the task waits to be polled. So the limit is higher than the number of reads that the disk
 /// can serve concurrently.
 const SQLITE_READERS: u32 = 32;
+/// Maximum number of connections for lookups in SQLite. A lookup ends before its thread does
+/// anything else, so more connections than threads are of no use.
+const SQLITE_LOOKUPS: u32 = 8;
 /// Number of reading connections that are opened at startup.
 const SQLITE_MIN_READERS: u32 = 4;
 
@@ -38,14 +41,35 @@ pub(crate) async fn sqlite_writer(path: &Path) -> Result<DatabaseConnection, DbE
     let flags = OFlags::CREATE | OFlags::RDWR | OFlags::CLOEXEC;
     let file = rustix::fs::open(path, flags, Mode::from_bits_retain(0o600));
     file.map_err(|error| DbErr::Conn(RuntimeErr::Internal(error.to_string())))?;
-    sqlite(path, 1, false).await
+    sqlite(path, SqliteUse::Write).await
 }
 
+/// Opens connections for queries that may take long. Each has its own thread.
 pub(crate) async fn sqlite_reader(path: &Path) -> Result<DatabaseConnection, DbErr> {
-    sqlite(path, SQLITE_READERS, true).await
+    sqlite(path, SqliteUse::Scan).await
 }
 
-async fn sqlite(path: &Path, connections: u32, read_only: bool) -> Result<DatabaseConnection, DbErr> {
+/// Opens connections for queries that read a few rows by an index. They run on the thread that
+/// polls them.
+pub(crate) async fn sqlite_lookups(path: &Path) -> Result<DatabaseConnection, DbErr> {
+    sqlite(path, SqliteUse::Lookup).await
+}
+
+/// What connections to SQLite are used for.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum SqliteUse {
+    Write,
+    Scan,
+    Lookup,
+}
+
+async fn sqlite(path: &Path, used_for: SqliteUse) -> Result<DatabaseConnection, DbErr> {
+    let read_only = used_for != SqliteUse::Write;
+    let connections = match used_for {
+        SqliteUse::Write => 1,
+        SqliteUse::Scan => SQLITE_READERS,
+        SqliteUse::Lookup => SQLITE_LOOKUPS,
+    };
     let mut options = ConnectOptions::new("sqlite::memory:");
     let path = path.to_owned();
     options
@@ -63,6 +87,7 @@ async fn sqlite(path: &Path, connections: u32, read_only: bool) -> Result<Databa
                 .shared_cache(false)
                 .create_if_missing(!read_only)
                 .read_only(read_only)
+                .on_caller_thread(used_for != SqliteUse::Scan)
                 .journal_mode(SqliteJournalMode::Wal)
                 // A commit returns only after its changes have reached the disk.
                 .synchronous(SqliteSynchronous::Full)

@@ -28,7 +28,11 @@ use crate::{
 
 /// An open database. The handle of each domain refers to it.
 pub(crate) struct Database {
+    /// For queries that may take long.
     pub(crate) reader: InstrumentedReader,
+    /// For queries of requests that read a few rows by an index. With SQLite, such a query runs on
+    /// the thread that polls it.
+    pub(crate) lookups: InstrumentedReader,
     pub(crate) writer: Writer,
     pub(crate) clock: Clock,
     pub(crate) node_stores: Arc<NodeStores>,
@@ -86,7 +90,7 @@ impl Database {
 
     /// Checks that the database can be read and written.
     pub(crate) async fn ping(&self) -> Result<(), MetaError> {
-        self.reader.execute_unprepared("SELECT 1").await?;
+        self.lookups.execute_unprepared("SELECT 1").await?;
         self.write(|_| Box::pin(async { Ok(()) })).await
     }
 

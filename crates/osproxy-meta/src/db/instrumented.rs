@@ -50,6 +50,11 @@ impl InstrumentedReader {
         Self { reader, metrics: Arc::default(), pending_writes: AtomicU64::new(0) }
     }
 
+    /// Creates a reader that adds to the metrics of this one.
+    pub(crate) fn sibling(&self, reader: Reader) -> Self {
+        Self { reader, metrics: self.metrics.clone(), pending_writes: AtomicU64::new(0) }
+    }
+
     async fn measure<T>(&self, future: impl Future<Output = Result<T, DbErr>>) -> Result<T, DbErr> {
         measure(&self.metrics, DatabaseOperation::Read, future).await
     }

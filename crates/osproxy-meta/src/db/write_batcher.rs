@@ -1,6 +1,6 @@
 //! Group commit for the single connection that writes: jobs that wait at the same time share one
-//! transaction and one fsync. In a batch of several jobs, each job runs after a savepoint, so a job
-//! that fails or rolls back undoes only its own changes.
+//! transaction and one fsync. A job that fails or rolls back undoes only its own changes: the batch
+//! is rolled back and runs again, this time with a savepoint before each job.
 
 use std::{
     any::Any,
@@ -62,8 +62,8 @@ impl WriteBatcher {
         reserve: Option<Arc<Reserve>>,
     ) -> std::io::Result<Self> {
         let (jobs, queue) = mpsc::channel(MAX_QUEUED_JOBS);
-        // Each statement is a round trip to the driver's thread. Waiting on a dedicated thread,
-        // which polls no sockets, costs half as much as on the runtime that serves requests.
+        // Statements run on the thread that polls them and block it, so writes have a dedicated
+        // thread.
         let runtime = tokio::runtime::Builder::new_current_thread().enable_time().build()?;
         let writer = BatchWriter { connection: Some(connection), connect, reserve };
         thread::Builder::new()
@@ -252,27 +252,42 @@ async fn execute(connection: &DatabaseConnection, batch: &mut [Box<dyn Job>]) ->
         Ok(transaction) => transaction,
         Err(error) => return BatchResult { result: Err(error), is_reusable: false },
     };
-    let result = match batch {
-        [job] => {
-            if !job.run(&transaction).await {
-                let is_reusable = transaction.rollback().await.is_ok();
-                return BatchResult { result: Ok(()), is_reusable };
-            }
-            Ok(())
-        }
-        batch => run_with_savepoints(&transaction, batch).await,
+    if run_all(&transaction, batch).await {
+        return commit(transaction).await;
+    }
+    if let Err(error) = transaction.rollback().await {
+        return BatchResult { result: Err(error), is_reusable: false };
+    }
+    if batch.len() == 1 {
+        return BatchResult { result: Ok(()), is_reusable: true };
+    }
+    let transaction = match dialect::begin_write(connection).await {
+        Ok(transaction) => transaction,
+        Err(error) => return BatchResult { result: Err(error), is_reusable: false },
     };
-    match result {
-        Ok(()) => {
-            let result = transaction.commit().await;
-            let is_reusable = result.is_ok();
-            BatchResult { result, is_reusable }
-        }
+    match run_with_savepoints(&transaction, batch).await {
+        Ok(()) => commit(transaction).await,
         Err(error) => {
             let is_reusable = transaction.rollback().await.is_ok();
             BatchResult { result: Err(error), is_reusable }
         }
     }
+}
+
+async fn commit(transaction: DatabaseTransaction) -> BatchResult {
+    let result = transaction.commit().await;
+    let is_reusable = result.is_ok();
+    BatchResult { result, is_reusable }
+}
+
+/// Runs the jobs until one does not keep its changes. Returns whether all keep them.
+async fn run_all(transaction: &DatabaseTransaction, batch: &mut [Box<dyn Job>]) -> bool {
+    for job in batch {
+        if !job.run(transaction).await {
+            return false;
+        }
+    }
+    true
 }
 
 /// Runs each job after a savepoint, and rolls back to the savepoint if the job does not keep its
@@ -283,8 +298,7 @@ async fn run_with_savepoints(
 ) -> Result<(), DbErr> {
     transaction.execute_unprepared("SAVEPOINT job").await?;
     for job in batch {
-        // Either statement is a single round trip to the driver's thread, and leaves a savepoint
-        // for the next job.
+        // Either statement leaves a savepoint for the next job.
         let statement_after =
             if job.run(transaction).await { "RELEASE job; SAVEPOINT job" } else { "ROLLBACK TO job" };
         if job.hit_full_disk() {
@@ -383,7 +397,8 @@ mod tests {
         assert!(duplicate.is_err());
         assert!(panicked.unwrap_err().to_string().contains("five"));
         assert_eq!(numbers(&queue).await, [1, 2, 4]);
-        assert_eq!(runs.load(Ordering::SeqCst), 1, "the neighbour ran again");
+        let runs = runs.load(Ordering::SeqCst);
+        assert!((1..=2).contains(&runs), "at most once without a savepoint and once with one, not {runs}");
         assert_eq!(reconnects.load(Ordering::SeqCst), 0);
     }
 

@@ -112,7 +112,7 @@ impl FileDb {
     #[boxed_future]
     pub async fn record(&self, uid: Uid) -> Result<Option<FileRecord>, MetaError> {
         let row =
-            file::Entity::find_by_id(uid.get()).find_also_related(blob::Entity).one(&self.db.reader).await?;
+            file::Entity::find_by_id(uid.get()).find_also_related(blob::Entity).one(&self.db.lookups).await?;
         Ok(row.map(|(file, blob)| record_from_row(file, blob)).transpose()?)
     }
 

@@ -107,7 +107,7 @@ impl FileDb {
         let row = file::Entity::find_by_id(uid.get())
             .find_also_related(blob::Entity)
             .filter(file::Column::State.eq(file::State::Stored))
-            .one(&self.db.reader)
+            .one(&self.db.lookups)
             .await?;
         Ok(row.map(|(file, blob)| file_from_row(file, blob)).transpose()?.map(Arc::new))
     }
@@ -120,7 +120,7 @@ impl FileDb {
     /// Reads the state of a file, bypassing the cache; `None` if the uid is unknown.
     #[boxed_future]
     pub async fn state(&self, uid: Uid) -> Result<Option<FileState>, MetaError> {
-        let file = file::Entity::find_by_id(uid.get()).one(&self.db.reader).await?;
+        let file = file::Entity::find_by_id(uid.get()).one(&self.db.lookups).await?;
         Ok(file.map(|file| file.state))
     }
 
@@ -142,7 +142,7 @@ pub(crate) async fn stored_among(db: &Database, uids: &[Uid]) -> Result<Vec<Arc<
             .find_also_related(blob::Entity)
             .filter(file::Column::Uid.is_in(missing))
             .filter(file::Column::State.eq(file::State::Stored))
-            .all(&db.reader)
+            .all(&db.lookups)
             .await?;
         for (file, blob) in rows {
             let stored = Arc::new(file_from_row(file, blob)?);

@@ -37,7 +37,7 @@ impl UploadDb {
             .select_only()
             .column(blob::Column::Backend)
             .filter(blob::Column::State.ne(blob::State::Deleting));
-        Ok(store.into_tuple().one(&self.db.reader).await?)
+        Ok(store.into_tuple().one(&self.db.lookups).await?)
     }
 
     /// Returns the store that receives the parts of an upload.
@@ -48,7 +48,7 @@ impl UploadDb {
             .select_only()
             .column(file::Column::State)
             .column(blob::Column::Backend);
-        let row: Option<(file::State, Option<String>)> = row.into_tuple().one(&self.db.reader).await?;
+        let row: Option<(file::State, Option<String>)> = row.into_tuple().one(&self.db.lookups).await?;
         Ok(match row {
             Some((file::State::Receiving | file::State::Completing, Some(store))) => PartsStore::Store(store),
             Some((file::State::Pending | file::State::Receiving, None)) => PartsStore::Undecided,

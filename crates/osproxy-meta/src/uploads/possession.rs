@@ -62,7 +62,7 @@ impl UploadDb {
     pub async fn challenge(&self, uid: Uid) -> Result<Option<ChallengeRecord>, MetaError> {
         let row = challenge::Entity::find_by_id(uid.get())
             .filter(challenge::Column::ExpiresAt.gt(self.db.clock.now_ms()))
-            .one(&self.db.reader)
+            .one(&self.db.lookups)
             .await?;
         Ok(row.as_ref().map(from_row).transpose()?)
     }

@@ -32,7 +32,7 @@ impl UploadDb {
     #[boxed_future]
     pub async fn status(&self, uid: Uid) -> Result<Option<UploadProgress>, MetaError> {
         let row =
-            file::Entity::find_by_id(uid.get()).find_also_related(blob::Entity).one(&self.db.reader).await?;
+            file::Entity::find_by_id(uid.get()).find_also_related(blob::Entity).one(&self.db.lookups).await?;
         let Some((file, blob)) = row else {
             return Ok(None);
         };
