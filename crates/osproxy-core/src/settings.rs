@@ -84,6 +84,8 @@ pub struct Limits {
     /// New uploads are refused while at least this many writes are pending. A pending write is a
     /// transaction that waits for the database, or received content that is not durable yet.
     pub max_pending_writes: u64,
+    /// Memory for small content that is read often, in bytes; 0 turns the cache off.
+    pub max_cached_content: u64,
 }
 
 /// Limits of transfers.

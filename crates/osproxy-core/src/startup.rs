@@ -25,7 +25,7 @@ use crate::{
     health::HealthChecker,
     links::{self, LinkKeys, Links, rotation::KeyRotation},
     metrics::{Metrics, export::MetricsSources},
-    objects::{Objects, inspect::MAX_INSPECTIONS, multipart::StripedLocks},
+    objects::{Objects, hot_content::HotContent, inspect::MAX_INSPECTIONS, multipart::StripedLocks},
     ops::{FileOps, TaskOps, UploadOps},
     settings::{BuildInfo, Limits, LinkKeySecret, Settings},
     stats::STATS_TTL,
@@ -230,6 +230,7 @@ impl Parts {
             limits,
             active_writes: Mutex::default(),
             multipart_locks: StripedLocks::default(),
+            hot_content: HotContent::new(limits.max_cached_content),
             inspections: Semaphore::new(MAX_INSPECTIONS),
         });
         let links = Arc::new(Links {

@@ -15,7 +15,7 @@ use super::{
     Metrics,
     encode::{ConstHistogram, EncodeMetrics, FnCollector, gauge},
 };
-use crate::{App, NodeState, Stores, settings::BuildInfo};
+use crate::{App, NodeState, Stores, objects::hot_content::HotContent, settings::BuildInfo};
 
 /// Prefix of all metric names.
 const PREFIX: &str = "osproxy";
@@ -85,13 +85,24 @@ impl App {
                 None
             }
         };
+        let objects = self.objects.clone();
         let measured = registry(move |encoder| {
+            encode_hot_content(encoder, &objects.hot_content)?;
             stats.as_ref().map_or(Ok(()), |stats| encode_stats(encoder, stats))?;
             encode_disks(encoder, &disks)
         });
         prometheus_text::encode(&mut text, &measured)?;
         Ok(text)
     }
+}
+
+fn encode_hot_content(encoder: &mut DescriptorEncoder<'_>, content: &HotContent) -> fmt::Result {
+    encoder.encode_metric(
+        "content_cache_hits",
+        "Reads of small content that was in memory",
+        &ConstCounter::new(content.hits()),
+    )?;
+    encoder.encode_metric("content_cache_bytes", "Memory used for small content", &gauge(content.bytes()))
 }
 
 /// Creates a registry with one collector.

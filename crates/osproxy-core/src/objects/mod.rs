@@ -2,6 +2,7 @@
 
 pub(crate) mod deduplicate;
 pub(crate) mod delete;
+pub(crate) mod hot_content;
 pub(crate) mod inspect;
 pub(crate) mod multipart;
 pub(crate) mod reader;
@@ -30,6 +31,8 @@ pub struct Objects {
     pub(crate) limits: Limits,
     pub(crate) active_writes: Mutex<HashSet<i64>>,
     pub(crate) multipart_locks: multipart::StripedLocks,
+    /// Small content that is read often.
+    pub(crate) hot_content: hot_content::HotContent,
     /// Limits concurrent inspections of uploads.
     pub(crate) inspections: Semaphore,
 }

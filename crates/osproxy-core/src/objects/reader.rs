@@ -9,7 +9,7 @@ use std::{
 };
 
 use bytes::Bytes;
-use futures_util::{Stream, StreamExt, future::BoxFuture};
+use futures_util::{Stream, StreamExt, TryStreamExt, future::BoxFuture};
 use osproxy_meta::{ContentLayout, StoredFile, StoredPart};
 use osproxy_storage::{self as storage, Backend, ErrorKind, Key, Multipart, ObjectReader};
 use osproxy_types::uid::Uid;
@@ -31,6 +31,9 @@ impl Objects {
         file: &StoredFile,
         range: Range<u64>,
     ) -> Result<Option<ContentReader>> {
+        if let Some(content) = self.hot_content.get(file.content.blob_id) {
+            return Ok(Some(ContentReader::cached(&content, &range)));
+        }
         match open(self, file, range.clone()).await? {
             Err(error) if error.kind == ErrorKind::NotFound => {}
             opened => return Ok(Some(opened?)),
@@ -51,6 +54,22 @@ async fn open(
     range: Range<u64>,
 ) -> Result<storage::Result<ContentReader>> {
     let store = objects.stores.get(&file.content.store)?;
+    if let ContentLayout::Whole(key) = &file.content.layout
+        && range == (0..file.content.size)
+        && file.content.digests.is_some()
+        && objects.hot_content.accepts(file.content.size)
+    {
+        let content = match store.open(key, range.clone()).await {
+            Ok(reader) => reader.try_collect::<Vec<_>>().await,
+            Err(error) => Err(error),
+        };
+        return Ok(content.map(|mut chunks| {
+            let content = if chunks.len() == 1 { chunks.swap_remove(0) } else { chunks.concat().into() };
+            // A copy: the buffers of a store are larger, and are used again.
+            objects.hot_content.insert(file.content.blob_id, Bytes::copy_from_slice(&content));
+            ContentReader::cached(&content, &range)
+        }));
+    }
     Ok(match &file.content.layout {
         // If an object on a local disk is removed, an open reader can still read it.
         ContentLayout::Whole(key) if store.multipart().is_none_or(Multipart::is_preallocated) => {
@@ -73,6 +92,8 @@ async fn open(
 
 /// A stream of a byte range of a file. Yields all bytes of the range, or ends after an error.
 pub enum ContentReader {
+    /// Content in memory, until it is read.
+    Cached(Option<Bytes>),
     /// Reads one object.
     Object(ObjectReader),
     /// Reads one or more objects in order. If an object is removed, finds the new location of its
@@ -80,11 +101,21 @@ pub enum ContentReader {
     Relocating(Box<RelocatingReader>),
 }
 
+impl ContentReader {
+    /// A reader for a range of content in memory.
+    fn cached(content: &Bytes, range: &Range<u64>) -> Self {
+        let bounds = usize::try_from(range.start).ok().zip(usize::try_from(range.end).ok());
+        let bounds = bounds.filter(|(start, end)| start < end && *end <= content.len());
+        Self::Cached(bounds.map(|(start, end)| content.slice(start..end)))
+    }
+}
+
 impl Stream for ContentReader {
     type Item = Result<Bytes>;
 
     fn poll_next(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Self::Item>> {
         match &mut *self {
+            Self::Cached(content) => Poll::Ready(content.take().map(Ok)),
             Self::Object(object) => object.as_mut().poll_next(cx).map_err(Error::from),
             Self::Relocating(parts) => parts.poll_next_unpin(cx),
         }

@@ -14,6 +14,9 @@ section! {
         /// Memory for the buffers of all transfers together, in bytes. A transfer takes 1 MiB; up
         /// to 10 MiB if its length is not known in advance and a remote store is enabled.
         max_buffer_memory | max_buffer: u64 as bytes = 1 << 30,
+        /// Memory for the content of small files (up to 64 KiB) that are read often, in bytes. 0
+        /// turns this cache off.
+        max_cached_content: u64 as bytes = 16 << 20,
         /// Concurrent transfers of one tenant. When not set, `max_transfers`.
         max_tenant_transfers: Option<u32> = None,
         /// Incomplete uploads of one tenant, including upload links that have not been used yet.

@@ -94,6 +94,7 @@ fn limits(config: &Config) -> Limits {
         link_rounding_window_secs: config.links.rounding_window.cast_signed(),
         public_links: config.links.public_cache,
         max_pending_writes: config.limits.max_pending_writes.into(),
+        max_cached_content: config.limits.max_cached_content,
     }
 }
 
