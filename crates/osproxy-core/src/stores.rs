@@ -6,7 +6,7 @@ use std::{
 };
 
 use osproxy_meta::{LocalStore, PartSizeLimits};
-use osproxy_storage::{Backend, Diagnosis, Multipart, layers::Counters};
+use osproxy_storage::{Backend, Diagnosis, Multipart, Packs, layers::Counters};
 use osproxy_types::error_chain;
 use prometheus_client::{encoding::DescriptorEncoder, metrics::counter::ConstCounter};
 
@@ -121,6 +121,19 @@ impl Stores {
     pub fn preallocates(&self) -> bool {
         let parts = self.entries.first().and_then(|place| place.store.multipart());
         parts.is_some_and(Multipart::is_preallocated)
+    }
+
+    /// Maximum size of content that goes to a pack of the store for new files, in bytes; 0 if the
+    /// store has no packs.
+    pub fn max_packed_size(&self) -> u64 {
+        self.entries.first().and_then(|place| place.store.packs()).map_or(0, Packs::max_size)
+    }
+
+    /// Returns the packs of a store. Fails if the store has none, or this node does not have the
+    /// store.
+    pub fn packs(&self, name: &str) -> Result<&dyn Packs> {
+        let unsupported = || Error::internal(format!("the store {name} has no packs"));
+        self.get(name)?.packs().ok_or_else(unsupported)
     }
 
     /// Returns the multipart interface of a store. Fails if the store has none, or this node does

@@ -3,6 +3,7 @@
 
 mod listing;
 pub(super) mod multipart;
+mod packs;
 mod parts;
 mod tasks;
 
@@ -36,6 +37,7 @@ pub(super) async fn run(meta: &Meta) {
     parts::run(meta).await;
     tasks::run(meta).await;
     listing::run(meta).await;
+    packs::run(meta).await;
     meta.ping().await.unwrap();
 }
 

@@ -1,6 +1,6 @@
 //! The traits that stores implement.
 
-use std::{ops::Range, pin::Pin, time::SystemTime};
+use std::{ops::Range, pin::Pin, sync::Arc, time::SystemTime};
 
 use async_trait::async_trait;
 use bytes::Bytes;
@@ -62,6 +62,80 @@ pub trait Backend: Send + Sync + 'static {
     fn multipart(&self) -> Option<&dyn Multipart> {
         None
     }
+
+    /// Access to the packs of the store. `None` if the store has no packs.
+    fn packs(&self) -> Option<&dyn Packs> {
+        None
+    }
+}
+
+/// The packs of a store. A pack holds many small objects. Packed objects have keys of their own
+/// form ([`Key::pack_location`]) and are read like other objects, but are not listed. Deleting a
+/// packed object does nothing: it is removed with its pack.
+#[async_trait]
+pub trait Packs: Send + Sync {
+    /// Maximum size of packed content, in bytes.
+    fn max_size(&self) -> u64;
+
+    /// Stores content durably and returns its object. The caller then commits a row with the key.
+    /// Content without a row is dead space.
+    async fn append(&self, content: PackedContent) -> Result<PackedObject>;
+
+    /// Ends a pack, if it is the newest: the next content goes to another pack.
+    async fn seal(&self, pack: u32) -> Result<()>;
+
+    /// Returns some records of a pack, from a position on; 0 is the start. A
+    /// record is an object only if a row has its key: its content may be incomplete, or the record
+    /// may be part of the content of an object.
+    /// Fails with `Busy` if the pack is the newest or a [`PackedObject`] in it exists, and with
+    /// `NotFound` if there is no such pack.
+    async fn records(&self, pack: u32, from: u64) -> Result<PackPage>;
+
+    /// Removes a pack durably, whatever it contains. A pack that does not exist counts as removed.
+    /// Fails with `Busy` if a [`PackedObject`] in it exists, and always fails for the newest pack.
+    async fn remove(&self, pack: u32) -> Result<()>;
+}
+
+/// Small content to store in a pack.
+#[derive(Clone, Debug)]
+pub struct PackedContent {
+    /// Id of the blob. The record contains it.
+    pub blob_id: i64,
+    /// BLAKE3 of the content. The record contains it.
+    pub blake3: [u8; 32],
+    /// The content.
+    pub bytes: Bytes,
+}
+
+/// An object that was stored in a pack. Keep it until the row of the object is committed: the pack
+/// is not compacted before.
+#[derive(Debug)]
+pub struct PackedObject {
+    /// Key of the object.
+    pub key: Key,
+    pub(crate) _pin: Arc<()>,
+}
+
+/// Records of a pack.
+#[derive(Clone, Debug)]
+pub struct PackPage {
+    /// The records, ordered by position.
+    pub records: Vec<PackRecord>,
+    /// Position of the next page. `None` if there are no more records.
+    pub next: Option<u64>,
+}
+
+/// A record of a pack.
+#[derive(Clone, Debug)]
+pub struct PackRecord {
+    /// Key of the object.
+    pub key: Key,
+    /// Id of the blob for which the object was stored.
+    pub blob_id: i64,
+    /// Size of the content, in bytes.
+    pub length: u64,
+    /// BLAKE3 of the content when it was stored.
+    pub blake3: [u8; 32],
 }
 
 /// The multipart uploads of a store. Any process that knows the key, the upload id and the part

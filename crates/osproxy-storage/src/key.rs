@@ -88,6 +88,27 @@ pub fn extension(name: &str) -> Option<String> {
 #[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct Key(String);
 
+/// Begins the folder in the key of a packed object.
+const PACK_PREFIX: &str = "pack-";
+
+/// Where the content of a packed object is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct PackLocation {
+    /// Number of the pack.
+    pub pack: u32,
+    /// Offset of the content in the pack, in bytes.
+    pub offset: u64,
+    /// Size of the content, in bytes.
+    pub length: u64,
+}
+
+impl PackLocation {
+    /// Bytes that the object occupies in the pack.
+    pub fn occupied(&self) -> u64 {
+        crate::backends::packed_size(self.length)
+    }
+}
+
 /// The string is not an object key.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("invalid object key")]
@@ -124,6 +145,24 @@ impl Key {
         // multiplication makes the highest byte depend on all bits.
         let shard = blob_id.cast_unsigned().wrapping_mul(0x9e37_79b9_7f4a_7c15) >> 56;
         Self(format!("{}-{shard:02x}/{}", self.folder(), self.name()))
+    }
+
+    /// The key of an object in a pack: `pack-<number>/<blob id>.<offset>.<length>`.
+    pub fn packed(location: PackLocation, blob_id: i64) -> Self {
+        let PackLocation { pack, offset, length } = location;
+        Self(format!("{PACK_PREFIX}{pack:08x}/{blob_id}.{offset}.{length}"))
+    }
+
+    /// Where the content of a packed object is. `None` if the object is not packed.
+    pub fn pack_location(&self) -> Option<PackLocation> {
+        let pack = u32::from_str_radix(self.folder().strip_prefix(PACK_PREFIX)?, 16).ok()?;
+        let mut numbers = self.name().split('.').skip(1).map(|number| number.parse().ok());
+        Some(PackLocation { pack, offset: numbers.next()??, length: numbers.next()?? })
+    }
+
+    /// The number with which the object name begins: the blob id, if osproxy chose the key.
+    pub(crate) fn blob_id(&self) -> Option<i64> {
+        self.name().split(['.', '_']).next()?.parse().ok()
     }
 
     /// Whether this is the key of the first write of a part. Such a key has no write id.
@@ -223,6 +262,14 @@ mod tests {
     }
 
     proptest! {
+        #[test]
+        fn a_packed_key_has_its_location(pack: u32, blob_id in 0..i64::MAX, offset: u64, length: u64) {
+            let location = PackLocation { pack, offset, length };
+            let key = Key::packed(location, blob_id);
+            prop_assert_eq!(Key::parse(key.as_str()), Ok(key.clone()));
+            prop_assert_eq!((key.pack_location(), key.blob_id()), (Some(location), Some(blob_id)));
+        }
+
         #[test]
         fn every_name_gives_a_key_that_parses(name in ".*", id in 0..i64::MAX) {
             let key = Key::whole(Category::of_object(&name), id, extension(&name).as_deref());

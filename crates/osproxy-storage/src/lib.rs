@@ -46,13 +46,13 @@ mod object_http;
 mod retry_policy;
 
 pub use backend::{
-    Backend, ListedObject, ListedUpload, Multipart, ObjectList, ObjectReader, ObjectWriter, PartLayout,
-    SizeHint, UploadList,
+    Backend, ListedObject, ListedUpload, Multipart, ObjectList, ObjectReader, ObjectWriter, PackPage,
+    PackRecord, PackedContent, PackedObject, Packs, PartLayout, SizeHint, UploadList,
 };
 pub use budget::{BufferBudget, BufferReservation};
 pub use digest::{DigestSelection, Digester, Digests, combine_subtrees};
 pub use disk::{DiskSpace, check_writable};
 pub use durations::{DurationHistogram, HistogramSnapshot};
 pub use error::{Error, ErrorKind, Result};
-pub use key::{Category, InvalidKey, Key, extension};
+pub use key::{Category, InvalidKey, Key, PackLocation, extension};
 pub use object_http::{ClientSettings, Diagnosis, ErrorResponse, UNKNOWN_PART};

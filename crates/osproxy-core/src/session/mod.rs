@@ -3,6 +3,7 @@
 
 mod part;
 mod receive;
+mod small;
 mod upload_session;
 mod whole;
 

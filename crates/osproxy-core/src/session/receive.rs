@@ -35,7 +35,7 @@ pub(super) struct SizeLimit {
 }
 
 impl SizeLimit {
-    fn check(self, size: u64) -> Result<()> {
+    pub(super) fn check(self, size: u64) -> Result<()> {
         let Self { subject, max } = self;
         if size > max {
             let message = format!("a {subject} must not be larger than {max} bytes");
@@ -142,22 +142,34 @@ pub(super) async fn receive(
         let bytes = bytes?;
         received += bytes.len() as u64;
         limit.check(received)?;
-        if let SizeHint::Exact(size) = size
-            && received > size
-        {
-            let message = format!("the body has more than the expected {size} bytes");
-            return Err(Error::new(ErrorCode::SizeMismatch, message));
-        }
+        check_not_longer(size, received)?;
         content_type.update(&bytes);
         writer.write(bytes).await?;
     }
-    if let SizeHint::Exact(size) = size
-        && size != received
-    {
-        return Err(Error::new(ErrorCode::IncompleteBody, "the body ended before it was complete"));
-    }
+    check_not_shorter(size, received)?;
     let (digests, sniffed) = (writer.finish().await?, content_type.finish());
     Ok(Received { writer, digests, sniffed, buffers: None })
+}
+
+/// Fails with `SizeMismatch` if more than the exact size was received.
+pub(super) fn check_not_longer(size: SizeHint, received: u64) -> Result<()> {
+    match size {
+        SizeHint::Exact(size) if received > size => {
+            let message = format!("the body has more than the expected {size} bytes");
+            Err(Error::new(ErrorCode::SizeMismatch, message))
+        }
+        _ => Ok(()),
+    }
+}
+
+/// Fails with `IncompleteBody` if less than the exact size was received when the body ended.
+pub(super) fn check_not_shorter(size: SizeHint, received: u64) -> Result<()> {
+    match size {
+        SizeHint::Exact(size) if received < size => {
+            Err(Error::new(ErrorCode::IncompleteBody, "the body ended before it was complete"))
+        }
+        _ => Ok(()),
+    }
 }
 
 /// Fails with `DigestMismatch` if the content does not have the expected digests.

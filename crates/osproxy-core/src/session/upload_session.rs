@@ -14,6 +14,7 @@ use osproxy_types::{tenant::Tenant, uid::Uid};
 use super::{
     part::{self, PartWrite},
     receive::{Destination, Received, buffer_short_body, check_digests, receive},
+    small::{self, SmallOutcome},
     whole::{self, Comparison, WholeWrite},
 };
 use crate::{
@@ -46,10 +47,17 @@ pub(crate) async fn write(
     mut request: WriteRequest,
     body: impl Stream<Item = Result<Bytes>> + Send + Unpin,
 ) -> Result<()> {
-    let admission = uploads.admission.admit_content(&request.options.constraints, request.size).await?;
-    if let Piece::Part(_) = request.piece
-        && uploads.stores.needs_part_lengths()
-    {
+    let mut admission = uploads.admission.admit_content(&request.options.constraints, request.size).await?;
+    if request.piece == Piece::Whole {
+        return match small::try_store(uploads, &request, &mut admission, body).await? {
+            SmallOutcome::Stored => Ok(()),
+            SmallOutcome::Object { size, body } => {
+                request.size = size;
+                UploadSession::create(uploads, request, admission).await?.run(body).await
+            }
+        };
+    }
+    if uploads.stores.needs_part_lengths() {
         let limit = part::size_limit(uploads, &request.options.constraints);
         let (size, body) = buffer_short_body(limit, request.size, body).await?;
         request.size = size;

@@ -103,7 +103,7 @@ impl WholeWrite {
                 target: WriteTarget::Object(&intent.key),
                 digests: select_digests(options, &expected),
                 limit: SizeLimit { subject: "file", max },
-                size: body_length(intent, size)?,
+                size: body_length(intent.size, size)?,
             },
         })
     }
@@ -184,8 +184,8 @@ impl WholeWrite {
 
 /// Returns the announced length of the content. If no length was announced, returns `size`, the
 /// length in the request. Fails with `SizeMismatch` if the two lengths differ.
-fn body_length(intent: &WriteIntent, size: SizeHint) -> Result<SizeHint> {
-    match (intent.size, size) {
+pub(super) fn body_length(announced: Option<u64>, size: SizeHint) -> Result<SizeHint> {
+    match (announced, size) {
         (Some(announced), SizeHint::Exact(size)) if size != announced => Err(Error::new(
             ErrorCode::SizeMismatch,
             format!("the content must have the announced {announced} bytes, not {size}"),

@@ -4,6 +4,7 @@ pub(crate) mod blake3_tree;
 pub(crate) mod deletion;
 pub(crate) mod merges;
 pub(crate) mod orphan_rows;
+pub(crate) mod packs;
 pub(crate) mod repair;
 pub(crate) mod stored_parts;
 pub(crate) mod verification;

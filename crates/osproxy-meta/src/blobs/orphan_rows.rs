@@ -11,7 +11,7 @@ use sea_orm::{
 use crate::MetaError;
 use crate::{
     BlobDb,
-    blobs::stored_parts::own_key,
+    blobs::{packs::count_dead, stored_parts::own_key},
     boxed_future,
     db::entities::{blob, part},
     files::rows::{decode_key, decode_part_size},
@@ -203,9 +203,9 @@ async fn delete_blob_row(transaction: &DatabaseTransaction, id: i64) -> Result<b
     // While the row is locked, no part can be added. A part that was added before is visible here.
     // A write that starts later finds no blob.
     let blob = blob::Entity::find_by_id(id).filter(blob::Column::State.eq(blob::State::Deleting));
-    if blob.lock_exclusive().one(transaction).await?.is_none() {
+    let Some(blob) = blob.lock_exclusive().one(transaction).await? else {
         return Ok(true);
-    }
+    };
     let part =
         part::Entity::find().select_only().column(part::Column::Id).filter(part::Column::BlobId.eq(id));
     let part: Option<i64> = part.into_tuple().one(transaction).await?;
@@ -213,6 +213,7 @@ async fn delete_blob_row(transaction: &DatabaseTransaction, id: i64) -> Result<b
         return Ok(false);
     }
     blob::Entity::delete_by_id(id).exec(transaction).await?;
+    count_dead(transaction, &blob.backend, &blob.object_key).await?;
     Ok(true)
 }
 

@@ -9,6 +9,7 @@ pub(crate) mod file;
 pub(crate) mod idempotency_key;
 pub(crate) mod link_key;
 pub(crate) mod link_use;
+pub(crate) mod pack;
 pub(crate) mod part;
 pub(crate) mod task;
 pub(crate) mod task_attempt;

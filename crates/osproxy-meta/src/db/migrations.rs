@@ -47,6 +47,7 @@ migrations! {
     m0011_text_files,
     m0012_received,
     m0013_idempotency,
+    m0014_packs,
 }
 
 #[derive(DeriveIden)]

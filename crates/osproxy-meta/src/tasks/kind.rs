@@ -9,6 +9,8 @@ use crate::tasks::{NewTask, queue};
 /// A kind of task.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum TaskKind {
+    /// Moves objects out of packs with much dead space, and removes these packs.
+    CompactPacks,
     /// Resumes the completion of multipart uploads.
     CompleteUploads,
     /// Deletes content that no file refers to.
@@ -29,6 +31,7 @@ impl TaskKind {
     /// The name of the kind in the database and in lists. Must never change once released.
     pub const fn name(self) -> &'static str {
         match self {
+            Self::CompactPacks => "compact_packs",
             Self::CompleteUploads => "complete_uploads",
             Self::DeleteBlob => "delete_blob",
             Self::ExpireUploads => "expire_uploads",

@@ -6,6 +6,7 @@ pub(crate) mod expiry;
 pub(crate) mod finish_store_multipart;
 pub(crate) mod inspection;
 pub(crate) mod multipart;
+pub(crate) mod packed;
 pub(crate) mod parts;
 pub(crate) mod placement;
 pub(crate) mod possession;

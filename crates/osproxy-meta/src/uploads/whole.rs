@@ -285,14 +285,14 @@ pub(crate) async fn release_reservation(
 
 /// New content of a file.
 #[derive(Clone, Copy)]
-struct NewContent<'a> {
-    blob_id: i64,
-    size: u64,
-    content_type: &'a str,
+pub(super) struct NewContent<'a> {
+    pub(super) blob_id: i64,
+    pub(super) size: u64,
+    pub(super) content_type: &'a str,
 }
 
 /// Makes `content` the content of the file, unless the file takes no content any more.
-async fn store_file(
+pub(super) async fn store_file(
     transaction: &DatabaseTransaction,
     uid: Uid,
     tenant: &Tenant,
@@ -324,8 +324,8 @@ async fn store_file(
     Ok(charged.commit_or_roll_back(StoreOutcome::Stored, StoreOutcome::OverQuota))
 }
 
-/// Sets the content of a file in state `receiving`, and moves the file to state `stored`. Changes
-/// nothing and returns `false` if the file is in another state, or its blob is not `current_blob`.
+/// Sets the content of an open upload, and moves the file to state `stored`. Changes nothing and
+/// returns `false` if the file is in another state, or its blob is not `current_blob`.
 async fn set_content(
     transaction: &DatabaseTransaction,
     uid: Uid,
@@ -342,7 +342,7 @@ async fn set_content(
         .col_expr(file::Column::ReceivedAs, Expr::value(blob_id))
         .col_expr(file::Column::Charged, Expr::value(size.cast_signed()))
         .filter(file::Column::Uid.eq(uid.get()))
-        .filter(file::Column::State.eq(file::State::Receiving))
+        .filter(file::Column::State.is_in([file::State::Pending, file::State::Receiving]))
         .filter(has_blob(current_blob))
         .exec(transaction)
         .await?;

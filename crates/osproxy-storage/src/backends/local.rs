@@ -1,5 +1,8 @@
 //! Objects as files on a local disk.
 
+#[cfg(test)]
+mod pack_tests;
+pub(crate) mod packs;
 mod preallocated;
 mod probe;
 mod reader;
@@ -31,7 +34,7 @@ use tokio::task::JoinHandle;
 
 use crate::{
     Backend, Category, Error, ErrorKind, Key, ListedObject, Multipart, ObjectList, ObjectReader,
-    ObjectWriter, Result, SizeHint,
+    ObjectWriter, Packs, Result, SizeHint,
 };
 
 pub use probe::ProbeResult;
@@ -56,6 +59,7 @@ const FILE_MODE: Mode = Mode::from_bits_retain(0o600);
 #[derive(Clone)]
 pub struct Local {
     root: Arc<Root>,
+    packs: Arc<packs::PackFiles>,
 }
 
 struct Root {
@@ -109,7 +113,7 @@ impl Local {
             }
             let durable_folders = Mutex::new(folders);
             let root = Root { lock: Some(lock), durable_folders, ..Root::new(folder, fsync, id) };
-            Ok(Self { root: Arc::new(root) })
+            Ok(Self { root: Arc::new(root), packs: Arc::new(packs::PackFiles::to_read()) })
         })
         .await
     }
@@ -124,7 +128,8 @@ impl Local {
             let id = read_store_id(&folder)?;
             let id =
                 id.ok_or_else(|| std::io::Error::other(format!("not a store: file {ID_FILE} is missing")))?;
-            Ok(Self { root: Arc::new(Root::new(folder, false, id)) })
+            let root = Arc::new(Root::new(folder, false, id));
+            Ok(Self { root, packs: Arc::new(packs::PackFiles::to_read()) })
         })
         .await
     }
@@ -140,6 +145,13 @@ impl Local {
     /// stays the same when the root is moved.
     pub fn id(&self) -> &str {
         &self.root.id
+    }
+
+    fn reader(&self, file: Arc<OwnedFd>, range: Range<u64>) -> ObjectReader {
+        // The purpose of opening a store to read is to check the bytes on the disk. So the readers
+        // of such a store bypass the page cache.
+        let open = if self.root.lock.is_none() { reader::Reader::uncached } else { reader::Reader::new };
+        Box::pin(open(file, range))
     }
 }
 
@@ -157,6 +169,10 @@ impl Backend for Local {
     }
 
     async fn open(&self, key: &Key, range: Range<u64>) -> Result<ObjectReader> {
+        if let Some(location) = key.pack_location() {
+            let (pack, range) = self.open_packed(key, location, range).await?;
+            return Ok(self.reader(pack, range));
+        }
         let file = match self.root.open_cached(key) {
             Ok(file) => file,
             Err(Errno::NOENT) => return Err(Error::new(ErrorKind::NotFound, NAME, "open")),
@@ -171,13 +187,13 @@ impl Backend for Local {
         if range.start > range.end || range.end > size {
             return Err(Error::new(ErrorKind::Truncated, NAME, "open"));
         }
-        // The purpose of opening a store to read is to check the bytes on the disk. So the readers
-        // of such a store bypass the page cache.
-        let open = if self.root.lock.is_none() { reader::Reader::uncached } else { reader::Reader::new };
-        Ok(Box::pin(open(file, range)))
+        Ok(self.reader(Arc::new(file), range))
     }
 
     async fn size(&self, key: &Key) -> Result<u64> {
+        if let Some(location) = key.pack_location() {
+            return self.packed_size(key, location).await;
+        }
         let (root, key) = (self.root.clone(), key.clone());
         blocking("size", move || {
             let stat = rustix::fs::statat(&root.folder, key.as_str(), AtFlags::SYMLINK_NOFOLLOW)?;
@@ -191,7 +207,12 @@ impl Backend for Local {
 
     async fn delete(&self, keys: &[Key]) -> Result<()> {
         self.root.check_writable("delete")?;
-        let (root, keys) = (self.root.clone(), keys.to_vec());
+        // A packed object is dead space as soon as its row is gone.
+        let keys: Vec<_> = keys.iter().filter(|key| key.pack_location().is_none()).cloned().collect();
+        if keys.is_empty() {
+            return Ok(());
+        }
+        let root = self.root.clone();
         blocking("delete", move || {
             for key in &keys {
                 match rustix::fs::unlinkat(&root.folder, key.as_str(), AtFlags::empty()) {
@@ -217,9 +238,13 @@ impl Backend for Local {
         Some(self)
     }
 
+    fn packs(&self) -> Option<&dyn Packs> {
+        Some(self).filter(|store| store.packs.takes_records()).map(|store| store as &dyn Packs)
+    }
+
     async fn list(&self) -> Result<ObjectList> {
         let to_object = |file: &walk::Entry<'_>| {
-            if file.name.starts_with('.') {
+            if file.name.starts_with('.') || file.folder == packs::FOLDER {
                 return Ok(None);
             }
             let name = || format!("{}/{}", file.folder, file.name);

@@ -8,6 +8,7 @@ mod oss;
 mod s3;
 
 pub use cos::{CosSettings, cos};
+pub(crate) use local::packs::record_size as packed_size;
 pub use local::{Local, ProbeResult};
 pub use memory::Memory;
 pub use oss::{OssSettings, oss, oss_region};

@@ -21,8 +21,8 @@ pub(crate) use timeout::TimedOut;
 pub use timeout::Timeout;
 
 use crate::{
-    Backend, DigestSelection, Digests, Key, Multipart, ObjectList, ObjectReader, ObjectWriter, PartLayout,
-    Result, SizeHint, UploadList,
+    Backend, DigestSelection, Digests, Key, Multipart, ObjectList, ObjectReader, ObjectWriter, PackPage,
+    PackedContent, PackedObject, Packs, PartLayout, Result, SizeHint, UploadList,
 };
 
 /// An operation of a store, as layers see it.
@@ -38,9 +38,9 @@ pub enum Operation {
     Open,
     /// [`Backend::size`]
     Size,
-    /// [`Backend::delete`]
+    /// [`Backend::delete`], [`Packs::remove`]
     Delete,
-    /// [`Backend::list`]
+    /// [`Backend::list`], [`Packs::records`]
     List,
     /// [`ObjectWriter::write`], [`ObjectWriter::append_object`]
     Write,
@@ -58,11 +58,13 @@ pub enum Operation {
     ListParts,
     /// [`Multipart::list_uploads`]
     ListUploads,
+    /// [`Packs::append`]
+    Append,
 }
 
 impl Operation {
     /// All operations.
-    pub const ALL: [Self; 15] = [
+    pub const ALL: [Self; 16] = [
         Self::Prepare,
         Self::Clock,
         Self::Create,
@@ -78,6 +80,7 @@ impl Operation {
         Self::AbortUpload,
         Self::ListParts,
         Self::ListUploads,
+        Self::Append,
     ];
 
     /// The name used in metrics.
@@ -98,6 +101,7 @@ impl Operation {
             Self::AbortUpload => "abort_upload",
             Self::ListParts => "list_parts",
             Self::ListUploads => "list_uploads",
+            Self::Append => "append",
         }
     }
 }
@@ -219,6 +223,10 @@ impl<L: Layer> Backend for Layered<L> {
     fn multipart(&self) -> Option<&dyn Multipart> {
         self.store.multipart().map(|_| self as &dyn Multipart)
     }
+
+    fn packs(&self) -> Option<&dyn Packs> {
+        self.store.packs().map(|_| self as &dyn Packs)
+    }
 }
 
 impl<L> Layered<L> {
@@ -299,6 +307,45 @@ impl<L: Layer> Multipart for Layered<L> {
         let inner = self.inner()?;
         let run = move || -> BoxFuture<'_, _> { Box::pin(inner.list_uploads(key)) };
         self.layer.run_retryable(Operation::ListUploads, &run).await
+    }
+}
+
+impl<L> Layered<L> {
+    /// The packs of the wrapped store. Fails if the store has none. Callers never see this error,
+    /// because [`Backend::packs`] then returns `None`.
+    fn inner_packs(&self) -> Result<&dyn Packs> {
+        let unsupported = || crate::Error::new(crate::ErrorKind::Other, self.store.name(), "pack");
+        self.store.packs().ok_or_else(unsupported)
+    }
+}
+
+#[async_trait]
+impl<L: Layer> Packs for Layered<L> {
+    fn max_size(&self) -> u64 {
+        self.store.packs().map_or(0, Packs::max_size)
+    }
+
+    async fn append(&self, content: PackedContent) -> Result<PackedObject> {
+        let len = content.bytes.len();
+        let appended = self.layer.run_once(Operation::Append, self.inner_packs()?.append(content)).await?;
+        self.layer.record_written(len);
+        Ok(appended)
+    }
+
+    async fn seal(&self, pack: u32) -> Result<()> {
+        self.inner_packs()?.seal(pack).await
+    }
+
+    async fn records(&self, pack: u32, from: u64) -> Result<PackPage> {
+        let inner = self.inner_packs()?;
+        let run = move || -> BoxFuture<'_, _> { inner.records(pack, from) };
+        self.layer.run_retryable(Operation::List, &run).await
+    }
+
+    async fn remove(&self, pack: u32) -> Result<()> {
+        let inner = self.inner_packs()?;
+        let run = move || -> BoxFuture<'_, _> { inner.remove(pack) };
+        self.layer.run_retryable(Operation::Delete, &run).await
     }
 }
 

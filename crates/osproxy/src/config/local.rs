@@ -13,6 +13,9 @@ section! {
         /// Whether an upload is acknowledged only after its content is synced to disk. Danger: when
         /// off, a power failure can lose acknowledged files.
         fsync: bool = true,
+        /// Content of at most this size is stored in packs, which hold many objects each, in bytes.
+        /// 0 stores every object as its own file. Changes affect new content only.
+        pack_below: u64 as bytes = 64 << 10,
         /// Disk space that uploads must leave free, in bytes, so that the database and downloads
         /// keep working. Uploads are rejected when less is free. Also applies to the disk of an
         /// SQLite database, wherever objects are stored.
@@ -34,6 +37,9 @@ section! {
 /// Longest allowed reservation timeout, in seconds: ten years.
 const MAX_RESERVATION_TIMEOUT: u64 = 10 * 365 * 24 * 60 * 60;
 
+/// Largest allowed size of content in packs, in bytes. Such content is buffered.
+const MAX_PACK_BELOW: u64 = 256 << 10;
+
 impl LocalSection {
     /// Checks the allowed ranges.
     pub(super) fn check(&self, findings: &mut Findings) {
@@ -42,6 +48,9 @@ impl LocalSection {
                 "local.reservation_timeout",
                 format_args!("must be at most {MAX_RESERVATION_TIMEOUT} seconds"),
             );
+        }
+        if self.pack_below > MAX_PACK_BELOW {
+            findings.problem("local.pack_below", format_args!("must be at most {MAX_PACK_BELOW} bytes"));
         }
         for (name, value) in [
             ("max_reserved_percent", self.max_reserved_percent),

@@ -94,7 +94,8 @@ async fn open_local(config: &Config, database: &DatabaseLocation) -> Result<Stor
     let root = config.object_folder();
     let what = format!("the object folder {}", root.display());
     let store = Local::open(&root, config.local.fsync).await;
-    let store = store.map_err(|error| lock_error(&what, error))?;
+    let mut store = store.map_err(|error| lock_error(&what, error))?;
+    store.start_packs(config.local.pack_below).map_err(context(format!("cannot use {what}")))?;
     store.set_min_free_space(config.local.min_free_space);
     Ok(local_entry(store, database))
 }

@@ -21,7 +21,7 @@ async fn synced_before_the_answer(in_parts: bool) {
     let link = service.upload_link("x.bin").await;
     // Waits for the background work of every start, which is not what is tested.
     eventually("the service is idle", async || {
-        (service.sql("SELECT count(*) FROM task_attempts WHERE outcome = 'done'").await == ["3"])
+        (service.sql("SELECT count(*) FROM task_attempts WHERE outcome = 'done'").await == ["4"])
             .then_some(())
     })
     .await;
@@ -59,6 +59,37 @@ async fn synced_before_the_answer(in_parts: bool) {
     assert!(made < calls.iter().position(|call| call.contains("renameat") && call.contains(&object)));
     let synced = calls.iter().filter(is_sync).count() - usize::from(made.is_some());
     assert_eq!(synced, 4, "an unnecessary sync: {calls:#?}");
+}
+
+/// Small content needs two syncs: of the pack, then of the row.
+#[tokio::test]
+async fn packed_content_and_its_row_are_on_the_disk_before_the_answer() {
+    let calls = "trace=fdatasync,fsync,renameat,renameat2,openat,pwrite64,pwritev,writev,sendto";
+    let service = Service::start_traced_with(calls, &[("LOCAL__PACK_BELOW", "64KiB")]).await;
+    // The first content creates the pack.
+    service.store("y.bin", &content(1, 3000)).await;
+    let link = service.upload_link("x.bin").await;
+    eventually("the service is idle", async || {
+        (service.sql("SELECT count(*) FROM task_attempts WHERE outcome = 'done'").await == ["4"])
+            .then_some(())
+    })
+    .await;
+    let before = system_calls(&service).len();
+    assert_eq!(service.put(&link.url.single, &content(2, 16_000)).await.status(), 200);
+    let calls = eventually("the answer is in the trace", async || {
+        let calls = system_calls(&service).split_off(before);
+        calls.iter().any(|call| call.contains("HTTP/1.1 200")).then_some(calls)
+    })
+    .await;
+    let steps: [&dyn Fn(&str) -> bool; 3] = [
+        &|call| call.contains("pwritev(") && call.contains("/objects/packs/"),
+        &|call| call.contains("fdatasync(") && call.contains("/objects/packs/"),
+        &|call| call.contains("fdatasync(") && call.contains("osproxy.db-wal>"),
+    ];
+    let rest = in_order(&calls, &steps);
+    assert!(rest.iter().any(|call| call.contains("HTTP/1.1 200")), "answered too early: {calls:#?}");
+    let synced = calls.iter().filter(|call| call.contains("sync(")).count();
+    assert_eq!(synced, 2, "an unnecessary sync: {calls:#?}");
 }
 
 /// A power failure in the middle of a merge loses the merge, never the parts.

@@ -16,7 +16,7 @@ async fn nothing_that_is_done_for_a_file_lists_a_folder() {
     let service = Service::start_traced("trace=getdents64,unlink,unlinkat").await;
     let calls = || system_calls(&service);
     eventually("the service is idle", async || {
-        (service.sql("SELECT count(*) FROM task_attempts WHERE outcome = 'done'").await == ["3"])
+        (service.sql("SELECT count(*) FROM task_attempts WHERE outcome = 'done'").await == ["4"])
             .then_some(())
     })
     .await;
@@ -151,7 +151,7 @@ async fn an_object_that_no_row_names_is_never_replaced() {
 #[tokio::test]
 async fn fsck_needs_no_more_memory_for_many_objects() {
     const SOME: usize = 5_000;
-    const MANY: usize = 80_000;
+    const MANY: usize = 150_000;
     let mut service = Service::start().await;
     service.store("x.bin", b"x").await;
     service.assert_consistent().await;
@@ -176,5 +176,5 @@ async fn fsck_needs_no_more_memory_for_many_objects() {
     create(SOME..MANY);
     let with_many = peak(&service).await;
     // An entry of a map would take more than 100 bytes.
-    assert!(with_many < with_some + 6 * 1024, "{with_many} KiB instead of {with_some} KiB");
+    assert!(with_many < with_some + 9 * 1024, "{with_many} KiB instead of {with_some} KiB");
 }

@@ -73,6 +73,7 @@ mod metrics;
 mod model;
 mod nodes;
 mod openapi;
+mod packs;
 mod protocols;
 mod prove_possession;
 mod queries;

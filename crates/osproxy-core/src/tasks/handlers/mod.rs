@@ -1,6 +1,7 @@
 //! The handlers: one file for each kind of task, and the registry of all handlers. A new kind also
 //! needs a variant in `osproxy_meta::TaskKind`.
 
+mod compact_packs;
 mod complete_uploads;
 mod delete_blob;
 mod expire_uploads;
@@ -13,6 +14,7 @@ use super::Registry;
 /// Returns all handlers of osproxy.
 pub fn all() -> Registry {
     Registry::default()
+        .with(compact_packs::CompactPacks)
         .with(complete_uploads::CompleteUploads)
         .with(delete_blob::DeleteBlob)
         .with(expire_uploads::ExpireUploads)

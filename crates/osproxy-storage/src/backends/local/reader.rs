@@ -47,19 +47,13 @@ pub(super) struct Reader {
 }
 
 impl Reader {
-    pub(super) fn new(file: OwnedFd, range: Range<u64>) -> Self {
-        Self {
-            file: Arc::new(file),
-            remaining: range,
-            cache_missed: false,
-            from_disk: None,
-            uncached_range: None,
-        }
+    pub(super) fn new(file: Arc<OwnedFd>, range: Range<u64>) -> Self {
+        Self { file, remaining: range, cache_missed: false, from_disk: None, uncached_range: None }
     }
 
     /// Reads from the disk instead of the page cache. Afterwards drops the pages that were read, so
     /// that they do not displace pages that other readers use. Dirty pages stay in the cache.
-    pub(super) fn uncached(file: OwnedFd, range: Range<u64>) -> Self {
+    pub(super) fn uncached(file: Arc<OwnedFd>, range: Range<u64>) -> Self {
         let mut reader = Self::new(file, range.clone());
         reader.uncached_range = Some(range);
         reader.drop_cache();

@@ -8,13 +8,13 @@ use osproxy_storage::Key;
 use super::Service;
 
 /// All files in the folder of a local store, as `<category>/<name>` without the shard folder. Omits
-/// the store id and the lock file.
+/// the store id, the lock file and the packs.
 pub fn list_objects(root: &Path) -> Vec<String> {
     let mut found = Vec::new();
     for folder in std::fs::read_dir(root).unwrap() {
         let folder = folder.unwrap();
         let name = folder.file_name().into_string().unwrap();
-        if name == "store-id" {
+        if ["store-id", "packs"].contains(&&*name) {
             continue;
         }
         let category = name.split('-').next().unwrap();

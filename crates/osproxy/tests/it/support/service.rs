@@ -40,6 +40,10 @@ pub fn command(folder: &Path, settings: &[(String, String)], wrapper: &[&str]) -
     // process.
     command.args(["-c", "trap '' XFSZ; exec \"$@\"", "sh"]).args(wrapper).arg(env!("CARGO_BIN_EXE_osproxy"));
     command.env_clear().current_dir(folder).kill_on_drop(true).stdin(Stdio::null());
+    // Most tests look at the objects of small files, so small files are packed only if a test says
+    // so, or in a round with `OSPROXY_TEST_PACKS`.
+    let pack_below = if std::env::var("OSPROXY_TEST_PACKS").is_ok() { "64KiB" } else { "0" };
+    command.env("OSPROXY__LOCAL__PACK_BELOW", pack_below);
     command.envs(settings.iter().map(|(name, value)| (format!("OSPROXY__{name}"), value)));
     command
 }
@@ -122,8 +126,13 @@ impl Service {
     /// Starts with strace, which writes system calls to the file `trace` in the folder. `calls`
     /// selects the system calls, such as `trace=unlink,unlinkat`.
     pub async fn start_traced(calls: &str) -> Self {
+        Self::start_traced_with(calls, &[]).await
+    }
+
+    /// Like [`start_traced`](Self::start_traced), with settings.
+    pub async fn start_traced_with(calls: &str, settings: &[(&str, &str)]) -> Self {
         Self::start_wrapped(
-            &[],
+            settings,
             &["strace", "-D", "-f", "-y", "-s", "16", "--seccomp-bpf", "-o", "trace", "-e", calls],
         )
         .await

@@ -1,0 +1,108 @@
+//! Uploads of small content that goes to a pack. The content needs no write intent: content in a
+//! pack without a row is dead space, not an orphan. So one transaction, after the content is
+//! durable, inserts the blob and completes the file.
+
+use osproxy_storage::{Digests, Key};
+use osproxy_types::{tenant::Tenant, uid::Uid};
+use sea_orm::{ActiveValue::Set, ColumnTrait, EntityTrait, QueryFilter};
+
+use crate::MetaError;
+use crate::{
+    ExpectedDigests, StoreOutcome, UploadDb,
+    blobs::{self, encode_digest},
+    boxed_future,
+    db::entities::{blob, file},
+    files::rows::expected_digests,
+    uploads::whole::{NewContent, store_file},
+};
+
+/// An upload that accepts its whole content and has not received a part.
+#[derive(Clone, Debug)]
+pub struct OpenUpload {
+    /// The owner of the file.
+    pub tenant: Tenant,
+    /// The name of the file.
+    pub name: String,
+    /// The announced size, in bytes.
+    pub size: Option<u64>,
+    /// The announced MIME type.
+    pub content_type: Option<String>,
+    /// The digests expected by the client.
+    pub expected: ExpectedDigests,
+    /// Whether nothing was ever written for this file, so that a blob may have the id of the file.
+    pub is_pending: bool,
+}
+
+/// Content in a pack that becomes a blob.
+#[derive(Clone, Debug)]
+pub struct PackedBlob {
+    /// An unused blob id. The record in the pack has it too.
+    pub id: i64,
+    /// Name of the store.
+    pub store: String,
+    /// Key of the object, which is durable.
+    pub key: Key,
+    /// Computed digests.
+    pub digests: Digests,
+    /// MIME type detected from the first bytes.
+    pub sniffed: Option<&'static str>,
+}
+
+impl UploadDb {
+    /// Returns an upload that accepts its whole content and has no blob yet; `None` if there is no
+    /// such upload.
+    #[boxed_future]
+    pub async fn open_upload(&self, uid: Uid) -> Result<Option<OpenUpload>, MetaError> {
+        let file = file::Entity::find_by_id(uid.get())
+            .filter(file::Column::State.is_in([file::State::Pending, file::State::Receiving]))
+            .filter(file::Column::BlobId.is_null());
+        Ok(file.one(&self.db.lookups).await?.map(|file| OpenUpload {
+            size: file.announced_size.and_then(|size| u64::try_from(size).ok()),
+            expected: expected_digests(&file),
+            is_pending: file.state == file::State::Pending,
+            content_type: Some(file.content_type).filter(|announced| !announced.is_empty()),
+            tenant: Tenant::from_db(&file.tenant),
+            name: file.name,
+        }))
+    }
+
+    /// Makes packed content the content of the file. Returns `Conflict` if there is a blob with the
+    /// same id or the same content.
+    #[boxed_future]
+    pub async fn finish_packed(
+        &self,
+        uid: Uid,
+        tenant: Tenant,
+        content: PackedBlob,
+        content_type: String,
+    ) -> Result<StoreOutcome, MetaError> {
+        let (node_stores, quotas) = (self.db.node_stores.clone(), self.db.quotas.clone());
+        let outcome = self
+            .db
+            .write_or_rollback(move |transaction| {
+                let (content, content_type) = (content.clone(), content_type.clone());
+                let (tenant, node_stores, quotas) = (tenant.clone(), node_stores.clone(), quotas.clone());
+                Box::pin(async move {
+                    let PackedBlob { id, store, key, digests, sniffed } = content;
+                    let row = blob::ActiveModel {
+                        state: Set(blob::State::Stored),
+                        refs: Set(1),
+                        size: Set(digests.size.cast_signed()),
+                        md5: Set(encode_digest(digests.md5)),
+                        sha256: Set(encode_digest(digests.sha256)),
+                        blake3: Set(Some(digests.blake3.to_vec())),
+                        sniffed: Set(sniffed.map(str::to_owned)),
+                        ..blobs::intent_row(id, tenant.as_str(), &store, key.to_string(), &node_stores)
+                    };
+                    blob::Entity::insert(row).exec_without_returning(transaction).await?;
+                    let content = NewContent { blob_id: id, size: digests.size, content_type: &content_type };
+                    store_file(transaction, uid, &tenant, content, &node_stores.node, &quotas).await
+                })
+            })
+            .await;
+        match outcome {
+            Err(MetaError::Conflict(_)) => Ok(StoreOutcome::Conflict),
+            outcome => outcome,
+        }
+    }
+}
