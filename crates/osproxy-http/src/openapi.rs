@@ -66,6 +66,7 @@ const RANGE_HEADERS: [&str; 2] = ["range", "if-range"];
         v1::uploads::prove_possession,
         v1::uploads::abort_upload,
         v1::files::list_files,
+        v1::store_file::store_file,
         v1::files::describe_file,
         v1::files::update_file,
         v1::files::delete_file,

@@ -23,7 +23,8 @@ pub use stats::Stats;
 pub use task::{Task, TaskAttempt, TaskDetails, TaskState, Tasks};
 pub use upload::{
     ByteRange, Challenge, CompleteUploadRequest, Constraints, CreateUploadLinksRequest, CreateUploadRequest,
-    CreatedState, CreatedUpload, CreatedUploadLinks, ProofRequest, UploadLinks, UploadState, UploadStatus,
+    CreatedState, CreatedUpload, CreatedUploadLinks, OneOrMore, ProofRequest, UploadLinks, UploadState,
+    UploadStatus,
 };
 
 /// Path prefix of the routes for applications.

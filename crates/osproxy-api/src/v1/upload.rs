@@ -8,6 +8,16 @@ use crate::{
     schema::{ClientPath, Digest, Md5, Metadata, Moment, Network, Uid},
 };
 
+/// One item, or an array of up to 100 items. Describes bodies of both forms.
+#[derive(Clone, Debug, Serialize, Deserialize, ToSchema)]
+#[serde(untagged)]
+pub enum OneOrMore<T> {
+    /// One item.
+    One(T),
+    /// Several items.
+    More(Vec<T>),
+}
+
 /// Body of `POST /uploads`.
 #[derive(Clone, Debug, Default, Serialize, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]

@@ -26,6 +26,7 @@ pub mod locate_content;
 pub mod prove_possession;
 pub mod retry_task;
 pub mod revoke_links;
+pub mod store_file;
 pub mod update_file;
 pub mod upload_file;
 pub mod upload_part;

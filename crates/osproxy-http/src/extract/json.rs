@@ -3,6 +3,7 @@
 
 use osproxy_core::{Error, Result};
 use serde::de::{DeserializeOwned, IgnoredAny};
+use serde_json::value::RawValue;
 
 /// Parses a body as a JSON object. Fails with `InvalidArgument`. The error names the invalid field
 /// if the field is known.
@@ -23,6 +24,20 @@ pub(crate) fn parse<T: DeserializeOwned>(body: &[u8]) -> Result<T> {
     })?;
     input.end().map_err(|error| to_error(body, &error, None))?;
     Ok(parsed)
+}
+
+/// Parses a body as an array of JSON objects. An error names the position of the invalid object,
+/// beginning with 0.
+pub(crate) fn parse_array<T: DeserializeOwned>(body: &[u8]) -> Result<Vec<T>> {
+    let objects: Vec<&RawValue> =
+        serde_json::from_slice(body).map_err(|error| to_error(body, &error, None))?;
+    let parse_one = |(position, object): (usize, &&RawValue)| {
+        parse(object.get().as_bytes()).map_err(|mut error: Error| {
+            error.message = format!("item {position}: {}", error.message).into();
+            error
+        })
+    };
+    objects.iter().enumerate().map(parse_one).collect()
 }
 
 /// Whether a body is valid JSON. Deep nesting, and numbers that fit no Rust type, are valid too.

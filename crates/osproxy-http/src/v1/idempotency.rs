@@ -62,12 +62,7 @@ where
     };
     let key = match keys.acquire(caller, key, hash_request(request, body)).await? {
         IdempotencyOutcome::Held(key) => key,
-        IdempotencyOutcome::Answered(recorded) => {
-            let mut response = render(recorded);
-            let replayed = HeaderName::from_static(IDEMPOTENCY_REPLAYED);
-            response.headers_mut().insert(replayed, HeaderValue::from_static("true"));
-            return Ok(response);
-        }
+        IdempotencyOutcome::Answered(recorded) => return Ok(render_replayed(recorded)),
     };
     let id = request.extensions.get::<RequestId>().map(|RequestId(id)| id.clone());
     let (task_keys, work) = (keys.clone(), work(Some(key.clone())));
@@ -110,7 +105,15 @@ async fn record_outcome(
     }
 }
 
-fn render(answer: RecordedAnswer) -> Response {
+/// Renders the recorded response to an earlier request with the same key.
+pub(super) fn render_replayed(recorded: RecordedAnswer) -> Response {
+    let mut response = render(recorded);
+    let replayed = HeaderName::from_static(IDEMPOTENCY_REPLAYED);
+    response.headers_mut().insert(replayed, HeaderValue::from_static("true"));
+    response
+}
+
+pub(super) fn render(answer: RecordedAnswer) -> Response {
     let status = StatusCode::from_u16(answer.status).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
     let is_problem = !status.is_success();
     let code = is_problem.then(|| serde_json::from_str::<Problem>(&answer.body).ok()).flatten();
@@ -129,7 +132,7 @@ fn render(answer: RecordedAnswer) -> Response {
 
 /// Returns the idempotency key of a request; `None` if the request has no key. Fails with
 /// `InvalidArgument` if the key is invalid or repeated.
-fn key(headers: &HeaderMap) -> Result<Option<&str>> {
+pub(super) fn key(headers: &HeaderMap) -> Result<Option<&str>> {
     let mut keys = headers.get_all(IDEMPOTENCY_KEY).iter();
     let Some(key) = keys.next() else {
         return Ok(None);
@@ -148,7 +151,7 @@ fn key(headers: &HeaderMap) -> Result<Option<&str>> {
 
 /// Hashes a request. The length of each field precedes the field, so that different requests never
 /// give the same input to the hash.
-fn hash_request(request: &Parts, body: &[u8]) -> [u8; 32] {
+pub(super) fn hash_request(request: &Parts, body: &[u8]) -> [u8; 32] {
     let mut hash = Sha256::new();
     let query = request.uri.query().unwrap_or_default();
     for field in [request.method.as_str().as_bytes(), request.uri.path().as_bytes(), query.as_bytes(), body] {

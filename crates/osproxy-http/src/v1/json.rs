@@ -8,7 +8,7 @@ use bytes::Bytes;
 use osproxy_api::ErrorCode;
 
 use crate::extract::body;
-pub(super) use crate::extract::json::parse;
+pub(super) use crate::extract::json::{parse, parse_array};
 use osproxy_core::{Error, Result};
 
 /// Largest JSON body, in bytes.

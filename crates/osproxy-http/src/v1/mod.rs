@@ -15,6 +15,7 @@ pub(super) mod query;
 mod reject_form;
 mod render;
 pub(super) mod service;
+pub(super) mod store_file;
 pub(super) mod tasks;
 mod time_format;
 pub(super) mod upload_link;

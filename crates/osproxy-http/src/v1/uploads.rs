@@ -11,7 +11,7 @@ use axum::{
 };
 use osproxy_api::v1::{
     self, ByteRange, CompleteUploadRequest, CreateUploadLinksRequest, CreateUploadRequest, CreatedState,
-    CreatedUpload, CreatedUploadLinks, PREFIX, ProofRequest, UploadState, UploadStatus,
+    CreatedUpload, CreatedUploadLinks, OneOrMore, PREFIX, ProofRequest, UploadState, UploadStatus,
 };
 use osproxy_cluster::Forwarder;
 use osproxy_core::{
@@ -20,7 +20,7 @@ use osproxy_core::{
     ops::{
         self, LinkConstraints, UploadOps,
         complete_upload::CompleteRequest,
-        create_upload::{AnnouncedContent, PossessionChallenge, UploadRequest},
+        create_upload::{AnnouncedContent, NewUploadSession, PossessionChallenge, UploadRequest},
         upload_status::FileState,
     },
     upload_constraints,
@@ -29,7 +29,7 @@ use osproxy_types::{scope::Scope, uid::Uid};
 
 use super::{
     digest,
-    idempotency::{CreatedResponse, run_idempotent},
+    idempotency::{self, CreatedResponse, run_idempotent},
     json,
     path::{self, PathResult},
     query::Query,
@@ -50,17 +50,20 @@ use crate::{
 /// an API key in the request is ignored.
 const LINK_PARAMETERS: [&str; 3] = ["date", "expire", "signature"];
 
+/// Maximum number of uploads that one request creates.
+const MAX_BATCH: usize = 100;
+
 /// `POST /uploads`
 #[utoipa::path(
     post, path = "/uploads", context_path = PREFIX, tag = "Uploads", operation_id = "v1_create_upload",
-    summary = "Create an upload", description = "Pass the links to the client that has the content. If content with the given digests is already stored, the client need not send the content.",
+    summary = "Create an upload", description = "Pass the links to the client that has the content. If content with the given digests is already stored, the client need not send the content. An array creates up to 100 uploads, all or none, and the response is an array in the same order; all must have the same `expires_in`, and `Idempotency-Key` is not supported.",
     params(
         openapi::IdempotencyKey,
     ),
-    request_body(content = CreateUploadRequest),
+    request_body(content = OneOrMore<CreateUploadRequest>),
     security(("api_key" = ["upload"])),
     responses(
-        (status = 201, description = "The upload was created.", body = CreatedUpload, headers(("location" = String, description = "URL of the new file."), ("idempotency-replayed" = String, description = "`true` if this is the recorded response to an earlier request with the same key."))),
+        (status = 201, description = "The upload was created.", body = OneOrMore<CreatedUpload>, headers(("location" = String, description = "URL of the new file."), ("idempotency-replayed" = String, description = "`true` if this is the recorded response to an earlier request with the same key."))),
         openapi::CommonErrors,
         openapi::JsonBodyErrors,
         openapi::IdempotencyErrors,
@@ -77,43 +80,65 @@ pub(crate) async fn create_upload(
     let (request, body) = request.into_parts();
     Query::parse(request.uri.query(), &[])?;
     let body = json::read(&request.headers, body).await?;
-    let wanted: CreateUploadRequest = json::parse(&body)?;
+    let is_batch = body.trim_ascii_start().starts_with(b"[");
+    let wanted = if is_batch { json::parse_array(&body)? } else { vec![json::parse(&body)?] };
+    if is_batch && idempotency::key(&request.headers)?.is_some() {
+        let message = "`Idempotency-Key` is supported for one upload only";
+        return Err(Error::invalid(message).with_field(v1::IDEMPOTENCY_KEY).into());
+    }
     run_idempotent(&keys, &caller, &request, &body, |key| {
-        new_upload(uploads.clone(), links.clone(), caller.clone(), wanted, key)
+        let (uploads, links, caller) = (uploads.clone(), links.clone(), caller.clone());
+        async move {
+            let mut created = new_uploads(&uploads, &links, &caller, wanted, key).await?;
+            if is_batch {
+                return CreatedResponse::new(None, &created);
+            }
+            let upload = created.pop().ok_or_else(|| Error::internal("an upload was not created"))?;
+            CreatedResponse::new(Some(format!("{PREFIX}/files/{}", upload.uid)), &upload)
+        }
     })
     .await
 }
 
-async fn new_upload(
-    uploads: Arc<UploadOps>,
-    links: Arc<Links>,
-    caller: Caller,
-    mut request: CreateUploadRequest,
+async fn new_uploads(
+    uploads: &Arc<UploadOps>,
+    links: &Links,
+    caller: &Caller,
+    requests: Vec<CreateUploadRequest>,
     key: Option<HeldIdempotencyKey>,
-) -> Result<CreatedResponse> {
-    let expire = request.expires_in;
-    let constraints = upload_constraints(&caller, request.size, request.constraints.take())?;
-    let upload_request = upload_request(request)?;
-    let created =
-        ops::create_upload::create_upload(&uploads, &caller, vec![upload_request], expire, key.as_ref())
-            .await?;
+) -> Result<Vec<CreatedUpload>> {
+    if !(1..=MAX_BATCH).contains(&requests.len()) {
+        let message = format!("the body must be a JSON object, or an array of 1 to {MAX_BATCH} objects");
+        return Err(Error::invalid(message));
+    }
+    let expire = requests.first().map_or(0, |first| first.expires_in);
+    if requests.iter().any(|request| request.expires_in != expire) {
+        let message = "`expires_in` must be the same for all uploads of a request";
+        return Err(Error::invalid(message).with_field("expires_in"));
+    }
+    let (mut wanted, mut constraints) = (Vec::new(), Vec::new());
+    for mut request in requests {
+        constraints.push(upload_constraints(caller, request.size, request.constraints.take())?);
+        wanted.push(upload_request(request)?);
+    }
+    let created = ops::create_upload::create_upload(uploads, caller, wanted, expire, key.as_ref()).await?;
     let period = LinkPeriod { date: created.created_at, lifetime_secs: expire };
-    let missing = || Error::internal("an upload was not created");
-    let upload = created.uploads.into_iter().next().ok_or_else(missing)?;
-    let is_pending = !upload.is_stored;
     // The parameter `date` of a link has no fractions of a second, so the expiry has none either.
     let expires_at = created.created_at.unix_timestamp().saturating_add(expire).saturating_mul(1000);
-    let answer = CreatedUpload {
-        uid: upload.uid.to_string(),
-        state: if is_pending { CreatedState::Pending } else { CreatedState::Stored },
-        part_size: upload.part_size.filter(|_| is_pending),
-        links: is_pending.then(|| links.upload_links(upload.uid, period, &constraints)),
-        expires_at: is_pending.then(|| format_time(expires_at)),
-        challenge: upload
-            .challenge
-            .map(|challenge| render_challenge(&links, upload.uid, period, &constraints, challenge)),
+    let render = |(upload, constraints): (NewUploadSession, LinkConstraints)| {
+        let is_pending = !upload.is_stored;
+        CreatedUpload {
+            uid: upload.uid.to_string(),
+            state: if is_pending { CreatedState::Pending } else { CreatedState::Stored },
+            part_size: upload.part_size.filter(|_| is_pending),
+            links: is_pending.then(|| links.upload_links(upload.uid, period, &constraints)),
+            expires_at: is_pending.then(|| format_time(expires_at)),
+            challenge: upload
+                .challenge
+                .map(|challenge| render_challenge(links, upload.uid, period, &constraints, challenge)),
+        }
     };
-    CreatedResponse::new(Some(format!("{PREFIX}/files/{}", upload.uid)), &answer)
+    Ok(created.uploads.into_iter().zip(constraints).map(render).collect())
 }
 
 /// Renders a challenge, together with the link to which the client sends the answer.

@@ -174,7 +174,7 @@ async fn the_tour_of_api_v1_works_line_by_line() {
         "\nidentical\n",
         "idempotency-replayed: true",
         "\nthe same copy\n",
-        "\"bytes_saved\":23477791",
+        "\"bytes_saved\":24066686",
         "\"kind\":\"sweep\"",
         "\n204\n",
         "\"code\":\"file_gone\"",

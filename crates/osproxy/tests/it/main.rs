@@ -85,6 +85,7 @@ mod scrub;
 mod serve;
 mod shown;
 mod slow_clients;
+mod store_file;
 mod stores;
 mod swagger;
 mod task_engine;

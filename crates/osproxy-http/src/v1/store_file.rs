@@ -1,0 +1,139 @@
+//! A file that is created and stored in one request, for applications that have the content.
+
+use std::sync::Arc;
+
+use axum::{
+    extract::{Request, State},
+    http::{HeaderMap, StatusCode, header},
+    response::Response,
+};
+use osproxy_api::{
+    schema::Content,
+    v1::{CopiedFile, FileUid, PREFIX},
+};
+use osproxy_core::{
+    Caller, Error, IdempotencyKeys, IdempotencyOutcome, RecordedAnswer, Result,
+    ops::{
+        self, FileOps, UploadOps, UploadOptions,
+        create_upload::{AnnouncedContent, UploadRequest},
+    },
+};
+use osproxy_types::{scope::Scope, uid::Uid};
+
+use super::{digest, idempotency, query::Query, reject_form::reject_form, render};
+use crate::{
+    extract::{
+        auth::{Authenticated, Upload},
+        body,
+    },
+    openapi,
+    respond::error::HandlerResult,
+};
+
+/// The MIME type of content whose type the client does not know.
+const UNKNOWN_TYPE: &str = "application/octet-stream";
+
+/// `POST /files`: the body is the content.
+#[utoipa::path(
+    post, path = "/files", context_path = PREFIX, tag = "Files", operation_id = "v1_store_file",
+    summary = "Store a file", description = "Creates a file and stores its content in one request. For applications that have the content themselves. To let clients send the content, create an upload instead.",
+    params(
+        ("name" = String, Query, description = "Name of the file, 1 to 1,024 bytes. If it is a path, its last component is used.", example = "report.pdf"),
+        ("metadata" = Option<String>, Query, description = "Metadata of the file, as a JSON object of strings.", example = "{\"case\":\"17\"}"),
+        openapi::IdempotencyKey,
+        openapi::DigestHeaders,
+    ),
+    request_body(content = Content, content_type = "application/octet-stream", description = "The raw content. Its `Content-Type` becomes the MIME type of the file; without one, or with `application/octet-stream`, the type is detected."),
+    security(("api_key" = ["upload"])),
+    responses(
+        (status = 201, description = "The file is durably stored. Without the scope `read`, only its uid.", body = CopiedFile, headers(("location" = String, description = "URL of the new file."), ("idempotency-replayed" = String, description = "`true` if this is the recorded response to an earlier request with the same key."))),
+        openapi::CommonErrors,
+        openapi::ContentBodyErrors,
+        openapi::IdempotencyErrors,
+        openapi::StorageErrors,
+    )
+)]
+pub(crate) async fn store_file(
+    State(files): State<Arc<FileOps>>,
+    State(uploads): State<Arc<UploadOps>>,
+    State(keys): State<Arc<IdempotencyKeys>>,
+    Authenticated { caller, .. }: Authenticated<Upload>,
+    request: Request,
+) -> HandlerResult<Response> {
+    let (request, content) = request.into_parts();
+    let query = Query::parse(request.uri.query(), &["name", "metadata"])?;
+    reject_form(&request.headers)?;
+    let wanted = upload_request(&query, &request.headers)?;
+    let (size, content) = body::into_content(content);
+    let Some(key) = idempotency::key(&request.headers)? else {
+        let uid = ops::store_file::store_file(&uploads, &caller, wanted, size, content, None).await?;
+        return Ok(idempotency::render(answer(&files, &caller, uid).await?));
+    };
+    // The content is not part of the hash. A repeated request must have the same content, which is
+    // compared below.
+    match keys.acquire(&caller, key, idempotency::hash_request(&request, &[])).await? {
+        IdempotencyOutcome::Held(key) => {
+            let stored = async {
+                let uid =
+                    ops::store_file::store_file(&uploads, &caller, wanted, size, content, Some(&key)).await?;
+                answer(&files, &caller, uid).await
+            };
+            match stored.await {
+                Ok(answer) => {
+                    keys.record_answer(key, answer.clone()).await?;
+                    Ok(idempotency::render(answer))
+                }
+                Err(error) => {
+                    keys.release(key).await?;
+                    Err(error.into())
+                }
+            }
+        }
+        IdempotencyOutcome::Answered(recorded) => {
+            let location = recorded.location.as_deref().unwrap_or_default();
+            let uid = location.rsplit('/').next().and_then(|uid| uid.parse().ok());
+            let uid = uid.ok_or_else(|| Error::internal("a recorded answer has no location"))?;
+            let options = UploadOptions {
+                expected: digest::from_headers(&request.headers)?,
+                constraints: caller.upload_constraints(),
+                ..UploadOptions::default()
+            };
+            ops::upload_file::upload_file(&uploads, uid, options, size, content).await?;
+            Ok(idempotency::render_replayed(recorded))
+        }
+    }
+}
+
+fn upload_request(query: &Query<'_>, headers: &HeaderMap) -> Result<UploadRequest> {
+    let content_type = headers.get(header::CONTENT_TYPE).map(|value| value.to_str().unwrap_or_default());
+    let metadata = query.get("metadata").map(|text| {
+        let malformed =
+            |_| Error::invalid("`metadata` must be a JSON object of strings").with_field("metadata");
+        serde_json::from_str(text).map_err(malformed)
+    });
+    let announced = AnnouncedContent {
+        // Not announced: the content does not arrive in parts, so no space is reserved for parts.
+        size: None,
+        part_size: None,
+        content_type: content_type.filter(|known| *known != UNKNOWN_TYPE).map(str::to_owned),
+        expected: digest::from_headers(headers)?,
+        metadata: metadata.transpose()?.unwrap_or_default(),
+    };
+    Ok(UploadRequest { path: query.required("name")?.to_owned(), announced })
+}
+
+/// The response for a stored file.
+async fn answer(files: &FileOps, caller: &Caller, uid: Uid) -> Result<RecordedAnswer> {
+    // The scope `upload` does not include reading files.
+    let body = if caller.has_scope(Scope::Read) {
+        let file = ops::describe_file::describe_file(files, &caller.tenant, uid).await?;
+        CopiedFile::Known(Box::new(render::file(file)))
+    } else {
+        CopiedFile::Unread(FileUid { uid: uid.to_string() })
+    };
+    Ok(RecordedAnswer {
+        status: StatusCode::CREATED.as_u16(),
+        location: Some(format!("{PREFIX}/files/{uid}")),
+        body: serde_json::to_string(&body).map_err(Error::internal)?,
+    })
+}
