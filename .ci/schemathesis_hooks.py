@@ -117,6 +117,24 @@ def before_upload(route, case, fits):
             case.body = {name: value for name, value in {"parts": 1, "size": 5}.items() if name in case.body}
 
 
+def fit_body(route, body):
+    """Makes a body keep the rules that a schema cannot express."""
+    constraints = body.get("constraints") or {}
+    for terms in (body, constraints):
+        if terms.get("networks"):
+            terms["networks"] = ["10.0.0.0/8", "2001:db8::/32"][: len(terms["networks"])]
+    if route == "/uploads/{uid}/links" and constraints.get("max_size") is not None:
+        # At least the size of the upload.
+        constraints["max_size"] = max(constraints["max_size"], LARGEST)
+    if route == "/uploads":
+        # A part size requires a size and is a power of two, and the size is within the constraints.
+        body.pop("part_size", None)
+        if body.get("size") is not None:
+            body["size"] = min(body["size"], LARGEST)
+            if constraints.get("max_size") is not None:
+                constraints["max_size"] = max(constraints["max_size"], body["size"])
+
+
 def before_v1(route, case, fits):
     if route.startswith("/uploads/"):
         before_upload(route, case, fits)
@@ -128,23 +146,20 @@ def before_v1(route, case, fits):
         names["id"] = a_task()
     if not fits:
         return
-    if isinstance(case.body, dict):
-        for terms in (case.body, case.body.get("constraints")):
-            if terms and terms.get("networks"):
-                terms["networks"] = ["10.0.0.0/8", "2001:db8::/32"][: len(terms["networks"])]
-        constraints = case.body.get("constraints") or {}
-        if route == "/uploads/{uid}/links" and constraints.get("max_size") is not None:
-            # At least the size of the upload.
-            constraints["max_size"] = max(constraints["max_size"], LARGEST)
-    if route == "/uploads":
-        # Rules that a schema cannot express: a part size requires a size and is a power of two, and the size is within the
-        # constraints.
-        case.body.pop("part_size", None)
-        if case.body.get("size") is not None:
-            case.body["size"] = min(case.body["size"], LARGEST)
-            constraints = case.body.get("constraints") or {}
-            if constraints.get("max_size") is not None:
-                constraints["max_size"] = max(constraints["max_size"], case.body["size"])
+    if route == "/uploads" and isinstance(case.body, list):
+        # Rules that the schema does not express: 1 to 100 uploads with the same lifetime.
+        case.body = case.body[:100] or [{"name": "page.html"}]
+        for upload in case.body:
+            upload.pop("expires_in", None)
+    for body in case.body if isinstance(case.body, list) else [case.body]:
+        if isinstance(body, dict):
+            fit_body(route, body)
+    if route == "/files" and case.method == "POST":
+        # Generated digests never match, and a schema cannot express JSON within a parameter.
+        for header in ("content-md5", "content-digest", "repr-digest"):
+            case.headers.pop(header, None)
+        if "metadata" in case.query:
+            case.query["metadata"] = '{"case": "17"}'
     # Cursors are signed and cannot be generated.
     case.query.pop("cursor", None)
     # A key that is generated twice would belong to another request.
@@ -165,7 +180,9 @@ def before_download(case):
         return
     disposition = case.query.get("disposition")
     if disposition in ("inline", "attachment"):
-        link = post(f"{V1}/files/{FILE}/links", {"expires_in": 3600, "disposition": disposition})["url"]
+        # Other cases rename the file.
+        wish = {"expires_in": 3600, "disposition": disposition, "filename": "page.html"}
+        link = post(f"{V1}/files/{FILE}/links", wish)["url"]
         names.update(uid=FILE, filename=urllib.parse.unquote(urllib.parse.urlsplit(link).path.rsplit("/", 1)[1]))
         case.query.update(query_of(link))
 

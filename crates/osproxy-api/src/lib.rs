@@ -29,7 +29,7 @@
 mod error_code;
 pub mod grpc;
 mod integer;
-mod nullable;
+pub mod nullable;
 pub mod schema;
 pub mod v0;
 pub mod v1;

@@ -12,7 +12,7 @@ pub(crate) fn deserialize<'de, D: Deserializer<'de>, T: Deserialize<'de> + Defau
 }
 
 /// Deserializes a map, and rejects duplicate keys; `null` gives an empty map.
-pub(crate) fn map<'de, D: Deserializer<'de>>(deserializer: D) -> Result<BTreeMap<String, String>, D::Error> {
+pub fn map<'de, D: Deserializer<'de>>(deserializer: D) -> Result<BTreeMap<String, String>, D::Error> {
     optional_map(deserializer).map(Option::unwrap_or_default)
 }
 

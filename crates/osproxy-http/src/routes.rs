@@ -165,7 +165,11 @@ fn v1_routes(limiter: &Arc<RequestLimiter>) -> Router<HttpState> {
         .route("/uploads/{uid}/proof", post(v1::uploads::prove_possession))
         .route("/uploads/{uid}/complete", post(v1::uploads::complete_upload))
         .route_layer(from_fn_with_state(limiter.clone(), middleware::limit_requests))
-        .route("/files", post(v1::store_file::store_file))
+        .route(
+            "/files",
+            post(v1::store_file::store_file)
+                .layer(from_fn_with_state(limiter.clone(), middleware::limit_transfers)),
+        )
         .route("/uploads/{uid}/content", put(v1::content::upload_file))
         .route("/uploads/{uid}/parts/{number}", put(v1::content::upload_part))
         .layer(from_fn(v1::reject_unexpected_body))

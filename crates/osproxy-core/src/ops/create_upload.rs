@@ -61,6 +61,9 @@ pub struct NewUploadSession {
 pub struct CreatedUploads {
     /// In the order of the requests.
     pub uploads: Vec<NewUploadSession>,
+    /// Whether this request created the uploads; `false` if an earlier request with the same
+    /// idempotency key did.
+    pub is_new: bool,
     /// When the uploads were created, by this request or by an earlier one with the same
     /// idempotency key. The links get this date.
     pub created_at: OffsetDateTime,
@@ -121,7 +124,7 @@ pub async fn create_upload(
         plans.push(PlannedUpload { file, known });
     }
     if plans.is_empty() {
-        return Ok(CreatedUploads { uploads: Vec::new(), created_at });
+        return Ok(CreatedUploads { uploads: Vec::new(), is_new: true, created_at });
     }
     let RecordedUploads { stored, created_before: before } =
         record(uploads, &mut plans, expires, key).await?;
@@ -141,7 +144,11 @@ pub async fn create_upload(
             }
         }
     }
-    Ok(CreatedUploads { uploads: created, created_at: before.unwrap_or(created_at) })
+    Ok(CreatedUploads {
+        uploads: created,
+        is_new: before.is_none(),
+        created_at: before.unwrap_or(created_at),
+    })
 }
 
 /// Checks the requests. Returns the file name and the announced content of each request. Chooses

@@ -10,7 +10,8 @@ use super::{
     UploadOps, UploadOptions,
     abort_upload::abort_upload,
     create_upload::{UploadRequest, create_upload},
-    upload_file::{SizeHint, upload_file},
+    too_large_error,
+    upload_file::{ExpectedDigests, SizeHint, upload_file},
 };
 use crate::{Caller, Error, HeldIdempotencyKey, Result, boxed_future};
 
@@ -18,61 +19,116 @@ use crate::{Caller, Error, HeldIdempotencyKey, Result, boxed_future};
 const MAX_DURATION_SECS: i64 = 24 * 60 * 60;
 
 /// Creates a file of the caller's tenant with `body` as its content, and returns its uid when the
-/// content is durable. If this fails, the file is removed.
+/// content is durable. If this fails, or the future is dropped before the whole body has arrived,
+/// the file is removed, and the idempotency key is released.
 ///
-/// Announced digests must match the content. If content with these digests is already stored, the
-/// file shares that content, and the body is not read.
+/// The content must have the announced digests. If content with the announced SHA-256 or BLAKE3 is
+/// already stored, the file shares that content, and the body is not read.
 ///
-/// With an idempotency key, the file gets the uid that is reserved for the key. A repeated call
-/// must have the same content: otherwise, it fails with `AlreadyStored`.
+/// With an idempotency key, the file gets the uid that is reserved for the key. If an earlier
+/// request with the key has stored the file, the content must be the same: otherwise, this fails
+/// with `AlreadyStored`.
 #[boxed_future]
 pub async fn store_file<'a>(
     uploads: &'a Arc<UploadOps>,
     caller: &'a Caller,
-    request: UploadRequest,
+    mut request: UploadRequest,
     size: SizeHint,
     body: BoxStream<'a, Result<Bytes>>,
-    key: Option<&'a HeldIdempotencyKey>,
+    key: Option<HeldIdempotencyKey>,
 ) -> Result<Uid> {
-    let expire = MAX_DURATION_SECS.min(uploads.limits.max_link_lifetime_secs);
-    let created = create_upload(uploads, caller, vec![request], expire, key).await?;
-    let missing = || Error::internal("an upload was not created");
-    let upload = created.uploads.into_iter().next().ok_or_else(missing)?;
-    let uid = upload.uid;
-    if upload.is_stored && key.is_none() {
-        return Ok(uid);
+    let expected = request.announced.expected;
+    // An MD5 does not identify content: others can have the same.
+    request.announced.expected = match expected {
+        ExpectedDigests { sha256: None, blake3: None, .. } => ExpectedDigests::default(),
+        _ => expected,
+    };
+    let max_size = uploads.limits.max_size.min(caller.max_size.unwrap_or(u64::MAX));
+    if let SizeHint::Exact(size) = size
+        && size > max_size
+    {
+        return Err(too_large_error(max_size));
     }
-    let options = UploadOptions { constraints: caller.upload_constraints(), ..UploadOptions::default() };
-    let undo = UndoGuard { uploads, uid: key.is_none().then_some(uid) };
-    upload_file(uploads, uid, options, size, body).await?;
+    let creating = create(uploads.clone(), caller.clone(), request, key);
+    // Spawned, so that the file is removed even if this future is dropped meanwhile.
+    let Created { uid, is_complete, undo } =
+        uploads.detached_work.spawn(creating).await.map_err(Error::internal)??;
+    if !is_complete {
+        let options =
+            UploadOptions { expected, constraints: caller.upload_constraints(), ..UploadOptions::default() };
+        upload_file(uploads, uid, options, size, body).await?;
+    }
     undo.disarm();
     Ok(uid)
 }
 
-/// Removes the file when it is dropped, even if the client has disconnected.
-struct UndoGuard<'a> {
-    uploads: &'a Arc<UploadOps>,
-    /// `None` if nothing must be removed: a repetition of the request may need the file.
-    uid: Option<Uid>,
+/// A file that was created, or that an earlier request with the same idempotency key created.
+struct Created {
+    uid: Uid,
+    /// Whether the new file shares known content, so that the body need not be read.
+    is_complete: bool,
+    undo: UndoGuard,
 }
 
-impl UndoGuard<'_> {
+async fn create(
+    uploads: Arc<UploadOps>,
+    caller: Caller,
+    request: UploadRequest,
+    key: Option<HeldIdempotencyKey>,
+) -> Result<Created> {
+    let mut undo = UndoGuard { uploads, uid: None, key };
+    let expire = MAX_DURATION_SECS.min(undo.uploads.limits.max_link_lifetime_secs);
+    let created = create_upload(&undo.uploads, &caller, vec![request], expire, undo.key.as_ref()).await?;
+    let missing = || Error::internal("an upload was not created");
+    let upload = created.uploads.into_iter().next().ok_or_else(missing)?;
+    undo.uid = Some(upload.uid);
+    Ok(Created { uid: upload.uid, is_complete: upload.is_stored && created.is_new, undo })
+}
+
+/// Removes an incomplete file and releases the idempotency key when it is dropped, even if the
+/// client has disconnected.
+struct UndoGuard {
+    uploads: Arc<UploadOps>,
+    uid: Option<Uid>,
+    key: Option<HeldIdempotencyKey>,
+}
+
+impl UndoGuard {
     fn disarm(mut self) {
         self.uid = None;
+        self.key = None;
     }
 }
 
-impl Drop for UndoGuard<'_> {
+impl Drop for UndoGuard {
     fn drop(&mut self) {
-        let Some(uid) = self.uid else {
+        let (uid, key) = (self.uid.take(), self.key.take());
+        if uid.is_none() && key.is_none() {
             return;
-        };
+        }
         let uploads = self.uploads.clone();
         self.uploads.detached_work.spawn(async move {
-            // If this fails, the upload expires later, or it was completed in the last moment.
-            if let Err(error) = abort_upload(&uploads, uid).await {
-                tracing::debug!(%uid, error = error_chain(&error), "cannot remove an incomplete file");
+            // If one of these steps fails, the upload expires and the key is free after a minute. A
+            // file that was completed in the last moment stays.
+            if let Err(error) = undo(&uploads, uid, key).await {
+                tracing::debug!(error = error_chain(&error), "cannot remove an incomplete file");
             }
         });
     }
+}
+
+async fn undo(uploads: &Arc<UploadOps>, uid: Option<Uid>, key: Option<HeldIdempotencyKey>) -> Result<()> {
+    // Another request may have taken over the key, and needs the file.
+    let is_ours = match &key {
+        Some(key) => uploads.idempotency.is_held(key).await?,
+        None => true,
+    };
+    let aborted = match uid.filter(|_| is_ours) {
+        Some(uid) => abort_upload(uploads, uid).await,
+        None => Ok(()),
+    };
+    if let Some(key) = key {
+        uploads.idempotency.release(key).await?;
+    }
+    aborted
 }

@@ -120,7 +120,7 @@ pub(crate) async fn limit_reads(
     limit(&limiter, false, request, next).await
 }
 
-/// Rejects gRPC transfers beyond [`RequestLimits::max_transfers`].
+/// Rejects transfers with an API key beyond [`RequestLimits::max_transfers`].
 pub(crate) async fn limit_transfers(
     State(limiter): State<Arc<RequestLimiter>>,
     request: Request,

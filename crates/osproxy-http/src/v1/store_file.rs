@@ -4,21 +4,22 @@ use std::sync::Arc;
 
 use axum::{
     extract::{Request, State},
-    http::{HeaderMap, StatusCode, header},
+    http::{HeaderMap, HeaderValue, StatusCode, header},
     response::Response,
 };
 use osproxy_api::{
-    schema::Content,
+    nullable,
+    schema::{ClientPath, Content},
     v1::{CopiedFile, FileUid, PREFIX},
 };
 use osproxy_core::{
     Caller, Error, IdempotencyKeys, IdempotencyOutcome, RecordedAnswer, Result,
     ops::{
         self, FileOps, UploadOps, UploadOptions,
-        create_upload::{AnnouncedContent, UploadRequest},
+        create_upload::{AnnouncedContent, FileMetadata, UploadRequest},
     },
 };
-use osproxy_types::{scope::Scope, uid::Uid};
+use osproxy_types::{error_chain, scope::Scope, uid::Uid};
 
 use super::{digest, idempotency, query::Query, reject_form::reject_form, render};
 use crate::{
@@ -30,15 +31,16 @@ use crate::{
     respond::error::HandlerResult,
 };
 
-/// The MIME type of content whose type the client does not know.
-const UNKNOWN_TYPE: &str = "application/octet-stream";
+/// MIME types that clients send if they do not know the type of the content. The second is the
+/// default of curl.
+const DEFAULT_TYPES: [&str; 2] = ["application/octet-stream", "application/x-www-form-urlencoded"];
 
 /// `POST /files`: the body is the content.
 #[utoipa::path(
     post, path = "/files", context_path = PREFIX, tag = "Files", operation_id = "v1_store_file",
     summary = "Store a file", description = "Creates a file and stores its content in one request. For applications that have the content themselves. To let clients send the content, create an upload instead.",
     params(
-        ("name" = String, Query, description = "Name of the file, 1 to 1,024 bytes. If it is a path, its last component is used.", example = "report.pdf"),
+        ("name" = ClientPath, Query, description = "Name of the file, 1 to 1,024 bytes. If it is a path, its last component is used.", example = "report.pdf"),
         ("metadata" = Option<String>, Query, description = "Metadata of the file, as a JSON object of strings.", example = "{\"case\":\"17\"}"),
         openapi::IdempotencyKey,
         openapi::DigestHeaders,
@@ -48,6 +50,7 @@ const UNKNOWN_TYPE: &str = "application/octet-stream";
     responses(
         (status = 201, description = "The file is durably stored. Without the scope `read`, only its uid.", body = CopiedFile, headers(("location" = String, description = "URL of the new file."), ("idempotency-replayed" = String, description = "`true` if this is the recorded response to an earlier request with the same key."))),
         openapi::CommonErrors,
+        openapi::FileErrors,
         openapi::ContentBodyErrors,
         openapi::IdempotencyErrors,
         openapi::StorageErrors,
@@ -69,25 +72,19 @@ pub(crate) async fn store_file(
         let uid = ops::store_file::store_file(&uploads, &caller, wanted, size, content, None).await?;
         return Ok(idempotency::render(answer(&files, &caller, uid).await?));
     };
-    // The content is not part of the hash. A repeated request must have the same content, which is
-    // compared below.
-    match keys.acquire(&caller, key, idempotency::hash_request(&request, &[])).await? {
+    // The content and its digests are not part of the hash. A repeated request must have the same
+    // content, which is compared below.
+    let content_type = request.headers.get(header::CONTENT_TYPE).map_or(&b""[..], HeaderValue::as_bytes);
+    match keys.acquire(&caller, key, idempotency::hash_request(&request, content_type)).await? {
         IdempotencyOutcome::Held(key) => {
-            let stored = async {
-                let uid =
-                    ops::store_file::store_file(&uploads, &caller, wanted, size, content, Some(&key)).await?;
-                answer(&files, &caller, uid).await
-            };
-            match stored.await {
-                Ok(answer) => {
-                    keys.record_answer(key, answer.clone()).await?;
-                    Ok(idempotency::render(answer))
-                }
-                Err(error) => {
-                    keys.release(key).await?;
-                    Err(error.into())
-                }
+            let held = Some(key.clone());
+            let uid = ops::store_file::store_file(&uploads, &caller, wanted, size, content, held).await?;
+            let answer = answer(&files, &caller, uid).await?;
+            if let Err(error) = keys.record_answer(key, answer.clone()).await {
+                let error = error_chain(&error);
+                tracing::warn!(error, "cannot record the answer to an idempotent request");
             }
+            Ok(idempotency::render(answer))
         }
         IdempotencyOutcome::Answered(recorded) => {
             let location = recorded.location.as_deref().unwrap_or_default();
@@ -105,21 +102,31 @@ pub(crate) async fn store_file(
 }
 
 fn upload_request(query: &Query<'_>, headers: &HeaderMap) -> Result<UploadRequest> {
-    let content_type = headers.get(header::CONTENT_TYPE).map(|value| value.to_str().unwrap_or_default());
-    let metadata = query.get("metadata").map(|text| {
-        let malformed =
-            |_| Error::invalid("`metadata` must be a JSON object of strings").with_field("metadata");
-        serde_json::from_str(text).map_err(malformed)
-    });
+    let content_type = headers.get(header::CONTENT_TYPE).map(|value| value.to_str().unwrap_or("?"));
     let announced = AnnouncedContent {
         // Not announced: the content does not arrive in parts, so no space is reserved for parts.
         size: None,
         part_size: None,
-        content_type: content_type.filter(|known| *known != UNKNOWN_TYPE).map(str::to_owned),
+        content_type: content_type.filter(|given| is_known(given)).map(str::to_owned),
         expected: digest::from_headers(headers)?,
-        metadata: metadata.transpose()?.unwrap_or_default(),
+        metadata: query.get("metadata").map(parse_metadata).transpose()?.unwrap_or_default(),
     };
     Ok(UploadRequest { path: query.required("name")?.to_owned(), announced })
+}
+
+/// Whether a client states the type of the content. Some clients send a default.
+fn is_known(content_type: &str) -> bool {
+    let essence = content_type.split(';').next().unwrap_or_default().trim();
+    !essence.is_empty() && !DEFAULT_TYPES.iter().any(|default| essence.eq_ignore_ascii_case(default))
+}
+
+fn parse_metadata(text: &str) -> Result<FileMetadata> {
+    let mut input = serde_json::Deserializer::from_str(text);
+    let metadata = nullable::map(&mut input).and_then(|metadata| input.end().map(|()| metadata));
+    metadata.map_err(|error| {
+        let message = format!("`metadata` must be a JSON object of strings: {error}");
+        Error::invalid(message).with_field("metadata")
+    })
 }
 
 /// The response for a stored file.

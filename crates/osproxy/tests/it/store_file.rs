@@ -1,8 +1,10 @@
 use osproxy_api::v1::File;
-use reqwest::{Response, StatusCode};
+use reqwest::{Method, Response, StatusCode};
 use serde_json::{Value, json};
 
-use crate::support::{Api, RawConnection, Service, content, eventually, expect_json, expect_problem};
+use crate::support::{
+    Api, RawConnection, Service, content, eventually, expect_json, expect_problem, md5_hex,
+};
 
 async fn post(api: &Api, query: &str, headers: &[(&str, &str)], body: &[u8]) -> Response {
     let mut request = api.client().post(api.url(&format!("/api/v1/files?{query}"))).body(body.to_vec());
@@ -67,6 +69,48 @@ async fn a_repeated_request_stores_one_file() {
     expect_problem(post(&service, "name=y", &key, &bytes).await, 422, "key_reused").await;
 }
 
+/// The MD5 of content can be that of other content, so it is only compared.
+#[tokio::test]
+async fn an_md5_alone_is_no_reason_not_to_read_the_body() {
+    let service = Service::start().await;
+    service.store("x.bin", b"known").await;
+    let base64 = |bytes: &[u8]| base64::Engine::encode(&base64::prelude::BASE64_STANDARD, bytes);
+    let md5 = base64(&hex::decode(md5_hex(b"known")).unwrap());
+    let refused = post(&service, "name=x", &[("content-md5", &md5)], b"other").await;
+    expect_problem(refused, 422, "digest_mismatch").await;
+    let stored: File =
+        expect_json(post(&service, "name=x", &[("content-md5", &md5)], b"known").await, 201).await;
+    assert_eq!(service.read(&stored.uid).await, b"known");
+}
+
+#[tokio::test]
+async fn a_failed_request_does_not_use_up_its_key() {
+    let service = Service::start().await;
+    let bytes = content(1, 100_000);
+    let base64 = |bytes: &[u8]| base64::Engine::encode(&base64::prelude::BASE64_STANDARD, bytes);
+    let wrong = format!("blake3=:{}:", base64(&[7; 32]));
+    let right = format!("blake3=:{}:", base64(blake3::hash(&bytes).as_bytes()));
+    let key = ("idempotency-key", "one");
+    let refused = post(&service, "name=x", &[key, ("repr-digest", &wrong)], &bytes).await;
+    expect_problem(refused, 422, "digest_mismatch").await;
+    let gone =
+        async || (service.sql("SELECT count(*) FROM files WHERE listed = 1").await == ["0"]).then_some(());
+    eventually("the refused file is removed", gone).await;
+    let repeated = async || {
+        let answer = post(&service, "name=x", &[key, ("repr-digest", &right)], &bytes).await;
+        (answer.status() != 409).then_some(answer)
+    };
+    let stored: File = expect_json(eventually("the key is released", repeated).await, 201).await;
+    assert!(service.read(&stored.uid).await == bytes);
+    // Known content, with a key, needs no body at all.
+    let other = ("idempotency-key", "two");
+    let known: File =
+        expect_json(post(&service, "name=y", &[other, ("repr-digest", &right)], b"").await, 201).await;
+    assert!(service.read(&known.uid).await == bytes);
+    let typed = [key, ("repr-digest", &*right), ("content-type", "text/plain")];
+    expect_problem(post(&service, "name=x", &typed, &bytes).await, 422, "key_reused").await;
+}
+
 #[tokio::test]
 async fn a_request_that_is_cut_off_leaves_nothing_and_can_be_repeated() {
     let service = Service::start().await;
@@ -81,6 +125,15 @@ async fn a_request_that_is_cut_off_leaves_nothing_and_can_be_repeated() {
         };
         eventually("the upload has begun", begun).await;
     };
+    cut("Idempotency-Key: one\r\n").await;
+    let bytes = content(1, 1_000_000);
+    let repeated = async || {
+        let answer = post(&service, "name=x", &[("idempotency-key", "one")], &bytes).await;
+        (answer.status() != 409).then_some(answer)
+    };
+    let stored: File = expect_json(eventually("the key is released", repeated).await, 201).await;
+    assert!(service.read(&stored.uid).await == bytes);
+    assert_eq!(service.v1(Method::DELETE, &format!("/files/{}", stored.uid), None).await.status(), 204);
     cut("").await;
     let gone =
         async || (service.sql("SELECT count(*) FROM files WHERE listed = 1").await == ["0"]).then_some(());
@@ -112,6 +165,7 @@ async fn bad_requests_are_refused_and_leave_nothing() {
         ("name=x&size=5", &[], 10, 400, "invalid_argument"),
         ("name=x&metadata=17", &[], 10, 400, "invalid_argument"),
         ("name=x&metadata=%7B%22a%22%3A1%7D", &[], 10, 400, "invalid_argument"),
+        ("name=x&metadata=%7B%22a%22%3A%22%22%2C%22a%22%3A%22%22%7D", &[], 10, 400, "invalid_argument"),
         ("name=x", &[("content-type", "multipart/form-data; boundary=x")], 10, 415, "unsupported_media_type"),
         ("name=x", &[("content-encoding", "gzip")], 10, 415, "unsupported_media_type"),
         ("name=x", &[("content-type", "nonsense")], 10, 400, "invalid_argument"),
