@@ -105,6 +105,9 @@ pub struct PackedContent {
     pub blake3: [u8; 32],
     /// The content.
     pub bytes: Bytes,
+    /// Whether this is a copy of an object in another pack, which makes it possible to remove that
+    /// pack. Copies may use the disk space that must stay free.
+    pub is_copy: bool,
 }
 
 /// An object that was stored in a pack. Keep it until the row of the object is committed: the pack

@@ -116,7 +116,11 @@ impl Transfer {
         }
     }
 
+    /// Charges this transfer to a payer, once.
     fn charge_payer(&mut self, payer: Payer, max: u32) -> Result<()> {
+        if self.payers.contains(&payer) {
+            return Ok(());
+        }
         let mut counted = self.transfers.running_by_payer.lock().unwrap_or_else(PoisonError::into_inner);
         let running = counted.get(&payer).copied().unwrap_or(0);
         if running >= max {

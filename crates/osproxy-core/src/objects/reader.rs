@@ -65,8 +65,11 @@ async fn open(
         };
         return Ok(content.map(|mut chunks| {
             let content = if chunks.len() == 1 { chunks.swap_remove(0) } else { chunks.concat().into() };
-            // A copy: the buffers of a store are larger, and are used again.
-            objects.hot_content.insert(file.content.blob_id, Bytes::copy_from_slice(&content));
+            // Damaged content is not kept in memory after its object was repaired.
+            if file.content.digests.is_some_and(|known| known.blake3 == *blake3::hash(&content).as_bytes()) {
+                // A copy: the buffers of a store are larger, and are used again.
+                objects.hot_content.insert(file.content.blob_id, Bytes::copy_from_slice(&content));
+            }
             ContentReader::cached(&content, &range)
         }));
     }

@@ -3,7 +3,7 @@
 
 use std::sync::Arc;
 
-use bytes::Bytes;
+use bytes::{Bytes, BytesMut};
 use futures_util::{
     Stream, StreamExt,
     stream::{self, Chain, Fuse},
@@ -12,6 +12,7 @@ use osproxy_meta::{OpenUpload, PackedBlob, StoreOutcome};
 use osproxy_storage::{Digester, Digests, PackedContent, SizeHint};
 use osproxy_types::{
     content_type::{self, Sniffer},
+    error_chain,
     uid::Uid,
 };
 
@@ -33,7 +34,7 @@ use crate::{
 const FORM_OVERHEAD: u64 = 4096;
 
 /// A body whose first chunks were read.
-pub(super) type Replayed<B> = Chain<stream::Iter<std::vec::IntoIter<Result<Bytes>>>, Fuse<B>>;
+pub(super) type Replayed<B> = Chain<stream::Iter<std::option::IntoIter<Result<Bytes>>>, Fuse<B>>;
 
 /// What is left to do after [`try_store`].
 pub(super) enum SmallOutcome<B> {
@@ -45,12 +46,33 @@ pub(super) enum SmallOutcome<B> {
 }
 
 fn replay<B: Stream<Item = Result<Bytes>>>(
-    chunks: Vec<Bytes>,
+    start: Option<Bytes>,
     rest: Fuse<B>,
     size: SizeHint,
 ) -> SmallOutcome<B> {
-    let chunks: Vec<_> = chunks.into_iter().map(Ok).collect();
-    SmallOutcome::Object { size, body: stream::iter(chunks).chain(rest) }
+    SmallOutcome::Object { size, body: stream::iter(start.map(Ok)).chain(rest) }
+}
+
+/// Collects chunks. A single chunk, the usual case, is not copied.
+#[derive(Default)]
+struct Buffer {
+    first: Bytes,
+    all: BytesMut,
+}
+
+impl Buffer {
+    fn push(&mut self, chunk: Bytes) {
+        if self.first.is_empty() && self.all.is_empty() {
+            self.first = chunk;
+        } else {
+            self.all.extend_from_slice(&std::mem::take(&mut self.first));
+            self.all.extend_from_slice(&chunk);
+        }
+    }
+
+    fn into_bytes(self) -> Bytes {
+        if self.all.is_empty() { self.first } else { self.all.freeze() }
+    }
 }
 
 /// Small content that was received and checked.
@@ -74,10 +96,10 @@ where
     let mut body = body.fuse();
     let max = uploads.stores.max_packed_size();
     if max == 0 || size.at_most().is_some_and(|size| size > max + FORM_OVERHEAD) {
-        return Ok(replay(Vec::new(), body, *size));
+        return Ok(replay(None, body, *size));
     }
     let Some(file) = uploads.meta.uploads.open_upload(*uid).await? else {
-        return Ok(replay(Vec::new(), body, *size));
+        return Ok(replay(None, body, *size));
     };
     let max_size = uploads.limits.max_size.min(options.constraints.max_size.unwrap_or(u64::MAX));
     let limit = SizeLimit { subject: "file", max: max_size };
@@ -88,22 +110,24 @@ where
     let uncharged = file.size.is_none().then_some(size);
     admission.check_tenant_limits(&uploads.admission, &file.tenant, uncharged).await?;
 
-    let (mut chunks, mut received) = (Vec::new(), 0);
+    let (mut buffer, mut received) = (Buffer::default(), 0);
     while let Some(bytes) = body.next().await {
         let bytes = bytes?;
         received += bytes.len() as u64;
         limit.check(received)?;
         check_not_longer(size, received)?;
-        chunks.push(bytes);
+        buffer.push(bytes);
         if received > max {
-            return Ok(replay(chunks, body, size));
+            return Ok(replay(Some(buffer.into_bytes()), body, size));
         }
     }
     check_not_shorter(size, received)?;
-    let bytes = match chunks.len() {
-        1 => chunks.swap_remove(0),
-        _ => chunks.concat().into(),
-    };
+    let bytes = buffer.into_bytes();
+    if uncharged.is_some() {
+        // Before, the size may not have been known.
+        let received = Some(SizeHint::Exact(received));
+        admission.check_tenant_limits(&uploads.admission, &file.tenant, received).await?;
+    }
     let content = {
         let expected = options.expected.or(file.expected);
         let mut digester = Digester::new(select_digests(options, &expected));
@@ -120,7 +144,7 @@ where
     if committed.await.map_err(Error::internal)?? {
         return Ok(SmallOutcome::Stored);
     }
-    Ok(replay(vec![bytes], body, SizeHint::Exact(received)))
+    Ok(replay(Some(bytes), body, SizeHint::Exact(received)))
 }
 
 /// Makes small content the content of a file. Returns `false` and changes nothing if the content
@@ -141,13 +165,18 @@ async fn commit(uploads: Arc<UploadOps>, uid: Uid, file: OpenUpload, content: Sm
     } else {
         let id = if is_pending { uid.get() } else { uploads.uids.next().await?.get() };
         let store = uploads.stores.name_for_new();
-        let content = PackedContent { blob_id: id, blake3: digests.blake3, bytes };
+        let content = PackedContent { blob_id: id, blake3: digests.blake3, bytes, is_copy: false };
         // Held until the row is committed.
         let object = uploads.stores.packs(store)?.append(content).await?;
         let blob = PackedBlob { id, store: store.to_owned(), key: object.key.clone(), digests, sniffed };
-        let outcome = uploads.meta.uploads.finish_packed(uid, tenant, blob, content_type).await?;
+        let outcome = uploads.meta.uploads.finish_packed(uid, tenant, blob, content_type).await;
+        if !matches!(outcome, Ok(StoreOutcome::Stored))
+            && let Err(error) = uploads.meta.blobs.count_dead_object(store, object.key.clone()).await
+        {
+            tracing::warn!(error = error_chain(&error), "cannot count the dead space of a pack");
+        }
         drop(object);
-        outcome
+        outcome?
     };
     match outcome {
         StoreOutcome::Stored => {

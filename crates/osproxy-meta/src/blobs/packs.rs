@@ -11,7 +11,7 @@ use sea_orm::{
 
 use crate::MetaError;
 use crate::{
-    BlobDb, Invalidation, boxed_future,
+    BlobDb, boxed_future,
     db::entities::{blob, pack},
     now_ms,
 };
@@ -62,7 +62,8 @@ async fn add_dead(
 }
 
 impl BlobDb {
-    /// Returns the numbers of up to `limit` packs of a store that were not emptied yet and have at
+    /// Returns the numbers of up to `limit` packs of a store, those with the most dead space first,
+    /// that were not emptied yet and have at
     /// least `min_dead` bytes of dead space, or have any since before `dead_before` (milliseconds
     /// since the Unix epoch).
     #[boxed_future]
@@ -81,10 +82,22 @@ impl BlobDb {
                 pack::Column::Dead.gte(min_dead.cast_signed()).or(pack::Column::DeadSince.lt(dead_before)),
             )
             .filter(pack::Column::EmptiedAt.is_null())
-            .order_by_asc(pack::Column::Number)
+            .order_by_desc(pack::Column::Dead)
             .limit(limit);
         let numbers: Vec<i64> = numbers.into_tuple().all(&self.db.reader).await?;
         Ok(numbers.into_iter().filter_map(|number| u32::try_from(number).ok()).collect())
+    }
+
+    /// Adds an object that got no row to the dead space of its pack.
+    #[boxed_future]
+    pub async fn count_dead_object(&self, store: &str, key: Key) -> Result<(), MetaError> {
+        let store = store.to_owned();
+        self.db
+            .write(move |transaction| {
+                let (store, key) = (store.clone(), key.clone());
+                Box::pin(async move { count_dead(transaction, &store, key.as_str()).await })
+            })
+            .await
     }
 
     /// Returns the object keys of the stored blobs among `ids` in a store.
@@ -101,11 +114,11 @@ impl BlobDb {
     }
 
     /// Makes blobs refer to the copies of their objects. A blob that was deleted meanwhile stays as
-    /// it is, and its copy becomes dead space.
+    /// it is, and its copy becomes dead space. Does not invalidate caches: the caller keeps the old
+    /// objects for longer than entries are cached.
     #[boxed_future]
     pub async fn move_packed(&self, store: &str, moves: Vec<PackedMove>) -> Result<(), MetaError> {
-        let (name, blob_ids) =
-            (store.to_owned(), moves.iter().map(|object| object.blob_id).collect::<Vec<_>>());
+        let name = store.to_owned();
         self.db
             .write(move |transaction| {
                 let (store, moves) = (name.clone(), moves.clone());
@@ -125,11 +138,7 @@ impl BlobDb {
                     Ok(())
                 })
             })
-            .await?;
-        for blob_id in blob_ids {
-            self.db.invalidate_everywhere(Invalidation::Blob(blob_id));
-        }
-        Ok(())
+            .await
     }
 
     /// Records that no blob refers to a pack any more.

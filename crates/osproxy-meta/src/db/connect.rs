@@ -2,7 +2,10 @@
 
 use std::{path::Path, sync::Arc, time::Duration};
 
-use rustix::fs::{Mode, OFlags};
+use rustix::{
+    fs::{Mode, OFlags},
+    io::Errno,
+};
 use sea_orm::{
     ConnectOptions, Database, DatabaseConnection, DbErr, RuntimeErr,
     sqlx::{
@@ -38,9 +41,13 @@ const STATEMENT_CACHE_SIZE: usize = 512;
 /// database contains the secrets that sign links. SQLite creates the `-wal` and `-shm` files with
 /// the same mode.
 pub(crate) async fn sqlite_writer(path: &Path) -> Result<DatabaseConnection, DbErr> {
-    let flags = OFlags::CREATE | OFlags::RDWR | OFlags::CLOEXEC;
-    let file = rustix::fs::open(path, flags, Mode::from_bits_retain(0o600));
-    file.map_err(|error| DbErr::Conn(RuntimeErr::Internal(error.to_string())))?;
+    let flags = OFlags::CREATE | OFlags::EXCL | OFlags::RDWR | OFlags::CLOEXEC;
+    match rustix::fs::open(path, flags, Mode::from_bits_retain(0o600)) {
+        // An existing file is not opened: closing any descriptor of a file releases all locks that
+        // other connections of this process have on it.
+        Ok(_) | Err(Errno::EXIST) => {}
+        Err(error) => return Err(DbErr::Conn(RuntimeErr::Internal(error.to_string()))),
+    }
     sqlite(path, SqliteUse::Write).await
 }
 

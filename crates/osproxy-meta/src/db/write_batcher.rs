@@ -255,11 +255,14 @@ async fn execute(connection: &DatabaseConnection, batch: &mut [Box<dyn Job>]) ->
     if run_all(&transaction, batch).await {
         return commit(transaction).await;
     }
-    if let Err(error) = transaction.rollback().await {
-        return BatchResult { result: Err(error), is_reusable: false };
-    }
+    let rolled_back = transaction.rollback().await;
     if batch.len() == 1 {
-        return BatchResult { result: Ok(()), is_reusable: true };
+        // The job has its own error. After some errors, SQLite has rolled back already, and the
+        // rollback fails.
+        return BatchResult { result: Ok(()), is_reusable: rolled_back.is_ok() };
+    }
+    if let Err(error) = rolled_back {
+        return BatchResult { result: Err(error), is_reusable: false };
     }
     let transaction = match dialect::begin_write(connection).await {
         Ok(transaction) => transaction,

@@ -107,6 +107,15 @@ async fn one_of_many_writers_of_a_file_wins() {
     service.assert_consistent().await;
 }
 
+/// A body that turns out not to be small counts once.
+#[tokio::test]
+async fn a_transfer_counts_once_for_its_tenant() {
+    let service = Service::start_with(&[PACKED, ("LIMITS__MAX_TENANT_TRANSFERS", "1")]).await;
+    let bytes = content(1, 66_000);
+    let uid = service.store("x.bin", &bytes).await;
+    assert!(service.read(&uid).await == bytes);
+}
+
 #[tokio::test]
 async fn refused_content_leaves_nothing() {
     let service = Service::start_with(&[PACKED]).await;
@@ -200,6 +209,49 @@ async fn a_little_dead_space_is_removed_after_a_week() {
     assert!(has(&kept) && !has(&gone));
     assert!(service.read(&uid).await == kept);
     service.assert_consistent().await;
+}
+
+/// After a backup of the objects was restored, the database may call a pack empty that is not.
+#[tokio::test]
+async fn a_pack_with_live_objects_is_not_removed() {
+    let mut service = Service::start_with(&[PACKED]).await;
+    let bytes = content(1, 5000);
+    let uid = service.store("x.bin", &bytes).await;
+    service.kill().await;
+    service.sql("INSERT INTO packs VALUES ('local', 1, 0, 0, 1), ('local', 7, 0, 0, 1)").await;
+    service.restart().await;
+    let moved = async || {
+        let keys = service.sql("SELECT object_key FROM blobs").await;
+        keys[0].starts_with("pack-00000002/").then_some(())
+    };
+    eventually("the object is moved", moved).await;
+    let forgotten = async || (service.sql("SELECT number FROM packs").await == ["1"]).then_some(());
+    eventually("the pack that does not exist is forgotten", forgotten).await;
+    assert_eq!(packs(&service).len(), 2);
+    assert!(service.read(&uid).await == bytes);
+    service.kill().await;
+    service.sql("UPDATE packs SET emptied_at = 1").await;
+    service.restart().await;
+    let removed = async || (packs(&service).len() == 1).then_some(());
+    eventually("the empty pack is removed", removed).await;
+    assert!(service.read(&uid).await == bytes);
+    service.assert_consistent().await;
+}
+
+/// Content that is refused after it was written counts as dead space.
+#[tokio::test]
+async fn content_beyond_the_quota_is_refused_before_it_is_written() {
+    let service = Service::start_with(&[PACKED]).await;
+    let (code, text) = service.cli(&["tenant", "set", "default", "--max-bytes", "20000"]).await;
+    assert_eq!(code, 0, "{text}");
+    let link = service.upload_link("x.bin").await;
+    for _ in 0..3 {
+        let chunks = (0..5).map(|seed| Ok::<_, std::io::Error>(content(seed, 10_000)));
+        let body = reqwest::Body::wrap_stream(stream::iter(chunks));
+        let answer = service.client().put(service.url(&link.url.single)).body(body).send().await.unwrap();
+        assert_eq!(answer.status(), 507);
+    }
+    assert!(packs(&service).is_empty());
 }
 
 #[tokio::test]

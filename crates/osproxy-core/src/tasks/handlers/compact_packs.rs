@@ -3,7 +3,7 @@
 
 use std::time::Duration;
 
-use futures_util::{TryStreamExt, future::try_join_all};
+use futures_util::{TryStreamExt, future::join_all};
 use osproxy_meta::{PackedMove, TaskKind};
 use osproxy_storage::{ErrorKind, PackRecord, PackedContent, PackedObject, Packs};
 use osproxy_types::error_chain;
@@ -45,36 +45,59 @@ impl TaskHandler for CompactPacks {
             app.meta.now_ms().saturating_sub(i64::try_from(age.as_millis()).unwrap_or(i64::MAX))
         };
         let emptied_before = before(RETENTION);
-        for pack in app.meta.blobs.emptied_packs(store, emptied_before, PACKS_PER_RUN).await? {
-            app.stores.packs(store)?.remove(pack).await?;
-            app.meta.blobs.forget_pack(store, pack).await?;
-        }
-        for pack in app.meta.blobs.packs_to_compact(store, MIN_DEAD, before(MAX_AGE), PACKS_PER_RUN).await? {
+        let emptied = app.meta.blobs.emptied_packs(store, emptied_before, PACKS_PER_RUN).await?;
+        let full = app.meta.blobs.packs_to_compact(store, MIN_DEAD, before(MAX_AGE), PACKS_PER_RUN).await?;
+        let packs =
+            emptied.into_iter().map(|pack| (pack, true)).chain(full.into_iter().map(|pack| (pack, false)));
+        for (pack, is_emptied) in packs {
             // Continue with the other packs: compacting them may succeed.
-            match compact(app, store, pack).await {
-                Ok(true) => app.meta.blobs.mark_pack_emptied(store, pack).await?,
-                Ok(false) => {}
-                Err(error) => {
-                    let error = error_chain(&error);
-                    tracing::error!(pack, error, "cannot compact a pack; the next run retries");
-                }
+            if let Err(error) = compact_or_remove(app, store, pack, is_emptied).await {
+                let error = error_chain(&error);
+                tracing::error!(pack, error, "cannot compact a pack; the next run retries");
             }
         }
         Ok(())
     }
 }
 
-/// Moves all live objects of a pack to the newest pack. Returns `false` and moves nothing if the
-/// pack is still in use.
-async fn compact(app: &App, store: &str, pack: u32) -> Result<bool> {
+/// Moves the live objects out of a pack. Removes a pack that was emptied before, if it still has no
+/// live objects: after a restored backup, it may have some again.
+async fn compact_or_remove(app: &App, store: &str, pack: u32, is_emptied: bool) -> Result<()> {
+    match compact(app, store, pack).await? {
+        Compaction::InUse => Ok(()),
+        Compaction::Missing => Ok(app.meta.blobs.forget_pack(store, pack).await?),
+        Compaction::Moved(0) if is_emptied => {
+            app.stores.packs(store)?.remove(pack).await?;
+            Ok(app.meta.blobs.forget_pack(store, pack).await?)
+        }
+        Compaction::Moved(moved) => {
+            tracing::info!(pack, moved, "compacted a pack");
+            Ok(app.meta.blobs.mark_pack_emptied(store, pack).await?)
+        }
+    }
+}
+
+/// Result of compacting a pack.
+enum Compaction {
+    /// The pack is still in use. Nothing was moved.
+    InUse,
+    /// There is no such pack.
+    Missing,
+    /// This number of live objects was moved to the newest pack. No row refers to the pack any more.
+    Moved(usize),
+}
+
+/// Moves all live objects of a pack to the newest pack. Fails if one of them cannot be read, after
+/// the others are moved.
+async fn compact(app: &App, store: &str, pack: u32) -> Result<Compaction> {
     let packs = app.stores.packs(store)?;
     packs.seal(pack).await?;
-    let (mut from, mut count) = (0, 0_usize);
+    let (mut from, mut count, mut failure) = (0, 0_usize, None);
     loop {
         let page = match packs.records(pack, from).await {
             Ok(page) => page,
-            Err(error) if error.kind == ErrorKind::Busy => return Ok(false),
-            Err(error) if error.kind == ErrorKind::NotFound => return Ok(true),
+            Err(error) if error.kind == ErrorKind::Busy => return Ok(Compaction::InUse),
+            Err(error) if error.kind == ErrorKind::NotFound => return Ok(Compaction::Missing),
             Err(error) => return Err(error.into()),
         };
         let ids = page.records.iter().map(|record| record.blob_id).collect();
@@ -84,38 +107,35 @@ async fn compact(app: &App, store: &str, pack: u32) -> Result<bool> {
         };
         let live: Vec<_> = page.records.into_iter().filter(is_live).collect();
         // Concurrently, because the objects that are appended at the same time share a sync.
-        let copies = try_join_all(live.iter().map(|record| copy(app, store, packs, record))).await?;
-        let of_copy = |(record, copy): (PackRecord, &Option<PackedObject>)| {
-            let to = copy.as_ref()?.key.clone();
-            Some(PackedMove { blob_id: record.blob_id, from: record.key, to })
-        };
-        let moves: Vec<_> = live.into_iter().zip(&copies).filter_map(of_copy).collect();
+        let copies = join_all(live.iter().map(|record| copy(app, store, packs, record))).await;
+        // The copies are held until the rows refer to them.
+        let (mut moves, mut held) = (Vec::new(), Vec::new());
+        for (record, copy) in live.into_iter().zip(copies) {
+            match copy {
+                Ok(copy) => {
+                    let to = copy.key.clone();
+                    moves.push(PackedMove { blob_id: record.blob_id, from: record.key, to });
+                    held.push(copy);
+                }
+                Err(error) => failure = Some(error),
+            }
+        }
         count += moves.len();
         app.meta.blobs.move_packed(store, moves).await?;
-        // Only now, the rows refer to the copies.
-        drop(copies);
+        drop(held);
         match page.next {
             Some(next) => from = next,
             None => break,
         }
     }
-    tracing::info!(pack, moved = count, "compacted a pack");
-    Ok(true)
+    failure.map_or(Ok(Compaction::Moved(count)), Err)
 }
 
-/// Copies an object to the newest pack. Returns `None` if the object was deleted. Damaged content is
-/// copied as it is: a scrub finds it by the digest in its row.
-async fn copy(
-    app: &App,
-    store: &str,
-    packs: &dyn Packs,
-    record: &PackRecord,
-) -> Result<Option<PackedObject>> {
-    let content: Vec<_> = match app.stores.get(store)?.open(&record.key, 0..record.length).await {
-        Ok(reader) => reader.try_collect().await?,
-        Err(error) if error.kind == ErrorKind::NotFound => return Ok(None),
-        Err(error) => return Err(error.into()),
-    };
+/// Copies an object to the newest pack. Damaged content is copied as it is: a scrub finds it by the
+/// digest in its row.
+async fn copy(app: &App, store: &str, packs: &dyn Packs, record: &PackRecord) -> Result<PackedObject> {
+    let reader = app.stores.get(store)?.open(&record.key, 0..record.length).await?;
+    let content: Vec<_> = reader.try_collect().await?;
     let PackRecord { blob_id, blake3, .. } = *record;
-    Ok(Some(packs.append(PackedContent { blob_id, blake3, bytes: content.concat().into() }).await?))
+    Ok(packs.append(PackedContent { blob_id, blake3, bytes: content.concat().into(), is_copy: true }).await?)
 }

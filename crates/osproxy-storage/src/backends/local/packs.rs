@@ -16,7 +16,10 @@ use std::{
     io::{self, IoSlice, IoSliceMut},
     ops::Range,
     os::fd::OwnedFd,
-    sync::{Arc, Mutex, MutexGuard, PoisonError, Weak},
+    sync::{
+        Arc, Mutex, MutexGuard, PoisonError, Weak,
+        atomic::{AtomicU32, Ordering},
+    },
     thread,
 };
 
@@ -61,6 +64,8 @@ pub(super) struct PackFiles {
     /// Sends work to the thread that writes. `None` if the store was opened to read.
     jobs: Option<mpsc::Sender<Job>>,
     max_size: u64,
+    /// Number of the newest pack; 0 if there is none.
+    newest: Arc<AtomicU32>,
     open: Mutex<HashMap<u32, Arc<OwnedFd>>>,
     /// The packs that the writer or a [`PackedObject`] still uses.
     pins: Arc<Mutex<HashMap<u32, Weak<()>>>>,
@@ -77,6 +82,7 @@ struct PendingRecord {
     blob_id: i64,
     blake3: [u8; 32],
     bytes: Bytes,
+    is_copy: bool,
     reply: oneshot::Sender<io::Result<PackedObject>>,
 }
 
@@ -132,7 +138,7 @@ fn path(pack: u32) -> String {
 impl PackFiles {
     /// Opens the packs of a store to read.
     pub(super) fn to_read() -> Self {
-        Self { jobs: None, max_size: 0, open: Mutex::default(), pins: Arc::default() }
+        Self { jobs: None, max_size: 0, newest: Arc::default(), open: Mutex::default(), pins: Arc::default() }
     }
 
     fn open_files(&self) -> MutexGuard<'_, HashMap<u32, Arc<OwnedFd>>> {
@@ -157,7 +163,11 @@ impl PackFiles {
         result.map_err(|error| Error::io(NAME, operation, error))
     }
 
+    /// Whether the pack may still take records, or a record in it may still get its row.
     fn is_in_use(&self, pack: u32) -> bool {
+        if pack == self.newest.load(Ordering::Acquire) {
+            return true;
+        }
         let pins = self.pins.lock().unwrap_or_else(PoisonError::into_inner);
         pins.get(&pack).is_some_and(|pin| pin.strong_count() > 0)
     }
@@ -172,18 +182,20 @@ impl Local {
             if self.root.fsync {
                 rustix::fs::fsync(&self.root.folder)?;
             }
+            // A crash may have left a pack whose creation was not synced.
+            self.root.sync_folder(FOLDER)?;
             let (jobs, queue) = mpsc::channel(MAX_QUEUED);
             let pins = Arc::<Mutex<_>>::default();
-            let newest = newest_pack(&self.root)?;
+            let newest = Arc::new(AtomicU32::new(newest_pack(&self.root)?.unwrap_or(0)));
             let mut writer = Writer {
                 root: self.root.clone(),
                 pins: pins.clone(),
-                newest,
+                newest: newest.clone(),
                 may_continue: true,
                 current: None,
             };
             thread::Builder::new().name("pack-writer".to_owned()).spawn(move || writer.serve(queue))?;
-            Ok(PackFiles { jobs: Some(jobs), max_size, open: Mutex::default(), pins })
+            Ok(PackFiles { jobs: Some(jobs), max_size, newest, open: Mutex::default(), pins })
         };
         let packs = start().map_err(|error| Error::io(NAME, "open packs", error))?;
         self.packs = Arc::new(packs);
@@ -271,8 +283,8 @@ impl Packs for Local {
 
     async fn append(&self, content: PackedContent) -> Result<PackedObject> {
         self.root.check_writable("append")?;
-        let PackedContent { blob_id, blake3, bytes } = content;
-        let append = |reply| Job::Append(PendingRecord { blob_id, blake3, bytes, reply });
+        let PackedContent { blob_id, blake3, bytes, is_copy } = content;
+        let append = |reply| Job::Append(PendingRecord { blob_id, blake3, bytes, is_copy, reply });
         self.packs.run("append", append).await
     }
 
@@ -285,12 +297,8 @@ impl Packs for Local {
         if self.packs.is_in_use(pack) {
             return Err(Error::new(ErrorKind::Busy, NAME, "scan"));
         }
-        let (root, file) = (self.root.clone(), self.open_pack(pack).await?);
-        let page = blocking("scan", move || {
-            // The newest pack may still take records.
-            if newest_pack(&root)? == Some(pack) { Ok(None) } else { scan(&file, pack, from).map(Some) }
-        });
-        page.await?.ok_or_else(|| Error::new(ErrorKind::Busy, NAME, "scan"))
+        let file = self.open_pack(pack).await?;
+        blocking("scan", move || scan(&file, pack, from)).await
     }
 
     async fn remove(&self, pack: u32) -> Result<()> {
@@ -298,19 +306,16 @@ impl Packs for Local {
         if self.packs.is_in_use(pack) {
             return Err(Error::new(ErrorKind::Busy, NAME, "remove"));
         }
-        self.packs.open_files().remove(&pack);
         let root = self.root.clone();
-        blocking("remove", move || {
-            // The number of the newest pack must never be used again, so this pack stays.
-            if newest_pack(&root)? == Some(pack) {
-                return Err(Errno::BUSY.into());
-            }
+        let removed = blocking("remove", move || {
             match rustix::fs::unlinkat(&root.folder, path(pack), AtFlags::empty()) {
                 Ok(()) | Err(Errno::NOENT) => Ok(root.sync_folder(FOLDER)?),
                 Err(error) => Err(error.into()),
             }
-        })
-        .await
+        });
+        removed.await?;
+        self.packs.open_files().remove(&pack);
+        Ok(())
     }
 }
 
@@ -357,8 +362,8 @@ fn newest_pack(root: &Root) -> io::Result<Option<u32>> {
 struct Writer {
     root: Arc<Root>,
     pins: Arc<Mutex<HashMap<u32, Weak<()>>>>,
-    /// Number of the newest pack.
-    newest: Option<u32>,
+    /// Number of the newest pack; 0 if there is none.
+    newest: Arc<AtomicU32>,
     /// Whether the newest pack may take more records after a start.
     may_continue: bool,
     current: Option<CurrentPack>,
@@ -390,13 +395,26 @@ impl Writer {
                 self.append(batch);
             }
             if let Some((pack, reply)) = sealing {
-                let sealed = if self.newest == Some(pack) { self.create_pack() } else { Ok(()) };
+                let is_newest = self.newest.load(Ordering::Acquire) == pack;
+                let sealed = if is_newest { self.create_pack() } else { Ok(()) };
                 let _ = reply.send(sealed);
             }
         }
     }
 
     fn append(&mut self, batch: Vec<PendingRecord>) {
+        let size = |record: &PendingRecord| record_size(record.bytes.len() as u64);
+        let new = batch.iter().filter(|record| !record.is_copy).map(size).sum();
+        let (batch, refused) = match self.root.check_free_space(new) {
+            Ok(()) => (batch, Vec::new()),
+            Err(_) => batch.into_iter().partition(|record| record.is_copy),
+        };
+        for record in refused {
+            let _ = record.reply.send(Err(Errno::NOSPC.into()));
+        }
+        if batch.is_empty() {
+            return;
+        }
         match self.write(&batch) {
             Ok(objects) => {
                 for (record, object) in batch.into_iter().zip(objects) {
@@ -407,8 +425,12 @@ impl Writer {
             Err(error) => {
                 // What of the batch has reached the disk is unknown, and after a failed sync the
                 // kernel may have dropped it. So the pack takes no more records.
-                self.current = None;
                 self.may_continue = false;
+                if let Some(pack) = self.current.take()
+                    && pack.end == 0
+                {
+                    let _ = rustix::fs::unlinkat(&self.root.folder, path(pack.number), AtFlags::empty());
+                }
                 for record in batch {
                     let error = error.raw_os_error().map_or_else(
                         || io::Error::new(error.kind(), error.to_string()),
@@ -422,8 +444,6 @@ impl Writer {
 
     /// Appends a batch durably.
     fn write(&mut self, batch: &[PendingRecord]) -> io::Result<Vec<PackedObject>> {
-        let total = batch.iter().map(|record| record_size(record.bytes.len() as u64)).sum();
-        self.root.check_free_space(total)?;
         let fsync = self.root.fsync;
         let pack = self.current_pack()?;
         let (start, mut at) = (pack.end, pack.end);
@@ -467,7 +487,7 @@ impl Writer {
         }
         if self.current.is_none()
             && std::mem::replace(&mut self.may_continue, false)
-            && let Some(number) = self.newest
+            && let number @ 1.. = self.newest.load(Ordering::Acquire)
         {
             self.current = Some(self.open(number, OFlags::empty())?).filter(|pack| pack.end < PACK_SIZE);
         }
@@ -479,12 +499,20 @@ impl Writer {
 
     /// Creates the pack that takes the next records.
     fn create_pack(&mut self) -> io::Result<()> {
-        let number = self.newest.map_or(1, |newest| newest + 1);
-        let pack = self.open(number, OFlags::CREATE | OFlags::EXCL)?;
-        self.newest = Some(number);
+        let number = self.newest.load(Ordering::Acquire).checked_add(1);
+        let number = number.ok_or_else(|| io::Error::other("there are too many packs"))?;
+        let pack = self.open(number, OFlags::CREATE | OFlags::EXCL);
+        if pack.is_ok() || pack.as_ref().is_err_and(|error| error.kind() == io::ErrorKind::AlreadyExists) {
+            self.newest.store(number, Ordering::Release);
+        }
+        let pack = pack?;
         self.may_continue = false;
+        if let Err(error) = self.root.sync_folder(FOLDER) {
+            let _ = rustix::fs::unlinkat(&self.root.folder, path(number), AtFlags::empty());
+            return Err(error.into());
+        }
         self.current = Some(pack);
-        Ok(self.root.sync_folder(FOLDER)?)
+        Ok(())
     }
 
     fn open(&self, number: u32, flags: OFlags) -> io::Result<CurrentPack> {
