@@ -69,9 +69,9 @@ pub trait Backend: Send + Sync + 'static {
     }
 }
 
-/// The packs of a store. A pack holds many small objects. Packed objects have keys of their own
-/// form ([`Key::pack_location`]) and are read like other objects, but are not listed. Deleting a
-/// packed object does nothing: it is removed with its pack.
+/// The packs of a store. A pack holds many small objects. [`Key::pack_location`] tells the key of a
+/// packed object from other keys. Packed objects are read like other objects, but are not listed.
+/// Deleting a packed object does nothing: the object is removed with its pack.
 #[async_trait]
 pub trait Packs: Send + Sync {
     /// Maximum size of packed content, in bytes.

@@ -21,7 +21,7 @@ const STYLE: &str = "body{max-width:42rem;margin:3rem auto;padding:0 1rem;font:1
     .down{color:#b00020}@media(prefers-color-scheme:dark){body{color:#ddd;background:#181818}a{color:#8ab4f8}\
     .down{color:#ff8a80}}";
 
-/// Content security policy of the page. Allows the style sheet and the icon, and nothing else. The
+/// Content security policy of the page. Allows only the style sheet and the icon of the page. The
 /// icon is an empty `data:` URL; without an icon, browsers would request `/favicon.ico`.
 static POLICY: LazyLock<HeaderValue> = LazyLock::new(|| {
     let style = BASE64_STANDARD.encode(Sha256::digest(STYLE));

@@ -14,7 +14,7 @@ enum Packs {
     EmptiedAt,
 }
 
-/// Existing objects stay files of their own.
+/// Existing objects are not moved into packs.
 pub(super) async fn up(schema: &Schema<'_>) -> Result<(), DbErr> {
     let packs = Table::create()
         .table(Packs::Table)
