@@ -49,6 +49,10 @@ bench *args:
     command -v nginx >/dev/null || (apt-get update -qq && apt-get install -y -qq nginx-light)
     .ci/servers --durable cargo bench --bench transfers -- {{ args }}
 
+# Compare osproxy with nginx, tus servers and others, in turn. Takes 15 minutes, the first time longer.
+bench-peers *args:
+    .ci/peers cargo bench --bench transfers -- peers {{ args }}
+
 # Kill the service repeatedly while clients use it, and check the result. OSPROXY_TORTURE_SEED sets the seed.
 torture rounds="200":
     OSPROXY_TORTURE_ROUNDS={{ rounds }} cargo test --release -p osproxy --test it torture:: -- --nocapture

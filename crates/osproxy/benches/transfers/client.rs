@@ -2,7 +2,7 @@
 //! copies.
 
 use std::{
-    io::{Read, Write},
+    io::{IoSlice, Read, Write},
     net::{SocketAddr, TcpStream},
     sync::{
         Arc,
@@ -94,9 +94,7 @@ impl Connection {
         request: &[&[u8]],
         mut take: impl FnMut(&[u8]),
     ) -> Result<u64> {
-        for part in request {
-            self.send(part)?;
-        }
+        self.send(request)?;
         let buffer = self.buffer.bytes_mut();
         let mut filled = 0;
         let (body, length) = loop {
@@ -114,6 +112,15 @@ impl Connection {
             }
         };
         let mut received = body.len() as u64;
+        let Some(length) = length else {
+            // A short chunked body; the last chunk is empty.
+            while !buffer.get(..filled).unwrap_or_default().ends_with(b"0\r\n\r\n") {
+                let count = self.stream.read(buffer.get_mut(filled..).unwrap_or_default())?;
+                ensure!(count > 0, "the connection was closed within a chunked answer");
+                filled += count;
+            }
+            return Ok(0);
+        };
         take(body);
         while received < length {
             let count = self.stream.read(buffer)?;
@@ -126,11 +133,42 @@ impl Connection {
         Ok(length)
     }
 
-    fn send(&mut self, bytes: &[u8]) -> Result<()> {
-        let piece = if self.network.is_some() { BUFFER } else { usize::MAX };
-        for piece in bytes.chunks(piece) {
-            self.stream.write_all(piece)?;
-            self.network.iter().for_each(|network| network.wait_for(piece.len()));
+    /// Like [`exchange`](Self::exchange), and returns the `Location`. The answer must be short.
+    pub(crate) fn exchange_for_location(&mut self, request: &[&[u8]]) -> Result<String> {
+        self.exchange(request, |_| {})?;
+        let answer = self.buffer.bytes();
+        let end = answer.windows(4).position(|window| window == b"\r\n\r\n").unwrap_or_default();
+        let head = answer.get(..end).unwrap_or_default();
+        Ok(field(head, "location").context("the answer has no location")?.to_owned())
+    }
+
+    /// Sends a JSON body with further header fields, each with its line end.
+    pub(crate) fn post_json<T: DeserializeOwned>(
+        &mut self,
+        target: &str,
+        fields: &str,
+        body: &impl Serialize,
+    ) -> Result<T> {
+        self.json(&post_json(target, fields, body)?)
+    }
+
+    /// Sends the parts of a request, together if possible.
+    fn send(&mut self, parts: &[&[u8]]) -> Result<()> {
+        if self.network.is_some() {
+            for piece in parts.iter().flat_map(|part| part.chunks(BUFFER)) {
+                self.stream.write_all(piece)?;
+                self.network.iter().for_each(|network| network.wait_for(piece.len()));
+            }
+            return Ok(());
+        }
+        let mut slices: Vec<_> = parts.iter().map(|part| IoSlice::new(part)).collect();
+        let mut left = slices.as_mut_slice();
+        // Removes empty parts: a write of nothing would look like an end.
+        IoSlice::advance_slices(&mut left, 0);
+        while !left.is_empty() {
+            let count = self.stream.write_vectored(left)?;
+            ensure!(count > 0, "the connection was closed within a request");
+            IoSlice::advance_slices(&mut left, count);
         }
         Ok(())
     }
@@ -315,33 +353,32 @@ pub(crate) fn run_in_threads<T: Send>(
 }
 
 fn post(path: &str, body: &impl Serialize) -> Result<Vec<u8>> {
-    post_json(&format!("{PREFIX}{path}"), body)
+    post_json(&format!("{PREFIX}{path}"), "", body)
 }
 
 fn post_v1(path: &str, body: &impl Serialize) -> Result<Vec<u8>> {
-    post_json(&format!("{}{path}", v1::PREFIX), body)
+    post_json(&format!("{}{path}", v1::PREFIX), "", body)
 }
 
-fn post_json(target: &str, body: &impl Serialize) -> Result<Vec<u8>> {
+fn post_json(target: &str, fields: &str, body: &impl Serialize) -> Result<Vec<u8>> {
     let body = serde_json::to_vec(body)?;
-    let mut request = head("POST", target, "application/json", body.len());
+    let fields = format!("content-type: application/json\r\n{fields}");
+    let mut request = head("POST", target, &fields, body.len());
     request.extend_from_slice(&body);
     Ok(request)
 }
 
-fn head(method: &str, target: &str, content_type: &str, length: usize) -> Vec<u8> {
-    format!(
-        "{method} {target} HTTP/1.1\r\nhost: localhost\r\ncontent-type: {content_type}\r\n\
-         content-length: {length}\r\n\r\n"
-    )
-    .into_bytes()
+/// The head of a request. `fields` are further lines, each with its end.
+pub(crate) fn head(method: &str, target: &str, fields: &str, length: usize) -> Vec<u8> {
+    format!("{method} {target} HTTP/1.1\r\nhost: localhost\r\n{fields}content-length: {length}\r\n\r\n")
+        .into_bytes()
 }
 
 fn content_type(form: bool) -> String {
     if form {
-        format!("multipart/form-data; boundary={BOUNDARY}")
+        format!("content-type: multipart/form-data; boundary={BOUNDARY}\r\n")
     } else {
-        "application/octet-stream".to_owned()
+        "content-type: application/octet-stream\r\n".to_owned()
     }
 }
 
@@ -354,16 +391,19 @@ fn form_framing() -> (String, String) {
     (opening, format!("\r\n--{BOUNDARY}--\r\n"))
 }
 
-/// The status of an answer and the length of its body.
-pub(crate) fn status_and_length(head: &[u8]) -> Result<(u16, u64)> {
+/// The status of an answer and the length of its body; `None` if the body is chunked.
+pub(crate) fn status_and_length(head: &[u8]) -> Result<(u16, Option<u64>)> {
     let status = std::str::from_utf8(head)?.split(' ').nth(1).and_then(|status| status.parse().ok());
     let status = status.context("the answer has no status")?;
     if status == 204 {
         // An answer with this status has no body and declares no length.
-        return Ok((status, 0));
+        return Ok((status, Some(0)));
+    }
+    if field(head, "transfer-encoding").is_some() {
+        return Ok((status, None));
     }
     let length = field(head, "content-length").context("the answer declares no length")?;
-    Ok((status, length.parse()?))
+    Ok((status, Some(length.parse()?)))
 }
 
 /// A field of an answer's head.

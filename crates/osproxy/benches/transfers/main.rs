@@ -1,9 +1,10 @@
 //! Measures throughput, CPU time and memory of the real binary on this machine. The peers are
 //! nginx, an S3 store without osproxy, hashing alone (md5, BLAKE3), and API v0 for API v1.
 //!
-//! `just bench` runs every case, and `just bench download links` only these two. `--quick` at least
-//! halves the sizes and the rounds. Absolute figures depend on the other load of the machine;
-//! ratios are comparable, because each case and its peer take turns within one run.
+//! `just bench` runs every case but `peers`, and `just bench download links` only these two.
+//! `just bench-peers` compares osproxy with other programs. `--quick` at least halves the sizes and
+//! the rounds. Absolute figures depend on the other load of the machine; ratios are comparable,
+//! because each case and its peer take turns within one run.
 #![expect(
     clippy::cast_precision_loss,
     clippy::disallowed_methods,
@@ -17,6 +18,7 @@ mod client;
 mod content;
 mod measure;
 mod nginx;
+mod peers;
 mod report;
 mod s3;
 mod server;
@@ -27,7 +29,7 @@ use anyhow::{Context, Result, bail};
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 
 use crate::{
-    cases::{CASES, Scale},
+    cases::{CASES, PEERS, Scale},
     report::Report,
     server::LOG,
 };
@@ -37,9 +39,11 @@ const TARGET: &str = env!("CARGO_TARGET_TMPDIR");
 fn main() -> Result<()> {
     let mut quick = false;
     let mut wanted = Vec::new();
-    for argument in std::env::args().skip(1) {
+    let mut arguments = std::env::args().skip(1);
+    while let Some(argument) = arguments.next() {
         match argument.as_str() {
             "--quick" => quick = true,
+            peers::ANSWER => return peers::answer(arguments.next().context("no port")?.parse()?),
             // Added by cargo.
             "--bench" => {}
             name if CASES.iter().any(|(known, _)| *known == name) => wanted.push(argument),
@@ -55,10 +59,11 @@ fn main() -> Result<()> {
     let scale = Scale::new(quick);
     let mut report = Report::default();
     for (name, run) in CASES {
-        if wanted.is_empty() || wanted.iter().any(|wanted| wanted == name) {
+        if wanted.iter().any(|wanted| wanted == name) || wanted.is_empty() && name != PEERS {
             eprintln!("{name}");
             // On a real disk: `/tmp` may be in memory.
-            let folder = tempfile::Builder::new().prefix("transfers-").tempdir_in(TARGET)?;
+            let parent = std::env::var_os("OSPROXY_BENCH_FOLDER").unwrap_or_else(|| TARGET.into());
+            let folder = tempfile::Builder::new().prefix("transfers-").tempdir_in(parent)?;
             run(&scale, folder.path(), &mut report)
                 .with_context(|| format!("the case {name} failed; {}", keep_log(folder.path())))?;
         }
@@ -70,8 +75,8 @@ fn main() -> Result<()> {
 /// Saves the server's log from a folder that is about to be removed.
 fn keep_log(folder: &Path) -> String {
     let kept = Path::new(TARGET).join(LOG);
-    match fs::rename(folder.join(LOG), &kept) {
-        Ok(()) => format!("the log of osproxy is kept in {}", kept.display()),
+    match fs::copy(folder.join(LOG), &kept) {
+        Ok(_) => format!("the log of osproxy is kept in {}", kept.display()),
         Err(error) => format!("the log of osproxy cannot be kept: {error}"),
     }
 }

@@ -18,7 +18,7 @@ pub(crate) struct Sample {
 }
 
 /// The rounds of a case.
-#[derive(Debug, Default)]
+#[derive(Clone, Debug, Default)]
 pub(crate) struct Rounds(Vec<Sample>);
 
 impl Rounds {

@@ -96,7 +96,7 @@ impl fmt::Display for Report {
 }
 
 /// Formats a value with three significant digits.
-fn number(value: f64) -> String {
+pub(crate) fn number(value: f64) -> String {
     match value.abs() {
         100.0.. => format!("{value:.0}"),
         10.0.. => format!("{value:.1}"),

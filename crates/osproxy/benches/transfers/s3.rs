@@ -11,7 +11,7 @@ use time::{OffsetDateTime, macros::format_description};
 use crate::client::Connection;
 
 /// Bucket for the objects of the benchmark and of osproxy.
-const BUCKET: &str = "bench";
+pub(crate) const BUCKET: &str = "bench";
 const REGION: &str = "us-east-1";
 const UNRESERVED: &AsciiSet = &NON_ALPHANUMERIC.remove(b'-').remove(b'.').remove(b'_').remove(b'~');
 
@@ -44,6 +44,12 @@ impl Store {
             secret: from("_SECRET")?,
             endpoint,
         })
+    }
+
+    /// A store at this address that another part of the benchmark started.
+    pub(crate) fn at(address: SocketAddr, key_id: &str, secret: &str) -> Self {
+        let (key_id, secret) = (key_id.to_owned(), secret.to_owned());
+        Self { endpoint: format!("http://{address}"), address, id: 0, key_id, secret }
     }
 
     pub(crate) fn id(&self) -> u32 {
@@ -91,6 +97,11 @@ impl Store {
         let mut request = self.head("POST", object, &[("uploadId", upload)], body.len())?;
         request.extend_from_slice(body.as_bytes());
         Ok(request)
+    }
+
+    /// The head of the request that stores an object of `length` bytes.
+    pub(crate) fn put(&self, object: &str, length: usize) -> Result<Vec<u8>> {
+        self.head("PUT", object, &[], length)
     }
 
     /// The request for an object.

@@ -80,7 +80,9 @@ impl Server {
         let Some((_, address)) = line.trim().split_once("http://") else {
             bail!("osproxy did not become ready: {}", fs::read_to_string(folder.join(LOG))?);
         };
-        Ok(Self { process, address: address.parse()?, data, startup_time: took })
+        // The first start also prints an API key.
+        let address = address.split(' ').next().unwrap_or_default().parse()?;
+        Ok(Self { process, address, data, startup_time: took })
     }
 
     pub(crate) fn id(&self) -> u32 {

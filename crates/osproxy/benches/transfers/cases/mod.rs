@@ -7,6 +7,7 @@ mod grpc;
 mod large;
 mod overload;
 mod parts;
+mod peers;
 mod refusals;
 mod small;
 mod stored;
@@ -25,10 +26,13 @@ use crate::{
 
 const GIB: f64 = (1_u64 << 30) as f64;
 
+/// The case that needs other programs. It runs only if it is named.
+pub(crate) const PEERS: &str = "peers";
+
 type Case = fn(&Scale, &Path, &mut Report) -> Result<()>;
 
 /// Every case by name, in the order of execution.
-pub(crate) const CASES: [(&str, Case); 26] = [
+pub(crate) const CASES: [(&str, Case); 27] = [
     ("upload-raw", large::upload_raw),
     ("upload-form", large::upload_form),
     ("parts-1m", parts::of_1_mib),
@@ -55,6 +59,7 @@ pub(crate) const CASES: [(&str, Case); 26] = [
     ("start", footprint::start),
     ("overload", overload::overload),
     ("probes", overload::probes),
+    (PEERS, peers::peers),
 ];
 
 /// The amount of work.

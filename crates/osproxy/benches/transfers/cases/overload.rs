@@ -87,6 +87,7 @@ impl Client {
                 let start = end + 4;
                 let head = read.get(..start).unwrap_or_default();
                 let (status, length) = status_and_length(head)?;
+                let length = length.context("the answer is chunked")?;
                 closes = field(head, "connection").is_some_and(|value| value.eq_ignore_ascii_case("close"));
                 whole = Some((status, start..start + usize::try_from(length)?));
             }
