@@ -22,6 +22,7 @@ use tower::ServiceExt;
 
 use super::{
     MAX_BUFFERED, RemoteAddr,
+    coalesced_writes::CoalescedWrites,
     head_error::HeadErrorResponder,
     timeouts::{ConnTimeouts, MinRateBody, ObservedIo, PendingWrite, TimeoutKind, Timeouts},
     tls::Tls,
@@ -54,6 +55,8 @@ const MAX_LOCAL_RESET_STREAMS: usize = 128;
 const PING_INTERVAL: Duration = Duration::from_secs(30);
 const PING_TIMEOUT: Duration = Duration::from_secs(20);
 
+/// Maximum number of header fields, as in `check_head`.
+const MAX_FIELDS: u32 = 100;
 /// Bytes that HTTP/2 counts for each header field, in addition to the name and the value.
 const FIELD_OVERHEAD: u32 = 32;
 
@@ -92,7 +95,7 @@ impl ConnectionServer {
             // This limit is higher than the limit of `check_head`. So a head that is only
             // moderately too large still reaches `check_head`, which rejects the request with an
             // error code, as with HTTP/1.
-            .max_header_list_size(max_head + MAX_STREAMS * FIELD_OVERHEAD)
+            .max_header_list_size(max_head + MAX_FIELDS * FIELD_OVERHEAD)
             .max_pending_accept_reset_streams(MAX_RESET_STREAMS)
             .max_local_error_reset_streams(MAX_LOCAL_RESET_STREAMS)
             .keep_alive_interval(PING_INTERVAL)
@@ -123,6 +126,7 @@ impl ConnectionServer {
     ) {
         let timeouts = Arc::new(ConnTimeouts::new());
         let head_error = HeadErrorResponder::new(self.router.clone(), peer);
+        let io = CoalescedWrites::new(io, timeouts.is_multiplexed.clone());
         let io = TokioIo::new(ObservedIo { io, timeouts: timeouts.clone(), head_error });
         let (router, rate_check, shared_timeouts) = (self.router.clone(), self.rate_check, timeouts.clone());
         let probes = ProbeSchedule::default();

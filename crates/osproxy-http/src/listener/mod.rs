@@ -1,6 +1,7 @@
 //! The HTTP listener: accepts connections, serves them, and drains on shutdown.
 
 mod address_limit;
+mod coalesced_writes;
 mod connection;
 mod handshakes;
 mod head_error;

@@ -6,7 +6,10 @@ use std::{
     future::poll_fn,
     io,
     pin::Pin,
-    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    sync::{
+        Arc, Mutex, MutexGuard, PoisonError,
+        atomic::{AtomicBool, Ordering},
+    },
     task::{Context, Poll, ready},
     time::Duration,
 };
@@ -48,6 +51,8 @@ pub(super) enum TimeoutKind {
 /// State of a connection that determines its timeouts.
 pub(super) struct ConnTimeouts {
     state: Mutex<State>,
+    /// Whether requests are multiplexed (HTTP/2).
+    pub(super) is_multiplexed: Arc<AtomicBool>,
     /// The pending write of an HTTP/1 connection, which sends one response at a time. Not used for
     /// HTTP/2, where each stream has a separate [`PendingWrite`].
     pub(super) pending_write: Arc<PendingWrite>,
@@ -60,7 +65,6 @@ struct State {
     /// Start of the timeout for a request head that is not complete yet; `None` if there is no such
     /// head. For HTTP/2, only the first head is tracked.
     head_since: Option<Instant>,
-    multiplexed: bool,
     /// Whether part of a response may still have to be written.
     response_pending: bool,
 }
@@ -69,23 +73,16 @@ impl ConnTimeouts {
     pub(super) fn new() -> Self {
         let now = Instant::now();
         // The timeout for the first head starts with the connection.
-        let state = State {
-            requests: 0,
-            idle_since: now,
-            head_since: Some(now),
-            multiplexed: false,
-            response_pending: false,
-        };
-        Self { state: Mutex::new(state), pending_write: Arc::default() }
+        let state = State { requests: 0, idle_since: now, head_since: Some(now), response_pending: false };
+        Self { state: Mutex::new(state), is_multiplexed: Arc::default(), pending_write: Arc::default() }
     }
 
     fn state(&self) -> MutexGuard<'_, State> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Whether requests are multiplexed (HTTP/2).
     pub(super) fn is_multiplexed(&self) -> bool {
-        self.state().multiplexed
+        self.is_multiplexed.load(Ordering::Relaxed)
     }
 
     /// Records that the head of a request is complete. The request counts as running until the
@@ -94,7 +91,7 @@ impl ConnTimeouts {
         let mut state = self.state();
         state.requests += 1;
         state.head_since = None;
-        state.multiplexed = multiplexed;
+        self.is_multiplexed.store(multiplexed, Ordering::Relaxed);
         state.response_pending = true;
         RequestGuard(self.clone())
     }
@@ -117,7 +114,7 @@ impl ConnTimeouts {
 
     fn on_read(&self) {
         let mut state = self.state();
-        if state.requests == 0 && state.head_since.is_none() && !state.multiplexed {
+        if state.requests == 0 && state.head_since.is_none() && !self.is_multiplexed() {
             state.head_since = Some(Instant::now());
         }
     }
@@ -154,7 +151,7 @@ impl ConnTimeouts {
         if state.requests > 0 {
             // The end of a request on an HTTP/2 stream does not wake this task. So compute the
             // deadline again after one idle timeout.
-            return state.multiplexed.then(|| (Instant::now() + timeouts.idle, TimeoutKind::Idle));
+            return self.is_multiplexed().then(|| (Instant::now() + timeouts.idle, TimeoutKind::Idle));
         }
         Some(match state.head_since {
             Some(since) => (since + timeouts.head, TimeoutKind::Head),

@@ -1,0 +1,192 @@
+//! Fewer writes for HTTP/2. The library `h2` writes and flushes every frame separately, and most
+//! clients allow frames of 16 KiB at most. Every write passes through the network stack, so a
+//! download would take twice the processor time of HTTP/1.
+
+use std::{
+    io::{self, IoSlice},
+    pin::Pin,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
+    task::{Context, Poll, ready},
+};
+
+use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+
+/// Maximum number of bytes to collect.
+const CAPACITY: usize = 64 << 10;
+
+/// Default of the maximum frame size. After a frame of this size, `h2` flushes, looks for the next
+/// frame, and flushes again if there is none.
+const FULL_FRAME: usize = 16 << 10;
+
+/// A transport that collects the frames of an HTTP/2 connection, and writes them together.
+pub(super) struct CoalescedWrites<I> {
+    io: I,
+    /// Set once the connection is known to use HTTP/2. Until then, writes pass through.
+    is_multiplexed: Arc<AtomicBool>,
+    collected: Vec<u8>,
+    /// How much of `collected` is written already.
+    written: usize,
+    /// Whether another flush follows the next one.
+    is_more_to_come: bool,
+}
+
+impl<I> CoalescedWrites<I> {
+    pub(super) fn new(io: I, is_multiplexed: Arc<AtomicBool>) -> Self {
+        Self { io, is_multiplexed, collected: Vec::new(), written: 0, is_more_to_come: false }
+    }
+}
+
+impl<I: AsyncWrite + Unpin> CoalescedWrites<I> {
+    fn poll_write_collected(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        while let Some(rest) = self.collected.get(self.written..).filter(|rest| !rest.is_empty()) {
+            let count = ready!(Pin::new(&mut self.io).poll_write(cx, rest))?;
+            if count == 0 {
+                return Poll::Ready(Err(io::ErrorKind::WriteZero.into()));
+            }
+            self.written += count;
+        }
+        // Idle connections keep no memory.
+        self.collected = Vec::new();
+        self.written = 0;
+        Poll::Ready(Ok(()))
+    }
+}
+
+impl<I: AsyncRead + AsyncWrite + Unpin> AsyncRead for CoalescedWrites<I> {
+    fn poll_read(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        buffer: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
+        // Nothing may stay behind while the connection waits for the client.
+        if let Poll::Ready(Err(error)) = self.poll_write_collected(cx) {
+            return Poll::Ready(Err(error));
+        }
+        Pin::new(&mut self.io).poll_read(cx, buffer)
+    }
+}
+
+impl<I: AsyncWrite + Unpin> AsyncWrite for CoalescedWrites<I> {
+    fn poll_write(self: Pin<&mut Self>, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
+        self.poll_write_vectored(cx, &[IoSlice::new(bytes)])
+    }
+
+    fn poll_write_vectored(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        slices: &[IoSlice<'_>],
+    ) -> Poll<io::Result<usize>> {
+        if !self.is_multiplexed.load(Ordering::Relaxed) {
+            return Pin::new(&mut self.io).poll_write_vectored(cx, slices);
+        }
+        let length = slices.iter().map(|slice| slice.len()).sum::<usize>();
+        if self.collected.len() + length > CAPACITY {
+            ready!(self.poll_write_collected(cx))?;
+        }
+        self.is_more_to_come = length > FULL_FRAME;
+        if length > CAPACITY {
+            return Pin::new(&mut self.io).poll_write_vectored(cx, slices);
+        }
+        if self.collected.is_empty() && self.is_more_to_come {
+            self.collected.reserve_exact(CAPACITY);
+        }
+        slices.iter().for_each(|slice| self.collected.extend_from_slice(slice));
+        Poll::Ready(Ok(length))
+    }
+
+    fn is_write_vectored(&self) -> bool {
+        self.io.is_write_vectored()
+    }
+
+    fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        if std::mem::take(&mut self.is_more_to_come) {
+            return Poll::Ready(Ok(()));
+        }
+        ready!(self.poll_write_collected(cx))?;
+        Pin::new(&mut self.io).poll_flush(cx)
+    }
+
+    fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        ready!(self.poll_write_collected(cx))?;
+        Pin::new(&mut self.io).poll_shutdown(cx)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use tokio::io::{AsyncReadExt, AsyncWriteExt};
+
+    use super::*;
+
+    /// Notes the length of each write.
+    struct Writes(Arc<std::sync::Mutex<Vec<usize>>>);
+
+    impl AsyncRead for Writes {
+        fn poll_read(self: Pin<&mut Self>, _: &mut Context<'_>, _: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
+            Poll::Ready(Ok(()))
+        }
+    }
+
+    impl AsyncWrite for Writes {
+        fn poll_write(self: Pin<&mut Self>, _: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
+            // A socket may take less than it is given.
+            let count = bytes.len().min(CAPACITY - 1);
+            self.0.lock().unwrap().push(count);
+            Poll::Ready(Ok(count))
+        }
+
+        fn poll_flush(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<io::Result<()>> {
+            Poll::Ready(Ok(()))
+        }
+
+        fn poll_shutdown(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<io::Result<()>> {
+            Poll::Ready(Ok(()))
+        }
+    }
+
+    async fn send_frames(
+        is_multiplexed: bool,
+        frames: &[usize],
+    ) -> (CoalescedWrites<Writes>, Arc<std::sync::Mutex<Vec<usize>>>) {
+        let writes = Arc::default();
+        let mut io =
+            CoalescedWrites::new(Writes(Arc::clone(&writes)), Arc::new(AtomicBool::new(is_multiplexed)));
+        for length in frames {
+            io.write_all(&vec![0; *length]).await.unwrap();
+            io.flush().await.unwrap();
+        }
+        (io, writes)
+    }
+
+    #[tokio::test]
+    async fn full_frames_are_written_together() {
+        let frame = FULL_FRAME + 9;
+        let (mut io, writes) = send_frames(true, &[frame; 7]).await;
+        assert_eq!(*writes.lock().unwrap(), [3 * frame, 3 * frame]);
+        // There is no more frame.
+        io.flush().await.unwrap();
+        assert_eq!(*writes.lock().unwrap(), [3 * frame, 3 * frame, frame]);
+    }
+
+    #[tokio::test]
+    async fn nothing_stays_behind() {
+        let frame = FULL_FRAME + 9;
+        // A short frame is written at once, with the frames before it.
+        let (_, writes) = send_frames(true, &[100, frame, 100]).await;
+        assert_eq!(*writes.lock().unwrap(), [100, frame + 100]);
+        // Reading writes first.
+        let (mut io, writes) = send_frames(true, &[frame]).await;
+        assert!(writes.lock().unwrap().is_empty());
+        io.read(&mut [0]).await.unwrap();
+        assert_eq!(*writes.lock().unwrap(), [frame]);
+        let (mut io, writes) = send_frames(true, &[frame]).await;
+        io.shutdown().await.unwrap();
+        assert_eq!(*writes.lock().unwrap(), [frame]);
+        // HTTP/1 flushes once.
+        let (_, writes) = send_frames(false, &[frame]).await;
+        assert_eq!(*writes.lock().unwrap(), [frame]);
+    }
+}
