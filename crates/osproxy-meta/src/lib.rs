@@ -73,7 +73,7 @@ pub use uploads::complete_parts::{CompleteOutcome, CompleteRequest};
 pub use uploads::expected_digests::ExpectedDigests;
 pub use uploads::inspection::{CompletePreconditions, Inspection, InspectionResult};
 pub use uploads::multipart::{LostParts, MultipartSlot, MultipartUpload};
-pub use uploads::packed::{OpenUpload, PackedBlob};
+pub use uploads::packed::{CreatePackedOutcome, OpenUpload, PackedBlob};
 pub use uploads::parts::{BeginPartOutcome, FinishPartOutcome, PartIntent, PartMismatch, ReceivedPart};
 pub use uploads::placement::PartsStore;
 pub use uploads::possession::ChallengeRecord;

@@ -151,6 +151,20 @@ pub async fn create_upload(
     })
 }
 
+/// Plans a file that is created together with its content. Fails as [`create_upload`] does. The file
+/// does not count as an incomplete upload.
+pub(super) async fn new_file(
+    uploads: &UploadOps,
+    caller: &Caller,
+    request: UploadRequest,
+) -> Result<NewFile> {
+    uploads.admission.admit_instant_uploads().await?;
+    let validated = validate(uploads, caller, vec![request])?;
+    let missing = || Error::internal("a validated request is missing");
+    let (name, announced) = validated.into_iter().next().ok_or_else(missing)?;
+    Ok(NewFile { uid: uploads.uids.next().await?, tenant: caller.tenant.clone(), name, announced })
+}
+
 /// Checks the requests. Returns the file name and the announced content of each request. Chooses
 /// the part size if the client did not.
 fn validate(

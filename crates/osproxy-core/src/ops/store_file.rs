@@ -3,22 +3,26 @@
 use std::sync::Arc;
 
 use bytes::Bytes;
-use futures_util::stream::BoxStream;
+use futures_util::{StreamExt, stream::BoxStream};
+use osproxy_meta::FileRecord;
 use osproxy_types::{error_chain, uid::Uid};
 
 use super::{
     UploadOps, UploadOptions,
     abort_upload::abort_upload,
-    create_upload::{UploadRequest, create_upload},
+    create_upload::{UploadRequest, create_upload, new_file},
     too_large_error,
     upload_file::{ExpectedDigests, SizeHint, upload_file},
 };
-use crate::{Caller, Error, HeldIdempotencyKey, Result, boxed_future};
+use crate::{
+    Caller, Error, HeldIdempotencyKey, Result, boxed_future,
+    session::{self, NewFileOutcome},
+};
 
 /// How long the body may take, in seconds. Then the incomplete file expires.
 const MAX_DURATION_SECS: i64 = 24 * 60 * 60;
 
-/// Creates a file of the caller's tenant with `body` as its content, and returns its uid when the
+/// Creates a file of the caller's tenant with `body` as its content, and returns when the
 /// content is durable. If this fails, or the future is dropped before the whole body has arrived,
 /// the file is removed, and the idempotency key is released.
 ///
@@ -36,7 +40,7 @@ pub async fn store_file<'a>(
     size: SizeHint,
     body: BoxStream<'a, Result<Bytes>>,
     key: Option<HeldIdempotencyKey>,
-) -> Result<Uid> {
+) -> Result<StoredUpload> {
     let expected = request.announced.expected;
     // An MD5 does not identify content: others can have the same.
     request.announced.expected = match expected {
@@ -49,17 +53,37 @@ pub async fn store_file<'a>(
     {
         return Err(too_large_error(max_size));
     }
+    let options =
+        UploadOptions { expected, constraints: caller.upload_constraints(), ..UploadOptions::default() };
+    let (mut size, mut body) = (size, body);
+    // With an idempotency key, the file must be recorded before its content. With digests that
+    // identify content, that content may be stored already.
+    if key.is_none() && request.announced.expected == ExpectedDigests::default() {
+        let file = new_file(uploads, caller, request.clone()).await?;
+        let uid = file.uid;
+        match session::try_create(uploads, file, &options, size, body).await? {
+            NewFileOutcome::Stored(record) => return Ok(StoredUpload { uid, record: Some(record) }),
+            NewFileOutcome::NotStored { size: known, body: rest } => (size, body) = (known, rest.boxed()),
+        }
+    }
     let creating = create(uploads.clone(), caller.clone(), request, key);
     // Spawned, so that the file is removed even if this future is dropped meanwhile.
     let Created { uid, is_complete, undo } =
         uploads.detached_work.spawn(creating).await.map_err(Error::internal)??;
     if !is_complete {
-        let options =
-            UploadOptions { expected, constraints: caller.upload_constraints(), ..UploadOptions::default() };
         upload_file(uploads, uid, options, size, body).await?;
     }
     undo.disarm();
-    Ok(uid)
+    Ok(StoredUpload { uid, record: None })
+}
+
+/// A stored file.
+#[derive(Debug)]
+pub struct StoredUpload {
+    /// The uid.
+    pub uid: Uid,
+    /// The record, if it is known without reading the database.
+    pub record: Option<Box<FileRecord>>,
 }
 
 /// A file that was created, or that an earlier request with the same idempotency key created.

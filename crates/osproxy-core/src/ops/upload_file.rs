@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use futures_util::stream::BoxStream;
-pub use osproxy_meta::ExpectedDigests;
+pub use osproxy_meta::{ExpectedDigests, UploadProgress};
 pub use osproxy_storage::{DigestSelection, SizeHint};
 use osproxy_types::uid::Uid;
 
@@ -21,6 +21,8 @@ use crate::{
 /// Concurrent writes for one uid are allowed. The first to end wins; every other write succeeds if
 /// it sent the same content. A write that fails, or is dropped before the whole body has arrived,
 /// leaves nothing behind.
+///
+/// Returns the status of the upload if it is known without reading the database.
 #[boxed_future]
 pub async fn upload_file<'a>(
     uploads: &'a Arc<UploadOps>,
@@ -28,6 +30,6 @@ pub async fn upload_file<'a>(
     options: UploadOptions,
     size: SizeHint,
     body: BoxStream<'a, Result<Bytes>>,
-) -> Result<()> {
+) -> Result<Option<UploadProgress>> {
     session::write(uploads, WriteRequest { uid, piece: Piece::Whole, options, size }, body).await
 }

@@ -30,7 +30,9 @@ pub async fn upload_part<'a>(
     body: BoxStream<'a, Result<Bytes>>,
 ) -> Result<()> {
     check_number(uploads, number)?;
-    session::write(uploads, WriteRequest { uid, piece: Piece::Part(number), options, size }, body).await
+    session::write(uploads, WriteRequest { uid, piece: Piece::Part(number), options, size }, body)
+        .await
+        .map(drop)
 }
 
 /// Fails with `InvalidArgument` unless `number` is an allowed part number.

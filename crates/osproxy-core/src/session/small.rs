@@ -8,7 +8,10 @@ use futures_util::{
     Stream, StreamExt,
     stream::{self, Chain, Fuse},
 };
-use osproxy_meta::{OpenUpload, PackedBlob, StoreOutcome};
+use osproxy_meta::{
+    CreatePackedOutcome, ExpectedDigests, FileRecord, FileState, MetaError, NewFile, OpenUpload, PackedBlob,
+    StoreOutcome, UploadProgress,
+};
 use osproxy_storage::{Digester, Digests, PackedContent, SizeHint};
 use osproxy_types::{
     content_type::{self, Sniffer},
@@ -26,7 +29,7 @@ use crate::{
     admission::admit::AdmissionGuard,
     metrics::DedupSource,
     objects::deduplicate::SameContent,
-    ops::{UploadOps, check_content_type},
+    ops::{UploadOps, UploadOptions, check_content_type},
 };
 
 /// Bytes that a multipart form may add to content. A form of this much more than the maximum size
@@ -39,7 +42,7 @@ pub(super) type Replayed<B> = Chain<stream::Iter<std::option::IntoIter<Result<By
 /// What is left to do after [`try_store`].
 pub(super) enum SmallOutcome<B> {
     /// Nothing: the content is stored.
-    Stored,
+    Stored(UploadProgress),
     /// The content must be stored as an object: it is not small, or the file does not accept it in
     /// one step.
     Object { size: SizeHint, body: Replayed<B> },
@@ -93,7 +96,7 @@ where
     B: Stream<Item = Result<Bytes>> + Send + Unpin,
 {
     let WriteRequest { uid, options, size, .. } = request;
-    let mut body = body.fuse();
+    let body = body.fuse();
     let max = uploads.stores.max_packed_size();
     if max == 0 || size.at_most().is_some_and(|size| size > max + FORM_OVERHEAD) {
         return Ok(replay(None, body, *size));
@@ -110,6 +113,51 @@ where
     let uncharged = file.size.is_none().then_some(size);
     admission.check_tenant_limits(&uploads.admission, &file.tenant, uncharged).await?;
 
+    let (bytes, body) = match receive(uploads, size, limit, body).await? {
+        Buffered::Whole { bytes, rest } => (bytes, rest),
+        Buffered::TooLong { start, rest } => return Ok(replay(Some(start), rest, size)),
+    };
+    let received = SizeHint::Exact(bytes.len() as u64);
+    if uncharged.is_some() {
+        // Before, the size may not have been known.
+        admission.check_tenant_limits(&uploads.admission, &file.tenant, Some(received)).await?;
+    }
+    let expected = options.expected.or(file.expected);
+    let content = SmallContent::check(bytes.clone(), options, &expected, &file.name)?;
+    let progress = UploadProgress {
+        tenant: file.tenant.clone(),
+        state: FileState::Stored,
+        parts: Vec::new(),
+        received: content.digests.size,
+        size: Some(content.digests.size),
+        part_size: file.part_size,
+    };
+    // Spawned: this must complete even if the client disconnects.
+    let committed = uploads.detached_work.spawn(commit(uploads.clone(), *uid, file, content));
+    if committed.await.map_err(Error::internal)?? {
+        return Ok(SmallOutcome::Stored(progress));
+    }
+    Ok(replay(Some(bytes), body, received))
+}
+
+/// The start of a body.
+enum Buffered<B> {
+    /// The whole body, which is small; `rest` has ended.
+    Whole { bytes: Bytes, rest: Fuse<B> },
+    /// The body is not small.
+    TooLong { start: Bytes, rest: Fuse<B> },
+}
+
+/// Buffers a body up to the size of small content.
+async fn receive<B>(
+    uploads: &UploadOps,
+    size: SizeHint,
+    limit: SizeLimit,
+    mut body: Fuse<B>,
+) -> Result<Buffered<B>>
+where
+    B: Stream<Item = Result<Bytes>> + Send + Unpin,
+{
     let (mut buffer, mut received) = (Buffer::default(), 0);
     while let Some(bytes) = body.next().await {
         let bytes = bytes?;
@@ -117,34 +165,127 @@ where
         limit.check(received)?;
         check_not_longer(size, received)?;
         buffer.push(bytes);
-        if received > max {
-            return Ok(replay(Some(buffer.into_bytes()), body, size));
+        if received > uploads.stores.max_packed_size() {
+            return Ok(Buffered::TooLong { start: buffer.into_bytes(), rest: body });
         }
     }
     check_not_shorter(size, received)?;
-    let bytes = buffer.into_bytes();
-    if uncharged.is_some() {
-        // Before, the size may not have been known.
-        let received = Some(SizeHint::Exact(received));
-        admission.check_tenant_limits(&uploads.admission, &file.tenant, received).await?;
-    }
-    let content = {
-        let expected = options.expected.or(file.expected);
-        let mut digester = Digester::new(select_digests(options, &expected));
+    Ok(Buffered::Whole { bytes: buffer.into_bytes(), rest: body })
+}
+
+impl SmallContent {
+    /// Computes the digests of the whole content and checks them. Checks the type against the
+    /// constraints in `options`.
+    fn check(bytes: Bytes, options: &UploadOptions, expected: &ExpectedDigests, name: &str) -> Result<Self> {
+        let mut digester = Digester::new(select_digests(options, expected));
         let mut content_type = Sniffer::default();
         digester.update(&bytes);
         content_type.update(&bytes);
         let (digests, sniffed) = (digester.finish(), content_type.finish());
-        check_digests(&expected, &digests)?;
-        check_content_type(&options.constraints, sniffed, &file.name)?;
-        SmallContent { bytes: bytes.clone(), digests, sniffed }
-    };
-    // Spawned: this must complete even if the client disconnects.
-    let committed = uploads.detached_work.spawn(commit(uploads.clone(), *uid, file, content));
-    if committed.await.map_err(Error::internal)?? {
-        return Ok(SmallOutcome::Stored);
+        check_digests(expected, &digests)?;
+        check_content_type(&options.constraints, sniffed, name)?;
+        Ok(Self { bytes, digests, sniffed })
     }
-    Ok(replay(Some(bytes), body, SizeHint::Exact(received)))
+}
+
+/// What became of a body that is the content of a new file.
+pub(crate) enum NewFileOutcome<B> {
+    /// The file is created and complete.
+    Stored(Box<FileRecord>),
+    /// Nothing is stored: the content is not small, or the file cannot be created in one step.
+    NotStored { size: SizeHint, body: Replayed<B> },
+}
+
+/// Creates a file with the body as its content in one transaction, if the body is small. The
+/// expected digests are those that the file announces.
+pub(crate) async fn try_create<B>(
+    uploads: &Arc<UploadOps>,
+    file: NewFile,
+    options: &UploadOptions,
+    size: SizeHint,
+    body: B,
+) -> Result<NewFileOutcome<B>>
+where
+    B: Stream<Item = Result<Bytes>> + Send + Unpin,
+{
+    let body = body.fuse();
+    let not_stored = |start: Option<Bytes>, body: Fuse<B>, size| NewFileOutcome::NotStored {
+        size,
+        body: stream::iter(start.map(Ok)).chain(body),
+    };
+    let max = uploads.stores.max_packed_size();
+    if max == 0 || size.at_most().is_some_and(|size| size > max) {
+        return Ok(not_stored(None, body, size));
+    }
+    let mut admission = uploads.admission.admit_content(&options.constraints, size).await?;
+    admission.check_tenant_limits(&uploads.admission, &file.tenant, Some(size)).await?;
+    let max_size = uploads.limits.max_size.min(options.constraints.max_size.unwrap_or(u64::MAX));
+    let limit = SizeLimit { subject: "file", max: max_size };
+    let (bytes, body) = match receive(uploads, size, limit, body).await? {
+        Buffered::Whole { bytes, rest } => (bytes, rest),
+        Buffered::TooLong { start, rest } => return Ok(not_stored(Some(start), rest, size)),
+    };
+    let received = SizeHint::Exact(bytes.len() as u64);
+    if size != received {
+        admission.check_tenant_limits(&uploads.admission, &file.tenant, Some(received)).await?;
+    }
+    let content = SmallContent::check(bytes.clone(), options, &options.expected, &file.name)?;
+    // Spawned: this must complete even if the client disconnects.
+    let committed = uploads.detached_work.spawn(commit_new(uploads.clone(), file, content));
+    if let Some(record) = committed.await.map_err(Error::internal)?? {
+        return Ok(NewFileOutcome::Stored(record));
+    }
+    Ok(not_stored(Some(bytes), body, received))
+}
+
+/// Creates a file with small content. Returns `None` and changes nothing if the tenant may already
+/// have the same content.
+async fn commit_new(
+    uploads: Arc<UploadOps>,
+    file: NewFile,
+    content: SmallContent,
+) -> Result<Option<Box<FileRecord>>> {
+    let _committing = uploads.metrics.commits.begin();
+    let SmallContent { bytes, digests, sniffed } = content;
+    if !matches!(uploads.objects.find_same_content(&file.tenant, &digests).await?, SameContent::None) {
+        return Ok(None);
+    }
+    let content_type = file.announced.content_type.clone();
+    let content_type = content_type.unwrap_or_else(|| content_type::mime_type_of(sniffed, &file.name));
+    let id = file.uid.get();
+    let record = async |blob| uploads.meta.uploads.create_packed(file, blob, content_type).await;
+    let is_stored = |outcome: &CreatePackedOutcome| matches!(outcome, CreatePackedOutcome::Created(_));
+    match append(&uploads, id, digests, sniffed, bytes, record, is_stored).await? {
+        CreatePackedOutcome::Created(record) => Ok(Some(record)),
+        CreatePackedOutcome::OverQuota => Err(Error::quota_exceeded()),
+        CreatePackedOutcome::Conflict => Ok(None),
+    }
+}
+
+/// Appends content to a pack, then calls `record`. Unless `is_stored` holds for the outcome, counts
+/// the space in the pack as dead.
+async fn append<T>(
+    uploads: &UploadOps,
+    id: i64,
+    digests: Digests,
+    sniffed: Option<&'static str>,
+    bytes: Bytes,
+    record: impl AsyncFnOnce(PackedBlob) -> std::result::Result<T, MetaError>,
+    is_stored: impl FnOnce(&T) -> bool,
+) -> Result<T> {
+    let store = uploads.stores.name_for_new();
+    let content = PackedContent { blob_id: id, blake3: digests.blake3, bytes, is_copy: false };
+    // Held until the row is committed.
+    let object = uploads.stores.packs(store)?.append(content).await?;
+    let blob = PackedBlob { id, store: store.to_owned(), key: object.key.clone(), digests, sniffed };
+    let outcome = record(blob).await;
+    if !outcome.as_ref().is_ok_and(is_stored)
+        && let Err(error) = uploads.meta.blobs.count_dead_object(store, object.key.clone()).await
+    {
+        tracing::warn!(error = error_chain(&error), "cannot count the dead space of a pack");
+    }
+    drop(object);
+    Ok(outcome?)
 }
 
 /// Makes small content the content of a file. Returns `false` and changes nothing if the content
@@ -164,19 +305,9 @@ async fn commit(uploads: Arc<UploadOps>, uid: Uid, file: OpenUpload, content: Sm
         uploads.meta.uploads.share_blob(uid, tenant, same.id, digests, None, content_type).await?
     } else {
         let id = if is_pending { uid.get() } else { uploads.uids.next().await?.get() };
-        let store = uploads.stores.name_for_new();
-        let content = PackedContent { blob_id: id, blake3: digests.blake3, bytes, is_copy: false };
-        // Held until the row is committed.
-        let object = uploads.stores.packs(store)?.append(content).await?;
-        let blob = PackedBlob { id, store: store.to_owned(), key: object.key.clone(), digests, sniffed };
-        let outcome = uploads.meta.uploads.finish_packed(uid, tenant, blob, content_type).await;
-        if !matches!(outcome, Ok(StoreOutcome::Stored))
-            && let Err(error) = uploads.meta.blobs.count_dead_object(store, object.key.clone()).await
-        {
-            tracing::warn!(error = error_chain(&error), "cannot count the dead space of a pack");
-        }
-        drop(object);
-        outcome?
+        let record = async |blob| uploads.meta.uploads.finish_packed(uid, tenant, blob, content_type).await;
+        append(&uploads, id, digests, sniffed, bytes, record, |outcome| *outcome == StoreOutcome::Stored)
+            .await?
     };
     match outcome {
         StoreOutcome::Stored => {

@@ -7,7 +7,7 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use futures_util::Stream;
-use osproxy_meta::ExpectedDigests;
+use osproxy_meta::{ExpectedDigests, UploadProgress};
 use osproxy_storage::{DigestSelection, SizeHint};
 use osproxy_types::{tenant::Tenant, uid::Uid};
 
@@ -42,18 +42,21 @@ pub(crate) enum Piece {
 
 /// Stores `body`, and returns when the body is durable. If this fails, or the future is dropped
 /// before the whole body has arrived, the stored bytes are removed.
+///
+/// Also returns the status of the upload if it is known without reading the database.
 pub(crate) async fn write(
     uploads: &Arc<UploadOps>,
     mut request: WriteRequest,
     body: impl Stream<Item = Result<Bytes>> + Send + Unpin,
-) -> Result<()> {
+) -> Result<Option<UploadProgress>> {
     let mut admission = uploads.admission.admit_content(&request.options.constraints, request.size).await?;
     if request.piece == Piece::Whole {
         return match small::try_store(uploads, &request, &mut admission, body).await? {
-            SmallOutcome::Stored => Ok(()),
+            SmallOutcome::Stored(progress) => Ok(Some(progress)),
             SmallOutcome::Object { size, body } => {
                 request.size = size;
-                UploadSession::create(uploads, request, admission).await?.run(body).await
+                UploadSession::create(uploads, request, admission).await?.run(body).await?;
+                Ok(None)
             }
         };
     }
@@ -61,9 +64,11 @@ pub(crate) async fn write(
         let limit = part::size_limit(uploads, &request.options.constraints);
         let (size, body) = buffer_short_body(limit, request.size, body).await?;
         request.size = size;
-        return UploadSession::create(uploads, request, admission).await?.run(body).await;
+        UploadSession::create(uploads, request, admission).await?.run(body).await?;
+    } else {
+        UploadSession::create(uploads, request, admission).await?.run(body).await?;
     }
-    UploadSession::create(uploads, request, admission).await?.run(body).await
+    Ok(None)
 }
 
 /// An admitted body on its way into a store. Dropping it before [`commit`](Self::commit) removes

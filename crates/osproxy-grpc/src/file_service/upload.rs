@@ -92,8 +92,10 @@ pub(super) async fn whole(
         constraints: caller.upload_constraints(),
     };
     let content = until_revoked(app.clone(), caller.clone(), data_stream(messages));
-    ops::upload_file::upload_file(&app.uploads, uid, options, size_hint(announced), content).await?;
-    status(app, uid).await
+    match ops::upload_file::upload_file(&app.uploads, uid, options, size_hint(announced), content).await? {
+        Some(status) => Ok(render::upload(uid, status)),
+        None => status(app, uid).await,
+    }
 }
 
 pub(super) async fn part(

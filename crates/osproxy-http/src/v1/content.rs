@@ -64,8 +64,10 @@ pub(crate) async fn upload_file(
         constraints,
     };
     let (size, content) = body::into_content(content);
-    ops::upload_file::upload_file(&uploads, uid, options, size, content).await?;
-    uploads::status(&uploads, uid).await
+    match ops::upload_file::upload_file(&uploads, uid, options, size, content).await? {
+        Some(status) => Ok(uploads::render_status(uid, status)),
+        None => uploads::status(&uploads, uid).await,
+    }
 }
 
 /// `PUT /uploads/{uid}/parts/{number}`: the body is one part.

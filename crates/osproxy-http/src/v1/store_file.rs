@@ -17,9 +17,10 @@ use osproxy_core::{
     ops::{
         self, FileOps, UploadOps, UploadOptions,
         create_upload::{AnnouncedContent, FileMetadata, UploadRequest},
+        store_file::StoredUpload,
     },
 };
-use osproxy_types::{error_chain, scope::Scope, uid::Uid};
+use osproxy_types::{error_chain, scope::Scope};
 
 use super::{digest, idempotency, query::Query, reject_form::reject_form, render};
 use crate::{
@@ -69,8 +70,8 @@ pub(crate) async fn store_file(
     let wanted = upload_request(&query, &request.headers)?;
     let (size, content) = body::into_content(content);
     let Some(key) = idempotency::key(&request.headers)? else {
-        let uid = ops::store_file::store_file(&uploads, &caller, wanted, size, content, None).await?;
-        return Ok(idempotency::render(answer(&files, &caller, uid).await?));
+        let stored = ops::store_file::store_file(&uploads, &caller, wanted, size, content, None).await?;
+        return Ok(idempotency::render(answer(&files, &caller, stored).await?));
     };
     // The content and its digests are not part of the hash. A repeated request must have the same
     // content, which is compared below.
@@ -78,8 +79,8 @@ pub(crate) async fn store_file(
     match keys.acquire(&caller, key, idempotency::hash_request(&request, content_type)).await? {
         IdempotencyOutcome::Held(key) => {
             let held = Some(key.clone());
-            let uid = ops::store_file::store_file(&uploads, &caller, wanted, size, content, held).await?;
-            let answer = answer(&files, &caller, uid).await?;
+            let stored = ops::store_file::store_file(&uploads, &caller, wanted, size, content, held).await?;
+            let answer = answer(&files, &caller, stored).await?;
             if let Err(error) = keys.record_answer(key, answer.clone()).await {
                 let error = error_chain(&error);
                 tracing::warn!(error, "cannot record the answer to an idempotent request");
@@ -130,10 +131,14 @@ fn parse_metadata(text: &str) -> Result<FileMetadata> {
 }
 
 /// The response for a stored file.
-async fn answer(files: &FileOps, caller: &Caller, uid: Uid) -> Result<RecordedAnswer> {
+async fn answer(files: &FileOps, caller: &Caller, stored: StoredUpload) -> Result<RecordedAnswer> {
+    let StoredUpload { uid, record } = stored;
     // The scope `upload` does not include reading files.
     let body = if caller.has_scope(Scope::Read) {
-        let file = ops::describe_file::describe_file(files, &caller.tenant, uid).await?;
+        let file = match record {
+            Some(record) => *record,
+            None => ops::describe_file::describe_file(files, &caller.tenant, uid).await?,
+        };
         CopiedFile::Known(Box::new(render::file(file)))
     } else {
         CopiedFile::Unread(FileUid { uid: uid.to_string() })

@@ -252,7 +252,7 @@ pub(super) async fn status(uploads: &UploadOps, uid: Uid) -> HandlerResult<Json<
     Ok(render_status(uid, ops::upload_status::upload_status(uploads, uid).await?))
 }
 
-fn render_status(uid: Uid, status: ops::upload_status::UploadProgress) -> Json<UploadStatus> {
+pub(super) fn render_status(uid: Uid, status: ops::upload_status::UploadProgress) -> Json<UploadStatus> {
     Json(UploadStatus {
         uid: uid.to_string(),
         state: match status.state {

@@ -2,17 +2,23 @@
 //! pack without a row is dead space, not an orphan. So one transaction, after the content is
 //! durable, inserts the blob and completes the file.
 
+use std::sync::Arc;
+
 use osproxy_storage::{Digests, Key};
 use osproxy_types::{tenant::Tenant, uid::Uid};
-use sea_orm::{ActiveValue::Set, ColumnTrait, EntityTrait, QueryFilter};
+use sea_orm::{ActiveValue::Set, ColumnTrait, EntityTrait, QueryFilter, TryIntoModel};
 
 use crate::MetaError;
 use crate::{
-    ExpectedDigests, StoreOutcome, UploadDb,
+    ExpectedDigests, FileRecord, KnownContent, NewFile, NodeStores, StoreOutcome, UploadDb,
     blobs::{self, encode_digest},
     boxed_future,
     db::entities::{blob, file},
-    files::rows::expected_digests,
+    files::{
+        create::{row_charge, stored_row},
+        listing::record_from_row,
+        rows::expected_digests,
+    },
     uploads::whole::{NewContent, store_file},
 };
 
@@ -29,6 +35,8 @@ pub struct OpenUpload {
     pub content_type: Option<String>,
     /// The digests expected by the client.
     pub expected: ExpectedDigests,
+    /// Size of each part except the last, in bytes; `None` if no size was announced.
+    pub part_size: Option<u64>,
     /// Whether nothing was ever written for this file, so that a blob may have the id of the file.
     pub is_pending: bool,
 }
@@ -48,6 +56,17 @@ pub struct PackedBlob {
     pub sniffed: Option<&'static str>,
 }
 
+/// Outcome of [`UploadDb::create_packed`].
+#[derive(Clone, Debug)]
+pub enum CreatePackedOutcome {
+    /// The file is created and complete.
+    Created(Box<FileRecord>),
+    /// There is a blob with the same content, or the uid or the blob id is taken.
+    Conflict,
+    /// The content would exceed the tenant's quota.
+    OverQuota,
+}
+
 impl UploadDb {
     /// Returns an upload that accepts its whole content and has no blob yet; `None` if there is no
     /// such upload.
@@ -58,6 +77,7 @@ impl UploadDb {
             .filter(file::Column::BlobId.is_null());
         Ok(file.one(&self.db.lookups).await?.map(|file| OpenUpload {
             size: file.announced_size.and_then(|size| u64::try_from(size).ok()),
+            part_size: file.part_size.map(i64::unsigned_abs),
             expected: expected_digests(&file),
             is_pending: file.state == file::State::Pending,
             content_type: Some(file.content_type).filter(|announced| !announced.is_empty()),
@@ -83,17 +103,8 @@ impl UploadDb {
                 let (content, content_type) = (content.clone(), content_type.clone());
                 let (tenant, node_stores, quotas) = (tenant.clone(), node_stores.clone(), quotas.clone());
                 Box::pin(async move {
-                    let PackedBlob { id, store, key, digests, sniffed } = content;
-                    let row = blob::ActiveModel {
-                        state: Set(blob::State::Stored),
-                        refs: Set(1),
-                        size: Set(digests.size.cast_signed()),
-                        md5: Set(encode_digest(digests.md5)),
-                        sha256: Set(encode_digest(digests.sha256)),
-                        blake3: Set(Some(digests.blake3.to_vec())),
-                        sniffed: Set(sniffed.map(str::to_owned)),
-                        ..blobs::intent_row(id, tenant.as_str(), &store, key.to_string(), &node_stores)
-                    };
+                    let row = blob_row(tenant.as_str(), &content, &node_stores);
+                    let PackedBlob { id, digests, .. } = content;
                     blob::Entity::insert(row).exec_without_returning(transaction).await?;
                     let content = NewContent { blob_id: id, size: digests.size, content_type: &content_type };
                     store_file(transaction, uid, &tenant, content, &node_stores.node, &quotas).await
@@ -104,5 +115,61 @@ impl UploadDb {
             Err(MetaError::Conflict(_)) => Ok(StoreOutcome::Conflict),
             outcome => outcome,
         }
+    }
+
+    /// Creates a file with packed content.
+    #[boxed_future]
+    pub async fn create_packed(
+        &self,
+        file: NewFile,
+        content: PackedBlob,
+        content_type: String,
+    ) -> Result<CreatePackedOutcome, MetaError> {
+        let (id, size) = (content.id, content.digests.size);
+        let known = KnownContent { blob_id: id, size, content_type };
+        let file_row = file::ActiveModel {
+            stored_by: Set(Some(self.db.node_stores.node.clone())),
+            received_as: Set(Some(id)),
+            ..stored_row(&file, &known)
+        };
+        let blob_row = blob_row(file.tenant.as_str(), &content, &self.db.node_stores);
+        let record =
+            record_from_row(file_row.clone().try_into_model()?, Some(blob_row.clone().try_into_model()?))?;
+        let charge = row_charge(&file).saturating_add_unsigned(size);
+        let (rows, quotas) = (Arc::new((file.tenant, file_row, blob_row)), self.db.quotas.clone());
+        let created = self
+            .db
+            .write_or_rollback(move |transaction| {
+                let (rows, quotas) = (rows.clone(), quotas.clone());
+                Box::pin(async move {
+                    let (tenant, file_row, blob_row) = &*rows;
+                    blob::Entity::insert(blob_row.clone()).exec_without_returning(transaction).await?;
+                    file::Entity::insert(file_row.clone()).exec_without_returning(transaction).await?;
+                    let charged = quotas.charge(transaction, tenant.as_str(), charge).await?;
+                    Ok(charged.commit_or_roll_back(true, false))
+                })
+            })
+            .await;
+        match created {
+            Ok(true) => Ok(CreatePackedOutcome::Created(Box::new(record))),
+            Ok(false) => Ok(CreatePackedOutcome::OverQuota),
+            Err(MetaError::Conflict(_)) => Ok(CreatePackedOutcome::Conflict),
+            Err(error) => Err(error),
+        }
+    }
+}
+
+/// Row of a blob in a pack that one file refers to.
+fn blob_row(tenant: &str, content: &PackedBlob, node_stores: &NodeStores) -> blob::ActiveModel {
+    let PackedBlob { id, store, key, digests, sniffed } = content;
+    blob::ActiveModel {
+        state: Set(blob::State::Stored),
+        refs: Set(1),
+        size: Set(digests.size.cast_signed()),
+        md5: Set(encode_digest(digests.md5)),
+        sha256: Set(encode_digest(digests.sha256)),
+        blake3: Set(Some(digests.blake3.to_vec())),
+        sniffed: Set(sniffed.map(str::to_owned)),
+        ..blobs::intent_row(*id, tenant, store, key.to_string(), node_stores)
     }
 }
