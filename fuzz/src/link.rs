@@ -4,8 +4,8 @@
 use std::sync::LazyLock;
 
 use osproxy_core::links::{
-    LinkAction, LinkClaims, LinkConstraints, LinkError, LinkKey, LinkKeys, LinkPeriod, expires_at_secs,
-    format_date, issued_at_secs,
+    LinkAction, LinkClaims, LinkConstraints, LinkError, LinkKey, LinkKeys, LinkPeriod, expires_at,
+    format_date, parse_date,
 };
 use osproxy_http::parsers::{query_v0, query_v1, sign_v0, sign_v1, verify_v0, verify_v1};
 use osproxy_types::uid::Uid;
@@ -49,11 +49,10 @@ fn check_any_link(query: &str) {
     if let Ok(read) = uid.parse::<Uid>() {
         assert_eq!(read.to_string(), *uid);
     }
-    if let Some(moment) = issued_at_secs(date_text) {
-        let moment = OffsetDateTime::from_unix_timestamp(moment).expect("the time parsed");
+    if let Some(moment) = parse_date(date_text) {
         assert_eq!(format_date(moment), *date_text, "a time has two spellings");
-        if let Some(end) = expires_at_secs(date_text, expire) {
-            assert_eq!(expire.parse().ok(), Some(end - moment.unix_timestamp()));
+        if let Some(end) = expires_at(moment, expire) {
+            assert_eq!(expire.parse().ok(), Some((end - moment).whole_seconds()));
         }
     }
     let now = OffsetDateTime::UNIX_EPOCH;
@@ -98,7 +97,7 @@ impl SignedLink {
         assert_eq!(said[..3], texts);
         let [_, date_text, expire, signature] = &said;
         let verify = |query: &str, now| verify_v0(&KEYS, LinkAction::Download, query, &["filename"], now);
-        self.check_time(expires_at_secs(date_text, expire), |now| verify(&query, now));
+        self.check_time(end_of(date_text, expire), |now| verify(&query, now));
         let changed = changed(signature, change);
         if changed != *signature {
             let forged = query.replace(&encoded(signature), &encoded(&changed));
@@ -123,7 +122,7 @@ impl SignedLink {
         let said = query_v1(&path, &query).expect("it has all parameters");
         assert_eq!(said[..3], texts);
         let verify = |path: &str, now| verify_v1(&KEYS, path, &query, now).expect("it has all parameters");
-        self.check_time(expires_at_secs(date_text, expire), |now| verify(&path, now));
+        self.check_time(end_of(date_text, expire), |now| verify(&path, now));
         assert_eq!(verify(&format!("1{path}"), self.date), Err(LinkError::Signature));
     }
 
@@ -167,6 +166,11 @@ impl SignedLink {
             }
         }
     }
+}
+
+/// When a link expires, in seconds since the Unix epoch.
+fn end_of(date: &str, expire: &str) -> Option<i64> {
+    Some(expires_at(parse_date(date)?, expire)?.unix_timestamp())
 }
 
 fn encoded(signature: &str) -> String {

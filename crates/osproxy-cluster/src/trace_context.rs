@@ -28,18 +28,19 @@ fn is_enabled() -> bool {
     COLLECTED.load(Ordering::Relaxed)
 }
 
-/// Attaches the span of a request to the trace in the `traceparent` header, if there is such a
-/// header. Call this before the span is used.
-pub fn attach_remote_parent(span: &Span, headers: &HeaderMap) {
+/// Creates the span of a request. Attaches it to the trace in the `traceparent` header, if there is
+/// such a header.
+pub fn request_span(request_id: &str, headers: &HeaderMap) -> Span {
     if !is_enabled() {
-        return;
+        return Span::none();
     }
-    span.record("otel.kind", "server");
+    let span = tracing::info_span!(target: TARGET, "request", request_id, otel.kind = "server");
     if headers.contains_key("traceparent") {
         let parent = TraceContextPropagator::new().extract(&HeaderExtractor(headers));
-        // This fails if the span was used before: the span then stays in its own trace.
+        // This fails if the span was used before, which it was not.
         let _ = span.set_parent(parent);
     }
+    span
 }
 
 /// Writes the trace context of the current span into the headers of a request to another node.

@@ -6,11 +6,33 @@ use std::{
 };
 
 use osproxy_types::uid::Uid;
+use tokio::task::futures::TaskLocalFuture;
 
 /// Id of a request, shown in log lines and in the response. Every request has this value in its
 /// `http::Extensions`.
 #[derive(Clone, Debug)]
 pub struct RequestId(pub Arc<str>);
+
+tokio::task_local! {
+    static CURRENT: RequestId;
+}
+
+impl RequestId {
+    /// Makes this the current request id while `request` is polled.
+    pub fn scope<F: Future>(self, request: F) -> TaskLocalFuture<Self, F> {
+        CURRENT.scope(self, request)
+    }
+
+    /// Makes this the current request id while `work` runs.
+    pub fn sync_scope<T>(self, work: impl FnOnce() -> T) -> T {
+        CURRENT.sync_scope(self, work)
+    }
+
+    /// Returns the current request id. Log lines contain it.
+    pub fn current() -> Option<Self> {
+        CURRENT.try_with(Self::clone).ok()
+    }
+}
 
 /// Address of the client: the peer of the connection, or the address that a trusted proxy names.
 /// Every request has this value in its `http::Extensions`.

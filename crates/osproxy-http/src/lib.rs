@@ -17,6 +17,6 @@ mod state;
 mod v0;
 mod v1;
 
-pub use middleware::RequestLimiter;
+pub use middleware::{AccessLine, AccessLog, RequestLimiter};
 pub use routes::{GrpcRoutes, admin_router, grpc_router, router};
 pub use settings::{Allowed, CorsSettings, HttpSettings, ListenerSettings, RenderGrpcError, RequestLimits};

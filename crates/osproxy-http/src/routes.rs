@@ -9,12 +9,11 @@ use axum::{
 };
 use osproxy_api::v1::LINKS;
 use osproxy_core::App;
-use tower_http::cors::CorsLayer;
 
 use crate::{
     console::{health, metrics, start_page, swagger},
     extract::auth,
-    middleware::{self, RequestLimiter, cors},
+    middleware::{self, BodyCheck, Concurrency, Edge, RequestChecks, RequestLimiter, cors::Cors},
     openapi,
     respond::error,
     settings::HttpSettings,
@@ -33,17 +32,10 @@ pub fn admin_router(app: Arc<App>, settings: &HttpSettings) -> Router {
     with_middleware(routes, HttpState::new(app, settings), None)
 }
 
-/// Wraps routes in the middleware that every request passes through: request context, CORS, error
-/// rendering, then checks of the request head. The layer that is added last runs first.
-fn with_middleware(routes: Router<HttpState>, state: HttpState, cors: Option<CorsLayer>) -> Router {
-    let routes = routes
-        .layer(from_fn_with_state(state.clone(), middleware::check_head))
-        .layer(from_fn_with_state(state.settings.render_grpc_error, error::render));
-    let routes = match cors {
-        Some(cors) => routes.layer(from_fn_with_state(cors, cors::apply_to_api)),
-        None => routes,
-    };
-    routes.layer(from_fn_with_state(state.clone(), middleware::request_context)).with_state(state)
+/// Wraps routes in the middleware that every request passes through.
+fn with_middleware(routes: Router<HttpState>, state: HttpState, cors: Option<Cors>) -> Router {
+    let edge = Edge { state: state.clone(), cors: cors.map(Arc::new) };
+    routes.layer(from_fn_with_state(edge, middleware::request_context)).with_state(state)
 }
 
 /// The gRPC routes, grouped by the request limits that apply to them. All calls except those in
@@ -64,18 +56,18 @@ impl GrpcRoutes {
     /// Merges the routes into one router, and applies the limits of `limiter`. Authenticates all
     /// calls except those in `open`.
     fn with_limits(self, app: &Arc<App>, limiter: &Arc<RequestLimiter>) -> Router<HttpState> {
+        let checks =
+            |concurrency| RequestChecks { limiter: limiter.clone(), body: BodyCheck::None, concurrency };
         // Authenticate only after the limits are checked.
-        let authenticated =
-            |router: Router| router.layer(from_fn_with_state(app.auth.clone(), auth::insert_caller));
-        let reads =
-            authenticated(self.reads).layer(from_fn_with_state(limiter.clone(), middleware::limit_reads));
-        let changes =
-            authenticated(self.changes).layer(from_fn_with_state(limiter.clone(), middleware::limit_changes));
-        let transfers = authenticated(self.transfers)
-            .layer(from_fn_with_state(limiter.clone(), middleware::limit_transfers));
-        let limit_addresses = from_fn_with_state(limiter.clone(), middleware::limit_addresses);
-        let open = self.open.layer(from_fn(middleware::throttle_probes));
-        transfers.merge(reads).merge(changes).merge(open).layer(limit_addresses).with_state(())
+        let authenticated = |router: Router, concurrency| {
+            router.layer(from_fn_with_state(app.auth.clone(), auth::insert_caller)).layer(checks(concurrency))
+        };
+        let reads = authenticated(self.reads, Concurrency::Reads);
+        let changes = authenticated(self.changes, Concurrency::Changes);
+        let transfers = authenticated(self.transfers, Concurrency::Transfers);
+        let open =
+            self.open.layer(from_fn(middleware::throttle_probes)).layer(checks(Concurrency::Unlimited));
+        transfers.merge(reads).merge(changes).merge(open).with_state(())
     }
 }
 
@@ -97,21 +89,20 @@ pub fn router(
     limiter: &Arc<RequestLimiter>,
     grpc_routes: GrpcRoutes,
 ) -> Router {
+    let checks = |body, concurrency| RequestChecks { limiter: limiter.clone(), body, concurrency };
     let routes = Router::new()
         .nest(osproxy_api::v0::PREFIX, v0_routes(limiter))
         .nest(osproxy_api::v1::PREFIX, v1_routes(limiter))
         .route(
             &format!("{LINKS}/{{uid}}/{{filename}}"),
-            get(v1::downloads::download_file)
-                .layer(from_fn_with_state(limiter.clone(), middleware::limit_requests)),
+            get(v1::downloads::download_file).layer(checks(BodyCheck::Plain, Concurrency::ByMethod)),
         )
-        .layer(from_fn(middleware::reject_encoded_body))
         .route(
             "/metrics",
             get(metrics::authenticated_metrics)
-                .layer(from_fn_with_state(limiter.clone(), middleware::limit_metrics)),
+                .layer(from_fn_with_state(limiter.clone(), middleware::limit_metrics))
+                .layer(checks(BodyCheck::None, Concurrency::Unlimited)),
         )
-        .route_layer(from_fn_with_state(limiter.clone(), middleware::limit_addresses))
         .merge(grpc_routes.with_limits(&app, limiter))
         .merge(probe_routes())
         .route("/openapi.json", get(openapi::serve))
@@ -120,13 +111,15 @@ pub fn router(
         .route("/swagger/{file}", get(swagger::file))
         .fallback(error::unknown_route)
         .method_not_allowed_fallback(error::method_not_allowed);
-    with_middleware(routes, HttpState::new(app, settings), cors::layer(&settings.cors))
+    with_middleware(routes, HttpState::new(app, settings), Cors::new(&settings.cors))
 }
 
-/// The routes of API v0. The request limit does not apply to uploads of content: their operations
-/// limit the number of transfers.
+/// The routes of API v0. The concurrency limit does not apply to uploads of content: their
+/// operations limit the number of transfers.
 fn v0_routes(limiter: &Arc<RequestLimiter>) -> Router<HttpState> {
-    Router::new()
+    let checks =
+        |concurrency| RequestChecks { limiter: limiter.clone(), body: BodyCheck::Plain, concurrency };
+    let limited = Router::new()
         .route("/ping", get(v0::health::ping).layer(from_fn(middleware::throttle_probes)))
         .route("/link/upload", post(v0::uploads::create_upload))
         .route("/link/download", post(v0::downloads::create_download_link))
@@ -135,16 +128,24 @@ fn v0_routes(limiter: &Arc<RequestLimiter>) -> Router<HttpState> {
         .route("/proxy", get(v0::downloads::locate_content))
         .route("/checkpoint", get(v0::uploads::upload_status))
         .route("/download", get(v0::downloads::download_file))
-        .route_layer(from_fn_with_state(limiter.clone(), middleware::limit_requests))
+        .route_layer(checks(Concurrency::ByMethod));
+    let unlimited = Router::new()
         .route("/health", get(v0::health::health).layer(from_fn(middleware::throttle_probes)))
         .route("/upload", put(v0::content::upload_file))
         .route("/upload/multi", put(v0::content::upload_part))
+        .route_layer(checks(Concurrency::Unlimited));
+    limited.merge(unlimited)
 }
 
-/// The routes of API v1. The request limit does not apply to uploads of content: their operations
-/// limit the number of transfers.
+/// The routes of API v1. The concurrency limit does not apply to uploads of content: their
+/// operations limit the number of transfers.
 fn v1_routes(limiter: &Arc<RequestLimiter>) -> Router<HttpState> {
-    Router::new()
+    let checks = |concurrency| RequestChecks {
+        limiter: limiter.clone(),
+        body: BodyCheck::PlainAndExpected,
+        concurrency,
+    };
+    let limited = Router::new()
         // Applications call these with an API key.
         .route("/files", get(v1::files::list_files))
         .route(
@@ -164,15 +165,15 @@ fn v1_routes(limiter: &Arc<RequestLimiter>) -> Router<HttpState> {
         .route("/uploads/{uid}", get(v1::uploads::upload_status).delete(v1::uploads::abort_upload))
         .route("/uploads/{uid}/proof", post(v1::uploads::prove_possession))
         .route("/uploads/{uid}/complete", post(v1::uploads::complete_upload))
-        .route_layer(from_fn_with_state(limiter.clone(), middleware::limit_requests))
-        .route(
-            "/files",
-            post(v1::store_file::store_file)
-                .layer(from_fn_with_state(limiter.clone(), middleware::limit_transfers)),
-        )
+        .route_layer(checks(Concurrency::ByMethod));
+    let transfers = Router::new()
+        .route("/files", post(v1::store_file::store_file))
+        .route_layer(checks(Concurrency::Transfers));
+    let unlimited = Router::new()
         .route("/uploads/{uid}/content", put(v1::content::upload_file))
         .route("/uploads/{uid}/parts/{number}", put(v1::content::upload_part))
-        .layer(from_fn(v1::reject_unexpected_body))
+        .route_layer(checks(Concurrency::Unlimited));
+    limited.merge(transfers).merge(unlimited)
 }
 
 /// Health probes and the start page. Load balancers may use the start page as a probe.

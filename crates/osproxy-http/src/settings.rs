@@ -9,6 +9,8 @@ use axum::{
 use ipnet::IpNet;
 use osproxy_core::Error;
 
+use crate::middleware::AccessLog;
+
 /// Renders an error as a gRPC response.
 pub type RenderGrpcError = fn(Arc<Error>) -> Response;
 
@@ -33,6 +35,8 @@ pub struct HttpSettings {
     pub trusted_proxies: Vec<IpNet>,
     /// Whether TLS is enabled. If so, responses tell browsers to use only TLS.
     pub is_tls: bool,
+    /// Takes the lines of the access log; `None` for no access log.
+    pub access_log: Option<Arc<dyn AccessLog>>,
     /// Renders the errors of gRPC calls.
     pub render_grpc_error: RenderGrpcError,
 }

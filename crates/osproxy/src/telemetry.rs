@@ -1,9 +1,11 @@
 //! Writes log lines to standard error. Exports traces to a collector, if one is configured.
 
+mod log_format;
 mod log_writer;
 
-use std::{io, time::Duration};
+use std::{io, sync::Arc, time::Duration};
 
+use log_format::{AccessLogWriter, LineFormat};
 use log_writer::{FlushOnDrop, LogWriter};
 use opentelemetry::{KeyValue, trace::TracerProvider};
 use opentelemetry_otlp::{SpanExporter, WithExportConfig, WithHttpConfig};
@@ -12,9 +14,11 @@ use opentelemetry_sdk::{
     trace::{SdkTracer, SdkTracerProvider},
 };
 use osproxy_cluster::trace_context;
+use osproxy_http::AccessLog;
 use tracing_subscriber::{
     Layer,
     filter::{FilterFn, LevelFilter, Targets},
+    fmt::format::JsonFields,
     layer::SubscriberExt,
     registry::LookupSpan,
     util::SubscriberInitExt,
@@ -33,9 +37,17 @@ const LAST_EXPORT_TIMEOUT: Duration = Duration::from_secs(2);
 /// Handle of the running log and of the export of traces. On drop, exports the remaining traces,
 /// then writes the remaining log lines.
 pub struct Telemetry {
+    access_log: Arc<dyn AccessLog>,
     traces: Option<SdkTracerProvider>,
     /// Dropped after the remaining traces are exported, because errors of the export are logged.
     _flush: FlushOnDrop,
+}
+
+impl Telemetry {
+    /// Returns the access log, which is part of the log.
+    pub fn access_log(&self) -> Arc<dyn AccessLog> {
+        self.access_log.clone()
+    }
 }
 
 impl Drop for Telemetry {
@@ -64,10 +76,13 @@ pub fn init(log: &LogSection, telemetry: &TelemetrySection) -> io::Result<Teleme
     let filter = Targets::new().with_default(library_level).with_target("osproxy", level);
     let coloured = log.format == LogFormat::Text && io::IsTerminal::is_terminal(&io::stderr());
     let (writer, flush) = LogWriter::start(io::stderr(), coloured)?;
-    let lines = tracing_subscriber::fmt::layer().with_writer(writer).with_target(false);
+    let access_log =
+        Arc::new(AccessLogWriter { writer: writer.clone(), format: log.format, level, coloured });
+    let lines = tracing_subscriber::fmt::layer().with_writer(writer).with_ansi(coloured);
+    let format = LineFormat(log.format);
     let lines = match log.format {
-        LogFormat::Text => lines.with_ansi(coloured).boxed(),
-        LogFormat::Json => lines.json().flatten_event(true).with_current_span(false).boxed(),
+        LogFormat::Text => lines.event_format(format).boxed(),
+        LogFormat::Json => lines.fmt_fields(JsonFields::new()).event_format(format).boxed(),
     };
     let provider = telemetry.traces_url().map(|url| trace_provider(&url)).transpose()?;
     let traces = provider.as_ref().map(|provider| trace_layer(provider.tracer("osproxy")));
@@ -76,7 +91,7 @@ pub fn init(log: &LogSection, telemetry: &TelemetrySection) -> io::Result<Teleme
     if provider.is_some() {
         trace_context::enable();
     }
-    Ok(Telemetry { traces: provider, _flush: flush })
+    Ok(Telemetry { access_log, traces: provider, _flush: flush })
 }
 
 /// Creates a provider that exports traces in batches.
@@ -114,7 +129,7 @@ where
         .with_filter(is_own_span)
 }
 
-/// Logs the location of a panic; the current span adds the id of the request. The message is logged
+/// Logs the location of a panic; the line has the id of the request. The message is logged
 /// only if it is a literal, because a formatted message may contain data from a client.
 fn log_panic(panic: &std::panic::PanicHookInfo<'_>) {
     let location = panic.location().map(tracing::field::display);

@@ -9,7 +9,7 @@ mod verify;
 
 pub use signature::{
     CountedLimit, LinkAction, LinkClaims, LinkConstraints, LinkError, LinkKey, LinkKeys, LinkPeriod,
-    expires_at_secs, format_date, issued_at_secs,
+    ValidLink, expires_at, format_date, parse_date,
 };
 
 use osproxy_cluster::Forwarder;

@@ -245,14 +245,24 @@ impl LinkKeys {
         }
     }
 
-    /// Checks that one of these keys signed exactly these claims, and that the link has not expired
-    /// at `now`. Returns the constraints in the signature.
+    /// Like [`check`](Self::check), but returns only the constraints in the signature.
     pub fn verify(
         &self,
         claims: &LinkClaims<'_>,
         signature: &str,
         now: OffsetDateTime,
     ) -> Result<LinkConstraints, LinkError> {
+        self.check(claims, signature, now).map(|link| link.constraints)
+    }
+
+    /// Checks that one of these keys signed exactly these claims, and that the link has not expired
+    /// at `now`.
+    pub fn check(
+        &self,
+        claims: &LinkClaims<'_>,
+        signature: &str,
+        now: OffsetDateTime,
+    ) -> Result<ValidLink, LinkError> {
         let (id, rest) = signature.split_once('.').ok_or(LinkError::Signature)?;
         let (mac, terms) = match rest.split_once('.') {
             Some((mac, terms)) => (mac, Some(terms)),
@@ -268,11 +278,27 @@ impl LinkKeys {
         }
         key.mac(claims, terms).verify(&given.into()).map_err(|_| LinkError::Signature)?;
         // osproxy wrote all signed values, so they can be parsed.
-        let end = expires_at(claims.date, claims.expire).ok_or(LinkError::Signature)?;
+        let date = parse_date(claims.date).ok_or(LinkError::Signature)?;
+        let end = expires_at(date, claims.expire).ok_or(LinkError::Signature)?;
         let terms = terms.map_or_else(|| Some(LinkConstraints::default()), LinkConstraints::decode);
-        let terms = terms.ok_or(LinkError::Signature)?;
-        if now < end { Ok(terms) } else { Err(LinkError::Expired) }
+        let constraints = terms.ok_or(LinkError::Signature)?;
+        if now >= end {
+            return Err(LinkError::Expired);
+        }
+        Ok(ValidLink { constraints, issued_at: date.unix_timestamp(), expires_at: end.unix_timestamp() })
     }
+}
+
+/// A link with a valid signature that has not expired.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ValidLink {
+    /// Constraints in the signature.
+    pub constraints: LinkConstraints,
+    /// The date of the link, in seconds since the Unix epoch. For revocation, the link counts as
+    /// issued at this time.
+    pub issued_at: i64,
+    /// Expiry of the link, in seconds since the Unix epoch.
+    pub expires_at: i64,
 }
 
 /// Formats the date of a link, truncated to whole seconds.
@@ -281,28 +307,20 @@ pub fn format_date(moment: OffsetDateTime) -> String {
     moment.to_offset(time::UtcOffset::UTC).format(DATE_FORMAT).unwrap_or_default()
 }
 
-/// The date of a link in seconds since the Unix epoch; `None` if `date` is not in the format of
-/// [`format_date`]. For revocation, the link counts as issued at this time.
-pub fn issued_at_secs(date: &str) -> Option<i64> {
-    parse_date(date).map(OffsetDateTime::unix_timestamp)
+/// Parses the date of a link; `None` if `text` is not in the format of [`format_date`].
+pub fn parse_date(text: &str) -> Option<OffsetDateTime> {
+    // The parser also accepts texts that `format_date` never writes: a plus sign before the year,
+    // and leap seconds.
+    let is_digit =
+        |(place, byte): (usize, u8)| matches!(place, 4 | 7 | 10 | 13 | 16 | 19) || byte.is_ascii_digit();
+    let is_canonical = text.bytes().enumerate().all(is_digit) && !text.ends_with(":60Z");
+    let date = PrimitiveDateTime::parse(text, DATE_FORMAT).ok()?;
+    is_canonical.then(|| date.assume_utc())
 }
 
-fn parse_date(text: &str) -> Option<OffsetDateTime> {
-    let moment = PrimitiveDateTime::parse(text, DATE_FORMAT).ok()?.assume_utc();
-    // The parser also accepts texts that `format_date` never writes, such as a plus sign before the
-    // year.
-    (format_date(moment) == text).then_some(moment)
-}
-
-/// When a link expires, in seconds since the Unix epoch. `None` if `date` is not in the format of
-/// [`format_date`], or `expire` is not a number.
-pub fn expires_at_secs(date: &str, expire: &str) -> Option<i64> {
-    expires_at(date, expire).map(OffsetDateTime::unix_timestamp)
-}
-
-/// When a link expires; `None` in the same cases as [`expires_at_secs`].
-fn expires_at(date: &str, expire: &str) -> Option<OffsetDateTime> {
-    parse_date(date)?.checked_add(Duration::seconds(expire.parse().ok()?))
+/// When a link expires; `None` if `expire` is not a number of seconds, or is too large.
+pub fn expires_at(date: OffsetDateTime, expire: &str) -> Option<OffsetDateTime> {
+    date.checked_add(Duration::seconds(expire.parse().ok()?))
 }
 
 #[cfg(test)]
@@ -393,10 +411,23 @@ mod tests {
 
     #[test]
     fn a_moment_has_one_spelling() {
-        assert_eq!(issued_at_secs(&format_date(NOW)), Some(NOW.unix_timestamp()));
-        for text in ["+2026-11-22T12:00:00Z", "2016-12-31T23:59:60Z", "2026-11-22"] {
-            assert_eq!((issued_at_secs(text), expires_at_secs(text, "60")), (None, None), "{text}");
+        assert_eq!(parse_date(&format_date(NOW)), Some(NOW));
+        for text in [
+            "+2026-11-22T12:00:00Z",
+            "2016-12-31T23:59:60Z",
+            "2026-11-22",
+            "2026-11-22T12:00:00z",
+            "2026-11-22 12:00:00Z",
+            " 2026-11-22T12:00:00Z",
+            "2026-11-22T12:00:00.0Z",
+            "2026-+1-22T12:00:00Z",
+        ] {
+            assert_eq!(parse_date(text), None, "{text}");
         }
+        let (keys, date) = (keys(&[1; 32]), format_date(NOW));
+        let claims = claims(&date, &[]);
+        let link = keys.check(&claims, &keys.sign(&claims, &LinkConstraints::default()), NOW).unwrap();
+        assert_eq!((link.issued_at, link.expires_at), (NOW.unix_timestamp(), NOW.unix_timestamp() + 60));
     }
 
     #[test]

@@ -6,19 +6,19 @@ use time::OffsetDateTime;
 use super::rotation::MIN_POLL_INTERVAL;
 use crate::{
     Result, boxed_future,
-    links::{CountedLimit, LinkAction, LinkClaims, LinkConstraints, Links},
+    links::{CountedLimit, LinkAction, LinkClaims, Links, ValidLink},
 };
 
 impl Links {
-    /// Checks the signature and the lifetime of a link, and returns its constraints. Fails with
-    /// `InvalidSignature` or `LinkExpired`.
+    /// Checks the signature and the lifetime of a link. Fails with `InvalidSignature` or
+    /// `LinkExpired`.
     #[boxed_future]
-    pub async fn verify(&self, claims: &LinkClaims<'_>, signature: &str) -> Result<LinkConstraints> {
+    pub async fn verify(&self, claims: &LinkClaims<'_>, signature: &str) -> Result<ValidLink> {
         if !self.keys.contains_key_of(signature) {
             // Another node may have signed the link with a key that this node has not read yet.
             self.reload_keys(MIN_POLL_INTERVAL).await?;
         }
-        Ok(self.keys.verify(claims, signature, OffsetDateTime::now_utc())?)
+        Ok(self.keys.check(claims, signature, OffsetDateTime::now_utc())?)
     }
 
     /// Returns whether links to `uid` that were issued at `issued`, in seconds since the Unix

@@ -7,7 +7,7 @@ use osproxy_api::ErrorCode;
 use osproxy_cluster::Forwarder;
 use osproxy_core::{
     Error, Result,
-    links::{self, LinkClaims, LinkConstraints, Links},
+    links::{LinkClaims, Links, ValidLink},
 };
 use osproxy_types::uid::Uid;
 
@@ -15,15 +15,6 @@ use crate::{
     extract::auth::client_address,
     forward::{self, RequestSource},
 };
-
-/// A valid link that this client may use.
-#[derive(Debug)]
-pub(crate) struct VerifiedLink {
-    /// Constraints that the signature of the link covers.
-    pub(crate) constraints: LinkConstraints,
-    /// Expiry of the link, in seconds since the Unix epoch.
-    pub(crate) expires_at: i64,
-}
 
 /// Verifies links.
 #[derive(Clone)]
@@ -45,17 +36,13 @@ impl LinkVerifier {
         uid: Uid,
         claims: &LinkClaims<'_>,
         signature: &str,
-    ) -> Result<VerifiedLink> {
-        let constraints = self.links.verify(claims, signature).await?;
-        let (issued_at, expires_at) =
-            (links::issued_at_secs(claims.date), links::expires_at_secs(claims.date, claims.expire));
-        let (Some(issued_at), Some(expires_at)) = (issued_at, expires_at) else {
-            return Err(Error::internal("a link with a valid signature has an invalid date"));
-        };
-        if self.links.is_revoked(uid, claims.action, issued_at).await? {
+    ) -> Result<ValidLink> {
+        let link = self.links.verify(claims, signature).await?;
+        if self.links.is_revoked(uid, claims.action, link.issued_at).await? {
             return Err(Error::new(ErrorCode::LinkRevoked, "this link was revoked; request a new link"));
         }
         // The node that forwarded a request has already checked the constraints.
+        let constraints = &link.constraints;
         if !constraints.is_empty()
             && forward::request_source(&self.forwarder, request)? == RequestSource::Client
         {
@@ -69,12 +56,12 @@ impl LinkVerifier {
                 return Err(used_up_error());
             }
         }
-        Ok(VerifiedLink { constraints, expires_at })
+        Ok(link)
     }
 
     /// Counts one use of a link. Call this just before sending the content. Fails with `LinkUsedUp`
     /// if the link has no uses left; the content must then not be sent.
-    pub(crate) async fn count_use(&self, link: &VerifiedLink) -> Result<()> {
+    pub(crate) async fn count_use(&self, link: &ValidLink) -> Result<()> {
         match &link.constraints.uses {
             Some(uses) if !self.links.count_use(uses, link.expires_at).await? => Err(used_up_error()),
             _ => Ok(()),

@@ -2,6 +2,7 @@
 //! request.
 
 use std::{
+    fmt,
     net::IpAddr,
     pin::Pin,
     sync::{
@@ -22,13 +23,55 @@ use bytes::Bytes;
 use http_body::{Body as _, Frame, SizeHint};
 use osproxy_api::ERROR_HEADER;
 use osproxy_cluster::trace_context;
-use osproxy_core::{App, Error, LoadGuard, Subject, metrics::RouteMetrics};
+use osproxy_core::{App, Error, LoadGuard, RequestId, Subject, metrics::RouteMetrics};
 use osproxy_types::error_chain;
 use tracing::Span;
+
+/// Writes the lines of the access log.
+pub trait AccessLog: fmt::Debug + Send + Sync {
+    /// Writes a line. Must not block.
+    fn write(&self, line: &AccessLine<'_>);
+}
+
+/// A line of the access log.
+#[derive(Clone, Copy, Debug)]
+pub struct AccessLine<'a> {
+    /// Id of the request.
+    pub request_id: &'a str,
+    /// Method of the request.
+    pub method: &'a str,
+    /// Path template of the route; `none` if no route matched.
+    pub route: &'a str,
+    /// Path of the request, without the query.
+    pub path: &'a str,
+    /// The file that the request is about.
+    pub uid: Option<u64>,
+    /// Status of the response; `None` if the client disconnected before there was a response.
+    pub status: Option<u16>,
+    /// Error code in the response.
+    pub error: Option<&'a str>,
+    /// Message of the error, if this node responded with it.
+    pub why: Option<&'a str>,
+    /// Time from the head of the request to the end of the response, in microseconds.
+    pub duration_us: u64,
+    /// Bytes of the request body.
+    pub bytes_received: u64,
+    /// Bytes of the response body.
+    pub bytes_sent: u64,
+    /// Whether the client got the whole response.
+    pub complete: bool,
+    /// Address of the client.
+    pub peer: Option<IpAddr>,
+    /// Whether this is a successful health check. Health checks arrive every few seconds, and would
+    /// hide the other lines: log them only at the level `debug`.
+    pub is_health_check: bool,
+}
 
 /// The access log entry of a request. Written on drop, even if the client disconnects before there
 /// is a response. Omits the query, which contains signatures.
 pub(super) struct AccessLogEntry {
+    log: Option<Arc<dyn AccessLog>>,
+    id: RequestId,
     method: Method,
     path: String,
     uid: Option<u64>,
@@ -66,8 +109,11 @@ const HEALTH_ROUTES: &str = "/health/";
 const NO_ROUTE: &str = "none";
 
 impl AccessLogEntry {
+    #[expect(clippy::too_many_arguments, reason = "there is one caller")]
     pub(super) fn new(
         app: &Arc<App>,
+        log: Option<Arc<dyn AccessLog>>,
+        id: RequestId,
         parts: &Parts,
         peer: Option<IpAddr>,
         received: Arc<AtomicU64>,
@@ -78,6 +124,8 @@ impl AccessLogEntry {
         let uid = uid(route, parts.uri.path(), parts.uri.query());
         trace_context::record_request(&span, parts.method.as_str(), route, uid);
         Self {
+            log,
+            id,
             method: parts.method.clone(),
             metrics: app.metrics.requests.route(route),
             path: parts.uri.path().chars().take(MAX_PATH).collect(),
@@ -133,32 +181,24 @@ impl Drop for AccessLogEntry {
         self.metrics.count_request(self.method.as_str(), self.status, bytes_received, self.bytes_sent);
         trace_context::record_response(&self.span, self.status, self.error.as_deref());
         let uid = self.uid.or_else(|| Some(self.subject.get()?.get().unsigned_abs()));
-        let _in_request = self.span.enter();
-        macro_rules! log {
-            ($level:ident) => {
-                tracing::$level!(
-                    method = %self.method,
-                    route = self.metrics.template(),
-                    path = self.path,
-                    uid = uid.map(tracing::field::display),
-                    status = self.status,
-                    error = self.error,
-                    why = self.source_error.as_ref().map(|error| &*error.message),
-                    duration_us,
-                    bytes_received,
-                    bytes_sent = self.bytes_sent,
-                    complete = self.complete,
-                    peer = self.peer.map(tracing::field::display),
-                    "served"
-                )
-            };
-        }
-        // Health checks arrive every few seconds, and would hide the other lines.
-        if self.metrics.template().starts_with(HEALTH_ROUTES) && self.status == Some(200) {
-            log!(debug);
-        } else {
-            log!(info);
-        }
+        let Some(log) = &self.log else { return };
+        let route = self.metrics.template();
+        log.write(&AccessLine {
+            request_id: &self.id.0,
+            method: self.method.as_str(),
+            route,
+            path: &self.path,
+            uid,
+            status: self.status,
+            error: self.error.as_deref(),
+            why: self.source_error.as_ref().map(|error| &*error.message),
+            duration_us,
+            bytes_received,
+            bytes_sent: self.bytes_sent,
+            complete: self.complete,
+            peer: self.peer,
+            is_health_check: route.starts_with(HEALTH_ROUTES) && self.status == Some(200),
+        });
     }
 }
 
@@ -195,7 +235,7 @@ impl http_body::Body for LoggedBody {
             }
             Some(Err(error)) => {
                 let error = error_chain(error);
-                self.entry.span.in_scope(|| tracing::error!(error, "the response was aborted"));
+                self.entry.id.clone().sync_scope(|| tracing::error!(error, "the response was aborted"));
             }
         }
         Poll::Ready(frame)

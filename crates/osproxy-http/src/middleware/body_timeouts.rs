@@ -58,11 +58,18 @@ struct StreamReset;
 
 impl DrainOnDropBody {
     /// Wraps the body of the request with this `head`. Reading fails with [`TooSlow`] if no data
-    /// arrives for `timeout`, or if the client fails `rate_check`.
-    pub(super) fn new(body: Body, head: &Parts, timeout: Duration, rate_check: MinRateCheck) -> Self {
+    /// arrives for `timeout`, or if the client fails `rate_check`. Counts the bytes that were read
+    /// in `received`.
+    pub(super) fn new(
+        body: Body,
+        head: &Parts,
+        timeout: Duration,
+        rate_check: MinRateCheck,
+        received: Arc<AtomicU64>,
+    ) -> Self {
         Self {
             body,
-            received: Arc::default(),
+            received,
             // A client that waits for `100 Continue` has sent no body yet. Hyper sends `100
             // Continue` when the service begins to read the body.
             nothing_to_drain: head.headers.contains_key(header::EXPECT),
@@ -75,11 +82,6 @@ impl DrainOnDropBody {
     fn fail(&mut self, error: TooSlow) -> Poll<Option<Result<Frame<Bytes>, axum::Error>>> {
         self.nothing_to_drain = true;
         Poll::Ready(Some(Err(axum::Error::new(error))))
-    }
-
-    /// Returns the counter of the bytes that were read so far.
-    pub(super) fn received(&self) -> Arc<AtomicU64> {
-        self.received.clone()
     }
 }
 
@@ -163,7 +165,13 @@ mod tests {
         });
         let (head, ()) = Request::new(()).into_parts();
         let rate_check = MinRateCheck::new(1_000_000, WINDOW);
-        DrainOnDropBody::new(Body::from_stream(bytes), &head, Duration::from_mins(1), rate_check)
+        DrainOnDropBody::new(
+            Body::from_stream(bytes),
+            &head,
+            Duration::from_mins(1),
+            rate_check,
+            Arc::default(),
+        )
     }
 
     #[tokio::test]

@@ -1,17 +1,19 @@
 //! Cross-origin resource sharing (CORS).
 
+use std::{convert::Infallible, future::ready};
+
 use axum::{
-    extract::{Request, State},
-    http::{HeaderName, Method, header},
-    middleware::Next,
+    extract::Request,
+    http::{HeaderMap, HeaderName, Method, header},
     response::{IntoResponse, Response},
 };
+use futures_util::FutureExt;
 use osproxy_api::{
     ERROR_HEADER, v0,
     v1::{self, IDEMPOTENCY_REPLAYED},
 };
 use osproxy_core::REQUEST_ID;
-use tower::{Layer, ServiceExt};
+use tower::{Layer, ServiceExt, service_fn};
 use tower_http::cors::{AllowHeaders, AllowOrigin, CorsLayer};
 
 use crate::settings::{Allowed, CorsSettings};
@@ -35,35 +37,55 @@ const EXPOSED_HEADERS: [HeaderName; 11] = [
     REQUEST_ID,
 ];
 
-/// Builds the layer that answers preflight requests and adds CORS headers to responses. Returns
-/// `None` if no other origin is allowed.
-pub(crate) fn layer(settings: &CorsSettings) -> Option<CorsLayer> {
-    // Only `Origin` needs to be in `Vary`. Responses to preflight requests depend on more headers,
-    // but caches do not store these responses.
-    let (origins, vary) = match &settings.origins {
-        Allowed::Any => (AllowOrigin::any(), None),
-        Allowed::Only(origins) if origins.is_empty() => return None,
-        Allowed::Only(origins) => (AllowOrigin::list(origins.clone()), Some(header::ORIGIN)),
-    };
-    let headers = match &settings.headers {
-        // `*` would not allow `Authorization`.
-        Allowed::Any => AllowHeaders::mirror_request(),
-        Allowed::Only(names) => AllowHeaders::list(names.clone()),
-    };
-    let layer = CorsLayer::new().allow_origin(origins).allow_headers(headers).allow_methods(METHODS);
-    let layer = layer.vary(vary.into_iter().collect::<Vec<_>>());
-    Some(layer.expose_headers(EXPOSED_HEADERS).max_age(settings.max_age))
+/// Answers preflight requests, and adds CORS headers to responses.
+pub(crate) struct Cors {
+    layer: CorsLayer,
+    /// Headers of the response to a request without `Origin`, which are always the same.
+    without_origin: HeaderMap,
 }
 
-/// Applies CORS to the HTTP APIs and to links. Only pages of the same origin can read other paths,
-/// such as metrics and health.
-pub(crate) async fn apply_to_api(State(cors): State<CorsLayer>, request: Request, next: Next) -> Response {
-    let path = request.uri().path();
-    let is_below = |prefix: &str| path.strip_prefix(prefix).is_some_and(|rest| rest.starts_with('/'));
-    // The listener uses the path `*` for a request whose head could not be parsed.
-    if path == "*" || [v0::PREFIX, v1::PREFIX, v1::LINKS].into_iter().any(is_below) {
-        cors.layer(next).oneshot(request).await.into_response()
-    } else {
-        next.run(request).await
+impl Cors {
+    /// Returns `None` if no other origin is allowed.
+    pub(crate) fn new(settings: &CorsSettings) -> Option<Self> {
+        // Only `Origin` needs to be in `Vary`. Responses to preflight requests depend on more
+        // headers, but caches do not store these responses.
+        let (origins, vary) = match &settings.origins {
+            Allowed::Any => (AllowOrigin::any(), None),
+            Allowed::Only(origins) if origins.is_empty() => return None,
+            Allowed::Only(origins) => (AllowOrigin::list(origins.clone()), Some(header::ORIGIN)),
+        };
+        let headers = match &settings.headers {
+            // `*` would not allow `Authorization`.
+            Allowed::Any => AllowHeaders::mirror_request(),
+            Allowed::Only(names) => AllowHeaders::list(names.clone()),
+        };
+        let layer = CorsLayer::new().allow_origin(origins).allow_headers(headers).allow_methods(METHODS);
+        let layer = layer.vary(vary.into_iter().collect::<Vec<_>>());
+        let layer = layer.expose_headers(EXPOSED_HEADERS).max_age(settings.max_age);
+        let empty = service_fn(|_: Request| ready(Ok::<Response, Infallible>(Response::default())));
+        let response = layer.layer(empty).oneshot(Request::default()).now_or_never();
+        let without_origin = response.and_then(Result::ok).map(|response| response.into_parts().0.headers);
+        Some(Self { layer, without_origin: without_origin.unwrap_or_default() })
+    }
+
+    /// Applies CORS to the HTTP APIs and to links. Only pages of the same origin can read other
+    /// paths, such as metrics and health.
+    pub(super) async fn apply<F>(&self, request: Request, handler: impl Fn(Request) -> F) -> Response
+    where
+        F: Future<Output = Response>,
+    {
+        let path = request.uri().path();
+        let is_below = |prefix: &str| path.strip_prefix(prefix).is_some_and(|rest| rest.starts_with('/'));
+        // The listener uses the path `*` for a request whose head could not be parsed.
+        if path != "*" && ![v0::PREFIX, v1::PREFIX, v1::LINKS].into_iter().any(is_below) {
+            return handler(request).await;
+        }
+        if request.headers().contains_key(header::ORIGIN) || request.method() == Method::OPTIONS {
+            let handler = service_fn(|request| handler(request).map(Ok::<_, Infallible>));
+            return self.layer.layer(handler).oneshot(request).await.into_response();
+        }
+        let mut response = handler(request).await;
+        response.headers_mut().extend(self.without_origin.clone());
+        response
     }
 }

@@ -2,6 +2,7 @@
 //! head.
 
 mod access_log;
+mod checks;
 mod client_addr;
 pub(crate) mod cors;
 
@@ -13,14 +14,12 @@ mod request_head;
 mod request_limiter;
 mod security_headers;
 
+pub use access_log::{AccessLine, AccessLog};
 pub(super) use body_timeouts::TooSlow;
-pub(super) use plain_body::{check_encoding, reject_encoded_body};
+pub(super) use checks::{BodyCheck, RequestChecks};
+pub(super) use plain_body::{check_encoding, reject_body};
 pub(super) use probes::{ProbeSchedule, throttle_probes};
-pub(super) use request_context::request_context;
-pub(super) use request_head::check_head;
+pub(super) use request_context::{Edge, request_context};
 pub use request_limiter::RequestLimiter;
-pub(super) use request_limiter::{
-    client_network, limit_addresses, limit_changes, limit_metrics, limit_reads, limit_requests,
-    limit_transfers,
-};
+pub(super) use request_limiter::{Concurrency, client_network, limit_metrics};
 pub(super) use security_headers::insert_content_security_headers;

@@ -1,27 +1,13 @@
-//! Rejection of request bodies that are encoded or partial.
+//! Rejection of request bodies by their headers: encoded, partial and unexpected bodies.
 
-use axum::{
-    extract::Request,
-    http::{HeaderMap, HeaderName, header},
-    middleware::Next,
-    response::{IntoResponse, Response},
-};
+use axum::http::{HeaderMap, HeaderName, header};
 use osproxy_api::ErrorCode;
 use osproxy_core::{Error, Result};
-
-use crate::respond::error::Rejection;
 
 /// Rejects partial bodies (`Content-Range`) and encoded bodies (`Content-Encoding`, or a
 /// `Transfer-Encoding` other than `chunked`). Otherwise such a body would be stored as received,
 /// and later served as the plain content.
-pub(crate) async fn reject_encoded_body(request: Request, next: Next) -> Response {
-    match check(request.headers()) {
-        Ok(()) => next.run(request).await,
-        Err(error) => Rejection(error).into_response(),
-    }
-}
-
-fn check(headers: &HeaderMap) -> Result<()> {
+pub(super) fn check(headers: &HeaderMap) -> Result<()> {
     if headers.contains_key(header::CONTENT_RANGE) {
         let message = "`Content-Range` is not supported: send the whole content, or numbered parts";
         return Err(Error::invalid(message).with_field("content-range"));
@@ -32,6 +18,16 @@ fn check(headers: &HeaderMap) -> Result<()> {
     {
         let message = "`Transfer-Encoding` other than `chunked` is not supported: send the content unencoded";
         return Err(Error::new(ErrorCode::NotImplemented, message));
+    }
+    Ok(())
+}
+
+/// Rejects headers that announce a body.
+pub(crate) fn reject_body(headers: &HeaderMap) -> Result<()> {
+    let length = headers.get(header::CONTENT_LENGTH);
+    let has_length = length.is_some_and(|length| length.as_bytes() != b"0");
+    if has_length || headers.contains_key(header::TRANSFER_ENCODING) {
+        return Err(Error::invalid("this request must not have a body"));
     }
     Ok(())
 }

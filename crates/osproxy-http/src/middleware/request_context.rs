@@ -2,7 +2,7 @@
 
 use std::{
     sync::{
-        LazyLock,
+        Arc, LazyLock,
         atomic::{AtomicU32, Ordering},
     },
     time::Instant,
@@ -13,8 +13,9 @@ use axum::{
     extract::{Request, State},
     http::{HeaderMap, HeaderName, HeaderValue, StatusCode, Version, header},
     middleware::Next,
-    response::Response,
+    response::{IntoResponse, Response},
 };
+use http_body::Body as _;
 use osproxy_cluster::trace_context;
 use osproxy_core::{REQUEST_ID, RequestId, Subject};
 use tracing::Instrument;
@@ -23,11 +24,15 @@ use super::{
     access_log::{AccessLogEntry, LoggedBody},
     body_timeouts::DrainOnDropBody,
     client_addr::client_addr,
+    cors::Cors,
+    request_head::check_head,
     security_headers::insert_security_headers,
 };
 use crate::{
     listener::{RemoteAddr, UnparsableHead},
     rate_check::MinRateCheck,
+    respond::error::{ErrorRenderer, Rejection},
+    settings::HttpSettings,
     state::HttpState,
 };
 
@@ -36,17 +41,24 @@ const REQUEST_ID_V0: HeaderName = HeaderName::from_static("request-id");
 /// Maximum length of a request id that a client sends, in bytes.
 const MAX_REQUEST_ID: usize = 128;
 
-/// Assigns the request id and the client address, aborts bodies that arrive too slowly, and adds
-/// security headers. Writes the access log entry when the response has ended.
+/// State of [`request_context`].
+#[derive(Clone)]
+pub(crate) struct Edge {
+    pub(crate) state: HttpState,
+    pub(crate) cors: Option<Arc<Cors>>,
+}
+
+/// Assigns the request id and the client address, aborts bodies that arrive too slowly, checks the
+/// head, renders errors, and adds CORS and security headers. Writes the access log entry when the
+/// response has ended.
 pub(crate) async fn request_context(
-    State(HttpState { app, settings }): State<HttpState>,
+    State(Edge { state: HttpState { app, settings }, cors }): State<Edge>,
     request: Request,
     next: Next,
 ) -> Response {
     let start = Instant::now();
     let id = client_request_id(request.headers()).unwrap_or_else(generate_request_id);
-    let span = tracing::info_span!("request", request_id = &*id.0, otel.kind = tracing::field::Empty);
-    trace_context::attach_remote_parent(&span, request.headers());
+    let span = trace_context::request_span(&id.0, request.headers());
     let (mut parts, body) = request.into_parts();
     if parts.extensions.get::<UnparsableHead>().is_some()
         && let Some(origin) = settings.cors.first_origin()
@@ -57,19 +69,28 @@ pub(crate) async fn request_context(
     }
     let peer = parts.extensions.get::<RemoteAddr>().map(|peer| peer.0.ip());
     let client = peer.map(|peer| client_addr(peer, &parts.headers, &settings.trusted_proxies));
-    let rate_check = MinRateCheck::new(settings.min_rate, settings.min_rate_window);
-    let body = DrainOnDropBody::new(body, &parts, settings.body_timeout, rate_check);
+    let received = Arc::default();
+    let body = if body.is_end_stream() {
+        Body::empty()
+    } else {
+        let rate_check = MinRateCheck::new(settings.min_rate, settings.min_rate_window);
+        let received = Arc::clone(&received);
+        Body::new(DrainOnDropBody::new(body, &parts, settings.body_timeout, rate_check, received))
+    };
     let address = client.map(|client| client.0);
     parts.extensions.insert(Subject::default());
-    let mut entry = AccessLogEntry::new(&app, &parts, address, body.received(), start, span.clone());
+    let log = settings.access_log.clone();
+    let mut entry =
+        AccessLogEntry::new(&app, log, id.clone(), &parts, address, received, start, span.clone());
     parts.extensions.insert(id.clone());
     if let Some(client) = client {
         parts.extensions.insert(client);
     }
     let version = parts.version;
-    let request = Request::from_parts(parts, Body::new(body));
+    let request = Request::from_parts(parts, body);
 
-    let mut response = next.run(request).instrument(span).await;
+    let response = respond(&settings, cors.as_deref(), &id, request, next);
+    let mut response = id.clone().scope(response.instrument(span)).await;
     if let Ok(value) = HeaderValue::try_from(&*id.0) {
         response.headers_mut().insert(REQUEST_ID, value);
     }
@@ -82,6 +103,31 @@ pub(crate) async fn request_context(
     }
     entry.record_response(&mut response);
     response.map(|body| Body::new(LoggedBody::new(body, entry)))
+}
+
+/// Checks the head, runs the handler, renders its error, and applies CORS.
+async fn respond(
+    settings: &HttpSettings,
+    cors: Option<&Cors>,
+    id: &RequestId,
+    request: Request,
+    next: Next,
+) -> Response {
+    let renderer = ErrorRenderer::new(&request, settings.render_grpc_error);
+    // Boxed: callers move their futures, which would contain this one.
+    let handler = |request: Request| {
+        let (checked, next) = (check_head(settings, &request), next.clone());
+        Box::pin(renderer.run(id, async {
+            match checked {
+                Ok(()) => next.run(request).await,
+                Err(error) => Rejection(error).into_response(),
+            }
+        }))
+    };
+    match cors {
+        Some(cors) => cors.apply(request, handler).await,
+        None => handler(request).await,
+    }
 }
 
 /// Returns the request id that the client sent, if it is safe to log: visible ASCII of limited

@@ -1,17 +1,13 @@
 //! Checks of the request head: size, syntax and `Host`.
 
-use std::sync::Arc;
-
 use axum::{
-    extract::{Request, State},
+    extract::Request,
     http::{StatusCode, Version, header, uri::Authority},
-    middleware::Next,
-    response::{IntoResponse, Response},
 };
 use osproxy_api::ErrorCode;
 use osproxy_core::{Error, Result};
 
-use crate::{listener::UnparsableHead, respond::error::Rejection, settings::HttpSettings};
+use crate::{listener::UnparsableHead, settings::HttpSettings};
 
 /// Maximum number of header fields of a request. Hyper has the same limit for HTTP/1, but none for
 /// HTTP/2.
@@ -19,19 +15,11 @@ const MAX_FIELDS: usize = 100;
 /// Bytes that HTTP/1 adds to a header field: `: ` and CRLF.
 const FIELD_OVERHEAD: usize = 4;
 
-/// Rejects requests whose head is too large or malformed.
-pub(crate) async fn check_head(
-    State(settings): State<Arc<HttpSettings>>,
-    request: Request,
-    next: Next,
-) -> Response {
-    let checked = check_readable(&settings, &request)
-        .and_then(|()| check_size(&settings, &request))
-        .and_then(|()| check_host(&request));
-    match checked {
-        Ok(()) => next.run(request).await,
-        Err(error) => Rejection(error).into_response(),
-    }
+/// Fails if the head of a request is too large or malformed.
+pub(super) fn check_head(settings: &HttpSettings, request: &Request) -> Result<()> {
+    check_readable(settings, request)?;
+    check_size(settings, request)?;
+    check_host(request)
 }
 
 fn too_large(settings: &HttpSettings) -> Error {

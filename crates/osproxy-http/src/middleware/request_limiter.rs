@@ -11,8 +11,9 @@ use std::{
 
 use axum::{
     extract::{Request, State},
+    http::Method,
     middleware::Next,
-    response::{IntoResponse, Response},
+    response::Response,
 };
 use governor::{
     Quota, RateLimiter,
@@ -20,10 +21,10 @@ use governor::{
     state::keyed::HashMapStateStore,
 };
 use osproxy_api::ErrorCode;
-use osproxy_core::{ClientAddr, Error, too_many_transfers};
-use tokio::sync::Semaphore;
+use osproxy_core::{ClientAddr, Error, Result, too_many_transfers};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
-use crate::{respond::error::Rejection, settings::RequestLimits};
+use crate::settings::RequestLimits;
 
 /// Number of requests between two evictions of idle addresses.
 const EVICTION_INTERVAL: u32 = 4096;
@@ -33,17 +34,17 @@ const MAX_METRICS_REQUESTS: usize = 4;
 
 /// Limits the requests of a node. All listeners of the node share the limits.
 pub struct RequestLimiter {
-    requests: Semaphore,
+    requests: Arc<Semaphore>,
     /// Permits for requests that may change something: half as many as for all requests. Changes
     /// wait for the disk, but reads do not. Without this limit, waiting changes could hold all
     /// permits, and reads would be rejected.
-    changes: Semaphore,
+    changes: Arc<Semaphore>,
     /// Separate permits for metrics, so that an overloaded service can still be observed.
     metrics: Semaphore,
     /// Permits for gRPC calls that stream content. The limits on transfers apply to a call only
     /// after its first message, which names the file. These permits limit the memory for first
     /// messages.
-    transfers: Semaphore,
+    transfers: Arc<Semaphore>,
     addresses: Option<AddressRateLimiter>,
 }
 
@@ -58,10 +59,10 @@ impl RequestLimiter {
     pub fn new(limits: RequestLimits) -> Arc<Self> {
         let rate = limits.max_address_rate.and_then(NonZeroU32::new);
         Arc::new(Self {
-            requests: Semaphore::new(limits.max_requests as usize),
-            changes: Semaphore::new(limits.max_requests.div_ceil(2) as usize),
+            requests: Arc::new(Semaphore::new(limits.max_requests as usize)),
+            changes: Arc::new(Semaphore::new(limits.max_requests.div_ceil(2) as usize)),
             metrics: Semaphore::new(MAX_METRICS_REQUESTS),
-            transfers: Semaphore::new(limits.max_transfers as usize),
+            transfers: Arc::new(Semaphore::new(limits.max_transfers as usize)),
             addresses: rate.map(|rate| AddressRateLimiter {
                 limiter: RateLimiter::hashmap(Quota::per_second(rate)),
                 requests: AtomicU32::new(0),
@@ -70,66 +71,63 @@ impl RequestLimiter {
     }
 }
 
-/// Rejects requests beyond the rate limit of their address. Each node counts only its own requests.
-pub(crate) async fn limit_addresses(
-    State(limiter): State<Arc<RequestLimiter>>,
-    request: Request,
-    next: Next,
-) -> Response {
-    if let Some(addresses) = &limiter.addresses
-        && let Some(ClientAddr(address)) = request.extensions().get()
-    {
-        if addresses.requests.fetch_add(1, Ordering::Relaxed) % EVICTION_INTERVAL == 0 {
-            addresses.limiter.retain_recent();
+/// The concurrency limit of a group of routes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Concurrency {
+    /// No limit. The operations limit the number of transfers themselves.
+    Unlimited,
+    /// Requests with a safe method, such as GET, count as reads; all others as changes.
+    ByMethod,
+    /// Every request counts as a read. For gRPC calls, which always use POST.
+    Reads,
+    /// Every request counts as a change.
+    Changes,
+    /// Every request counts as a transfer with an API key.
+    Transfers,
+}
+
+/// Permits that a request holds until its response begins.
+pub(crate) struct RequestPermits {
+    _permits: [Option<OwnedSemaphorePermit>; 2],
+}
+
+impl RequestLimiter {
+    /// Fails with `RateLimited` if the address of a request is beyond its rate limit. Each node
+    /// counts only its own requests.
+    pub(super) fn check_rate(&self, request: &Request) -> Result<()> {
+        if let Some(addresses) = &self.addresses
+            && let Some(ClientAddr(address)) = request.extensions().get()
+        {
+            if addresses.requests.fetch_add(1, Ordering::Relaxed) % EVICTION_INTERVAL == 0 {
+                addresses.limiter.retain_recent();
+            }
+            if let Err(wait) = addresses.limiter.check_key(&client_network(*address)) {
+                return Err(Error::rate_limited(wait.wait_time_from(addresses.limiter.clock().now())));
+            }
         }
-        if let Err(wait) = addresses.limiter.check_key(&client_network(*address)) {
-            let wait = wait.wait_time_from(addresses.limiter.clock().now());
-            return Rejection(Error::rate_limited(wait)).into_response();
-        }
+        Ok(())
     }
-    next.run(request).await
-}
 
-/// Rejects requests beyond the concurrency limit. A request holds its permit until the response
-/// begins. Requests with a safe method, such as GET, count as reads; all others as changes.
-pub(crate) async fn limit_requests(
-    State(limiter): State<Arc<RequestLimiter>>,
-    request: Request,
-    next: Next,
-) -> Response {
-    let changes = !request.method().is_safe();
-    limit(&limiter, changes, request, next).await
-}
-
-/// Like [`limit_requests`], but counts every request as a change, even one with a safe method.
-pub(crate) async fn limit_changes(
-    State(limiter): State<Arc<RequestLimiter>>,
-    request: Request,
-    next: Next,
-) -> Response {
-    limit(&limiter, true, request, next).await
-}
-
-/// Like [`limit_requests`], but counts every request as a read. For gRPC calls, which always use
-/// POST.
-pub(crate) async fn limit_reads(
-    State(limiter): State<Arc<RequestLimiter>>,
-    request: Request,
-    next: Next,
-) -> Response {
-    limit(&limiter, false, request, next).await
-}
-
-/// Rejects transfers with an API key beyond [`RequestLimits::max_transfers`].
-pub(crate) async fn limit_transfers(
-    State(limiter): State<Arc<RequestLimiter>>,
-    request: Request,
-    next: Next,
-) -> Response {
-    let Ok(_permit) = limiter.transfers.try_acquire() else {
-        return Rejection(too_many_transfers()).into_response();
-    };
-    next.run(request).await
+    /// Fails with `Overloaded` if the request is beyond a concurrency limit.
+    pub(super) fn acquire(&self, concurrency: Concurrency, method: &Method) -> Result<RequestPermits> {
+        let changes = match concurrency {
+            Concurrency::Unlimited => return Ok(RequestPermits { _permits: [None, None] }),
+            Concurrency::Transfers => {
+                let permit = self.transfers.clone().try_acquire_owned().map_err(|_| too_many_transfers())?;
+                return Ok(RequestPermits { _permits: [Some(permit), None] });
+            }
+            Concurrency::ByMethod => !method.is_safe(),
+            Concurrency::Reads => false,
+            Concurrency::Changes => true,
+        };
+        let permit = self.requests.clone().try_acquire_owned();
+        let change_permit = changes.then(|| self.changes.clone().try_acquire_owned()).transpose();
+        let (Ok(permit), Ok(change_permit)) = (permit, change_permit) else {
+            let message = "too many concurrent requests; retry later";
+            return Err(Error::new(ErrorCode::Overloaded, message));
+        };
+        Ok(RequestPermits { _permits: [Some(permit), change_permit] })
+    }
 }
 
 /// Delays a request for metrics while [`MAX_METRICS_REQUESTS`] others are running. Anybody can send
@@ -140,16 +138,6 @@ pub(crate) async fn limit_metrics(
     next: Next,
 ) -> Response {
     let _permit = limiter.metrics.acquire().await;
-    next.run(request).await
-}
-
-async fn limit(limiter: &RequestLimiter, changes: bool, request: Request, next: Next) -> Response {
-    let permit = limiter.requests.try_acquire();
-    let change_permit = changes.then(|| limiter.changes.try_acquire()).transpose();
-    let (Ok(_permit), Ok(_change_permit)) = (permit, change_permit) else {
-        let message = "too many concurrent requests; retry later";
-        return Rejection(Error::new(ErrorCode::Overloaded, message)).into_response();
-    };
     next.run(request).await
 }
 

@@ -7,25 +7,27 @@ const CROSS_ORIGIN_EMBEDDER_POLICY: HeaderName = HeaderName::from_static("cross-
 const CROSS_ORIGIN_RESOURCE_POLICY: HeaderName = HeaderName::from_static("cross-origin-resource-policy");
 
 /// Headers of every response, unless the handler has set them itself.
-const DEFAULT_HEADERS: [(HeaderName, &str); 5] = [
-    (header::CACHE_CONTROL, "no-store"),
-    (header::X_CONTENT_TYPE_OPTIONS, "nosniff"),
+const DEFAULT_HEADERS: [(HeaderName, HeaderValue); 5] = [
+    (header::CACHE_CONTROL, HeaderValue::from_static("no-store")),
+    (header::X_CONTENT_TYPE_OPTIONS, HeaderValue::from_static("nosniff")),
     (
         header::CONTENT_SECURITY_POLICY,
-        "default-src 'none'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'",
+        HeaderValue::from_static(
+            "default-src 'none'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'",
+        ),
     ),
     // Links are secrets. They must not leak to other sites in `Referer`.
-    (header::REFERRER_POLICY, "no-referrer"),
-    (CROSS_ORIGIN_RESOURCE_POLICY, "same-origin"),
+    (header::REFERRER_POLICY, HeaderValue::from_static("no-referrer")),
+    (CROSS_ORIGIN_RESOURCE_POLICY, HeaderValue::from_static("same-origin")),
 ];
 
 /// Headers of responses for content of any type. Pages of other origins may embed the content, even
 /// pages with a `Cross-Origin-Embedder-Policy` (COEP).
-const CONTENT_HEADERS: [(HeaderName, &str); 4] = [
-    (header::X_CONTENT_TYPE_OPTIONS, "nosniff"),
-    (header::REFERRER_POLICY, "no-referrer"),
-    (CROSS_ORIGIN_RESOURCE_POLICY, "cross-origin"),
-    (CROSS_ORIGIN_EMBEDDER_POLICY, "require-corp"),
+const CONTENT_HEADERS: [(HeaderName, HeaderValue); 4] = [
+    (header::X_CONTENT_TYPE_OPTIONS, HeaderValue::from_static("nosniff")),
+    (header::REFERRER_POLICY, HeaderValue::from_static("no-referrer")),
+    (CROSS_ORIGIN_RESOURCE_POLICY, HeaderValue::from_static("cross-origin")),
+    (CROSS_ORIGIN_EMBEDDER_POLICY, HeaderValue::from_static("require-corp")),
 ];
 
 /// Policy for active content, such as HTML: the content runs no scripts, loads nothing, and has an
@@ -50,7 +52,7 @@ const STRICT_TRANSPORT_SECURITY: HeaderValue = HeaderValue::from_static("max-age
 /// Adds the default security headers. With `is_tls`, also makes browsers use only TLS.
 pub(super) fn insert_security_headers(headers: &mut HeaderMap, is_tls: bool) {
     for (name, value) in DEFAULT_HEADERS {
-        headers.entry(name).or_insert(HeaderValue::from_static(value));
+        headers.entry(name).or_insert(value);
     }
     if is_tls {
         headers.insert(header::STRICT_TRANSPORT_SECURITY, STRICT_TRANSPORT_SECURITY);
@@ -60,7 +62,7 @@ pub(super) fn insert_security_headers(headers: &mut HeaderMap, is_tls: bool) {
 /// Sets the security headers of a response (200, 206 or 304) for content of type `content_type`.
 pub(crate) fn insert_content_security_headers(headers: &mut HeaderMap, content_type: &str) {
     for (name, value) in CONTENT_HEADERS {
-        headers.insert(name, HeaderValue::from_static(value));
+        headers.insert(name, value);
     }
     let policy = if content_type::may_execute_scripts(content_type) {
         ACTIVE_CONTENT_POLICY

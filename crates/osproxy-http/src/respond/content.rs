@@ -22,7 +22,7 @@ use osproxy_api::ErrorCode;
 use osproxy_cluster::Forwarder;
 use osproxy_core::{
     App, Error, Result,
-    links::LinkConstraints,
+    links::{LinkConstraints, ValidLink},
     ops::{
         self, FileOps,
         download_file::{AdmittedContent, StoredFile, open_content, retry_if_moved},
@@ -34,7 +34,7 @@ use time::OffsetDateTime;
 use crate::{
     extract::{
         conditional::{self, PreconditionResult, Validators},
-        link::{LinkVerifier, VerifiedLink},
+        link::LinkVerifier,
         range::{self, RequestedRange},
     },
     forward::{self, RequestSource},
@@ -47,6 +47,8 @@ use crate::{
 
 /// Header with the digests of the whole content, even in the response to a range request.
 const REPR_DIGEST: HeaderName = HeaderName::from_static("repr-digest");
+/// Length of its value with all digests, in bytes.
+const MAX_REPR_DIGEST: usize = 160;
 
 /// How to present content to the client.
 #[derive(Clone, Copy, Debug)]
@@ -57,7 +59,7 @@ pub(crate) struct Presentation<'a> {
     /// Name under which the client saves the file; `None` for the name of the file itself.
     pub(crate) filename: Option<&'a str>,
     /// The link that grants the download.
-    pub(crate) link: &'a VerifiedLink,
+    pub(crate) link: &'a ValidLink,
 }
 
 /// State of the download handlers.
@@ -181,7 +183,7 @@ async fn respond(
 ///
 /// A shared cache may serve content even after its link is revoked. So shared caches are allowed
 /// only by a setting, and never for links that are restricted by network.
-fn cache_control(downloads: &Downloads, link: &VerifiedLink) -> String {
+fn cache_control(downloads: &Downloads, link: &ValidLink) -> String {
     if link.constraints.uses.is_some() {
         return "no-store, no-transform".to_owned();
     }
@@ -213,10 +215,18 @@ fn repr_digest(file: &StoredFile) -> Option<String> {
         ("sha-256", digests.sha256.as_ref().map(<[u8; 32]>::as_slice)),
         ("blake3", Some(digests.blake3.as_slice())),
     ];
-    let fields = digests.iter().filter_map(|(name, digest)| {
-        digest.map(|digest| format!("{name}=:{}:", BASE64_STANDARD.encode(digest)))
-    });
-    Some(fields.collect::<Vec<_>>().join(", "))
+    let mut text = String::with_capacity(MAX_REPR_DIGEST);
+    for (name, digest) in digests {
+        let Some(digest) = digest else { continue };
+        if !text.is_empty() {
+            text.push_str(", ");
+        }
+        text.push_str(name);
+        text.push_str("=:");
+        BASE64_STANDARD.encode_string(digest, &mut text);
+        text.push(':');
+    }
+    Some(text)
 }
 
 /// Inserts a header. Skips an invalid value, which can only come from a damaged row.

@@ -1,13 +1,12 @@
-//! Error responses. A handler returns a [`Rejection`], which passes its [`Error`] to the middleware
-//! [`render`] in the response extensions. Only [`render`] knows the protocol of the request, so
-//! [`render`] alone logs and renders errors.
+//! Error responses. A handler returns a [`Rejection`], which passes its [`Error`] to the
+//! [`ErrorRenderer`] in the response extensions. Only the renderer knows the protocol of the
+//! request, so it alone logs and renders errors.
 
 use std::{panic::AssertUnwindSafe, sync::Arc};
 
 use axum::{
-    extract::{Request, State},
+    extract::Request,
     http::{HeaderValue, StatusCode, header},
-    middleware::Next,
     response::{IntoResponse, Response},
 };
 use futures_util::FutureExt;
@@ -51,7 +50,7 @@ impl<E: Into<Error>> From<E> for Rejection {
 }
 
 impl IntoResponse for Rejection {
-    /// Returns a placeholder that carries the error to the middleware [`render`].
+    /// Returns a placeholder that carries the error to the [`ErrorRenderer`].
     fn into_response(self) -> Response {
         let mut response = StatusCode::INTERNAL_SERVER_ERROR.into_response();
         response.extensions_mut().insert(Arc::new(self.0));
@@ -91,51 +90,64 @@ fn log(error: &Error, status: StatusCode) {
 
 /// Renders and logs errors: as an envelope for API v0, as a gRPC status for gRPC, and as a problem
 /// document for everything else.
-pub(crate) async fn render(
-    State(render_grpc_error): State<RenderGrpcError>,
-    request: Request,
-    next: Next,
-) -> Response {
-    let id = request.extensions().get::<RequestId>().cloned();
-    let (is_v0, is_grpc) = (is_v0(request.uri().path()), is_grpc(&request));
-    let mut response = catch_panic(next.run(request)).await;
-    let Some(error) = response.extensions_mut().remove::<Arc<Error>>() else {
-        return response;
-    };
-    let code = error.code;
-    let status = if is_v0 { StatusCode::from_u16(code.v0_status()).ok() } else { Some(v1_status(&error)) };
-    let status = status.unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
-    log(&error, status);
-    if is_grpc {
-        let mut rendered = render_grpc_error(error.clone());
-        rendered.headers_mut().insert(ERROR_HEADER, HeaderValue::from_static(code.as_str()));
+pub(crate) struct ErrorRenderer {
+    is_v0: bool,
+    /// Set if the request is a gRPC call.
+    grpc: Option<RenderGrpcError>,
+}
+
+impl ErrorRenderer {
+    pub(crate) fn new(request: &Request, render_grpc_error: RenderGrpcError) -> Self {
+        let grpc = is_grpc(request).then_some(render_grpc_error);
+        Self { is_v0: is_v0(request.uri().path()), grpc }
+    }
+
+    /// Runs a handler, and renders the error that it returns. A panic is an internal error.
+    pub(crate) async fn run(&self, id: &RequestId, handler: impl Future<Output = Response>) -> Response {
+        let mut response = catch_panic(handler).await;
+        match response.extensions_mut().remove::<Arc<Error>>() {
+            None => response,
+            Some(error) => self.render(id, response, error),
+        }
+    }
+
+    fn render(&self, RequestId(id): &RequestId, mut response: Response, error: Arc<Error>) -> Response {
+        let code = error.code;
+        let v0_status =
+            || StatusCode::from_u16(code.v0_status()).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
+        let status = if self.is_v0 { v0_status() } else { v1_status(&error) };
+        log(&error, status);
+        if let Some(render_grpc_error) = self.grpc {
+            let mut rendered = render_grpc_error(error.clone());
+            rendered.headers_mut().insert(ERROR_HEADER, HeaderValue::from_static(code.as_str()));
+            rendered.extensions_mut().insert(error);
+            return rendered;
+        }
+        let failure = ErrorContext { error: &error, request_id: Some(id) };
+        let mut rendered =
+            if self.is_v0 { v0::render(status, &failure) } else { v1::problem::render(status, &failure) };
+        let headers = rendered.headers_mut();
+        headers.insert(ERROR_HEADER, HeaderValue::from_static(code.as_str()));
+        if let Some(allow) = response.headers_mut().remove(header::ALLOW) {
+            headers.insert(header::ALLOW, allow);
+        }
+        if let Some(wait) = error.retry_after() {
+            // Round up: a client that retries earlier would be rejected again.
+            let seconds = wait.as_nanos().div_ceil(NANOS_PER_SECOND);
+            headers.insert(header::RETRY_AFTER, u64::try_from(seconds).unwrap_or(u64::MAX).max(1).into());
+        }
+        if code == ErrorCode::Unauthenticated {
+            headers.insert(header::WWW_AUTHENTICATE, HeaderValue::from_static(r#"Bearer realm="osproxy""#));
+        }
+        if let Some(size) = error.file_size()
+            && let Ok(range) = HeaderValue::try_from(format!("bytes */{size}"))
+        {
+            headers.insert(header::CONTENT_RANGE, range);
+        }
+        // For the access log.
         rendered.extensions_mut().insert(error);
-        return rendered;
+        rendered
     }
-    let failure = ErrorContext { error: &error, request_id: id.as_ref().map(|RequestId(id)| &**id) };
-    let mut rendered =
-        if is_v0 { v0::render(status, &failure) } else { v1::problem::render(status, &failure) };
-    let headers = rendered.headers_mut();
-    headers.insert(ERROR_HEADER, HeaderValue::from_static(code.as_str()));
-    if let Some(allow) = response.headers_mut().remove(header::ALLOW) {
-        headers.insert(header::ALLOW, allow);
-    }
-    if let Some(wait) = error.retry_after() {
-        // Round up: a client that retries earlier would be rejected again.
-        let seconds = wait.as_nanos().div_ceil(NANOS_PER_SECOND);
-        headers.insert(header::RETRY_AFTER, u64::try_from(seconds).unwrap_or(u64::MAX).max(1).into());
-    }
-    if code == ErrorCode::Unauthenticated {
-        headers.insert(header::WWW_AUTHENTICATE, HeaderValue::from_static(r#"Bearer realm="osproxy""#));
-    }
-    if let Some(size) = error.file_size()
-        && let Ok(range) = HeaderValue::try_from(format!("bytes */{size}"))
-    {
-        headers.insert(header::CONTENT_RANGE, range);
-    }
-    // For the access log.
-    rendered.extensions_mut().insert(error);
-    rendered
 }
 
 /// Whether to render errors for gRPC. On paths of the HTTP APIs and of links, the answer is always
@@ -159,28 +171,22 @@ async fn catch_panic(handler: impl Future<Output = Response>) -> Response {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use axum::{Router, body::Body, middleware::from_fn_with_state, routing::get};
+    use axum::body::Body;
     use http_body_util::BodyExt;
-    use tower::ServiceExt;
 
     #[tokio::test]
     async fn a_panic_fails_one_request_without_details() {
-        async fn panics() {
+        async fn panics() -> Response {
             panic!("secret");
         }
-        async fn panics_later() {
+        async fn panics_later() -> Response {
             tokio::task::yield_now().await;
             panic!("secret");
         }
         let no_grpc: RenderGrpcError = |_| Response::default();
-        let router = Router::new()
-            .route("/now", get(panics))
-            .route("/later", get(panics_later))
-            .layer(from_fn_with_state(no_grpc, render));
-        for path in ["/now", "/later", "/now"] {
-            let mut request = Request::get(path).body(Body::empty()).unwrap();
-            request.extensions_mut().insert(RequestId("id-1".into()));
-            let response = router.clone().oneshot(request).await.unwrap();
+        let renderer = ErrorRenderer::new(&Request::new(Body::empty()), no_grpc);
+        let id = RequestId("id-1".into());
+        for response in [renderer.run(&id, panics()).await, renderer.run(&id, panics_later()).await] {
             assert_eq!(response.status(), 500);
             assert_eq!(response.headers()[ERROR_HEADER], "internal");
             let body = response.into_body().collect().await.unwrap().to_bytes();

@@ -13,7 +13,7 @@ use osproxy_api::{
 };
 use osproxy_cluster::Forwarder;
 use osproxy_core::{
-    links::LinkAction,
+    links::{LinkAction, ValidLink},
     ops::{
         self, UploadOps, UploadOptions,
         upload_file::{DigestSelection, ExpectedDigests},
@@ -22,7 +22,7 @@ use osproxy_core::{
 
 use super::{body, query::LenientQuery};
 use crate::{
-    extract::link::{LinkVerifier, VerifiedLink},
+    extract::link::LinkVerifier,
     forward::{self, RequestSource},
     openapi,
     respond::error::HandlerResult,
@@ -60,7 +60,7 @@ pub(crate) async fn upload_file(
 ) -> HandlerResult<Json<Envelope<&'static str>>> {
     let (request, content) = request.into_parts();
     let query = LenientQuery::parse(request.uri.query());
-    let (uid, VerifiedLink { constraints, .. }) =
+    let (uid, ValidLink { constraints, .. }) =
         query.verify_link(&verifier, &request, LinkAction::Upload, &[]).await?;
     let md5 = query.parse_md5()?;
     let (size, content) = body::content(&request.headers, content, md5).await?;
@@ -108,7 +108,7 @@ pub(crate) async fn upload_part(
 ) -> HandlerResult<Response> {
     let (request, content) = request.into_parts();
     let query = LenientQuery::parse(request.uri.query());
-    let (uid, VerifiedLink { constraints, .. }) =
+    let (uid, ValidLink { constraints, .. }) =
         query.verify_link(&verifier, &request, LinkAction::Upload, &[]).await?;
     let number = query.number("chunkNum")?;
     ops::upload_part::check_number(&uploads, number)?;

@@ -6,11 +6,11 @@ use axum::http::request::Parts;
 use osproxy_api::v0::PREFIX;
 use osproxy_core::{
     Error, Result,
-    links::{self as signing, LinkAction, LinkClaims, LinkConstraints, LinkKeys, LinkPeriod},
+    links::{self as signing, LinkAction, LinkClaims, LinkConstraints, LinkKeys, LinkPeriod, ValidLink},
 };
 use osproxy_types::uid::Uid;
 
-use crate::extract::link::{LinkVerifier, VerifiedLink};
+use crate::extract::link::LinkVerifier;
 
 /// Decoded query parameters. If a parameter is repeated, its first value counts.
 pub(crate) struct LenientQuery<'a>(Vec<(Cow<'a, str>, Cow<'a, str>)>);
@@ -51,7 +51,7 @@ impl<'a> LenientQuery<'a> {
         request: &Parts,
         action: LinkAction,
         extra: &[&str],
-    ) -> Result<(Uid, VerifiedLink)> {
+    ) -> Result<(Uid, ValidLink)> {
         let uid = Uid::from_str(self.get("uid")).map_err(|error| Error::invalid(error.to_string()))?;
         let extra: Vec<_> = extra.iter().map(|name| self.get(name)).collect();
         let link = verifier.verify(request, uid, &self.claims(action, &extra), self.get("signature")).await?;

@@ -18,7 +18,7 @@ use osproxy_api::{
 use osproxy_cluster::Forwarder;
 use osproxy_core::{
     Authenticator, Error,
-    links::{LinkAction, LinkPeriod, Links},
+    links::{LinkAction, LinkPeriod, Links, ValidLink},
     ops::{
         self, UploadOps,
         complete_upload::{CompleteRequest, ExpectedDigests},
@@ -35,7 +35,7 @@ use super::{
 use crate::{
     extract::{
         auth::{self, Authenticated, Upload},
-        link::{LinkVerifier, VerifiedLink},
+        link::LinkVerifier,
     },
     forward::{self, RequestSource},
     openapi,
@@ -207,7 +207,7 @@ pub(crate) async fn complete_upload(
 ) -> HandlerResult<Response> {
     let (request, _) = request.into_parts();
     let query = LenientQuery::parse(request.uri.query());
-    let (uid, VerifiedLink { constraints, .. }) =
+    let (uid, ValidLink { constraints, .. }) =
         query.verify_link(&verifier, &request, LinkAction::Upload, &[]).await?;
     let (parts, size) = (query.number("num")?, query.number("size")?);
     let expected = CompleteRequest {

@@ -11,11 +11,11 @@ use osproxy_core::{
 };
 
 use super::{
-    json,
     path::{self, PathResult},
     query::Query,
 };
 use crate::{
+    middleware::reject_body,
     openapi,
     respond::{
         content::{Downloads, Presentation, serve_file},
@@ -51,7 +51,7 @@ pub(crate) async fn download_file(
 ) -> HandlerResult<Response> {
     let (uid, filename) = path::parameters(parameters)?;
     let (request, _) = request.into_parts();
-    json::reject_body(&request)?;
+    reject_body(&request.headers)?;
     let query = Query::parse_known(request.uri.query(), &["date", "expire", "signature", "disposition"])?;
     let disposition = query.required("disposition")?;
     let claims = LinkClaims {

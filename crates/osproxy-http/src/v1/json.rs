@@ -2,7 +2,7 @@
 
 use axum::{
     body::Body,
-    http::{HeaderMap, header, request::Parts},
+    http::{HeaderMap, header},
 };
 use bytes::Bytes;
 use osproxy_api::ErrorCode;
@@ -39,16 +39,6 @@ async fn read_typed(types: &[&str], headers: &HeaderMap, body: Body) -> Result<B
         return Err(Error::new(ErrorCode::UnsupportedMediaType, message));
     }
     body::read_limited(body, MAX_BODY).await
-}
-
-/// Rejects a request whose headers announce a body.
-pub(super) fn reject_body(request: &Parts) -> Result<()> {
-    let length = request.headers.get(header::CONTENT_LENGTH);
-    let has_length = length.is_some_and(|length| length.as_bytes() != b"0");
-    if has_length || request.headers.contains_key(header::TRANSFER_ENCODING) {
-        return Err(Error::invalid("this request must not have a body"));
-    }
-    Ok(())
 }
 
 #[cfg(test)]

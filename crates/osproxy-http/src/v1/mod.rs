@@ -20,24 +20,3 @@ pub(super) mod tasks;
 mod time_format;
 pub(super) mod upload_link;
 pub(super) mod uploads;
-
-use axum::{
-    extract::Request,
-    http::Method,
-    middleware::Next,
-    response::{IntoResponse, Response},
-};
-
-use crate::respond::error::Rejection;
-
-/// Rejects GET, HEAD and DELETE requests whose headers announce a body.
-pub(super) async fn reject_unexpected_body(request: Request, next: Next) -> Response {
-    if matches!(*request.method(), Method::GET | Method::HEAD | Method::DELETE) {
-        let (parts, body) = request.into_parts();
-        if let Err(error) = json::reject_body(&parts) {
-            return Rejection(error).into_response();
-        }
-        return next.run(Request::from_parts(parts, body)).await;
-    }
-    next.run(request).await
-}

@@ -22,7 +22,7 @@ use osproxy_core::{
 };
 
 use super::{
-    json, pagination,
+    pagination,
     path::{self, PathResult},
     query::Query,
     render,
@@ -30,6 +30,7 @@ use super::{
 };
 use crate::{
     extract::auth::{Admin, Authenticated},
+    middleware::reject_body,
     openapi,
     respond::error::HandlerResult,
 };
@@ -138,7 +139,7 @@ pub(crate) async fn retry_task(
 ) -> HandlerResult<Json<Task>> {
     let (request, _) = request.into_parts();
     Query::parse(request.uri.query(), &[])?;
-    json::reject_body(&request)?;
+    reject_body(&request.headers)?;
     let task = ops::retry_task::retry_task(&tasks, path::task_id(id)?).await?;
     Ok(Json(render::task(task)))
 }

@@ -3,7 +3,7 @@
 mod bootstrap_key;
 mod listeners;
 
-use std::{net::SocketAddr, time::Duration};
+use std::{net::SocketAddr, sync::Arc, time::Duration};
 
 use anyhow::Context;
 use listeners::{DrainSignal, Listeners};
@@ -11,6 +11,7 @@ use osproxy_core::{
     App,
     tasks::{self, Engine},
 };
+use osproxy_http::AccessLog;
 use tokio::{
     runtime::{Handle, Runtime},
     signal::unix::{SignalKind, signal},
@@ -43,11 +44,11 @@ const CLEAN_UP_TIMEOUT: Duration = Duration::from_secs(5);
 /// Serves until SIGTERM, SIGINT or SIGHUP, then drains. A second signal aborts the drain and all
 /// running requests.
 pub fn run(loaded: LoadedConfig) -> anyhow::Result<()> {
-    let _flush =
+    let telemetry =
         telemetry::init(&loaded.config.log, &loaded.config.telemetry).context("cannot initialise logging")?;
     // Writes and tasks have their own runtime, so that many connections cannot delay them.
     let (work, connections) = (runtime()?, runtime()?);
-    let served = work.block_on(serve(loaded, connections.handle()));
+    let served = work.block_on(serve(loaded, telemetry.access_log(), connections.handle()));
     // Dropping the runtimes would wait forever for threads that hang in calls to a disk. Such
     // threads can be abandoned: no file refers yet to what they write.
     work.shutdown_timeout(LAST_THREADS_TIMEOUT);
@@ -61,7 +62,11 @@ fn runtime() -> anyhow::Result<Runtime> {
     runtime.context("cannot start the runtime")
 }
 
-async fn serve(LoadedConfig { config, warnings }: LoadedConfig, connections: &Handle) -> anyhow::Result<()> {
+async fn serve(
+    LoadedConfig { config, warnings }: LoadedConfig,
+    access_log: Arc<dyn AccessLog>,
+    connections: &Handle,
+) -> anyhow::Result<()> {
     for warning in warnings {
         tracing::warn!("{warning}");
     }
@@ -88,7 +93,7 @@ async fn serve(LoadedConfig { config, warnings }: LoadedConfig, connections: &Ha
     let drain = Duration::from_secs(drain_secs);
     let last_requests = drain.min(LAST_REQUESTS_TIMEOUT);
     let drain_signal = DrainSignal { shutdown: shutdown.clone(), last_requests };
-    let served = listeners.serve(&app, &config, connections, &drain_signal);
+    let served = listeners.serve(&app, &config, access_log, connections, &drain_signal);
     let all = async {
         served.await?;
         running.wait().await;

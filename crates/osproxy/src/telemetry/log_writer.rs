@@ -26,6 +26,7 @@ const KEPT_CAPACITY: usize = 64 << 10;
 /// Accepts lines without ever waiting for the output. Control characters are written as JSON
 /// escapes such as `\u001b`, so that a value can neither start a new line nor control the reader's
 /// terminal.
+#[derive(Clone)]
 pub(super) struct LogWriter {
     shared: Arc<Shared>,
     /// Whether lines are coloured with escape sequences, which must be kept.
@@ -61,6 +62,12 @@ impl LogWriter {
         let thread_shared = shared.clone();
         thread::Builder::new().name("log".to_owned()).spawn(move || thread_shared.run(output))?;
         Ok((Self { shared: shared.clone(), coloured }, FlushOnDrop(shared)))
+    }
+}
+
+impl fmt::Debug for LogWriter {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("LogWriter").finish_non_exhaustive()
     }
 }
 

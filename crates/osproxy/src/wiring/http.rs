@@ -1,8 +1,8 @@
 //! Settings of the HTTP routes and listeners.
 
-use std::time::Duration;
+use std::{sync::Arc, time::Duration};
 
-use osproxy_http::{Allowed, CorsSettings, HttpSettings, ListenerSettings, RequestLimits};
+use osproxy_http::{AccessLog, Allowed, CorsSettings, HttpSettings, ListenerSettings, RequestLimits};
 
 use crate::{
     config::{ANY, Config, CorsSection, ServerSection},
@@ -10,7 +10,7 @@ use crate::{
 };
 
 /// Returns the settings of the routes.
-pub fn http_settings(config: &Config) -> HttpSettings {
+pub fn http_settings(config: &Config, access_log: Option<Arc<dyn AccessLog>>) -> HttpSettings {
     let server = &config.server;
     HttpSettings {
         version: version::FULL,
@@ -26,6 +26,7 @@ pub fn http_settings(config: &Config) -> HttpSettings {
         max_head_bytes: server.max_header_bytes,
         trusted_proxies: server.trusted_proxies.clone(),
         is_tls: config.tls.is_enabled(),
+        access_log,
         render_grpc_error: osproxy_grpc::render_error,
     }
 }

@@ -19,12 +19,14 @@ fn routes() -> BTreeSet<String> {
     let page = include_str!("../../../osproxy-http/src/routes.rs");
     let mut found = BTreeSet::new();
     let (_, body) = page.split_once("pub fn router(").unwrap();
-    // Each version has a function for its routes.
+    let mut prefix = "";
     for router in body.split("Router::new()").collect::<Vec<_>>().windows(2) {
-        let prefix = match router[0].rsplit_once("\nfn ").and_then(|(_, name)| name.split_once('(')) {
+        // Each version has a function for its routes.
+        prefix = match router[0].rsplit_once("\nfn ").and_then(|(_, name)| name.split_once('(')) {
             Some(("v0_routes", _)) => osproxy_api::v0::PREFIX,
             Some(("v1_routes", _)) => osproxy_api::v1::PREFIX,
-            _ => "",
+            Some(_) => "",
+            None => prefix,
         };
         // The only route whose path is formatted.
         let router =

@@ -5,7 +5,7 @@ use std::{fmt::Write, net::SocketAddr, sync::Arc, time::Duration};
 use anyhow::Context;
 use futures_util::future::join3;
 use osproxy_core::App;
-use osproxy_http::{GrpcRoutes, ListenerSettings, RequestLimiter, listener::Tls};
+use osproxy_http::{AccessLog, GrpcRoutes, ListenerSettings, RequestLimiter, listener::Tls};
 use tokio::{net::TcpListener, runtime::Handle};
 use tokio_util::{sync::CancellationToken, task::AbortOnDropHandle};
 
@@ -84,6 +84,7 @@ impl Listeners {
         self,
         app: &Arc<App>,
         config: &Config,
+        access_log: Arc<dyn AccessLog>,
         connections: &Handle,
         drain: &DrainSignal,
     ) -> anyhow::Result<()> {
@@ -94,7 +95,7 @@ impl Listeners {
             Some(listener) => (GrpcRoutes::default(), Some((listener, grpc_routes))),
             None => (grpc_routes, None),
         };
-        let settings = http_settings(config);
+        let settings = http_settings(config, Some(access_log));
         let limiter = RequestLimiter::new(settings.limits);
         let main = self.main.serve(
             osproxy_http::router(app.clone(), &settings, &limiter, main_grpc_routes),

@@ -67,7 +67,7 @@ impl Running {
         let (stop, abort) = (CancellationToken::new(), CancellationToken::new());
         let engine = Engine::new(app.clone(), tasks::handlers::all(), PAUSES);
         let engine = tokio::spawn(engine.run(stop.clone(), abort.clone()));
-        let settings = http_settings(&config);
+        let settings = http_settings(&config, None);
         let limiter = RequestLimiter::new(settings.limits);
         let router = http::router(app.clone(), &settings, &limiter, GrpcRoutes::default());
         let settings = listener_settings(&config.server);
