@@ -64,21 +64,43 @@ async fn synced_before_the_answer(in_parts: bool) {
 /// Small content needs two syncs: of the pack, then of the row.
 #[tokio::test]
 async fn packed_content_and_its_row_are_on_the_disk_before_the_answer() {
+    let service = start_with_a_pack().await;
+    let link = service.upload_link("x.bin").await;
+    let before = system_calls(&service).len();
+    assert_eq!(service.put(&link.url.single, &content(2, 16_000)).await.status(), 200);
+    assert_two_syncs(&service, before, "HTTP/1.1 200").await;
+}
+
+/// A small file that is created with its content needs no more: one transaction does both.
+#[tokio::test]
+async fn a_new_small_file_is_on_the_disk_before_the_answer() {
+    let service = start_with_a_pack().await;
+    let before = system_calls(&service).len();
+    let request = service.client().post(service.url("/api/v1/files?name=x.bin")).body(content(2, 16_000));
+    assert_eq!(request.send().await.unwrap().status(), 201);
+    assert_two_syncs(&service, before, "HTTP/1.1 201").await;
+}
+
+/// Starts a service that is idle and has a pack already.
+async fn start_with_a_pack() -> Service {
     let calls = "trace=fdatasync,fsync,renameat,renameat2,openat,pwrite64,pwritev,writev,sendto";
     let service = Service::start_traced_with(calls, &[("LOCAL__PACK_BELOW", "64KiB")]).await;
     // The first content creates the pack.
     service.store("y.bin", &content(1, 3000)).await;
-    let link = service.upload_link("x.bin").await;
     eventually("the service is idle", async || {
         (service.sql("SELECT count(*) FROM task_attempts WHERE outcome = 'done'").await == ["4"])
             .then_some(())
     })
     .await;
-    let before = system_calls(&service).len();
-    assert_eq!(service.put(&link.url.single, &content(2, 16_000)).await.status(), 200);
+    service
+}
+
+/// Checks the system calls after the first `before`: the pack is synced, then the row, then the
+/// answer is sent.
+async fn assert_two_syncs(service: &Service, before: usize, answer: &str) {
     let calls = eventually("the answer is in the trace", async || {
-        let calls = system_calls(&service).split_off(before);
-        calls.iter().any(|call| call.contains("HTTP/1.1 200")).then_some(calls)
+        let calls = system_calls(service).split_off(before);
+        calls.iter().any(|call| call.contains(answer)).then_some(calls)
     })
     .await;
     let steps: [&dyn Fn(&str) -> bool; 3] = [
@@ -87,7 +109,7 @@ async fn packed_content_and_its_row_are_on_the_disk_before_the_answer() {
         &|call| call.contains("fdatasync(") && call.contains("osproxy.db-wal>"),
     ];
     let rest = in_order(&calls, &steps);
-    assert!(rest.iter().any(|call| call.contains("HTTP/1.1 200")), "answered too early: {calls:#?}");
+    assert!(rest.iter().any(|call| call.contains(answer)), "answered too early: {calls:#?}");
     let synced = calls.iter().filter(|call| call.contains("sync(")).count();
     assert_eq!(synced, 2, "an unnecessary sync: {calls:#?}");
 }

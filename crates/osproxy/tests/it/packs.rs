@@ -3,9 +3,10 @@
 use std::path::PathBuf;
 
 use futures_util::{StreamExt, stream};
+use osproxy_api::v1::File;
 use reqwest::{Method, header::RANGE};
 
-use crate::support::{Service, content, eventually};
+use crate::support::{Service, content, eventually, expect_json, expect_problem};
 
 const PACKED: (&str, &str) = ("LOCAL__PACK_BELOW", "64KiB");
 
@@ -62,6 +63,66 @@ async fn small_content_goes_to_a_pack_and_large_content_does_not() {
     assert_eq!(*range.send().await.unwrap().bytes().await.unwrap(), bytes[100..200]);
     let (status, text) = service.cli(&["scrub"]).await;
     assert_eq!(status, 0, "{text}");
+    service.assert_consistent().await;
+}
+
+#[tokio::test]
+async fn a_small_file_is_created_with_its_content() {
+    let mut service = Service::start_with(&[PACKED]).await;
+    let post = async |service: &Service, name: &str, bytes: &[u8]| {
+        let url = service.url(&format!("/api/v1/files?name={name}&metadata=%7B%22case%22%3A%2217%22%7D"));
+        service.client().post(url).body(bytes.to_vec()).send().await.unwrap()
+    };
+    let mut files = Vec::new();
+    for (seed, size) in (1..).zip([0, 1, 16_000, 65_536, 65_537]) {
+        let bytes = content(seed, size);
+        let file: File = expect_json(post(&service, "a.txt", &bytes).await, 201).await;
+        // The record of the answer is that of the database.
+        assert_eq!(
+            file,
+            expect_json(service.v1(Method::GET, &format!("/files/{}", file.uid), None).await, 200).await
+        );
+        assert_eq!((file.size, &*file.metadata["case"]), (Some(size as u64), "17"));
+        files.push((file.uid, bytes));
+    }
+    // Only the last one is an object.
+    assert_eq!(service.objects().len(), 1);
+    // Known content is shared, and not packed again.
+    let (uid, bytes) = files[2].clone();
+    let copy: File = expect_json(post(&service, "b.txt", &bytes).await, 201).await;
+    assert_eq!(service.sql(&format!("SELECT refs FROM blobs WHERE id = {uid}")).await, ["2"]);
+    files.push((copy.uid, bytes));
+    service.kill_and_restart().await;
+    for (uid, bytes) in &files {
+        assert!(service.read(uid).await == *bytes, "{uid}");
+    }
+    // Deleting the files frees what they were charged.
+    let (code, text) = service.cli(&["tenant", "set", "default", "--max-bytes", "200000"]).await;
+    assert_eq!(code, 0, "{text}");
+    expect_problem(post(&service, "c.bin", &content(9, 64_000)).await, 507, "quota_exceeded").await;
+    assert_eq!(service.sql("SELECT count(*) FROM files WHERE listed = 1").await, ["6"]);
+    for (uid, _) in &files {
+        delete(&service, uid).await;
+    }
+    expect_json::<File>(post(&service, "c.bin", &content(9, 64_000)).await, 201).await;
+    wait_until_idle(&service).await;
+    service.assert_consistent().await;
+}
+
+/// Requests with the same content at the same time: each gets its file, and one blob remains.
+#[tokio::test]
+async fn the_same_content_is_created_many_times_at_once() {
+    let mut service = Service::start_with(&[PACKED]).await;
+    let bytes = content(1, 20_000);
+    let post = async || {
+        let request = service.client().post(service.url("/api/v1/files?name=a.bin")).body(bytes.clone());
+        expect_json::<File>(request.send().await.unwrap(), 201).await.uid
+    };
+    let uids = futures_util::future::join_all((0..20).map(|_| post())).await;
+    for uid in &uids {
+        assert!(service.read(uid).await == bytes);
+    }
+    assert_eq!(service.sql("SELECT refs FROM blobs WHERE state = 'stored'").await, ["20"]);
     service.assert_consistent().await;
 }
 
