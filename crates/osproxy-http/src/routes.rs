@@ -119,7 +119,7 @@ pub fn router(
 fn v0_routes(limiter: &Arc<RequestLimiter>) -> Router<HttpState> {
     let checks =
         |concurrency| RequestChecks { limiter: limiter.clone(), body: BodyCheck::Plain, concurrency };
-    let limited = Router::new()
+    let counted = Router::new()
         .route("/ping", get(v0::health::ping).layer(from_fn(middleware::throttle_probes)))
         .route("/link/upload", post(v0::uploads::create_upload))
         .route("/link/download", post(v0::downloads::create_download_link))
@@ -129,12 +129,12 @@ fn v0_routes(limiter: &Arc<RequestLimiter>) -> Router<HttpState> {
         .route("/checkpoint", get(v0::uploads::upload_status))
         .route("/download", get(v0::downloads::download_file))
         .route_layer(checks(Concurrency::ByMethod));
-    let unlimited = Router::new()
+    let uncounted = Router::new()
         .route("/health", get(v0::health::health).layer(from_fn(middleware::throttle_probes)))
         .route("/upload", put(v0::content::upload_file))
         .route("/upload/multi", put(v0::content::upload_part))
         .route_layer(checks(Concurrency::Unlimited));
-    limited.merge(unlimited)
+    counted.merge(uncounted)
 }
 
 /// The routes of API v1. The concurrency limit does not apply to uploads of content: their
@@ -145,7 +145,7 @@ fn v1_routes(limiter: &Arc<RequestLimiter>) -> Router<HttpState> {
         body: BodyCheck::PlainAndExpected,
         concurrency,
     };
-    let limited = Router::new()
+    let counted = Router::new()
         // Applications call these with an API key.
         .route("/files", get(v1::files::list_files))
         .route(
@@ -169,11 +169,11 @@ fn v1_routes(limiter: &Arc<RequestLimiter>) -> Router<HttpState> {
     let transfers = Router::new()
         .route("/files", post(v1::store_file::store_file))
         .route_layer(checks(Concurrency::Transfers));
-    let unlimited = Router::new()
+    let uncounted = Router::new()
         .route("/uploads/{uid}/content", put(v1::content::upload_file))
         .route("/uploads/{uid}/parts/{number}", put(v1::content::upload_part))
         .route_layer(checks(Concurrency::Unlimited));
-    limited.merge(transfers).merge(unlimited)
+    counted.merge(transfers).merge(uncounted)
 }
 
 /// Health probes and the start page. Load balancers may use the start page as a probe.

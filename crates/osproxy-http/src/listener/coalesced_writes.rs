@@ -94,7 +94,9 @@ impl<I: AsyncWrite + Unpin> AsyncWrite for CoalescedWrites<I> {
         if self.collected.is_empty() && self.is_more_to_come {
             self.collected.reserve_exact(CAPACITY);
         }
-        slices.iter().for_each(|slice| self.collected.extend_from_slice(slice));
+        for slice in slices {
+            self.collected.extend_from_slice(slice);
+        }
         Poll::Ready(Ok(length))
     }
 
@@ -181,7 +183,7 @@ mod tests {
         // Reading writes first.
         let (mut io, writes) = send_frames(true, &[frame]).await;
         assert!(writes.lock().unwrap().is_empty());
-        io.read(&mut [0]).await.unwrap();
+        assert_eq!(io.read(&mut [0]).await.unwrap(), 0);
         assert_eq!(*writes.lock().unwrap(), [frame]);
         let (mut io, writes) = send_frames(true, &[frame]).await;
         io.shutdown().await.unwrap();

@@ -176,17 +176,15 @@ mod tests {
 
     #[tokio::test]
     async fn a_panic_fails_one_request_without_details() {
-        async fn panics() -> Response {
-            panic!("secret");
-        }
-        async fn panics_later() -> Response {
+        let now = async { panic!("secret") };
+        let later = async {
             tokio::task::yield_now().await;
-            panic!("secret");
-        }
+            panic!("secret")
+        };
         let no_grpc: RenderGrpcError = |_| Response::default();
         let renderer = ErrorRenderer::new(&Request::new(Body::empty()), no_grpc);
         let id = RequestId("id-1".into());
-        for response in [renderer.run(&id, panics()).await, renderer.run(&id, panics_later()).await] {
+        for response in [renderer.run(&id, now).await, renderer.run(&id, later).await] {
             assert_eq!(response.status(), 500);
             assert_eq!(response.headers()[ERROR_HEADER], "internal");
             let body = response.into_body().collect().await.unwrap().to_bytes();

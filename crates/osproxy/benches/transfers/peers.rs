@@ -258,6 +258,100 @@ fn remove_larger(folder: &Path, size: u64) -> Result<()> {
     Ok(())
 }
 
+/// How a client uses a program.
+enum Way {
+    Put,
+    Tus,
+    TusPatch,
+    S3,
+}
+
+/// A program that `.ci/peers` may have installed.
+struct Program {
+    /// Name of its folder.
+    name: &'static str,
+    /// Environment variable with its path.
+    variable: &'static str,
+    /// The ways to use it, each with a name for the table.
+    ways: &'static [(&'static str, Way)],
+    /// With `{port}` and `{files}`.
+    arguments: &'static [&'static str],
+}
+
+const PROGRAMS: [Program; 6] = [
+    Program {
+        name: "tusd",
+        variable: "OSPROXY_PEER_TUSD",
+        ways: &[("tusd", Way::Tus), ("tusd: POST, PATCH", Way::TusPatch)],
+        arguments: &["-host", "127.0.0.1", "-port", "{port}", "-upload-dir", "{files}"],
+    },
+    Program {
+        name: "tus-node",
+        variable: "OSPROXY_PEER_TUS_NODE",
+        ways: &[("@tus/server", Way::Tus)],
+        arguments: &["{port}", "{files}"],
+    },
+    Program {
+        name: "rustus",
+        variable: "OSPROXY_PEER_RUSTUS",
+        ways: &[("rustus", Way::Tus)],
+        arguments: &[
+            "--host",
+            "127.0.0.1",
+            "--port",
+            "{port}",
+            "--url",
+            "/files",
+            "--data-dir",
+            "{files}",
+            "--info-dir",
+            "{files}/info",
+            "--log-level",
+            "ERROR",
+        ],
+    },
+    Program {
+        name: "dufs",
+        variable: "OSPROXY_PEER_DUFS",
+        ways: &[("dufs", Way::Put)],
+        arguments: &["--allow-all", "--bind", "127.0.0.1", "--port", "{port}", "{files}"],
+    },
+    Program {
+        name: "rclone",
+        variable: "OSPROXY_PEER_RCLONE",
+        ways: &[("rclone serve s3", Way::S3)],
+        arguments: &[
+            "serve",
+            "s3",
+            "--auth-key",
+            "benchmark,benchmark-secret",
+            "--addr",
+            "127.0.0.1:{port}",
+            "--config",
+            "/dev/null",
+            "--log-level",
+            "ERROR",
+            "{files}",
+        ],
+    },
+    Program {
+        name: "s3s-fs",
+        variable: "OSPROXY_PEER_S3S_FS",
+        ways: &[("s3s-fs", Way::S3)],
+        arguments: &[
+            "--access-key",
+            KEY_ID,
+            "--secret-key",
+            SECRET,
+            "--host",
+            "127.0.0.1",
+            "--port",
+            "{port}",
+            "{files}",
+        ],
+    },
+];
+
 /// Starts osproxy, a server that only answers, and every peer that is installed, each in a folder of
 /// its own under `folder` that has its name.
 pub(crate) fn start_all(folder: &Path) -> Result<Vec<Peer>> {
@@ -281,92 +375,23 @@ pub(crate) fn start_all(folder: &Path) -> Result<Vec<Peer>> {
     let nginx = Nginx::start(&place)?;
     let (address, running) = (nginx.address(), Arc::new(Running::Nginx(nginx)));
     peers.push(Peer::new("nginx", false, Protocol::Put, address, place, running));
-    let mut other = |name, program: &str, ways: Vec<(&'static str, Protocol)>, arguments: &[&str]| {
-        let Some(program) = env::var_os(format!("OSPROXY_PEER_{program}")) else {
+    for Program { name, variable, ways, arguments } in PROGRAMS {
+        let Some(program) = env::var_os(variable) else {
             eprintln!("  {name} is not installed");
-            return Ok(());
+            continue;
         };
         let place = own(name)?;
-        let (process, address) = spawn(Command::new(program), &place, arguments)
-            .with_context(|| format!("{name} does not start"))?;
+        let started = spawn(Command::new(program), &place, arguments);
+        let (process, address) = started.with_context(|| format!("{name} does not start"))?;
         let running = Arc::new(Running::Other(process));
-        for (name, protocol) in ways {
+        for (name, way) in ways {
+            let protocol = match way {
+                Way::Put => Protocol::Put,
+                Way::Tus => Protocol::Tus,
+                Way::TusPatch => Protocol::TusPatch,
+                Way::S3 => Protocol::S3(Store::at(address, KEY_ID, SECRET)),
+            };
             peers.push(Peer::new(name, false, protocol, address, place.clone(), Arc::clone(&running)));
-        }
-        anyhow::Ok(())
-    };
-    other(
-        "tusd",
-        "TUSD",
-        vec![("tusd", Protocol::Tus), ("tusd: POST, PATCH", Protocol::TusPatch)],
-        &["-host", "127.0.0.1", "-port", "{port}", "-upload-dir", "{files}"],
-    )?;
-    other("tus-node", "TUS_NODE", vec![("@tus/server", Protocol::Tus)], &["{port}", "{files}"])?;
-    other(
-        "rustus",
-        "RUSTUS",
-        vec![("rustus", Protocol::Tus)],
-        &[
-            "--host",
-            "127.0.0.1",
-            "--port",
-            "{port}",
-            "--url",
-            "/files",
-            "--data-dir",
-            "{files}",
-            "--info-dir",
-            "{files}/info",
-            "--log-level",
-            "ERROR",
-        ],
-    )?;
-    other(
-        "dufs",
-        "DUFS",
-        vec![("dufs", Protocol::Put)],
-        &["--allow-all", "--bind", "127.0.0.1", "--port", "{port}", "{files}"],
-    )?;
-    // Both know buckets as folders. The address is set below.
-    let s3 =
-        |name| vec![(name, Protocol::S3(Store::at(SocketAddr::from(([127, 0, 0, 1], 0)), KEY_ID, SECRET)))];
-    other(
-        "rclone",
-        "RCLONE",
-        s3("rclone serve s3"),
-        &[
-            "serve",
-            "s3",
-            "--auth-key",
-            "benchmark,benchmark-secret",
-            "--addr",
-            "127.0.0.1:{port}",
-            "--config",
-            "/dev/null",
-            "--log-level",
-            "ERROR",
-            "{files}",
-        ],
-    )?;
-    other(
-        "s3s-fs",
-        "S3S_FS",
-        s3("s3s-fs"),
-        &[
-            "--access-key",
-            KEY_ID,
-            "--secret-key",
-            SECRET,
-            "--host",
-            "127.0.0.1",
-            "--port",
-            "{port}",
-            "{files}",
-        ],
-    )?;
-    for peer in &mut peers {
-        if let Protocol::S3(store) = &mut peer.protocol {
-            *store = Store::at(peer.address, KEY_ID, SECRET);
         }
     }
     let place = own("answer")?;
