@@ -133,6 +133,6 @@ where
 /// only if it is a literal, because a formatted message may contain data from a client.
 fn log_panic(panic: &std::panic::PanicHookInfo<'_>) {
     let location = panic.location().map(tracing::field::display);
-    let message = panic.payload().downcast_ref::<&'static str>();
-    tracing::error!(location, message, "panic");
+    let reason = panic.payload().downcast_ref::<&'static str>();
+    tracing::error!(location, reason, "panic");
 }

@@ -18,8 +18,7 @@ use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 /// content of a stream.
 const CAPACITY: usize = (64 << 10) + 1024;
 
-/// Default of the maximum frame size. After a frame of this size, `h2` flushes, looks for the next
-/// frame, and flushes again if there is none.
+/// Default of the maximum frame size, in bytes.
 const FULL_FRAME: usize = 16 << 10;
 
 /// A transport that collects the frames of an HTTP/2 connection, and writes them together.
@@ -87,12 +86,16 @@ impl<I: AsyncWrite + Unpin> AsyncWrite for CoalescedWrites<I> {
         if self.collected.len() + length > CAPACITY {
             ready!(self.poll_write_collected(cx))?;
         }
-        self.is_more_to_come = length > FULL_FRAME;
+        // A frame with content is written as two slices, its header and its content. `h2` flushes
+        // after it, looks for the next frame, and flushes again if there is none. Other frames are
+        // flushed once.
+        self.is_more_to_come = length > FULL_FRAME && slices.len() > 1;
         if length > CAPACITY {
             return Pin::new(&mut self.io).poll_write_vectored(cx, slices);
         }
-        if self.collected.is_empty() && self.is_more_to_come {
-            self.collected.reserve_exact(CAPACITY);
+        if self.is_more_to_come {
+            let room = CAPACITY - self.collected.len();
+            self.collected.reserve_exact(room);
         }
         for slice in slices {
             self.collected.extend_from_slice(slice);
@@ -106,6 +109,8 @@ impl<I: AsyncWrite + Unpin> AsyncWrite for CoalescedWrites<I> {
 
     fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         if std::mem::take(&mut self.is_more_to_come) {
+            // If there is no other flush, the connection is polled again and reads, which writes.
+            cx.waker().wake_by_ref();
             return Poll::Ready(Ok(()));
         }
         ready!(self.poll_write_collected(cx))?;
@@ -158,7 +163,10 @@ mod tests {
         let mut io =
             CoalescedWrites::new(Writes(Arc::clone(&writes)), Arc::new(AtomicBool::new(is_multiplexed)));
         for length in frames {
-            io.write_all(&vec![0; *length]).await.unwrap();
+            let (head, content) = ([0; 9], vec![0; length - 9]);
+            let slices = [IoSlice::new(&head), IoSlice::new(&content)];
+            // HTTP/1 may write only a part.
+            assert!(io.write_vectored(&slices).await.unwrap() > 0);
             io.flush().await.unwrap();
         }
         (io, writes)
@@ -188,8 +196,13 @@ mod tests {
         let (mut io, writes) = send_frames(true, &[frame]).await;
         io.shutdown().await.unwrap();
         assert_eq!(*writes.lock().unwrap(), [frame]);
-        // HTTP/1 flushes once.
+        // Many frames without content, in one slice, are flushed once.
+        let (mut io, writes) = send_frames(true, &[]).await;
+        io.write_all(&vec![0; 20_000]).await.unwrap();
+        io.flush().await.unwrap();
+        assert_eq!(*writes.lock().unwrap(), [20_000]);
+        // So is HTTP/1.
         let (_, writes) = send_frames(false, &[frame]).await;
-        assert_eq!(*writes.lock().unwrap(), [frame]);
+        assert_eq!(writes.lock().unwrap().len(), 1);
     }
 }

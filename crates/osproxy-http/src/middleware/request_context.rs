@@ -116,9 +116,9 @@ async fn respond(
     let renderer = ErrorRenderer::new(&request, settings.render_grpc_error);
     // Boxed: callers move their futures, which would contain this one.
     let handler = |request: Request| {
-        let (checked, next) = (check_head(settings, &request), next.clone());
+        let next = next.clone();
         Box::pin(renderer.run(id, async {
-            match checked {
+            match check_head(settings, &request) {
                 Ok(()) => next.run(request).await,
                 Err(error) => Rejection(error).into_response(),
             }
