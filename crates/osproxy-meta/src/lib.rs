@@ -53,7 +53,9 @@ pub use db::exclusive_lock::ExclusiveLock;
 pub use db::location::{DatabaseLocation, DatabaseServer, DatabaseTarget, ServerKind, TlsMode};
 pub use db::metrics::{DatabaseSnapshot, OperationSnapshot};
 pub use error::{DriverError, MetaError};
-pub use files::create::{AnnouncedContent, CreateOutcome, KnownContent, NewFile, NewStoredFile, NewUpload};
+pub use files::create::{
+    AnnouncedContent, CreateOutcome, KnownContent, NewFile, NewStoredFile, NewUpload, row_charge_of,
+};
 pub use files::delete::DeleteOutcome;
 pub use files::listing::{FileFilter, FileMetadata, FilePosition, FileRecord, MAX_PREFIX};
 pub use files::stored::{ContentLayout, StoredContent, StoredFile};

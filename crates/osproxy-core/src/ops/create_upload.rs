@@ -151,18 +151,16 @@ pub async fn create_upload(
     })
 }
 
-/// Plans a file that is created together with its content. Fails as [`create_upload`] does. The file
-/// does not count as an incomplete upload.
-pub(super) async fn new_file(
+/// Checks the request for a file that is created together with its content. Returns the file name
+/// and the announced content. The file does not count as an incomplete upload.
+pub(super) async fn admit_new_file(
     uploads: &UploadOps,
     caller: &Caller,
     request: UploadRequest,
-) -> Result<NewFile> {
+) -> Result<(String, AnnouncedContent)> {
     uploads.admission.admit_instant_uploads().await?;
     let validated = validate(uploads, caller, vec![request])?;
-    let missing = || Error::internal("a validated request is missing");
-    let (name, announced) = validated.into_iter().next().ok_or_else(missing)?;
-    Ok(NewFile { uid: uploads.uids.next().await?, tenant: caller.tenant.clone(), name, announced })
+    validated.into_iter().next().ok_or_else(|| Error::internal("a validated request is missing"))
 }
 
 /// Checks the requests. Returns the file name and the announced content of each request. Chooses

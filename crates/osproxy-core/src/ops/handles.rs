@@ -6,7 +6,7 @@ use osproxy_meta::{Meta, TaskDb};
 
 use crate::{
     DetachedWork, IdempotencyKeys, NodeState, Stores, admission::Admission, links::Links, metrics::Metrics,
-    objects::Objects, settings::Limits, tasks::TaskNotifier, uids::Uids,
+    objects::Objects, session::WriteFailures, settings::Limits, tasks::TaskNotifier, uids::Uids,
 };
 
 /// Handle for operations on files: describe, list, download, update, copy, delete, links.
@@ -37,6 +37,7 @@ pub struct UploadOps {
     pub(crate) detached_work: Arc<DetachedWork>,
     pub(crate) metrics: Arc<Metrics>,
     pub(crate) limits: Limits,
+    pub(crate) write_failures: WriteFailures,
 }
 
 impl UploadOps {
@@ -54,6 +55,7 @@ impl UploadOps {
             files,
             links,
             metrics,
+            write_failures: WriteFailures::default(),
         }
     }
 }

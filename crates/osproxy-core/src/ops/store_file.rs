@@ -10,13 +10,13 @@ use osproxy_types::{error_chain, uid::Uid};
 use super::{
     UploadOps, UploadOptions,
     abort_upload::abort_upload,
-    create_upload::{UploadRequest, create_upload, new_file},
+    create_upload::{UploadRequest, admit_new_file, create_upload},
     too_large_error,
     upload_file::{ExpectedDigests, SizeHint, upload_file},
 };
 use crate::{
     Caller, Error, HeldIdempotencyKey, Result, boxed_future,
-    session::{self, NewFileOutcome},
+    session::{self, NewFileOutcome, NewSmallFile},
 };
 
 /// How long the body may take, in seconds. Then the incomplete file expires.
@@ -58,11 +58,14 @@ pub async fn store_file<'a>(
     let (mut size, mut body) = (size, body);
     // With an idempotency key, the file must be recorded before its content. With digests that
     // identify content, that content may be stored already.
-    if key.is_none() && request.announced.expected == ExpectedDigests::default() {
-        let file = new_file(uploads, caller, request.clone()).await?;
-        let uid = file.uid;
+    let is_plain = key.is_none() && request.announced.expected == ExpectedDigests::default();
+    if is_plain && session::may_create_small(uploads, size) {
+        let (name, announced) = admit_new_file(uploads, caller, request.clone()).await?;
+        let file = NewSmallFile { tenant: caller.tenant.clone(), name, announced };
         match session::try_create(uploads, file, &options, size, body).await? {
-            NewFileOutcome::Stored(record) => return Ok(StoredUpload { uid, record: Some(record) }),
+            NewFileOutcome::Stored(record) => {
+                return Ok(StoredUpload { uid: record.uid, record: Some(record) });
+            }
             NewFileOutcome::NotStored { size: known, body: rest } => (size, body) = (known, rest.boxed()),
         }
     }

@@ -7,6 +7,6 @@ mod small;
 mod upload_session;
 mod whole;
 
-pub(crate) use small::{NewFileOutcome, try_create};
+pub(crate) use small::{NewFileOutcome, NewSmallFile, WriteFailures, may_create_small, try_create};
 pub(crate) use upload_session::{Piece, WriteRequest, write};
 pub(crate) use whole::share_known_content;

@@ -1,7 +1,10 @@
 //! Receives a small body that is the whole content of a file, and stores it in a pack. The body is
 //! buffered, so its digests are known before anything is written.
 
-use std::sync::Arc;
+use std::{
+    sync::{Arc, Mutex, PoisonError},
+    time::{Duration, Instant},
+};
 
 use bytes::{Bytes, BytesMut};
 use futures_util::{
@@ -9,13 +12,14 @@ use futures_util::{
     stream::{self, Chain, Fuse},
 };
 use osproxy_meta::{
-    CreatePackedOutcome, ExpectedDigests, FileRecord, FileState, MetaError, NewFile, OpenUpload, PackedBlob,
-    StoreOutcome, UploadProgress,
+    AnnouncedContent, CreatePackedOutcome, ExpectedDigests, FileRecord, FileState, MetaError, NewFile,
+    OpenUpload, PackedBlob, StoreOutcome, UploadProgress, row_charge_of,
 };
 use osproxy_storage::{Digester, Digests, PackedContent, SizeHint};
 use osproxy_types::{
     content_type::{self, Sniffer},
     error_chain,
+    tenant::Tenant,
     uid::Uid,
 };
 
@@ -31,6 +35,9 @@ use crate::{
     objects::deduplicate::SameContent,
     ops::{UploadOps, UploadOptions, check_content_type},
 };
+
+/// How long after a failed write new files take the path that writes to the database first.
+const RECENT_FAILURE: Duration = Duration::from_secs(5);
 
 /// Bytes that a multipart form may add to content. A form of this much more than the maximum size
 /// may have small content.
@@ -196,11 +203,25 @@ pub(crate) enum NewFileOutcome<B> {
     NotStored { size: SizeHint, body: Replayed<B> },
 }
 
+/// A file that is created when its content has arrived.
+pub(crate) struct NewSmallFile {
+    pub(crate) tenant: Tenant,
+    pub(crate) name: String,
+    pub(crate) announced: AnnouncedContent,
+}
+
+/// Whether [`try_create`] may create a file with a body of this size. Not after a failed write: the
+/// content of every further request would become dead space.
+pub(crate) fn may_create_small(uploads: &UploadOps, size: SizeHint) -> bool {
+    let max = uploads.stores.max_packed_size();
+    max > 0 && size.at_most().is_none_or(|size| size <= max) && !uploads.write_failures.is_recent()
+}
+
 /// Creates a file with the body as its content in one transaction, if the body is small. The
-/// expected digests are those that the file announces.
+/// expected digests are those in `options`.
 pub(crate) async fn try_create<B>(
     uploads: &Arc<UploadOps>,
-    file: NewFile,
+    file: NewSmallFile,
     options: &UploadOptions,
     size: SizeHint,
     body: B,
@@ -208,26 +229,25 @@ pub(crate) async fn try_create<B>(
 where
     B: Stream<Item = Result<Bytes>> + Send + Unpin,
 {
-    let body = body.fuse();
     let not_stored = |start: Option<Bytes>, body: Fuse<B>, size| NewFileOutcome::NotStored {
         size,
         body: stream::iter(start.map(Ok)).chain(body),
     };
-    let max = uploads.stores.max_packed_size();
-    if max == 0 || size.at_most().is_some_and(|size| size > max) {
-        return Ok(not_stored(None, body, size));
-    }
+    // The quota must have room for the row too.
+    let row_charge = row_charge_of(&file.name, &file.announced);
+    let charge = |size: u64| Some(SizeHint::Exact(size.saturating_add(row_charge)));
     let mut admission = uploads.admission.admit_content(&options.constraints, size).await?;
-    admission.check_tenant_limits(&uploads.admission, &file.tenant, Some(size)).await?;
+    let known = if let SizeHint::Exact(size) = size { size } else { 0 };
+    admission.check_tenant_limits(&uploads.admission, &file.tenant, charge(known)).await?;
     let max_size = uploads.limits.max_size.min(options.constraints.max_size.unwrap_or(u64::MAX));
     let limit = SizeLimit { subject: "file", max: max_size };
-    let (bytes, body) = match receive(uploads, size, limit, body).await? {
+    let (bytes, body) = match receive(uploads, size, limit, body.fuse()).await? {
         Buffered::Whole { bytes, rest } => (bytes, rest),
         Buffered::TooLong { start, rest } => return Ok(not_stored(Some(start), rest, size)),
     };
-    let received = SizeHint::Exact(bytes.len() as u64);
-    if size != received {
-        admission.check_tenant_limits(&uploads.admission, &file.tenant, Some(received)).await?;
+    let received = bytes.len() as u64;
+    if size != SizeHint::Exact(received) {
+        admission.check_tenant_limits(&uploads.admission, &file.tenant, charge(received)).await?;
     }
     let content = SmallContent::check(bytes.clone(), options, &options.expected, &file.name)?;
     // Spawned: this must complete even if the client disconnects.
@@ -235,30 +255,48 @@ where
     if let Some(record) = committed.await.map_err(Error::internal)?? {
         return Ok(NewFileOutcome::Stored(record));
     }
-    Ok(not_stored(Some(bytes), body, received))
+    Ok(not_stored(Some(bytes), body, SizeHint::Exact(received)))
 }
 
 /// Creates a file with small content. Returns `None` and changes nothing if the tenant may already
 /// have the same content.
 async fn commit_new(
     uploads: Arc<UploadOps>,
-    file: NewFile,
+    file: NewSmallFile,
     content: SmallContent,
 ) -> Result<Option<Box<FileRecord>>> {
     let _committing = uploads.metrics.commits.begin();
+    let NewSmallFile { tenant, name, announced } = file;
     let SmallContent { bytes, digests, sniffed } = content;
-    if !matches!(uploads.objects.find_same_content(&file.tenant, &digests).await?, SameContent::None) {
+    if !matches!(uploads.objects.find_same_content(&tenant, &digests).await?, SameContent::None) {
         return Ok(None);
     }
-    let content_type = file.announced.content_type.clone();
-    let content_type = content_type.unwrap_or_else(|| content_type::mime_type_of(sniffed, &file.name));
-    let id = file.uid.get();
+    let content_type = announced.content_type.clone();
+    let content_type = content_type.unwrap_or_else(|| content_type::mime_type_of(sniffed, &name));
+    let uid = uploads.uids.next().await?;
+    let file = NewFile { uid, tenant, name, announced };
     let record = async |blob| uploads.meta.uploads.create_packed(file, blob, content_type).await;
     let is_stored = |outcome: &CreatePackedOutcome| matches!(outcome, CreatePackedOutcome::Created(_));
-    match append(&uploads, id, digests, sniffed, bytes, record, is_stored).await? {
+    let appended = append(&uploads, uid.get(), digests, sniffed, bytes, record, is_stored).await;
+    match appended.inspect_err(|_| uploads.write_failures.record())? {
         CreatePackedOutcome::Created(record) => Ok(Some(record)),
         CreatePackedOutcome::OverQuota => Err(Error::quota_exceeded()),
         CreatePackedOutcome::Conflict => Ok(None),
+    }
+}
+
+/// When a write last failed.
+#[derive(Default)]
+pub(crate) struct WriteFailures(Mutex<Option<Instant>>);
+
+impl WriteFailures {
+    fn record(&self) {
+        *self.0.lock().unwrap_or_else(PoisonError::into_inner) = Some(Instant::now());
+    }
+
+    fn is_recent(&self) -> bool {
+        let last = *self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        last.is_some_and(|last| last.elapsed() < RECENT_FAILURE)
     }
 }
 

@@ -85,6 +85,11 @@ pub struct AnnouncedContent {
     pub metadata: FileMetadata,
 }
 
+/// Bytes that a tenant is charged for the row of a file, in addition to the content.
+pub fn row_charge_of(name: &str, announced: &AnnouncedContent) -> u64 {
+    record_bytes(name, listing::encode_metadata(&announced.metadata).as_deref()).unsigned_abs()
+}
+
 /// Maximum distance between a file's `created_at` and the time in its uid, in milliseconds.
 const MAX_CLOCK_SKEW_MS: i64 = 10 * 60_000;
 
@@ -182,7 +187,7 @@ async fn create(
 
 /// Bytes charged to the tenant for the row of a file itself.
 pub(crate) fn row_charge(file: &NewFile) -> i64 {
-    record_bytes(&file.name, listing::encode_metadata(&file.announced.metadata).as_deref())
+    row_charge_of(&file.name, &file.announced).cast_signed()
 }
 
 /// Creation time for a file's row: the current time, but at most `MAX_CLOCK_SKEW_MS` away from the
@@ -229,13 +234,14 @@ pub(crate) fn pending_row(file: &NewFile, expires_at: i64) -> file::ActiveModel 
 
 /// Row of a file that shares stored content.
 pub(crate) fn stored_row(file: &NewFile, content: &KnownContent) -> file::ActiveModel {
-    let now = now_ms();
+    let created_at = created_at(file.uid);
     file::ActiveModel {
         charged: Set(content.size.cast_signed()),
         state: Set(file::State::Stored),
         blob_id: Set(Some(content.blob_id)),
         content_type: Set(content.content_type.clone()),
-        stored_at: Set(Some(now)),
-        ..pending_row(file, now)
+        created_at: Set(created_at),
+        stored_at: Set(Some(created_at)),
+        ..pending_row(file, created_at)
     }
 }

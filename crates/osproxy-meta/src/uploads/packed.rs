@@ -132,7 +132,11 @@ impl UploadDb {
             received_as: Set(Some(id)),
             ..stored_row(&file, &known)
         };
-        let blob_row = blob_row(file.tenant.as_str(), &content, &self.db.node_stores);
+        let blob_row = blob::ActiveModel {
+            // Both rows are created together. A blob that is older than its file counts as shared.
+            created_at: file_row.created_at.clone(),
+            ..blob_row(file.tenant.as_str(), &content, &self.db.node_stores)
+        };
         let record =
             record_from_row(file_row.clone().try_into_model()?, Some(blob_row.clone().try_into_model()?))?;
         let charge = row_charge(&file).saturating_add_unsigned(size);

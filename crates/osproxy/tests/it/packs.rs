@@ -312,6 +312,18 @@ async fn content_beyond_the_quota_is_refused_before_it_is_written() {
         let answer = service.client().put(service.url(&link.url.single)).body(body).send().await.unwrap();
         assert_eq!(answer.status(), 507);
     }
+    // A new file is charged for its row too.
+    let used: usize = service.sql("SELECT used FROM tenants").await[0].parse().unwrap();
+    let body = content(9, 20_000 - used - 1);
+    for chunked in [false, true] {
+        let body = if chunked {
+            reqwest::Body::wrap_stream(stream::iter([Ok::<_, std::io::Error>(body.clone())]))
+        } else {
+            body.clone().into()
+        };
+        let request = service.client().post(service.url("/api/v1/files?name=y.bin")).body(body);
+        assert_eq!(request.send().await.unwrap().status(), 507);
+    }
     assert!(packs(&service).is_empty());
 }
 
