@@ -34,7 +34,9 @@ struct Stored {
 impl Stored {
     fn start(folder: &Path, content: &Content, count: usize) -> Result<Self> {
         std::fs::create_dir_all(folder)?;
-        let settings = [("LOCAL__FSYNC".to_owned(), "false".to_owned())];
+        // Every file has an object of its own, whose removal can be awaited.
+        let settings = [("LOCAL__FSYNC", "false"), ("LOCAL__PACK_BELOW", "0")];
+        let settings = settings.map(|(name, value)| (name.to_owned(), value.to_owned()));
         let server = Server::start_with(folder, &settings)?;
         let connections = Connection::open_many(server.address(), CONNECTIONS)?;
         let mut stored = Self { server, connections, uids: Vec::new(), created: 0 };
