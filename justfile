@@ -47,11 +47,11 @@ serve *args:
 # Run the benchmarks, or those named. Takes some minutes.
 bench *args:
     command -v nginx >/dev/null || (apt-get update -qq && apt-get install -y -qq nginx-light)
-    .ci/servers --durable cargo bench --bench transfers -- {{ args }}
+    .ci/servers --durable cargo bench -p osproxy --features jemalloc --bench transfers -- {{ args }}
 
 # Compare osproxy with nginx, tus servers and others, in turn. Takes 15 minutes, the first time longer.
 bench-peers *args:
-    .ci/peers cargo bench --bench transfers -- peers {{ args }}
+    .ci/peers cargo bench -p osproxy --features jemalloc --bench transfers -- peers {{ args }}
 
 # Kill the service repeatedly while clients use it, and check the result. OSPROXY_TORTURE_SEED sets the seed.
 torture rounds="200":
