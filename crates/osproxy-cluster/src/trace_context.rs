@@ -37,7 +37,7 @@ pub fn request_span(request_id: &str, headers: &HeaderMap) -> Span {
     let span = tracing::info_span!(target: TARGET, "request", request_id, otel.kind = "server");
     if headers.contains_key("traceparent") {
         let parent = TraceContextPropagator::new().extract(&HeaderExtractor(headers));
-        // This fails if the span was used before, which it was not.
+        // This fails only for a span that is in use already, and this one is new.
         let _ = span.set_parent(parent);
     }
     span

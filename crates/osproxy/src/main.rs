@@ -5,7 +5,7 @@ use std::{fmt::Write, path::PathBuf, process::ExitCode};
 use clap::{Args, Command, CommandFactory, FromArgMatches, Parser, Subcommand};
 use osproxy::{cli, config, version};
 
-/// Takes less processor time than the allocator of the C library, and returns memory to the system.
+/// Takes less CPU time than the allocator of the C library.
 #[cfg(all(feature = "jemalloc", target_os = "linux"))]
 #[global_allocator]
 static ALLOCATOR: tikv_jemallocator::Jemalloc = tikv_jemallocator::Jemalloc;

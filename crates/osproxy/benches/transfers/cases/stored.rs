@@ -34,7 +34,7 @@ struct Stored {
 impl Stored {
     fn start(folder: &Path, content: &Content, count: usize) -> Result<Self> {
         std::fs::create_dir_all(folder)?;
-        // Every file has an object of its own, whose removal can be awaited.
+        // Without packs, so that the benchmark can wait until objects are removed.
         let settings = [("LOCAL__FSYNC", "false"), ("LOCAL__PACK_BELOW", "0")];
         let settings = settings.map(|(name, value)| (name.to_owned(), value.to_owned()));
         let server = Server::start_with(folder, &settings)?;
