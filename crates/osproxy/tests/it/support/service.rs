@@ -28,6 +28,20 @@ pub struct Service {
     ready: String,
 }
 
+/// The number of lines of its log that a service prints if its test fails.
+const LAST_LINES: usize = 40;
+
+impl Drop for Service {
+    fn drop(&mut self) {
+        if std::thread::panicking() {
+            let log = std::fs::read_to_string(self.folder.path().join("log")).unwrap_or_default();
+            let skipped = log.lines().count().saturating_sub(LAST_LINES);
+            println!("the log of the service ends with:");
+            log.lines().skip(skipped).for_each(|line| println!("{line}"));
+        }
+    }
+}
+
 /// Any free port.
 const ANYWHERE: &str = "127.0.0.1:0";
 
@@ -166,7 +180,9 @@ impl Service {
         let mut known = database.settings();
         let store = Store::from_environment();
         known.extend(store.iter().flat_map(Store::settings));
-        Self { store, ..Self::start_at(folder, database, known, settings, wrapper).await }
+        let mut service = Self::start_at(folder, database, known, settings, wrapper).await;
+        service.store = store;
+        service
     }
 
     /// Starts a service that keeps objects in `store`. The service reaches the store through
@@ -181,7 +197,9 @@ impl Service {
         let mut known = database.settings();
         known.extend(proxy.map_or_else(|| store.settings(), |proxy| store.settings_through(proxy)));
         let store = Some(store.clone());
-        Self { store, ..Self::start_at(folder, database, known, settings, &[]).await }
+        let mut service = Self::start_at(folder, database, known, settings, &[]).await;
+        service.store = store;
+        service
     }
 
     /// Starts in a new folder, with a new database on a server. The environment variable `admin`
