@@ -469,8 +469,20 @@ impl Service {
     pub async fn assert_consistent(&mut self) {
         let unfinished = "SELECT id FROM blobs WHERE state IN ('writing', 'deleting') \
                           UNION ALL SELECT id FROM parts WHERE state IN ('writing', 'deleting')";
-        let done = async || self.sql(unfinished).await.is_empty().then_some(());
-        super::eventually("nothing is being written or removed", done).await;
+        let is_finished = async || self.sql(unfinished).await.is_empty();
+        let stopped = async || {
+            if !is_finished().await {
+                return None;
+            }
+            // A task may have started meanwhile; now that the process is stopped, none can.
+            self.signal(Signal::STOP);
+            if is_finished().await {
+                return Some(());
+            }
+            self.signal(Signal::CONT);
+            None
+        };
+        super::eventually("nothing is being written or removed", stopped).await;
         self.kill().await;
         let (code, said) = self.cli(&["fsck", "--deep"]).await;
         assert_eq!(code, 0, "{said}");
