@@ -16,8 +16,9 @@ use http_body_util::BodyExt;
 use osproxy_api::{
     ErrorCode,
     grpc::v1::{
-        DownloadFileResponse, UploadFileHeader, UploadFileRequest, UploadPartHeader, UploadPartRequest,
-        download_file_response, upload_file_request, upload_part_request,
+        DownloadFileResponse, StoreFileHeader, StoreFileRequest, UploadFileHeader, UploadFileRequest,
+        UploadPartHeader, UploadPartRequest, download_file_response, store_file_request, upload_file_request,
+        upload_part_request,
     },
 };
 use osproxy_core::{App, Caller, Error, Result};
@@ -58,6 +59,7 @@ macro_rules! sent {
 }
 
 sent! {
+    StoreFileRequest, StoreFileHeader, store_file_request;
     UploadFileRequest, UploadFileHeader, upload_file_request;
     UploadPartRequest, UploadPartHeader, upload_part_request;
 }

@@ -10,8 +10,8 @@ use osproxy_api::grpc::v1::{
     AbortUploadRequest, CompleteUploadRequest, CopyFileRequest, CreateDownloadLinkRequest,
     CreateUploadLinkRequest, CreateUploadRequest, CreateUploadResponse, DeleteFileRequest,
     DownloadFileRequest, DownloadLink, File, GetFileRequest, GetUploadRequest, InstantUploadRequest,
-    InstantUploadResponse, ListFilesRequest, ListFilesResponse, Upload, UploadFileRequest, UploadLinks,
-    UploadPartRequest, UploadPartResponse, file_service_server::FileService,
+    InstantUploadResponse, ListFilesRequest, ListFilesResponse, StoreFileRequest, Upload, UploadFileRequest,
+    UploadLinks, UploadPartRequest, UploadPartResponse, file_service_server::FileService,
 };
 use osproxy_core::{App, ops};
 use osproxy_types::scope::Scope;
@@ -27,6 +27,15 @@ impl FileService for Service {
         let result = async {
             let caller = caller(&request, Scope::Upload)?;
             upload::create(&self.0, &caller, request.into_inner()).await
+        }
+        .await;
+        reply(result)
+    }
+
+    async fn store_file(&self, request: Request<Streaming<StoreFileRequest>>) -> RpcResult<File> {
+        let result = async {
+            let caller = caller(&request, Scope::Upload)?;
+            upload::store(&self.0, &caller, request.into_inner()).await
         }
         .await;
         reply(result)
@@ -175,13 +184,7 @@ impl FileService for Service {
             let metadata = metadata.map(|metadata| metadata.entries.into_iter().collect());
             let name = name.as_deref();
             let copy = ops::copy_file::copy_file(&self.0.files, &caller, uid, name, metadata, None).await?;
-            // Without the scope `read` the caller learns only the uid.
-            let response = if caller.has_scope(Scope::Read) {
-                render::file(copy)
-            } else {
-                File { uid: copy.uid.to_string(), ..File::default() }
-            };
-            Ok(response)
+            Ok(if caller.has_scope(Scope::Read) { render::file(copy) } else { render::unread_file(copy.uid) })
         }
         .await;
         reply(result)

@@ -20,6 +20,11 @@ fn bytes(digest: &[u8]) -> Bytes {
     Bytes::copy_from_slice(digest)
 }
 
+/// What a caller without the scope `read` learns of a new file.
+pub(super) fn unread_file(uid: Uid) -> v1::File {
+    v1::File { uid: uid.to_string(), ..v1::File::default() }
+}
+
 pub(super) fn file(file: FileRecord) -> v1::File {
     let is_open = matches!(file.state, FileState::Pending | FileState::Receiving | FileState::Completing);
     let category = file.category().as_str().to_owned();

@@ -72,6 +72,7 @@ const RANGE_HEADERS: [&str; 2] = ["range", "if-range"];
         v1::files::delete_file,
         v1::files::copy_file,
         v1::links::create_link,
+        v1::links::create_links,
         v1::links::revoke_links,
         v1::downloads::download_file,
         v1::tasks::list_tasks,

@@ -154,6 +154,7 @@ fn v1_routes(limiter: &Arc<RequestLimiter>) -> Router<HttpState> {
         )
         .route("/files/{uid}/copy", post(v1::files::copy_file))
         .route("/files/{uid}/links", post(v1::links::create_link).delete(v1::links::revoke_links))
+        .route("/links", post(v1::links::create_links))
         .route("/tasks", get(v1::tasks::list_tasks))
         .route("/tasks/{id}", get(v1::tasks::describe_task))
         .route("/tasks/{id}/retry", post(v1::tasks::retry_task))

@@ -3,7 +3,7 @@ use utoipa::ToSchema;
 
 use crate::{
     integer, nullable,
-    schema::{ClientPath, Moment, Network},
+    schema::{ClientPath, Moment, Network, Uid},
 };
 
 /// Body of `POST /files/{uid}/links`.
@@ -29,6 +29,33 @@ pub struct CreateLinkRequest {
     pub networks: Vec<String>,
     /// Maximum number of uses. Each response with content counts as one use, including those with a
     /// range. Unlimited if absent.
+    #[serde(default, deserialize_with = "integer::optional", skip_serializing_if = "Option::is_none")]
+    #[schema(example = 10, minimum = 1, maximum = 1_000_000)]
+    pub max_uses: Option<u64>,
+}
+
+/// Body of `POST /links`.
+#[derive(Clone, Debug, Serialize, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+pub struct CreateLinksRequest {
+    /// The uids of the files, 1 to 100.
+    #[schema(value_type = Vec<Uid>, min_items = 1, max_items = 100)]
+    pub uids: Vec<String>,
+    /// Lifetime of the links in seconds; the maximum is the setting `links.max_lifetime`.
+    #[serde(deserialize_with = "integer::deserialize")]
+    #[schema(example = 3600, minimum = 1, maximum = 31_536_000)]
+    pub expires_in: i64,
+    /// Whether a browser displays or saves the content.
+    #[serde(default, deserialize_with = "nullable::deserialize")]
+    #[schema(value_type = Option<Disposition>)]
+    pub disposition: Disposition,
+    /// Networks from which the links may be used, such as `10.0.0.0/8`. An empty list allows every
+    /// network.
+    #[serde(default, deserialize_with = "nullable::deserialize", skip_serializing_if = "Vec::is_empty")]
+    #[schema(value_type = Option<Vec<Network>>, required = false, max_items = 16)]
+    pub networks: Vec<String>,
+    /// Maximum number of uses of each link. Each response with content counts as one use, including
+    /// those with a range. Unlimited if absent.
     #[serde(default, deserialize_with = "integer::optional", skip_serializing_if = "Option::is_none")]
     #[schema(example = 10, minimum = 1, maximum = 1_000_000)]
     pub max_uses: Option<u64>,
@@ -66,4 +93,28 @@ pub struct CreatedLink {
     /// When the link expires.
     #[schema(value_type = Moment)]
     pub expires_at: String,
+}
+
+/// Download links of several files.
+#[derive(Clone, Debug, Serialize, Deserialize, ToSchema)]
+pub struct CreatedLinks {
+    /// One entry for each uid, in the order of the request.
+    pub links: Vec<FileLink>,
+}
+
+/// The download link of one of several files, or why there is none.
+#[derive(Clone, Debug, Serialize, Deserialize, ToSchema)]
+pub struct FileLink {
+    /// The uid of the file.
+    #[schema(value_type = Uid)]
+    pub uid: String,
+    /// The link, unless there is an error.
+    #[serde(flatten)]
+    #[schema(inline)]
+    pub link: Option<CreatedLink>,
+    /// The error code, if there is no link: `file_not_found`, `file_gone`, `file_corrupt` or
+    /// `not_stored`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schema(example = "file_not_found")]
+    pub error: Option<String>,
 }

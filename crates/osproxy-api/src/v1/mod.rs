@@ -16,7 +16,7 @@ pub use file::{
     CopiedFile, CopyFileRequest, DEFAULT_PAGE, File, FileState, FileUid, Files, Layout, MAX_METADATA_BYTES,
     MAX_METADATA_KEY, MAX_METADATA_KEYS, MAX_METADATA_VALUE, MAX_PAGE, MetadataChanges, UpdateFileRequest,
 };
-pub use link::{CreateLinkRequest, CreatedLink, Disposition};
+pub use link::{CreateLinkRequest, CreateLinksRequest, CreatedLink, CreatedLinks, Disposition, FileLink};
 pub use node::{Node, NodeLoad, Nodes};
 pub use problem::{CONTENT_TYPE as PROBLEM, Problem, ProblemMembers};
 pub use stats::Stats;

@@ -7,9 +7,9 @@ use std::sync::{
 
 use futures_util::{StreamExt, TryStreamExt};
 use osproxy_api::grpc::v1::{
-    CompleteUploadRequest, CreateUploadRequest, CreateUploadResponse, FileState, InstantUploadRequest,
-    InstantUploadResponse, InstantUploadResult, Upload, UploadFileHeader, UploadFileRequest,
-    UploadPartHeader, UploadPartRequest, UploadPartResponse,
+    CompleteUploadRequest, CreateUploadRequest, CreateUploadResponse, File, FileState, InstantUploadRequest,
+    InstantUploadResponse, InstantUploadResult, StoreFileHeader, StoreFileRequest, Upload, UploadFileHeader,
+    UploadFileRequest, UploadPartHeader, UploadPartRequest, UploadPartResponse,
 };
 use osproxy_core::{
     App, Caller, Error, Result,
@@ -21,7 +21,7 @@ use osproxy_core::{
         upload_file::{DigestSelection, SizeHint},
     },
 };
-use osproxy_types::uid::Uid;
+use osproxy_types::{scope::Scope, uid::Uid};
 use tonic::{Extensions, Streaming};
 
 use crate::{
@@ -75,6 +75,34 @@ async fn status(app: &App, uid: Uid) -> Result<Upload> {
 
 fn size_hint(size: Option<u64>) -> SizeHint {
     size.map_or(SizeHint::Unknown, SizeHint::Exact)
+}
+
+pub(super) async fn store(
+    app: &Arc<App>,
+    caller: &Caller,
+    mut messages: Streaming<StoreFileRequest>,
+) -> Result<File> {
+    let StoreFileHeader { name, size, content_type, digests, metadata } = read_header(&mut messages).await?;
+    let announced = AnnouncedContent {
+        // Not announced: the content does not arrive in parts, so no space is reserved for parts.
+        size: None,
+        part_size: None,
+        content_type: parse::optional_text(content_type),
+        expected: parse::expected_digests(digests.as_ref())?,
+        metadata: metadata.into_iter().collect(),
+    };
+    let request = UploadRequest { path: name, announced };
+    let content = until_revoked(app.clone(), caller.clone(), data_stream(messages));
+    let stored =
+        ops::store_file::store_file(&app.uploads, caller, request, size_hint(size), content, None).await?;
+    if !caller.has_scope(Scope::Read) {
+        return Ok(render::unread_file(stored.uid));
+    }
+    let file = match stored.record {
+        Some(record) => *record,
+        None => ops::describe_file::describe_file(&app.files, &caller.tenant, stored.uid).await?,
+    };
+    Ok(render::file(file))
 }
 
 pub(super) async fn whole(

@@ -3,15 +3,18 @@
 use std::sync::Arc;
 
 use axum::{
+    Json,
     extract::{Request, State},
     http::{StatusCode, Uri},
     response::Response,
 };
-use osproxy_api::v1::{CreateLinkRequest, CreatedLink, PREFIX};
+use osproxy_api::v1::{
+    CreateLinkRequest, CreateLinksRequest, CreatedLink, CreatedLinks, Disposition, FileLink, PREFIX,
+};
 use osproxy_core::{
-    Caller, IdempotencyKeys, Result, download_constraints,
+    Caller, Error, IdempotencyKeys, Result, download_constraints,
     links::Links,
-    ops::{self, FileOps},
+    ops::{self, FileOps, LinkConstraints, create_link::DownloadLinkSpec},
 };
 use osproxy_types::uid::Uid;
 
@@ -27,6 +30,9 @@ use crate::{
     openapi,
     respond::error::HandlerResult,
 };
+
+/// Maximum number of links that one request creates.
+const MAX_LINKS: usize = 100;
 
 /// `POST /files/{uid}/links`
 #[utoipa::path(
@@ -77,9 +83,64 @@ async fn new_link(
     let CreateLinkRequest { expires_in, disposition, filename, .. } = request;
     let name = filename.as_deref();
     let link = ops::create_link::create_link(&files, &caller.tenant, uid, expires_in, name).await?;
-    let url = links.download_link(uid, &link.filename, link.period, disposition, &constraints);
+    CreatedResponse::new(None, &render_link(&links, uid, &link, disposition, &constraints))
+}
+
+fn render_link(
+    links: &Links,
+    uid: Uid,
+    link: &DownloadLinkSpec,
+    disposition: Disposition,
+    constraints: &LinkConstraints,
+) -> CreatedLink {
+    let url = links.download_link(uid, &link.filename, link.period, disposition, constraints);
     let expires_at = format_time(link.period.expires_at_secs().saturating_mul(1000));
-    CreatedResponse::new(None, &CreatedLink { url, expires_at })
+    CreatedLink { url, expires_at }
+}
+
+/// `POST /links`
+#[utoipa::path(
+    post, path = "/links", context_path = PREFIX, tag = "Files", operation_id = "v1_create_links",
+    summary = "Create download links of several files", description = "For up to 100 files, such as those of a page. A file that cannot be downloaded has an error code instead of a link.",
+    request_body(content = CreateLinksRequest),
+    security(("api_key" = ["read"])),
+    responses(
+        (status = 201, description = "The links, in the order of the uids.", body = CreatedLinks),
+        openapi::CommonErrors,
+        openapi::JsonBodyErrors,
+    )
+)]
+pub(crate) async fn create_links(
+    State(files): State<Arc<FileOps>>,
+    State(links): State<Arc<Links>>,
+    Authenticated { caller, .. }: Authenticated<Read>,
+    request: Request,
+) -> HandlerResult<(StatusCode, Json<CreatedLinks>)> {
+    let (request, body) = request.into_parts();
+    Query::parse(request.uri.query(), &[])?;
+    let CreateLinksRequest { uids, expires_in, disposition, networks, max_uses } =
+        json::parse(&json::read(&request.headers, body).await?)?;
+    if !(1..=MAX_LINKS).contains(&uids.len()) {
+        let message = format!("`uids` must have 1 to {MAX_LINKS} entries");
+        return Err(Error::invalid(message).with_field("uids").into());
+    }
+    let parse = |uid: &String| path::parse_uid(uid).map_err(|error| error.with_field("uids"));
+    let uids: Vec<Uid> = uids.iter().map(parse).collect::<Result<_>>()?;
+    let wanted = CreateLinkRequest { expires_in, disposition, filename: None, networks, max_uses };
+    let specs = ops::create_link::create_links(&files, &caller.tenant, &uids, expires_in).await?;
+    let render = |(uid, spec): (Uid, Result<DownloadLinkSpec>)| {
+        let (link, error) = match spec {
+            // Each link has its own counter of uses.
+            Ok(spec) => {
+                let constraints = download_constraints(&caller, &wanted)?;
+                (Some(render_link(&links, uid, &spec, disposition, &constraints)), None)
+            }
+            Err(error) => (None, Some(error.code.as_str().to_owned())),
+        };
+        Ok(FileLink { uid: uid.to_string(), link, error })
+    };
+    let links = uids.into_iter().zip(specs).map(render).collect::<Result<_>>()?;
+    Ok((StatusCode::CREATED, Json(CreatedLinks { links })))
 }
 
 /// `DELETE /files/{uid}/links`

@@ -1,4 +1,4 @@
-use osproxy_api::v1::CreatedLink;
+use osproxy_api::v1::{CreatedLink, CreatedLinks, FileLink};
 use reqwest::{Method, StatusCode};
 use serde_json::{Value, json};
 
@@ -221,4 +221,68 @@ async fn any_node_serves_a_link_under_the_name_of_now() {
     let none = two.client().get(two.url(&url)).header("range", "bytes=100000-").send().await.unwrap();
     assert_eq!(none.headers()["content-range"], "bytes */100000");
     expect_problem(none, 416, "range_not_satisfiable").await;
+}
+
+#[tokio::test]
+async fn one_request_creates_the_links_of_many_files() {
+    let service = Service::start().await;
+    let mut uids = Vec::new();
+    for number in 0..100_u64 {
+        uids.push(service.store(&format!("{number}/x.txt"), &content(number, 100)).await);
+    }
+    let wish = json!({"uids": uids, "expires_in": 60, "disposition": "attachment", "max_uses": 1});
+    let created: CreatedLinks = expect_json(service.v1_post("/links", &wish).await, 201).await;
+    assert_eq!(
+        created.links.iter().map(|link| &link.uid).collect::<Vec<_>>(),
+        uids.iter().collect::<Vec<_>>()
+    );
+    for (number, FileLink { uid, link, error }) in created.links.into_iter().enumerate() {
+        let link = link.unwrap();
+        assert_eq!((error, &link.expires_at[19..]), (None, ".000Z"));
+        assert!(link.url.starts_with(&format!("/f/{uid}/x.txt?date=")), "{}", link.url);
+        let answer = service.get(&link.url).await;
+        let saved = answer.headers()["content-disposition"].to_str().unwrap().starts_with("attachment");
+        assert!(saved && answer.bytes().await.unwrap() == content(number as u64, 100));
+        // Each link has a counter of its own.
+        expect_problem(service.get(&link.url).await, 403, "link_used_up").await;
+    }
+}
+
+#[tokio::test]
+async fn a_file_that_cannot_be_downloaded_has_an_error_instead_of_a_link() {
+    let service = Service::start().await;
+    let (stored, deleted) = (service.store("x.txt", b"x").await, service.store("y.txt", b"y").await);
+    assert_eq!(service.v1(Method::DELETE, &format!("/files/{deleted}"), None).await.status(), 204);
+    let pending: Value = expect_json(service.v1_post("/uploads", &json!({"name": "z"})).await, 201).await;
+    let pending = pending["uid"].as_str().unwrap();
+    let foreign = service.with_key(&service.create_key(&["--tenant", "other"]).await);
+    let other: Value = expect_json(foreign.v1_post("/uploads", &json!({"name": "z"})).await, 201).await;
+    let sent = service.put(other["links"]["content"].as_str().unwrap(), b"other").await;
+    let other = other["uid"].as_str().unwrap();
+    assert_eq!(sent.status(), 200);
+    let uids = json!([deleted, stored, "17", pending, other, stored]);
+    let wish = json!({"uids": uids, "expires_in": 60});
+    let links: Value = expect_json(service.v1_post("/links", &wish).await, 201).await;
+    let links = links["links"].as_array().unwrap();
+    let errors: Vec<_> = links.iter().map(|link| link["error"].as_str().unwrap_or_default()).collect();
+    assert_eq!(errors, ["file_gone", "", "file_not_found", "not_stored", "file_not_found", ""]);
+    for link in links {
+        assert_eq!(link.get("url").is_some(), link.get("error").is_none(), "{link}");
+        assert_eq!(link.get("expires_at").is_some(), link.get("error").is_none(), "{link}");
+    }
+    assert_eq!(service.get(links[5]["url"].as_str().unwrap()).await.bytes().await.unwrap(), "x");
+
+    for (wish, field) in [
+        (json!({"uids": [], "expires_in": 60}), Some("uids")),
+        (json!({"uids": vec!["1"; 101], "expires_in": 60}), Some("uids")),
+        (json!({"uids": [stored, "x"], "expires_in": 60}), Some("uids")),
+        (json!({"uids": [stored], "expires_in": 0}), Some("expires_in")),
+        (json!({"uids": [stored], "expires_in": 60, "max_uses": 0}), Some("max_uses")),
+        (json!({"uids": [stored], "expires_in": 60, "networks": ["x"]}), Some("networks")),
+        (json!({"uids": [stored], "expires_in": 60, "filename": "x"}), None),
+        (json!({"expires_in": 60}), None),
+    ] {
+        let problem = expect_problem(service.v1_post("/links", &wish).await, 400, "invalid_argument").await;
+        assert!(field.is_none_or(|field| problem["field"] == field), "{problem}");
+    }
 }

@@ -1,6 +1,7 @@
 //! Behavior specific to gRPC: broken streams, deadlines, health, its own listener, other nodes, and
 //! the reference.
 
+mod store_file;
 mod streams;
 
 use bytes::Bytes;
