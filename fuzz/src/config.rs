@@ -66,7 +66,8 @@ fn hidden(file: &str, variables: &[(&str, &str)]) -> bool {
     let is_secret = |name: &str| SECRETS.contains(&name.to_ascii_lowercase().as_str());
     let in_variables = variables.iter().all(|(name, value)| {
         let setting = name.rsplit("__").next().unwrap_or_default();
-        !name.contains(MARK) && (is_secret(setting) && name.contains("__") || !value.contains(MARK))
+        // Messages show names in lower case: `S` + `HUSH` + `UTDOWN` contains the mark.
+        !name.to_ascii_lowercase().contains(MARK) && (is_secret(setting) && name.contains("__") || !value.contains(MARK))
     });
     let options = serde_saphyr::options! { with_snippet: false };
     let in_file = match serde_saphyr::from_str_with_options::<Value>(file, options) {
