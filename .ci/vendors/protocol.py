@@ -333,6 +333,26 @@ class Handler(BaseHTTPRequestHandler):
         self.store.delete(self.bucket, self.name)
         self.answer(204)
 
+    def delete_objects(self):
+        if "Content-MD5" not in self.headers:
+            raise Refusal(400, "MissingArgument", "Missing Some Required Arguments.")
+        root = self.read_document()
+        names = [found.findtext("Key") for found in root.findall("Object")]
+        if root.tag != "Delete" or root.findtext("Quiet") != "true" or not 1 <= len(names) <= 1000 or not all(names):
+            raise Refusal(400, "MalformedXML", "The XML you provided was not what we wanted.")
+        failures = []
+        for name in names:
+            try:
+                self.store.delete(self.bucket, name)
+            except Refusal as refusal:
+                if refusal.code == "NoSuchBucket":
+                    raise
+                failures.append(element("Error", text("Key", name), text("Code", refusal.code), text("Message", refusal.message)))
+        # OSS sends no document if nothing failed.
+        if failures or self.vendor.SERVER == Cos.SERVER:
+            return self.document(element("DeleteResult", *failures))
+        self.answer(200)
+
     # Multipart uploads.
 
     def begin_upload(self):
@@ -414,6 +434,7 @@ class Handler(BaseHTTPRequestHandler):
         ("HEAD", "object", set(), set(), get_object),
         ("DELETE", "object", {"uploadId"}, set(), abort_upload),
         ("DELETE", "object", set(), set(), delete_object),
+        ("POST", "bucket", {"delete"}, set(), delete_objects),
         ("POST", "object", {"uploads"}, set(), begin_upload),
         ("POST", "object", {"uploadId"}, set(), complete_upload),
     ]

@@ -67,7 +67,8 @@ fn hidden(file: &str, variables: &[(&str, &str)]) -> bool {
     let in_variables = variables.iter().all(|(name, value)| {
         let setting = name.rsplit("__").next().unwrap_or_default();
         // Messages show names in lower case: `S` + `HUSH` + `UTDOWN` contains the mark.
-        !name.to_ascii_lowercase().contains(MARK) && (is_secret(setting) && name.contains("__") || !value.contains(MARK))
+        !name.to_ascii_lowercase().contains(MARK)
+            && (is_secret(setting) && name.contains("__") || !value.contains(MARK))
     });
     let options = serde_saphyr::options! { with_snippet: false };
     let in_file = match serde_saphyr::from_str_with_options::<Value>(file, options) {

@@ -22,6 +22,7 @@ use reqwest::{Body, Response};
 use super::{
     Vendor,
     checksum::ChecksumSupport,
+    delete::BatchSupport,
     diagnosis::{NotAStore, SigningFailed},
     streaming_put::Target,
     xml,
@@ -81,6 +82,7 @@ pub(super) struct Client<V> {
     pub(super) buffers: Option<BufferBudget>,
     checksums_of_objects: ChecksumSupport,
     checksums_of_parts: ChecksumSupport,
+    pub(super) batch_deletes: BatchSupport,
 }
 
 /// A request that is not signed yet. If `is_signed` is `false`, the client sends the request
@@ -178,6 +180,7 @@ impl<V: Vendor> Client<V> {
             buffers: settings.buffers.clone(),
             checksums_of_objects: ChecksumSupport::default(),
             checksums_of_parts: ChecksumSupport::default(),
+            batch_deletes: BatchSupport::default(),
         })
     }
 
@@ -202,8 +205,10 @@ impl<V: Vendor> Client<V> {
     /// For tests: the same client with another vendor.
     #[cfg(test)]
     pub(super) fn with_vendor<W>(self, make: impl FnOnce(V) -> W) -> Client<W> {
-        let Self { vendor, bucket, http, buffers, checksums_of_objects, checksums_of_parts } = self;
-        Client { vendor: make(vendor), bucket, http, buffers, checksums_of_objects, checksums_of_parts }
+        let Self { vendor, bucket, http, buffers, checksums_of_objects, checksums_of_parts, batch_deletes } =
+            self;
+        let vendor = make(vendor);
+        Client { vendor, bucket, http, buffers, checksums_of_objects, checksums_of_parts, batch_deletes }
     }
 
     /// Sends a request. If the status is not a success, fails with an error that has

@@ -5,6 +5,7 @@ mod background_hasher;
 mod block_buffer;
 mod checksum;
 mod client;
+mod delete;
 mod diagnosis;
 mod multipart;
 mod reader;
@@ -37,8 +38,6 @@ use diagnosis::BucketNotFound;
 pub use diagnosis::Diagnosis;
 pub use sizes::FIRST_PART as UNKNOWN_PART;
 
-/// Maximum number of concurrent DELETE requests of one call.
-const CONCURRENT_DELETES: usize = 16;
 /// Maximum number of checks whether a new bucket exists.
 const BUCKET_CHECKS: u32 = 10;
 /// Pause between two checks whether a new bucket exists.
@@ -169,21 +168,7 @@ impl<V: Vendor> Backend for HttpStore<V> {
     }
 
     async fn delete(&self, keys: &[Key]) -> Result<()> {
-        let delete = |request| async move {
-            match self.client.send(request).await {
-                Err(error) if error.kind != ErrorKind::NotFound => Err(error),
-                _ => Ok(()),
-            }
-        };
-        let requests: Vec<_> =
-            keys.iter().map(|key| Request::to_object(Method::DELETE, key, "delete")).collect();
-        let mut deleting = stream::iter(requests).map(delete).buffer_unordered(CONCURRENT_DELETES);
-        let mut outcome = Ok(());
-        // One failure must not stop the other deletions.
-        while let Some(deleted) = deleting.next().await {
-            outcome = outcome.and(deleted);
-        }
-        outcome
+        delete::delete(&self.client, keys).await
     }
 
     async fn list(&self) -> Result<ObjectList> {

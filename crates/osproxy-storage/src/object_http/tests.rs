@@ -42,6 +42,7 @@ tests_of! {
     a_request_that_differs_from_the_signed_one_is_rejected
     retries_hide_transient_failures
     names_of_other_programs_are_listed_unchanged
+    many_objects_are_deleted_with_one_request
     a_range_beyond_the_end_is_truncated
 }
 
@@ -55,6 +56,7 @@ tests_of! {
     a_request_that_differs_from_the_signed_one_is_rejected
     retries_hide_transient_failures
     names_of_other_programs_are_listed_unchanged
+    many_objects_are_deleted_with_one_request
     a_range_beyond_the_end_is_truncated
     a_temporary_key_needs_its_token
     lists_of_several_pages_are_read_to_the_end
@@ -70,6 +72,7 @@ tests_of! {
     a_request_that_differs_from_the_signed_one_is_rejected
     retries_hide_transient_failures
     names_of_other_programs_are_listed_unchanged
+    many_objects_are_deleted_with_one_request
     a_range_beyond_the_end_is_truncated
     a_temporary_key_needs_its_token
     lists_of_several_pages_are_read_to_the_end
@@ -208,6 +211,22 @@ async fn retries_hide_transient_failures<V: TestedVendor>() {
         assert!(read.concat() == content[usize::try_from(start).unwrap()..], "{start}");
     }
     store.delete(&[key]).await.unwrap();
+}
+
+async fn many_objects_are_deleted_with_one_request<V: TestedVendor>() {
+    let store = V::open(Some("many"));
+    store.prepare(true).await.unwrap();
+    // One of them does not exist, and one is kept.
+    let keys: Vec<_> = (0..20).map(|number| key(&format!("unknown/{number}"))).collect();
+    for key in &keys[1..] {
+        put(&store, &key.to_string(), Bytes::from_static(b"content")).await.unwrap();
+    }
+    store.delete(&keys[..19]).await.unwrap();
+    assert_eq!(names(&store).await.unwrap(), ["unknown/19"]);
+    store.delete(&keys).await.unwrap();
+    assert!(names(&store).await.unwrap().is_empty());
+    assert!(!store.client.batch_deletes.is_refused(), "the objects were deleted one by one");
+    V::open(Some("nowhere")).delete(&keys).await.unwrap();
 }
 
 /// Other programs may have put objects with arbitrary names into the bucket.

@@ -85,6 +85,13 @@ pub(super) struct Upload {
     pub(super) upload_id: String,
 }
 
+/// Response to a request that deletes objects: those that were not deleted.
+#[derive(Default, Deserialize)]
+#[serde(rename_all = "PascalCase", default)]
+pub(super) struct Deletion {
+    pub(super) error: Vec<ErrorDocument>,
+}
+
 pub(super) fn parse<V: Vendor, T: DeserializeOwned>(operation: &'static str, text: &str) -> Result<T> {
     quick_xml::de::from_str(text)
         .map_err(|error| Error::new(ErrorKind::Other, V::NAME, operation).with_source(error.into()))
@@ -110,6 +117,16 @@ pub(super) fn completion_document(parts: &[(u32, String)]) -> String {
         ]);
     }
     text.push_str("</CompleteMultipartUpload>");
+    text
+}
+
+/// The request document that deletes objects. The response lists only failures.
+pub(super) fn deletion_document(names: impl Iterator<Item = String>) -> String {
+    let mut text = String::from("<Delete><Quiet>true</Quiet>");
+    for name in names {
+        text.extend(["<Object><Key>", &quick_xml::escape::escape(&name), "</Key></Object>"]);
+    }
+    text.push_str("</Delete>");
     text
 }
 

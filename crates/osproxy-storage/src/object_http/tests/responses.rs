@@ -105,3 +105,45 @@ async fn only_content_that_is_buffered_is_sent_again() {
         assert_eq!(requests.load(Ordering::Relaxed), attempts, "{size} bytes");
     }
 }
+
+#[tokio::test]
+async fn an_object_that_is_not_deleted_with_others_is_an_error() {
+    let failed = |code: &str| {
+        let deleted = "<Error><Key>unknown/1</Key><Code>NoSuchKey</Code><Message>none</Message></Error>";
+        let failed = format!("<Error><Key>unknown/2</Key><Code>{code}</Code><Message>why</Message></Error>");
+        format!("<DeleteResult>{deleted}{failed}</DeleteResult>")
+    };
+    let keys = [key("unknown/1"), key("unknown/2")];
+    for (body, is_retryable) in [
+        (failed("AccessDenied"), Some(false)),
+        (failed("InternalError"), Some(true)),
+        (failed("SlowDown"), Some(true)),
+        ("<html>".to_owned(), Some(false)),
+        ("<DeleteResult/>".to_owned(), None),
+        (String::new(), None),
+    ] {
+        let (store, requests) = store_that_answers(200, body.clone()).await;
+        let deleted = store.delete(&keys).await;
+        assert_eq!(deleted.err().map(|error| error.retryable), is_retryable, "{body}");
+        assert_eq!(requests.load(Ordering::Relaxed), 1);
+    }
+}
+
+#[tokio::test]
+async fn a_store_without_batches_deletes_objects_one_by_one() {
+    let keys: Vec<_> = (0..5).map(|number| key(&format!("unknown/{number}"))).collect();
+    for (status, requests_of_calls) in [(501, [6, 11]), (405, [6, 11]), (400, [6, 11]), (503, [1, 2])] {
+        let (store, requests) = store_that_answers(status, String::new()).await;
+        for total in requests_of_calls {
+            assert_eq!(ErrorResponse::status_of(&store.delete(&keys).await.unwrap_err()), Some(status));
+            assert_eq!(requests.load(Ordering::Relaxed), total, "{status}");
+        }
+    }
+    // A single object needs no batch, and more than 1,000 need two.
+    let (store, requests) = store_that_answers(200, String::new()).await;
+    store.delete(&keys[..1]).await.unwrap();
+    assert_eq!(requests.load(Ordering::Relaxed), 1);
+    let many: Vec<_> = (0..1500).map(|number| key(&format!("unknown/{number}"))).collect();
+    store.delete(&many).await.unwrap();
+    assert_eq!(requests.load(Ordering::Relaxed), 3);
+}
