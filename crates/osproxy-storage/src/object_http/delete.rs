@@ -112,8 +112,14 @@ fn check_result<V: Vendor>(operation: &'static str, text: &str) -> Result<()> {
     Ok(())
 }
 
-/// Whether a store does not know requests that delete many objects. Google Cloud Storage and others
-/// answer with one of these statuses.
+/// Whether a store does not accept requests that delete many objects. Google Cloud Storage and
+/// others answer with one of these statuses. The key of a COS store may have the permission to
+/// delete one object, but not to delete many.
 fn is_unsupported(error: &Error) -> bool {
-    matches!(ErrorResponse::status_of(error), Some(400 | 405 | 411 | 501)) && !error.retryable
+    !error.retryable
+        && ErrorResponse::of(error).is_some_and(|response| match response.status {
+            400 | 405 | 411 | 501 => true,
+            403 => response.code == "AccessDenied",
+            _ => false,
+        })
 }

@@ -349,7 +349,7 @@ fn every_call_of_grpc_stands_beside_its_route() {
             calls += 1;
         }
     }
-    assert_eq!(calls, 18);
+    assert_eq!(calls, 19);
 }
 
 #[test]

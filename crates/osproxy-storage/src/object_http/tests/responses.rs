@@ -132,8 +132,16 @@ async fn an_object_that_is_not_deleted_with_others_is_an_error() {
 #[tokio::test]
 async fn a_store_without_batches_deletes_objects_one_by_one() {
     let keys: Vec<_> = (0..5).map(|number| key(&format!("unknown/{number}"))).collect();
-    for (status, requests_of_calls) in [(501, [6, 11]), (405, [6, 11]), (400, [6, 11]), (503, [1, 2])] {
-        let (store, requests) = store_that_answers(status, String::new()).await;
+    let error = |code: &str| format!("<Error><Code>{code}</Code></Error>");
+    for (status, code, requests_of_calls) in [
+        (501, "NotImplemented", [6, 11]),
+        (405, "MethodNotAllowed", [6, 11]),
+        (400, "InvalidArgument", [6, 11]),
+        (403, "AccessDenied", [6, 11]),
+        (403, "RequestTimeTooSkewed", [1, 2]),
+        (503, "SlowDown", [1, 2]),
+    ] {
+        let (store, requests) = store_that_answers(status, error(code)).await;
         for total in requests_of_calls {
             assert_eq!(ErrorResponse::status_of(&store.delete(&keys).await.unwrap_err()), Some(status));
             assert_eq!(requests.load(Ordering::Relaxed), total, "{status}");
