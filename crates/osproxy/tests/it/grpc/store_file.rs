@@ -15,8 +15,8 @@ fn header(name: &str) -> StoreFileHeader {
     StoreFileHeader { name: name.to_owned(), ..StoreFileHeader::default() }
 }
 
-fn blake3(bytes: &[u8]) -> Option<Digests> {
-    Some(Digests { blake3: blake3::hash(bytes).as_bytes().to_vec().into(), ..Digests::default() })
+fn blake3(bytes: &[u8]) -> Digests {
+    Digests { blake3: blake3::hash(bytes).as_bytes().to_vec().into(), ..Digests::default() }
 }
 
 fn messages(header: StoreFileHeader, content: &[u8]) -> Vec<StoreFileRequest> {
@@ -49,7 +49,7 @@ async fn a_file_is_created_and_stored_in_one_call() {
             let file: File = stored.into_inner();
             assert_eq!((file.state(), file.size), (FileState::Stored, Some(size as u64)));
             assert_eq!((&*file.name, &*file.content_type), ("report.pdf", "application/pdf"));
-            assert_eq!((&*file.metadata["case"], file.digests), ("17", blake3(&bytes)));
+            assert_eq!((&*file.metadata["case"], file.digests), ("17", Some(blake3(&bytes))));
             assert!(read(&mut grpc, &file.uid, 0).await == bytes);
             assert_eq!(service.describe(&file.uid).await.name, "report.pdf");
         }
@@ -63,7 +63,7 @@ async fn known_content_need_not_be_sent() {
     let mut grpc = service.grpc();
     let bytes = content(1, 1_000_000);
     let uid = service.store("x.bin", &bytes).await;
-    let header = StoreFileHeader { digests: blake3(&bytes), ..header("y.bin") };
+    let header = StoreFileHeader { digests: Some(blake3(&bytes)), ..header("y.bin") };
     let unsent = stream::iter(messages(header, b"")).chain(stream::pending());
     let file = grpc.files.store_file(unsent).await.unwrap().into_inner();
     assert_ne!(file.uid, uid);
@@ -75,7 +75,7 @@ async fn known_content_need_not_be_sent() {
 async fn what_is_refused_or_breaks_off_leaves_nothing() {
     let mut service = Service::start_with(&[("UPLOADS__MAX_SIZE", "1000000")]).await;
     let mut grpc = service.grpc();
-    let digest = |bytes| StoreFileHeader { digests: blake3(bytes), ..header("x") };
+    let digest = |bytes| StoreFileHeader { digests: Some(blake3(bytes)), ..header("x") };
     let sized = |size| StoreFileHeader { size: Some(size), ..header("x") };
     let twice = [messages(header("x"), b"content"), messages(header("x"), b"")].concat();
     let cases = [
