@@ -22,6 +22,7 @@ mod peers;
 mod report;
 mod s3;
 mod server;
+mod shares;
 
 use std::{fs, path::Path};
 

@@ -20,6 +20,7 @@ use crate::{
     report::{Report, Target},
     s3::{Store, ranged},
     server::Server,
+    shares::Shares,
 };
 
 const PART: usize = 8 * MIB;
@@ -31,6 +32,7 @@ const FILES: usize = 4;
 /// Bandwidth of a network that is slower than the machine, in bytes per second.
 const GIGABIT: f64 = 125e6;
 const AT_A_GIGABIT: &str = "at 1 Gbit/s";
+const IN_SHARES: &str = "in equal shares";
 
 /// Poll interval and timeout of the verification.
 const LOOK: Duration = Duration::from_millis(20);
@@ -42,7 +44,8 @@ const THROUGHPUT: Target = Target::AtLeast(0.9);
 const CPU: Target = Target::AtMost(1.5);
 
 const REMARK: &str = "s3-*: client, osproxy and store share the cores of this machine. When all cores are \
-     busy, the throughput depends on the CPU time of all three. At 1 Gbit/s the client simulates such a network.";
+     busy, the throughput depends on the CPU time of all three. At 1 Gbit/s the client simulates such a network. In \
+     equal shares, each of the three has a third of the cores, also when the client uses the store directly.";
 
 /// osproxy, its store, and the client's connections to both.
 struct Bench<'a> {
@@ -64,6 +67,12 @@ impl<'a> Bench<'a> {
     }
 }
 
+/// Gives client, osproxy and store a third of the cores each; `None` if this machine cannot.
+fn shares(server: &Server, store: &Store) -> Option<Shares> {
+    let processes = [std::process::id(), server.id(), store.id()];
+    Shares::equal(&processes).inspect_err(|error| eprintln!("  not {IN_SHARES}: {error:#}")).ok()
+}
+
 /// Uploads in parts, from the first part until the store has one object. Each upload is verified
 /// before the next step; the verification is measured separately.
 pub(super) fn uploads(scale: &Scale, folder: &Path, report: &mut Report) -> Result<()> {
@@ -72,6 +81,9 @@ pub(super) fn uploads(scale: &Scale, folder: &Path, report: &mut Report) -> Resu
     measure::reset_peak_rss(bench.server.id())?;
     let (behind, md5) = upload(&mut bench, report, ("parts", 0, None))?;
     upload(&mut bench, report, (AT_A_GIGABIT, scale.rounds + 1, Some(GIGABIT)))?;
+    if let Some(_shares) = shares(&bench.server, &bench.store) {
+        upload(&mut bench, report, (IN_SHARES, 2 * (scale.rounds + 1), None))?;
+    }
     let peak = measure::peak_rss(bench.server.id())?;
     let size = scale.large as f64;
     let cpu = |sample: &Sample| sample.server_cpu * GIB / size;
@@ -151,7 +163,12 @@ pub(super) fn downloads(scale: &Scale, folder: &Path, report: &mut Report) -> Re
         ("ranges", CONNECTIONS, ranges(PART), FILES, None),
         ("whole", 1, ranges(scale.large), FILES, None),
         (AT_A_GIGABIT, CONNECTIONS, ranges(PART), 1, Some(GIGABIT)),
+        (IN_SHARES, CONNECTIONS, ranges(PART), FILES, None),
     ] {
+        let shares = if what == IN_SHARES { shares(&server, &store) } else { None };
+        if what == IN_SHARES && shares.is_none() {
+            continue;
+        }
         let requests = |request: &[u8]| -> Vec<_> {
             let once: Vec<_> = ranges.iter().map(|range| (ranged(request, range), range.len())).collect();
             vec![once; files].concat()
