@@ -338,20 +338,11 @@ class Handler(BaseHTTPRequestHandler):
             raise Refusal(400, "MissingArgument", "Missing Some Required Arguments.")
         root = self.read_document()
         names = [found.findtext("Key") for found in root.findall("Object")]
-        if root.tag != "Delete" or root.findtext("Quiet") != "true" or not 1 <= len(names) <= 1000 or not all(names):
+        if root.tag != "Delete" or root.findtext("Quiet") != "false" or not 1 <= len(names) <= 1000 or not all(names):
             raise Refusal(400, "MalformedXML", "The XML you provided was not what we wanted.")
-        failures = []
         for name in names:
-            try:
-                self.store.delete(self.bucket, name)
-            except Refusal as refusal:
-                if refusal.code == "NoSuchBucket":
-                    raise
-                failures.append(element("Error", text("Key", name), text("Code", refusal.code), text("Message", refusal.message)))
-        # OSS sends no document if nothing failed.
-        if failures or self.vendor.SERVER == Cos.SERVER:
-            return self.document(element("DeleteResult", *failures))
-        self.answer(200)
+            self.store.delete(self.bucket, name)
+        self.document(element("DeleteResult", *(element("Deleted", text("Key", name)) for name in names)))
 
     # Multipart uploads.
 

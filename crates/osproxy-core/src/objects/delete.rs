@@ -8,8 +8,9 @@ use super::Objects;
 use crate::Result;
 use crate::boxed_future;
 
-/// Maximum number of objects per delete request.
-const DELETE_BATCH: usize = 500;
+/// Maximum number of parts that are deleted together. Remote stores delete as many objects with one
+/// request.
+const DELETE_BATCH: usize = 1000;
 
 impl Objects {
     /// Deletes an object that is not content, and its row: marks the row for deletion, then deletes

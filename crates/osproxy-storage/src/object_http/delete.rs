@@ -1,10 +1,13 @@
 //! Deletes objects, many with one request if the store can.
 
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::{
+    collections::HashSet,
+    sync::atomic::{AtomicBool, Ordering},
+};
 
 use base64::{Engine, prelude::BASE64_STANDARD};
 use futures_util::{StreamExt, stream};
-use http::{HeaderName, Method, StatusCode, header};
+use http::{HeaderName, Method, header};
 use md5::{Digest, Md5};
 
 use super::{
@@ -12,7 +15,7 @@ use super::{
     client::{Client, ErrorResponse, Request},
     xml,
 };
-use crate::{Error, ErrorKind, Key, Result};
+use crate::{ErrorKind, Key, Result};
 
 /// Maximum number of objects in one request; a limit of all vendors.
 const MAX_BATCH: usize = 1000;
@@ -22,7 +25,7 @@ const CONCURRENT_REQUESTS: usize = 16;
 const CONTENT_MD5: HeaderName = HeaderName::from_static("content-md5");
 
 /// Whether a store deletes many objects with one request (`DeleteObjects`). Assumed until the store
-/// refuses such a request.
+/// refuses such a request and deletes the same objects one by one.
 #[derive(Default)]
 pub(super) struct BatchSupport {
     is_refused: AtomicBool,
@@ -38,46 +41,63 @@ impl BatchSupport {
 /// delete every object.
 pub(super) async fn delete<V: Vendor>(client: &Client<V>, keys: &[Key]) -> Result<()> {
     let mut keys: Vec<_> = keys.to_vec();
-    let (mut batches, mut single) = (Vec::new(), Vec::new());
     keys.sort_unstable_by(|one, other| client.bucket_of(one).cmp(client.bucket_of(other)));
+    let mut outcome = Ok(());
     for in_bucket in keys.chunk_by(|one, other| client.bucket_of(one) == client.bucket_of(other)) {
         for batch in in_bucket.chunks(MAX_BATCH) {
-            if batch.len() > 1 && !client.batch_deletes.is_refused() {
-                batches.push(batch.to_vec());
-            } else {
-                single.extend_from_slice(batch);
-            }
+            outcome = outcome.and(delete_in_bucket(client, batch).await);
         }
     }
+    outcome
+}
+
+/// Deletes objects of one bucket.
+async fn delete_in_bucket<V: Vendor>(client: &Client<V>, keys: &[Key]) -> Result<()> {
+    let support = &client.batch_deletes;
+    if keys.len() == 1 || support.is_refused() {
+        return delete_one_by_one(client, keys.to_vec()).await;
+    }
+    let refusal = match delete_batch(client, keys).await {
+        // Each object that the store has not confirmed gets a request of its own, whose status says
+        // why.
+        Ok(deleted) if !deleted.is_empty() => {
+            let rest = keys.iter().filter(|key| !deleted.contains(&client.name_of(key)));
+            return delete_one_by_one(client, rest.cloned().collect()).await;
+        }
+        Ok(_) => None,
+        Err(error) if ErrorResponse::of(&error).is_some_and(|response| response.code == "NoSuchBucket") => {
+            return Ok(());
+        }
+        Err(error) if error.retryable => return Err(error),
+        Err(error) => Some(error),
+    };
+    delete_one_by_one(client, keys.to_vec()).await?;
+    // The store does not know such requests, or the key may not send them.
+    if !support.is_refused.swap(true, Ordering::Relaxed) {
+        let code = refusal.as_ref().and_then(ErrorResponse::of).map_or("", |response| &response.code);
+        tracing::info!(store = V::NAME, code, "the store does not delete many objects with one request");
+    }
+    Ok(())
+}
+
+async fn delete_one_by_one<V: Vendor>(client: &Client<V>, keys: Vec<Key>) -> Result<()> {
+    let delete = |key: Key| async move {
+        match client.send(Request::to_object(Method::DELETE, &key, "delete")).await {
+            Err(error) if error.kind != ErrorKind::NotFound => Err(error),
+            _ => Ok(()),
+        }
+    };
+    let mut deleting = stream::iter(keys).map(delete).buffer_unordered(CONCURRENT_REQUESTS);
     let mut outcome = Ok(());
-    let in_batches = |batch: Vec<Key>| async move { (delete_batch(client, &batch).await, batch) };
-    let mut deleting = stream::iter(batches).map(in_batches).buffer_unordered(CONCURRENT_REQUESTS);
-    while let Some((deleted, batch)) = deleting.next().await {
-        match deleted {
-            Err(error) if is_unsupported(&error) => {
-                client.batch_deletes.is_refused.store(true, Ordering::Relaxed);
-                single.extend(batch);
-            }
-            deleted => outcome = outcome.and(deleted),
-        }
-    }
-    let one_by_one = |key: Key| async move { delete_one(client, &key).await };
-    let mut deleting = stream::iter(single).map(one_by_one).buffer_unordered(CONCURRENT_REQUESTS);
     while let Some(deleted) = deleting.next().await {
         outcome = outcome.and(deleted);
     }
     outcome
 }
 
-async fn delete_one<V: Vendor>(client: &Client<V>, key: &Key) -> Result<()> {
-    match client.send(Request::to_object(Method::DELETE, key, "delete")).await {
-        Err(error) if error.kind != ErrorKind::NotFound => Err(error),
-        _ => Ok(()),
-    }
-}
-
-/// Deletes objects of one bucket with one request.
-async fn delete_batch<V: Vendor>(client: &Client<V>, keys: &[Key]) -> Result<()> {
+/// Deletes objects of one bucket with one request. Returns the names of the objects that do not
+/// exist any more, according to the store.
+async fn delete_batch<V: Vendor>(client: &Client<V>, keys: &[Key]) -> Result<HashSet<String>> {
     let operation = "delete";
     let bucket = keys.first().map(|key| client.bucket_of(key)).unwrap_or_default();
     let document = xml::deletion_document(keys.iter().map(|key| client.name_of(key)));
@@ -86,40 +106,9 @@ async fn delete_batch<V: Vendor>(client: &Client<V>, keys: &[Key]) -> Result<()>
     // All vendors require it.
     request.headers.insert(CONTENT_MD5, BASE64_STANDARD.encode(Md5::digest(&document)));
     request.body = document.into();
-    match client.fetch_document(request).await {
-        Ok(text) => check_result::<V>(operation, &text),
-        // The bucket does not exist.
-        Err(error) if error.kind == ErrorKind::NotFound => Ok(()),
-        Err(error) => Err(error),
-    }
-}
-
-/// Checks the response to a quiet request: it lists the objects that were not deleted.
-fn check_result<V: Vendor>(operation: &'static str, text: &str) -> Result<()> {
-    // OSS sends no document if everything was deleted.
-    if text.trim().is_empty() {
-        return Ok(());
-    }
-    let result: xml::Deletion = xml::parse::<V, _>(operation, text)?;
-    for failure in result.error {
-        let xml::ErrorDocument { code, message } = failure;
-        let response = ErrorResponse { status: StatusCode::OK.as_u16(), code, message };
-        let error: Error = response.into_error(V::NAME, operation);
-        if error.kind != ErrorKind::NotFound {
-            return Err(error);
-        }
-    }
-    Ok(())
-}
-
-/// Whether a store does not accept requests that delete many objects. Google Cloud Storage and
-/// others answer with one of these statuses. The key of a COS store may have the permission to
-/// delete one object, but not to delete many.
-fn is_unsupported(error: &Error) -> bool {
-    !error.retryable
-        && ErrorResponse::of(error).is_some_and(|response| match response.status {
-            400 | 405 | 411 | 501 => true,
-            403 => response.code == "AccessDenied",
-            _ => false,
-        })
+    let text = client.fetch_document(request).await?;
+    let result: xml::DeletionResult = xml::parse::<V, _>(operation, &text)?;
+    let missing = result.error.into_iter().filter(|failed| failed.code == "NoSuchKey");
+    let deleted = result.deleted.into_iter().map(|object| object.key);
+    Ok(deleted.chain(missing.map(|failed| failed.key)).collect())
 }

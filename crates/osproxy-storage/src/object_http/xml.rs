@@ -85,11 +85,25 @@ pub(super) struct Upload {
     pub(super) upload_id: String,
 }
 
-/// Response to a request that deletes objects: those that were not deleted.
+/// Response to a request that deletes objects.
 #[derive(Default, Deserialize)]
 #[serde(rename_all = "PascalCase", default)]
-pub(super) struct Deletion {
-    pub(super) error: Vec<ErrorDocument>,
+pub(super) struct DeletionResult {
+    pub(super) deleted: Vec<DeletedObject>,
+    pub(super) error: Vec<DeletionFailure>,
+}
+
+#[derive(Deserialize)]
+#[serde(rename_all = "PascalCase")]
+pub(super) struct DeletedObject {
+    pub(super) key: String,
+}
+
+#[derive(Default, Deserialize)]
+#[serde(rename_all = "PascalCase", default)]
+pub(super) struct DeletionFailure {
+    pub(super) key: String,
+    pub(super) code: String,
 }
 
 pub(super) fn parse<V: Vendor, T: DeserializeOwned>(operation: &'static str, text: &str) -> Result<T> {
@@ -120,9 +134,10 @@ pub(super) fn completion_document(parts: &[(u32, String)]) -> String {
     text
 }
 
-/// The request document that deletes objects. The response lists only failures.
+/// The request document that deletes objects. The response lists the deleted objects: a quiet
+/// response would list the others, in OSS with the same markup.
 pub(super) fn deletion_document(names: impl Iterator<Item = String>) -> String {
-    let mut text = String::from("<Delete><Quiet>true</Quiet>");
+    let mut text = String::from("<Delete><Quiet>false</Quiet>");
     for name in names {
         text.extend(["<Object><Key>", &quick_xml::escape::escape(&name), "</Key></Object>"]);
     }

@@ -106,52 +106,61 @@ async fn only_content_that_is_buffered_is_sent_again() {
     }
 }
 
-#[tokio::test]
-async fn an_object_that_is_not_deleted_with_others_is_an_error() {
-    let failed = |code: &str| {
-        let deleted = "<Error><Key>unknown/1</Key><Code>NoSuchKey</Code><Message>none</Message></Error>";
-        let failed = format!("<Error><Key>unknown/2</Key><Code>{code}</Code><Message>why</Message></Error>");
-        format!("<DeleteResult>{deleted}{failed}</DeleteResult>")
-    };
-    let keys = [key("unknown/1"), key("unknown/2")];
-    for (body, is_retryable) in [
-        (failed("AccessDenied"), Some(false)),
-        (failed("InternalError"), Some(true)),
-        (failed("SlowDown"), Some(true)),
-        ("<html>".to_owned(), Some(false)),
-        ("<DeleteResult/>".to_owned(), None),
-        (String::new(), None),
-    ] {
-        let (store, requests) = store_that_answers(200, body.clone()).await;
-        let deleted = store.delete(&keys).await;
-        assert_eq!(deleted.err().map(|error| error.retryable), is_retryable, "{body}");
-        assert_eq!(requests.load(Ordering::Relaxed), 1);
-    }
+fn deletion_result(deleted: &[Key], code: &str, failed: &[Key]) -> String {
+    let deleted = deleted.iter().map(|key| format!("<Deleted><Key>{key}</Key></Deleted>"));
+    let failed = failed.iter().map(|key| format!("<Error><Key>{key}</Key><Code>{code}</Code></Error>"));
+    format!("<DeleteResult>{}</DeleteResult>", failed.chain(deleted).collect::<String>())
 }
 
 #[tokio::test]
-async fn a_store_without_batches_deletes_objects_one_by_one() {
+async fn an_object_counts_as_deleted_only_if_the_store_says_so() {
+    let keys: Vec<_> = (0..5).map(|number| key(&format!("unknown/{number}"))).collect();
+    // The server answers requests for single objects in the same way.
+    for (body, requests_for_single_objects) in [
+        (deletion_result(&keys, "", &[]), 0),
+        (deletion_result(&keys[1..], "NoSuchKey", &keys[..1]), 0),
+        (deletion_result(&keys[1..], "SlowDown", &keys[..1]), 1),
+        (deletion_result(&keys[2..], "", &[]), 2),
+        ("<DeleteResult/>".to_owned(), 5),
+        ("<html></html>".to_owned(), 5),
+        ("<Error><Code>InternalError</Code></Error>".to_owned(), 5),
+        ("not a document".to_owned(), 5),
+        (String::new(), 5),
+    ] {
+        let (store, requests) = store_that_answers(200, body.clone()).await;
+        store.delete(&keys).await.unwrap();
+        assert_eq!(requests.load(Ordering::Relaxed), 1 + requests_for_single_objects, "{body}");
+        assert_eq!(store.client.batch_deletes.is_refused(), requests_for_single_objects == 5, "{body}");
+    }
+    // Requests have at most 1,000 objects.
+    let many: Vec<_> = (0..1500).map(|number| key(&format!("unknown/{number}"))).collect();
+    let (store, requests) = store_that_answers(200, deletion_result(&many, "", &[])).await;
+    store.delete(&many).await.unwrap();
+    store.delete(&many[..1]).await.unwrap();
+    assert_eq!(requests.load(Ordering::Relaxed), 3);
+}
+
+#[tokio::test]
+async fn a_store_that_refuses_to_delete_many_objects_deletes_single_ones() {
     let keys: Vec<_> = (0..5).map(|number| key(&format!("unknown/{number}"))).collect();
     let error = |code: &str| format!("<Error><Code>{code}</Code></Error>");
     for (status, code, requests_of_calls) in [
-        (501, "NotImplemented", [6, 11]),
-        (405, "MethodNotAllowed", [6, 11]),
-        (400, "InvalidArgument", [6, 11]),
-        (403, "AccessDenied", [6, 11]),
-        (403, "RequestTimeTooSkewed", [1, 2]),
+        // A server that answers each request with 404 has none of the objects.
+        (404, "", [6, 11]),
+        (404, "NoSuchBucket", [1, 2]),
+        // All are refused, for whatever reason: the next call tries both again.
+        (501, "NotImplemented", [6, 12]),
+        (400, "ExpiredToken", [6, 12]),
+        (403, "AccessDenied", [6, 12]),
+        // The layer above retries.
         (503, "SlowDown", [1, 2]),
     ] {
         let (store, requests) = store_that_answers(status, error(code)).await;
         for total in requests_of_calls {
-            assert_eq!(ErrorResponse::status_of(&store.delete(&keys).await.unwrap_err()), Some(status));
-            assert_eq!(requests.load(Ordering::Relaxed), total, "{status}");
+            let refused = store.delete(&keys).await.err();
+            let expected = Some(status).filter(|status| *status != 404);
+            assert_eq!(refused.as_ref().and_then(ErrorResponse::status_of), expected);
+            assert_eq!(requests.load(Ordering::Relaxed), total, "{status} {code}");
         }
     }
-    // A single object needs no batch, and more than 1,000 need two.
-    let (store, requests) = store_that_answers(200, String::new()).await;
-    store.delete(&keys[..1]).await.unwrap();
-    assert_eq!(requests.load(Ordering::Relaxed), 1);
-    let many: Vec<_> = (0..1500).map(|number| key(&format!("unknown/{number}"))).collect();
-    store.delete(&many).await.unwrap();
-    assert_eq!(requests.load(Ordering::Relaxed), 3);
 }
