@@ -103,15 +103,21 @@ pub struct CreatedLinks {
 }
 
 /// The download link of one of several files, or why there is none.
-#[derive(Clone, Debug, Serialize, Deserialize, ToSchema)]
+#[derive(Clone, Debug, Default, Serialize, Deserialize, ToSchema)]
 pub struct FileLink {
     /// The uid of the file.
     #[schema(value_type = Uid)]
     pub uid: String,
-    /// The link, unless there is an error.
-    #[serde(flatten)]
-    #[schema(inline)]
-    pub link: Option<CreatedLink>,
+    /// Relative URL: path and query. Absent if there is an error.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schema(
+        example = "/f/1548722401845518336/film.mp4?date=2026-11-22T12:00:00Z&expire=3600&signature=k1.c2lnbmF0dXJl&disposition=inline"
+    )]
+    pub url: Option<String>,
+    /// When the link expires. Absent if there is an error.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schema(value_type = Option<Moment>)]
+    pub expires_at: Option<String>,
     /// The error code, if there is no link: `file_not_found`, `file_gone`, `file_corrupt` or
     /// `not_stored`.
     #[serde(default, skip_serializing_if = "Option::is_none")]

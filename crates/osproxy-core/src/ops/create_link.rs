@@ -1,13 +1,17 @@
 //! Create download links.
 
-use std::{collections::HashMap, sync::Arc};
+use std::{
+    collections::{BTreeSet, HashMap},
+    sync::Arc,
+};
 
-use osproxy_api::ErrorCode;
-use osproxy_meta::StoredFile;
+use osproxy_meta::{FileState, StoredFile};
 use osproxy_types::uid::Uid;
 use time::OffsetDateTime;
 
-use super::{FileOps, Tenant, check_expire, download_file::own_file, file_name, unknown_uid_error};
+use super::{
+    FileOps, Tenant, check_expire, download_file::own_file, file_name, state_error, unknown_uid_error,
+};
 use crate::{Error, Result, boxed_future, links::LinkPeriod};
 
 /// Parameters of a download link.
@@ -50,23 +54,18 @@ pub async fn create_links(
 ) -> Result<Vec<Result<DownloadLinkSpec>>> {
     let period = link_period(files, expires_in)?;
     let stored = files.meta.files.stored_among(uids).await?;
-    let stored: HashMap<Uid, Arc<StoredFile>> = stored.into_iter().map(|file| (file.uid, file)).collect();
-    let mut links = Vec::with_capacity(uids.len());
-    for uid in uids {
-        let file = match stored.get(uid) {
-            Some(file) if file.tenant == *tenant => Ok(file.clone()),
-            Some(_) => Err(unknown_uid_error()),
-            None => own_file(files, tenant, *uid).await,
-        };
-        links.push(match file {
-            Ok(file) => Ok(link_spec(&file, period, None)),
-            Err(error) if error.code.is_retryable() || error.code == ErrorCode::Internal => {
-                return Err(error);
-            }
-            Err(error) => Err(error),
-        });
-    }
-    Ok(links)
+    let own = stored.into_iter().filter(|file| file.tenant == *tenant);
+    let own: HashMap<Uid, Arc<StoredFile>> = own.map(|file| (file.uid, file)).collect();
+    let missing: BTreeSet<Uid> = uids.iter().copied().filter(|uid| !own.contains_key(uid)).collect();
+    let records = files.meta.files.records_among(tenant, missing).await?;
+    let states: HashMap<Uid, FileState> = records.into_iter().map(|file| (file.uid, file.state)).collect();
+    let link = |uid: &Uid| match (own.get(uid), states.get(uid)) {
+        (Some(file), _) => Ok(link_spec(file, period, None)),
+        (None, Some(FileState::Stored | FileState::Completing)) => Err(state_error(FileState::Receiving)),
+        (None, Some(state)) => Err(state_error(*state)),
+        (None, None) => Err(unknown_uid_error()),
+    };
+    Ok(uids.iter().map(link).collect())
 }
 
 fn link_period(files: &FileOps, expires_in: i64) -> Result<LinkPeriod> {

@@ -127,17 +127,22 @@ pub(crate) async fn create_links(
     let parse = |uid: &String| path::parse_uid(uid).map_err(|error| error.with_field("uids"));
     let uids: Vec<Uid> = uids.iter().map(parse).collect::<Result<_>>()?;
     let wanted = CreateLinkRequest { expires_in, disposition, filename: None, networks, max_uses };
+    download_constraints(&caller, &wanted)?;
     let specs = ops::create_link::create_links(&files, &caller.tenant, &uids, expires_in).await?;
     let render = |(uid, spec): (Uid, Result<DownloadLinkSpec>)| {
-        let (link, error) = match spec {
-            // Each link has its own counter of uses.
+        let uid_text = uid.to_string();
+        Ok(match spec {
             Ok(spec) => {
+                // Each link has its own counter of uses.
                 let constraints = download_constraints(&caller, &wanted)?;
-                (Some(render_link(&links, uid, &spec, disposition, &constraints)), None)
+                let CreatedLink { url, expires_at } =
+                    render_link(&links, uid, &spec, disposition, &constraints);
+                FileLink { uid: uid_text, url: Some(url), expires_at: Some(expires_at), error: None }
             }
-            Err(error) => (None, Some(error.code.as_str().to_owned())),
-        };
-        Ok(FileLink { uid: uid.to_string(), link, error })
+            Err(error) => {
+                FileLink { uid: uid_text, error: Some(error.code.as_str().to_owned()), ..FileLink::default() }
+            }
+        })
     };
     let links = uids.into_iter().zip(specs).map(render).collect::<Result<_>>()?;
     Ok((StatusCode::CREATED, Json(CreatedLinks { links })))

@@ -1,6 +1,6 @@
 //! Reads single files in any state, and lists the files of a tenant page by page.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use osproxy_storage::Category;
 use osproxy_types::{tenant::Tenant, uid::Uid};
@@ -114,6 +114,26 @@ impl FileDb {
         let row =
             file::Entity::find_by_id(uid.get()).find_also_related(blob::Entity).one(&self.db.lookups).await?;
         Ok(row.map(|(file, blob)| record_from_row(file, blob)).transpose()?)
+    }
+
+    /// Reads the files of a tenant among `uids`, in any state and any order, bypassing the cache.
+    #[boxed_future]
+    pub async fn records_among(
+        &self,
+        tenant: &Tenant,
+        uids: BTreeSet<Uid>,
+    ) -> Result<Vec<FileRecord>, MetaError> {
+        if uids.is_empty() {
+            return Ok(Vec::new());
+        }
+        let rows = file::Entity::find()
+            .find_also_related(blob::Entity)
+            .filter(file::Column::Uid.is_in(uids.into_iter().map(Uid::get)))
+            .filter(file::Column::Tenant.eq(tenant.as_str()))
+            .all(&self.db.lookups)
+            .await?;
+        let records = rows.into_iter().map(|(file, blob)| record_from_row(file, blob));
+        Ok(records.collect::<Result<_, _>>()?)
     }
 
     /// Returns up to `limit` files of a tenant after a position. Without a prefix, the files are

@@ -236,15 +236,15 @@ async fn one_request_creates_the_links_of_many_files() {
         created.links.iter().map(|link| &link.uid).collect::<Vec<_>>(),
         uids.iter().collect::<Vec<_>>()
     );
-    for (number, FileLink { uid, link, error }) in created.links.into_iter().enumerate() {
-        let link = link.unwrap();
-        assert_eq!((error, &link.expires_at[19..]), (None, ".000Z"));
-        assert!(link.url.starts_with(&format!("/f/{uid}/x.txt?date=")), "{}", link.url);
-        let answer = service.get(&link.url).await;
+    for (number, FileLink { uid, url, expires_at, error }) in created.links.into_iter().enumerate() {
+        let url = url.unwrap();
+        assert_eq!((error, &expires_at.unwrap()[19..]), (None, ".000Z"));
+        assert!(url.starts_with(&format!("/f/{uid}/x.txt?date=")), "{url}");
+        let answer = service.get(&url).await;
         let saved = answer.headers()["content-disposition"].to_str().unwrap().starts_with("attachment");
         assert!(saved && answer.bytes().await.unwrap() == content(number as u64, 100));
         // Each link has a counter of its own.
-        expect_problem(service.get(&link.url).await, 403, "link_used_up").await;
+        expect_problem(service.get(&url).await, 403, "link_used_up").await;
     }
 }
 
@@ -278,7 +278,8 @@ async fn a_file_that_cannot_be_downloaded_has_an_error_instead_of_a_link() {
         (json!({"uids": [stored, "x"], "expires_in": 60}), Some("uids")),
         (json!({"uids": [stored], "expires_in": 0}), Some("expires_in")),
         (json!({"uids": [stored], "expires_in": 60, "max_uses": 0}), Some("max_uses")),
-        (json!({"uids": [stored], "expires_in": 60, "networks": ["x"]}), Some("networks")),
+        (json!({"uids": ["17"], "expires_in": 60, "max_uses": 0}), Some("max_uses")),
+        (json!({"uids": ["17"], "expires_in": 60, "networks": ["x"]}), Some("networks")),
         (json!({"uids": [stored], "expires_in": 60, "filename": "x"}), None),
         (json!({"expires_in": 60}), None),
     ] {
