@@ -5,12 +5,13 @@ use std::sync::Arc;
 use bytes::Bytes;
 use futures_util::{StreamExt, stream::BoxStream};
 use osproxy_meta::FileRecord;
-use osproxy_types::{error_chain, uid::Uid};
+use osproxy_types::{error_chain, scope::Scope, uid::Uid};
 
 use super::{
     UploadOps, UploadOptions,
     abort_upload::abort_upload,
     create_upload::{UploadRequest, admit_new_file, create_upload},
+    describe_file::describe_file,
     too_large_error,
     upload_file::{ExpectedDigests, SizeHint, upload_file},
 };
@@ -47,6 +48,7 @@ pub async fn store_file<'a>(
         ExpectedDigests { sha256: None, blake3: None, .. } => ExpectedDigests::default(),
         _ => expected,
     };
+    let may_read = caller.has_scope(Scope::Read);
     let max_size = uploads.limits.max_size.min(caller.max_size.unwrap_or(u64::MAX));
     if let SizeHint::Exact(size) = size
         && size > max_size
@@ -64,11 +66,18 @@ pub async fn store_file<'a>(
         let file = NewSmallFile { tenant: caller.tenant.clone(), name, announced };
         match session::try_create(uploads, file, &options, size, body).await? {
             NewFileOutcome::Stored(record) => {
-                return Ok(StoredUpload { uid: record.uid, record: Some(record) });
+                let uid = record.uid;
+                return Ok(StoredUpload { uid, record: Some(record).filter(|_| may_read) });
             }
             NewFileOutcome::NotStored { size: known, body: rest } => (size, body) = (known, rest.boxed()),
         }
     }
+    request.length = match size {
+        // A client that knows that the content is stored may send an empty body.
+        SizeHint::Exact(0) => None,
+        SizeHint::Exact(size) => Some(size),
+        _ => None,
+    };
     let creating = create(uploads.clone(), caller.clone(), request, key);
     // Spawned, so that the file is removed even if this future is dropped meanwhile.
     let Created { uid, is_complete, undo } =
@@ -77,7 +86,15 @@ pub async fn store_file<'a>(
         upload_file(uploads, uid, options, size, body).await?;
     }
     undo.disarm();
-    Ok(StoredUpload { uid, record: None })
+    if !may_read {
+        return Ok(StoredUpload { uid, record: None });
+    }
+    let described = describe_file(&uploads.files, &caller.tenant, uid).await;
+    // The file is stored, so the request must not fail.
+    let described = described.inspect_err(|error| {
+        tracing::warn!(error = error_chain(error), %uid, "cannot describe a file that was stored");
+    });
+    Ok(StoredUpload { uid, record: described.ok().map(Box::new) })
 }
 
 /// A stored file.
@@ -85,7 +102,7 @@ pub async fn store_file<'a>(
 pub struct StoredUpload {
     /// The uid.
     pub uid: Uid,
-    /// The record, if it is known without reading the database.
+    /// The record; `None` if the caller lacks the scope `read`, or the record could not be read.
     pub record: Option<Box<FileRecord>>,
 }
 

@@ -21,7 +21,7 @@ use osproxy_core::{
         upload_file::{DigestSelection, SizeHint},
     },
 };
-use osproxy_types::{scope::Scope, uid::Uid};
+use osproxy_types::uid::Uid;
 use tonic::{Extensions, Streaming};
 
 use crate::{
@@ -46,7 +46,7 @@ pub(super) async fn create(
         expected: parse::expected_digests(request.digests.as_ref())?,
         metadata: request.metadata.into_iter().collect(),
     };
-    let request = UploadRequest { path: request.name, announced };
+    let request = UploadRequest { path: request.name, announced, length: None };
     let created =
         ops::create_upload::create_upload(&app.uploads, caller, vec![request], expire, None).await?;
     let upload = created.uploads.into_iter().next();
@@ -91,18 +91,11 @@ pub(super) async fn store(
         expected: parse::expected_digests(digests.as_ref())?,
         metadata: metadata.into_iter().collect(),
     };
-    let request = UploadRequest { path: name, announced };
+    let request = UploadRequest { path: name, announced, length: None };
     let content = until_revoked(app.clone(), caller.clone(), data_stream(messages));
     let stored =
         ops::store_file::store_file(&app.uploads, caller, request, size_hint(size), content, None).await?;
-    if !caller.has_scope(Scope::Read) {
-        return Ok(render::unread_file(stored.uid));
-    }
-    let file = match stored.record {
-        Some(record) => *record,
-        None => ops::describe_file::describe_file(&app.files, &caller.tenant, stored.uid).await?,
-    };
-    Ok(render::file(file))
+    Ok(stored.record.map_or_else(|| render::unread_file(stored.uid), |record| render::file(*record)))
 }
 
 pub(super) async fn whole(

@@ -13,14 +13,14 @@ use osproxy_api::{
     v1::{CopiedFile, FileUid, PREFIX},
 };
 use osproxy_core::{
-    Caller, Error, IdempotencyKeys, IdempotencyOutcome, RecordedAnswer, Result,
+    Error, IdempotencyKeys, IdempotencyOutcome, RecordedAnswer, Result,
     ops::{
-        self, FileOps, UploadOps, UploadOptions,
+        self, UploadOps, UploadOptions,
         create_upload::{AnnouncedContent, FileMetadata, UploadRequest},
         store_file::StoredUpload,
     },
 };
-use osproxy_types::{error_chain, scope::Scope};
+use osproxy_types::error_chain;
 
 use super::{digest, idempotency, query::Query, reject_form::reject_form, render};
 use crate::{
@@ -58,7 +58,6 @@ const DEFAULT_TYPES: [&str; 2] = ["application/octet-stream", "application/x-www
     )
 )]
 pub(crate) async fn store_file(
-    State(files): State<Arc<FileOps>>,
     State(uploads): State<Arc<UploadOps>>,
     State(keys): State<Arc<IdempotencyKeys>>,
     Authenticated { caller, .. }: Authenticated<Upload>,
@@ -71,7 +70,7 @@ pub(crate) async fn store_file(
     let (size, content) = body::into_content(content);
     let Some(key) = idempotency::key(&request.headers)? else {
         let stored = ops::store_file::store_file(&uploads, &caller, wanted, size, content, None).await?;
-        return Ok(idempotency::render(answer(&files, &caller, stored).await?));
+        return Ok(idempotency::render(answer(stored)?));
     };
     // The content and its digests are not part of the hash. A repeated request must have the same
     // content, which is compared below.
@@ -80,7 +79,7 @@ pub(crate) async fn store_file(
         IdempotencyOutcome::Held(key) => {
             let held = Some(key.clone());
             let stored = ops::store_file::store_file(&uploads, &caller, wanted, size, content, held).await?;
-            let answer = answer(&files, &caller, stored).await?;
+            let answer = answer(stored)?;
             if let Err(error) = keys.record_answer(key, answer.clone()).await {
                 let error = error_chain(&error);
                 tracing::warn!(error, "cannot record the answer to an idempotent request");
@@ -112,7 +111,7 @@ fn upload_request(query: &Query<'_>, headers: &HeaderMap) -> Result<UploadReques
         expected: digest::from_headers(headers)?,
         metadata: query.get("metadata").map(parse_metadata).transpose()?.unwrap_or_default(),
     };
-    Ok(UploadRequest { path: query.required("name")?.to_owned(), announced })
+    Ok(UploadRequest { path: query.required("name")?.to_owned(), announced, length: None })
 }
 
 /// Whether a client states the type of the content. Some clients send a default.
@@ -131,17 +130,11 @@ fn parse_metadata(text: &str) -> Result<FileMetadata> {
 }
 
 /// The response for a stored file.
-async fn answer(files: &FileOps, caller: &Caller, stored: StoredUpload) -> Result<RecordedAnswer> {
+fn answer(stored: StoredUpload) -> Result<RecordedAnswer> {
     let StoredUpload { uid, record } = stored;
-    // The scope `upload` does not include reading files.
-    let body = if caller.has_scope(Scope::Read) {
-        let file = match record {
-            Some(record) => *record,
-            None => ops::describe_file::describe_file(files, &caller.tenant, uid).await?,
-        };
-        CopiedFile::Known(Box::new(render::file(file)))
-    } else {
-        CopiedFile::Unread(FileUid { uid: uid.to_string() })
+    let body = match record {
+        Some(record) => CopiedFile::Known(Box::new(render::file(*record))),
+        None => CopiedFile::Unread(FileUid { uid: uid.to_string() }),
     };
     Ok(RecordedAnswer {
         status: StatusCode::CREATED.as_u16(),

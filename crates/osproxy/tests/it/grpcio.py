@@ -180,7 +180,7 @@ def standards(connection):
     expected = {f"osproxy.v1.{name}Service" for name in ("File", "Task", "Cluster")} | {"grpc.health.v1.Health"}
     assert expected <= set(described.get_services()), described.get_services()
     service = DescriptorPool(described).FindServiceByName("osproxy.v1.FileService")
-    assert len(service.methods) == 14, [method.name for method in service.methods]
+    assert len(service.methods) == 15, [method.name for method in service.methods]
 
 
 def refused(connection):

@@ -64,11 +64,15 @@ async fn known_content_need_not_be_sent() {
     let bytes = content(1, 1_000_000);
     let uid = service.store("x.bin", &bytes).await;
     let header = StoreFileHeader { digests: Some(blake3(&bytes)), ..header("y.bin") };
-    let unsent = stream::iter(messages(header, b"")).chain(stream::pending());
+    let unsent = stream::iter(messages(header.clone(), b"")).chain(stream::pending());
     let file = grpc.files.store_file(unsent).await.unwrap().into_inner();
     assert_ne!(file.uid, uid);
     assert_eq!(service.sql("SELECT refs FROM blobs").await, ["2"]);
     assert!(read(&mut grpc, &file.uid, 0).await == bytes);
+    // Content of another length is not the known content.
+    let header = StoreFileHeader { size: Some(5), ..header };
+    let refused = grpc.files.store_file(stream::iter(messages(header, b"other"))).await.unwrap_err();
+    assert_eq!(error_reason(&refused).0, "digest_mismatch");
 }
 
 #[tokio::test]
