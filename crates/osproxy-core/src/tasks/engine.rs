@@ -79,7 +79,7 @@ impl Engine {
         let mut prepared = false;
         while !stop.is_cancelled() {
             prepared = prepared || engine.ensure_recurring().await;
-            let pause = match engine.claim(&mut running, &abort).await {
+            let pause = match engine.claim(&mut running, &stop, &abort).await {
                 Ok(pause) => pause,
                 Err(error) => {
                     engine.log_throttle.log("cannot poll for due tasks", &error);
@@ -124,11 +124,12 @@ impl Engine {
         true
     }
 
-    /// Claims due tasks up to the concurrency limits. Returns how long to wait before looking
-    /// again.
+    /// Claims due tasks up to the concurrency limits, until `stop` is cancelled. Returns how long to
+    /// wait before looking again.
     async fn claim(
         self: &Arc<Self>,
         running: &mut RunningTasks,
+        stop: &CancellationToken,
         abort: &CancellationToken,
     ) -> Result<Duration> {
         loop {
@@ -155,6 +156,9 @@ impl Engine {
                 };
                 if running.count(kind) >= registered.concurrency {
                     continue;
+                }
+                if stop.is_cancelled() {
+                    return Ok(self.settings.poll_interval);
                 }
                 let lease = millis(self.settings.lease);
                 let claimed = match self.app.meta.tasks.claim(id, &self.app.node_id, lease).await {
