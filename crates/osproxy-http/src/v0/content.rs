@@ -128,7 +128,8 @@ pub(crate) async fn upload_part(
     let (size, content) = body::content(&request.headers, content, md5).await?;
     let options = UploadOptions {
         expected: ExpectedDigests::md5_only(md5),
-        digests: DigestSelection::MD5,
+        // Only the MD5 of the whole content is recorded. A part has its BLAKE3.
+        digests: DigestSelection::default(),
         constraints,
     };
     ops::upload_part::upload_part(&uploads, uid, number, options, size, content).await?;
