@@ -1,32 +1,39 @@
 //! Equal shares of the processor for the processes of a case, as if each had its own machine.
 
-use std::{fs, path::PathBuf, thread};
+use std::{
+    fs,
+    path::{Path, PathBuf},
+    thread,
+};
 
 use anyhow::{Context, Result};
 
 /// Length of the period to which a quota applies, in microseconds.
 const PERIOD: usize = 20_000;
 
-/// Control groups that limit one process each. Dropping them lifts the limits.
-pub(crate) struct Shares {
-    parent: PathBuf,
-    groups: Vec<PathBuf>,
+/// Control groups that limit one process each. Dropping them moves the processes back to where they
+/// were.
+pub(crate) struct Shares(Vec<Share>);
+
+struct Share {
+    process: u32,
+    /// The group with the limit.
+    group: PathBuf,
+    /// The group in which the process was before.
+    before: PathBuf,
 }
 
 impl Shares {
     /// Gives each process the same share of all cores. Requires root and control groups, version 1
     /// or 2.
     pub(crate) fn equal(processes: &[u32]) -> Result<Self> {
-        let versions = ["/sys/fs/cgroup/cpu", "/sys/fs/cgroup"].map(PathBuf::from);
-        let parent = versions.into_iter().find(|folder| folder.join("cgroup.procs").exists());
-        let parent = parent.context("there are no control groups")?;
-        let mut shares = Self { parent, groups: Vec::new() };
-        let cores = thread::available_parallelism()?.get();
-        let quota = cores * PERIOD / processes.len();
-        for process in processes {
-            let group = shares.parent.join(format!("osproxy-bench-{process}"));
+        let mut shares = Self(Vec::new());
+        let quota = thread::available_parallelism()?.get() * PERIOD / processes.len();
+        for &process in processes {
+            let before = group_of(process)?;
+            let group = before.join(format!("osproxy-bench-{process}"));
             fs::create_dir(&group)?;
-            shares.groups.push(group.clone());
+            shares.0.push(Share { process, group: group.clone(), before });
             if group.join("cpu.max").exists() {
                 fs::write(group.join("cpu.max"), format!("{quota} {PERIOD}"))?;
             } else {
@@ -41,11 +48,26 @@ impl Shares {
 
 impl Drop for Shares {
     fn drop(&mut self) {
-        for group in &self.groups {
-            for process in fs::read_to_string(group.join("cgroup.procs")).unwrap_or_default().lines() {
-                let _ = fs::write(self.parent.join("cgroup.procs"), process);
-            }
+        for Share { process, group, before } in &self.0 {
+            let _ = fs::write(before.join("cgroup.procs"), process.to_string());
             let _ = fs::remove_dir(group);
         }
     }
+}
+
+/// The group of a process that limits its processor time.
+fn group_of(process: u32) -> Result<PathBuf> {
+    let groups = fs::read_to_string(format!("/proc/{process}/cgroup"))?;
+    let group = groups.lines().find_map(|line| {
+        let (_, rest) = line.split_once(':')?;
+        let (controllers, path) = rest.split_once(':')?;
+        let mounted = match controllers {
+            "" => "/sys/fs/cgroup",
+            _ if controllers.split(',').any(|controller| controller == "cpu") => "/sys/fs/cgroup/cpu",
+            _ => return None,
+        };
+        let group = Path::new(mounted).join(path.trim_start_matches('/'));
+        group.join("cgroup.procs").exists().then_some(group)
+    });
+    group.context("there are no control groups")
 }

@@ -34,7 +34,8 @@ const LAST_LINES: usize = 40;
 impl Drop for Service {
     fn drop(&mut self) {
         if std::thread::panicking() {
-            let log = std::fs::read_to_string(self.folder.path().join("log")).unwrap_or_default();
+            let log = std::fs::read(self.folder.path().join("log")).unwrap_or_default();
+            let log = String::from_utf8_lossy(&log);
             let skipped = log.lines().count().saturating_sub(LAST_LINES);
             println!("the log of the service ends with:");
             log.lines().skip(skipped).for_each(|line| println!("{line}"));
@@ -301,6 +302,11 @@ impl Service {
         rustix::process::kill_process(self.pid(), signal).unwrap();
     }
 
+    fn is_stopped(&self) -> bool {
+        let stat = std::fs::read_to_string(format!("/proc/{}/stat", self.pid().as_raw_nonzero())).unwrap();
+        stat.rsplit_once(')').unwrap().1.trim_start().starts_with('T')
+    }
+
     pub fn pid(&self) -> Pid {
         Pid::from_raw(i32::try_from(self.process.id().unwrap()).unwrap()).unwrap()
     }
@@ -474,8 +480,9 @@ impl Service {
             if !is_finished().await {
                 return None;
             }
-            // A task may have started meanwhile; now that the process is stopped, none can.
+            // A task may have started meanwhile. Once the process is stopped, none starts.
             self.signal(Signal::STOP);
+            super::eventually("the process is stopped", async || self.is_stopped().then_some(())).await;
             if is_finished().await {
                 return Some(());
             }

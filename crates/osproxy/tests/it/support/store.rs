@@ -8,7 +8,7 @@ use std::{
 
 use futures_util::TryStreamExt;
 use osproxy_storage::{
-    Backend, ClientSettings, Key, SizeHint,
+    Backend, Category, ClientSettings, Key, SizeHint,
     backends::{CosSettings, OssSettings, S3Settings, cos, oss, s3},
 };
 
@@ -69,9 +69,12 @@ impl Store {
         let bucket = format!("it-{}-{}", std::process::id(), NEXT.fetch_add(1, Ordering::Relaxed));
         if matches!(server, StoreServer::S3 | StoreServer::S3Tls) {
             // rclone removes a folder with its last object, also while it writes a new object there
-            // (error 500). A folder in it, which is not an object, prevents that.
+            // (error 500). A folder in it, which is not an object, prevents that. The bucket, which
+            // is a folder too, exists from now on.
             let folder = std::path::Path::new(&env("OSPROXY_TEST_S3_FOLDER")).join(&bucket);
-            std::fs::create_dir_all(folder.join("unknown/kept")).unwrap();
+            for category in Category::ALL {
+                std::fs::create_dir_all(folder.join(category.as_str()).join("kept")).unwrap();
+            }
         }
         Self { server, bucket: Some(bucket) }
     }

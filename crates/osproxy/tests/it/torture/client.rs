@@ -9,7 +9,10 @@ use std::{
 };
 
 use futures_util::future::{join, join_all};
-use osproxy_api::v0::{DownloadLink, InstantUploadResult, UploadLinks};
+use osproxy_api::{
+    v0::{DownloadLink, InstantUploadResult, UploadLinks},
+    v1::File,
+};
 use serde_json::json;
 
 use super::content::{Known, Ledger, Piece, Recipe, Sent, Upload, bytes_of};
@@ -41,7 +44,8 @@ impl Client {
 
     async fn act(&mut self) -> Option<()> {
         match self.random.below(100) {
-            0..25 => self.single().await,
+            0..10 => self.store_file().await,
+            10..25 => self.single().await,
             25..55 => self.parts().await,
             55..65 => self.race_parts_and_whole().await,
             65..80 => self.download().await,
@@ -75,6 +79,19 @@ impl Client {
         }
         self.ledger.sent.push(sent);
         status.map(|_| ())
+    }
+
+    /// A file that is created and stored in one request. If the service is killed, nobody knows
+    /// its uid.
+    async fn store_file(&mut self) -> Option<()> {
+        let piece = self.piece();
+        let url = self.service.url("/api/v1/files?name=x.bin");
+        let answer = self.service.client().post(url).body(piece.bytes()).send().await.ok()?;
+        assert_eq!(answer.status(), 201);
+        let file = answer.json::<File>().await.ok()?;
+        // Without an MD5, it is not found by one.
+        self.ledger.sent.push(Sent::known(&file.uid, vec![piece], Known::Stored));
+        Some(())
     }
 
     /// An upload in parts: some are replaced, some stay incomplete, some have a false md5.
