@@ -219,9 +219,14 @@ async fn an_address_that_asks_too_often_is_told_when_to_come_again() {
     expect_problem(last, 429, "rate_limited").await;
     // An IPv6 /64 network counts as one client; other networks are separate.
     assert_eq!(ask("192.0.2.2").await.status(), 200);
-    assert!(too_many("2001:db8::1").await.1.is_some());
-    let same_network = ask("2001:db8::2").await.status();
-    assert_eq!(same_network, 429);
+    let mut is_refused = false;
+    // Alone, an address could send five requests at once. A request may be allowed again in the
+    // moment after the others were refused.
+    for _ in 0..4 {
+        assert!(too_many("2001:db8::1").await.1.is_some());
+        is_refused |= ask("2001:db8::2").await.status() == 429;
+    }
+    assert!(is_refused);
     assert_eq!(ask("2001:db8:1::1").await.status(), 200);
     assert_eq!(service.get("/health/ready").await.status(), 200);
     tokio::time::sleep(Duration::from_secs(1)).await;
