@@ -20,7 +20,7 @@ fn bytes(digest: &[u8]) -> Bytes {
     Bytes::copy_from_slice(digest)
 }
 
-/// What a caller without the scope `read` learns of a new file.
+/// The response for a new file if the caller lacks the scope `read`.
 pub(super) fn unread_file(uid: Uid) -> v1::File {
     v1::File { uid: uid.to_string(), ..v1::File::default() }
 }

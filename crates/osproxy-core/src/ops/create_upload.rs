@@ -40,8 +40,6 @@ pub struct UploadRequest {
     /// What the client announces. A part size requires a size, must be a power of two, and must be
     /// within the limits. With a size and no part size, osproxy chooses the part size.
     pub announced: AnnouncedContent,
-    /// Length of the content in bytes, if it is known. Known content must have this length.
-    pub length: Option<u64>,
 }
 
 /// A new upload, or a file that is complete already.
@@ -104,17 +102,16 @@ pub async fn create_upload(
     uploads.admission.admit_uploads(&caller.tenant, requests.len() as u64).await?;
     let created_at = OffsetDateTime::now_utc();
     let expires = created_at + Duration::from_secs(expire.unsigned_abs());
-    let lengths: Vec<_> = requests.iter().map(|request| request.announced.size.or(request.length)).collect();
     let validated = validate(uploads, caller, requests)?;
     let mut plans = Vec::with_capacity(validated.len());
-    for ((name, announced), length) in validated.into_iter().zip(lengths) {
+    for (name, announced) in validated {
         let uid = match key {
             Some(key) => key.uid(),
             None => uploads.uids.next().await?,
         };
         let file = NewFile { uid, tenant: caller.tenant.clone(), name, announced };
-        let expected = &file.announced.expected;
-        let known = uploads.objects.find_known_content(&file.tenant, expected, length).await?;
+        let AnnouncedContent { expected, size, .. } = &file.announced;
+        let known = uploads.objects.find_known_content(&file.tenant, expected, *size).await?;
         // A challenge reveals the size of the content, so only clients that announced the size get
         // a challenge.
         let known =
@@ -174,7 +171,7 @@ fn validate(
     wishes: Vec<UploadRequest>,
 ) -> Result<Vec<(String, AnnouncedContent)>> {
     let mut validated = Vec::with_capacity(wishes.len());
-    for UploadRequest { path, mut announced, .. } in wishes {
+    for UploadRequest { path, mut announced } in wishes {
         let name = file_name(&path)?.to_owned();
         check_metadata(&announced.metadata)?;
         if announced.content_type.as_deref().is_some_and(|given| !is_mime_type(given)) {

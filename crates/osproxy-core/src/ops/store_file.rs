@@ -72,13 +72,7 @@ pub async fn store_file<'a>(
             NewFileOutcome::NotStored { size: known, body: rest } => (size, body) = (known, rest.boxed()),
         }
     }
-    request.length = match size {
-        // A client that knows that the content is stored may send an empty body.
-        SizeHint::Exact(0) => None,
-        SizeHint::Exact(size) => Some(size),
-        _ => None,
-    };
-    let creating = create(uploads.clone(), caller.clone(), request, key);
+    let creating = create(uploads.clone(), caller.clone(), request, size, key);
     // Spawned, so that the file is removed even if this future is dropped meanwhile.
     let Created { uid, is_complete, undo } =
         uploads.detached_work.spawn(creating).await.map_err(Error::internal)??;
@@ -117,10 +111,19 @@ struct Created {
 async fn create(
     uploads: Arc<UploadOps>,
     caller: Caller,
-    request: UploadRequest,
+    mut request: UploadRequest,
+    size: SizeHint,
     key: Option<HeldIdempotencyKey>,
 ) -> Result<Created> {
     let mut undo = UndoGuard { uploads, uid: None, key };
+    // Content of another length is not the known content. A client that knows that the content is
+    // stored may send an empty body.
+    let expected = &mut request.announced.expected;
+    if let SizeHint::Exact(length @ 1..) = size
+        && undo.uploads.objects.find_known_content(&caller.tenant, expected, Some(length)).await?.is_none()
+    {
+        *expected = ExpectedDigests::default();
+    }
     let expire = MAX_DURATION_SECS.min(undo.uploads.limits.max_link_lifetime_secs);
     let created = create_upload(&undo.uploads, &caller, vec![request], expire, undo.key.as_ref()).await?;
     let missing = || Error::internal("an upload was not created");

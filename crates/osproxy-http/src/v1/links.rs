@@ -133,7 +133,7 @@ pub(crate) async fn create_links(
         let uid_text = uid.to_string();
         Ok(match spec {
             Ok(spec) => {
-                // Each link has its own counter of uses.
+                // Creates a new counter of uses.
                 let constraints = download_constraints(&caller, &wanted)?;
                 let CreatedLink { url, expires_at } =
                     render_link(&links, uid, &spec, disposition, &constraints);

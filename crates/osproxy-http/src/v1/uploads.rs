@@ -168,7 +168,7 @@ fn upload_request(request: CreateUploadRequest) -> Result<UploadRequest> {
         expected: expected_digests,
         metadata: request.metadata,
     };
-    Ok(UploadRequest { path: request.name, announced, length: None })
+    Ok(UploadRequest { path: request.name, announced })
 }
 
 /// `POST /uploads/{uid}/links`

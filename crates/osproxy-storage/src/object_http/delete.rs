@@ -58,8 +58,7 @@ async fn delete_in_bucket<V: Vendor>(client: &Client<V>, keys: &[Key]) -> Result
         return delete_one_by_one(client, keys.to_vec()).await;
     }
     let refusal = match delete_batch(client, keys).await {
-        // Each object that the store has not confirmed gets a request of its own, whose status says
-        // why.
+        // Delete the rest one by one: the status of such a request is the reason of the failure.
         Ok(deleted) if !deleted.is_empty() => {
             let rest = keys.iter().filter(|key| !deleted.contains(&client.name_of(key)));
             return delete_one_by_one(client, rest.cloned().collect()).await;

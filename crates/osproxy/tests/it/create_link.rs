@@ -243,7 +243,7 @@ async fn one_request_creates_the_links_of_many_files() {
         let answer = service.get(&url).await;
         let saved = answer.headers()["content-disposition"].to_str().unwrap().starts_with("attachment");
         assert!(saved && answer.bytes().await.unwrap() == content(number as u64, 100));
-        // Each link has a counter of its own.
+        // The uses of each link are counted separately.
         expect_problem(service.get(&url).await, 403, "link_used_up").await;
     }
 }

@@ -81,8 +81,8 @@ impl Client {
         status.map(|_| ())
     }
 
-    /// A file that is created and stored in one request. If the service is killed, nobody knows
-    /// its uid.
+    /// Creates and stores a file in one request. If the response is lost, the uid is unknown, and
+    /// the file is not checked.
     async fn store_file(&mut self) -> Option<()> {
         let piece = self.piece();
         let url = self.service.url("/api/v1/files?name=x.bin");
