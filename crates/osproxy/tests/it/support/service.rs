@@ -470,11 +470,13 @@ impl Service {
         command.args(arguments).stdout(Stdio::piped()).spawn().unwrap()
     }
 
-    /// Waits until no blob or part is being written or deleted, kills the service, and asserts that
-    /// metadata and objects agree.
+    /// Waits until no blob or part is being written or deleted, and no task has parts of a merged
+    /// blob left to delete. Then kills the service, and asserts that metadata and objects agree.
     pub async fn assert_consistent(&mut self) {
         let unfinished = "SELECT id FROM blobs WHERE state IN ('writing', 'deleting') \
-                          UNION ALL SELECT id FROM parts WHERE state IN ('writing', 'deleting')";
+                          UNION ALL SELECT id FROM parts WHERE state IN ('writing', 'deleting') \
+                          UNION ALL SELECT parts.id FROM parts JOIN blobs ON blobs.id = blob_id \
+                              WHERE blobs.layout = 'whole' AND blake3 IS NOT NULL";
         let is_finished = async || self.sql(unfinished).await.is_empty();
         let stopped = async || {
             if !is_finished().await {
