@@ -31,6 +31,28 @@ pub(crate) fn check(input: &[u8]) {
     assert!(contains(body, &framed), "the content is not between a head and a boundary");
     assert!(!contains(&content, &end), "the content contains a boundary");
     assert!(contains(body, &[end, b"--".to_vec()].concat()), "the form has no closing boundary");
+    if let Some(fields) = read_with_multer(boundary, body) {
+        assert!(fields.contains(&content), "multer finds other content: {fields:?}");
+    }
+}
+
+/// Reads all fields with another parser, which may find other names in malformed headers. `None` if
+/// that parser rejects the form.
+fn read_with_multer(boundary: String, body: &[u8]) -> Option<Vec<Vec<u8>>> {
+    let body = futures_util::stream::iter([Ok::<_, std::io::Error>(body.to_vec())]);
+    let mut parser = multer::Multipart::new(body, boundary);
+    let mut reading = pin!(async move {
+        let mut fields = Vec::new();
+        while let Some(field) = parser.next_field().await.ok()? {
+            fields.push(field.bytes().await.ok()?.to_vec());
+        }
+        Some(fields)
+    });
+    let mut context = Context::from_waker(Waker::noop());
+    (0..1000).find_map(|_| match reading.as_mut().poll(&mut context) {
+        Poll::Ready(read) => Some(read),
+        Poll::Pending => None,
+    })?
 }
 
 fn contains(body: &[u8], wanted: &[u8]) -> bool {

@@ -1,18 +1,13 @@
-//! Streaming parser of `multipart/form-data`, with bounded memory.
+//! Streaming parser of `multipart/form-data`, with bounded memory. The content is not copied: its
+//! chunks are slices of the frames of the body.
 
-use std::{
-    pin::Pin,
-    sync::{
-        Arc,
-        atomic::{AtomicU64, Ordering},
-    },
-    task::{Context, Poll, ready},
+use axum::{
+    body::BodyDataStream,
+    http::{HeaderMap, HeaderName, HeaderValue, header},
 };
-
-use axum::body::BodyDataStream;
-use bytes::Bytes;
-use futures_util::{Stream, TryStreamExt, stream};
-use multer::{Constraints, Field, Multipart, SizeLimit};
+use bytes::{Buf, Bytes, BytesMut};
+use futures_util::{Stream, StreamExt, stream};
+use memchr::memmem::{self, Finder};
 use osproxy_api::ErrorCode;
 use osproxy_core::{Error, Result};
 
@@ -25,12 +20,13 @@ const MAX_OTHER_FIELD: u64 = 64 * 1024;
 /// Maximum number of fields up to the content, including the content itself. After the content,
 /// there must be fewer fields than this.
 const MAX_FIELDS: usize = 32;
-/// Maximum number of frames, of at most 64 KiB each, that the parser may buffer while it reads the
-/// content.
-const CONTENT_FRAMES: u32 = 4;
-/// Number of bytes that the parser may read, and buffer, to reach the next field. The parser may
-/// exceed this number by one frame.
+/// Maximum number of headers of a field.
+const MAX_HEADERS: usize = 32;
+/// Number of bytes that may be read, and buffered, to reach the content of the next field. The last
+/// frame may exceed this number.
 const MAX_BETWEEN: u64 = 256 * 1024;
+
+const CRLF: &[u8] = b"\r\n";
 
 /// Whether a body with this content type is a form.
 pub(crate) fn is_form(content_type: &str) -> bool {
@@ -44,128 +40,289 @@ pub(crate) async fn content_stream(
     content_type: &str,
     body: BodyDataStream,
 ) -> Result<impl Stream<Item = Result<Bytes>> + Send + use<>> {
-    let boundary = multer::parse_boundary(content_type).map_err(|error| malformed(&error))?;
-    let limits = SizeLimit::new().per_field(MAX_OTHER_FIELD).for_field(CONTENT_FIELD, u64::MAX);
-    let allowance = Arc::new(AtomicU64::new(0));
-    let body = MeteredBody { body, allowance: allowance.clone(), frames: 0 };
-    let parser = Multipart::with_constraints(body, boundary, Constraints::new().size_limit(limits));
-    let mut form = Form { parser, allowance };
+    let mut form = Form::new(&boundary(content_type)?, body);
+    form.skip_preamble().await?;
     for _ in 0..MAX_FIELDS {
-        let Some(field) = form.next_field().await? else {
+        let Some(headers) = form.next_field().await? else {
             return Err(Error::invalid(format!("the form has no field `{CONTENT_FIELD}`")));
         };
-        if field.name() == Some(CONTENT_FIELD) {
-            check_encoding(field.headers())?;
-            form.allowance.store(u64::MAX, Ordering::Relaxed);
-            return Ok(stream::try_unfold(FormContent { form, content: field }, next_chunk));
+        if is_content(&headers) {
+            check_encoding(&headers)?;
+            form.allowance = u64::MAX;
+            return Ok(stream::try_unfold(form, next_chunk));
         }
+        form.skip_field().await?;
     }
     Err(Error::invalid("the form has too many fields"))
 }
 
-/// Passes a body on. Fails if more data follows after `allowance` bytes.
-///
-/// The parser buffers all data that is ready before it parses any of it. To bound that buffer, this
-/// stream returns `Pending` after each frame outside the content, and after every
-/// [`CONTENT_FRAMES`] frames within the content.
-struct MeteredBody {
-    body: BodyDataStream,
-    allowance: Arc<AtomicU64>,
-    /// Frames since the latest `Pending`.
-    frames: u32,
-}
-
-impl Stream for MeteredBody {
-    type Item = std::result::Result<Bytes, axum::Error>;
-
-    fn poll_next(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Self::Item>> {
-        let in_content = self.allowance.load(Ordering::Relaxed) > MAX_BETWEEN;
-        if self.frames >= if in_content { CONTENT_FRAMES } else { 1 } {
-            self.frames = 0;
-            cx.waker().wake_by_ref();
-            return Poll::Pending;
-        }
-        let Some(frame) = ready!(Pin::new(&mut self.body).poll_next(cx)) else {
-            return Poll::Ready(None);
-        };
-        self.frames += 1;
-        Poll::Ready(Some(frame.and_then(|bytes| {
-            // Pass on the frame that exhausts the allowance, because most of that frame may be
-            // content.
-            let spend =
-                |allowance: u64| (allowance > 0).then(|| allowance.saturating_sub(bytes.len() as u64));
-            let allowed = self.allowance.fetch_update(Ordering::Relaxed, Ordering::Relaxed, spend);
-            allowed.map(|_| bytes).map_err(|_| axum::Error::new(FormTooLarge))
-        })))
+/// Returns the boundary between the fields.
+fn boundary(content_type: &str) -> Result<String> {
+    let content_type: mime::Mime = content_type.parse().map_err(malformed)?;
+    if content_type.essence_str() != "multipart/form-data" {
+        return Err(malformed("its type is not `multipart/form-data`"));
     }
+    let boundary = content_type.get_param(mime::BOUNDARY).ok_or_else(|| malformed("it has no boundary"))?;
+    if boundary.as_str().contains(['\r', '\n']) {
+        return Err(malformed("the boundary has a line break"));
+    }
+    Ok(boundary.as_str().to_owned())
 }
 
-#[derive(Debug, thiserror::Error)]
-#[error("the form has too much data outside the field `file`")]
-struct FormTooLarge;
-
+/// A form that is being read.
 struct Form {
-    parser: Multipart<'static>,
-    allowance: Arc<AtomicU64>,
+    body: BodyDataStream,
+    /// Bytes of the latest frame that are not parsed yet.
+    rest: Bytes,
+    /// Line break and boundary. The first byte does not occur again in it.
+    delimiter: Finder<'static>,
+    /// Number of bytes that may be read before the next field.
+    allowance: u64,
 }
 
 impl Form {
-    async fn next_field(&mut self) -> Result<Option<Field<'static>>> {
-        self.allowance.store(MAX_BETWEEN, Ordering::Relaxed);
-        self.parser.next_field().await.map_err(|error| malformed(&error))
+    fn new(boundary: &str, body: BodyDataStream) -> Self {
+        let delimiter = Finder::new(&[CRLF, b"--", boundary.as_bytes()].concat()).into_owned();
+        Self { body, rest: Bytes::new(), delimiter, allowance: MAX_BETWEEN }
     }
-}
 
-/// A form whose content is being read.
-struct FormContent {
-    form: Form,
-    content: Field<'static>,
+    /// Returns the bytes that are not parsed yet, or else the next frame. Never empty.
+    async fn take_frame(&mut self) -> Result<Bytes> {
+        while self.rest.is_empty() {
+            let frame = self.body.next().await.ok_or_else(|| Error::invalid(NO_CLOSING_BOUNDARY))?;
+            self.rest = frame.map_err(|error| incomplete_body_error(&error))?;
+            if self.allowance == 0 {
+                let message = "the form has too much data outside the field `file`";
+                return Err(Error::new(ErrorCode::TooLarge, message));
+            }
+            self.allowance = self.allowance.saturating_sub(self.rest.len() as u64);
+        }
+        Ok(std::mem::take(&mut self.rest))
+    }
+
+    async fn take_byte(&mut self) -> Result<u8> {
+        self.rest = self.take_frame().await?;
+        Ok(self.rest.get_u8())
+    }
+
+    /// Reads until `pattern` ends. Returns `start` and the bytes read; `pattern` may begin in
+    /// `start`.
+    async fn take_until(&mut self, pattern: &[u8], start: &[u8]) -> Result<BytesMut> {
+        let mut taken = BytesMut::from(start);
+        loop {
+            let mut frame = self.take_frame().await?;
+            let before = taken.len();
+            let searched = before.saturating_sub(pattern.len() - 1);
+            taken.extend_from_slice(&frame);
+            if let Some(at) = memmem::find(taken.get(searched..).unwrap_or_default(), pattern) {
+                let end = searched + at + pattern.len();
+                taken.truncate(end);
+                frame.advance(end - before);
+                self.rest = frame;
+                return Ok(taken);
+            }
+        }
+    }
+
+    /// Reads up to the end of the first boundary.
+    async fn skip_preamble(&mut self) -> Result<()> {
+        let boundary = self.delimiter.needle().get(CRLF.len()..).unwrap_or_default().to_vec();
+        self.take_until(&boundary, &[]).await.map(drop)
+    }
+
+    /// Reads from the end of a boundary to the beginning of a field. Returns the headers of the
+    /// field; `None` after the last field.
+    async fn next_field(&mut self) -> Result<Option<HeaderMap>> {
+        self.allowance = MAX_BETWEEN;
+        let mut next = self.take_byte().await?;
+        if next == b'-' {
+            return match self.take_byte().await? {
+                b'-' => Ok(None),
+                _ => Err(Error::invalid(NO_CLOSING_BOUNDARY)),
+            };
+        }
+        while next == b' ' || next == b'\t' {
+            next = self.take_byte().await?;
+        }
+        if [next, self.take_byte().await?] != CRLF {
+            return Err(Error::invalid(NO_CLOSING_BOUNDARY));
+        }
+        let head = self.take_until(b"\r\n\r\n", CRLF).await?;
+        parse_headers(head.get(CRLF.len()..).unwrap_or_default()).map(Some)
+    }
+
+    /// Returns the next bytes of a field; `None` when the field has ended, after its boundary.
+    async fn next_bytes(&mut self) -> Result<Option<Bytes>> {
+        let mut bytes = self.take_frame().await?;
+        let delimiter = self.delimiter.needle().len();
+        if let Some(end) = self.delimiter.find(&bytes) {
+            self.rest = bytes.split_off(end);
+            if !bytes.is_empty() {
+                return Ok(Some(bytes));
+            }
+            self.rest.advance(delimiter);
+            return Ok(None);
+        }
+        let start = self.start_of_delimiter(&bytes);
+        if start > 0 {
+            self.rest = bytes.split_off(start);
+            return Ok(Some(bytes));
+        }
+        // All bytes are the start of a delimiter, perhaps: more bytes tell.
+        let mut start = BytesMut::from(&bytes[..]);
+        loop {
+            let mut frame = self.take_frame().await?;
+            let missing = frame.len().min(delimiter - start.len());
+            start.extend_from_slice(frame.get(..missing).unwrap_or_default());
+            if !self.delimiter.needle().starts_with(&start) {
+                // No delimiter begins later in `start`, either, since only its first byte is a
+                // carriage return. One may begin in the frame.
+                start.truncate(start.len() - missing);
+                self.rest = frame;
+                return Ok(Some(start.freeze()));
+            }
+            frame.advance(missing);
+            self.rest = frame;
+            if start.len() == delimiter {
+                return Ok(None);
+            }
+        }
+    }
+
+    /// Position from which on `bytes` are a proper prefix of the delimiter; their length if there
+    /// is none.
+    fn start_of_delimiter(&self, bytes: &[u8]) -> usize {
+        let delimiter = self.delimiter.needle();
+        let searched = (bytes.len() + 1).saturating_sub(delimiter.len());
+        let tail = bytes.get(searched..).unwrap_or_default();
+        match memchr::memrchr(b'\r', tail) {
+            Some(at) if tail.get(at..).is_some_and(|end| delimiter.starts_with(end)) => searched + at,
+            _ => bytes.len(),
+        }
+    }
+
+    /// Reads a field that is ignored.
+    async fn skip_field(&mut self) -> Result<()> {
+        let mut size = 0;
+        while let Some(bytes) = self.next_bytes().await? {
+            size += bytes.len() as u64;
+            if size > MAX_OTHER_FIELD {
+                return Err(Error::new(ErrorCode::TooLarge, "a field of the form is too large"));
+            }
+        }
+        Ok(())
+    }
 }
 
 /// Returns the next chunk of the content, and the state for the next call. After the last chunk,
 /// reads the rest of the form.
-async fn next_chunk(rest: FormContent) -> Result<Option<(Bytes, FormContent)>> {
-    let FormContent { form, mut content } = rest;
-    if let Some(bytes) = content.try_next().await.map_err(|error| malformed(&error))? {
-        return Ok(Some((bytes, FormContent { form, content })));
+async fn next_chunk(mut form: Form) -> Result<Option<(Bytes, Form)>> {
+    if let Some(bytes) = form.next_bytes().await? {
+        return Ok(Some((bytes, form)));
     }
-    drop(content);
-    read_to_end(form).await?;
-    Ok(None)
-}
-
-/// Reads the rest of the form. The content must have been read to its end.
-async fn read_to_end(mut form: Form) -> Result<()> {
     for _ in 0..MAX_FIELDS {
-        let Some(field) = form.next_field().await? else {
-            return Ok(());
+        let Some(headers) = form.next_field().await? else {
+            return Ok(None);
         };
-        if field.name() == Some(CONTENT_FIELD) {
+        if is_content(&headers) {
             return Err(Error::invalid(format!("the form has more than one `{CONTENT_FIELD}` field")));
         }
+        form.skip_field().await?;
     }
     Err(Error::invalid("the form has too many fields"))
 }
 
-fn malformed(error: &multer::Error) -> Error {
-    match error {
-        multer::Error::StreamReadFailed(source) if is_too_large(&**source) => {
-            Error::new(ErrorCode::TooLarge, FormTooLarge.to_string())
+/// Parses the headers of a field. `head` ends with an empty line.
+fn parse_headers(head: &[u8]) -> Result<HeaderMap> {
+    let mut parsed = [httparse::EMPTY_HEADER; MAX_HEADERS];
+    let httparse::Status::Complete((_, parsed)) =
+        httparse::parse_headers(head, &mut parsed).map_err(malformed)?
+    else {
+        return Err(malformed("the headers of a field are incomplete"));
+    };
+    let mut headers = HeaderMap::with_capacity(parsed.len());
+    for header in parsed {
+        let name = HeaderName::from_bytes(header.name.as_bytes()).map_err(malformed)?;
+        headers.append(name, HeaderValue::from_bytes(header.value).map_err(malformed)?);
+    }
+    Ok(headers)
+}
+
+fn is_content(headers: &HeaderMap) -> bool {
+    let disposition = headers.get(header::CONTENT_DISPOSITION).map_or(&[][..], HeaderValue::as_bytes);
+    field_name(disposition).as_deref() == Some(CONTENT_FIELD.as_bytes())
+}
+
+/// Returns the parameter `name` of a `Content-Disposition`.
+fn field_name(mut disposition: &[u8]) -> Option<Vec<u8>> {
+    // The type ends at the first semicolon; so does each parameter, unless it is in quotes.
+    loop {
+        let start = disposition.iter().position(|byte| *byte == b';')? + 1;
+        disposition = disposition.get(start..)?.trim_ascii_start();
+        let assign = disposition.iter().position(|byte| *byte == b'=' || *byte == b';')?;
+        if disposition.get(assign) == Some(&b';') {
+            continue;
         }
-        multer::Error::StreamReadFailed(source) => incomplete_body_error(&**source),
-        // The body itself is complete. The error is not `IncompleteBody`, because a retry would
-        // fail again.
-        multer::Error::IncompleteFieldData { .. }
-        | multer::Error::IncompleteHeaders
-        | multer::Error::IncompleteStream => Error::invalid("the form lacks its closing boundary"),
-        multer::Error::FieldSizeExceeded { .. } | multer::Error::StreamSizeExceeded { .. } => {
-            Error::new(ErrorCode::TooLarge, "a field of the form is too large")
+        let (name, value) = disposition.split_at(assign);
+        let (value, rest) = parameter_value(value.get(1..)?.trim_ascii_start())?;
+        if name.trim_ascii_end().eq_ignore_ascii_case(b"name") {
+            return Some(value);
         }
-        error => Error::invalid(format!("the form is malformed: {error}")),
+        disposition = rest;
     }
 }
 
-fn is_too_large(error: &(dyn std::error::Error + 'static)) -> bool {
-    std::iter::successors(Some(error), |error| error.source())
-        .any(<dyn std::error::Error>::is::<FormTooLarge>)
+/// Splits a parameter value, with or without quotes, from what follows. `None` if a quote is not
+/// closed.
+fn parameter_value(text: &[u8]) -> Option<(Vec<u8>, &[u8])> {
+    let Some(quoted) = text.strip_prefix(b"\"") else {
+        let end = text.iter().position(|byte| *byte == b';').unwrap_or(text.len());
+        let (value, rest) = text.split_at(end);
+        return Some((value.trim_ascii_end().to_vec(), rest));
+    };
+    let (mut value, mut bytes) = (Vec::new(), quoted.iter().enumerate());
+    while let Some((at, byte)) = bytes.next() {
+        match byte {
+            b'"' => return Some((value, quoted.get(at + 1..)?)),
+            // Browsers escape quotes as %22, and do not escape backslashes, which occur in names of
+            // files. So only an escaped quote or backslash is one.
+            b'\\' if matches!(quoted.get(at + 1), Some(b'"' | b'\\')) => {
+                value.extend(bytes.next().map(|(_, escaped)| *escaped));
+            }
+            byte => value.push(*byte),
+        }
+    }
+    None
+}
+
+const NO_CLOSING_BOUNDARY: &str = "the form lacks its closing boundary";
+
+fn malformed(problem: impl std::fmt::Display) -> Error {
+    Error::invalid(format!("the form is malformed: {problem}"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn names_of_fields_are_found() {
+        for (disposition, name) in [
+            ("form-data; name=\"file\"", Some("file")),
+            ("form-data;name=file", Some("file")),
+            ("form-data; filename=\"name=x; y\"; name = \"file\"", Some("file")),
+            ("form-data; filename=\"a\\\"; name=x\"; NAME=file ; z=1", Some("file")),
+            ("form-data; filename=\"C:\\x\\y.txt\"; name=\"file\"", Some("file")),
+            ("form-data; flag; name=\"\"", Some("")),
+            ("form-data; filename*=UTF-8''x; name=\"q\\\"\\\\\"", Some("q\"\\")),
+            ("form-data", None),
+            ("form-data; filename=file", None),
+            ("form-data; name", None),
+            ("form-data; name=\"file", None),
+            ("", None),
+        ] {
+            let found = field_name(disposition.as_bytes());
+            assert_eq!(found.as_deref(), name.map(str::as_bytes), "{disposition}");
+        }
+    }
 }
