@@ -9,7 +9,7 @@ use std::{
 
 use futures_util::TryStreamExt;
 use osproxy_meta::StoredPart;
-use osproxy_storage::{DigestSelection, Digester, Digests, Key};
+use osproxy_storage::{DigestSelection, Digester, Digests, ErrorKind, Key, ObjectReader};
 use tokio::{task::JoinHandle, time::Instant};
 
 use crate::{Error, Result, Stores, boxed_future};
@@ -29,7 +29,8 @@ impl Stores {
         range: Range<u64>,
         selection: DigestSelection,
     ) -> Result<Digests> {
-        let [own] = self.digest_range(store, key, range, [Digester::new(selection)]).await?;
+        let object = self.get(store)?.open(key, range).await?;
+        let [own] = self.digest_object(object, [Digester::new(selection)]).await?;
         Ok(own.finish())
     }
 
@@ -45,7 +46,10 @@ impl Stores {
         let (mut each, mut all) = (Vec::with_capacity(parts.len()), Digester::new(selection));
         for part in parts {
             let [own, so_far] = self
-                .digest_range(store, &part.key, part.range(), [Digester::new(part.digests.selection()), all])
+                .digest_object(
+                    self.open_part(store, part, part.range()).await?,
+                    [Digester::new(part.digests.selection()), all],
+                )
                 .await?;
             each.push(own.finish());
             all = so_far;
@@ -53,14 +57,28 @@ impl Stores {
         Ok((each, all.finish()))
     }
 
-    async fn digest_range<const N: usize>(
+    /// Opens bytes of a part; `range` is in the object that contains the part. The upload may be
+    /// completed meanwhile.
+    pub(crate) async fn open_part(
         &self,
         store: &str,
-        key: &Key,
+        part: &StoredPart,
         range: Range<u64>,
+    ) -> Result<ObjectReader> {
+        if let Some(upload) = &part.incomplete_upload {
+            match self.multipart(store)?.open_incomplete(&part.key, upload, range.clone()).await {
+                Err(error) if error.kind == ErrorKind::NotFound => {}
+                opened => return Ok(opened?),
+            }
+        }
+        Ok(self.get(store)?.open(&part.key, range).await?)
+    }
+
+    async fn digest_object<const N: usize>(
+        &self,
+        mut object: ObjectReader,
         mut digesters: [Digester; N],
     ) -> Result<[Digester; N]> {
-        let mut object = self.get(store)?.open(key, range).await?;
         let mut digesting: Option<JoinHandle<[Digester; N]>> = None;
         // The next bytes are read while the previous ones are hashed.
         while let Some(bytes) = object.try_next().await? {

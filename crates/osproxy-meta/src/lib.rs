@@ -44,7 +44,7 @@ pub use admin::stats::DatabaseStats;
 pub use blobs::blake3_tree::PartDigests;
 pub use blobs::deletion::DeletingBlob;
 pub use blobs::merges::{BeginMergeOutcome, MergeIntent, MergeOutcome, WholeBlob};
-pub use blobs::orphan_rows::{ObjectRowKind, PendingDelete, UnfinishedRow};
+pub use blobs::orphan_rows::{ObjectRowKind, PendingDelete, UnfinishedRow, UnusedSlot};
 pub use blobs::packs::PackedMove;
 pub use blobs::stored_parts::StoredPart;
 pub use blobs::verification::UnverifiedBlob;

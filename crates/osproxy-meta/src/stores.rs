@@ -33,8 +33,7 @@ pub struct PartSizeLimits {
     pub min: u64,
     /// Maximum size of any part.
     pub max: u64,
-    /// Whether parts are slots of a preallocated file. If so, a part can be written only after the
-    /// total size and the part size are known.
+    /// Whether parts are slots of a preallocated file. All slots of a file have the same size.
     pub preallocated: bool,
 }
 
@@ -46,6 +45,11 @@ impl NodeStores {
 
     pub(crate) fn store(&self, name: &str) -> Option<&LocalStore> {
         self.stores.iter().find(|store| store.name == name)
+    }
+
+    /// Whether the multipart uploads of this store are preallocated files.
+    pub(crate) fn is_preallocated(&self, name: &str) -> bool {
+        self.store(name).and_then(|store| store.part_sizes).is_some_and(|sizes| sizes.preallocated)
     }
 
     pub(crate) fn store_names(&self) -> impl Iterator<Item = &str> {

@@ -6,7 +6,7 @@ use async_trait::async_trait;
 use bytes::Bytes;
 use futures_util::{Stream, TryStreamExt};
 
-use crate::{DigestSelection, Digests, Key, Result};
+use crate::{DigestSelection, Digests, Error, ErrorKind, Key, Result};
 
 /// A store of objects.
 ///
@@ -153,24 +153,25 @@ pub trait Multipart: Send + Sync {
     /// Maximum part size in bytes.
     fn max_part_size(&self) -> u64;
 
-    /// Whether parts are written directly into a preallocated file. Such a store requires the
-    /// [`PartLayout`] of every upload, and reserves disk space for all parts in
-    /// [`begin`](Self::begin). The store keeps no list of parts: the caller must not complete an
+    /// Whether parts are written directly into a preallocated file. Such a store requires the part
+    /// size of every upload. The store keeps no list of parts: the caller must not complete an
     /// upload before all parts were sent.
     fn is_preallocated(&self) -> bool {
         false
     }
 
     /// Begins a multipart upload and returns its id, which has at most 1,024 bytes. `layout` is the
-    /// part layout, if it is known. A store with preallocated files fails with `Full`, without
-    /// creating an upload, if it has no space for all parts.
+    /// part layout, if it is known. A store with preallocated files requires the layout, and
+    /// reserves disk space for all parts; it fails with `Full`, without creating an upload, if it
+    /// has no space for them.
     async fn begin(&self, key: &Key, layout: Option<PartLayout>) -> Result<String>;
 
-    /// Like [`begin`](Self::begin), but a store with preallocated files reserves nothing: it only
-    /// checks that there is enough space for all parts now. Writing a part can still fail with
-    /// `Full` later.
-    async fn begin_unreserved(&self, key: &Key, layout: PartLayout) -> Result<String> {
-        self.begin(key, Some(layout)).await
+    /// Like [`begin`](Self::begin), but a store with preallocated files reserves nothing. If the
+    /// total size is known, it checks that there is enough space for all parts now; otherwise the
+    /// file grows with its parts. Writing a part can still fail with `Full` later. `part_size` and
+    /// `size` are as in [`PartLayout`].
+    async fn begin_unreserved(&self, key: &Key, part_size: u64, size: Option<u64>) -> Result<String> {
+        self.begin(key, size.map(|size| PartLayout { size, part_size })).await
     }
 
     /// Begins part `number` (1 to 10,000), which has `size` bytes. [`ObjectWriter::publish`]
@@ -185,13 +186,28 @@ pub trait Multipart: Send + Sync {
     ) -> Result<Box<dyn ObjectWriter>>;
 
     /// Combines the parts with these numbers and tags, in this order, into the object, durably and
-    /// atomically. Drops all other parts. A store with preallocated files ignores `parts`, and
-    /// fails with `Exists` if there is an object with this key.
+    /// atomically. Drops all other parts. A store with preallocated files ignores `parts`, cuts the
+    /// file off after `end` bytes, where the last part ends, and fails with `Exists` if there is an
+    /// object with this key. Writers of parts of the upload fail from then on.
     ///
     /// Fails with `NotFound` if there is no such upload. If the upload was completed before, some
     /// stores return `Ok` instead. Fails with `Mismatch`, and changes nothing, if a part is missing
     /// or has another tag.
-    async fn complete(&self, key: &Key, upload: &str, parts: &[(u32, String)]) -> Result<()>;
+    async fn complete(&self, key: &Key, upload: &str, parts: &[(u32, String)], end: u64) -> Result<()>;
+
+    /// Opens a byte range of an upload that is neither completed nor aborted, like
+    /// [`Backend::open`]. Only stores with preallocated files support this. Only the bytes of parts
+    /// that were published are meaningful.
+    async fn open_incomplete(&self, key: &Key, _upload: &str, _range: Range<u64>) -> Result<ObjectReader> {
+        Err(Error::new(ErrorKind::Other, "store", "open upload").with_message(key.to_string()))
+    }
+
+    /// Frees the disk space of a part whose content is not needed. Waits for a running writer of the
+    /// part, so drop the writer first. Only stores with preallocated files support this; others do
+    /// nothing. A part or an upload that does not exist counts as discarded.
+    async fn discard_part(&self, _key: &Key, _upload: &str, _number: u32) -> Result<()> {
+        Ok(())
+    }
 
     /// Drops an upload with all its parts. An upload that does not exist counts as dropped.
     async fn abort(&self, key: &Key, upload: &str) -> Result<()>;

@@ -1,7 +1,7 @@
 //! Deletion of objects and their rows. The object is always deleted before its row, so that no
 //! object is left without a row.
 
-use osproxy_meta::{ObjectRowKind, PendingDelete};
+use osproxy_meta::{ObjectRowKind, PendingDelete, UnusedSlot};
 use osproxy_storage::Key;
 
 use super::Objects;
@@ -18,12 +18,33 @@ impl Objects {
     /// gone. After a crash between these steps, the sweep does the rest.
     #[boxed_future]
     pub async fn delete_unreferenced(&self, kind: ObjectRowKind, id: i64) -> Result<bool> {
-        let Some(PendingDelete { store, key, part_size }) = self.meta.blobs.mark_deleting(kind, id).await?
+        let Some(PendingDelete { store, key, slot_size, slot }) =
+            self.meta.blobs.mark_deleting(kind, id).await?
         else {
             return Ok(false);
         };
+        if slot.is_some() {
+            return self.delete_slot(id).await;
+        }
         if let Some(key) = key {
-            self.delete_object(&store, kind, key, part_size).await?;
+            self.delete_object(&store, kind, key, slot_size).await?;
+        }
+        self.meta.blobs.delete_row(kind, id).await?;
+        Ok(true)
+    }
+
+    /// Discards the bytes of a part in a preallocated file that grows with its parts, then deletes
+    /// the row of the part.
+    async fn delete_slot(&self, id: i64) -> Result<bool> {
+        // As soon as the row is gone, another write may use the slot: a concurrent deletion of the
+        // same row would then discard the bytes of that write. Only this process uses the store.
+        let _deleting = self.multipart_locks.lock_for(id).lock().await;
+        let kind = ObjectRowKind::Part;
+        let Some(PendingDelete { store, slot, .. }) = self.meta.blobs.mark_deleting(kind, id).await? else {
+            return Ok(false);
+        };
+        if let Some(UnusedSlot { key, upload_id, number }) = slot {
+            self.stores.multipart(&store)?.discard_part(&key, &upload_id, number).await?;
         }
         self.meta.blobs.delete_row(kind, id).await?;
         Ok(true)
@@ -43,24 +64,24 @@ impl Objects {
         store: &str,
         kind: ObjectRowKind,
         key: Key,
-        part_size: Option<u64>,
+        slot_size: Option<u64>,
     ) -> Result<()> {
         if kind == ObjectRowKind::Blob {
-            self.abort_multipart_uploads(store, &key, part_size).await?;
+            self.abort_multipart_uploads(store, &key, slot_size).await?;
         }
         Ok(self.stores.get(store)?.delete(&[key]).await?)
     }
 
-    /// Aborts all multipart uploads for a key, if the store supports multipart uploads. `part_size`
-    /// is the fixed part size of the blob in bytes, if it has one.
+    /// Aborts all multipart uploads for a key, if the store supports multipart uploads. `slot_size`
+    /// is the size of the slots of the blob's preallocated file in bytes, if it can have one.
     pub async fn abort_multipart_uploads(
         &self,
         store: &str,
         key: &Key,
-        part_size: Option<u64>,
+        slot_size: Option<u64>,
     ) -> Result<()> {
         match self.stores.get(store)?.multipart() {
-            Some(multipart) => Ok(multipart.abort_all(key, part_size).await?),
+            Some(multipart) => Ok(multipart.abort_all(key, slot_size).await?),
             None => Ok(()),
         }
     }
@@ -99,7 +120,7 @@ impl Objects {
             return Ok(false);
         }
         if let Some(key) = remains.object {
-            self.delete_object(&remains.store, ObjectRowKind::Blob, key, remains.part_size).await?;
+            self.delete_object(&remains.store, ObjectRowKind::Blob, key, remains.slot_size).await?;
         }
         Ok(self.meta.blobs.delete_row(ObjectRowKind::Blob, blob_id).await?)
     }

@@ -50,7 +50,6 @@ impl Objects {
 
     /// Returns the first bytes of the content, and the number of parts that contain them.
     async fn read_head(&self, store: &str, parts: &[StoredPart]) -> Result<(Vec<u8>, usize)> {
-        let store = self.stores.get(store)?;
         let (mut missing, mut ranges) = (HEAD as u64, Vec::new());
         for part in parts {
             if missing == 0 {
@@ -58,13 +57,13 @@ impl Objects {
             }
             let length = part.size.min(missing);
             missing -= length;
-            ranges.push((part.key.clone(), part.offset..part.offset + length));
+            ranges.push((part.clone(), part.offset..part.offset + length));
         }
         let read = ranges.len();
         ranges.retain(|(_, range)| !range.is_empty());
-        let open = |(key, range)| async move {
-            let bytes: Vec<Bytes> = store.open(&key, range).await?.try_collect().await?;
-            Ok::<_, storage::Error>(bytes.concat())
+        let open = |(part, range): (StoredPart, _)| async move {
+            let bytes: Vec<Bytes> = self.stores.open_part(store, &part, range).await?.try_collect().await?;
+            Ok::<_, Error>(bytes.concat())
         };
         let heads: Vec<_> =
             stream::iter(ranges.into_iter().map(open)).buffered(MAX_READS).try_collect().await?;

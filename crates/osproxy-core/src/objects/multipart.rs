@@ -4,7 +4,8 @@
 use std::time::Duration;
 
 use osproxy_meta::{
-    CompleteOutcome, CompletePreconditions, FileState, LostParts, MultipartSlot, MultipartUpload,
+    CompleteOutcome, CompletePreconditions, FileState, InspectionResult, LostParts, MultipartSlot,
+    MultipartUpload,
 };
 use osproxy_storage::{ErrorKind, Key};
 use osproxy_types::{error_chain, tenant::Tenant, uid::Uid};
@@ -22,8 +23,9 @@ const PAUSE: Duration = Duration::from_millis(500);
 /// Maximum attempts if parts change while they are inspected.
 const MAX_TRIES: usize = 3;
 
-/// Striped locks that keep a node from starting the multipart upload of a blob twice. Blobs with
-/// the same stripe wait for each other.
+/// Striped locks that keep a node from starting the multipart upload of a blob twice, and from
+/// deleting a part twice at the same time. Blobs and parts with the same stripe wait for each
+/// other.
 pub(crate) struct StripedLocks([Mutex<()>; 64]);
 
 impl Default for StripedLocks {
@@ -33,10 +35,10 @@ impl Default for StripedLocks {
 }
 
 impl StripedLocks {
-    fn lock_for(&self, blob_id: i64) -> &Mutex<()> {
+    pub(super) fn lock_for(&self, id: i64) -> &Mutex<()> {
         // Mix the bits, so that all stripes are used. The low bits of a uid alone vary too little:
         // they are a counter within a millisecond, and the worker id.
-        let mixed = blob_id.cast_unsigned().wrapping_mul(0x9e37_79b9_7f4a_7c15) >> 58;
+        let mixed = id.cast_unsigned().wrapping_mul(0x9e37_79b9_7f4a_7c15) >> 58;
         let [first, ..] = &self.0;
         usize::try_from(mixed).ok().and_then(|at| self.0.get(at)).unwrap_or(first)
     }
@@ -77,9 +79,12 @@ impl Objects {
             }
             _ => true,
         };
-        let begun = match slot.layout {
-            Some(shape) if !may_reserve => multipart.begin_unreserved(&slot.key, shape).await?,
-            shape => multipart.begin(&slot.key, shape).await?,
+        let begun = match (slot.layout, slot.slot_size) {
+            (Some(layout), _) if !may_reserve => {
+                multipart.begin_unreserved(&slot.key, layout.part_size, Some(layout.size)).await?
+            }
+            (None, Some(slot_size)) => multipart.begin_unreserved(&slot.key, slot_size, None).await?,
+            (layout, _) => multipart.begin(&slot.key, layout).await?,
         };
         let named = self.meta.uploads.record_upload_id(blob_id, begun.clone()).await?;
         if named.as_ref() != Some(&begun)
@@ -149,7 +154,7 @@ impl Objects {
     async fn complete_multipart(&self, upload: &MultipartUpload) -> Result<MultipartOutcome> {
         let MultipartUpload { blob_id, store, key, upload_id: upload, parts, size } = upload;
         let multipart = self.stores.multipart(store)?;
-        let Err(problem) = multipart.complete(key, upload, parts).await else {
+        let Err(problem) = multipart.complete(key, upload, parts, *size).await else {
             return Ok(MultipartOutcome::Completed);
         };
         let present = multipart.list_parts(key, upload).await;
@@ -187,14 +192,20 @@ impl Objects {
     /// Completes the multipart upload in the store, then the file. Returns `NotOpen` if parts were
     /// lost or the file is no longer being completed, and `DigestMismatch` or `TypeMismatch` if the
     /// file is now corrupt. Idempotent: can run again after an error, or several times
-    /// concurrently.
-    pub async fn finish_completion(&self, uid: Uid, upload: &MultipartUpload) -> Result<CompleteOutcome> {
+    /// concurrently. `inspected` is the result of reading the parts, if they were read before.
+    pub async fn finish_completion(
+        &self,
+        uid: Uid,
+        upload: &MultipartUpload,
+        inspected: Option<InspectionResult>,
+    ) -> Result<CompleteOutcome> {
         if self.complete_multipart(upload).await? == MultipartOutcome::PartsLost {
             return Ok(CompleteOutcome::NotOpen(FileState::Receiving));
         }
         let task_id = self.uids.next().await?;
         let mut conditions = CompletePreconditions {
             max_inline_verification_size: self.limits.max_inline_verification_size,
+            inspected,
             ..CompletePreconditions::default()
         };
         for _ in 0..MAX_TRIES {

@@ -342,7 +342,16 @@ mod tests {
                 let key = Key::parse(&format!("unknown/{number}")).unwrap();
                 bytes.extend((0..*size).map(|at| (number, at)));
                 let (id, digests) = (number.into(), osproxy_meta::PartDigests::default());
-                parts.push(StoredPart { id, number, key, offset: 0, is_own_object: true, size: *size, digests });
+                parts.push(StoredPart {
+                    id,
+                    number,
+                    key,
+                    offset: 0,
+                    is_own_object: true,
+                    incomplete_upload: None,
+                    size: *size,
+                    digests,
+                });
             }
             let expected: Vec<_> = bytes[usize::try_from(start).unwrap()..usize::try_from(end).unwrap()].to_vec();
             let mut read = Vec::new();

@@ -10,7 +10,7 @@ use super::{
     LinkConstraints, UploadOps, content_type_error, state_error, too_large_error, unknown_uid_error,
 };
 use crate::{Error, Result, boxed_future};
-use osproxy_meta::{CompleteOutcome, CompletePreconditions, MultipartUpload};
+use osproxy_meta::{CompleteOutcome, CompletePreconditions, InspectionResult, MultipartUpload};
 use osproxy_types::uid::Uid;
 
 /// Maximum attempts if parts change while they are inspected.
@@ -38,10 +38,12 @@ pub async fn complete_upload(
         let message = format!("a file must not be larger than {max_size} bytes");
         return Err(Error::new(ErrorCode::TooLarge, message));
     }
-    match try_complete(uploads, uid, request, constraints).await? {
-        CompleteOutcome::Multipart(native) => {
+    let mut inspected = None;
+    match try_complete(uploads, uid, request, constraints, &mut inspected).await? {
+        CompleteOutcome::Multipart(upload) => {
+            let upload = InspectedMultipart { upload, inspected };
             // Spawned: this must complete even if the client disconnects.
-            let completing = complete_multipart(uploads.clone(), uid, request, constraints.clone(), native);
+            let completing = complete_multipart(uploads.clone(), uid, request, constraints.clone(), upload);
             uploads.detached_work.spawn(completing).await.map_err(Error::internal)?
         }
         other => into_result(other),
@@ -49,12 +51,14 @@ pub async fn complete_upload(
 }
 
 /// Completes an upload, after inspecting its parts if necessary. Returns `Multipart` if the store
-/// must complete a multipart upload before the file can be read.
+/// must complete a multipart upload before the file can be read. Sets `inspected` if parts were
+/// read.
 async fn try_complete(
     uploads: &Arc<UploadOps>,
     uid: Uid,
     said: CompleteRequest,
     terms: &LinkConstraints,
+    inspected: &mut Option<InspectionResult>,
 ) -> Result<CompleteOutcome> {
     let mut conditions = CompletePreconditions {
         max_size: terms.max_size,
@@ -72,6 +76,7 @@ async fn try_complete(
                 if completed == CompleteOutcome::Completed {
                     uploads.task_notifier.notify_node();
                 }
+                *inspected = conditions.inspected;
                 return Ok(completed);
             }
         }
@@ -117,6 +122,13 @@ fn into_result(completed: CompleteOutcome) -> Result<()> {
     }
 }
 
+/// A multipart upload to complete.
+struct InspectedMultipart {
+    upload: MultipartUpload,
+    /// Result of reading its parts, if they were read.
+    inspected: Option<InspectionResult>,
+}
+
 /// Completes the multipart upload in the store, then the file. If the second step fails, a repeated
 /// request or the task `complete_uploads` repeats that step.
 async fn complete_multipart(
@@ -124,15 +136,15 @@ async fn complete_multipart(
     uid: Uid,
     said: CompleteRequest,
     terms: LinkConstraints,
-    upload: MultipartUpload,
+    InspectedMultipart { upload, inspected }: InspectedMultipart,
 ) -> Result<()> {
-    match uploads.objects.finish_completion(uid, &upload).await? {
+    match uploads.objects.finish_completion(uid, &upload, inspected).await? {
         CompleteOutcome::NotOpen(_) | CompleteOutcome::Unknown => {}
         completed => return into_result(completed),
     }
     // Another request completed the upload, the file was removed, or parts were lost. A new attempt
     // finds out which.
-    match try_complete(&uploads, uid, said, &terms).await? {
+    match try_complete(&uploads, uid, said, &terms, &mut None).await? {
         CompleteOutcome::Multipart(_) => {
             Err(Error::unavailable("the parts changed during completion; retry"))
         }
@@ -150,7 +162,7 @@ pub(crate) async fn resume_completion(uploads: &Arc<UploadOps>, uid: Uid) -> Res
     let completing = uploads
         .clone()
         .detached_work
-        .spawn(async move { uploads.objects.finish_completion(uid, &native).await });
+        .spawn(async move { uploads.objects.finish_completion(uid, &native, None).await });
     completing.await.map_err(Error::internal)?.map(|_| ())
 }
 

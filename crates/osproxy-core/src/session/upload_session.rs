@@ -60,8 +60,11 @@ pub(crate) async fn write(
             }
         };
     }
+    let limit = part::size_limit(uploads, &request.options.constraints);
+    if let SizeHint::Exact(size) = request.size {
+        limit.check(size)?;
+    }
     if uploads.stores.needs_part_lengths() {
-        let limit = part::size_limit(uploads, &request.options.constraints);
         let (size, body) = buffer_short_body(limit, request.size, body).await?;
         request.size = size;
         UploadSession::create(uploads, request, admission).await?.run(body).await?;

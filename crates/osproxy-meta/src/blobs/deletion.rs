@@ -6,10 +6,10 @@ use sea_orm::{ColumnTrait, DatabaseTransaction, DbErr, EntityTrait, QueryFilter,
 use crate::MetaError;
 use crate::{
     BlobDb,
-    blobs::stored_parts::own_key,
+    blobs::{self, stored_parts::own_key},
     boxed_future,
     db::entities::{blob, part},
-    files::rows::{decode_key, decode_part_size},
+    files::rows::decode_key,
 };
 
 /// A blob in state `deleting`: the objects and rows to remove.
@@ -22,9 +22,8 @@ pub struct DeletingBlob {
     pub parts: Vec<(i64, Option<Key>)>,
     /// Key of the blob's object, or of the object that its multipart upload would become.
     pub object: Option<Key>,
-    /// Size of each part except the last, in bytes, if the layout was known before the parts
-    /// arrived.
-    pub part_size: Option<u64>,
+    /// Size of the slots of its preallocated file, in bytes, if it can have one.
+    pub slot_size: Option<u64>,
 }
 
 impl BlobDb {
@@ -57,5 +56,6 @@ async fn deleting_blob(
     // the write intent, so the object is not removed with the blob.
     let has_object = blob.layout == blob::BlobLayout::Whole || blob.upload_id.is_some();
     let object = has_object.then(|| decode_key(&blob.object_key)).transpose()?;
-    Ok(Some(DeletingBlob { store: blob.backend, parts, object, part_size: decode_part_size(blob.part_size) }))
+    let slot_size = blobs::slot_size(&blob);
+    Ok(Some(DeletingBlob { store: blob.backend, parts, object, slot_size }))
 }

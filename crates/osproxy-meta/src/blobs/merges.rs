@@ -203,6 +203,7 @@ async fn consume_intent(
             .col_expr(blob::Column::State, Expr::value(blob::State::Deleting))
             .col_expr(blob::Column::ObjectKey, Expr::value(blob.object_key))
             .col_expr(blob::Column::PartSize, Expr::value(blob.part_size))
+            .col_expr(blob::Column::SlotSize, Expr::value(blob.slot_size))
             .filter(blob::Column::Id.eq(intent_id))
             .filter(blob::Column::State.eq(blob::State::Writing))
             .exec(transaction)

@@ -23,7 +23,7 @@ use crate::MetaError;
 use crate::{
     ExpectedDigests, NodeStores, boxed_future,
     db::{database::Database, entities::blob},
-    files::rows::decode_key,
+    files::rows::{decode_key, decode_part_size},
 };
 
 /// Handle for blobs: lookup by digest, merging, verification, deletion, and stored parts.
@@ -107,10 +107,16 @@ pub(crate) fn intent_row(
         native_highest: Set(None),
         native_small: Set(None),
         part_size: Set(None),
+        slot_size: Set(None),
         sha256: Set(None),
         claimed_sha256: Set(None),
         claimed_blake3: Set(None),
     }
+}
+
+/// Size of the slots of a blob's preallocated file, in bytes; `None` if it cannot have one.
+pub(crate) fn slot_size(blob: &blob::Model) -> Option<u64> {
+    decode_part_size(blob.part_size.or(blob.slot_size))
 }
 
 /// Adds `count` references to a stored blob, and records the MD5 and SHA-256 from `computed` unless

@@ -11,10 +11,10 @@ use sea_orm::{
 use crate::MetaError;
 use crate::{
     BlobDb,
-    blobs::{packs::count_dead, stored_parts::own_key},
+    blobs::{self, packs::count_dead, stored_parts::own_key},
     boxed_future,
     db::entities::{blob, part},
-    files::rows::{decode_key, decode_part_size},
+    files::rows::decode_key,
 };
 
 /// The table that contains a row with an object key.
@@ -43,9 +43,21 @@ pub struct PendingDelete {
     pub store: String,
     /// Key of the object; `None` if the row does not have its own object.
     pub key: Option<Key>,
-    /// Size of each part of the blob except the last, in bytes, if the layout was known before the
-    /// parts arrived.
-    pub part_size: Option<u64>,
+    /// Size of the slots of the blob's preallocated file, in bytes, if it can have one.
+    pub slot_size: Option<u64>,
+    /// Slot of a part in a preallocated file that grows with its parts.
+    pub slot: Option<UnusedSlot>,
+}
+
+/// A slot of a preallocated file whose bytes are not needed.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct UnusedSlot {
+    /// Key of the object that the preallocated file would become.
+    pub key: Key,
+    /// The store's id of the preallocated file.
+    pub upload_id: String,
+    /// Number of the part, from 1.
+    pub number: u32,
 }
 
 impl BlobDb {
@@ -124,11 +136,8 @@ impl BlobDb {
                             };
                             let has_object = !blob.object_key.is_empty();
                             let key = has_object.then(|| decode_key(&blob.object_key)).transpose()?;
-                            Some(PendingDelete {
-                                store: blob.backend,
-                                key,
-                                part_size: decode_part_size(blob.part_size),
-                            })
+                            let slot_size = blobs::slot_size(&blob);
+                            Some(PendingDelete { store: blob.backend, key, slot_size, slot: None })
                         }
                         ObjectRowKind::Part => {
                             let marked = part::Entity::update_many()
@@ -145,7 +154,8 @@ impl BlobDb {
                             else {
                                 return Ok(None);
                             };
-                            Some(PendingDelete { store: blob.backend, key: own_key(&part)?, part_size: None })
+                            let (key, slot) = (own_key(&part)?, unused_slot(&part, &blob)?);
+                            Some(PendingDelete { store: blob.backend, key, slot_size: None, slot })
                         }
                     })
                 })
@@ -197,6 +207,19 @@ impl BlobDb {
             })
             .await
     }
+}
+
+/// Returns the slot of a part, unless its disk space is reserved.
+fn unused_slot(part: &part::Model, blob: &blob::Model) -> Result<Option<UnusedSlot>, DbErr> {
+    if part.tag.is_none() || blob.slot_size.is_none() || blob.state != blob::State::Receiving {
+        return Ok(None);
+    }
+    let upload_id = blob.upload_id.clone().filter(|id| !id.is_empty());
+    let Some(upload_id) = upload_id else {
+        return Ok(None);
+    };
+    let key = decode_key(&blob.object_key)?;
+    Ok(Some(UnusedSlot { key, upload_id, number: part.number.cast_unsigned() }))
 }
 
 async fn delete_blob_row(transaction: &DatabaseTransaction, id: i64) -> Result<bool, DbErr> {

@@ -7,7 +7,7 @@ use sea_orm::{ColumnTrait, DbErr, EntityTrait, QueryFilter, QueryOrder};
 
 use crate::MetaError;
 use crate::{
-    BlobDb, PartDigests, boxed_future,
+    BlobDb, PartDigests, blobs, boxed_future,
     db::entities::{blob, part},
     files::rows::{decode_key, part_layout},
 };
@@ -29,6 +29,9 @@ pub struct StoredPart {
     pub offset: u64,
     /// Whether the object contains only this part.
     pub is_own_object: bool,
+    /// The store's id of the preallocated file that contains the part, if it was not an object yet
+    /// when the row was read.
+    pub incomplete_upload: Option<String>,
     /// Size in bytes.
     pub size: u64,
     /// Digests computed when the part was received.
@@ -66,41 +69,40 @@ impl BlobDb {
             .order_by_asc(part::Column::Number)
             .all(&self.db.reader)
             .await?;
-        let (mut object, mut layout) = (None, None);
+        let (mut object, mut layout, mut slot_size) = (None, None, None);
+        let mut incomplete_upload = None;
         if rows.iter().any(|part| part.tag.is_some() || part.piece.is_some())
             && let Some(blob) = blob::Entity::find_by_id(blob_id).one(&self.db.reader).await?
         {
             layout = part_layout(Some(blob.size), blob.part_size);
             // Without an upload id, the blob is merged or verified, and may lie in another object.
             if blob.upload_id.is_some() {
-                object = Some((decode_key(&blob.object_key)?, self.is_preallocated(&blob.backend)));
+                object = Some(decode_key(&blob.object_key)?);
+                if self.db.node_stores.is_preallocated(&blob.backend) {
+                    slot_size = blobs::slot_size(&blob);
+                    incomplete_upload = blob.upload_id.filter(|_| blob.state == blob::State::Receiving);
+                }
             }
         }
         let (mut parts, mut offset) = (Vec::with_capacity(rows.len()), 0);
         for row in &rows {
             let mut part = from_row(row, layout)?;
-            let layout_offset = layout.and_then(|layout| layout.range(part.number)).map(|range| range.start);
             if row.tag.is_some() {
-                let Some((object, is_preallocated)) = &object else {
+                let Some(object) = &object else {
                     return Ok(Vec::new());
                 };
-                let part_offset = layout_offset.filter(|_| *is_preallocated).unwrap_or(offset);
-                (part.key, part.offset, part.is_own_object) = (object.clone(), part_offset, false);
+                // The offset of a slot follows from the number of the part; in other objects, the
+                // offset follows from the sizes of the parts before.
+                let slot_offset = slot_size.map(|slot_size| u64::from(part.number - 1) * slot_size);
+                part.key = object.clone();
+                part.offset = slot_offset.unwrap_or(offset);
+                part.is_own_object = false;
+                part.incomplete_upload.clone_from(&incomplete_upload);
                 offset += part.size;
             }
             parts.push(part);
         }
         Ok(parts)
-    }
-
-    /// Whether the store's multipart uploads are preallocated files. If so, the offset of a part
-    /// follows from its number; otherwise, from the sizes of the parts before it.
-    fn is_preallocated(&self, store: &str) -> bool {
-        self.db
-            .node_stores
-            .store(store)
-            .and_then(|store| store.part_sizes)
-            .is_some_and(|sizes| sizes.preallocated)
     }
 
     /// Deletes the rows of parts whose objects have been removed.
@@ -140,6 +142,7 @@ fn from_row(row: &part::Model, layout: Option<PartLayout>) -> Result<StoredPart,
         key: decode_key(&row.object_key)?,
         offset: 0,
         is_own_object: true,
+        incomplete_upload: None,
         size: u64::try_from(row.size).map_err(|_| corrupt())?,
         digests: PartDigests::from_row(row, layout),
     })

@@ -21,7 +21,7 @@ use crate::{
         entities::{blob, file},
         write_batcher::TxEnd,
     },
-    files::rows::{decode_key, decode_part_size},
+    files::rows::decode_key,
 };
 
 /// A blob in one object whose bytes are not verified yet.
@@ -35,9 +35,8 @@ pub struct UnverifiedBlob {
     pub key: Key,
     /// Size in bytes.
     pub size: u64,
-    /// Size of each part except the last, in bytes, if the layout was known before the parts
-    /// arrived.
-    pub part_size: Option<u64>,
+    /// Size of the slots of its preallocated file, in bytes, if it had one.
+    pub slot_size: Option<u64>,
     /// The digests expected by the client.
     pub expected: ExpectedDigests,
 }
@@ -91,7 +90,7 @@ impl BlobDb {
             tenant: Tenant::from_db(&blob.tenant),
             key: decode_key(&blob.object_key)?,
             size: blobs::decode_size(blob.id, blob.size)?,
-            part_size: decode_part_size(blob.part_size),
+            slot_size: blobs::slot_size(&blob),
             expected: blobs::expected_digests(&blob),
             store: blob.backend,
         }))

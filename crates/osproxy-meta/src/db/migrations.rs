@@ -48,6 +48,7 @@ migrations! {
     m0012_received,
     m0013_idempotency,
     m0014_packs,
+    m0015_slot_size,
 }
 
 #[derive(DeriveIden)]

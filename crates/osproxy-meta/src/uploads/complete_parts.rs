@@ -14,7 +14,7 @@ use sea_orm::{
 
 use crate::MetaError;
 use crate::{
-    CompletePreconditions, ExpectedDigests, FileState, Inspection, TaskKind, UploadDb,
+    CompletePreconditions, ExpectedDigests, FileState, Inspection, NodeStores, TaskKind, UploadDb,
     access::quotas::{ChargeOutcome, Quotas},
     blobs::{blake3_tree, encode_digest},
     boxed_future,
@@ -118,7 +118,7 @@ impl UploadDb {
                         request,
                         preconditions: &preconditions,
                         merge_task,
-                        node: &node_stores.node,
+                        node_stores: &node_stores,
                     };
                     Ok(match complete(transaction, context, &quotas).await? {
                         started @ (CompleteOutcome::Completed | CompleteOutcome::Multipart(_)) => {
@@ -150,13 +150,12 @@ struct CompleteContext<'a> {
     request: CompleteRequest,
     preconditions: &'a CompletePreconditions,
     merge_task: TaskSeed,
-    /// Name of this node.
-    node: &'a str,
+    node_stores: &'a NodeStores,
 }
 
 async fn complete(
     transaction: &DatabaseTransaction,
-    CompleteContext { uid, request, preconditions, merge_task, node }: CompleteContext<'_>,
+    CompleteContext { uid, request, preconditions, merge_task, node_stores }: CompleteContext<'_>,
     quotas: &Quotas,
 ) -> Result<CompleteOutcome, DbErr> {
     // Lock the row until the end of the transaction, so that concurrent part uploads and a second
@@ -186,13 +185,7 @@ async fn complete(
     let parts = total_parts(transaction, blob_id).await?;
     let expected_parts = expected_part_count(&file, &request).unwrap_or(parts.highest.max(1));
     if (parts.count, parts.highest) != (u64::from(expected_parts), expected_parts) {
-        let numbers = part::Entity::find()
-            .select_only()
-            .column(part::Column::Number)
-            .filter(part::Column::BlobId.eq(blob_id))
-            .filter(part::Column::State.eq(part::State::Stored))
-            .order_by_asc(part::Column::Number);
-        let numbers: Vec<i32> = numbers.into_tuple().all(transaction).await?;
+        let numbers = stored_numbers(transaction, blob_id).await?;
         return Ok(CompleteOutcome::PartsMismatch {
             there: parts.count,
             wanted: expected_parts,
@@ -213,12 +206,15 @@ async fn complete(
     {
         return Ok(CompleteOutcome::DigestMismatch("blake3", hex::encode(combined)));
     }
-    let multipart_upload = multipart::upload_to_complete(transaction, &blob).await?;
+    let multipart_upload = multipart::upload_to_complete(transaction, &blob, node_stores).await?;
     let upload = InspectedUpload { file: &file, blob: &blob, parts: expected_parts, size, expected };
     let sniffed = match inspect(transaction, upload, preconditions).await? {
-        InspectionVerdict::Passed(sniffed) => DetectedType::Known(sniffed),
-        // A multipart upload cannot be read before the store has completed it.
-        InspectionVerdict::NeedsInspection(_) if multipart_upload.is_some() => DetectedType::Unknown,
+        InspectionVerdict::Passed(passed) => DetectedType::Known(passed.sniffed),
+        // A remote multipart upload cannot be read before the store has completed it. The content
+        // of an upload with a part layout is inspected after that on every store.
+        InspectionVerdict::NeedsInspection(_) if multipart_upload.is_some() && blob.slot_size.is_none() => {
+            DetectedType::Unknown
+        }
         verdict => return Ok(outcome_of(verdict)),
     };
     let required_type = preconditions.content_type.clone().or_else(|| file.required_type.clone());
@@ -227,7 +223,7 @@ async fn complete(
         size,
         expected,
         received: parts.received,
-        node,
+        node: &node_stores.node,
         multipart: multipart_upload,
         sniffed,
         required_type,
@@ -331,6 +327,17 @@ async fn complete_locked(
     }
     merge_task.enqueue(transaction, TaskKind::MergeParts, blob_id, blob.backend.clone()).await?;
     Ok(CompleteOutcome::Completed)
+}
+
+/// Returns the numbers of the stored parts of a blob, ascending.
+async fn stored_numbers(transaction: &DatabaseTransaction, blob_id: i64) -> Result<Vec<i32>, DbErr> {
+    let numbers = part::Entity::find()
+        .select_only()
+        .column(part::Column::Number)
+        .filter(part::Column::BlobId.eq(blob_id))
+        .filter(part::Column::State.eq(part::State::Stored))
+        .order_by_asc(part::Column::Number);
+    numbers.into_tuple().all(transaction).await
 }
 
 struct PartTotals {

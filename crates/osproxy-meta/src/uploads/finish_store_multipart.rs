@@ -1,6 +1,7 @@
 //! Files in state `completing`: their store must complete a multipart upload. Afterwards, the file
 //! becomes readable, or corrupt if its content fails the inspection.
 
+use osproxy_storage::Digests;
 use osproxy_types::{content_type, uid::Uid};
 use sea_orm::{
     ColumnTrait, DatabaseTransaction, DbErr, EntityTrait, QueryFilter, QuerySelect, sea_query::Expr,
@@ -9,7 +10,7 @@ use sea_orm::{
 use crate::{
     CompleteOutcome, CompletePreconditions, MetaError, MultipartUpload, UploadDb,
     access::quotas::Quotas,
-    blobs::{self, blake3_tree},
+    blobs::{self, blake3_tree, encode_digest},
     boxed_future,
     db::{
         entities::{blob, file, part},
@@ -21,7 +22,7 @@ use crate::{
     tasks::kind::{TaskKind, TaskSeed},
     uploads::{
         complete_parts::outcome_of,
-        inspection::{InspectedUpload, InspectionVerdict, inspect},
+        inspection::{InspectedUpload, InspectionVerdict, PassedInspection, inspect},
         multipart,
     },
 };
@@ -63,7 +64,9 @@ impl UploadDb {
         let file = file::Entity::find_by_id(uid.get()).find_also_related(blob::Entity);
         let file = file.filter(file::Column::State.eq(file::State::Completing));
         match file.one(&self.db.reader).await? {
-            Some((_, Some(blob))) => Ok(multipart::upload_to_complete(&self.db.reader, &blob).await?),
+            Some((_, Some(blob))) => {
+                Ok(multipart::upload_to_complete(&self.db.reader, &blob, &self.db.node_stores).await?)
+            }
             _ => Ok(None),
         }
     }
@@ -135,8 +138,8 @@ async fn finish(
         size: blob.size.unsigned_abs(),
         expected: blobs::expected_digests(&blob),
     };
-    let sniffed = match inspect(transaction, upload, preconditions).await? {
-        InspectionVerdict::Passed(sniffed) => sniffed,
+    let PassedInspection { sniffed, digests } = match inspect(transaction, upload, preconditions).await? {
+        InspectionVerdict::Passed(passed) => passed,
         InspectionVerdict::NeedsInspection(inspection) => {
             return Ok(CompleteOutcome::NeedsInspection(inspection));
         }
@@ -169,40 +172,45 @@ async fn finish(
         .col_expr(blob::Column::Refs, Expr::value(1))
         .col_expr(blob::Column::Sniffed, Expr::value(sniffed))
         .filter(blob::Column::Id.eq(blob_id));
-    let known_blake3 = if is_whole { digest_without_reading(transaction, &blob).await? } else { None };
-    if let Some(blake3) = known_blake3 {
+    let known_digests = if is_whole { known_digests(transaction, &blob, digests).await? } else { None };
+    if let Some(Digests { md5, sha256, blake3, size: _ }) = known_digests {
         update = update
+            .col_expr(blob::Column::Md5, Expr::value(encode_digest(md5)))
+            .col_expr(blob::Column::Sha256, Expr::value(encode_digest(sha256)))
             .col_expr(blob::Column::Blake3, Expr::value(blake3.to_vec()))
             .col_expr(blob::Column::UploadId, Expr::value(None::<String>));
         blake3_tree::delete_part_rows(transaction, blob_id).await?;
     }
     update.exec(transaction).await?;
-    if known_blake3.is_none() {
+    if known_digests.is_none() {
         let kind = if is_whole { TaskKind::VerifyBlob } else { TaskKind::MergeParts };
         follow_up_task.enqueue(transaction, kind, blob_id, blob.backend).await?;
     }
     Ok(CompleteOutcome::Completed)
 }
 
-/// Returns the BLAKE3 of a blob if verification can be skipped: the BLAKE3 can be combined from the
-/// subtree hashes of the parts, no MD5 or SHA-256 is expected, and no other blob has the same
-/// content. If another blob has the same content, the verification task decides which of the two
-/// stays.
-async fn digest_without_reading(
+/// Returns the digests of a blob if verification can be skipped: the whole content was inspected
+/// (`inspected`), or no MD5 or SHA-256 is expected and the BLAKE3 can be combined from the subtree
+/// hashes of the parts. If another blob has the same content, returns `None`: the verification task
+/// decides which of the two stays.
+async fn known_digests(
     transaction: &DatabaseTransaction,
     blob: &blob::Model,
-) -> Result<Option<[u8; 32]>, DbErr> {
-    if blob.claimed_md5.is_some() || blob.claimed_sha256.is_some() {
-        return Ok(None);
-    }
-    let Some(blake3) = blake3_tree::combined_blake3(transaction, blob).await? else {
-        return Ok(None);
+    inspected: Option<Digests>,
+) -> Result<Option<Digests>, DbErr> {
+    let digests = match inspected {
+        Some(digests) => digests,
+        None if blobs::expected_digests(blob).need_full_read() => return Ok(None),
+        None => match blake3_tree::combined_blake3(transaction, blob).await? {
+            Some(blake3) => Digests { size: blob.size.unsigned_abs(), md5: None, sha256: None, blake3 },
+            None => return Ok(None),
+        },
     };
     let duplicate = blob::Entity::find()
         .select_only()
         .column(blob::Column::Id)
         .filter(blob::Column::Tenant.eq(&blob.tenant))
-        .filter(blob::Column::Blake3.eq(blake3.to_vec()));
+        .filter(blob::Column::Blake3.eq(digests.blake3.to_vec()));
     let duplicate: Option<i64> = duplicate.into_tuple().one(transaction).await?;
-    Ok(Some(blake3).filter(|_| duplicate.is_none()))
+    Ok(Some(digests).filter(|_| duplicate.is_none()))
 }

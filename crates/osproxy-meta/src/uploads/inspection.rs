@@ -67,14 +67,22 @@ pub(crate) struct InspectedUpload<'a> {
 
 /// Verdict of an inspection.
 pub(crate) enum InspectionVerdict {
-    /// The content is accepted. Contains the MIME type detected from the first bytes, if any.
-    Passed(Option<String>),
+    /// The content is accepted.
+    Passed(PassedInspection),
     /// These parts must be read first.
     NeedsInspection(Inspection),
     /// A digest does not match: its name, and the computed value in hexadecimal.
     DigestMismatch(&'static str, String),
     /// The content does not have the MIME type that the upload's links require.
     TypeMismatch { required: String, detected: String },
+}
+
+/// What an inspection that passed has found out.
+pub(crate) struct PassedInspection {
+    /// MIME type detected from the first bytes, if any.
+    pub(crate) sniffed: Option<String>,
+    /// Digests of the whole content, if it had to be read.
+    pub(crate) digests: Option<Digests>,
 }
 
 /// Inspects an upload. Ignores an earlier result of reading parts if any of those parts has been
@@ -99,6 +107,7 @@ pub(crate) async fn inspect(
         && (expected.need_full_read()
             || expected.blake3.is_some() && blake3_tree::combined_blake3(transaction, blob).await?.is_none());
     let digests = is_unverified.then(|| expected.selection());
+    let mut computed_digests = None;
     if needs_first_bytes || digests.is_some() {
         let inspection =
             Inspection { blob_id: blob.id, store: blob.backend.clone(), needs_first_bytes, digests };
@@ -118,6 +127,7 @@ pub(crate) async fn inspect(
         if needs_first_bytes {
             sniffed = inspected.detected_type.map(str::to_owned);
         }
+        computed_digests = inspected.digests.filter(|_| digests.is_some());
     }
     let detected = content_type::mime_type_of(sniffed.as_deref(), &file.name);
     for required in [&file.required_type, &preconditions.content_type].into_iter().flatten() {
@@ -125,7 +135,7 @@ pub(crate) async fn inspect(
             return Ok(InspectionVerdict::TypeMismatch { required: required.clone(), detected });
         }
     }
-    Ok(InspectionVerdict::Passed(sniffed))
+    Ok(InspectionVerdict::Passed(PassedInspection { sniffed, digests: computed_digests }))
 }
 
 /// Whether `part_ids` are the row ids of the first stored parts of the blob, ordered by number.

@@ -16,18 +16,26 @@ use sea_orm::{
 
 use crate::MetaError;
 use crate::{
-    PartSizeLimits, UploadDb,
+    NodeStores, PartSizeLimits, UploadDb,
     access::quotas::Quotas,
-    boxed_future,
+    blobs, boxed_future,
     db::{
         dialect,
         entities::{blob, file, part},
     },
-    files::rows::decode_key,
+    files::rows::{decode_key, decode_part_size},
 };
 
 /// Highest part number that stores accept.
 const MAX_PART_NUMBER: u32 = 10_000;
+
+/// Minimum slot size of a preallocated file whose layout is not known, in bytes. Smaller parts are
+/// separate objects.
+const MIN_SLOT_SIZE: u64 = 64 << 10;
+
+/// Maximum size of a preallocated file whose layout is not known, in bytes. All usual file systems
+/// support files of this size.
+const MAX_GROWN_SIZE: u64 = 8 << 40;
 
 /// A slot in a multipart upload of the store.
 #[derive(Clone, Debug)]
@@ -38,6 +46,8 @@ pub struct MultipartSlot {
     pub upload_id: Option<String>,
     /// How the content is divided into parts, if known in advance.
     pub layout: Option<PartLayout>,
+    /// Size of the slots of a preallocated file, in bytes, if the layout is not known.
+    pub slot_size: Option<u64>,
 }
 
 /// A multipart upload to be completed.
@@ -53,7 +63,8 @@ pub struct MultipartUpload {
     pub upload_id: String,
     /// Part numbers and tags, in ascending order.
     pub parts: Vec<(u32, String)>,
-    /// Total size of these parts, in bytes.
+    /// Size of the object, in bytes: where the last of these parts ends. In a preallocated file,
+    /// there may be holes between the parts.
     pub size: u64,
 }
 
@@ -276,13 +287,18 @@ pub(crate) async fn claim_slot(
     }
     // The UPDATE above locked the blob's row until the end of the transaction. Two concurrent
     // writes must not share a part number in the store, and a stored part must not be overwritten
-    // before its replacement is stored.
+    // before its replacement is stored. The slot of a part that is being deleted is discarded, so
+    // it must not be written before the part is gone.
     let existing = part::Entity::find()
         .select_only()
         .column(part::Column::Id)
         .filter(part::Column::BlobId.eq(blob_id))
         .filter(part::Column::Number.eq(n))
-        .filter(part::Column::State.is_in([part::State::Writing, part::State::Stored]));
+        .filter(part::Column::State.is_in([
+            part::State::Writing,
+            part::State::Stored,
+            part::State::Deleting,
+        ]));
     if existing.into_tuple::<i64>().one(transaction).await?.is_some() {
         return Ok(None);
     }
@@ -295,7 +311,40 @@ pub(crate) async fn claim_slot(
     };
     let key = decode_key(&key)?;
     let upload_id = upload_id.filter(|id| !id.is_empty());
-    Ok(Some(MultipartSlot { key, upload_id, layout: None }))
+    Ok(Some(MultipartSlot { key, upload_id, layout: None, slot_size: None }))
+}
+
+/// Returns the slot size of a preallocated file whose layout is not known. The first part with a
+/// known size determines it: clients usually send parts of one size. `recorded` is the slot size in
+/// the blob's row, if any. Returns `None` if no slot size is recorded and the part is too small.
+pub(crate) async fn choose_slot_size(
+    transaction: &DatabaseTransaction,
+    blob_id: i64,
+    recorded: Option<u64>,
+    size: u64,
+) -> Result<Option<u64>, DbErr> {
+    if recorded.is_some() || size < MIN_SLOT_SIZE {
+        return Ok(recorded);
+    }
+    let chosen = blob::Entity::update_many()
+        .col_expr(blob::Column::SlotSize, Expr::value(size.cast_signed()))
+        .filter(blob::Column::Id.eq(blob_id))
+        .filter(blob::Column::SlotSize.is_null())
+        .exec(transaction)
+        .await?;
+    if chosen.rows_affected == 1 {
+        return Ok(Some(size));
+    }
+    let column = blob::Entity::find_by_id(blob_id).select_only().column(blob::Column::SlotSize);
+    let column: Option<Option<i64>> = column.into_tuple().one(transaction).await?;
+    Ok(decode_part_size(column.flatten()))
+}
+
+/// Limits on the parts that get a slot of `slot_size` bytes: all slots must be full, except the
+/// last. Returns `None` if part `number` cannot get a slot.
+pub(crate) fn limits_of_slots(number: u32, slot_size: u64) -> Option<PartSizeLimits> {
+    let end = u64::from(number).checked_mul(slot_size)?;
+    (end <= MAX_GROWN_SIZE).then_some(PartSizeLimits { min: slot_size, max: slot_size, preallocated: true })
 }
 
 /// Returns the multipart upload to complete for a blob; `None` if no stored part is in a multipart
@@ -303,6 +352,7 @@ pub(crate) async fn claim_slot(
 pub(crate) async fn upload_to_complete(
     connection: &impl ConnectionTrait,
     blob: &blob::Model,
+    node_stores: &NodeStores,
 ) -> Result<Option<MultipartUpload>, DbErr> {
     let Some(upload_id) = blob.upload_id.as_ref().filter(|id| !id.is_empty()) else {
         return Ok(None);
@@ -314,10 +364,13 @@ pub(crate) async fn upload_to_complete(
         .order_by_asc(part::Column::Number)
         .all(connection)
         .await?;
-    if rows.is_empty() {
+    let Some(last) = rows.last() else {
         return Ok(None);
-    }
-    let size = rows.iter().map(|part| part.size.unsigned_abs()).sum();
+    };
+    let size = match blobs::slot_size(blob).filter(|_| node_stores.is_preallocated(&blob.backend)) {
+        Some(slot_size) => u64::from(last.number.cast_unsigned() - 1) * slot_size + last.size.unsigned_abs(),
+        None => rows.iter().map(|part| part.size.unsigned_abs()).sum(),
+    };
     let numbered_tag = |part: part::Model| (part.number.cast_unsigned(), part.tag.unwrap_or_default());
     Ok(Some(MultipartUpload {
         blob_id: blob.id,

@@ -10,7 +10,7 @@ use sea_orm::{
 
 use crate::MetaError;
 use crate::{
-    FileState, NodeStores, UploadDb,
+    FileState, NodeStores, PartSizeLimits, UploadDb,
     access::quotas::{ChargeOutcome, Quotas},
     blobs::{decode_digest, encode_digest},
     boxed_future,
@@ -221,8 +221,16 @@ async fn begin(
         FindBlobOutcome::Found(blob) => blob,
         FindBlobOutcome::Refused(outcome) => return Ok(outcome),
     };
-    let ReceivingBlob { tenant, name, blob_id, store, earlier_write, part_layout: layout, received } =
-        receiving;
+    let ReceivingBlob {
+        tenant,
+        name,
+        blob_id,
+        store,
+        earlier_write,
+        part_layout: layout,
+        slot_size: recorded_slot_size,
+        received,
+    } = receiving;
     let size = match size_in_layout(layout, number, size) {
         Ok(size) => size,
         Err(mismatch) => return Ok(BeginPartOutcome::Mismatch(mismatch)),
@@ -237,8 +245,14 @@ async fn begin(
     if max_size.is_some_and(|max| total > max) {
         return Ok(BeginPartOutcome::TooLarge);
     }
-    let sizes = node_stores.store(&store).and_then(|store| store.part_sizes);
-    let slot = match (size, sizes.filter(|sizes| layout.is_some() || !sizes.preallocated)) {
+    let mut sizes = node_stores.store(&store).and_then(|store| store.part_sizes);
+    let mut slot_size = None;
+    if let (None, Some(PartSizeLimits { preallocated: true, .. })) = (layout, sizes) {
+        slot_size =
+            multipart::choose_slot_size(transaction, blob_id, recorded_slot_size, size.unwrap_or(0)).await?;
+        sizes = slot_size.and_then(|slot_size| multipart::limits_of_slots(number, slot_size));
+    }
+    let slot = match (size, sizes) {
         (Some(size), Some(sizes)) => {
             let slot = multipart::claim_slot(
                 transaction,
@@ -249,7 +263,7 @@ async fn begin(
                 sizes,
             )
             .await?;
-            slot.map(|slot| MultipartSlot { layout, ..slot })
+            slot.map(|slot| MultipartSlot { layout, slot_size, ..slot })
         }
         _ => None,
     };

@@ -27,6 +27,7 @@ struct UploadRow {
     earlier_write: Option<i64>,
     announced_size: Option<i64>,
     part_size: Option<i64>,
+    slot_size: Option<i64>,
     received: i64,
 }
 
@@ -40,6 +41,9 @@ pub(crate) struct ReceivingBlob {
     pub(crate) earlier_write: Option<i64>,
     /// Total size and part size, if the client announced them.
     pub(crate) part_layout: Option<PartLayout>,
+    /// Size of the slots of the preallocated file, in bytes, if it is recorded and no layout is
+    /// known.
+    pub(crate) slot_size: Option<u64>,
     /// Bytes of the stored parts.
     pub(crate) received: u64,
 }
@@ -96,7 +100,7 @@ pub(crate) async fn find_or_create(
         .select_only()
         .columns([file::Column::Tenant, file::Column::Name, file::Column::State, file::Column::BlobId])
         .columns([file::Column::AnnouncedSize, file::Column::PartSize, file::Column::Received])
-        .column(blob::Column::Backend)
+        .columns([blob::Column::Backend, blob::Column::SlotSize])
         .column_as(Expr::SubQuery(None, Box::new(earlier_write.into())), "earlier_write");
     let row: Option<UploadRow> = row.into_model().one(transaction).await?;
     let Some(row) = row else {
@@ -111,6 +115,7 @@ pub(crate) async fn find_or_create(
         earlier_write,
         announced_size,
         part_size,
+        slot_size,
         received,
     } = row;
     let layout = files::rows::part_layout(announced_size, part_size);
@@ -149,6 +154,7 @@ pub(crate) async fn find_or_create(
         store,
         earlier_write,
         part_layout: layout,
+        slot_size: files::rows::decode_part_size(slot_size),
         received,
     }))
 }

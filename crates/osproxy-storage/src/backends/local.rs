@@ -71,7 +71,7 @@ struct Root {
     next_temporary: AtomicU64,
     /// Bytes of disk space that objects must leave free.
     min_free_space: AtomicU64,
-    slot_locks: preallocated::SlotLocks,
+    preallocated_files: preallocated::FileStates,
     /// Folders that were found or created under the root. With `fsync`, their creation was synced
     /// to disk.
     durable_folders: Mutex<HashSet<String>>,
@@ -262,7 +262,7 @@ impl Root {
             id,
             next_temporary: AtomicU64::new(0),
             min_free_space: AtomicU64::new(0),
-            slot_locks: preallocated::SlotLocks::default(),
+            preallocated_files: preallocated::FileStates::default(),
             durable_folders: Mutex::default(),
             lock: None,
         }

@@ -70,11 +70,11 @@ async fn parts_in_any_order_become_one_object(store: &dyn Backend, uploads: &dyn
     }
     assert_eq!(uploads.list_parts(&key, &upload).await.unwrap(), parts);
     assert_absent(store, &key).await;
-    uploads.complete(&key, &upload, &parts).await.unwrap();
+    uploads.complete(&key, &upload, &parts, content.len() as u64).await.unwrap();
     assert_eq!(store.size(&key).await.unwrap(), content.len() as u64);
     assert!(get(store, &key, 0, content.len()).await == content);
     assert!(!listed(uploads, None).await.contains(&listed_upload));
-    if let Err(again) = uploads.complete(&key, &upload, &parts).await {
+    if let Err(again) = uploads.complete(&key, &upload, &parts, content.len() as u64).await {
         assert_eq!(again.kind, ErrorKind::NotFound);
     }
     assert!(get(store, &key, 0, content.len()).await == content);
@@ -87,7 +87,7 @@ async fn a_part_sent_again_counts_once(store: &dyn Backend, uploads: &dyn Multip
     let upload = uploads.begin(&key, None).await.unwrap();
     send(uploads, &key, &upload, 1, &first).await.unwrap();
     let tag = send(uploads, &key, &upload, 1, &second).await.unwrap();
-    uploads.complete(&key, &upload, &[(1, tag)]).await.unwrap();
+    uploads.complete(&key, &upload, &[(1, tag)], second.len() as u64).await.unwrap();
     assert!(get(store, &key, 0, second.len()).await == second);
     store.delete(&[key]).await.unwrap();
 }
@@ -103,7 +103,7 @@ async fn an_aborted_part_leaves_the_earlier_one(store: &dyn Backend, uploads: &d
         let whole = writer.finish().await.is_ok();
         assert_eq!(whole, sent == 5 * MIB);
     }
-    uploads.complete(&key, &upload, &[(1, tag)]).await.unwrap();
+    uploads.complete(&key, &upload, &[(1, tag)], good.len() as u64).await.unwrap();
     assert!(get(store, &key, 0, good.len()).await == good);
     store.delete(&[key]).await.unwrap();
 }
@@ -115,11 +115,11 @@ async fn wrong_tags_are_a_mismatch(store: &dyn Backend, uploads: &dyn Multipart)
     let old = send(uploads, &key, &upload, 1, &first).await.unwrap();
     let new = send(uploads, &key, &upload, 1, &second).await.unwrap();
     for parts in [vec![(1, old)], vec![(1, new.clone()), (2, new.clone())]] {
-        let error = uploads.complete(&key, &upload, &parts).await.unwrap_err();
+        let error = uploads.complete(&key, &upload, &parts, 5 << 20).await.unwrap_err();
         assert_eq!(error.kind, ErrorKind::Mismatch, "{error:?}");
         assert_absent(store, &key).await;
     }
-    uploads.complete(&key, &upload, &[(1, new)]).await.unwrap();
+    uploads.complete(&key, &upload, &[(1, new)], 5 << 20).await.unwrap();
     store.delete(&[key]).await.unwrap();
 }
 
@@ -132,7 +132,7 @@ async fn an_aborted_upload_is_gone(store: &dyn Backend, uploads: &dyn Multipart)
     uploads.abort(&key, &upload).await.unwrap();
     for outcome in [
         send(uploads, &key, &upload, 2, &part).await.map(|_| ()),
-        uploads.complete(&key, &upload, &[(1, tag)]).await,
+        uploads.complete(&key, &upload, &[(1, tag)], 5 << 20).await,
         uploads.list_parts(&key, &upload).await.map(|_| ()),
     ] {
         let error = outcome.unwrap_err();
@@ -151,7 +151,7 @@ async fn parts_can_be_left_out(store: &dyn Backend, uploads: &dyn Multipart) {
         (2, send(uploads, &key, &upload, 2, &second).await.unwrap()),
         (4, send(uploads, &key, &upload, 4, &fourth).await.unwrap()),
     ];
-    uploads.complete(&key, &upload, &parts).await.unwrap();
+    uploads.complete(&key, &upload, &parts, 12 << 20).await.unwrap();
     assert!(get(store, &key, 5 * MIB, 12 * MIB).await == fourth);
     store.delete(&[key]).await.unwrap();
 }

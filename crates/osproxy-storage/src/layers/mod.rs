@@ -12,7 +12,7 @@ use std::{ops::Range, sync::Arc, time::SystemTime};
 
 use async_trait::async_trait;
 use bytes::Bytes;
-use futures_util::future::BoxFuture;
+use futures_util::{StreamExt, future::BoxFuture};
 
 pub use limit::Limit;
 pub use metrics::{CounterTotals, Counters, MetricsLayer, OperationCounters};
@@ -34,11 +34,11 @@ pub enum Operation {
     Clock,
     /// [`Backend::create`], [`Multipart::create_part`]
     Create,
-    /// [`Backend::open`]
+    /// [`Backend::open`], [`Multipart::open_incomplete`]
     Open,
     /// [`Backend::size`]
     Size,
-    /// [`Backend::delete`], [`Packs::remove`]
+    /// [`Backend::delete`], [`Multipart::discard_part`], [`Packs::remove`]
     Delete,
     /// [`Backend::list`], [`Packs::records`]
     List,
@@ -259,9 +259,9 @@ impl<L: Layer> Multipart for Layered<L> {
         self.layer.run_retryable(Operation::BeginUpload, &run).await
     }
 
-    async fn begin_unreserved(&self, key: &Key, layout: PartLayout) -> Result<String> {
+    async fn begin_unreserved(&self, key: &Key, part_size: u64, size: Option<u64>) -> Result<String> {
         let inner = self.inner()?;
-        let run = move || -> BoxFuture<'_, _> { Box::pin(inner.begin_unreserved(key, layout)) };
+        let run = move || -> BoxFuture<'_, _> { Box::pin(inner.begin_unreserved(key, part_size, size)) };
         self.layer.run_retryable(Operation::BeginUpload, &run).await
     }
 
@@ -279,10 +279,27 @@ impl<L: Layer> Multipart for Layered<L> {
         Ok(Box::new(LayeredWriter { layer: self.layer.clone(), writer, _permit: permit }))
     }
 
-    async fn complete(&self, key: &Key, upload: &str, parts: &[(u32, String)]) -> Result<()> {
+    async fn complete(&self, key: &Key, upload: &str, parts: &[(u32, String)], end: u64) -> Result<()> {
         let inner = self.inner()?;
-        let run = move || -> BoxFuture<'_, _> { Box::pin(inner.complete(key, upload, parts)) };
+        let run = move || -> BoxFuture<'_, _> { Box::pin(inner.complete(key, upload, parts, end)) };
         self.layer.run_retryable(Operation::CompleteUpload, &run).await
+    }
+
+    async fn open_incomplete(&self, key: &Key, upload: &str, range: Range<u64>) -> Result<ObjectReader> {
+        let permit = self.layer.acquire_permit().await?;
+        let inner = self.inner()?;
+        let run = move || -> BoxFuture<'_, _> { Box::pin(inner.open_incomplete(key, upload, range.clone())) };
+        let reader = self.layer.run_retryable(Operation::Open, &run).await?;
+        Ok(Box::pin(reader.inspect(move |_| {
+            // Held until the reader is dropped.
+            let _ = &permit;
+        })))
+    }
+
+    async fn discard_part(&self, key: &Key, upload: &str, number: u32) -> Result<()> {
+        let inner = self.inner()?;
+        let run = move || -> BoxFuture<'_, _> { Box::pin(inner.discard_part(key, upload, number)) };
+        self.layer.run_retryable(Operation::Delete, &run).await
     }
 
     async fn abort(&self, key: &Key, upload: &str) -> Result<()> {

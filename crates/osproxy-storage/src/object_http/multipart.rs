@@ -82,7 +82,7 @@ impl<V: Vendor> Multipart for HttpStore<V> {
         Ok(Box::new(writer::Writer::part(client, key.clone(), upload, number, size)))
     }
 
-    async fn complete(&self, key: &Key, upload: &str, parts: &[(u32, String)]) -> Result<()> {
+    async fn complete(&self, key: &Key, upload: &str, parts: &[(u32, String)], _end: u64) -> Result<()> {
         complete(&self.client, key, upload, parts).await
     }
 

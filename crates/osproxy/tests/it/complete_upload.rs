@@ -50,7 +50,7 @@ async fn it_can_be_read_at_once_ranges_included() {
         assert_eq!(answer.unwrap().status(), 416);
         assert!(service.read(&link.uid).await == bytes);
         if layout == "parts" {
-            assert_eq!(service.objects().len(), parts.len(), "it is already merged");
+            assert!(service.objects().len() > 1, "it is already merged");
             service.database().release_merges().await;
             service.wait_until_merged(&link.uid).await;
         }
@@ -186,7 +186,7 @@ async fn digests_of_small_content_are_verified_before_the_answer() {
         assert_eq!(service.merge(&link, 2, &bytes).await.status(), 200);
         assert!(service.read(&link.uid).await == bytes);
     }
-    // Parts of a preallocated file cannot be read before the object exists.
+    // With a part layout, the object exists before its digests are verified, on every store.
     for digest in ["md5", "sha256"] {
         let wish = json!({"name": "y.bin", "size": bytes.len(), digest: hex::encode([7; 32])
             .chars().take(if digest == "md5" { 32 } else { 64 }).collect::<String>()});

@@ -50,7 +50,9 @@ async fn a_full_disk_refuses_parts_and_keeps_what_it_cannot_merge_readable() {
         Service::start_with(&[("TASKS__POLL_INTERVAL", "1"), ("TASKS__MIN_BACKOFF", "1")]).await;
     let bytes = content(9, 8_000_000);
     let link = service.upload_link("x.bin").await;
-    let parts: Vec<_> = bytes.chunks(2_000_000).collect();
+    // Parts of different sizes are objects.
+    let cuts = [0, 1_900_000, 3_900_000, 5_900_000, 8_000_000];
+    let parts: Vec<_> = cuts.windows(2).map(|cut| &bytes[cut[0]..cut[1]]).collect();
     service.put_parts(&link, &parts[..3]).await;
     service.limit_file_size(Some(1_000_000));
     expect_v0_error(service.put_part(&link, 4, parts[3]).await, 507).await;

@@ -31,7 +31,9 @@ async fn synced_before_the_answer(in_parts: bool) {
     }
     let before = system_calls(&service).len();
     let url = if in_parts { format!("{}&chunkNum=7", link.url.multi.upload) } else { link.url.single };
-    assert_eq!(service.put(&url, &content(1, 300_000)).await.status(), 200);
+    // A part of this size is an object.
+    let size = if in_parts { 60_000 } else { 300_000 };
+    assert_eq!(service.put(&url, &content(1, size)).await.status(), 200);
     let calls = eventually("the answer is in the trace", async || {
         let calls = system_calls(&service).split_off(before);
         calls.iter().any(|call| call.contains("HTTP/1.1 200")).then_some(calls)
@@ -114,14 +116,72 @@ async fn assert_two_syncs(service: &Service, before: usize, answer: &str) {
     assert_eq!(synced, 2, "an unnecessary sync: {calls:#?}");
 }
 
+#[tokio::test]
+async fn a_part_in_its_place_and_its_row_are_on_the_disk_before_the_answer() {
+    let calls = "trace=fdatasync,fsync,renameat,renameat2,pwrite64,copy_file_range,writev,sendto";
+    let service = Service::start_traced(calls).await;
+    let link = service.upload_link("x.bin").await;
+    let bytes = content(1, 400_000);
+    let parts: Vec<_> = bytes.chunks(200_000).collect();
+    let key = |name: &str| Service::object_key(&format!("unknown/{name}"));
+    let (whole, file) = (key(&format!("{}.bin", link.uid)), format!("/.{}.bin.200000>", link.uid));
+    let folder = format!("/objects/{}>", whole.split('/').next().unwrap());
+    let database = |call: &str| call.contains("fdatasync(") && call.contains("osproxy.db-wal>");
+    let answered = async |before: usize| {
+        eventually("the answer is in the trace", async || {
+            let calls = system_calls(&service).split_off(before);
+            calls.iter().any(|call| call.contains("HTTP/1.1 200")).then_some(calls)
+        })
+        .await
+    };
+    let before = system_calls(&service).len();
+    assert_eq!(service.put_part(&link, 1, parts[0]).await.status(), 200);
+    let calls = answered(before).await;
+    let steps: [&dyn Fn(&str) -> bool; 6] = [
+        // The write intent, which names the file, is committed before the file exists.
+        &database,
+        &|call| call.contains("fsync(") && call.contains(&folder),
+        &database,
+        &|call| call.contains("pwrite64(") && call.contains(&file),
+        &|call| call.contains("fdatasync(") && call.contains(&file),
+        &database,
+    ];
+    let rest = in_order(&calls, &steps);
+    assert!(rest.iter().any(|call| call.contains("HTTP/1.1 200")), "answered too early: {calls:#?}");
+    let before = system_calls(&service).len();
+    assert_eq!(service.put_part(&link, 2, parts[1]).await.status(), 200);
+    let calls = answered(before).await;
+    let steps: [&dyn Fn(&str) -> bool; 4] = [&database, steps[3], steps[4], &database];
+    let rest = in_order(&calls, &steps);
+    assert!(rest.iter().any(|call| call.contains("HTTP/1.1 200")), "answered too early: {calls:#?}");
+    let synced = calls.iter().filter(|call| call.contains("sync(")).count();
+    assert_eq!(synced, 3, "an unnecessary sync: {calls:#?}");
+    let before = system_calls(&service).len();
+    assert_eq!(service.merge(&link, 2, &bytes).await.status(), 200);
+    let calls = answered(before).await;
+    let steps: [&dyn Fn(&str) -> bool; 4] = [
+        &database,
+        &|call| call.contains("renameat") && call.contains(&whole),
+        &|call| call.contains("fsync(") && call.contains(&folder),
+        &database,
+    ];
+    let rest = in_order(&calls, &steps);
+    assert!(rest.iter().any(|call| call.contains("HTTP/1.1 200")), "answered too early: {calls:#?}");
+    let copied = |call: &&String| {
+        call.contains("copy_file_range(") || call.contains("pwrite64(") && call.contains("/objects/")
+    };
+    assert_eq!(calls.iter().filter(copied).count(), 0, "bytes were copied: {calls:#?}");
+}
+
 /// A power failure in the middle of a merge loses the merge, never the parts.
 #[tokio::test]
 async fn merged_content_is_copied_by_the_kernel_and_on_the_disk_before_its_parts_go() {
     let calls = "trace=fdatasync,fsync,renameat,renameat2,copy_file_range,pwrite64,unlink,unlinkat";
     let service = Service::start_traced(calls).await;
     let link = service.upload_link("x.bin").await;
-    let bytes = content(1, 2_000_000);
-    service.put_parts(&link, &bytes.chunks(1_000_000).collect::<Vec<_>>()).await;
+    // Parts of this size are objects.
+    let bytes = content(1, 120_000);
+    service.put_parts(&link, &bytes.chunks(60_000).collect::<Vec<_>>()).await;
     let before = system_calls(&service).len();
     assert_eq!(service.merge(&link, 2, &bytes).await.status(), 200);
     service.wait_until_merged(&link.uid).await;

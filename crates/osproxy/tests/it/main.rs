@@ -74,6 +74,7 @@ mod model;
 mod nodes;
 mod openapi;
 mod packs;
+mod parts_in_place;
 mod protocols;
 mod prove_possession;
 mod queries;

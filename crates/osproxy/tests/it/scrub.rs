@@ -176,7 +176,7 @@ async fn content_in_parts_is_known_by_its_parts() {
 /// task.
 #[tokio::test]
 async fn what_is_not_verified_yet_is_counted() {
-    let service = Service::start().await;
+    let service = Service::start_with(&[("UPLOADS__MAX_INLINE_VERIFICATION_SIZE", "0")]).await;
     service.database().hold_task("verify_blob").await;
     let uid = divided(&service, &content(1, 200_000), 65_536).await;
     let (code, said) = scrub(&service, &[]).await;

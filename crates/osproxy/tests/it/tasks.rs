@@ -10,9 +10,15 @@ async fn merge_task(service: &Service) -> String {
     service.sql("SELECT id FROM tasks WHERE kind = 'merge_parts'").await.remove(0)
 }
 
-/// Completes an upload in three parts, and returns when its merge has written something.
+/// Completes an upload in three parts, and returns when its merge has written something. The parts
+/// have different sizes: otherwise, they need not be merged.
 async fn start_merge(service: &Service, bytes: &[u8]) -> String {
-    let uid = service.store_in_parts("x.bin", bytes, bytes.len().div_ceil(3)).await;
+    let link = service.upload_link("x.bin").await;
+    let (first, others) = bytes.split_at(bytes.len() / 4);
+    let (second, third) = others.split_at(bytes.len() / 3);
+    service.put_parts(&link, &[first, second, third]).await;
+    assert_eq!(service.merge(&link, 3, bytes).await.status(), 200);
+    let uid = link.uid;
     eventually("the merge is running", async || {
         service.objects().iter().any(|object| object.starts_with(".tmp/")).then_some(())
     })
@@ -122,7 +128,9 @@ async fn who_stops_finishes_what_is_running() {
     assert!(service.exit_status().await.success());
     let outcome = "SELECT outcome FROM task_attempts JOIN tasks ON id = task_id WHERE kind = 'merge_parts'";
     assert_eq!(service.sql(outcome).await, ["done"]);
-    assert_eq!(service.objects(), [format!("unknown/{uid}.bin")]);
+    assert_eq!(service.objects().len(), 1);
+    service.restart().await;
+    assert!(service.read(&uid).await == bytes);
 }
 
 #[tokio::test]

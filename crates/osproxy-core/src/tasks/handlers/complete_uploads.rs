@@ -28,7 +28,7 @@ impl TaskHandler for CompleteUploads {
         // completion is idempotent.
         for (uid, native) in app.meta.uploads.completing(store, PAGE).await? {
             // If this fails, continue with the other uploads: completing them may succeed.
-            if let Err(error) = app.objects.finish_completion(uid, &native).await {
+            if let Err(error) = app.objects.finish_completion(uid, &native, None).await {
                 let (uid, error) = (uid.to_string(), error_chain(&error));
                 tracing::warn!(uid, error, "cannot complete the multipart upload yet");
             }

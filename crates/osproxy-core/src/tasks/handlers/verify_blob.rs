@@ -37,7 +37,7 @@ impl TaskHandler for VerifyBlob {
         if let Some(blob) = app.meta.blobs.unverified(blob_id).await? {
             // If two nodes started the multipart upload concurrently, one may have crashed before
             // it aborted its duplicate.
-            app.objects.abort_multipart_uploads(&blob.store, &blob.key, blob.part_size).await?;
+            app.objects.abort_multipart_uploads(&blob.store, &blob.key, blob.slot_size).await?;
             verify(app, blob_id, &blob).await?;
         }
         let parts = app.meta.blobs.part_objects(blob_id).await?;
@@ -47,7 +47,7 @@ impl TaskHandler for VerifyBlob {
 }
 
 async fn verify(app: &Arc<App>, blob_id: i64, blob: &UnverifiedBlob) -> Result<(), TaskError> {
-    let UnverifiedBlob { tenant, store, key, size, part_size: _, expected: claims } = blob;
+    let UnverifiedBlob { tenant, store, key, size, slot_size: _, expected: claims } = blob;
     let combined = app.meta.blobs.combined_blake3(blob_id).await?;
     let digests = match combined {
         // Every part was hashed when it arrived, and no other digest is expected.

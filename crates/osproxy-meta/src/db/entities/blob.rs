@@ -43,6 +43,9 @@ pub struct Model {
     pub native_small: Option<i32>,
     /// Size of each part except the last, in bytes, if fixed before the upload.
     pub part_size: Option<i64>,
+    /// If `part_size` is not set: size of the slots of the preallocated file, in bytes. Parts that
+    /// do not fit are separate objects.
+    pub slot_size: Option<i64>,
     /// Computed SHA-256, if requested; set once verified.
     pub sha256: Option<Vec<u8>>,
     /// SHA-256 and BLAKE3 claimed by the client; set only for content that was uploaded in parts.

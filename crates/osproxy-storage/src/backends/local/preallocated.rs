@@ -1,14 +1,16 @@
 //! Multipart uploads into preallocated files: each part is written at its offset, and completing
 //! the upload renames the file.
 //!
-//! A preallocated file is the hidden file `<folder>/.<name>.<part size>`, as large as the object.
-//! The part size is also the id of the upload, so key and part size are enough to find the file
-//! without listing the folder.
+//! A preallocated file is the hidden file `<folder>/.<name>.<part size>`. The part size is also the
+//! id of the upload, so key and part size are enough to find the file without listing the folder.
+//! The file is as large as the object if the size of the object is known; otherwise it grows with
+//! its parts.
 
 use std::{
     collections::HashMap,
+    ops::Range,
     os::fd::OwnedFd,
-    sync::{Arc, Mutex, PoisonError, Weak},
+    sync::{Arc, Mutex, PoisonError, RwLock, RwLockReadGuard, Weak},
 };
 
 use async_trait::async_trait;
@@ -20,10 +22,13 @@ use rustix::{
 use tokio::sync::{Mutex as AsyncMutex, OwnedMutexGuard};
 
 use super::{FILE_MODE, Local, NAME, Root, blocking, walk, writer};
-use crate::{Error, ErrorKind, Key, ListedUpload, Multipart, ObjectWriter, PartLayout, Result, UploadList};
+use crate::{
+    Error, ErrorKind, Key, ListedUpload, Multipart, ObjectReader, ObjectWriter, PartLayout, Result,
+    UploadList,
+};
 
-/// Number of slot locks above which unused locks are removed.
-const MAX_IDLE_LOCKS: usize = 256;
+/// Number of preallocated files with a state, above which unused states are removed.
+const MAX_IDLE_FILES: usize = 256;
 
 /// The byte range of a part in a preallocated file. Only the owner of this value may write to the
 /// range.
@@ -31,30 +36,53 @@ pub(super) struct Slot {
     pub(super) path: String,
     pub(super) offset: u64,
     pub(super) size: u64,
+    pub(super) file: Arc<FileState>,
     _lock: OwnedMutexGuard<()>,
 }
 
-/// One lock for each slot. When a writer is dropped, its final batch may still be in progress. The
-/// lock prevents this batch from overwriting bytes of the next writer of the slot.
+/// The state of a preallocated file that has writers.
 #[derive(Default)]
-pub(super) struct SlotLocks(Mutex<HashMap<SlotKey, Weak<AsyncMutex<()>>>>);
+pub(super) struct FileState {
+    is_completed: RwLock<bool>,
+    /// One lock for each slot. When a writer is dropped, its final batch may still be in progress.
+    /// The lock prevents this batch from overwriting bytes of the next writer of the slot.
+    slots: Mutex<HashMap<u32, Weak<AsyncMutex<()>>>>,
+}
 
-/// Path of the preallocated file, and number of the part.
-type SlotKey = (String, u32);
-
-impl SlotLocks {
-    fn lock_of(&self, path: &str, number: u32) -> Arc<AsyncMutex<()>> {
-        let mut locks = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        if locks.len() > MAX_IDLE_LOCKS {
-            locks.retain(|_, lock| lock.strong_count() > 0);
-        }
-        let entry = locks.entry((path.to_owned(), number)).or_default();
-        entry.upgrade().unwrap_or_else(|| {
-            let lock = Arc::default();
-            *entry = Arc::downgrade(&lock);
-            lock
-        })
+impl FileState {
+    /// Keeps the upload from being completed. Hold this while writing to a slot. Fails if the
+    /// upload is completed: the file is an object then, which must not change.
+    pub(super) fn lock_incomplete(&self) -> rustix::io::Result<RwLockReadGuard<'_, bool>> {
+        let is_completed = self.is_completed.read().unwrap_or_else(PoisonError::into_inner);
+        if *is_completed { Err(Errno::NOENT) } else { Ok(is_completed) }
     }
+
+    fn slot(&self, number: u32) -> Arc<AsyncMutex<()>> {
+        let mut slots = self.slots.lock().unwrap_or_else(PoisonError::into_inner);
+        upgrade_or_create(slots.entry(number).or_default())
+    }
+}
+
+/// The states of the preallocated files, by path.
+#[derive(Default)]
+pub(super) struct FileStates(Mutex<HashMap<String, Weak<FileState>>>);
+
+impl FileStates {
+    fn of(&self, path: &str) -> Arc<FileState> {
+        let mut files = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        if files.len() > MAX_IDLE_FILES {
+            files.retain(|_, file| file.strong_count() > 0);
+        }
+        upgrade_or_create(files.entry(path.to_owned()).or_default())
+    }
+}
+
+fn upgrade_or_create<T: Default>(entry: &mut Weak<T>) -> Arc<T> {
+    entry.upgrade().unwrap_or_else(|| {
+        let created = Arc::default();
+        *entry = Arc::downgrade(&created);
+        created
+    })
 }
 
 fn path(key: &Key, upload: &str) -> String {
@@ -74,18 +102,37 @@ enum Reservation {
 }
 
 impl Local {
-    async fn begin_with(&self, key: &Key, layout: PartLayout, reservation: Reservation) -> Result<String> {
+    async fn begin_with(
+        &self,
+        key: &Key,
+        part_size: u64,
+        size: Option<u64>,
+        reservation: Reservation,
+    ) -> Result<String> {
         self.root.check_writable("begin upload")?;
-        let upload = layout.part_size.to_string();
+        let upload = part_size.to_string();
         let (root, path, key) = (self.root.clone(), path(key, &upload), key.clone());
         blocking("begin upload", move || {
-            reserve(&root, &key, &path, layout.size, reservation)?;
+            reserve(&root, &key, &path, size.unwrap_or(0), reservation)?;
             // Acknowledged parts must survive a power failure, so the directory entry of the
             // preallocated file must survive a power failure too.
             Ok(root.sync_folder(key.folder())?)
         })
         .await?;
         Ok(upload)
+    }
+}
+
+impl Local {
+    /// Returns the whole slot of a part. Waits until no other writer has the slot.
+    async fn slot(&self, key: &Key, upload: &str, number: u32) -> Result<Slot> {
+        let size: u64 = upload.parse().map_err(|_| invalid_part("the upload id must be the part size"))?;
+        let offset = u64::from(number).checked_sub(1).and_then(|index| index.checked_mul(size));
+        let offset = offset.ok_or_else(|| invalid_part("there is no slot with this number"))?;
+        let path = path(key, upload);
+        let file = self.root.preallocated_files.of(&path);
+        let lock = file.slot(number).lock_owned().await;
+        Ok(Slot { path, offset, size, file, _lock: lock })
     }
 }
 
@@ -106,11 +153,11 @@ impl Multipart for Local {
     async fn begin(&self, key: &Key, layout: Option<PartLayout>) -> Result<String> {
         let layout =
             layout.ok_or_else(|| invalid_part("the size and part size of the upload must be known"))?;
-        self.begin_with(key, layout, Reservation::All).await
+        self.begin_with(key, layout.part_size, Some(layout.size), Reservation::All).await
     }
 
-    async fn begin_unreserved(&self, key: &Key, layout: PartLayout) -> Result<String> {
-        self.begin_with(key, layout, Reservation::CheckOnly).await
+    async fn begin_unreserved(&self, key: &Key, part_size: u64, size: Option<u64>) -> Result<String> {
+        self.begin_with(key, part_size, size, Reservation::CheckOnly).await
     }
 
     async fn create_part(
@@ -121,24 +168,46 @@ impl Multipart for Local {
         size: u64,
     ) -> Result<Box<dyn ObjectWriter>> {
         self.root.check_writable("write part")?;
-        let part_size: u64 =
-            upload.parse().map_err(|_| invalid_part("the upload id must be the part size"))?;
-        let offset = u64::from(number).checked_sub(1).and_then(|index| index.checked_mul(part_size));
-        let offset = offset
-            .filter(|_| size <= part_size)
-            .ok_or_else(|| invalid_part("the part does not fit into its slot"))?;
-        let path = path(key, upload);
-        let lock = self.root.slot_locks.lock_of(&path, number).lock_owned().await;
-        let slot = Slot { path, offset, size, _lock: lock };
+        let slot = self.slot(key, upload, number).await?;
+        if size > slot.size {
+            return Err(invalid_part("the part does not fit into its slot"));
+        }
+        let slot = Slot { size, ..slot };
         Ok(Box::new(writer::Writer::part(self.root.clone(), key.clone(), slot)))
     }
 
-    async fn complete(&self, key: &Key, upload: &str, _parts: &[(u32, String)]) -> Result<()> {
+    async fn complete(&self, key: &Key, upload: &str, _parts: &[(u32, String)], end: u64) -> Result<()> {
         self.root.check_writable("complete upload")?;
         let (root, path, key) = (self.root.clone(), path(key, upload), key.clone());
         blocking("complete upload", move || {
+            let file = root.preallocated_files.of(&path);
+            let mut is_completed = file.is_completed.write().unwrap_or_else(PoisonError::into_inner);
+            cut_off(&root, &path, end)?;
             root.publish(&path, &key)?;
+            *is_completed = true;
             Ok(root.sync_folder(key.folder())?)
+        })
+        .await
+    }
+
+    async fn open_incomplete(&self, key: &Key, upload: &str, range: Range<u64>) -> Result<ObjectReader> {
+        let (root, path, end) = (self.root.clone(), path(key, upload), range.end);
+        let file = blocking("open upload", move || {
+            let file =
+                rustix::fs::openat(&root.folder, path.as_str(), OFlags::RDONLY | OFlags::CLOEXEC, FILE_MODE)?;
+            let size = u64::try_from(rustix::fs::fstat(&file)?.st_size).unwrap_or(0);
+            Ok((end <= size).then_some(file))
+        });
+        let file = file.await?.ok_or_else(|| Error::new(ErrorKind::Truncated, NAME, "open upload"))?;
+        Ok(self.reader(Arc::new(file), range))
+    }
+
+    async fn discard_part(&self, key: &Key, upload: &str, number: u32) -> Result<()> {
+        self.root.check_writable("discard part")?;
+        let slot = self.slot(key, upload, number).await?;
+        blocking("discard part", {
+            let root = self.root.clone();
+            move || Ok(punch_hole(&root, &slot)?)
         })
         .await
     }
@@ -213,6 +282,43 @@ fn reserve(root: &Root, key: &Key, path: &str, size: u64, reservation: Reservati
     Ok(reservation?)
 }
 
+/// Removes what a part that does not belong to the object has left after the end of the file.
+fn cut_off(root: &Root, path: &str, end: u64) -> std::io::Result<()> {
+    let file = rustix::fs::openat(&root.folder, path, OFlags::WRONLY | OFlags::CLOEXEC, FILE_MODE)?;
+    if u64::try_from(rustix::fs::fstat(&file)?.st_size).is_ok_and(|size| size <= end) {
+        return Ok(());
+    }
+    rustix::fs::ftruncate(&file, end)?;
+    if root.fsync {
+        rustix::fs::fdatasync(&file)?;
+    }
+    Ok(())
+}
+
+/// Frees the disk space of a slot. Does nothing if the file is gone or is an object, or if the file
+/// system does not support holes.
+fn punch_hole(root: &Root, slot: &Slot) -> rustix::io::Result<()> {
+    // No other slot is written meanwhile, so the file does not grow.
+    let is_completed = slot.file.is_completed.write().unwrap_or_else(PoisonError::into_inner);
+    if *is_completed {
+        return Ok(());
+    }
+    let flags = OFlags::WRONLY | OFlags::CLOEXEC;
+    let file = match rustix::fs::openat(&root.folder, slot.path.as_str(), flags, FILE_MODE) {
+        Err(Errno::NOENT) => return Ok(()),
+        file => file?,
+    };
+    let size = u64::try_from(rustix::fs::fstat(&file)?.st_size).unwrap_or(0);
+    if (slot.offset..=slot.offset.saturating_add(slot.size)).contains(&size) {
+        return rustix::fs::ftruncate(&file, slot.offset);
+    }
+    let hole = FallocateFlags::PUNCH_HOLE | FallocateFlags::KEEP_SIZE;
+    match rustix::fs::fallocate(&file, hole, slot.offset, slot.size) {
+        Err(Errno::OPNOTSUPP | Errno::NOSYS) => Ok(()),
+        punched => punched,
+    }
+}
+
 fn allocate(file: &OwnedFd, size: u64, reservation: Reservation) -> rustix::io::Result<()> {
     if size == 0 {
         return Ok(());
@@ -283,12 +389,15 @@ mod tests {
             subtrees[index] = send(&store, &key, &upload, u32::try_from(index + 1).unwrap(), part).await;
         }
         assert!(store.size(&key).await.is_err(), "nothing can be read before it is completed");
-        store.complete(&key, &upload, &[]).await.unwrap();
+        store.complete(&key, &upload, &[], layout.size).await.unwrap();
         assert!(read(&store, &key, content.len()).await == content);
         let mut whole = Digester::new(DigestSelection::default());
         whole.update(&content);
         assert_eq!(combine_subtrees(&subtrees, layout.part_size, layout.size), Some(whole.finish().blake3));
-        assert_eq!(store.complete(&key, &upload, &[]).await.unwrap_err().kind, ErrorKind::NotFound);
+        assert_eq!(
+            store.complete(&key, &upload, &[], layout.size).await.unwrap_err().kind,
+            ErrorKind::NotFound
+        );
         assert_eq!(store.list_parts(&key, &upload).await.unwrap_err().kind, ErrorKind::NotFound);
         assert_eq!(listed(&store, None).await, []);
     }
@@ -297,7 +406,7 @@ mod tests {
     async fn parts_of_an_unreserved_upload_need_free_space() {
         let (root, store, key) = opened().await;
         let layout = PartLayout { size: 1 << 20, part_size: 1 << 18 };
-        let upload = store.begin_unreserved(&key, layout).await.unwrap();
+        let upload = store.begin_unreserved(&key, layout.part_size, Some(layout.size)).await.unwrap();
         #[expect(clippy::disallowed_methods, reason = "a test may block")]
         let metadata = std::fs::metadata(root.path().join(format!("video/.7.mp4.{upload}"))).unwrap();
         assert_eq!(metadata.len(), layout.size);
@@ -307,7 +416,8 @@ mod tests {
         let mut part = store.create_part(&key, &upload, 2, 1 << 18).await.unwrap();
         part.write(Bytes::from(vec![2; 1 << 18])).await.unwrap();
         assert_eq!(part.finish().await.unwrap_err().kind, ErrorKind::Full);
-        assert!(store.begin_unreserved(&Key::parse("video/8.mp4").unwrap(), layout).await.is_err());
+        let other = Key::parse("video/8.mp4").unwrap();
+        assert!(store.begin_unreserved(&other, layout.part_size, Some(layout.size)).await.is_err());
         // Parts can use reserved space even if the disk is otherwise full.
         store.set_min_free_space(0);
         let key = Key::parse("video/9.mp4").unwrap();
@@ -332,15 +442,10 @@ mod tests {
         assert!(store.create_part(&key, &upload, 3, 1025).await.is_err());
         assert!(store.create_part(&key, &upload, 0, 1).await.is_err());
         assert!(store.create_part(&key, "x", 1, 1).await.is_err());
-        for (number, size) in [(3, 953), (4, 1), (4, 1024), (10_000, 1)] {
-            let mut outside = store.create_part(&key, &upload, number, size).await.unwrap();
-            outside.write(Bytes::from(vec![9; usize::try_from(size).unwrap()])).await.unwrap();
-            assert!(outside.finish().await.is_err(), "part {number} of {size} bytes is not in the layout");
-        }
         // Write the same slots again.
         send(&store, &key, &upload, 1, &[3; 1024]).await;
         send(&store, &key, &upload, 3, &[4; 952]).await;
-        store.complete(&key, &upload, &[]).await.unwrap();
+        store.complete(&key, &upload, &[], 3000).await.unwrap();
         let content = read(&store, &key, 3000).await;
         assert!(
             content[..1024] == [3; 1024] && content[1024..2048] == [2; 1024] && content[2048..] == [4; 952]
@@ -349,6 +454,123 @@ mod tests {
             Digester::new(DigestSelection { subtree_offset: Some(1024), ..DigestSelection::default() });
         whole.update(&content[1024..2048]);
         assert_eq!(whole.finish().blake3, second);
+    }
+
+    /// Content that is not zero anywhere.
+    fn content(len: usize) -> Vec<u8> {
+        (1..=251_u8).cycle().take(len).collect()
+    }
+
+    #[tokio::test]
+    async fn a_file_of_unknown_size_grows_with_its_parts() {
+        let (_root, store, key) = opened().await;
+        let bytes = content(150_000);
+        let upload = store.begin_unreserved(&key, 65_536, None).await.unwrap();
+        assert_eq!(store.begin_unreserved(&key, 65_536, None).await.unwrap(), upload, "begun again");
+        send(&store, &key, &upload, 3, &bytes[131_072..]).await;
+        // The end of the file is known now, and no space is reserved before it.
+        store.set_min_free_space(u64::MAX >> 1);
+        let mut part = store.create_part(&key, &upload, 2, 65_536).await.unwrap();
+        part.write(Bytes::copy_from_slice(&bytes[65_536..131_072])).await.unwrap();
+        assert_eq!(part.finish().await.unwrap_err().kind, ErrorKind::Full);
+        store.set_min_free_space(0);
+        send(&store, &key, &upload, 1, &bytes[..65_536]).await;
+        // No space is reserved after it either.
+        store.set_min_free_space(u64::MAX >> 1);
+        let mut part = store.create_part(&key, &upload, 4, 65_536).await.unwrap();
+        part.write(Bytes::from(vec![9; 65_536])).await.unwrap();
+        assert_eq!(part.finish().await.unwrap_err().kind, ErrorKind::Full);
+        store.set_min_free_space(0);
+        drop(part);
+        send(&store, &key, &upload, 2, &bytes[65_536..131_072]).await;
+        store.complete(&key, &upload, &[], 150_000).await.unwrap();
+        assert!(read(&store, &key, 150_000).await == bytes);
+        assert_eq!(store.size(&key).await.unwrap(), 150_000);
+    }
+
+    #[tokio::test]
+    async fn an_object_ends_where_its_last_part_ends() {
+        let (_root, store, key) = opened().await;
+        let bytes = content(1500);
+        let upload = store.begin_unreserved(&key, 1024, None).await.unwrap();
+        send(&store, &key, &upload, 1, &bytes[..1024]).await;
+        send(&store, &key, &upload, 2, &bytes[1024..]).await;
+        let mut discarded = store.create_part(&key, &upload, 3, 1024).await.unwrap();
+        discarded.write(Bytes::from(vec![9; 1024])).await.unwrap();
+        discarded.finish().await.unwrap();
+        let mut late = store.create_part(&key, &upload, 4, 1024).await.unwrap();
+        store.complete(&key, &upload, &[], 1500).await.unwrap();
+        for writer in [&mut discarded, &mut late] {
+            let written = writer.write(Bytes::from(vec![9; BATCH_AND_MORE])).await;
+            let outcome = match written {
+                Ok(()) => writer.finish().await.map(|_| ()),
+                failed => failed,
+            };
+            assert!(outcome.is_err(), "a part was written to an object");
+        }
+        assert_eq!(store.size(&key).await.unwrap(), 1500);
+        assert!(read(&store, &key, 1500).await == bytes);
+    }
+
+    /// More bytes than a writer collects before it writes them.
+    const BATCH_AND_MORE: usize = 300_000;
+
+    #[tokio::test]
+    async fn a_late_writer_does_not_change_the_object() {
+        let (_root, store, key) = opened().await;
+        let bytes = content(1_048_576);
+        let upload = store.begin_unreserved(&key, 1_048_576, None).await.unwrap();
+        send(&store, &key, &upload, 1, &bytes).await;
+        // The writer has opened the file and written a part of its slot.
+        let mut late = store.create_part(&key, &upload, 2, 1_048_576).await.unwrap();
+        late.write(Bytes::from(vec![9; BATCH_AND_MORE])).await.unwrap();
+        late.write(Bytes::from(vec![9; BATCH_AND_MORE])).await.unwrap();
+        store.complete(&key, &upload, &[], 1_048_576).await.unwrap();
+        assert!(late.write(Bytes::from(vec![9; 448_576])).await.is_err() || late.finish().await.is_err());
+        assert_eq!(store.size(&key).await.unwrap(), 1_048_576);
+        assert!(read(&store, &key, 1_048_576).await == bytes);
+    }
+
+    #[tokio::test]
+    async fn a_discarded_part_occupies_no_space() {
+        let (root, store, key) = opened().await;
+        let upload = store.begin_unreserved(&key, 1 << 20, None).await.unwrap();
+        for number in 1..=3 {
+            send(&store, &key, &upload, number, &vec![7; 1 << 20]).await;
+        }
+        #[expect(clippy::disallowed_methods, reason = "a test may block")]
+        let blocks = || {
+            let metadata = std::fs::metadata(root.path().join(format!("video/.7.mp4.{upload}"))).unwrap();
+            std::os::unix::fs::MetadataExt::blocks(&metadata) * 512
+        };
+        assert!(blocks() >= 3 << 20);
+        store.discard_part(&key, &upload, 2).await.unwrap();
+        assert!(blocks() < 3 << 20, "{} bytes", blocks());
+        store.discard_part(&key, &upload, 9).await.unwrap();
+        let others = store.open_incomplete(&key, &upload, 0..3 << 20).await.unwrap();
+        let others: Vec<Bytes> = others.try_collect().await.unwrap();
+        let others = others.concat();
+        assert!(others[..1 << 20].iter().chain(&others[2 << 20..]).all(|byte| *byte == 7));
+        send(&store, &key, &upload, 2, &vec![8; 1 << 20]).await;
+        store.complete(&key, &upload, &[], 3 << 20).await.unwrap();
+        store.discard_part(&key, &upload, 1).await.unwrap();
+        assert_eq!(read(&store, &key, 1 << 20).await[0], 7, "the upload is completed");
+    }
+
+    #[tokio::test]
+    async fn published_parts_can_be_read_before_the_upload_is_completed() {
+        let (_root, store, key) = opened().await;
+        let bytes = content(1500);
+        let upload = store.begin_unreserved(&key, 1024, None).await.unwrap();
+        send(&store, &key, &upload, 2, &bytes[1024..]).await;
+        let part = store.open_incomplete(&key, &upload, 1024..1500).await.unwrap();
+        let part: Vec<Bytes> = part.try_collect().await.unwrap();
+        assert!(part.concat() == bytes[1024..]);
+        let beyond = store.open_incomplete(&key, &upload, 1024..1501).await;
+        assert_eq!(beyond.err().map(|error| error.kind), Some(ErrorKind::Truncated));
+        store.abort(&key, &upload).await.unwrap();
+        let gone = store.open_incomplete(&key, &upload, 1024..1500).await;
+        assert_eq!(gone.err().map(|error| error.kind), Some(ErrorKind::NotFound));
     }
 
     #[tokio::test]
@@ -372,7 +594,7 @@ mod tests {
         existing.publish().await.unwrap();
         let upload = store.begin(&key, Some(PartLayout { size: 5, part_size: 1024 })).await.unwrap();
         send(&store, &key, &upload, 1, b"later").await;
-        assert_eq!(store.complete(&key, &upload, &[]).await.unwrap_err().kind, ErrorKind::Exists);
+        assert_eq!(store.complete(&key, &upload, &[], 5).await.unwrap_err().kind, ErrorKind::Exists);
         assert_eq!(read(&store, &key, 12).await, b"there before");
     }
 

@@ -128,7 +128,7 @@ async fn a_store_opened_to_read_needs_no_lock_and_changes_nothing() {
     let parts = reader.multipart().unwrap();
     assert!(parts.begin(&key, Some(crate::PartLayout { size: 5, part_size: 1024 })).await.is_err());
     assert!(parts.create_part(&key, "1024", 1, 5).await.is_err());
-    assert!(parts.complete(&key, "1024", &[]).await.is_err());
+    assert!(parts.complete(&key, "1024", &[], 1024).await.is_err());
     assert!(parts.abort(&key, "1024").await.is_err());
     assert_eq!(files(root.path()), before, "the unfinished object must still be there");
 }

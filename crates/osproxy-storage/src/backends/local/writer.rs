@@ -10,7 +10,10 @@ use rustix::{
 };
 use tokio::task::JoinHandle;
 
-use super::{FILE_MODE, NAME, Root, job_result, preallocated::Slot};
+use super::{
+    FILE_MODE, NAME, Root, job_result,
+    preallocated::{FileState, Slot},
+};
 use crate::{
     DigestSelection, Digester, Digests, Error, ErrorKind, Key, ObjectWriter, Result,
     buffer::{Buffer, BufferPool},
@@ -215,16 +218,13 @@ impl Sink {
             };
             let flags = flags | OFlags::WRONLY | OFlags::CLOEXEC;
             let file = rustix::fs::openat(&self.root.folder, path.as_str(), flags, FILE_MODE)?;
-            if let TargetFile::Slot(slot) = &self.target {
-                let size = u64::try_from(rustix::fs::fstat(&file)?.st_size).unwrap_or(0);
-                // The slot is beyond the end of the file: writing it would make the object longer.
-                if slot.offset.saturating_add(slot.size) > size {
-                    return Err(Errno::INVAL);
-                }
-            }
             self.file = Some(file);
         }
         self.file.as_ref().ok_or(Errno::BADF)
+    }
+
+    fn preallocated_file(&self) -> Option<Arc<FileState>> {
+        if let TargetFile::Slot(slot) = &self.target { Some(slot.file.clone()) } else { None }
     }
 
     /// File offset of the next byte.
@@ -237,7 +237,7 @@ impl Sink {
     /// no check if all space of its file is allocated.
     fn check_free_space(&mut self, len: u64) -> rustix::io::Result<()> {
         if self.written + len > self.space_checked {
-            if matches!(self.target, TargetFile::Slot(_)) && self.is_reserved()? {
+            if self.is_slot_reserved()? {
                 self.space_checked = u64::MAX;
                 return Ok(());
             }
@@ -248,12 +248,17 @@ impl Sink {
         Ok(())
     }
 
-    /// Whether all space of the file is allocated.
-    fn is_reserved(&mut self) -> rustix::io::Result<bool> {
+    /// Whether a slot is written, and all space of its file is allocated.
+    fn is_slot_reserved(&mut self) -> rustix::io::Result<bool> {
         /// Unit of `st_blocks` in bytes.
         const BLOCK: i64 = 512;
+        let TargetFile::Slot(slot) = &self.target else {
+            return Ok(false);
+        };
+        let end = slot.offset.saturating_add(slot.size);
         let stat = rustix::fs::fstat(self.file()?)?;
-        Ok(stat.st_blocks.saturating_mul(BLOCK) >= stat.st_size)
+        let is_beyond_file = u64::try_from(stat.st_size).is_ok_and(|size| size < end);
+        Ok(!is_beyond_file && stat.st_blocks.saturating_mul(BLOCK) >= stat.st_size)
     }
 
     /// Fails if `len` more bytes would exceed the slot and overwrite the next one.
@@ -272,6 +277,8 @@ impl Sink {
         self.digester.update(bytes);
         self.reserve(bytes.len() as u64)?;
         let (mut remaining, mut at) = (bytes, self.end());
+        let preallocated = self.preallocated_file();
+        let _incomplete = preallocated.as_ref().map(|file| file.lock_incomplete()).transpose()?;
         while !remaining.is_empty() {
             match rustix::io::pwrite(self.file()?, remaining, at) {
                 Ok(count) => {
@@ -321,6 +328,8 @@ impl Sink {
         self.check_part_size(count as u64)?;
         self.check_free_space(count as u64)?;
         let (mut from, mut to) = (start, self.end());
+        let preallocated = self.preallocated_file();
+        let _incomplete = preallocated.as_ref().map(|file| file.lock_incomplete()).transpose()?;
         let end = start + count as u64;
         while from < end {
             let remaining = usize::try_from(end - from).unwrap_or(count);

@@ -79,7 +79,7 @@ async fn a_document_that_is_too_large_is_an_error() {
     let result = format!("<CompleteMultipartUploadResult/>{}", " ".repeat(9 << 20));
     let (store, _) = store_that_answers(200, result).await;
     let uploads = store.multipart().unwrap();
-    let completed = uploads.complete(&key("unknown/1"), "id", &[]).await.unwrap_err();
+    let completed = uploads.complete(&key("unknown/1"), "id", &[], 0).await.unwrap_err();
     assert!(full_text(&completed).contains("too large"), "{completed:?}");
 }
 

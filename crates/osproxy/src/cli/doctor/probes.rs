@@ -150,7 +150,7 @@ pub(super) async fn parts(store: &dyn Backend, key: &Key, upload: &str) -> Check
         tags.push((number, write(writer, &part).await?));
     }
     tags.reverse();
-    uploads.complete(key, upload, &tags).await?;
+    uploads.complete(key, upload, &tags, content.len() as u64).await?;
     compare(store, key, 0..content.len(), &content).await?;
     Ok(format!("two parts, uploaded in reverse order: {LAST_PART_SIZE} bytes, then {} MiB", first >> 20))
 }

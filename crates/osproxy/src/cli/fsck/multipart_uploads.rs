@@ -131,30 +131,27 @@ impl Fsck {
         blob: &BlobRecord,
         parts: &[PartRecord],
     ) -> Result<()> {
-        let uploaded = parts.iter().filter(|part| part.state == PartState::Stored && part.tag.is_some());
-        let (count, mut size) = uploaded.fold((0, 0), |(count, size), part| (count + 1, size + part.size));
-        if self.app.stores.multipart(&self.store).is_ok_and(Multipart::is_preallocated) {
-            // The size of a preallocated file includes the holes for parts that are separate
+        if !parts.iter().any(|part| part.state == PartState::Stored && part.tag.is_some()) {
+            return Ok(());
+        }
+        let mut stored = self.app.meta.blobs.parts(blob.id).await?;
+        stored.retain(|part| !part.is_own_object);
+        let Some(end) = stored.iter().map(|part| part.range().end).max() else {
+            return Ok(());
+        };
+        let mut size = end.cast_signed();
+        let what = format!("the multipart object of blob {} ({})", blob.id, blob.object_key);
+        let actual = self.sizes.get(&blob.object_key).copied();
+        if self.app.stores.multipart(&self.store).is_ok_and(Multipart::is_preallocated)
+            && actual == Some(blob.size.unsigned_abs())
+        {
+            // Earlier versions did not cut off the space of the last parts if these are separate
             // objects.
             size = blob.size;
         }
-        if count == 0 {
-            return Ok(());
-        }
-        let what = format!("the multipart object of blob {} ({})", blob.id, blob.object_key);
-        let actual = self.sizes.get(&blob.object_key).copied();
         if !self.compare_size(&what, size, actual) || !self.options.deep {
             return Ok(());
         }
-        let stored: Vec<_> = self
-            .app
-            .meta
-            .blobs
-            .parts(blob.id)
-            .await?
-            .into_iter()
-            .filter(|part| !part.is_own_object)
-            .collect();
         let (digests_of_parts, _) =
             self.app.stores.digest_parts(&self.store, &stored, DigestSelection::MD5).await?;
         for (part, digests) in stored.iter().zip(digests_of_parts) {

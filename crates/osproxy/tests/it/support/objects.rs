@@ -1,7 +1,10 @@
 //! Objects on a local disk: in the shard folders of a category or, if an older version of osproxy
 //! wrote them, directly in the folder of the category.
 
-use std::path::{Path, PathBuf};
+use std::{
+    os::unix::fs::MetadataExt,
+    path::{Path, PathBuf},
+};
 
 use osproxy_storage::Key;
 
@@ -34,6 +37,16 @@ impl Service {
         let key = Key::parse(name).unwrap();
         let number = key.name().split(['.', '_']).next().unwrap().parse().unwrap();
         key.in_shard(number).to_string()
+    }
+
+    /// The disk space of all objects on a local disk, in bytes. A preallocated file without parts
+    /// occupies none.
+    pub fn allocated(&self) -> u64 {
+        let blocks = |name: String| {
+            // An unpublished object may disappear meanwhile.
+            std::fs::metadata(self.object_path(name)).map_or(0, |metadata| metadata.blocks() * 512)
+        };
+        self.objects().into_iter().map(blocks).sum()
     }
 
     /// The path of the object `<category>/<name>`. If there is no such object, creates the folder

@@ -98,7 +98,11 @@ impl Client {
     async fn parts(&mut self) -> Option<()> {
         let mut upload = Upload::new(self.link().await?);
         let count = 1 + self.random.index(5);
-        let recipe = self.piece().cut(count, &mut self.random);
+        let recipe = if self.random.percent(30) {
+            Piece::in_equal_parts(count, &mut self.random)
+        } else {
+            self.piece().cut(count, &mut self.random)
+        };
         let mut going = self.send(&mut upload, recipe.into_iter().zip(1..).collect()).await;
         while going.is_some() && self.random.percent(30) {
             let number = 1 + u32::try_from(self.random.index(count)).unwrap();

@@ -42,6 +42,16 @@ impl Piece {
         Self::new(random.below(u64::MAX), self.size())
     }
 
+    /// Content of several equal parts and a shorter last one. On a local disk, such parts are
+    /// written at their place in one file.
+    pub fn in_equal_parts(count: usize, random: &mut Random) -> Recipe {
+        const PART: usize = 64 << 10;
+        let size = (count - 1) * PART + 1 + random.index(PART);
+        let whole = Self::new(random.below(u64::MAX), size);
+        let piece = |start: usize| Self { range: start..size.min(start + PART), ..whole.clone() };
+        (0..count).map(|part| piece(part * PART)).collect()
+    }
+
     /// Cuts it into this many pieces of random sizes.
     pub fn cut(&self, count: usize, random: &mut Random) -> Recipe {
         let mut cuts: Vec<_> = (1..count).map(|_| random.index(self.size() + 1)).collect();
