@@ -113,7 +113,8 @@ impl Startup {
     pub async fn open(self, stores: Stores) -> Result<Arc<App>, StartupError> {
         let Self { settings, node_id, started_at, coordinator, exclusive_lock, transfers } = self;
         let database = &settings.database;
-        let here = NodeStores::new(node_id.clone(), stores.local_stores());
+        let mut here = NodeStores::new(node_id.clone(), stores.local_stores());
+        here.max_grown_size = here.max_grown_size.min(settings.limits.max_size);
         let options = DatabaseOptions {
             node_stores: here,
             cache: settings.cache,

@@ -11,8 +11,13 @@ pub struct NodeStores {
     pub node: String,
     /// The accessible stores. New files go to the first one.
     pub stores: Vec<LocalStore>,
+    /// Maximum size of a preallocated file that grows with its parts, in bytes.
+    pub max_grown_size: u64,
     pub(crate) clock: Clock,
 }
+
+/// Default of [`NodeStores::max_grown_size`]. All usual file systems support files of this size.
+const MAX_GROWN_SIZE: u64 = 8 << 40;
 
 /// A store whose objects this node can access.
 #[derive(Clone, Debug)]
@@ -40,7 +45,7 @@ pub struct PartSizeLimits {
 impl NodeStores {
     /// Describes the node named `node`. New files go to the first of `stores`.
     pub fn new(node: String, stores: Vec<LocalStore>) -> Self {
-        Self { node, stores, clock: Clock::default() }
+        Self { node, stores, max_grown_size: MAX_GROWN_SIZE, clock: Clock::default() }
     }
 
     pub(crate) fn store(&self, name: &str) -> Option<&LocalStore> {

@@ -187,8 +187,8 @@ pub trait Multipart: Send + Sync {
 
     /// Combines the parts with these numbers and tags, in this order, into the object, durably and
     /// atomically. Drops all other parts. A store with preallocated files ignores `parts`, cuts the
-    /// file off after `end` bytes, where the last part ends, and fails with `Exists` if there is an
-    /// object with this key. Writers of parts of the upload fail from then on.
+    /// file off after `end` bytes, where the last part ends, fails with `Mismatch` if it ends
+    /// before, and with `Exists` if there is an object with this key. Writers of parts of the upload fail from then on.
     ///
     /// Fails with `NotFound` if there is no such upload. If the upload was completed before, some
     /// stores return `Ok` instead. Fails with `Mismatch`, and changes nothing, if a part is missing
@@ -316,13 +316,13 @@ pub trait ObjectWriter: Send {
     /// dropped.
     async fn write(&mut self, bytes: Bytes) -> Result<()>;
 
-    /// Appends another object of the same store, which must have `size` bytes. Fails with
-    /// `NotFound` if the object is missing, and with `Truncated` if it has another size. After an
-    /// error, the writer can only be dropped.
+    /// Appends a byte range of another object of the same store. Fails with `NotFound` if the
+    /// object is missing, and with `Truncated` if it is too short. After an error, the writer can
+    /// only be dropped.
     ///
     /// Returns `false`, and appends nothing, if the store does not support this. The caller then
     /// reads the object and writes its bytes.
-    async fn append_object(&mut self, _key: &Key, _size: u64) -> Result<bool> {
+    async fn append_object(&mut self, _key: &Key, _range: Range<u64>) -> Result<bool> {
         Ok(false)
     }
 

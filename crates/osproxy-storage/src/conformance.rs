@@ -19,7 +19,8 @@ pub(crate) async fn run(store: &dyn Backend) {
     a_reader_returns_bytes_of_one_object(store).await;
     a_wrong_size_hint_is_harmless(store).await;
     objects_can_be_appended_to_another(store).await;
-    an_object_of_another_size_is_not_appended(store).await;
+    a_range_is_appended(store).await;
+    a_range_beyond_the_object_is_not_appended(store).await;
     everything_is_listed_and_deleted_together(store).await;
 }
 
@@ -252,7 +253,7 @@ async fn objects_can_be_appended_to_another(store: &dyn Backend) {
 
 /// Appends the object at `key` to `writer`. If the store does not support this, copies the bytes.
 async fn append(store: &dyn Backend, writer: &mut dyn ObjectWriter, key: &Key, size: u64) {
-    if writer.append_object(key, size).await.unwrap() {
+    if writer.append_object(key, 0..size).await.unwrap() {
         return;
     }
     let mut object = store.open(key, 0..size).await.unwrap();
@@ -261,16 +262,33 @@ async fn append(store: &dyn Backend, writer: &mut dyn ObjectWriter, key: &Key, s
     }
 }
 
-async fn an_object_of_another_size_is_not_appended(store: &dyn Backend) {
+async fn a_range_is_appended(store: &dyn Backend) {
+    let (source, target) = (key("range-source"), key("range-target"));
+    let content = pattern(14, 300_000);
+    put(store, &source, &content, SizeHint::Unknown).await;
+    let mut writer = store.create(&target, SizeHint::Unknown).await.unwrap();
+    for range in [100_000..300_000, 0..0, 7..70_001] {
+        let bytes = content.slice(range.clone());
+        if !writer.append_object(&source, range.start as u64..range.end as u64).await.unwrap() {
+            writer.write(bytes).await.unwrap();
+        }
+    }
+    let size = writer.finish().await.unwrap().size;
+    writer.publish().await.unwrap();
+    assert_eq!(size, 269_994);
+    let appended = get(store, &target, 0, 269_994).await;
+    assert!(appended[..200_000] == content[100_000..] && appended[200_000..] == content[7..70_001]);
+    store.delete(&[source, target]).await.unwrap();
+}
+
+async fn a_range_beyond_the_object_is_not_appended(store: &dyn Backend) {
     let part = key("unfit_1");
     put(store, &part, &pattern(12, 300_000), SizeHint::Unknown).await;
-    for (name, size, kind) in [
-        (&part, 300_001, ErrorKind::Truncated),
-        (&part, 299_999, ErrorKind::Truncated),
-        (&key("never-written"), 1, ErrorKind::NotFound),
-    ] {
+    for (name, size, kind) in
+        [(&part, 300_001, ErrorKind::Truncated), (&key("never-written"), 1, ErrorKind::NotFound)]
+    {
         let mut writer = store.create(&key("unfit"), SizeHint::Unknown).await.unwrap();
-        match writer.append_object(name, size).await {
+        match writer.append_object(name, 0..size).await {
             Ok(appended) => assert!(!appended, "{size}"),
             Err(error) => assert_eq!(error.kind, kind, "{size}"),
         }

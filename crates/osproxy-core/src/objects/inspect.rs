@@ -25,11 +25,15 @@ impl Objects {
         let parts = self.meta.blobs.parts(inspection.blob_id).await?;
         match self.read_parts(inspection, &parts).await {
             Err(error) if is_gone(&error) => Ok(None),
-            read => read.map(Some),
+            read => read,
         }
     }
 
-    async fn read_parts(&self, inspection: &Inspection, parts: &[StoredPart]) -> Result<InspectionResult> {
+    async fn read_parts(
+        &self,
+        inspection: &Inspection,
+        parts: &[StoredPart],
+    ) -> Result<Option<InspectionResult>> {
         let (store, mut inspected) = (inspection.store.as_str(), InspectionResult::default());
         if inspection.needs_first_bytes {
             let (head, read) = self.read_head(store, parts).await?;
@@ -40,12 +44,17 @@ impl Objects {
             let (each, all) = self.stores.digest_parts(store, parts, selection).await?;
             if let Some((part, _)) = parts.iter().zip(each).find(|(part, found)| !part.digests.matches(found))
             {
+                // The bytes of a part that was replaced meanwhile are meaningless.
+                let stored = self.meta.blobs.parts(inspection.blob_id).await?;
+                if !stored.iter().any(|stored| stored.id == part.id) {
+                    return Ok(None);
+                }
                 return Err(Error::internal(format!("part {} was damaged in the store", part.number)));
             }
             inspected.digests = Some(all);
             inspected.part_ids = parts.iter().map(|part| part.id).collect();
         }
-        Ok(inspected)
+        Ok(Some(inspected))
     }
 
     /// Returns the first bytes of the content, and the number of parts that contain them.

@@ -7,7 +7,7 @@ use axum::{
 };
 use bytes::{Buf, Bytes, BytesMut};
 use futures_util::{Stream, StreamExt, stream};
-use memchr::memmem::{self, Finder};
+use memchr::memmem::Finder;
 use osproxy_api::ErrorCode;
 use osproxy_core::{Error, Result};
 
@@ -25,6 +25,9 @@ const MAX_HEADERS: usize = 32;
 /// Number of bytes that may be read, and buffered, to reach the content of the next field. The last
 /// frame may exceed this number.
 const MAX_BETWEEN: u64 = 256 * 1024;
+
+/// Maximum length of a boundary, in bytes (RFC 2046).
+const MAX_BOUNDARY: usize = 70;
 
 const CRLF: &[u8] = b"\r\n";
 
@@ -63,8 +66,8 @@ fn boundary(content_type: &str) -> Result<String> {
         return Err(malformed("its type is not `multipart/form-data`"));
     }
     let boundary = content_type.get_param(mime::BOUNDARY).ok_or_else(|| malformed("it has no boundary"))?;
-    if boundary.as_str().contains(['\r', '\n']) {
-        return Err(malformed("the boundary has a line break"));
+    if boundary.as_str().len() > MAX_BOUNDARY || boundary.as_str().contains(['\r', '\n']) {
+        return Err(malformed("the boundary is too long or has a line break"));
     }
     Ok(boundary.as_str().to_owned())
 }
@@ -108,13 +111,14 @@ impl Form {
     /// Reads until `pattern` ends. Returns `start` and the bytes read; `pattern` may begin in
     /// `start`.
     async fn take_until(&mut self, pattern: &[u8], start: &[u8]) -> Result<BytesMut> {
+        let finder = Finder::new(pattern);
         let mut taken = BytesMut::from(start);
         loop {
             let mut frame = self.take_frame().await?;
             let before = taken.len();
             let searched = before.saturating_sub(pattern.len() - 1);
             taken.extend_from_slice(&frame);
-            if let Some(at) = memmem::find(taken.get(searched..).unwrap_or_default(), pattern) {
+            if let Some(at) = finder.find(taken.get(searched..).unwrap_or_default()) {
                 let end = searched + at + pattern.len();
                 taken.truncate(end);
                 frame.advance(end - before);

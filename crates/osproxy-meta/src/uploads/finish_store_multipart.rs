@@ -8,7 +8,7 @@ use sea_orm::{
 };
 
 use crate::{
-    CompleteOutcome, CompletePreconditions, MetaError, MultipartUpload, UploadDb,
+    CompleteOutcome, CompletePreconditions, MetaError, MultipartUpload, NodeStores, UploadDb,
     access::quotas::Quotas,
     blobs::{self, blake3_tree, encode_digest},
     boxed_future,
@@ -86,13 +86,21 @@ impl UploadDb {
         task_id: Uid,
     ) -> Result<CompleteOutcome, MetaError> {
         let follow_up_task = self.db.task_seed(task_id);
+        let node_stores = &self.db.node_stores;
         retry_conflicts(MAX_FINISH_ATTEMPTS, || {
             let (preconditions, quotas) = (preconditions.clone(), self.db.quotas.clone());
+            let node_stores = node_stores.clone();
             self.db.write_or_rollback(move |transaction| {
                 let (preconditions, quotas) = (preconditions.clone(), quotas.clone());
+                let node_stores = node_stores.clone();
                 Box::pin(async move {
-                    let context =
-                        FinishContext { uid, blob_id, preconditions: &preconditions, follow_up_task };
+                    let context = FinishContext {
+                        uid,
+                        blob_id,
+                        preconditions: &preconditions,
+                        follow_up_task,
+                        node_stores: &node_stores,
+                    };
                     Ok(match finish(transaction, context, &quotas).await? {
                         ended @ (CompleteOutcome::Completed
                         | CompleteOutcome::DigestMismatch(..)
@@ -113,13 +121,14 @@ struct FinishContext<'a> {
     preconditions: &'a CompletePreconditions,
     /// The task that verifies, merges or deletes the blob.
     follow_up_task: TaskSeed,
+    node_stores: &'a NodeStores,
 }
 
 /// Makes the file readable if its content passes inspection, or marks it corrupt if the inspection
 /// fails. Changes nothing if parts must be read first.
 async fn finish(
     transaction: &DatabaseTransaction,
-    FinishContext { uid, blob_id, preconditions, follow_up_task }: FinishContext<'_>,
+    FinishContext { uid, blob_id, preconditions, follow_up_task, node_stores }: FinishContext<'_>,
     quotas: &Quotas,
 ) -> Result<CompleteOutcome, DbErr> {
     let file = file::Entity::find_by_id(uid.get()).lock_exclusive().one(transaction).await?;
@@ -172,6 +181,8 @@ async fn finish(
         .col_expr(blob::Column::Refs, Expr::value(1))
         .col_expr(blob::Column::Sniffed, Expr::value(sniffed))
         .filter(blob::Column::Id.eq(blob_id));
+    // On other stores, the verification task also aborts uploads that were begun twice.
+    let digests = digests.filter(|_| node_stores.is_preallocated(&blob.backend));
     let known_digests = if is_whole { known_digests(transaction, &blob, digests).await? } else { None };
     if let Some(Digests { md5, sha256, blake3, size: _ }) = known_digests {
         update = update

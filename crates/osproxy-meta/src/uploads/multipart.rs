@@ -33,9 +33,9 @@ const MAX_PART_NUMBER: u32 = 10_000;
 /// separate objects.
 const MIN_SLOT_SIZE: u64 = 64 << 10;
 
-/// Maximum size of a preallocated file whose layout is not known, in bytes. All usual file systems
-/// support files of this size.
-const MAX_GROWN_SIZE: u64 = 8 << 40;
+/// The slot size is a multiple of this size, in bytes, so that slots do not share blocks of the file
+/// system: the space of a slot can then be freed.
+const SLOT_ALIGNMENT: u64 = 4096;
 
 /// A slot in a multipart upload of the store.
 #[derive(Clone, Debug)]
@@ -316,14 +316,15 @@ pub(crate) async fn claim_slot(
 
 /// Returns the slot size of a preallocated file whose layout is not known. The first part with a
 /// known size determines it: clients usually send parts of one size. `recorded` is the slot size in
-/// the blob's row, if any. Returns `None` if no slot size is recorded and the part is too small.
+/// the blob's row, if any. Returns `None` if no slot size is recorded and the part does not have a
+/// suitable size.
 pub(crate) async fn choose_slot_size(
     transaction: &DatabaseTransaction,
     blob_id: i64,
     recorded: Option<u64>,
     size: u64,
 ) -> Result<Option<u64>, DbErr> {
-    if recorded.is_some() || size < MIN_SLOT_SIZE {
+    if recorded.is_some() || size < MIN_SLOT_SIZE || !size.is_multiple_of(SLOT_ALIGNMENT) {
         return Ok(recorded);
     }
     let chosen = blob::Entity::update_many()
@@ -341,10 +342,11 @@ pub(crate) async fn choose_slot_size(
 }
 
 /// Limits on the parts that get a slot of `slot_size` bytes: all slots must be full, except the
-/// last. Returns `None` if part `number` cannot get a slot.
-pub(crate) fn limits_of_slots(number: u32, slot_size: u64) -> Option<PartSizeLimits> {
-    let end = u64::from(number).checked_mul(slot_size)?;
-    (end <= MAX_GROWN_SIZE).then_some(PartSizeLimits { min: slot_size, max: slot_size, preallocated: true })
+/// last. Returns `None` if part `number` cannot get a slot, because its place would be beyond
+/// `max_size`, the maximum size of a file in bytes.
+pub(crate) fn limits_of_slots(number: u32, slot_size: u64, max_size: u64) -> Option<PartSizeLimits> {
+    let start = u64::from(number - 1).checked_mul(slot_size)?;
+    (start < max_size).then_some(PartSizeLimits { min: slot_size, max: slot_size, preallocated: true })
 }
 
 /// Returns the multipart upload to complete for a blob; `None` if no stored part is in a multipart

@@ -385,8 +385,8 @@ impl<L: Layer> ObjectWriter for LayeredWriter<L> {
         Ok(())
     }
 
-    async fn append_object(&mut self, key: &Key, size: u64) -> Result<bool> {
-        self.layer.run_once(Operation::Write, self.writer.append_object(key, size)).await
+    async fn append_object(&mut self, key: &Key, range: Range<u64>) -> Result<bool> {
+        self.layer.run_once(Operation::Write, self.writer.append_object(key, range)).await
     }
 
     async fn finish(&mut self) -> Result<Digests> {

@@ -121,10 +121,10 @@ async fn a_part_in_its_place_and_its_row_are_on_the_disk_before_the_answer() {
     let calls = "trace=fdatasync,fsync,renameat,renameat2,pwrite64,copy_file_range,writev,sendto";
     let service = Service::start_traced(calls).await;
     let link = service.upload_link("x.bin").await;
-    let bytes = content(1, 400_000);
-    let parts: Vec<_> = bytes.chunks(200_000).collect();
+    let bytes = content(1, 4 << 16);
+    let parts: Vec<_> = bytes.chunks(2 << 16).collect();
     let key = |name: &str| Service::object_key(&format!("unknown/{name}"));
-    let (whole, file) = (key(&format!("{}.bin", link.uid)), format!("/.{}.bin.200000>", link.uid));
+    let (whole, file) = (key(&format!("{}.bin", link.uid)), format!("/.{}.bin.131072+>", link.uid));
     let folder = format!("/objects/{}>", whole.split('/').next().unwrap());
     let database = |call: &str| call.contains("fdatasync(") && call.contains("osproxy.db-wal>");
     let answered = async |before: usize| {

@@ -101,7 +101,7 @@ async fn merge(
 
 /// Appends a part to an object that is being written. Both are in the same store.
 async fn append_part(app: &App, store: &str, writer: &mut dyn ObjectWriter, part: &StoredPart) -> Result<()> {
-    if part.is_own_object && writer.append_object(&part.key, part.size).await? {
+    if writer.append_object(&part.key, part.range()).await? {
         return Ok(());
     }
     let mut bytes = app.stores.get(store)?.open(&part.key, part.range()).await?;

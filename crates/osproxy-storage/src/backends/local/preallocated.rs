@@ -1,12 +1,13 @@
 //! Multipart uploads into preallocated files: each part is written at its offset, and completing
 //! the upload renames the file.
 //!
-//! A preallocated file is the hidden file `<folder>/.<name>.<part size>`. The part size is also the
-//! id of the upload, so key and part size are enough to find the file without listing the folder.
-//! The file is as large as the object if the size of the object is known; otherwise it grows with
-//! its parts.
+//! A preallocated file is the hidden file `<folder>/.<name>.<upload id>`. If the size of the object
+//! is known, the file has this size, and the upload id is the part size. Otherwise the file grows
+//! with its parts, and the upload id is the part size and `+`. So key and part size are enough to
+//! find the file without listing the folder.
 
 use std::{
+    cmp::Ordering,
     collections::HashMap,
     ops::Range,
     os::fd::OwnedFd,
@@ -36,6 +37,8 @@ pub(super) struct Slot {
     pub(super) path: String,
     pub(super) offset: u64,
     pub(super) size: u64,
+    /// Whether the file grows with its parts. If not, its space may be reserved.
+    pub(super) grows: bool,
     pub(super) file: Arc<FileState>,
     _lock: OwnedMutexGuard<()>,
 }
@@ -85,6 +88,15 @@ fn upgrade_or_create<T: Default>(entry: &mut Weak<T>) -> Arc<T> {
     })
 }
 
+/// Ends the id of an upload whose file grows with its parts.
+const GROWS: char = '+';
+
+/// Returns the part size of an upload, and whether its file grows with its parts.
+fn parse_id(upload: &str) -> Option<(u64, bool)> {
+    let part_size = upload.strip_suffix(GROWS);
+    Some((part_size.unwrap_or(upload).parse().ok()?, part_size.is_some()))
+}
+
 fn path(key: &Key, upload: &str) -> String {
     format!("{}/.{}.{upload}", key.folder(), key.name())
 }
@@ -110,7 +122,8 @@ impl Local {
         reservation: Reservation,
     ) -> Result<String> {
         self.root.check_writable("begin upload")?;
-        let upload = part_size.to_string();
+        let mut upload = part_size.to_string();
+        upload.extend(size.is_none().then_some(GROWS));
         let (root, path, key) = (self.root.clone(), path(key, &upload), key.clone());
         blocking("begin upload", move || {
             reserve(&root, &key, &path, size.unwrap_or(0), reservation)?;
@@ -126,13 +139,13 @@ impl Local {
 impl Local {
     /// Returns the whole slot of a part. Waits until no other writer has the slot.
     async fn slot(&self, key: &Key, upload: &str, number: u32) -> Result<Slot> {
-        let size: u64 = upload.parse().map_err(|_| invalid_part("the upload id must be the part size"))?;
+        let (size, grows) = parse_id(upload).ok_or_else(|| invalid_part("the upload id has no part size"))?;
         let offset = u64::from(number).checked_sub(1).and_then(|index| index.checked_mul(size));
         let offset = offset.ok_or_else(|| invalid_part("there is no slot with this number"))?;
         let path = path(key, upload);
         let file = self.root.preallocated_files.of(&path);
         let lock = file.slot(number).lock_owned().await;
-        Ok(Slot { path, offset, size, file, _lock: lock })
+        Ok(Slot { path, offset, size, grows, file, _lock: lock })
     }
 }
 
@@ -179,15 +192,18 @@ impl Multipart for Local {
     async fn complete(&self, key: &Key, upload: &str, _parts: &[(u32, String)], end: u64) -> Result<()> {
         self.root.check_writable("complete upload")?;
         let (root, path, key) = (self.root.clone(), path(key, upload), key.clone());
-        blocking("complete upload", move || {
+        let completed = blocking("complete upload", move || {
             let file = root.preallocated_files.of(&path);
             let mut is_completed = file.is_completed.write().unwrap_or_else(PoisonError::into_inner);
-            cut_off(&root, &path, end)?;
+            if !cut_off(&root, &path, end)? {
+                return Ok(false);
+            }
             root.publish(&path, &key)?;
             *is_completed = true;
-            Ok(root.sync_folder(key.folder())?)
-        })
-        .await
+            root.sync_folder(key.folder())?;
+            Ok(true)
+        });
+        if completed.await? { Ok(()) } else { Err(Error::new(ErrorKind::Mismatch, NAME, "complete upload")) }
     }
 
     async fn open_incomplete(&self, key: &Key, upload: &str, range: Range<u64>) -> Result<ObjectReader> {
@@ -235,7 +251,10 @@ impl Multipart for Local {
 
     async fn abort_all(&self, key: &Key, part_size: Option<u64>) -> Result<()> {
         match part_size {
-            Some(part_size) => self.abort(key, &part_size.to_string()).await,
+            Some(part_size) => {
+                self.abort(key, &part_size.to_string()).await?;
+                self.abort(key, &format!("{part_size}{GROWS}")).await
+            }
             // Every upload in this store has a part size, so there is no upload to drop.
             None => Ok(()),
         }
@@ -252,9 +271,9 @@ impl Multipart for Local {
 
 /// The upload that a preallocated file belongs to; `None` for other files.
 fn upload(file: &walk::Entry<'_>) -> Option<ListedUpload> {
-    let (name, part_size) = file.name.strip_prefix('.')?.rsplit_once('.')?;
-    part_size.parse::<u64>().ok()?;
-    Some(ListedUpload { name: format!("{}/{name}", file.folder), id: part_size.to_owned() })
+    let (name, upload) = file.name.strip_prefix('.')?.rsplit_once('.')?;
+    parse_id(upload)?;
+    Some(ListedUpload { name: format!("{}/{name}", file.folder), id: upload.to_owned() })
 }
 
 /// Creates a preallocated file of `size` bytes and reserves its disk space according to
@@ -282,17 +301,20 @@ fn reserve(root: &Root, key: &Key, path: &str, size: u64, reservation: Reservati
     Ok(reservation?)
 }
 
-/// Removes what a part that does not belong to the object has left after the end of the file.
-fn cut_off(root: &Root, path: &str, end: u64) -> std::io::Result<()> {
+/// Removes what a part that does not belong to the object has left after `end`. Returns `false` if
+/// the file ends before, so that it lacks a part.
+fn cut_off(root: &Root, path: &str, end: u64) -> std::io::Result<bool> {
     let file = rustix::fs::openat(&root.folder, path, OFlags::WRONLY | OFlags::CLOEXEC, FILE_MODE)?;
-    if u64::try_from(rustix::fs::fstat(&file)?.st_size).is_ok_and(|size| size <= end) {
-        return Ok(());
+    match u64::try_from(rustix::fs::fstat(&file)?.st_size).unwrap_or(0).cmp(&end) {
+        Ordering::Equal => return Ok(true),
+        Ordering::Less => return Ok(false),
+        Ordering::Greater => {}
     }
     rustix::fs::ftruncate(&file, end)?;
     if root.fsync {
         rustix::fs::fdatasync(&file)?;
     }
-    Ok(())
+    Ok(true)
 }
 
 /// Frees the disk space of a slot. Does nothing if the file is gone or is an object, or if the file
@@ -354,7 +376,8 @@ mod tests {
 
     async fn send(store: &Local, key: &Key, upload: &str, number: u32, bytes: &[u8]) -> [u8; 32] {
         let mut writer = store.create_part(key, upload, number, bytes.len() as u64).await.unwrap();
-        let subtree_offset = Some(u64::from(number - 1) * upload.parse::<u64>().unwrap());
+        let subtree_offset =
+            Some(u64::from(number - 1) * upload.trim_end_matches(GROWS).parse::<u64>().unwrap());
         writer.select_digests(DigestSelection { subtree_offset, ..DigestSelection::default() });
         writer.write(Bytes::copy_from_slice(bytes)).await.unwrap();
         let digests = writer.finish().await.unwrap();

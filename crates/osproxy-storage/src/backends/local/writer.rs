@@ -60,7 +60,8 @@ impl Writer {
 
     /// Writes a part into its slot of a preallocated file.
     pub(super) fn part(root: Arc<Root>, key: Key, slot: Slot) -> Self {
-        Self::with_target(root, key, TargetFile::Slot(slot), 0)
+        let size_hint = slot.size;
+        Self::with_target(root, key, TargetFile::Slot(slot), size_hint)
     }
 
     fn with_target(root: Arc<Root>, key: Key, target: TargetFile, size_hint: u64) -> Self {
@@ -134,20 +135,21 @@ impl ObjectWriter for Writer {
         Ok(())
     }
 
-    async fn append_object(&mut self, key: &Key, size: u64) -> Result<bool> {
+    async fn append_object(&mut self, key: &Key, range: Range<u64>) -> Result<bool> {
         self.flush().await?;
         let sink = self.take_sink().await?;
         let (root, key) = (sink.root.clone(), key.clone());
         self.state = State::Idle(sink);
         let object = super::blocking("append", move || {
             let object = root.open(&key)?;
-            let actual = rustix::fs::fstat(&object)?.st_size;
-            Ok((u64::try_from(actual) == Ok(size)).then_some(object))
+            let size = u64::try_from(rustix::fs::fstat(&object)?.st_size).unwrap_or(0);
+            Ok((range.end <= size).then_some((object, range)))
         });
-        let object = object.await?.ok_or_else(|| Error::new(ErrorKind::Truncated, NAME, "append"))?;
+        let too_short = || Error::new(ErrorKind::Truncated, NAME, "append");
+        let (object, range) = object.await?.ok_or_else(too_short)?;
         let object = Arc::new(object);
-        for start in (0..size).step_by(APPEND_CHUNK) {
-            let (object, range) = (object.clone(), start..size.min(start + APPEND_CHUNK as u64));
+        for start in range.clone().step_by(APPEND_CHUNK) {
+            let (object, range) = (object.clone(), start..range.end.min(start + APPEND_CHUNK as u64));
             self.start(move |sink| sink.append_range(&object, range)).await?;
         }
         Ok(true)
@@ -237,7 +239,7 @@ impl Sink {
     /// no check if all space of its file is allocated.
     fn check_free_space(&mut self, len: u64) -> rustix::io::Result<()> {
         if self.written + len > self.space_checked {
-            if self.is_slot_reserved()? {
+            if matches!(&self.target, TargetFile::Slot(slot) if !slot.grows) && self.is_reserved()? {
                 self.space_checked = u64::MAX;
                 return Ok(());
             }
@@ -248,17 +250,12 @@ impl Sink {
         Ok(())
     }
 
-    /// Whether a slot is written, and all space of its file is allocated.
-    fn is_slot_reserved(&mut self) -> rustix::io::Result<bool> {
+    /// Whether all space of the file is allocated.
+    fn is_reserved(&mut self) -> rustix::io::Result<bool> {
         /// Unit of `st_blocks` in bytes.
         const BLOCK: i64 = 512;
-        let TargetFile::Slot(slot) = &self.target else {
-            return Ok(false);
-        };
-        let end = slot.offset.saturating_add(slot.size);
         let stat = rustix::fs::fstat(self.file()?)?;
-        let is_beyond_file = u64::try_from(stat.st_size).is_ok_and(|size| size < end);
-        Ok(!is_beyond_file && stat.st_blocks.saturating_mul(BLOCK) >= stat.st_size)
+        Ok(stat.st_blocks.saturating_mul(BLOCK) >= stat.st_size)
     }
 
     /// Fails if `len` more bytes would exceed the slot and overwrite the next one.
@@ -351,7 +348,9 @@ impl Sink {
     /// Reserves disk space for the next bytes, so that a large file has few extents and a full disk
     /// is noticed early.
     fn reserve(&mut self, len: u64) -> rustix::io::Result<()> {
-        if self.written + len <= self.reserved || self.size_hint <= self.reserved + BATCH as u64 {
+        // Discarding a part would not free space beyond the end of its file.
+        let is_slot = matches!(self.target, TargetFile::Slot(_));
+        if is_slot || self.written + len <= self.reserved || self.size_hint <= self.reserved + BATCH as u64 {
             return Ok(());
         }
         let (offset, len) = (self.reserved, RESERVE_STEP.min(self.size_hint - self.reserved));

@@ -77,7 +77,8 @@ impl Fsck {
         let size = self.sizes.get(&blob.object_key).copied();
         let what = format!("blob {} ({})", blob.id, blob.object_key);
         let mut is_intact = self.compare_size(&what, blob.size, size);
-        if blob.digests.is_none() || blob.upload_id.is_some() || parts.iter().any(|part| part.tag.is_some()) {
+        let has_stored_slot = parts.iter().any(|part| part.state == PartState::Stored && part.tag.is_some());
+        if blob.digests.is_none() || blob.upload_id.is_some() || has_stored_slot {
             // A merge records the digests before it removes the parts. If the merge is unfinished,
             // its task will still remove the parts.
             let merge = self.task(TaskKind::MergeParts, blob).await?;

@@ -104,7 +104,9 @@ impl Fsck {
         Ok(())
     }
 
-    /// Checks the parts in a preallocated file: all of them exist if the file exists.
+    /// Checks the parts in a preallocated file: all of them exist if the file exists. A deep check
+    /// reads them: after a restore, the file may be newer than the metadata, and the space of a part
+    /// that was replaced later is freed.
     async fn check_preallocated(
         &mut self,
         blob: &BlobRecord,
@@ -114,13 +116,45 @@ impl Fsck {
     ) -> Result<()> {
         let is_in_file = |part: &&PartRecord| part.state == PartState::Stored && part.tag.is_some();
         let lost = parts.iter().filter(is_in_file).count();
-        if file_exists || lost == 0 {
+        if lost == 0 {
             return Ok(());
+        }
+        if file_exists {
+            return self.check_slots(blob, upload).await;
         }
         if self.options.repair {
             self.app.meta.uploads.drop_lost_parts(blob.id, upload.to_owned(), LostParts::Upload).await?;
         }
         self.report(format!("{lost} parts of blob {} are lost", blob.id), self.options.repair);
+        Ok(())
+    }
+
+    /// Reads the parts in a preallocated file and compares their digests, if the check is deep.
+    async fn check_slots(&mut self, blob: &BlobRecord, upload: &str) -> Result<()> {
+        if !self.options.deep {
+            return Ok(());
+        }
+        let mut lost = Vec::new();
+        for part in self.app.meta.blobs.parts(blob.id).await? {
+            if part.is_own_object {
+                continue;
+            }
+            let part = std::slice::from_ref(&part);
+            let read = self.app.stores.digest_parts(&self.store, part, DigestSelection::MD5).await;
+            let is_intact = read.is_ok_and(|(digests, _)| {
+                part.iter().zip(digests).all(|(part, digests)| part.digests.matches(&digests))
+            });
+            lost.extend(part.iter().filter(|_| !is_intact).map(|part| part.number));
+        }
+        if lost.is_empty() {
+            return Ok(());
+        }
+        let what = format!("parts {lost:?} of blob {} are missing or have different content", blob.id);
+        if self.options.repair {
+            let lost = LostParts::Parts(lost);
+            self.app.meta.uploads.drop_lost_parts(blob.id, upload.to_owned(), lost).await?;
+        }
+        self.report(what, self.options.repair);
         Ok(())
     }
 

@@ -114,7 +114,8 @@ pub enum Op {
 }
 
 fn size() -> impl Strategy<Value = usize> {
-    prop::sample::select(vec![0, 1, 5_000, 65_537, 200_000])
+    // Parts of 64 KiB and a multiple of it get their place in one file.
+    prop::sample::select(vec![0, 1, 5_000, 65_536, 65_537, 131_072, 200_000])
 }
 
 fn piece() -> impl Strategy<Value = Piece> {
