@@ -141,4 +141,9 @@ async fn check_contract(location: &DatabaseLocation) {
     let mut s3_first = node_stores();
     s3_first.stores.reverse();
     contract::multipart::run(&Meta::open(location, options(s3_first)).await.unwrap()).await;
+    let part_sizes = Some(PartSizeLimits { min: 0, max: u64::MAX, preallocated: true });
+    let disk = LocalStore { name: "local".to_owned(), part_sizes, has_shards: false };
+    let mut with_disk = NodeStores::new("this".to_owned(), vec![disk]);
+    with_disk.max_grown_size = contract::growing_files::MAX_SIZE;
+    contract::growing_files::run(&Meta::open(location, options(with_disk)).await.unwrap()).await;
 }

@@ -287,28 +287,30 @@ pub(crate) async fn claim_slot(
     }
     // The UPDATE above locked the blob's row until the end of the transaction. Two concurrent
     // writes must not share a part number in the store, and a stored part must not be overwritten
-    // before its replacement is stored. The slot of a part that is being deleted is discarded, so
-    // it must not be written before the part is gone.
+    // before its replacement is stored.
+    let recorded = blob::Entity::find_by_id(blob_id).select_only().columns([
+        blob::Column::ObjectKey,
+        blob::Column::UploadId,
+        blob::Column::SlotSize,
+    ]);
+    let recorded: Option<(String, Option<String>, Option<i64>)> =
+        recorded.into_tuple().one(transaction).await?;
+    let Some((key, upload_id, slot_size)) = recorded else {
+        return Ok(None);
+    };
+    let mut states = vec![part::State::Writing, part::State::Stored];
+    // In a file that grows, the slot of a part that is being deleted is discarded, so it must not be
+    // written before the part is gone.
+    states.extend(slot_size.is_some().then_some(part::State::Deleting));
     let existing = part::Entity::find()
         .select_only()
         .column(part::Column::Id)
         .filter(part::Column::BlobId.eq(blob_id))
         .filter(part::Column::Number.eq(n))
-        .filter(part::Column::State.is_in([
-            part::State::Writing,
-            part::State::Stored,
-            part::State::Deleting,
-        ]));
+        .filter(part::Column::State.is_in(states));
     if existing.into_tuple::<i64>().one(transaction).await?.is_some() {
         return Ok(None);
     }
-    let recorded = blob::Entity::find_by_id(blob_id)
-        .select_only()
-        .columns([blob::Column::ObjectKey, blob::Column::UploadId]);
-    let recorded: Option<(String, Option<String>)> = recorded.into_tuple().one(transaction).await?;
-    let Some((key, upload_id)) = recorded else {
-        return Ok(None);
-    };
     let key = decode_key(&key)?;
     let upload_id = upload_id.filter(|id| !id.is_empty());
     Ok(Some(MultipartSlot { key, upload_id, layout: None, slot_size: None }))
