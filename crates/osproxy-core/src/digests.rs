@@ -57,8 +57,8 @@ impl Stores {
         Ok((each, all.finish()))
     }
 
-    /// Opens bytes of a part; `range` is in the object that contains the part. The upload may be
-    /// completed meanwhile.
+    /// Opens `range` of the object that contains `part`. Falls back to the object if the upload was
+    /// completed after the row was read.
     pub(crate) async fn open_part(
         &self,
         store: &str,

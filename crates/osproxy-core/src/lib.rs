@@ -44,6 +44,7 @@ pub use links::rotation::generate_link_key;
 pub use metadata::{check_metadata, metadata_error};
 pub use node_state::{LoadGuard, NodeState};
 pub use objects::Objects;
+pub use objects::inspect::is_gone;
 pub use objects::reader::ContentReader;
 pub use osproxy_cluster::{REQUEST_ID, RegisteredNode, X_FORWARDED_FOR};
 pub use request_context::{ClientAddr, RequestId, Subject};

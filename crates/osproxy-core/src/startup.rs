@@ -25,7 +25,7 @@ use crate::{
     health::HealthChecker,
     links::{self, LinkKeys, Links, rotation::KeyRotation},
     metrics::{Metrics, export::MetricsSources},
-    objects::{Objects, hot_content::HotContent, inspect::MAX_INSPECTIONS, multipart::StripedLocks},
+    objects::{Objects, hot_content::HotContent, inspect::MAX_INSPECTIONS, multipart::ObjectLocks},
     ops::{FileOps, TaskOps, UploadOps},
     settings::{BuildInfo, Limits, LinkKeySecret, Settings},
     stats::STATS_TTL,
@@ -114,7 +114,7 @@ impl Startup {
         let Self { settings, node_id, started_at, coordinator, exclusive_lock, transfers } = self;
         let database = &settings.database;
         let mut here = NodeStores::new(node_id.clone(), stores.local_stores());
-        here.max_grown_size = here.max_grown_size.min(settings.limits.max_size);
+        here.max_slot_start = here.max_slot_start.min(settings.limits.max_size);
         let options = DatabaseOptions {
             node_stores: here,
             cache: settings.cache,
@@ -230,7 +230,7 @@ impl Parts {
             detached_work: detached_work.clone(),
             limits,
             active_writes: Mutex::default(),
-            multipart_locks: StripedLocks::default(),
+            locks: ObjectLocks::default(),
             hot_content: HotContent::new(limits.max_cached_content),
             inspections: Semaphore::new(MAX_INSPECTIONS),
         });

@@ -11,13 +11,14 @@ pub struct NodeStores {
     pub node: String,
     /// The accessible stores. New files go to the first one.
     pub stores: Vec<LocalStore>,
-    /// Maximum size of a preallocated file that grows with its parts, in bytes.
-    pub max_grown_size: u64,
+    /// In a preallocated file that grows with its parts, each slot begins before this offset, in
+    /// bytes.
+    pub max_slot_start: u64,
     pub(crate) clock: Clock,
 }
 
-/// Default of [`NodeStores::max_grown_size`]. All usual file systems support files of this size.
-const MAX_GROWN_SIZE: u64 = 8 << 40;
+/// Default of [`NodeStores::max_slot_start`]. All usual file systems support files of this size.
+const MAX_SLOT_START: u64 = 8 << 40;
 
 /// A store whose objects this node can access.
 #[derive(Clone, Debug)]
@@ -45,7 +46,7 @@ pub struct PartSizeLimits {
 impl NodeStores {
     /// Describes the node named `node`. New files go to the first of `stores`.
     pub fn new(node: String, stores: Vec<LocalStore>) -> Self {
-        Self { node, stores, max_grown_size: MAX_GROWN_SIZE, clock: Clock::default() }
+        Self { node, stores, max_slot_start: MAX_SLOT_START, clock: Clock::default() }
     }
 
     pub(crate) fn store(&self, name: &str) -> Option<&LocalStore> {

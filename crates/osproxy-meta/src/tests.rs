@@ -144,6 +144,6 @@ async fn check_contract(location: &DatabaseLocation) {
     let part_sizes = Some(PartSizeLimits { min: 0, max: u64::MAX, preallocated: true });
     let disk = LocalStore { name: "local".to_owned(), part_sizes, has_shards: false };
     let mut with_disk = NodeStores::new("this".to_owned(), vec![disk]);
-    with_disk.max_grown_size = contract::growing_files::MAX_SIZE;
+    with_disk.max_slot_start = contract::growing_files::MAX_SLOT_START;
     contract::growing_files::run(&Meta::open(location, options(with_disk)).await.unwrap()).await;
 }

@@ -166,12 +166,18 @@ pub trait Multipart: Send + Sync {
     /// has no space for them.
     async fn begin(&self, key: &Key, layout: Option<PartLayout>) -> Result<String>;
 
-    /// Like [`begin`](Self::begin), but a store with preallocated files reserves nothing. If the
-    /// total size is known, it checks that there is enough space for all parts now; otherwise the
-    /// file grows with its parts. Writing a part can still fail with `Full` later. `part_size` and
-    /// `size` are as in [`PartLayout`].
-    async fn begin_unreserved(&self, key: &Key, part_size: u64, size: Option<u64>) -> Result<String> {
-        self.begin(key, size.map(|size| PartLayout { size, part_size })).await
+    /// Like [`begin`](Self::begin), but a store with preallocated files reserves nothing: it only
+    /// checks that there is enough space for all parts now. Writing a part can still fail with
+    /// `Full` later.
+    async fn begin_unreserved(&self, key: &Key, layout: PartLayout) -> Result<String> {
+        self.begin(key, Some(layout)).await
+    }
+
+    /// Begins an upload of unknown size, with slots of `slot_size` bytes. Only stores with
+    /// preallocated files support this: the file grows with its parts. Nothing is reserved, and
+    /// writing a part can fail with `Full`.
+    async fn begin_growing(&self, key: &Key, _slot_size: u64) -> Result<String> {
+        Err(Error::new(ErrorKind::Other, "store", "begin upload").with_message(key.to_string()))
     }
 
     /// Begins part `number` (1 to 10,000), which has `size` bytes. [`ObjectWriter::publish`]
@@ -186,9 +192,12 @@ pub trait Multipart: Send + Sync {
     ) -> Result<Box<dyn ObjectWriter>>;
 
     /// Combines the parts with these numbers and tags, in this order, into the object, durably and
-    /// atomically. Drops all other parts. A store with preallocated files ignores `parts`, cuts the
-    /// file off after `end` bytes, where the last part ends, fails with `Mismatch` if it ends
-    /// before, and with `Exists` if there is an object with this key. Writers of parts of the upload fail from then on.
+    /// atomically. Drops all other parts.
+    ///
+    /// A store with preallocated files ignores `parts`, and truncates the file to `end` bytes. It
+    /// fails with `Mismatch` if the file is shorter, and with `Exists` if there is an object with
+    /// this key. Later writes to parts of the upload fail with `NotFound`. Other stores ignore
+    /// `end`.
     ///
     /// Fails with `NotFound` if there is no such upload. If the upload was completed before, some
     /// stores return `Ok` instead. Fails with `Mismatch`, and changes nothing, if a part is missing
@@ -217,7 +226,7 @@ pub trait Multipart: Send + Sync {
     async fn list_parts(&self, key: &Key, upload: &str) -> Result<Vec<(u32, String)>>;
 
     /// Drops every upload for a key, including uploads whose ids are not recorded. `part_size` is
-    /// the part size in the [`PartLayout`] of the uploads; `None` if they have no layout.
+    /// the part size or slot size of the uploads; `None` if they have neither.
     async fn abort_all(&self, key: &Key, _part_size: Option<u64>) -> Result<()> {
         let mut uploads = self.list_uploads(Some(key)).await?;
         while let Some(upload) = uploads.try_next().await? {

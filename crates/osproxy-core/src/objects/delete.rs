@@ -38,7 +38,7 @@ impl Objects {
     async fn delete_slot(&self, id: i64) -> Result<bool> {
         // As soon as the row is gone, another write may use the slot: a concurrent deletion of the
         // same row would then discard the bytes of that write. Only this process uses the store.
-        let _deleting = self.multipart_locks.lock_for(id).lock().await;
+        let _deleting = self.locks.slot_deletions.lock_for(id).lock().await;
         let kind = ObjectRowKind::Part;
         let Some(PendingDelete { store, slot, .. }) = self.meta.blobs.mark_deleting(kind, id).await? else {
             return Ok(false);

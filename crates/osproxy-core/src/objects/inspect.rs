@@ -80,8 +80,8 @@ impl Objects {
     }
 }
 
-/// Whether the error means that a part was removed.
-fn is_gone(error: &Error) -> bool {
+/// Whether the error means that an object, or bytes at its end, no longer exist.
+pub fn is_gone(error: &Error) -> bool {
     let of_store = error.source().and_then(|source| source.downcast_ref::<storage::Error>());
     of_store.is_some_and(|error| matches!(error.kind, ErrorKind::NotFound | ErrorKind::Truncated))
 }

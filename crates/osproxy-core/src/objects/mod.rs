@@ -30,7 +30,7 @@ pub struct Objects {
     pub(crate) detached_work: Arc<DetachedWork>,
     pub(crate) limits: Limits,
     pub(crate) active_writes: Mutex<HashSet<i64>>,
-    pub(crate) multipart_locks: multipart::StripedLocks,
+    pub(crate) locks: multipart::ObjectLocks,
     /// Small content that is read often.
     pub(crate) hot_content: hot_content::HotContent,
     /// Limits concurrent inspections of uploads.

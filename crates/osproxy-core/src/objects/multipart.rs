@@ -23,10 +23,8 @@ const PAUSE: Duration = Duration::from_millis(500);
 /// Maximum attempts if parts change while they are inspected.
 const MAX_TRIES: usize = 3;
 
-/// Striped locks that keep a node from starting the multipart upload of a blob twice, and from
-/// deleting a part twice at the same time. Blobs and parts with the same stripe wait for each
-/// other.
-pub(crate) struct StripedLocks([Mutex<()>; 64]);
+/// Striped locks by id. Ids with the same stripe wait for each other.
+pub(super) struct StripedLocks([Mutex<()>; 64]);
 
 impl Default for StripedLocks {
     fn default() -> Self {
@@ -42,6 +40,15 @@ impl StripedLocks {
         let [first, ..] = &self.0;
         usize::try_from(mixed).ok().and_then(|at| self.0.get(at)).unwrap_or(first)
     }
+}
+
+/// Locks that keep a node from doing something twice at the same time.
+#[derive(Default)]
+pub(crate) struct ObjectLocks {
+    /// Starts of multipart uploads, by blob id.
+    upload_starts: StripedLocks,
+    /// Deletions of parts in growing files, by the id of the part.
+    pub(super) slot_deletions: StripedLocks,
 }
 
 /// Result of completing a multipart upload.
@@ -69,7 +76,7 @@ impl Objects {
         let multipart = self.stores.multipart(store)?;
         // If several parts arrive at this node at the same time, only one of them starts the
         // multipart upload. Another node may start a duplicate.
-        let _beginning = self.multipart_locks.lock_for(blob_id).lock().await;
+        let _beginning = self.locks.upload_starts.lock_for(blob_id).lock().await;
         if let Some(named) = self.meta.uploads.upload_id(blob_id).await? {
             return Ok(Some(named));
         }
@@ -80,10 +87,8 @@ impl Objects {
             _ => true,
         };
         let begun = match (slot.layout, slot.slot_size) {
-            (Some(layout), _) if !may_reserve => {
-                multipart.begin_unreserved(&slot.key, layout.part_size, Some(layout.size)).await?
-            }
-            (None, Some(slot_size)) => multipart.begin_unreserved(&slot.key, slot_size, None).await?,
+            (Some(layout), _) if !may_reserve => multipart.begin_unreserved(&slot.key, layout).await?,
+            (None, Some(slot_size)) => multipart.begin_growing(&slot.key, slot_size).await?,
             (layout, _) => multipart.begin(&slot.key, layout).await?,
         };
         let named = self.meta.uploads.record_upload_id(blob_id, begun.clone()).await?;

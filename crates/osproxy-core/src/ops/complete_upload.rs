@@ -38,8 +38,8 @@ pub async fn complete_upload(
         let message = format!("a file must not be larger than {max_size} bytes");
         return Err(Error::new(ErrorCode::TooLarge, message));
     }
-    let mut inspected = None;
-    match try_complete(uploads, uid, request, constraints, &mut inspected).await? {
+    let Attempt { outcome, inspected } = try_complete(uploads, uid, request, constraints).await?;
+    match outcome {
         CompleteOutcome::Multipart(upload) => {
             let upload = InspectedMultipart { upload, inspected };
             // Spawned: this must complete even if the client disconnects.
@@ -50,16 +50,21 @@ pub async fn complete_upload(
     }
 }
 
+/// An attempt to complete an upload.
+struct Attempt {
+    outcome: CompleteOutcome,
+    /// Result of reading the parts, if they were read.
+    inspected: Option<InspectionResult>,
+}
+
 /// Completes an upload, after inspecting its parts if necessary. Returns `Multipart` if the store
-/// must complete a multipart upload before the file can be read. Sets `inspected` if parts were
-/// read.
+/// must complete a multipart upload before the file can be read.
 async fn try_complete(
     uploads: &Arc<UploadOps>,
     uid: Uid,
     said: CompleteRequest,
     terms: &LinkConstraints,
-    inspected: &mut Option<InspectionResult>,
-) -> Result<CompleteOutcome> {
+) -> Result<Attempt> {
     let mut conditions = CompletePreconditions {
         max_size: terms.max_size,
         content_type: terms.content_type.clone(),
@@ -72,12 +77,11 @@ async fn try_complete(
             CompleteOutcome::NeedsInspection(inspection) => {
                 conditions.inspected = uploads.objects.inspect(&inspection).await?;
             }
-            completed => {
-                if completed == CompleteOutcome::Completed {
+            outcome => {
+                if outcome == CompleteOutcome::Completed {
                     uploads.task_notifier.notify_node();
                 }
-                *inspected = conditions.inspected;
-                return Ok(completed);
+                return Ok(Attempt { outcome, inspected: conditions.inspected });
             }
         }
     }
@@ -144,7 +148,7 @@ async fn complete_multipart(
     }
     // Another request completed the upload, the file was removed, or parts were lost. A new attempt
     // finds out which.
-    match try_complete(&uploads, uid, said, &terms, &mut None).await? {
+    match try_complete(&uploads, uid, said, &terms).await?.outcome {
         CompleteOutcome::Multipart(_) => {
             Err(Error::unavailable("the parts changed during completion; retry"))
         }

@@ -30,6 +30,7 @@ const MAX_BETWEEN: u64 = 256 * 1024;
 const MAX_BOUNDARY: usize = 70;
 
 const CRLF: &[u8] = b"\r\n";
+const NO_CLOSING_BOUNDARY: &str = "the form lacks its closing boundary";
 
 /// Whether a body with this content type is a form.
 pub(crate) fn is_form(content_type: &str) -> bool {
@@ -61,13 +62,16 @@ pub(crate) async fn content_stream(
 
 /// Returns the boundary between the fields.
 fn boundary(content_type: &str) -> Result<String> {
-    let content_type: mime::Mime = content_type.parse().map_err(malformed)?;
-    if content_type.essence_str() != "multipart/form-data" {
+    if !is_form(content_type) {
         return Err(malformed("its type is not `multipart/form-data`"));
     }
+    let content_type: mime::Mime = content_type.parse().map_err(malformed)?;
     let boundary = content_type.get_param(mime::BOUNDARY).ok_or_else(|| malformed("it has no boundary"))?;
-    if boundary.as_str().len() > MAX_BOUNDARY || boundary.as_str().contains(['\r', '\n']) {
-        return Err(malformed("the boundary is too long or has a line break"));
+    if boundary.as_str().len() > MAX_BOUNDARY {
+        return Err(malformed(format!("the boundary is longer than {MAX_BOUNDARY} bytes")));
+    }
+    if boundary.as_str().contains(['\r', '\n']) {
+        return Err(malformed("the boundary has a line break"));
     }
     Ok(boundary.as_str().to_owned())
 }
@@ -142,14 +146,14 @@ impl Form {
         if next == b'-' {
             return match self.take_byte().await? {
                 b'-' => Ok(None),
-                _ => Err(Error::invalid(NO_CLOSING_BOUNDARY)),
+                _ => Err(malformed("a boundary is followed by other text")),
             };
         }
         while next == b' ' || next == b'\t' {
             next = self.take_byte().await?;
         }
         if [next, self.take_byte().await?] != CRLF {
-            return Err(Error::invalid(NO_CLOSING_BOUNDARY));
+            return Err(malformed("a boundary is followed by other text"));
         }
         let head = self.take_until(b"\r\n\r\n", CRLF).await?;
         parse_headers(head.get(CRLF.len()..).unwrap_or_default()).map(Some)
@@ -172,7 +176,7 @@ impl Form {
             self.rest = bytes.split_off(start);
             return Ok(Some(bytes));
         }
-        // All bytes are the start of a delimiter, perhaps: more bytes tell.
+        // `bytes` may be the start of a delimiter: read more to decide.
         let mut start = BytesMut::from(&bytes[..]);
         loop {
             let mut frame = self.take_frame().await?;
@@ -298,8 +302,6 @@ fn parameter_value(text: &[u8]) -> Option<(Vec<u8>, &[u8])> {
     }
     None
 }
-
-const NO_CLOSING_BOUNDARY: &str = "the form lacks its closing boundary";
 
 fn malformed(problem: impl std::fmt::Display) -> Error {
     Error::invalid(format!("the form is malformed: {problem}"))

@@ -209,7 +209,7 @@ impl BlobDb {
     }
 }
 
-/// Returns the slot of a part, unless its disk space is reserved.
+/// Returns the slot to discard; `None` unless the part is in a growing file of an open upload.
 fn unused_slot(part: &part::Model, blob: &blob::Model) -> Result<Option<UnusedSlot>, DbErr> {
     if part.tag.is_none() || blob.slot_size.is_none() || blob.state != blob::State::Receiving {
         return Ok(None);

@@ -7,10 +7,10 @@ use crate::{
 };
 
 const SLOT: u64 = 64 << 10;
-/// Maximum size of a file.
-pub(crate) const MAX_SIZE: u64 = 10 * SLOT;
+/// Each slot begins before this offset, in bytes.
+pub(crate) const MAX_SLOT_START: u64 = 10 * SLOT;
 
-/// `meta` must put new files in a store with preallocated files of at most [`MAX_SIZE`].
+/// `meta` must put new files in a store with preallocated files, and use [`MAX_SLOT_START`].
 pub(crate) async fn run(meta: &Meta) {
     parts_of_one_size_get_slots(meta).await;
     a_slot_is_not_used_while_its_part_is_deleted(meta).await;

@@ -5,7 +5,8 @@
 //! Stores reject a multipart upload if any part except the last is below the minimum size. osproxy
 //! learns which part is the last only when the client completes the upload. Therefore
 //! [`claim_slot`] gives no slot to a small part if a part with a higher number has a slot. After a
-//! small part has got a slot, no part with a higher number gets a slot.
+//! small part has got a slot, no part with a higher number gets a slot. In a preallocated file that
+//! grows with its parts, minimum and maximum are the slot size.
 
 use osproxy_storage::{Key, PartLayout};
 use sea_orm::{
@@ -344,11 +345,11 @@ pub(crate) async fn choose_slot_size(
 }
 
 /// Limits on the parts that get a slot of `slot_size` bytes: all slots must be full, except the
-/// last. Returns `None` if part `number` cannot get a slot, because its place would be beyond
-/// `max_size`, the maximum size of a file in bytes.
-pub(crate) fn limits_of_slots(number: u32, slot_size: u64, max_size: u64) -> Option<PartSizeLimits> {
+/// last. Returns `None` if part `number` cannot get a slot, because its slot would not begin before
+/// the offset `max_slot_start`, in bytes.
+pub(crate) fn limits_of_slots(number: u32, slot_size: u64, max_slot_start: u64) -> Option<PartSizeLimits> {
     let start = u64::from(number - 1).checked_mul(slot_size)?;
-    (start < max_size).then_some(PartSizeLimits { min: slot_size, max: slot_size, preallocated: true })
+    (start < max_slot_start).then_some(PartSizeLimits { min: slot_size, max: slot_size, preallocated: true })
 }
 
 /// Returns the multipart upload to complete for a blob; `None` if no stored part is in a multipart

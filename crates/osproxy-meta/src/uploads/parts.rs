@@ -250,8 +250,8 @@ async fn begin(
     if let (None, Some(PartSizeLimits { preallocated: true, .. })) = (layout, sizes) {
         slot_size =
             multipart::choose_slot_size(transaction, blob_id, recorded_slot_size, size.unwrap_or(0)).await?;
-        let max_size = node_stores.max_grown_size;
-        sizes = slot_size.and_then(|slot_size| multipart::limits_of_slots(number, slot_size, max_size));
+        let max_start = node_stores.max_slot_start;
+        sizes = slot_size.and_then(|slot_size| multipart::limits_of_slots(number, slot_size, max_start));
     }
     let slot = match (size, sizes) {
         (Some(size), Some(sizes)) => {

@@ -12,7 +12,7 @@ use std::{ops::Range, sync::Arc, time::SystemTime};
 
 use async_trait::async_trait;
 use bytes::Bytes;
-use futures_util::{StreamExt, future::BoxFuture};
+use futures_util::future::BoxFuture;
 
 pub use limit::Limit;
 pub use metrics::{CounterTotals, Counters, MetricsLayer, OperationCounters};
@@ -48,7 +48,7 @@ pub enum Operation {
     Finish,
     /// [`ObjectWriter::publish`]
     Publish,
-    /// [`Multipart::begin`], [`Multipart::begin_unreserved`]
+    /// [`Multipart::begin`], [`Multipart::begin_unreserved`], [`Multipart::begin_growing`]
     BeginUpload,
     /// [`Multipart::complete`]
     CompleteUpload,
@@ -151,12 +151,27 @@ pub trait Layer: Send + Sync + 'static {
 pub struct OpenedObject {
     /// The store below the layer.
     pub store: Arc<dyn Backend>,
-    /// The object.
+    /// Key of the object.
     pub key: Key,
+    /// The store's id of the upload, if the object is an upload that is not completed.
+    pub upload: Option<String>,
     /// The byte range of the reader.
     pub range: Range<u64>,
     /// The permit from [`Layer::acquire_permit`], which the wrapped reader must hold.
     pub permit: Option<Box<dyn Send>>,
+}
+
+/// Opens an object, or an upload that is not completed; see [`OpenedObject`].
+async fn open(
+    store: &dyn Backend,
+    key: &Key,
+    upload: Option<&str>,
+    range: Range<u64>,
+) -> Result<ObjectReader> {
+    match (upload, store.multipart()) {
+        (Some(upload), Some(multipart)) => multipart.open_incomplete(key, upload, range).await,
+        _ => store.open(key, range).await,
+    }
 }
 
 /// A store wrapped in a layer.
@@ -200,9 +215,10 @@ impl<L: Layer> Backend for Layered<L> {
         let reader_range = range.clone();
         let run = move || -> BoxFuture<'_, _> { Box::pin(self.store.open(key, reader_range.clone())) };
         let reader = self.layer.run_retryable(Operation::Open, &run).await?;
-        Ok(self
-            .layer
-            .reader(OpenedObject { store: self.store.clone(), key: key.clone(), range, permit }, reader))
+        Ok(self.layer.reader(
+            OpenedObject { store: self.store.clone(), key: key.clone(), upload: None, range, permit },
+            reader,
+        ))
     }
 
     async fn size(&self, key: &Key) -> Result<u64> {
@@ -259,9 +275,15 @@ impl<L: Layer> Multipart for Layered<L> {
         self.layer.run_retryable(Operation::BeginUpload, &run).await
     }
 
-    async fn begin_unreserved(&self, key: &Key, part_size: u64, size: Option<u64>) -> Result<String> {
+    async fn begin_unreserved(&self, key: &Key, layout: PartLayout) -> Result<String> {
         let inner = self.inner()?;
-        let run = move || -> BoxFuture<'_, _> { Box::pin(inner.begin_unreserved(key, part_size, size)) };
+        let run = move || -> BoxFuture<'_, _> { Box::pin(inner.begin_unreserved(key, layout)) };
+        self.layer.run_retryable(Operation::BeginUpload, &run).await
+    }
+
+    async fn begin_growing(&self, key: &Key, slot_size: u64) -> Result<String> {
+        let inner = self.inner()?;
+        let run = move || -> BoxFuture<'_, _> { Box::pin(inner.begin_growing(key, slot_size)) };
         self.layer.run_retryable(Operation::BeginUpload, &run).await
     }
 
@@ -288,12 +310,13 @@ impl<L: Layer> Multipart for Layered<L> {
     async fn open_incomplete(&self, key: &Key, upload: &str, range: Range<u64>) -> Result<ObjectReader> {
         let permit = self.layer.acquire_permit().await?;
         let inner = self.inner()?;
-        let run = move || -> BoxFuture<'_, _> { Box::pin(inner.open_incomplete(key, upload, range.clone())) };
+        let reader_range = range.clone();
+        let run = move || -> BoxFuture<'_, _> {
+            Box::pin(inner.open_incomplete(key, upload, reader_range.clone()))
+        };
         let reader = self.layer.run_retryable(Operation::Open, &run).await?;
-        Ok(Box::pin(reader.inspect(move |_| {
-            // Held until the reader is dropped.
-            let _ = &permit;
-        })))
+        let (store, key, upload) = (self.store.clone(), key.clone(), Some(upload.to_owned()));
+        Ok(self.layer.reader(OpenedObject { store, key, upload, range, permit }, reader))
     }
 
     async fn discard_part(&self, key: &Key, upload: &str, number: u32) -> Result<()> {

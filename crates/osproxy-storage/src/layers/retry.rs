@@ -40,6 +40,7 @@ impl Layer for Retry {
         let reader = ResumingReader {
             store: opened.store,
             key: opened.key,
+            upload: opened.upload,
             remaining: opened.range,
             reader: Some(reader),
             attempts: Attempts::new(self.attempts),
@@ -54,6 +55,7 @@ impl Layer for Retry {
 struct ResumingReader {
     store: Arc<dyn Backend>,
     key: Key,
+    upload: Option<String>,
     remaining: Range<u64>,
     reader: Option<ObjectReader>,
     /// Counts the failures since the latest successful read.
@@ -83,9 +85,11 @@ impl ResumingReader {
         if self.remaining.is_empty() {
             return Ok(None);
         }
-        let reader = match &mut self.reader {
-            Some(reader) => reader,
-            None => self.reader.insert(self.store.open(&self.key, self.remaining.clone()).await?),
+        let reader = if let Some(reader) = &mut self.reader {
+            reader
+        } else {
+            let (upload, range) = (self.upload.as_deref(), self.remaining.clone());
+            self.reader.insert(super::open(&*self.store, &self.key, upload, range).await?)
         };
         if let Some(bytes) = reader.next().await {
             return bytes.map(Some);

@@ -8,6 +8,8 @@ use osproxy_api::v0::UploadLinks;
 use crate::support::{Api, RawConnection, Service, content, eventually, expect_v0_error, md5_hex};
 
 const PART: usize = 64 << 10;
+/// Size of a part that is written before all of it has arrived, in bytes.
+const LARGE: usize = 1 << 20;
 
 /// The preallocated file of an upload.
 struct Preallocated(std::path::PathBuf);
@@ -144,17 +146,23 @@ async fn a_wrong_md5_leaves_the_upload_open_and_the_part_can_be_sent_again() {
     service.assert_consistent().await;
 }
 
-/// Sends a part, and closes the connection after `sent` bytes.
-async fn break_off(service: &Service, link: &UploadLinks, number: u32, part: &[u8], sent: usize) {
+/// Sends the first `sent` bytes of a part.
+async fn send_some(
+    service: &Service,
+    link: &UploadLinks,
+    number: u32,
+    part: &[u8],
+    sent: usize,
+) -> RawConnection {
     let mut connection: RawConnection = service.connect().await;
     let url = format!("{}&chunkNum={number}", link.url.multi.upload);
     connection.send_head("PUT", &url, &format!("Content-Length: {}\r\n", part.len())).await;
     connection.send(&part[..sent]).await;
+    connection
 }
 
 #[tokio::test]
 async fn parts_that_do_not_count_occupy_no_disk_space() {
-    const LARGE: usize = 1 << 20;
     let mut service = Service::start().await;
     let (code, said) = service.cli(&["tenant", "set", "small", "--new", "--max-bytes", "4MB"]).await;
     assert_eq!(code, 0, "{said}");
@@ -173,11 +181,12 @@ async fn parts_that_do_not_count_occupy_no_disk_space() {
     let url = format!("{}&chunkNum=2&md5={}", link.url.multi.upload, md5_hex(b"other"));
     expect_v0_error(small.put(&url, part(2)).await, 422).await;
     settled("the part with a wrong digest is discarded").await;
-    break_off(&service, &link, 3, part(3), LARGE / 2).await;
+    let broken = send_some(&service, &link, 3, part(3), LARGE / 2).await;
     eventually("the part has begun", async || {
         (service.sql("SELECT count(*) FROM parts WHERE number = 3").await == ["1"]).then_some(())
     })
     .await;
+    drop(broken);
     eventually("the write has ended", async || {
         let rows = service.sql("SELECT state FROM parts WHERE number = 3").await;
         rows.iter().all(|state| state == "gone").then_some(())
@@ -212,19 +221,15 @@ async fn parts_that_do_not_count_occupy_no_disk_space() {
 #[tokio::test]
 async fn a_late_part_does_not_make_the_object_longer() {
     let mut service = Service::start().await;
-    let bytes = content(50, 2 * PART);
+    let bytes = content(50, 2 * LARGE);
     let link = service.upload_link("x.bin").await;
-    service.put_parts(&link, &bytes.chunks(PART).collect::<Vec<_>>()).await;
-    let mut late = service.connect().await;
-    let url = format!("{}&chunkNum=5", link.url.multi.upload);
-    late.send_head("PUT", &url, &format!("Content-Length: {PART}\r\n")).await;
-    late.send(&bytes[..PART / 2]).await;
-    eventually("the part has begun", async || {
-        (service.sql("SELECT count(*) FROM parts WHERE number = 5").await == ["1"]).then_some(())
-    })
-    .await;
+    service.put_parts(&link, &bytes.chunks(LARGE).collect::<Vec<_>>()).await;
+    let file = Preallocated::find(&service).unwrap();
+    let mut late = send_some(&service, &link, 5, &bytes[..LARGE], 600_000).await;
+    eventually("the late part is written", async || (file.metadata().len() > 4 * LARGE as u64).then_some(()))
+        .await;
     assert_eq!(service.merge(&link, 2, &bytes).await.status(), 200);
-    late.send(&bytes[PART / 2..PART]).await;
+    late.send(&bytes[600_000..LARGE]).await;
     let answer = String::from_utf8(late.read_some().await).unwrap();
     assert!(answer.starts_with("HTTP/1.1 422 "), "{answer}");
     let object = std::fs::metadata(service.object_path(&service.objects()[0])).unwrap();
@@ -237,18 +242,20 @@ async fn a_late_part_does_not_make_the_object_longer() {
 #[tokio::test]
 async fn an_upload_continues_after_a_crash() {
     let mut service = Service::start().await;
-    let bytes = content(60, 4 * PART);
+    let bytes = content(60, 4 * LARGE);
     let link = service.upload_link("x.bin").await;
-    service.put_parts(&link, &bytes.chunks(PART).take(2).collect::<Vec<_>>()).await;
-    break_off(&service, &link, 3, &bytes[2 * PART..3 * PART], PART / 2).await;
-    eventually("the part has begun", async || {
-        (service.sql("SELECT count(*) FROM parts WHERE number = 3").await == ["1"]).then_some(())
+    service.put_parts(&link, &bytes.chunks(LARGE).take(2).collect::<Vec<_>>()).await;
+    let file = Preallocated::find(&service).unwrap();
+    let interrupted = send_some(&service, &link, 3, &bytes[2 * LARGE..3 * LARGE], 600_000).await;
+    eventually("the part is being written", async || {
+        (file.metadata().len() > 2 * LARGE as u64).then_some(())
     })
     .await;
     service.kill_and_restart().await;
+    drop(interrupted);
     assert_eq!(service.checkpoint(&link.uid).await, [1, 2]);
     for number in [3, 4] {
-        let part = &bytes[(number - 1) * PART..][..PART];
+        let part = &bytes[(number - 1) * LARGE..][..LARGE];
         assert_eq!(service.put_part(&link, u32::try_from(number).unwrap(), part).await.status(), 200);
     }
     assert_eq!(service.merge(&link, 4, &bytes).await.status(), 200);
@@ -275,6 +282,8 @@ async fn a_part_whose_place_is_beyond_the_largest_file_is_an_object() {
     drop(connection);
     assert_eq!(service.put_part(&link, 9_999, b"small").await.status(), 200);
     assert_eq!(service.checkpoint(&link.uid).await, [9_999]);
+    let objects = "SELECT count(*) FROM parts WHERE number = 9999 AND tag IS NULL";
+    assert_eq!(service.sql(objects).await, ["1"]);
 }
 
 /// After a restore, the file may be newer than the metadata.

@@ -117,16 +117,14 @@ impl Local {
     async fn begin_with(
         &self,
         key: &Key,
-        part_size: u64,
-        size: Option<u64>,
+        layout: PartLayout,
+        upload: String,
         reservation: Reservation,
     ) -> Result<String> {
         self.root.check_writable("begin upload")?;
-        let mut upload = part_size.to_string();
-        upload.extend(size.is_none().then_some(GROWS));
         let (root, path, key) = (self.root.clone(), path(key, &upload), key.clone());
         blocking("begin upload", move || {
-            reserve(&root, &key, &path, size.unwrap_or(0), reservation)?;
+            reserve(&root, &key, &path, layout.size, reservation)?;
             // Acknowledged parts must survive a power failure, so the directory entry of the
             // preallocated file must survive a power failure too.
             Ok(root.sync_folder(key.folder())?)
@@ -166,11 +164,17 @@ impl Multipart for Local {
     async fn begin(&self, key: &Key, layout: Option<PartLayout>) -> Result<String> {
         let layout =
             layout.ok_or_else(|| invalid_part("the size and part size of the upload must be known"))?;
-        self.begin_with(key, layout.part_size, Some(layout.size), Reservation::All).await
+        self.begin_with(key, layout, layout.part_size.to_string(), Reservation::All).await
     }
 
-    async fn begin_unreserved(&self, key: &Key, part_size: u64, size: Option<u64>) -> Result<String> {
-        self.begin_with(key, part_size, size, Reservation::CheckOnly).await
+    async fn begin_unreserved(&self, key: &Key, layout: PartLayout) -> Result<String> {
+        self.begin_with(key, layout, layout.part_size.to_string(), Reservation::CheckOnly).await
+    }
+
+    async fn begin_growing(&self, key: &Key, slot_size: u64) -> Result<String> {
+        // An empty file needs no space.
+        let layout = PartLayout { size: 0, part_size: slot_size };
+        self.begin_with(key, layout, format!("{slot_size}{GROWS}"), Reservation::CheckOnly).await
     }
 
     async fn create_part(
@@ -429,7 +433,7 @@ mod tests {
     async fn parts_of_an_unreserved_upload_need_free_space() {
         let (root, store, key) = opened().await;
         let layout = PartLayout { size: 1 << 20, part_size: 1 << 18 };
-        let upload = store.begin_unreserved(&key, layout.part_size, Some(layout.size)).await.unwrap();
+        let upload = store.begin_unreserved(&key, layout).await.unwrap();
         #[expect(clippy::disallowed_methods, reason = "a test may block")]
         let metadata = std::fs::metadata(root.path().join(format!("video/.7.mp4.{upload}"))).unwrap();
         assert_eq!(metadata.len(), layout.size);
@@ -440,7 +444,7 @@ mod tests {
         part.write(Bytes::from(vec![2; 1 << 18])).await.unwrap();
         assert_eq!(part.finish().await.unwrap_err().kind, ErrorKind::Full);
         let other = Key::parse("video/8.mp4").unwrap();
-        assert!(store.begin_unreserved(&other, layout.part_size, Some(layout.size)).await.is_err());
+        assert!(store.begin_unreserved(&other, layout).await.is_err());
         // Parts can use reserved space even if the disk is otherwise full.
         store.set_min_free_space(0);
         let key = Key::parse("video/9.mp4").unwrap();
@@ -465,6 +469,11 @@ mod tests {
         assert!(store.create_part(&key, &upload, 3, 1025).await.is_err());
         assert!(store.create_part(&key, &upload, 0, 1).await.is_err());
         assert!(store.create_part(&key, "x", 1, 1).await.is_err());
+        for (number, size) in [(3, 953), (4, 1), (4, 1024), (10_000, 1)] {
+            let mut outside = store.create_part(&key, &upload, number, size).await.unwrap();
+            outside.write(Bytes::from(vec![9; usize::try_from(size).unwrap()])).await.unwrap();
+            assert!(outside.finish().await.is_err(), "part {number} of {size} bytes is not in the layout");
+        }
         // Write the same slots again.
         send(&store, &key, &upload, 1, &[3; 1024]).await;
         send(&store, &key, &upload, 3, &[4; 952]).await;
@@ -488,8 +497,8 @@ mod tests {
     async fn a_file_of_unknown_size_grows_with_its_parts() {
         let (_root, store, key) = opened().await;
         let bytes = content(150_000);
-        let upload = store.begin_unreserved(&key, 65_536, None).await.unwrap();
-        assert_eq!(store.begin_unreserved(&key, 65_536, None).await.unwrap(), upload, "begun again");
+        let upload = store.begin_growing(&key, 65_536).await.unwrap();
+        assert_eq!(store.begin_growing(&key, 65_536).await.unwrap(), upload, "begun again");
         send(&store, &key, &upload, 3, &bytes[131_072..]).await;
         // The end of the file is known now, and no space is reserved before it.
         store.set_min_free_space(u64::MAX >> 1);
@@ -515,7 +524,7 @@ mod tests {
     async fn an_object_ends_where_its_last_part_ends() {
         let (_root, store, key) = opened().await;
         let bytes = content(1500);
-        let upload = store.begin_unreserved(&key, 1024, None).await.unwrap();
+        let upload = store.begin_growing(&key, 1024).await.unwrap();
         send(&store, &key, &upload, 1, &bytes[..1024]).await;
         send(&store, &key, &upload, 2, &bytes[1024..]).await;
         let mut discarded = store.create_part(&key, &upload, 3, 1024).await.unwrap();
@@ -542,7 +551,7 @@ mod tests {
     async fn a_late_writer_does_not_change_the_object() {
         let (_root, store, key) = opened().await;
         let bytes = content(1_048_576);
-        let upload = store.begin_unreserved(&key, 1_048_576, None).await.unwrap();
+        let upload = store.begin_growing(&key, 1_048_576).await.unwrap();
         send(&store, &key, &upload, 1, &bytes).await;
         // The writer has opened the file and written a part of its slot.
         let mut late = store.create_part(&key, &upload, 2, 1_048_576).await.unwrap();
@@ -557,7 +566,7 @@ mod tests {
     #[tokio::test]
     async fn a_discarded_part_occupies_no_space() {
         let (root, store, key) = opened().await;
-        let upload = store.begin_unreserved(&key, 1 << 20, None).await.unwrap();
+        let upload = store.begin_growing(&key, 1 << 20).await.unwrap();
         for number in 1..=3 {
             send(&store, &key, &upload, number, &vec![7; 1 << 20]).await;
         }
@@ -584,7 +593,7 @@ mod tests {
     async fn published_parts_can_be_read_before_the_upload_is_completed() {
         let (_root, store, key) = opened().await;
         let bytes = content(1500);
-        let upload = store.begin_unreserved(&key, 1024, None).await.unwrap();
+        let upload = store.begin_growing(&key, 1024).await.unwrap();
         send(&store, &key, &upload, 2, &bytes[1024..]).await;
         let part = store.open_incomplete(&key, &upload, 1024..1500).await.unwrap();
         let part: Vec<Bytes> = part.try_collect().await.unwrap();

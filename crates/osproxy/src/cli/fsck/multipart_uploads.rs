@@ -1,7 +1,7 @@
 //! Compares the multipart uploads of stores with the rows that name their objects.
 
 use futures_util::TryStreamExt;
-use osproxy_core::Result;
+use osproxy_core::{Result, is_gone};
 use osproxy_meta::{BlobRecord, BlobState, LostParts, PartRecord, PartState};
 use osproxy_storage::{DigestSelection, ErrorKind, Key, ListedUpload, Multipart};
 
@@ -139,12 +139,16 @@ impl Fsck {
             if part.is_own_object {
                 continue;
             }
-            let part = std::slice::from_ref(&part);
-            let read = self.app.stores.digest_parts(&self.store, part, DigestSelection::MD5).await;
-            let is_intact = read.is_ok_and(|(digests, _)| {
-                part.iter().zip(digests).all(|(part, digests)| part.digests.matches(&digests))
-            });
-            lost.extend(part.iter().filter(|_| !is_intact).map(|part| part.number));
+            let parts = std::slice::from_ref(&part);
+            let is_intact = match self.app.stores.digest_parts(&self.store, parts, DigestSelection::MD5).await
+            {
+                Ok((found, _)) => found.first().is_some_and(|found| part.digests.matches(found)),
+                Err(error) if is_gone(&error) => false,
+                Err(error) => return Err(error),
+            };
+            if !is_intact {
+                lost.push(part.number);
+            }
         }
         if lost.is_empty() {
             return Ok(());
