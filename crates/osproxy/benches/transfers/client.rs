@@ -26,6 +26,10 @@ use crate::content::{Aligned, Variant};
 /// calls.
 const BUFFER: usize = 256 * 1024;
 
+/// Poll interval and timeout of a verification.
+const LOOK: Duration = Duration::from_millis(20);
+const PATIENCE: Duration = Duration::from_mins(5);
+
 /// Validity of the benchmark's links, in seconds.
 const EXPIRE: i64 = 24 * 60 * 60;
 
@@ -237,6 +241,16 @@ impl Connection {
         let results: Vec<InstantUploadResult> =
             self.call(&post("/resume", &InstantUploadRequest { data: vec![item] })?)?;
         Ok(results.iter().any(|result| !result.uid.is_empty()))
+    }
+
+    /// Waits until [`is_verified`](Self::is_verified).
+    pub(crate) fn wait_until_verified(&mut self, md5: &str) -> Result<()> {
+        let start = Instant::now();
+        while !self.is_verified(md5)? {
+            ensure!(start.elapsed() < PATIENCE, "timed out waiting for the verification of {md5}");
+            thread::sleep(LOOK);
+        }
+        Ok(())
     }
 
     /// Creates an upload of `size` bytes over API v1, in parts of `part_size` bytes.

@@ -3,8 +3,6 @@
 use std::{
     path::Path,
     sync::atomic::{AtomicUsize, Ordering},
-    thread,
-    time::{Duration, Instant},
 };
 
 use anyhow::{Context, Result, ensure};
@@ -33,10 +31,6 @@ const FILES: usize = 4;
 const GIGABIT: f64 = 125e6;
 const AT_A_GIGABIT: &str = "at 1 Gbit/s";
 const IN_SHARES: &str = "in equal shares";
-
-/// Poll interval and timeout of the verification.
-const LOOK: Duration = Duration::from_millis(20);
-const PATIENCE: Duration = Duration::from_mins(5);
 
 /// Target for the throughput, as a fraction of the store's own throughput.
 const THROUGHPUT: Target = Target::AtLeast(0.9);
@@ -112,7 +106,7 @@ fn upload(
         let sample =
             through.sample(round, || with_network(network, to_server, |all| upload.send(all).map(drop)))?;
         let first = to_server.first_mut().context("no connection")?;
-        let verification = measure::sample(&[server.id()], || wait_until_verified(first, &variant.md5()))?;
+        let verification = measure::sample(&[server.id()], || first.wait_until_verified(&variant.md5()))?;
         if round > 0 {
             behind.push(verification);
             md5.push(md5_alone(&variant)?);
@@ -257,15 +251,6 @@ fn get_all(connections: &mut [Connection], requests: &[(Vec<u8>, usize)]) -> Res
         }
         Ok(())
     })
-}
-
-fn wait_until_verified(connection: &mut Connection, md5: &str) -> Result<()> {
-    let start = Instant::now();
-    while !connection.is_verified(md5)? {
-        ensure!(start.elapsed() < PATIENCE, "timed out waiting for the verification of {md5}");
-        thread::sleep(LOOK);
-    }
-    Ok(())
 }
 
 /// Processor time of the rounds through osproxy: that of the store, and that of osproxy and the
