@@ -26,6 +26,9 @@ use crate::content::{Aligned, Variant};
 /// calls.
 const BUFFER: usize = 256 * 1024;
 
+/// After this time without progress, a request fails.
+const STALLED: Duration = Duration::from_mins(1);
+
 /// Poll interval and timeout of a verification.
 const LOOK: Duration = Duration::from_millis(20);
 const PATIENCE: Duration = Duration::from_mins(5);
@@ -68,6 +71,9 @@ impl Connection {
     pub(crate) fn open(address: SocketAddr) -> Result<Self> {
         let stream = TcpStream::connect(address)?;
         stream.set_nodelay(true)?;
+        // A peer may answer before it has read the request, and read no more.
+        stream.set_read_timeout(Some(STALLED))?;
+        stream.set_write_timeout(Some(STALLED))?;
         Ok(Self { stream, buffer: Aligned::new(BUFFER), network: None })
     }
 

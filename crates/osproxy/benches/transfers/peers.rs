@@ -306,6 +306,8 @@ const PROGRAMS: [Program; 6] = [
             "{files}",
             "--info-dir",
             "{files}/info",
+            "--max-body-size",
+            "1073741824",
             "--log-level",
             "ERROR",
         ],
