@@ -145,12 +145,16 @@ async fn check_sent(service: &Service, sent: &mut Sent) {
     let Some(link) = service.download_link(&sent.uid).await else {
         return sent.check_gone();
     };
-    let answer = service.get(&link.url).await;
+    // A false digest may be found during the download, which is then cut.
+    let check_cut = |cut: reqwest::Error| assert!(sent.is_false, "{cut} for {}", sent.uid);
+    let answer = match service.client().get(service.url(&link.url)).send().await {
+        Ok(answer) => answer,
+        Err(cut) => return check_cut(cut),
+    };
     match answer.status().as_u16() {
         200 => match answer.bytes().await {
             Ok(bytes) => sent.check(&bytes),
-            // A false digest may be found during the download, which is then cut.
-            Err(cut) => assert!(sent.is_false, "{cut} for {}", sent.uid),
+            Err(cut) => check_cut(cut),
         },
         404 => sent.check_gone(),
         other => panic!("{other} for {}", sent.uid),

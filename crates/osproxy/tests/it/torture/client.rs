@@ -212,9 +212,15 @@ impl Client {
             return Some(());
         };
         let url = self.service.url(&link.url);
-        let answer = self.service.client().get(url).send().await.ok()?;
+        // A false digest may be found during the download, which is then cut.
+        let Ok(answer) = self.service.client().get(url).send().await else {
+            return sent.is_false.then_some(());
+        };
         match answer.status().as_u16() {
-            200 => sent.check(&answer.bytes().await.ok()?),
+            200 => match answer.bytes().await {
+                Ok(bytes) => sent.check(&bytes),
+                Err(_) => return sent.is_false.then_some(()),
+            },
             404 => sent.check_gone(),
             other => panic!("{other} for {}", sent.uid),
         }
