@@ -342,13 +342,7 @@ async fn bodies_are_passed_on_piece_by_piece() {
     let head = format!("Content-Length: {}\r\n", bytes.len());
     client.send_head("PUT", &format!("{}&chunkNum=2", link.url.multi.upload), &head).await;
     client.send(&bytes[..bytes.len() / 2]).await;
-    let arrived = async || {
-        let folder = nodes[0].objects_folder().join(".tmp");
-        let files = std::fs::read_dir(folder).unwrap();
-        let size =
-            |file: std::io::Result<std::fs::DirEntry>| file.ok()?.metadata().ok().map(|data| data.len());
-        (files.filter_map(size).max()? >= 16 << 20).then_some(())
-    };
+    let arrived = async || (nodes[0].allocated() >= 16 << 20).then_some(());
     eventually("the part is written there", arrived).await;
     client.send(&bytes[bytes.len() / 2..]).await;
     assert!(String::from_utf8(client.read_some().await).unwrap().starts_with("HTTP/1.1 200 "));
