@@ -325,6 +325,13 @@ pub trait ObjectWriter: Send {
     /// dropped.
     async fn write(&mut self, bytes: Bytes) -> Result<()>;
 
+    /// Skips bytes that are in the part already, because an earlier writer was
+    /// [suspended](Self::suspend): hashes them, and writes nothing. Call this before the first
+    /// write. Only parts in preallocated files support this.
+    async fn skip(&mut self, _bytes: Bytes) -> Result<()> {
+        Err(Error::new(ErrorKind::Other, "store", "resume part"))
+    }
+
     /// Appends a byte range of another object of the same store. Fails with `NotFound` if the
     /// object is missing, and with `Truncated` if it is too short. After an error, the writer can
     /// only be dropped.
@@ -344,6 +351,13 @@ pub trait ObjectWriter: Send {
     /// tag for the object, which may be empty. Call [`finish`](Self::finish) first. After an error,
     /// the object may have appeared, or may appear later.
     async fn publish(self: Box<Self>) -> Result<String>;
+
+    /// Ends a part early: makes the bytes that were written so far durable, so that a later writer
+    /// can [`skip`](Self::skip) them and continue. Call [`finish`](Self::finish) first. Only parts
+    /// in preallocated files support this.
+    async fn suspend(self: Box<Self>) -> Result<()> {
+        Err(Error::new(ErrorKind::Other, "store", "suspend part"))
+    }
 }
 
 /// A stream of exactly the bytes of a range, in order. After an error, the stream can only be

@@ -408,6 +408,10 @@ impl<L: Layer> ObjectWriter for LayeredWriter<L> {
         Ok(())
     }
 
+    async fn skip(&mut self, bytes: Bytes) -> Result<()> {
+        self.layer.run_once(Operation::Write, self.writer.skip(bytes)).await
+    }
+
     async fn append_object(&mut self, key: &Key, range: Range<u64>) -> Result<bool> {
         self.layer.run_once(Operation::Write, self.writer.append_object(key, range)).await
     }
@@ -419,5 +423,10 @@ impl<L: Layer> ObjectWriter for LayeredWriter<L> {
     async fn publish(self: Box<Self>) -> Result<String> {
         let layer = self.layer.clone();
         layer.run_once(Operation::Publish, self.writer.publish()).await
+    }
+
+    async fn suspend(self: Box<Self>) -> Result<()> {
+        let layer = self.layer.clone();
+        layer.run_once(Operation::Publish, self.writer.suspend()).await
     }
 }

@@ -606,6 +606,38 @@ mod tests {
     }
 
     #[tokio::test]
+    async fn a_suspended_part_is_continued() {
+        let (_root, store, key) = opened().await;
+        let (bytes, layout) = (content(1_400_000), PartLayout { size: 1_400_000, part_size: 1 << 20 });
+        let upload = store.begin(&key, Some(layout)).await.unwrap();
+        send(&store, &key, &upload, 2, &bytes[1 << 20..]).await;
+        // With and without bytes before, and with a piece that is not a multiple of a batch.
+        for (from, to) in [(0, 300_000), (300_000, 1_000_001), (1_000_001, 1 << 20)] {
+            let mut writer = store.create_part(&key, &upload, 1, 1 << 20).await.unwrap();
+            writer.select_digests(DigestSelection { subtree_offset: Some(0), ..DigestSelection::default() });
+            let mut earlier = store.open_incomplete(&key, &upload, 0..from as u64).await.unwrap();
+            while let Some(earlier) = earlier.try_next().await.unwrap() {
+                writer.skip(earlier).await.unwrap();
+            }
+            writer.write(Bytes::copy_from_slice(&bytes[from..to])).await.unwrap();
+            let mut expected =
+                Digester::new(DigestSelection { subtree_offset: Some(0), ..DigestSelection::default() });
+            expected.update(&bytes[..to]);
+            assert_eq!(writer.finish().await.unwrap(), expected.finish());
+            if to < 1 << 20 {
+                writer.suspend().await.unwrap();
+            } else {
+                writer.publish().await.unwrap();
+            }
+        }
+        store.complete(&key, &upload, &[], layout.size).await.unwrap();
+        assert!(read(&store, &key, bytes.len()).await == bytes);
+        let mut object = store.create(&key, crate::SizeHint::Unknown).await.unwrap();
+        object.finish().await.unwrap();
+        assert!(object.suspend().await.is_err(), "an object cannot be suspended");
+    }
+
+    #[tokio::test]
     async fn the_second_writer_of_a_slot_waits_for_the_first() {
         let (_root, store, key) = opened().await;
         let upload = store.begin(&key, Some(PartLayout { size: 10, part_size: 1024 })).await.unwrap();

@@ -135,6 +135,11 @@ impl ObjectWriter for Writer {
         Ok(())
     }
 
+    async fn skip(&mut self, bytes: Bytes) -> Result<()> {
+        self.flush().await?;
+        self.start(move |sink| sink.skip(&bytes)).await
+    }
+
     async fn append_object(&mut self, key: &Key, range: Range<u64>) -> Result<bool> {
         self.flush().await?;
         let sink = self.take_sink().await?;
@@ -168,6 +173,11 @@ impl ObjectWriter for Writer {
         let key = self.key.clone();
         super::blocking("publish", move || sink.publish(&key)).await?;
         Ok(String::new())
+    }
+
+    async fn suspend(mut self: Box<Self>) -> Result<()> {
+        let sink = self.take_sink().await?;
+        super::blocking("suspend part", move || sink.suspend()).await
     }
 }
 
@@ -277,6 +287,15 @@ impl Sink {
         }
     }
 
+    /// Hashes bytes that are in the slot already.
+    fn skip(&mut self, bytes: &[u8]) -> std::io::Result<()> {
+        self.check_part_size(bytes.len() as u64)?;
+        self.digester.update(bytes);
+        self.written += bytes.len() as u64;
+        self.written_back = self.written;
+        Ok(())
+    }
+
     fn append(&mut self, bytes: &[u8]) -> std::io::Result<()> {
         self.check_part_size(bytes.len() as u64)?;
         self.check_free_space(bytes.len() as u64)?;
@@ -378,6 +397,19 @@ impl Sink {
             self.written_back = self.written;
             // `DontNeed` does not drop dirty pages; it only starts their writeback.
             rustix::fs::fadvise(self.file()?, offset, NonZeroU64::new(len), Advice::DontNeed)?;
+        }
+        Ok(())
+    }
+
+    /// Makes the bytes in a slot durable.
+    fn suspend(mut self: Box<Self>) -> std::io::Result<()> {
+        if !matches!(self.target, TargetFile::Slot(_)) {
+            return Err(std::io::ErrorKind::Unsupported.into());
+        }
+        let fsync = self.root.fsync;
+        let file = self.file()?;
+        if fsync {
+            rustix::fs::fdatasync(file)?;
         }
         Ok(())
     }
