@@ -165,6 +165,11 @@ impl BlobState {
 }
 
 impl PartState {
+    /// Whether bytes of the part are durable and needed.
+    pub fn has_bytes(self) -> bool {
+        matches!(self, Self::Partial | Self::Stored)
+    }
+
     /// The name used in the database and in output.
     pub fn name(self) -> String {
         self.to_value()

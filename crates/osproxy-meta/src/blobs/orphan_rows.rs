@@ -111,6 +111,9 @@ impl BlobDb {
     /// Marks an unfinished row for deletion, so that it can never become content, and returns its
     /// object. The caller then removes the object and calls [`delete_row`](Self::delete_row).
     /// Returns `None` if the row became content meanwhile, or is gone.
+    ///
+    /// A part that was suspended before this write becomes suspended again, with the bytes that it
+    /// had then; the method returns `None`.
     #[boxed_future]
     pub async fn mark_deleting(
         &self,
@@ -140,6 +143,13 @@ impl BlobDb {
                             Some(PendingDelete { store: blob.backend, key, slot_size, slot: None })
                         }
                         ObjectRowKind::Part => {
+                            part::Entity::update_many()
+                                .col_expr(part::Column::State, Expr::value(part::State::Partial))
+                                .filter(part::Column::Id.eq(id))
+                                .filter(part::Column::State.eq(part::State::Writing))
+                                .filter(part::Column::Size.gt(0))
+                                .exec(transaction)
+                                .await?;
                             let marked = part::Entity::update_many()
                                 .col_expr(part::Column::State, Expr::value(part::State::Deleting))
                                 .filter(part::Column::Id.eq(id))

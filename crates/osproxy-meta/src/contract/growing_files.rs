@@ -2,8 +2,8 @@
 
 use super::{create, digests, parts::complete_as, uid};
 use crate::{
-    BeginPartOutcome, CompleteOutcome, CompleteRequest, FinishPartOutcome, Meta, ObjectRowKind, PartIntent,
-    ReceivedPart, UnusedSlot,
+    AnnounceSizeOutcome, BeginPartOutcome, CompleteOutcome, CompleteRequest, FinishPartOutcome,
+    IncompletePart, Meta, ObjectRowKind, PartIntent, ReceivedPart, SuspendPartOutcome, UnusedSlot,
 };
 
 const SLOT: u64 = 64 << 10;
@@ -15,6 +15,10 @@ pub(crate) async fn run(meta: &Meta) {
     parts_of_one_size_get_slots(meta).await;
     a_slot_is_not_used_while_its_part_is_deleted(meta).await;
     the_object_ends_with_the_last_slot(meta).await;
+    a_suspended_part_is_continued(meta).await;
+    a_suspended_part_is_replaced(meta).await;
+    bytes_that_are_not_content_are_not_kept(meta).await;
+    the_size_is_announced_once(meta).await;
 }
 
 async fn begin(meta: &Meta, file: i64, number: u32, attempt: i64, size: Option<u64>) -> PartIntent {
@@ -100,4 +104,126 @@ async fn the_object_ends_with_the_last_slot(meta: &Meta) {
     assert_eq!(places, [(false, 0..SLOT), (false, SLOT..SLOT + 5), (true, 0..SLOT)]);
     let incomplete: Vec<_> = parts.iter().map(|part| part.incomplete_upload.as_deref()).collect();
     assert_eq!(incomplete, [Some("65536+"), Some("65536+"), None]);
+}
+
+/// Suspends a part of which this many bytes are durable.
+async fn suspend(meta: &Meta, file: i64, intent: &PartIntent, size: u64) -> SuspendPartOutcome {
+    meta.uploads.record_upload_id(intent.blob_id, "65536+".to_owned()).await.unwrap();
+    meta.uploads.suspend_part(uid(file), intent, size, [7; 32]).await.unwrap()
+}
+
+/// Offset, number of the next part, and the durable bytes of that part.
+async fn position(meta: &Meta, file: i64) -> (u64, u32, Option<IncompletePart>) {
+    let position = meta.uploads.append_position(uid(file)).await.unwrap().unwrap();
+    (position.offset, position.number, position.incomplete)
+}
+
+async fn received(meta: &Meta, file: i64) -> Option<u64> {
+    meta.files.record(uid(file)).await.unwrap().unwrap().received
+}
+
+async fn a_suspended_part_is_continued(meta: &Meta) {
+    let file = 94_300_000;
+    create(meta, file).await;
+    assert_eq!(position(meta, file).await, (0, 1, None));
+    send(meta, file, 1, file + 1, SLOT).await;
+    let intent = begin(meta, file, 2, file + 2, Some(SLOT)).await;
+    assert_eq!(position(meta, file).await, (SLOT, 2, None));
+    assert_eq!(suspend(meta, file, &intent, 100).await, SuspendPartOutcome::Suspended(None));
+    let incomplete = |size, is_resumed| {
+        Some(IncompletePart { id: file + 2, size, key: None, blake3: Some([7; 32]), is_resumed })
+    };
+    assert_eq!(position(meta, file).await, (SLOT + 100, 2, incomplete(100, false)));
+    assert_eq!(meta.uploads.status(uid(file)).await.unwrap().unwrap().parts, [1]);
+    assert_eq!(received(meta, file).await, Some(SLOT + 100));
+    // Only one write continues it. If that write breaks off, the part is suspended as before.
+    let resumed = meta.uploads.resume_part(uid(file), file + 2).await.unwrap().unwrap();
+    assert_eq!((resumed.resumed, resumed.number, resumed.slot.is_some()), (100, 2, true));
+    assert_eq!(position(meta, file).await, (SLOT + 100, 2, incomplete(100, true)));
+    assert!(meta.uploads.resume_part(uid(file), file + 2).await.unwrap().is_none());
+    assert_eq!(meta.blobs.mark_deleting(ObjectRowKind::Part, file + 2).await.unwrap(), None);
+    assert_eq!(position(meta, file).await, (SLOT + 100, 2, incomplete(100, false)));
+    let resumed = meta.uploads.resume_part(uid(file), file + 2).await.unwrap().unwrap();
+    assert_eq!(suspend(meta, file, &resumed, 300).await, SuspendPartOutcome::Suspended(None));
+    assert_eq!(received(meta, file).await, Some(SLOT + 300));
+    let resumed = meta.uploads.resume_part(uid(file), file + 2).await.unwrap().unwrap();
+    assert_eq!(finish(meta, file, &resumed, SLOT).await, FinishPartOutcome::Stored(None));
+    assert_eq!(position(meta, file).await, (2 * SLOT, 3, None));
+    assert_eq!(received(meta, file).await, Some(2 * SLOT));
+}
+
+async fn finish(meta: &Meta, file: i64, intent: &PartIntent, size: u64) -> FinishPartOutcome {
+    let digests = osproxy_storage::Digests { size, ..digests(&format!("{file} {}", intent.id)) };
+    let part =
+        ReceivedPart { digests, sniffed: None, tag: String::new(), max_size: None, content_type: None };
+    meta.uploads.finish_part(uid(file), intent, part).await.unwrap()
+}
+
+async fn a_suspended_part_is_replaced(meta: &Meta) {
+    let file = 94_400_000;
+    create(meta, file).await;
+    let in_slot = begin(meta, file, 1, file + 1, Some(SLOT)).await;
+    assert_eq!(suspend(meta, file, &in_slot, 300).await, SuspendPartOutcome::Suspended(None));
+    // The slot is not given to another write.
+    let whole = begin(meta, file, 1, file + 2, Some(SLOT)).await;
+    assert!(whole.slot.is_none());
+    let prefix = async |id: i64| match meta.uploads.begin_prefix(uid(file), 1, uid(id), None).await.unwrap() {
+        BeginPartOutcome::Ready(intent) => intent,
+        other => panic!("{other:?}"),
+    };
+    let short = prefix(file + 3).await;
+    assert_eq!(suspend(meta, file, &short, 200).await, SuspendPartOutcome::Superseded);
+    let long = prefix(file + 4).await;
+    assert_eq!(suspend(meta, file, &long, 400).await, SuspendPartOutcome::Suspended(Some(file + 1)));
+    let (offset, _, incomplete) = position(meta, file).await;
+    assert_eq!((offset, incomplete.unwrap().key), (400, Some(long.key)));
+    assert_eq!(received(meta, file).await, Some(400));
+    assert_eq!(finish(meta, file, &whole, SLOT).await, FinishPartOutcome::Stored(Some(file + 4)));
+    assert_eq!(received(meta, file).await, Some(SLOT));
+    assert_eq!(position(meta, file).await, (SLOT, 2, None));
+    let late = prefix(file + 5).await;
+    assert_eq!(suspend(meta, file, &late, SLOT - 1).await, SuspendPartOutcome::Superseded);
+    // A part that is being continued is replaced too.
+    let second = begin(meta, file, 2, file + 6, Some(SLOT)).await;
+    assert_eq!(suspend(meta, file, &second, 10).await, SuspendPartOutcome::Suspended(None));
+    let resumed = meta.uploads.resume_part(uid(file), file + 6).await.unwrap().unwrap();
+    let other = begin(meta, file, 2, file + 7, Some(SLOT)).await;
+    assert_eq!(finish(meta, file, &other, SLOT).await, FinishPartOutcome::Stored(Some(file + 6)));
+    assert_eq!(finish(meta, file, &resumed, SLOT).await, FinishPartOutcome::Swept);
+    assert_eq!(received(meta, file).await, Some(2 * SLOT));
+}
+
+async fn bytes_that_are_not_content_are_not_kept(meta: &Meta) {
+    let file = 94_500_000;
+    create(meta, file).await;
+    send(meta, file, 1, file + 1, SLOT).await;
+    let second = begin(meta, file, 2, file + 2, Some(SLOT)).await;
+    assert_eq!(suspend(meta, file, &second, 10).await, SuspendPartOutcome::Suspended(None));
+    meta.uploads.drop_incomplete_part(uid(file), file + 2).await.unwrap();
+    assert_eq!((position(meta, file).await, received(meta, file).await), ((SLOT, 2, None), Some(SLOT)));
+    let third = begin(meta, file, 3, file + 3, Some(SLOT)).await;
+    assert_eq!(suspend(meta, file, &third, 10).await, SuspendPartOutcome::Suspended(None));
+    let request = CompleteRequest { parts: Some(1), size: None, expected: crate::ExpectedDigests::default() };
+    let completed = complete_as(meta, file, request, file + 4).await;
+    assert!(matches!(completed, CompleteOutcome::Multipart(_)), "{completed:?}");
+    for id in [file + 2, file + 3] {
+        assert!(meta.blobs.mark_deleting(ObjectRowKind::Part, id).await.unwrap().is_some(), "{id}");
+    }
+}
+
+async fn the_size_is_announced_once(meta: &Meta) {
+    let file = 94_600_000;
+    assert_eq!(meta.uploads.announce_size(uid(file), 1).await.unwrap(), AnnounceSizeOutcome::Unknown);
+    create(meta, file).await;
+    send(meta, file, 1, file + 1, SLOT).await;
+    for (size, expected) in [
+        (SLOT - 1, AnnounceSizeOutcome::TooSmall(SLOT)),
+        (SLOT + 5, AnnounceSizeOutcome::Announced),
+        (SLOT + 5, AnnounceSizeOutcome::Announced),
+        (SLOT + 6, AnnounceSizeOutcome::Differs(SLOT + 5)),
+    ] {
+        assert_eq!(meta.uploads.announce_size(uid(file), size).await.unwrap(), expected, "{size}");
+    }
+    let position = meta.uploads.append_position(uid(file)).await.unwrap().unwrap();
+    assert_eq!((position.size, position.layout, position.slot_size), (Some(SLOT + 5), None, Some(SLOT)));
 }

@@ -322,6 +322,13 @@ async fn complete_locked(
         .filter(file::Column::Uid.eq(file.uid))
         .exec(transaction)
         .await?;
+    // The sweep removes the bytes of incomplete parts, which are not content.
+    part::Entity::update_many()
+        .col_expr(part::Column::State, Expr::value(part::State::Deleting))
+        .filter(part::Column::BlobId.eq(blob_id))
+        .filter(part::Column::State.eq(part::State::Partial))
+        .exec(transaction)
+        .await?;
     if let Some(multipart_upload) = multipart_upload {
         return Ok(CompleteOutcome::Multipart(multipart_upload));
     }

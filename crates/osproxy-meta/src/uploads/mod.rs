@@ -1,5 +1,6 @@
 //! Upload sessions: writes of whole content and of parts, completion, expiry, reservations.
 
+pub(crate) mod append;
 pub(crate) mod complete_parts;
 pub(crate) mod expected_digests;
 pub(crate) mod expiry;

@@ -25,6 +25,7 @@ use crate::{
         entities::{blob, file, part},
     },
     files::rows::{decode_key, decode_part_size},
+    uploads::parts::has_bytes,
 };
 
 /// Highest part number that stores accept.
@@ -206,7 +207,7 @@ async fn drop_lost(
         .col_expr(part::Column::State, Expr::value(part::State::Gone))
         .filter(part::Column::BlobId.eq(blob_id))
         .filter(part::Column::Tag.is_not_null())
-        .filter(part::Column::State.is_in([part::State::Writing, part::State::Stored]));
+        .filter(part::Column::State.is_in([part::State::Writing, part::State::Partial, part::State::Stored]));
     if let LostParts::Parts(numbers) = lost {
         let numbers = numbers.iter().map(|number| number.cast_signed());
         parts = parts.filter(part::Column::Number.is_in(numbers));
@@ -230,13 +231,13 @@ async fn drop_lost(
     Ok(())
 }
 
-/// Total size of the stored parts of a blob, in bytes.
+/// Bytes received in the stored and incomplete parts of a blob.
 async fn received_bytes(transaction: &DatabaseTransaction, blob_id: i64) -> Result<i64, DbErr> {
     let sum = part::Entity::find()
         .select_only()
         .column_as(dialect::integer_sum(transaction.get_database_backend(), part::Column::Size), "sum")
         .filter(part::Column::BlobId.eq(blob_id))
-        .filter(part::Column::State.eq(part::State::Stored));
+        .filter(has_bytes());
     let sum: Option<Option<i64>> = sum.into_tuple().one(transaction).await?;
     Ok(sum.flatten().unwrap_or(0))
 }
@@ -303,12 +304,16 @@ pub(crate) async fn claim_slot(
     // In a file that grows, the slot of a part that is being deleted is discarded, so it must not be
     // written before the part is gone.
     states.extend(slot_size.is_some().then_some(part::State::Deleting));
+    // An incomplete part is in the slot, or is an object of its own.
+    let in_slot = Condition::all()
+        .add(part::Column::State.eq(part::State::Partial))
+        .add(part::Column::Tag.is_not_null());
     let existing = part::Entity::find()
         .select_only()
         .column(part::Column::Id)
         .filter(part::Column::BlobId.eq(blob_id))
         .filter(part::Column::Number.eq(n))
-        .filter(part::Column::State.is_in(states));
+        .filter(Condition::any().add(part::Column::State.is_in(states)).add(in_slot));
     if existing.into_tuple::<i64>().one(transaction).await?.is_some() {
         return Ok(None);
     }

@@ -4,8 +4,8 @@
 use osproxy_storage::{Digests, Key, PartLayout};
 use osproxy_types::{tenant::Tenant, uid::Uid};
 use sea_orm::{
-    ActiveValue::Set, ColumnTrait, DatabaseTransaction, DbErr, EntityTrait, QueryFilter, QuerySelect,
-    sea_query::Expr,
+    ActiveValue::Set, ColumnTrait, Condition, DatabaseTransaction, DbErr, EntityTrait, QueryFilter,
+    QuerySelect, sea_query::Expr,
 };
 
 use crate::MetaError;
@@ -45,6 +45,8 @@ pub struct PartIntent {
     pub slot: Option<MultipartSlot>,
     /// How the content is divided into parts, if known in advance.
     pub layout: Option<PartLayout>,
+    /// Bytes of the part that are in the slot already, because an earlier write was suspended.
+    pub resumed: u64,
 }
 
 /// Outcome of [`UploadDb::begin_part`].
@@ -125,18 +127,33 @@ impl UploadDb {
         size: Option<u64>,
         max_size: Option<u64>,
     ) -> Result<BeginPartOutcome, MetaError> {
+        self.begin_write(NewPart { uid, number, id: id.get(), size, max_size, is_prefix: false }).await
+    }
+
+    /// Like [`begin_part`](Self::begin_part), for an object that receives only the first bytes of
+    /// the part. The caller writes it and calls [`suspend_part`](Self::suspend_part).
+    #[boxed_future]
+    pub async fn begin_prefix(
+        &self,
+        uid: Uid,
+        number: u32,
+        id: Uid,
+        max_size: Option<u64>,
+    ) -> Result<BeginPartOutcome, MetaError> {
+        self.begin_write(NewPart { uid, number, id: id.get(), size: None, max_size, is_prefix: true }).await
+    }
+
+    async fn begin_write(&self, part: NewPart) -> Result<BeginPartOutcome, MetaError> {
         let node_stores = self.db.node_stores.clone();
         let outcome = self
             .db
             .write_or_rollback(move |transaction| {
                 let node_stores = node_stores.clone();
                 Box::pin(async move {
-                    Ok(
-                        match begin(transaction, uid, number, id.get(), size, max_size, &node_stores).await? {
-                            ready @ BeginPartOutcome::Ready(_) => TxEnd::Commit(ready),
-                            other => TxEnd::Rollback(other),
-                        },
-                    )
+                    Ok(match begin(transaction, part, &node_stores).await? {
+                        ready @ BeginPartOutcome::Ready(_) => TxEnd::Commit(ready),
+                        other => TxEnd::Rollback(other),
+                    })
                 })
             })
             .await;
@@ -156,7 +173,7 @@ impl UploadDb {
         part: ReceivedPart,
     ) -> Result<FinishPartOutcome, MetaError> {
         let (id, blob_id, number) = (intent.id, intent.blob_id, intent.number);
-        let is_multipart = intent.slot.is_some();
+        let (is_multipart, resumed) = (intent.slot.is_some(), intent.resumed.cast_signed());
         let quotas = self.db.quotas.clone();
         self.db
             .write_or_rollback(move |transaction| {
@@ -168,7 +185,7 @@ impl UploadDb {
                         return Ok(TxEnd::Rollback(FinishPartOutcome::Closed));
                     };
                     let (replaced, replaced_bytes) =
-                        match replace_part(transaction, blob_id, number, &digests).await? {
+                        match replace_part(transaction, blob_id, number, id, Some(&digests)).await? {
                             ReplacedPart::Unchanged => {
                                 return Ok(TxEnd::Rollback(FinishPartOutcome::Unchanged));
                             }
@@ -190,7 +207,7 @@ impl UploadDb {
                     if stored.rows_affected == 0 {
                         return Ok(TxEnd::Rollback(FinishPartOutcome::Swept));
                     }
-                    let added_bytes = digests.size.cast_signed() - replaced_bytes;
+                    let added_bytes = digests.size.cast_signed() - replaced_bytes - resumed;
                     if added_bytes > 0
                         && max_size.is_some_and(|max| receiving.received + added_bytes > saturating_i64(max))
                     {
@@ -208,13 +225,22 @@ impl UploadDb {
     }
 }
 
-async fn begin(
-    transaction: &DatabaseTransaction,
+/// A write of a part that begins.
+#[derive(Clone, Copy)]
+struct NewPart {
     uid: Uid,
     number: u32,
+    /// Id of the new row.
     id: i64,
     size: Option<u64>,
     max_size: Option<u64>,
+    /// Whether an object of its own receives only the first bytes of the part.
+    is_prefix: bool,
+}
+
+async fn begin(
+    transaction: &DatabaseTransaction,
+    NewPart { uid, number, id, size, max_size, is_prefix }: NewPart,
     node_stores: &NodeStores,
 ) -> Result<BeginPartOutcome, DbErr> {
     let receiving = match find_or_create(transaction, uid, number, id, node_stores).await? {
@@ -245,7 +271,7 @@ async fn begin(
     if max_size.is_some_and(|max| total > max) {
         return Ok(BeginPartOutcome::TooLarge);
     }
-    let mut sizes = node_stores.store(&store).and_then(|store| store.part_sizes);
+    let mut sizes = node_stores.store(&store).and_then(|store| store.part_sizes).filter(|_| !is_prefix);
     let mut slot_size = None;
     if let (None, Some(PartSizeLimits { preallocated: true, .. })) = (layout, sizes) {
         slot_size =
@@ -288,7 +314,8 @@ async fn begin(
     };
     part::Entity::insert(row).exec_without_returning(transaction).await?;
     let tenant = Tenant::from_db(&tenant);
-    Ok(BeginPartOutcome::Ready(PartIntent { id, tenant, blob_id, number, store, key, slot, layout }))
+    let intent = PartIntent { id, tenant, blob_id, number, store, key, slot, layout, resumed: 0 };
+    Ok(BeginPartOutcome::Ready(intent))
 }
 
 /// Returns the size of a part, if known. Fails if the part does not fit the announced content.
@@ -309,12 +336,12 @@ fn size_in_layout(
 }
 
 /// A file that takes parts; the transaction has locked its row.
-struct ReceivingFile {
+pub(super) struct ReceivingFile {
     tenant: String,
     /// Bytes charged to the tenant for the content.
     charged: i64,
-    /// Total size of the stored parts, in bytes.
-    received: i64,
+    /// Bytes received, in stored and incomplete parts.
+    pub(super) received: i64,
     /// MIME type that the content must have.
     required_type: Option<String>,
     /// Whether the tenant is charged for the announced size instead of the received bytes.
@@ -323,7 +350,7 @@ struct ReceivingFile {
 
 /// Locks the file's row until the end of the transaction, so that the upload cannot be completed
 /// meanwhile. Returns `None` if the file does not take parts of this blob any more.
-async fn lock_receiving(
+pub(super) async fn lock_receiving(
     transaction: &DatabaseTransaction,
     uid: Uid,
     blob_id: i64,
@@ -351,7 +378,7 @@ type ReceivingRow = (String, i64, i64, Option<String>, Option<i64>);
 /// Adds `added_bytes`, which can be negative, to the received bytes of a file. Charges the tenant
 /// for these bytes, unless the tenant is already charged for the announced size. Records the
 /// required `content_type`, if any.
-async fn add_received(
+pub(super) async fn add_received(
     transaction: &DatabaseTransaction,
     uid: Uid,
     receiving: ReceivingFile,
@@ -376,8 +403,8 @@ fn saturating_i64(bytes: u64) -> i64 {
     i64::try_from(bytes).unwrap_or(i64::MAX)
 }
 
-/// The part that was stored under a part number before.
-enum ReplacedPart {
+/// The bytes that were received for a part number before.
+pub(super) enum ReplacedPart {
     Nothing,
     /// A part with the same bytes in the store's multipart upload. It is kept.
     Unchanged,
@@ -385,35 +412,45 @@ enum ReplacedPart {
     Part(i64, i64),
 }
 
-/// Marks the stored part with this number for deletion, unless it has the same bytes and is in a
-/// multipart upload.
-async fn replace_part(
+/// Marks what was received of part `number` before for deletion: a stored part, or the first bytes
+/// of a part. Keeps a stored part in a multipart upload if its digests are `digests`. `id` is the
+/// row of the new part.
+pub(super) async fn replace_part(
     transaction: &DatabaseTransaction,
     blob_id: i64,
     number: u32,
-    digests: &Digests,
+    id: i64,
+    digests: Option<&Digests>,
 ) -> Result<ReplacedPart, DbErr> {
-    let stored = part::Entity::find()
+    let earlier = part::Entity::find()
         .filter(part::Column::BlobId.eq(blob_id))
         .filter(part::Column::Number.eq(number.cast_signed()))
-        .filter(part::Column::State.eq(part::State::Stored))
+        .filter(part::Column::Id.ne(id))
+        .filter(has_bytes())
         .one(transaction)
         .await?;
-    let Some(stored) = stored else {
+    let Some(earlier) = earlier else {
         return Ok(ReplacedPart::Nothing);
     };
-    // Rows of older versions have only the MD5.
-    let is_same = match &stored.piece {
+    let is_same = digests.is_some_and(|digests| match &earlier.piece {
         Some(piece) => *piece == digests.blake3,
-        None => stored.md5.is_some() && decode_digest(stored.md5.as_ref()) == digests.md5,
-    };
-    if stored.tag.is_some() && is_same {
+        // Rows of older versions have only the MD5.
+        None => earlier.md5.is_some() && decode_digest(earlier.md5.as_ref()) == digests.md5,
+    });
+    if earlier.state == part::State::Stored && earlier.tag.is_some() && is_same {
         return Ok(ReplacedPart::Unchanged);
     }
     part::Entity::update_many()
         .col_expr(part::Column::State, Expr::value(part::State::Deleting))
-        .filter(part::Column::Id.eq(stored.id))
+        .filter(part::Column::Id.eq(earlier.id))
         .exec(transaction)
         .await?;
-    Ok(ReplacedPart::Part(stored.id, stored.size))
+    Ok(ReplacedPart::Part(earlier.id, earlier.size))
+}
+
+/// Filter: rows whose bytes count as received. For each part number, there is at most one.
+pub(super) fn has_bytes() -> Condition {
+    let resumed =
+        Condition::all().add(part::Column::State.eq(part::State::Writing)).add(part::Column::Size.gt(0));
+    Condition::any().add(part::Column::State.is_in([part::State::Partial, part::State::Stored])).add(resumed)
 }

@@ -255,7 +255,7 @@ pub(crate) async fn release_reservation(
         .select_only()
         .column(part::Column::Id)
         .filter(part::Column::BlobId.eq(blob_id))
-        .filter(part::Column::State.is_in([part::State::Writing, part::State::Stored]))
+        .filter(part::Column::State.is_in([part::State::Writing, part::State::Partial, part::State::Stored]))
         .limit(1);
     let is_empty = part.into_tuple::<i64>().one(transaction).await?.is_none();
     if !is_empty {

@@ -2,7 +2,8 @@
 
 use sea_orm::entity::prelude::*;
 
-/// One write of a part. Among the writes of one part number, at most one is in state `stored`.
+/// One write of a part. Among the writes of one part number, at most one has received bytes
+/// (`size`) and is in state `writing`, `partial` or `stored`.
 #[sea_orm::model]
 #[derive(Clone, Debug, PartialEq, DeriveEntityModel)]
 #[sea_orm(table_name = "parts")]
@@ -15,7 +16,8 @@ pub struct Model {
     pub number: i32,
     pub state: State,
     pub object_key: String,
-    /// Size in bytes; 0 until stored.
+    /// Durable bytes; 0 until the part is stored or suspended. While a suspended part is continued,
+    /// the bytes that were durable before.
     pub size: i64,
     /// Computed MD5, if requested; set once stored.
     pub md5: Option<Vec<u8>>,
@@ -27,7 +29,7 @@ pub struct Model {
     /// The store's tag of this part of a multipart upload; empty until the part is written. `None`
     /// if the part has its own object.
     pub tag: Option<String>,
-    /// BLAKE3, set once stored. If the part layout was fixed before the upload and has several
+    /// BLAKE3 of the durable bytes. If the part layout was fixed before the upload and has several
     /// parts, this is a subtree hash. The subtree hashes of all parts combine to the BLAKE3 of the
     /// content.
     pub piece: Option<Vec<u8>>,
@@ -44,6 +46,9 @@ pub enum State {
     /// An object may exist under the key, complete or incomplete. Nothing reads it.
     #[sea_orm(string_value = "writing")]
     Writing,
+    /// The first `size` bytes are durable; the others were not received yet.
+    #[sea_orm(string_value = "partial")]
+    Partial,
     /// The bytes are complete, durable and verified.
     #[sea_orm(string_value = "stored")]
     Stored,
