@@ -79,10 +79,14 @@ codes! {
     PartsMissing = "parts_missing",
     /// The total size of the parts differs from the declared size.
     SizeMismatch = "size_mismatch",
+    /// The client appends at another offset than the one where the received bytes end.
+    OffsetMismatch = "offset_mismatch",
     /// The received bytes do not match the expected digests.
     DigestMismatch = "digest_mismatch",
     /// The body ended early: the connection was lost, or the client stalled or sent too slowly.
     IncompleteBody = "incomplete_body",
+    /// A newer request for the same upload has ended this one.
+    Superseded = "superseded",
     /// The condition of `If-Match` or `If-Unmodified-Since` is not met.
     PreconditionFailed = "precondition_failed",
     /// The client's deadline has passed.
@@ -144,7 +148,9 @@ impl ErrorCode {
             | Self::ChallengeGone
             | Self::PartsMissing
             | Self::SizeMismatch
+            | Self::OffsetMismatch
             | Self::DigestMismatch
+            | Self::Superseded
             | Self::PreconditionFailed
             | Self::RangeNotSatisfiable
             | Self::TooLarge
@@ -178,8 +184,9 @@ impl ErrorCode {
             | Self::TaskNotDead
             | Self::KeyReused
             | Self::PartsMissing
+            | Self::OffsetMismatch
             | Self::PreconditionFailed => Code::FailedPrecondition,
-            Self::InProgress | Self::IncompleteBody => Code::Aborted,
+            Self::InProgress | Self::IncompleteBody | Self::Superseded => Code::Aborted,
             Self::DeadlineExceeded => Code::DeadlineExceeded,
             Self::RangeNotSatisfiable => Code::OutOfRange,
             Self::QuotaExceeded | Self::StorageFull | Self::RateLimited | Self::HeaderTooLarge => {
@@ -215,7 +222,7 @@ impl ErrorCode {
             | Self::FileCorrupt => 404,
             Self::MethodNotAllowed => 405,
             Self::IncompleteBody | Self::DeadlineExceeded => 408,
-            Self::TaskNotDead | Self::InProgress => 409,
+            Self::TaskNotDead | Self::InProgress | Self::OffsetMismatch | Self::Superseded => 409,
             Self::PreconditionFailed => 412,
             Self::TooLarge => 413,
             Self::UnsupportedMediaType => 415,
@@ -246,6 +253,8 @@ impl ErrorCode {
             | Self::AlreadyStored
             | Self::TaskNotDead
             | Self::PartsMissing
+            | Self::OffsetMismatch
+            | Self::Superseded
             | Self::InProgress => 409,
             Self::FileCorrupt | Self::FileGone | Self::ChallengeGone => 410,
             Self::PreconditionFailed => 412,
@@ -288,8 +297,10 @@ impl ErrorCode {
             Self::ChallengeGone => "Challenge gone",
             Self::PartsMissing => "Parts missing",
             Self::SizeMismatch => "Size mismatch",
+            Self::OffsetMismatch => "Offset mismatch",
             Self::DigestMismatch => "Digest mismatch",
             Self::IncompleteBody => "Incomplete body",
+            Self::Superseded => "Superseded",
             Self::PreconditionFailed => "Precondition failed",
             Self::DeadlineExceeded => "Deadline exceeded",
             Self::RangeNotSatisfiable => "Range not satisfiable",

@@ -1,8 +1,9 @@
 //! The wire contract of osproxy: the types that clients and server exchange, and nothing else.
 //!
 //! [`ErrorCode`] is the closed list of errors, the same for every protocol. [`v0`] has the JSON
-//! types of `/api/storage/v0`, [`v1`] has the JSON types of `/api/v1`, and [`grpc`] has the gRPC
-//! messages and services. [`schema`] describes the formats of fields in the OpenAPI document.
+//! types of `/api/storage/v0`, [`v1`] has the JSON types of `/api/v1`, [`grpc`] has the gRPC
+//! messages and services, and [`tus`] has the headers of tus. [`schema`] describes the formats of
+//! fields in the OpenAPI document.
 //!
 //! A Rust client uses the types of [`v1`] for request and response bodies:
 //!
@@ -31,6 +32,7 @@ pub mod grpc;
 mod integer;
 pub mod nullable;
 pub mod schema;
+pub mod tus;
 pub mod v0;
 pub mod v1;
 

@@ -30,6 +30,15 @@ impl DetachedWork {
         self.tasks.spawn_on(work, &self.runtime)
     }
 
+    /// Like [`Self::spawn`], but runs `work` on the current runtime: for work that waits for the
+    /// bytes of a connection.
+    pub fn spawn_here<F>(&self, work: F) -> JoinHandle<F::Output>
+    where
+        F: Future<Output: Send> + Send + 'static,
+    {
+        self.tasks.spawn(work)
+    }
+
     /// Waits until all work started with [`Self::spawn`] has ended. Returns `false` if some of it
     /// is still running after `timeout`.
     #[boxed_future]

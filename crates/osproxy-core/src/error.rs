@@ -55,6 +55,12 @@ impl Error {
         Self::new(ErrorCode::QuotaExceeded, "the storage quota is exceeded; delete files to free space")
     }
 
+    /// The client appends at another offset than `offset`, where the received bytes end.
+    pub fn offset_mismatch(offset: u64) -> Self {
+        let message = format!("the upload continues at offset {offset}");
+        Self::new(ErrorCode::OffsetMismatch, message).with_member("offset", offset)
+    }
+
     /// How long the client should wait before it retries; `None` if the code is not retryable.
     pub fn retry_after(&self) -> Option<Duration> {
         self.code.is_retryable().then(|| self.retry_after.unwrap_or(DEFAULT_RETRY_AFTER))

@@ -3,6 +3,7 @@
 
 mod admission;
 mod app;
+mod appends;
 pub mod auth;
 mod cached;
 mod detached_work;

@@ -14,6 +14,7 @@ mod respond;
 mod routes;
 mod settings;
 mod state;
+mod tus;
 mod v0;
 mod v1;
 

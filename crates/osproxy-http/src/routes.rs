@@ -5,9 +5,9 @@ use std::sync::Arc;
 use axum::{
     Router,
     middleware::{from_fn, from_fn_with_state},
-    routing::{get, post, put},
+    routing::{get, head, post, put},
 };
-use osproxy_api::v1::LINKS;
+use osproxy_api::{tus::PREFIX, v1::LINKS};
 use osproxy_core::App;
 
 use crate::{
@@ -18,7 +18,7 @@ use crate::{
     respond::error,
     settings::HttpSettings,
     state::HttpState,
-    v0, v1,
+    tus, v0, v1,
 };
 
 /// Builds the router of the admin listener: health and metrics, without authentication.
@@ -93,6 +93,7 @@ pub fn router(
     let routes = Router::new()
         .nest(osproxy_api::v0::PREFIX, v0_routes(limiter))
         .nest(osproxy_api::v1::PREFIX, v1_routes(limiter))
+        .merge(tus_routes(limiter))
         .route(
             &format!("{LINKS}/{{uid}}/{{filename}}"),
             get(v1::downloads::download_file).layer(checks(BodyCheck::Plain, Concurrency::ByMethod)),
@@ -175,6 +176,26 @@ fn v1_routes(limiter: &Arc<RequestLimiter>) -> Router<HttpState> {
         .route("/uploads/{uid}/parts/{number}", put(v1::content::upload_part))
         .route_layer(checks(Concurrency::Unlimited));
     counted.merge(transfers).merge(uncounted)
+}
+
+/// Resumable uploads by tus.
+fn tus_routes(limiter: &Arc<RequestLimiter>) -> Router<HttpState> {
+    let checks = RequestChecks {
+        limiter: limiter.clone(),
+        body: BodyCheck::PlainAndExpected,
+        concurrency: Concurrency::Unlimited,
+    };
+    let creation = post(tus::create_upload).options(tus::describe_protocol);
+    let upload = head(tus::upload_offset)
+        .patch(tus::append_upload)
+        .delete(tus::abort_upload)
+        .post(tus::override_method)
+        .options(tus::describe_protocol);
+    Router::new()
+        .route(PREFIX, creation.clone())
+        .route(&format!("{PREFIX}/"), creation)
+        .route(&format!("{PREFIX}/{{uid}}"), upload)
+        .route_layer(checks)
 }
 
 /// Health probes and the start page. Load balancers may use the start page as a probe.

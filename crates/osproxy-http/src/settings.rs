@@ -35,6 +35,8 @@ pub struct HttpSettings {
     pub trusted_proxies: Vec<IpNet>,
     /// Whether TLS is enabled. If so, responses tell browsers to use only TLS.
     pub is_tls: bool,
+    /// How long an upload that was created through tus stays open, in seconds.
+    pub tus_lifetime_secs: i64,
     /// Takes the lines of the access log; `None` for no access log.
     pub access_log: Option<Arc<dyn AccessLog>>,
     /// Renders the errors of gRPC calls.

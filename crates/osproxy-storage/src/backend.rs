@@ -211,9 +211,9 @@ pub trait Multipart: Send + Sync {
         Err(Error::new(ErrorKind::Other, "store", "open upload").with_message(key.to_string()))
     }
 
-    /// Frees the disk space of a part whose content is not needed. Waits for a running writer of the
-    /// part, so drop the writer first. Only stores with preallocated files support this; others do
-    /// nothing. A part or an upload that does not exist counts as discarded.
+    /// Frees the disk space of a part whose content is not needed. Waits for a running writer of
+    /// the part, so drop the writer first. Only stores with preallocated files support this; others
+    /// do nothing. A part or an upload that does not exist counts as discarded.
     async fn discard_part(&self, _key: &Key, _upload: &str, _number: u32) -> Result<()> {
         Ok(())
     }

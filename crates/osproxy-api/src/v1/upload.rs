@@ -229,6 +229,12 @@ pub struct UploadLinks {
         example = "/api/v1/uploads/1548722401845518336/complete?date=2026-11-22T12:00:00Z&expire=3600&signature=k1.c2lnbmF0dXJl"
     )]
     pub complete: String,
+    /// URL of the upload for clients of the tus protocol (`uploadUrl` of tus-js-client).
+    #[schema(
+        example = "/tus/1548722401845518336?date=2026-11-22T12:00:00Z&expire=3600&signature=k1.c2lnbmF0dXJl"
+    )]
+    #[serde(default)]
+    pub tus: String,
 }
 
 /// Body of `POST /uploads/{uid}/complete`. The body may be empty. Every field that is present is

@@ -1,6 +1,9 @@
 //! Signed URLs of uploads and downloads.
 
-use osproxy_api::v1::{Disposition, LINKS, PREFIX, UploadLinks};
+use osproxy_api::{
+    tus,
+    v1::{Disposition, LINKS, PREFIX, UploadLinks},
+};
 use osproxy_types::uid::Uid;
 use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, utf8_percent_encode};
 
@@ -23,7 +26,13 @@ impl Links {
             part: url("/parts/{number}"),
             state: url(""),
             complete: url("/complete"),
+            tus: tus_url(uid, &query),
         }
+    }
+
+    /// Returns the URL of an upload for clients of tus.
+    pub fn tus_link(&self, uid: Uid, period: LinkPeriod, constraints: &LinkConstraints) -> String {
+        tus_url(uid, &upload_query(&self.keys, uid, period, constraints))
     }
 
     /// Returns the link for the proof of possession of an upload.
@@ -58,6 +67,10 @@ impl Links {
             .finish();
         format!("{LINKS}/{uid}/{}?{query}", utf8_percent_encode(filename, UNRESERVED))
     }
+}
+
+fn tus_url(uid: Uid, query: &str) -> String {
+    format!("{}/{uid}?{query}", tus::PREFIX)
 }
 
 /// Returns the query of an upload link to `uid`.

@@ -20,7 +20,7 @@ use osproxy_types::{content_type, uid::Uid};
 
 /// Default part size in bytes, for content of up to [`DEFAULT_MAX_PARTS`] parts. A part of this
 /// size takes about a second on a slow line, and no store rejects it as too small.
-const DEFAULT_PART_SIZE: u64 = 8 << 20;
+pub(crate) const DEFAULT_PART_SIZE: u64 = 8 << 20;
 /// Content that would need more than this many parts of [`DEFAULT_PART_SIZE`] gets larger parts by
 /// default, within the limits.
 const DEFAULT_MAX_PARTS: u64 = 1000;
@@ -40,6 +40,9 @@ pub struct UploadRequest {
     /// What the client announces. A part size requires a size, must be a power of two, and must be
     /// within the limits. With a size and no part size, osproxy chooses the part size.
     pub announced: AnnouncedContent,
+    /// Whether the bytes arrive in order, in requests of any size. Then osproxy chooses smaller
+    /// parts: a remote store keeps the bytes of an incomplete part at a cost.
+    pub arrives_in_order: bool,
 }
 
 /// A new upload, or a file that is complete already.
@@ -170,15 +173,16 @@ fn validate(
     caller: &Caller,
     wishes: Vec<UploadRequest>,
 ) -> Result<Vec<(String, AnnouncedContent)>> {
-    let mut validated = Vec::with_capacity(wishes.len());
-    for UploadRequest { path, mut announced } in wishes {
+    let (limits, mut validated) = (&uploads.limits, Vec::with_capacity(wishes.len()));
+    for UploadRequest { path, mut announced, arrives_in_order } in wishes {
         let name = file_name(&path)?.to_owned();
         check_metadata(&announced.metadata)?;
         if announced.content_type.as_deref().is_some_and(|given| !is_mime_type(given)) {
             let message = format!("`content_type` must be a MIME type of at most {MAX_MIME_LEN} bytes");
             return Err(Error::invalid(message).with_field("content_type"));
         }
-        announced.part_size = part_size(uploads, caller, &announced)?;
+        let default_max_parts = if arrives_in_order { limits.max_parts.into() } else { DEFAULT_MAX_PARTS };
+        announced.part_size = part_size(uploads, caller, &announced, default_max_parts)?;
         validated.push((name, announced));
     }
     Ok(validated)
@@ -323,7 +327,12 @@ fn has_several_parts(file: &NewFile) -> bool {
 
 /// Returns the part size in bytes; `None` if no size is announced. Fails if the announced size or
 /// part size is not within the limits.
-fn part_size(uploads: &UploadOps, caller: &Caller, announced: &AnnouncedContent) -> Result<Option<u64>> {
+fn part_size(
+    uploads: &UploadOps,
+    caller: &Caller,
+    announced: &AnnouncedContent,
+    default_max_parts: u64,
+) -> Result<Option<u64>> {
     let limits = &uploads.limits;
     let Some(size) = announced.size else {
         let alone = Error::invalid("`part_size` requires `size`").with_field("part_size");
@@ -343,7 +352,7 @@ fn part_size(uploads: &UploadOps, caller: &Caller, announced: &AnnouncedContent)
         return Err(Error::new(ErrorCode::TooLarge, message));
     }
     match announced.part_size {
-        None => Ok(Some(DEFAULT_PART_SIZE.max(fewest(DEFAULT_MAX_PARTS)).clamp(least, largest))),
+        None => Ok(Some(DEFAULT_PART_SIZE.max(fewest(default_max_parts)).clamp(least, largest))),
         Some(wanted) if wanted.is_power_of_two() && (least..=largest).contains(&wanted) => Ok(Some(wanted)),
         Some(_) => {
             let message =
@@ -358,7 +367,7 @@ fn prev_power_of_two(number: u64) -> u64 {
 }
 
 /// Whether `text` is a valid MIME type that can be copied verbatim into a header.
-fn is_mime_type(text: &str) -> bool {
+pub fn is_mime_type(text: &str) -> bool {
     let essence = text.split(';').next().unwrap_or_default().trim_end();
     let is_token = |part: &str| {
         !part.is_empty()

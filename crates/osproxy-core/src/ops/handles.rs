@@ -5,8 +5,9 @@ use std::sync::Arc;
 use osproxy_meta::{Meta, TaskDb};
 
 use crate::{
-    DetachedWork, IdempotencyKeys, NodeState, Stores, admission::Admission, links::Links, metrics::Metrics,
-    objects::Objects, session::WriteFailures, settings::Limits, tasks::TaskNotifier, uids::Uids,
+    DetachedWork, IdempotencyKeys, NodeState, Stores, admission::Admission, appends::Appends, links::Links,
+    metrics::Metrics, objects::Objects, session::WriteFailures, settings::Limits, tasks::TaskNotifier,
+    uids::Uids,
 };
 
 /// Handle for operations on files: describe, list, download, update, copy, delete, links.
@@ -38,9 +39,15 @@ pub struct UploadOps {
     pub(crate) metrics: Arc<Metrics>,
     pub(crate) limits: Limits,
     pub(crate) write_failures: WriteFailures,
+    pub(crate) appends: Arc<Appends>,
 }
 
 impl UploadOps {
+    /// Maximum size of a file, in bytes.
+    pub fn max_size(&self) -> u64 {
+        self.limits.max_size
+    }
+
     pub(crate) fn new(files: Arc<FileOps>, links: Arc<Links>, metrics: Arc<Metrics>) -> Self {
         Self {
             meta: files.meta.clone(),
@@ -56,6 +63,7 @@ impl UploadOps {
             links,
             metrics,
             write_failures: WriteFailures::default(),
+            appends: Arc::default(),
         }
     }
 }

@@ -2,7 +2,7 @@
 //! file.
 
 pub mod abort_upload;
-
+pub mod append_upload;
 pub mod check_health;
 mod checks;
 pub mod choose_part_node;
@@ -41,6 +41,7 @@ pub(crate) use checks::{
     check_content_type, content_type_error, state_error, too_large_error, unknown_uid_error,
 };
 pub use checks::{check_expire, file_name};
+pub(crate) use create_upload::DEFAULT_PART_SIZE;
 pub use handles::{FileOps, TaskOps, UploadOps};
 
 /// Options of a request that sends content.

@@ -2,13 +2,15 @@
 
 use std::{error::Error as _, sync::Arc};
 
+use bytes::Bytes;
 use osproxy_api::ErrorCode;
 use osproxy_meta::{
-    BeginPartOutcome, FileState, FinishPartOutcome, ObjectRowKind, PartIntent, PartMismatch, ReceivedPart,
+    BeginPartOutcome, FileState, FinishPartOutcome, MetaError, ObjectRowKind, PartIntent, PartMismatch,
+    ReceivedPart, SuspendPartOutcome,
 };
-use osproxy_storage::{self as storage, DigestSelection, Key, SizeHint};
+use osproxy_storage::{self as storage, DigestSelection, Digests, Key, ObjectWriter, SizeHint};
 use osproxy_types::{
-    content_type::{self, HEAD},
+    content_type::{self, HEAD, Sniffer},
     error_chain,
     uid::Uid,
 };
@@ -30,6 +32,13 @@ use crate::{
 /// Maximum attempts when concurrent requests start the same upload.
 const MAX_TRIES: usize = 3;
 
+/// The bytes of a part, which are durable.
+struct ReceivedBytes {
+    digests: Digests,
+    sniffed: Option<&'static str>,
+    tag: String,
+}
+
 /// A write of a part. The write intent is recorded.
 pub(super) struct PartWrite {
     guard: WriteGuard,
@@ -43,8 +52,8 @@ pub(super) struct PartWrite {
 pub(super) struct PartTarget {
     store: String,
     blob_id: i64,
-    key: Key,
-    upload_id: String,
+    pub(super) key: Key,
+    pub(super) upload_id: String,
 }
 
 /// The maximum size of a part that is sent through a link with these constraints.
@@ -64,10 +73,38 @@ pub(super) async fn begin(
     max_size: Option<u64>,
 ) -> Result<PartWrite> {
     let size = if let SizeHint::Exact(size) = size { Some(size) } else { None };
+    begin_write(uploads, uid, max_size, |part_id| {
+        uploads.meta.uploads.begin_part(uid, number, part_id, size, max_size)
+    })
+    .await
+}
+
+/// Like [`begin`], for an object that receives only the first bytes of the part.
+pub(super) async fn begin_prefix(
+    uploads: &Arc<UploadOps>,
+    uid: Uid,
+    number: u32,
+    max_size: Option<u64>,
+) -> Result<PartWrite> {
+    begin_write(uploads, uid, max_size, |part_id| {
+        uploads.meta.uploads.begin_prefix(uid, number, part_id, max_size)
+    })
+    .await
+}
+
+async fn begin_write<F>(
+    uploads: &Arc<UploadOps>,
+    uid: Uid,
+    max_size: Option<u64>,
+    record: impl Fn(Uid) -> F,
+) -> Result<PartWrite>
+where
+    F: Future<Output = std::result::Result<BeginPartOutcome, MetaError>>,
+{
     for _ in 0..MAX_TRIES {
         let part_id = uploads.uids.next().await?;
         let active = ActiveWrite::new(&uploads.objects, part_id.get());
-        match uploads.meta.uploads.begin_part(uid, number, part_id, size, max_size).await? {
+        match record(part_id).await? {
             BeginPartOutcome::Ready(intent) => {
                 let guard = WriteGuard::new(ObjectRowKind::Part, active);
                 let Some(slot) = &intent.slot else {
@@ -96,6 +133,58 @@ pub(super) async fn begin(
 }
 
 impl PartWrite {
+    /// Continues the suspended part in row `part_id`, which is in a slot.
+    pub(super) async fn resume(uploads: &Arc<UploadOps>, uid: Uid, part_id: i64) -> Result<Self> {
+        let resuming = uploads.clone();
+        // Spawned, so that the guard exists if the row was changed.
+        let resumed = uploads.detached_work.spawn(async move {
+            let active = ActiveWrite::new(&resuming.objects, part_id);
+            let intent = resuming.meta.uploads.resume_part(uid, part_id).await?;
+            Ok::<_, Error>(intent.map(|intent| (WriteGuard::new(ObjectRowKind::Part, active), intent)))
+        });
+        let changed = || Error::unavailable("the upload changed meanwhile; retry");
+        let (guard, intent) = resumed.await.map_err(Error::internal)??.ok_or_else(changed)?;
+        let slot = intent.slot.as_ref().ok_or_else(changed)?;
+        let multipart = PartTarget {
+            store: intent.store.clone(),
+            blob_id: intent.blob_id,
+            key: slot.key.clone(),
+            upload_id: slot.upload_id.clone().ok_or_else(changed)?,
+        };
+        Ok(Self { guard, intent, multipart: Some(multipart) })
+    }
+
+    /// Opens the write target of a part. A part in a slot or in a multipart upload must have an
+    /// exact size.
+    pub(super) async fn open(
+        self,
+        uploads: &Arc<UploadOps>,
+        options: &UploadOptions,
+        size: SizeHint,
+    ) -> Result<IncomingPart> {
+        let plan = self.plan(uploads, options, size);
+        let (store, digests) = (plan.destination.store, plan.destination.digests);
+        let size_of_part = size.at_most().unwrap_or(u64::MAX);
+        let mut writer = if let Some(PartTarget { key, upload_id, .. }) = &self.multipart {
+            let multipart = uploads.stores.multipart(store)?;
+            multipart.create_part(key, upload_id, self.intent.number, size_of_part).await?
+        } else {
+            // On a local disk, a part that is an object may turn out smaller.
+            let is_remote = uploads.stores.is_remote(store);
+            let size = if is_remote { size } else { SizeHint::AtMost(size_of_part) };
+            uploads.stores.get(store)?.create(&self.intent.key, size).await?
+        };
+        writer.select_digests(digests);
+        Ok(IncomingPart {
+            size: size_of_part,
+            received: 0,
+            write: self,
+            writer,
+            content_type: Sniffer::default(),
+            end: None,
+        })
+    }
+
     pub(super) fn multipart(&self) -> Option<PartTarget> {
         self.multipart.clone()
     }
@@ -131,9 +220,8 @@ impl PartWrite {
     /// Whether this part alone determines the MIME type of the content. True for the first part, if
     /// it has enough bytes or its detected type is specific. Otherwise, the type is checked on
     /// completion.
-    pub(super) fn determines_content_type(&self, received: &Received) -> bool {
-        self.intent.number == 1
-            && (received.digests.size >= HEAD as u64 || content_type::is_specific(received.sniffed))
+    pub(super) fn determines_content_type(&self, size: u64, sniffed: Option<&str>) -> bool {
+        self.intent.number == 1 && (size >= HEAD as u64 || content_type::is_specific(sniffed))
     }
 
     /// Publishes the part and records it. Replaces an earlier part with this number.
@@ -145,16 +233,29 @@ impl PartWrite {
         constraints: LinkConstraints,
     ) -> Result<()> {
         let _committing = uploads.metrics.commits.begin();
-        let Self { mut guard, intent, multipart } = self;
         let Received { writer, digests, sniffed, buffers: _buffers } = received;
         let mut tag = String::new();
-        if multipart.is_some() {
+        let mut write = self;
+        if write.multipart.is_some() {
             // After an error, the part may still appear in the store. That is harmless, because no
             // row has its tag.
             tag = writer.publish().await?;
         } else {
-            guard.publish(&mut Some(writer)).await?;
+            write.guard.publish(&mut Some(writer)).await?;
         }
+        write.record(&uploads, uid, ReceivedBytes { digests, sniffed, tag }, constraints).await
+    }
+
+    /// Records the part as stored. Its bytes are durable. Replaces an earlier part with this
+    /// number.
+    async fn record(
+        self,
+        uploads: &Arc<UploadOps>,
+        uid: Uid,
+        ReceivedBytes { digests, sniffed, tag }: ReceivedBytes,
+        constraints: LinkConstraints,
+    ) -> Result<()> {
+        let Self { guard, intent, multipart } = self;
         let LinkConstraints { max_size, content_type, .. } = constraints;
         let part = ReceivedPart { digests, sniffed, tag, max_size, content_type };
         let outcome = uploads.meta.uploads.finish_part(uid, &intent, part).await?;
@@ -166,16 +267,7 @@ impl PartWrite {
         match outcome {
             FinishPartOutcome::Stored(replaced) => {
                 guard.disarm();
-                if let Some(replaced) = replaced
-                    // If this fails, the sweep removes the replaced part later.
-                    && let Err(error) = uploads.objects.delete_unreferenced(ObjectRowKind::Part, replaced).await
-                {
-                    tracing::warn!(
-                        part_id = replaced,
-                        error = error_chain(&error),
-                        "cannot remove a replaced part yet; the sweep retries"
-                    );
-                }
+                remove_replaced(uploads, replaced).await;
                 Ok(())
             }
             FinishPartOutcome::Unchanged => Ok(()),
@@ -192,6 +284,127 @@ impl PartWrite {
                 Err(Error::unavailable("the part took too long and was discarded; send it again"))
             }
         }
+    }
+}
+
+/// A part that is being appended to.
+pub(super) struct IncomingPart {
+    write: PartWrite,
+    writer: Box<dyn ObjectWriter>,
+    /// Size of the whole part, in bytes.
+    size: u64,
+    /// Bytes received, including those before the part was suspended.
+    received: u64,
+    content_type: Sniffer,
+    /// Set by [`finish`](Self::finish).
+    end: Option<(Digests, Option<&'static str>)>,
+}
+
+impl IncomingPart {
+    pub(super) fn multipart(&self) -> Option<&PartTarget> {
+        self.write.multipart.as_ref()
+    }
+
+    pub(super) async fn write(&mut self, bytes: Bytes) -> Result<()> {
+        self.received += bytes.len() as u64;
+        self.content_type.update(&bytes);
+        Ok(self.writer.write(bytes).await?)
+    }
+
+    /// Skips bytes that are in the slot already.
+    pub(super) async fn skip(&mut self, bytes: Bytes) -> Result<()> {
+        self.received += bytes.len() as u64;
+        self.content_type.update(&bytes);
+        Ok(self.writer.skip(bytes).await?)
+    }
+
+    /// Ends the bytes that were received. Fails with `UnsupportedMediaType` if the link does not
+    /// accept the MIME type of the content.
+    pub(super) async fn finish(
+        &mut self,
+        uploads: &UploadOps,
+        uid: Uid,
+        options: &UploadOptions,
+    ) -> Result<()> {
+        let digests = self.writer.finish().await?;
+        let sniffed = std::mem::take(&mut self.content_type).finish();
+        if self.write.determines_content_type(self.received, sniffed) {
+            check_first_part(uploads, uid, &options.constraints, sniffed).await?;
+        }
+        self.end = Some((digests, sniffed));
+        Ok(())
+    }
+
+    /// Makes the received bytes durable. If not `is_whole`, bytes of the part are missing. A whole
+    /// part in a slot may be shorter than the slot, if it is the last.
+    pub(super) async fn publish(self, is_whole: bool) -> Result<DurablePart> {
+        let Self { mut write, writer, received, size, end, .. } = self;
+        let (digests, sniffed) = end.ok_or_else(|| Error::internal("a part was not finished"))?;
+        let mut tag = String::new();
+        match &write.multipart {
+            Some(_) if is_whole && received == size => tag = writer.publish().await?,
+            Some(_) => writer.suspend().await?,
+            None => write.guard.publish(&mut Some(writer)).await?,
+        }
+        Ok(DurablePart { write, is_whole, received: ReceivedBytes { digests, sniffed, tag } })
+    }
+}
+
+/// A part whose received bytes are durable, but not recorded. Dropping it removes the bytes.
+pub(super) struct DurablePart {
+    write: PartWrite,
+    is_whole: bool,
+    received: ReceivedBytes,
+}
+
+impl DurablePart {
+    /// Records the part: as stored, or as suspended if bytes are missing.
+    pub(super) async fn record(
+        self,
+        uploads: &Arc<UploadOps>,
+        uid: Uid,
+        constraints: LinkConstraints,
+    ) -> Result<()> {
+        let Self { write, is_whole, received } = self;
+        if is_whole {
+            let multipart = write.multipart();
+            return match write.record(uploads, uid, received, constraints).await {
+                Ok(()) => Ok(()),
+                Err(error) => Err(explain_failure(uploads, uid, multipart, error).await),
+            };
+        }
+        let PartWrite { guard, intent, multipart } = write;
+        let Digests { size, blake3, .. } = received.digests;
+        let outcome = uploads.meta.uploads.suspend_part(uid, &intent, size, blake3).await?;
+        if !matches!(outcome, SuspendPartOutcome::Suspended(_)) && multipart.is_none() {
+            uploads.stores.get(&intent.store)?.delete(std::slice::from_ref(&intent.key)).await?;
+        }
+        match outcome {
+            SuspendPartOutcome::Suspended(replaced) => {
+                guard.disarm();
+                remove_replaced(uploads, replaced).await;
+                Ok(())
+            }
+            // A concurrent request has received these bytes.
+            SuspendPartOutcome::Superseded => Ok(()),
+            SuspendPartOutcome::OverQuota => Err(Error::quota_exceeded()),
+            SuspendPartOutcome::Closed | SuspendPartOutcome::Swept => {
+                Err(Error::unavailable("the upload changed meanwhile; ask for its offset"))
+            }
+        }
+    }
+}
+
+/// Removes a part that was replaced. If this fails, the sweep removes it later.
+async fn remove_replaced(uploads: &UploadOps, replaced: Option<i64>) {
+    if let Some(replaced) = replaced
+        && let Err(error) = uploads.objects.delete_unreferenced(ObjectRowKind::Part, replaced).await
+    {
+        tracing::warn!(
+            part_id = replaced,
+            error = error_chain(&error),
+            "cannot remove a replaced part yet; the sweep retries"
+        );
     }
 }
 

@@ -163,7 +163,9 @@ impl UploadSession {
         check_digests(&plan.expected, &received.digests)?;
         match &self.write {
             PendingWrite::Whole(whole) => whole.check_content_type(options, &received)?,
-            PendingWrite::Part(part) if part.determines_content_type(&received) => {
+            PendingWrite::Part(part)
+                if part.determines_content_type(received.digests.size, received.sniffed) =>
+            {
                 part::check_first_part(uploads, self.uid, &options.constraints, received.sniffed).await?;
             }
             PendingWrite::Part(_) | PendingWrite::Compare(_) => {}

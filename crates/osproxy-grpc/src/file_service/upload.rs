@@ -46,7 +46,7 @@ pub(super) async fn create(
         expected: parse::expected_digests(request.digests.as_ref())?,
         metadata: request.metadata.into_iter().collect(),
     };
-    let request = UploadRequest { path: request.name, announced };
+    let request = UploadRequest { path: request.name, announced, arrives_in_order: false };
     let created =
         ops::create_upload::create_upload(&app.uploads, caller, vec![request], expire, None).await?;
     let upload = created.uploads.into_iter().next();
@@ -91,7 +91,7 @@ pub(super) async fn store(
         expected: parse::expected_digests(digests.as_ref())?,
         metadata: metadata.into_iter().collect(),
     };
-    let request = UploadRequest { path: name, announced };
+    let request = UploadRequest { path: name, announced, arrives_in_order: false };
     let content = until_revoked(app.clone(), caller.clone(), data_stream(messages));
     let stored =
         ops::store_file::store_file(&app.uploads, caller, request, size_hint(size), content, None).await?;

@@ -9,21 +9,29 @@ use axum::{
 };
 use futures_util::FutureExt;
 use osproxy_api::{
-    ERROR_HEADER, v0,
+    ERROR_HEADER,
+    tus::{
+        CHECKSUMS, DEFER_LENGTH, EXPIRES, EXTENSIONS, LENGTH, MAX_SIZE, METADATA, OFFSET, RESUMABLE, UID,
+        VERSIONS,
+    },
+    v0,
     v1::{self, IDEMPOTENCY_REPLAYED},
 };
 use osproxy_core::REQUEST_ID;
 use tower::{Layer, ServiceExt, service_fn};
 use tower_http::cors::{AllowHeaders, AllowOrigin, CorsLayer};
 
-use crate::settings::{Allowed, CorsSettings};
+use crate::{
+    settings::{Allowed, CorsSettings},
+    tus,
+};
 
 const METHODS: [Method; 6] =
     [Method::GET, Method::HEAD, Method::POST, Method::PUT, Method::PATCH, Method::DELETE];
 
 /// Response headers that scripts of other origins may read, in addition to those that browsers
 /// always allow.
-const EXPOSED_HEADERS: [HeaderName; 11] = [
+const EXPOSED_HEADERS: [HeaderName; 22] = [
     header::ACCEPT_RANGES,
     header::CONTENT_DISPOSITION,
     header::CONTENT_LENGTH,
@@ -34,6 +42,17 @@ const EXPOSED_HEADERS: [HeaderName; 11] = [
     HeaderName::from_static("repr-digest"),
     HeaderName::from_static(IDEMPOTENCY_REPLAYED),
     HeaderName::from_static(ERROR_HEADER),
+    HeaderName::from_static(DEFER_LENGTH),
+    HeaderName::from_static(EXPIRES),
+    HeaderName::from_static(EXTENSIONS),
+    HeaderName::from_static(LENGTH),
+    HeaderName::from_static(MAX_SIZE),
+    HeaderName::from_static(METADATA),
+    HeaderName::from_static(OFFSET),
+    HeaderName::from_static(RESUMABLE),
+    HeaderName::from_static(UID),
+    HeaderName::from_static(VERSIONS),
+    HeaderName::from_static(CHECKSUMS),
     REQUEST_ID,
 ];
 
@@ -77,10 +96,13 @@ impl Cors {
         let path = request.uri().path();
         let is_below = |prefix: &str| path.strip_prefix(prefix).is_some_and(|rest| rest.starts_with('/'));
         // The listener uses the path `*` for a request whose head could not be parsed.
-        if path != "*" && ![v0::PREFIX, v1::PREFIX, v1::LINKS].into_iter().any(is_below) {
+        if path != "*" && ![v0::PREFIX, v1::PREFIX, v1::LINKS].into_iter().any(is_below) && !tus::is_tus(path)
+        {
             return handler(request).await;
         }
-        if request.headers().contains_key(header::ORIGIN) || request.method() == Method::OPTIONS {
+        let is_preflight = request.method() == Method::OPTIONS
+            && (!tus::is_tus(path) || request.headers().contains_key(header::ACCESS_CONTROL_REQUEST_METHOD));
+        if request.headers().contains_key(header::ORIGIN) || is_preflight {
             let handler = service_fn(|request| handler(request).map(Ok::<_, Infallible>));
             return self.layer.layer(handler).oneshot(request).await.into_response();
         }

@@ -16,8 +16,9 @@ use axum::{
     response::{IntoResponse, Response},
 };
 use http_body::Body as _;
+use osproxy_api::ErrorCode;
 use osproxy_cluster::trace_context;
-use osproxy_core::{REQUEST_ID, RequestId, Subject};
+use osproxy_core::{Error, REQUEST_ID, RequestId, Subject};
 use tracing::Instrument;
 
 use super::{
@@ -97,7 +98,9 @@ pub(crate) async fn request_context(
     insert_security_headers(response.headers_mut(), settings.is_tls);
     // While the node is draining, the next request of the client should reach another node. After a
     // timeout, the rest of the body may still arrive, so the connection cannot be reused.
-    let must_close = app.node.is_draining() || response.status() == StatusCode::REQUEST_TIMEOUT;
+    let error = response.extensions().get::<Arc<Error>>().map(|error| error.code);
+    let is_broken = matches!(error, Some(ErrorCode::IncompleteBody | ErrorCode::Superseded));
+    let must_close = app.node.is_draining() || is_broken || response.status() == StatusCode::REQUEST_TIMEOUT;
     if must_close && version < Version::HTTP_2 {
         response.headers_mut().insert(header::CONNECTION, HeaderValue::from_static("close"));
     }

@@ -6,19 +6,20 @@ use std::{panic::AssertUnwindSafe, sync::Arc};
 
 use axum::{
     extract::Request,
-    http::{HeaderValue, StatusCode, header},
+    http::{HeaderValue, Method, StatusCode, header},
     response::{IntoResponse, Response},
 };
 use futures_util::FutureExt;
 use osproxy_api::{
     ERROR_HEADER, ErrorCode,
+    tus::OFFSET,
     v0::PREFIX as V0,
     v1::{LINKS, PREFIX as V1},
 };
 use osproxy_core::{Error, RequestId};
 use osproxy_types::error_chain;
 
-use crate::{settings::RenderGrpcError, v0, v1};
+use crate::{settings::RenderGrpcError, tus, v0, v1};
 
 const NANOS_PER_SECOND: u128 = 1_000_000_000;
 
@@ -78,7 +79,10 @@ fn log(error: &Error, status: StatusCode) {
         ErrorCode::StorageFull => {
             tracing::warn!(code, error = error_chain(error), "the request was refused");
         }
-        ErrorCode::QuotaExceeded | ErrorCode::Overloaded | ErrorCode::NotImplemented => {
+        ErrorCode::QuotaExceeded
+        | ErrorCode::Overloaded
+        | ErrorCode::NotImplemented
+        | ErrorCode::IncompleteBody => {
             tracing::debug!(code, why = &*error.message, "the request was refused");
         }
         _ if status.is_server_error() => {
@@ -92,6 +96,8 @@ fn log(error: &Error, status: StatusCode) {
 /// document for everything else.
 pub(crate) struct ErrorRenderer {
     is_v0: bool,
+    is_tus: bool,
+    is_head: bool,
     /// Set if the request is a gRPC call.
     grpc: Option<RenderGrpcError>,
 }
@@ -99,23 +105,36 @@ pub(crate) struct ErrorRenderer {
 impl ErrorRenderer {
     pub(crate) fn new(request: &Request, render_grpc_error: RenderGrpcError) -> Self {
         let grpc = is_grpc(request).then_some(render_grpc_error);
-        Self { is_v0: is_v0(request.uri().path()), grpc }
+        let path = request.uri().path();
+        Self {
+            is_v0: is_v0(path),
+            is_tus: tus::is_tus(path),
+            is_head: request.method() == Method::HEAD,
+            grpc,
+        }
     }
 
     /// Runs a handler, and renders the error that it returns. A panic is an internal error.
     pub(crate) async fn run(&self, id: &RequestId, handler: impl Future<Output = Response>) -> Response {
         let mut response = catch_panic(handler).await;
-        match response.extensions_mut().remove::<Arc<Error>>() {
-            None => response,
-            Some(error) => self.render(id, response, error),
+        if let Some(error) = response.extensions_mut().remove::<Arc<Error>>() {
+            response = self.render(id, response, error);
         }
+        if self.is_tus {
+            tus::insert_version(response.status(), response.headers_mut());
+        }
+        response
     }
 
     fn render(&self, RequestId(id): &RequestId, mut response: Response, error: Arc<Error>) -> Response {
         let code = error.code;
         let v0_status =
             || StatusCode::from_u16(code.v0_status()).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
-        let status = if self.is_v0 { v0_status() } else { v1_status(&error) };
+        let status = match self {
+            Self { is_v0: true, .. } => v0_status(),
+            Self { is_tus: true, is_head, .. } => tus::status(&error, *is_head),
+            _ => v1_status(&error),
+        };
         log(&error, status);
         if let Some(render_grpc_error) = self.grpc {
             let mut rendered = render_grpc_error(error.clone());
@@ -144,6 +163,11 @@ impl ErrorRenderer {
         {
             headers.insert(header::CONTENT_RANGE, range);
         }
+        if let Some((_, offset)) = error.members().find(|(name, _)| *name == "offset")
+            && let Ok(offset) = HeaderValue::try_from(offset.to_string())
+        {
+            headers.insert(OFFSET, offset);
+        }
         // For the access log.
         rendered.extensions_mut().insert(error);
         rendered
@@ -155,7 +179,7 @@ impl ErrorRenderer {
 /// decides.
 fn is_grpc(request: &Request) -> bool {
     let path = request.uri().path();
-    if [V0, V1, LINKS].iter().any(|prefix| path.starts_with(prefix)) {
+    if [V0, V1, LINKS].iter().any(|prefix| path.starts_with(prefix)) || tus::is_tus(path) {
         return false;
     }
     let content_type = request.headers().get(header::CONTENT_TYPE);

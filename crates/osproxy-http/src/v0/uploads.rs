@@ -71,7 +71,11 @@ pub(crate) async fn create_upload(
     }
     let mut seen = HashSet::new();
     paths.retain(|path| seen.insert(path.clone()));
-    let wish = |path: &String| UploadRequest { path: path.clone(), announced: AnnouncedContent::default() };
+    let wish = |path: &String| UploadRequest {
+        path: path.clone(),
+        announced: AnnouncedContent::default(),
+        arrives_in_order: false,
+    };
     let wishes = paths.iter().map(wish).collect();
     let created = ops::create_upload::create_upload(&uploads, &caller, wishes, expire, None).await?;
     let terms = caller.upload_constraints();

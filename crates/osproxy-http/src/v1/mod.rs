@@ -9,7 +9,7 @@ mod idempotency;
 mod json;
 pub(super) mod links;
 mod pagination;
-mod path;
+pub(super) mod path;
 pub(super) mod problem;
 pub(super) mod query;
 mod reject_form;

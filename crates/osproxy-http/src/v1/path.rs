@@ -9,9 +9,9 @@ use osproxy_types::uid::Uid;
 
 /// Extractor of path parameters. Keeps the rejection, because the response that axum would send is
 /// not a problem document.
-pub(super) type PathResult<T> = std::result::Result<Path<T>, PathRejection>;
+pub(crate) type PathResult<T> = std::result::Result<Path<T>, PathRejection>;
 
-pub(super) fn parameters<T>(path: PathResult<T>) -> Result<T> {
+pub(crate) fn parameters<T>(path: PathResult<T>) -> Result<T> {
     let not_utf8 = |_| Error::new(ErrorCode::UnknownRoute, "the path is not valid UTF-8");
     Ok(path.map_err(not_utf8)?.0)
 }
@@ -20,7 +20,7 @@ pub(super) fn uid(path: PathResult<String>) -> Result<Uid> {
     parse_uid(&parameters(path)?)
 }
 
-pub(super) fn parse_uid(text: &str) -> Result<Uid> {
+pub(crate) fn parse_uid(text: &str) -> Result<Uid> {
     Uid::from_str(text).map_err(|error| Error::invalid(error.to_string()).with_field("uid"))
 }
 

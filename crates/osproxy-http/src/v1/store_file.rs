@@ -111,7 +111,7 @@ fn upload_request(query: &Query<'_>, headers: &HeaderMap) -> Result<UploadReques
         expected: digest::from_headers(headers)?,
         metadata: query.get("metadata").map(parse_metadata).transpose()?.unwrap_or_default(),
     };
-    Ok(UploadRequest { path: query.required("name")?.to_owned(), announced })
+    Ok(UploadRequest { path: query.required("name")?.to_owned(), announced, arrives_in_order: false })
 }
 
 /// Whether a client states the type of the content. Some clients send a default.

@@ -13,8 +13,14 @@ use osproxy_types::uid::Uid;
 use super::{path, query::Query};
 use crate::extract::link::LinkVerifier;
 
+/// Whether a request has any parameter of an upload link.
+pub(crate) fn has_parameters(request: &Parts) -> bool {
+    let query = request.uri.query().unwrap_or_default().as_bytes();
+    form_urlencoded::parse(query).any(|(name, _)| UPLOAD_PARAMETERS.contains(&&*name))
+}
+
 /// Verifies an upload link, and returns its uid and constraints.
-pub(super) async fn verify(
+pub(crate) async fn verify(
     verifier: &LinkVerifier,
     uid: &str,
     request: &Parts,

@@ -46,10 +46,6 @@ use crate::{
     respond::error::HandlerResult,
 };
 
-/// Parameters of an upload link. A status request with any of these parameters needs a valid link;
-/// an API key in the request is ignored.
-const LINK_PARAMETERS: [&str; 3] = ["date", "expire", "signature"];
-
 /// Maximum number of uploads that one request creates.
 const MAX_BATCH: usize = 100;
 
@@ -168,7 +164,7 @@ fn upload_request(request: CreateUploadRequest) -> Result<UploadRequest> {
         expected: expected_digests,
         metadata: request.metadata,
     };
-    Ok(UploadRequest { path: request.name, announced })
+    Ok(UploadRequest { path: request.name, announced, arrives_in_order: false })
 }
 
 /// `POST /uploads/{uid}/links`
@@ -233,8 +229,7 @@ pub(crate) async fn upload_status(
     request: Request,
 ) -> HandlerResult<Json<UploadStatus>> {
     let (request, _) = request.into_parts();
-    let query = request.uri.query().unwrap_or_default().as_bytes();
-    if !form_urlencoded::parse(query).any(|(name, _)| LINK_PARAMETERS.contains(&&*name)) {
+    if !upload_link::has_parameters(&request) {
         let caller = auth::authenticate(&authenticator, &request).await?;
         caller.require_scope(Scope::Upload)?;
         let uid = path::uid(uid)?;

@@ -55,8 +55,8 @@ pub struct IncompletePart {
     pub key: Option<Key>,
     /// BLAKE3 of these bytes, computed as for a whole part.
     pub blake3: Option<[u8; 32]>,
-    /// Whether a write continues the part, or has broken off and is not cleaned up yet. Its bytes do
-    /// not count.
+    /// Whether a write continues the part, or has broken off and is not cleaned up yet. Its bytes
+    /// do not count.
     pub is_resumed: bool,
 }
 

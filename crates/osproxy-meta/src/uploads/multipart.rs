@@ -35,8 +35,8 @@ const MAX_PART_NUMBER: u32 = 10_000;
 /// separate objects.
 const MIN_SLOT_SIZE: u64 = 64 << 10;
 
-/// The slot size is a multiple of this size, in bytes, so that slots do not share blocks of the file
-/// system: the space of a slot can then be freed.
+/// The slot size is a multiple of this size, in bytes, so that slots do not share blocks of the
+/// file system: the space of a slot can then be freed.
 const SLOT_ALIGNMENT: u64 = 4096;
 
 /// A slot in a multipart upload of the store.
@@ -301,8 +301,8 @@ pub(crate) async fn claim_slot(
         return Ok(None);
     };
     let mut states = vec![part::State::Writing, part::State::Stored];
-    // In a file that grows, the slot of a part that is being deleted is discarded, so it must not be
-    // written before the part is gone.
+    // In a file that grows, the slot of a part that is being deleted is discarded, so it must not
+    // be written before the part is gone.
     states.extend(slot_size.is_some().then_some(part::State::Deleting));
     // An incomplete part is in the slot, or is an object of its own.
     let in_slot = Condition::all()

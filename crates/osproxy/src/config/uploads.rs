@@ -21,6 +21,9 @@ section! {
         /// as complete. Larger content is acknowledged immediately and verified by a task; on a
         /// mismatch, the file becomes corrupt. 0: a task verifies all such content.
         max_inline_verification_size | verify_up_to: u64 as bytes = 64 << 20,
+        /// How long an upload that a client creates through tus stays open, in seconds. At most
+        /// `links.max_lifetime`.
+        tus_lifetime: u64 as seconds = 24 * 60 * 60,
     }
     ignored []
 }
@@ -40,6 +43,9 @@ impl UploadsSection {
         }
         if !(1..=MAX_PARTS).contains(&self.max_parts) {
             findings.problem("uploads.max_parts", format_args!("must be 1 to {MAX_PARTS}"));
+        }
+        if !(1..=MAX_RETENTION).contains(&self.tus_lifetime) {
+            findings.problem("uploads.tus_lifetime", format_args!("must be 1 to {MAX_RETENTION} seconds"));
         }
         if self.expired_retention > MAX_RETENTION {
             findings.problem(

@@ -26,6 +26,11 @@ pub fn http_settings(config: &Config, access_log: Option<Arc<dyn AccessLog>>) ->
         max_head_bytes: server.max_header_bytes,
         trusted_proxies: server.trusted_proxies.clone(),
         is_tls: config.tls.is_enabled(),
+        tus_lifetime_secs: config
+            .uploads
+            .tus_lifetime
+            .cast_signed()
+            .min(config.links.max_lifetime.cast_signed()),
         access_log,
         render_grpc_error: osproxy_grpc::render_error,
     }

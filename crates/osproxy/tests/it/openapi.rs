@@ -25,6 +25,8 @@ fn routes() -> BTreeSet<String> {
         prefix = match router[0].rsplit_once("\nfn ").and_then(|(_, name)| name.split_once('(')) {
             Some(("v0_routes", _)) => osproxy_api::v0::PREFIX,
             Some(("v1_routes", _)) => osproxy_api::v1::PREFIX,
+            // A protocol of others, with a specification of its own.
+            Some(("tus_routes", _)) => continue,
             Some(_) => "",
             None => prefix,
         };

@@ -230,8 +230,8 @@ impl Sink {
             };
             let flags = flags | OFlags::WRONLY | OFlags::CLOEXEC;
             let file = rustix::fs::openat(&self.root.folder, path.as_str(), flags, FILE_MODE)?;
-            // A file that was shortened must not become long again: the parts that it lost would be a
-            // hole.
+            // A file that was shortened must not become long again: the parts that it lost would be
+            // a hole.
             if let TargetFile::Slot(slot) = &self.target
                 && !slot.grows
                 && u64::try_from(rustix::fs::fstat(&file)?.st_size)
@@ -376,7 +376,8 @@ impl Sink {
     /// Reserves disk space for the next bytes, so that a large file has few extents and a full disk
     /// is noticed early.
     fn reserve(&mut self, len: u64) -> rustix::io::Result<()> {
-        // Reserve nothing for a slot: discarding it does not free blocks beyond the end of the file.
+        // Reserve nothing for a slot: discarding it does not free blocks beyond the end of the
+        // file.
         let is_slot = matches!(self.target, TargetFile::Slot(_));
         if is_slot || self.written + len <= self.reserved || self.size_hint <= self.reserved + BATCH as u64 {
             return Ok(());

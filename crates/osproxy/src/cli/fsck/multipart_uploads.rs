@@ -114,7 +114,7 @@ impl Fsck {
         parts: &[PartRecord],
         file_exists: bool,
     ) -> Result<()> {
-        let is_in_file = |part: &&PartRecord| part.state == PartState::Stored && part.tag.is_some();
+        let is_in_file = |part: &&PartRecord| part.state.has_bytes() && part.tag.is_some();
         let lost = parts.iter().filter(is_in_file).count();
         if lost == 0 {
             return Ok(());

@@ -10,7 +10,7 @@ impl Fsck {
     /// Returns the parts of a blob, and records the sizes of the parts that are separate objects.
     pub(super) async fn parts_of(&mut self, blob: &BlobRecord) -> Result<Vec<PartRecord>> {
         let parts = self.app.meta.admin.part_records(blob.id).await?;
-        let objects = parts.iter().filter(|part| part.state == PartState::Stored && part.tag.is_none());
+        let objects = parts.iter().filter(|part| part.state.has_bytes() && part.tag.is_none());
         self.part_sizes = self.sizes_of(objects.map(|part| part.object_key.clone()).collect()).await?;
         Ok(parts)
     }
@@ -56,7 +56,7 @@ impl Fsck {
 
     async fn check_part(&mut self, blob: &BlobRecord, part: &PartRecord) -> Result<()> {
         let what = format!("part {} of blob {} ({})", part.number, blob.id, part.object_key);
-        if part.state != PartState::Stored {
+        if !part.state.has_bytes() {
             self.discard_unfinished(
                 format!("{what} is an unfinished write"),
                 ObjectRowKind::Part,
