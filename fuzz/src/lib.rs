@@ -18,12 +18,13 @@ mod forwarded;
 mod key;
 mod link;
 mod range;
+mod tus;
 
 /// Takes any bytes; panics if a property does not hold for them.
 pub type Check = fn(&[u8]);
 
 /// All targets by name. Each has a folder in `corpus/` and a file in `words/` with its name.
-pub const TARGETS: [(&str, Check); 8] = [
+pub const TARGETS: [(&str, Check); 9] = [
     ("api_key", api_key::check),
     ("config", config::check),
     ("digest", digest::check),
@@ -32,6 +33,7 @@ pub const TARGETS: [(&str, Check); 8] = [
     ("key", key::check),
     ("link", link::check),
     ("range", range::check),
+    ("tus", tus::check),
 ];
 
 /// Returns the first lines of an input, and the rest.

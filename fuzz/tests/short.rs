@@ -165,4 +165,4 @@ macro_rules! targets {
     };
 }
 
-targets! { api_key config digest form forwarded key link range }
+targets! { api_key config digest form forwarded key link range tus }

@@ -1,8 +1,8 @@
-//! Appends to uploads on this node: at most one at a time for each upload. The newest request wins.
+//! Locks of the uploads that are appended to on this node. The newest request wins.
 
 use std::{
     collections::HashMap,
-    sync::{Arc, Mutex, MutexGuard, PoisonError, Weak},
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
     time::Duration,
 };
 
@@ -17,78 +17,61 @@ const MAX_WAIT: Duration = Duration::from_secs(10);
 
 /// The uploads with a request that appends, or asks for the offset.
 #[derive(Debug, Default)]
-pub(crate) struct Appends(Mutex<HashMap<Uid, Weak<Upload>>>);
+pub(crate) struct AppendLocks(Mutex<HashMap<Uid, Arc<LockedUpload>>>);
 
-#[derive(Debug)]
-struct Upload {
-    /// Number of the newest request.
-    newest: watch::Sender<u64>,
-    running: Arc<AsyncMutex<()>>,
+#[derive(Debug, Default)]
+struct LockedUpload {
+    /// Notified when a newer request arrives.
+    newest: watch::Sender<()>,
+    lock: Arc<AsyncMutex<()>>,
 }
 
-/// The turn of a request. Until it is dropped, no other request appends to the upload on this node.
+/// The right of a request to append to an upload on this node, until it is dropped.
 #[derive(Debug)]
-pub(crate) struct Turn {
-    appends: Arc<Appends>,
+pub(crate) struct AppendLock {
+    locks: Arc<AppendLocks>,
     uid: Uid,
-    number: u64,
-    newest: watch::Receiver<u64>,
-    running: Option<OwnedMutexGuard<()>>,
-    upload: Option<Arc<Upload>>,
+    newer: watch::Receiver<()>,
+    upload: Arc<LockedUpload>,
+    guard: Option<OwnedMutexGuard<()>>,
 }
 
-impl Appends {
-    fn uploads(&self) -> MutexGuard<'_, HashMap<Uid, Weak<Upload>>> {
+impl AppendLocks {
+    fn uploads(&self) -> MutexGuard<'_, HashMap<Uid, Arc<LockedUpload>>> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Takes the turn of a new request. Ends the request that appends to `uid` now, and waits until
-    /// its bytes are durable. Fails with `Unavailable` if that takes longer than 10 seconds.
-    pub(crate) async fn take_turn(self: &Arc<Self>, uid: Uid) -> Result<Turn> {
-        let upload = {
+    /// Acquires the lock of `uid` for a new request. Tells the requests before it to end, and waits
+    /// until their bytes are durable. Fails with `Unavailable` if that takes longer than 10 seconds.
+    pub(crate) async fn acquire(self: &Arc<Self>, uid: Uid) -> Result<AppendLock> {
+        let mut lock = {
             let mut uploads = self.uploads();
-            let entry = uploads.entry(uid).or_default();
-            entry.upgrade().unwrap_or_else(|| {
-                let created = Arc::new(Upload { newest: watch::Sender::new(0), running: Arc::default() });
-                *entry = Arc::downgrade(&created);
-                created
-            })
+            let upload = uploads.entry(uid).or_default().clone();
+            upload.newest.send_replace(());
+            let newer = upload.newest.subscribe();
+            AppendLock { locks: self.clone(), uid, newer, upload, guard: None }
         };
-        let mut number = 0;
-        upload.newest.send_modify(|newest| {
-            *newest += 1;
-            number = *newest;
-        });
-        let mut turn = Turn {
-            appends: self.clone(),
-            uid,
-            number,
-            newest: upload.newest.subscribe(),
-            running: None,
-            upload: Some(upload.clone()),
-        };
-        let running = tokio::time::timeout(MAX_WAIT, upload.running.clone().lock_owned()).await;
+        let guard = tokio::time::timeout(MAX_WAIT, lock.upload.lock.clone().lock_owned()).await;
         let busy = |_| Error::unavailable("another request for this upload has not ended yet; retry");
-        turn.running = Some(running.map_err(busy)?);
-        Ok(turn)
+        lock.guard = Some(guard.map_err(busy)?);
+        Ok(lock)
     }
 }
 
-impl Turn {
-    /// Returns when a newer request for the upload waits for this one to end.
+impl AppendLock {
+    /// Returns when a newer request waits for this one to end.
     pub(crate) async fn superseded(&mut self) {
-        let number = self.number;
-        // The sender lives as long as this turn.
-        let _ = self.newest.wait_for(|newest| *newest > number).await;
+        // The sender lives as long as this lock.
+        let _ = self.newer.changed().await;
     }
 }
 
-impl Drop for Turn {
+impl Drop for AppendLock {
     fn drop(&mut self) {
-        self.running = None;
-        let mut uploads = self.appends.uploads();
-        self.upload = None;
-        if uploads.get(&self.uid).is_some_and(|upload| upload.strong_count() == 0) {
+        self.guard = None;
+        let mut uploads = self.locks.uploads();
+        // This lock and the map.
+        if Arc::strong_count(&self.upload) == 2 {
             uploads.remove(&self.uid);
         }
     }
@@ -100,23 +83,23 @@ mod tests {
 
     #[tokio::test]
     async fn the_newest_request_ends_all_others() {
-        let appends = Arc::new(Appends::default());
+        let locks = Arc::new(AppendLocks::default());
         let uid = Uid::from_db(1);
-        let mut first = appends.take_turn(uid).await.unwrap();
-        let waiting: Vec<_> = (0..2)
-            .map(|_| {
-                let appends = appends.clone();
-                tokio::spawn(async move { appends.take_turn(uid).await.unwrap() })
-            })
-            .collect();
+        let mut first = locks.acquire(uid).await.unwrap();
+        let acquire = || {
+            let locks = locks.clone();
+            tokio::spawn(async move { locks.acquire(uid).await.unwrap() })
+        };
+        let second = acquire();
         first.superseded().await;
+        let third = acquire();
+        tokio::task::yield_now().await;
         drop(first);
-        let mut turns = waiting.into_iter();
-        let mut second = turns.next().unwrap().await.unwrap();
+        let mut second = second.await.unwrap();
         second.superseded().await;
         drop(second);
-        drop(turns.next().unwrap().await.unwrap());
-        assert!(appends.uploads().is_empty());
-        drop(appends.take_turn(Uid::from_db(2)).await.unwrap());
+        drop(third.await.unwrap());
+        assert!(locks.uploads().is_empty());
+        drop(locks.acquire(Uid::from_db(2)).await.unwrap());
     }
 }

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use axum::{
     Router,
     middleware::{from_fn, from_fn_with_state},
-    routing::{get, head, post, put},
+    routing::{get, head, patch, post, put},
 };
 use osproxy_api::{tus::PREFIX, v1::LINKS};
 use osproxy_core::App;
@@ -180,22 +180,24 @@ fn v1_routes(limiter: &Arc<RequestLimiter>) -> Router<HttpState> {
 
 /// Resumable uploads by tus.
 fn tus_routes(limiter: &Arc<RequestLimiter>) -> Router<HttpState> {
-    let checks = RequestChecks {
+    let checks = |concurrency| RequestChecks {
         limiter: limiter.clone(),
         body: BodyCheck::PlainAndExpected,
-        concurrency: Concurrency::Unlimited,
+        concurrency,
     };
+    let path = format!("{PREFIX}/{{uid}}");
     let creation = post(tus::create_upload).options(tus::describe_protocol);
-    let upload = head(tus::upload_offset)
-        .patch(tus::append_upload)
-        .delete(tus::abort_upload)
-        .post(tus::override_method)
-        .options(tus::describe_protocol);
-    Router::new()
+    let creations = Router::new()
         .route(PREFIX, creation.clone())
         .route(&format!("{PREFIX}/"), creation)
-        .route(&format!("{PREFIX}/{{uid}}"), upload)
-        .route_layer(checks)
+        .route_layer(checks(Concurrency::Transfers));
+    let counted = Router::new()
+        .route(&path, head(tus::upload_offset).delete(tus::abort_upload).options(tus::describe_protocol))
+        .route_layer(checks(Concurrency::ByMethod));
+    let uncounted = Router::new()
+        .route(&path, patch(tus::append_upload).post(tus::override_method))
+        .route_layer(checks(Concurrency::Unlimited));
+    creations.merge(counted).merge(uncounted)
 }
 
 /// Health probes and the start page. Load balancers may use the start page as a probe.

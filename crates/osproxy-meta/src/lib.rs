@@ -71,7 +71,7 @@ pub use tasks::{
     Attempt, AttemptOutcome, AttemptResult, ClaimedTask, NewTask, TaskDb, TaskRecord, TaskState,
 };
 pub use uploads::UploadDb;
-pub use uploads::append::{AnnounceSizeOutcome, AppendPosition, IncompletePart, SuspendPartOutcome};
+pub use uploads::append::{AnnounceSizeOutcome, AppendPosition, SuspendPartOutcome, SuspendedPart};
 pub use uploads::complete_parts::{CompleteOutcome, CompleteRequest};
 pub use uploads::expected_digests::ExpectedDigests;
 pub use uploads::inspection::{CompletePreconditions, Inspection, InspectionResult};

@@ -329,7 +329,7 @@ pub trait ObjectWriter: Send {
     /// [suspended](Self::suspend): hashes them, and writes nothing. Call this before the first
     /// write. Only parts in preallocated files support this.
     async fn skip(&mut self, _bytes: Bytes) -> Result<()> {
-        Err(Error::new(ErrorKind::Other, "store", "resume part"))
+        Err(Error::new(ErrorKind::Other, "store", "skip"))
     }
 
     /// Appends a byte range of another object of the same store. Fails with `NotFound` if the
@@ -353,8 +353,8 @@ pub trait ObjectWriter: Send {
     async fn publish(self: Box<Self>) -> Result<String>;
 
     /// Ends a part early: makes the bytes that were written so far durable, so that a later writer
-    /// can [`skip`](Self::skip) them and continue. Call [`finish`](Self::finish) first. Only parts
-    /// in preallocated files support this.
+    /// can [`skip`](Self::skip) them and continue. Call [`finish`](Self::finish) first. After
+    /// an error, the bytes may be durable or not. Only parts in preallocated files support this.
     async fn suspend(self: Box<Self>) -> Result<()> {
         Err(Error::new(ErrorKind::Other, "store", "suspend part"))
     }

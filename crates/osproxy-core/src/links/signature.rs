@@ -93,6 +93,10 @@ pub struct LinkConstraints {
     /// Maximum number of downloads with this link.
     #[serde(default, rename = "u", skip_serializing_if = "Option::is_none")]
     pub uses: Option<CountedLimit>,
+    /// Whether the holder of an upload link may see the metadata of the file. Set if the holder has
+    /// sent it.
+    #[serde(default, rename = "m", skip_serializing_if = "std::ops::Not::not")]
+    pub shows_metadata: bool,
     /// Maximum concurrent transfers with all links of one API key.
     #[serde(default, rename = "k", skip_serializing_if = "Option::is_none")]
     pub transfers: Option<CountedLimit>,
@@ -341,6 +345,7 @@ mod tests {
         content_type: None,
         networks: Vec::new(),
         uses: None,
+        shows_metadata: false,
         transfers: None,
     });
 
@@ -351,6 +356,7 @@ mod tests {
         let terms = LinkConstraints {
             max_size: Some(1000),
             content_type: Some("image/*".to_owned()),
+            shows_metadata: true,
             networks: vec!["10.0.0.0/8".parse().unwrap(), "2001:db8::/32".parse().unwrap()],
             uses: Some(CountedLimit { id: "x".to_owned(), max: 3 }),
             transfers: Some(CountedLimit { id: "00112233aabb".to_owned(), max: 2 }),

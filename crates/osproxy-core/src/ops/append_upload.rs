@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use futures_util::{
-    StreamExt,
+    Stream, StreamExt,
     stream::{self, BoxStream},
 };
 use osproxy_api::ErrorCode;
@@ -12,15 +12,15 @@ use osproxy_meta::{
     AnnounceSizeOutcome, AppendPosition, CompleteRequest, ExpectedDigests, FileRecord, FileState,
 };
 use osproxy_storage::SizeHint;
-use osproxy_types::uid::Uid;
+use osproxy_types::{error_chain, uid::Uid};
 
 use super::{
-    UploadOps, UploadOptions, complete_upload::complete_upload, state_error, too_large_error,
-    unknown_uid_error,
+    UploadOps, UploadOptions, abort_upload::abort_upload, complete_upload::complete_upload, state_error,
+    too_large_error, unknown_uid_error,
 };
 use crate::{
     Error, Result,
-    appends::Turn,
+    appends::AppendLock,
     boxed_future,
     links::LinkConstraints,
     session::{self, AppendRequest, Piece, WriteRequest},
@@ -31,7 +31,7 @@ pub use crate::session::BodyDigest;
 /// Bytes to append.
 #[derive(Clone, Debug)]
 pub struct AppendSpec {
-    /// Where the client assumes the end of the received bytes.
+    /// Offset of the first byte of the body. Must equal the offset of the upload.
     pub offset: u64,
     /// What is known about the length of the body.
     pub size: SizeHint,
@@ -39,6 +39,8 @@ pub struct AppendSpec {
     pub ends_content: bool,
     /// Digest that the body must have.
     pub checksum: Option<BodyDigest>,
+    /// Size of the content, if the client announces it with this body.
+    pub announced_size: Option<u64>,
 }
 
 /// Progress of an upload whose bytes arrive in order.
@@ -57,8 +59,10 @@ pub struct UploadOffset {
 /// received bytes do not end at the offset in `spec`.
 ///
 /// If the body breaks off, the bytes that have arrived stay, and the client continues after them.
-/// (On a remote store, parts of more than 16 MiB stay only if they are complete.) A newer call for
-/// the same upload on this node ends an older one.
+/// There are exceptions: a whole body of at most `local.pack_below` is stored in one step, or not at
+/// all; and on a remote store, a body that announces the rest of a part of more than 8 MiB and then
+/// breaks off loses the bytes of this part. A newer call for the same upload on this node ends an
+/// older one, which then fails with `Superseded`.
 ///
 /// If the body does not have the digest in `spec`, or breaks off before its digest is known,
 /// nothing of it is kept. In the first case, fails with `DigestMismatch`.
@@ -74,35 +78,71 @@ pub async fn append_upload(
 ) -> Result<UploadOffset> {
     let (uploads, detached_work) = (uploads.clone(), uploads.detached_work.clone());
     let appending = async move {
-        let turn = uploads.appends.take_turn(uid).await?;
-        append(uploads, turn, uid, spec, constraints, body).await
+        let lock = uploads.append_locks.acquire(uid).await?;
+        append(uploads, lock, uid, spec, constraints, body).await
     };
     // Spawned: if the client disconnects, what has arrived is still made durable.
     detached_work.spawn_here(appending).await.map_err(Error::internal)?
 }
 
+/// Like [`append_upload`], for the first bytes of an upload that was just created. If it fails, aborts
+/// the upload, because the client does not know it.
+#[boxed_future]
+pub async fn append_new_upload(
+    uploads: &Arc<UploadOps>,
+    uid: Uid,
+    spec: AppendSpec,
+    constraints: LinkConstraints,
+    body: BoxStream<'static, Result<Bytes>>,
+) -> Result<UploadOffset> {
+    let (uploads, detached_work) = (uploads.clone(), uploads.detached_work.clone());
+    let appending = async move {
+        let lock = uploads.append_locks.acquire(uid).await?;
+        let appended = append(uploads.clone(), lock, uid, spec, constraints, body).await;
+        if appended.is_err()
+            // If this fails, the upload expires later.
+            && let Err(error) = abort_upload(&uploads, uid).await
+        {
+            tracing::warn!(%uid, error = error_chain(&error), "cannot abort an upload yet");
+        }
+        appended
+    };
+    // Spawned: if the client disconnects, the upload is still aborted.
+    detached_work.spawn_here(appending).await.map_err(Error::internal)?
+}
+
 async fn append(
     uploads: Arc<UploadOps>,
-    mut turn: Turn,
+    mut lock: AppendLock,
     uid: Uid,
     spec: AppendSpec,
     constraints: LinkConstraints,
     mut body: BoxStream<'static, Result<Bytes>>,
 ) -> Result<UploadOffset> {
-    let AppendSpec { offset, size, ends_content, checksum } = spec;
-    let options = UploadOptions { constraints: constraints.clone(), ..UploadOptions::default() };
-    if offset == 0 && checksum.is_none() && is_small_and_whole(&uploads, uid, size, ends_content).await? {
-        let request = WriteRequest { uid, piece: Piece::Whole, options, size };
-        session::write(&uploads, request, &mut body).await?;
-        let size = if let SizeHint::Exact(size) = size { Some(size) } else { None };
-        return Ok(UploadOffset { offset: size.unwrap_or(0), size, is_complete: true });
+    let AppendSpec { offset, size, ends_content, checksum, announced_size } = spec;
+    let mut position = session::settled_position(&uploads, uid).await?;
+    if position.offset != offset {
+        return Err(Error::offset_mismatch(position.offset));
     }
-    let position = session::open_position(&uploads, uid).await?;
-    if position.state == FileState::Stored && position.offset == offset {
+    if let Some(size) = announced_size {
+        announce_size(&uploads, uid, size, &constraints).await?;
+        position.size = Some(size);
+    }
+    if position.state == FileState::Stored {
         return Ok(UploadOffset { offset, size: position.size, is_complete: true });
     }
-    let request = AppendRequest { uid, offset, options, size, ends_content, checksum };
-    session::append(&uploads, &mut turn, request, body).await?;
+    if checksum.is_none()
+        && let Some(size) = small_whole_size(&uploads, &position, size, ends_content)
+    {
+        tokio::select! {
+            written = write_whole(&uploads, uid, size, &constraints, &mut body) => written?,
+            () = lock.superseded() => return Err(session::superseded_error()),
+        }
+        return Ok(UploadOffset { offset: size, size: Some(size), is_complete: true });
+    }
+    let options = UploadOptions { constraints: constraints.clone(), ..UploadOptions::default() };
+    let request = AppendRequest { uid, options, size, ends_content, checksum };
+    session::append(&uploads, &mut lock, position, request, body).await?;
     // Concurrent requests over other protocols may have sent the bytes that follow.
     let AppendPosition { offset, size, .. } = session::open_position(&uploads, uid).await?;
     let is_complete = size.map_or(ends_content, |size| size == offset);
@@ -112,22 +152,33 @@ async fn append(
     Ok(UploadOffset { offset, size, is_complete })
 }
 
-/// Whether a body is the whole content of an upload that has received nothing, and is so small that
-/// it is stored in one step.
-async fn is_small_and_whole(
+/// Returns the size of a body that is the whole content of an upload that has received nothing, and
+/// so small that it is stored in one step; `None` for other bodies.
+fn small_whole_size(
     uploads: &UploadOps,
-    uid: Uid,
+    position: &AppendPosition,
     size: SizeHint,
     ends_content: bool,
-) -> Result<bool> {
+) -> Option<u64> {
     let SizeHint::Exact(size) = size else {
-        return Ok(false);
+        return None;
     };
-    if size > uploads.stores.max_packed_size() {
-        return Ok(false);
-    }
-    let position = session::open_position(uploads, uid).await?;
-    Ok(position.state == FileState::Pending && position.size.map_or(ends_content, |all| all == size))
+    let is_whole =
+        position.state == FileState::Pending && position.size.map_or(ends_content, |all| all == size);
+    (is_whole && size <= uploads.stores.max_packed_size()).then_some(size)
+}
+
+/// Stores a body that is the whole content.
+async fn write_whole(
+    uploads: &Arc<UploadOps>,
+    uid: Uid,
+    size: u64,
+    constraints: &LinkConstraints,
+    body: impl Stream<Item = Result<Bytes>> + Send + Unpin,
+) -> Result<()> {
+    let options = UploadOptions { constraints: constraints.clone(), ..UploadOptions::default() };
+    let request = WriteRequest { uid, piece: Piece::Whole, options, size: SizeHint::Exact(size) };
+    session::write(uploads, request, body).await.map(drop)
 }
 
 /// Returns how many bytes of `uid` are durable. Ends a request that appends to the upload on this
@@ -138,15 +189,21 @@ pub async fn upload_offset(
     uid: Uid,
     constraints: &LinkConstraints,
 ) -> Result<UploadOffset> {
-    let turn = uploads.appends.take_turn(uid).await?;
+    let lock = uploads.append_locks.acquire(uid).await?;
     let AppendPosition { state, offset, size, .. } = session::open_position(uploads, uid).await?;
     let is_complete = state == FileState::Stored;
     if is_complete || size != Some(offset) {
         return Ok(UploadOffset { offset, size, is_complete });
     }
-    let nothing = AppendSpec { offset, size: SizeHint::Exact(0), ends_content: true, checksum: None };
+    let nothing = AppendSpec {
+        offset,
+        size: SizeHint::Exact(0),
+        ends_content: true,
+        checksum: None,
+        announced_size: None,
+    };
     let completing =
-        append(uploads.clone(), turn, uid, nothing, constraints.clone(), stream::empty().boxed());
+        append(uploads.clone(), lock, uid, nothing, constraints.clone(), stream::empty().boxed());
     // Spawned, so that it continues if the client disconnects.
     uploads.detached_work.spawn(completing).await.map_err(Error::internal)?
 }
@@ -158,23 +215,15 @@ async fn complete(
     constraints: &LinkConstraints,
 ) -> Result<()> {
     if size == 0 {
-        let request = WriteRequest {
-            uid,
-            piece: Piece::Whole,
-            options: UploadOptions { constraints: constraints.clone(), ..UploadOptions::default() },
-            size: SizeHint::Exact(0),
-        };
-        return session::write(uploads, request, stream::empty().boxed()).await.map(drop);
+        return write_whole(uploads, uid, 0, constraints, stream::empty()).await;
     }
     let request = CompleteRequest { parts: None, size: Some(size), expected: ExpectedDigests::default() };
     complete_upload(uploads, uid, request, constraints).await
 }
 
-/// Announces the size of the content of an upload that was created without one. Charges the size to
-/// the tenant. Does nothing if the same size was announced before. Fails with `InvalidArgument` if
+/// Announces the size of the content of an upload that was created without one. Does nothing if the same size was announced before. Fails with `InvalidArgument` if
 /// another size was announced, and with `SizeMismatch` if more bytes were received.
-#[boxed_future]
-pub async fn announce_size(
+async fn announce_size(
     uploads: &UploadOps,
     uid: Uid,
     size: u64,
@@ -187,13 +236,12 @@ pub async fn announce_size(
     match uploads.meta.uploads.announce_size(uid, size).await? {
         AnnounceSizeOutcome::Announced => Ok(()),
         AnnounceSizeOutcome::Differs(announced) => {
-            Err(Error::invalid(format!("the size of the content was announced as {announced} bytes before")))
+            Err(Error::invalid(format!("the size was already announced as {announced} bytes")))
         }
         AnnounceSizeOutcome::TooSmall(received) => {
-            let message = format!("{received} bytes were received already");
+            let message = format!("the size must be at least the {received} bytes that were received");
             Err(Error::new(ErrorCode::SizeMismatch, message))
         }
-        AnnounceSizeOutcome::OverQuota => Err(Error::quota_exceeded()),
         AnnounceSizeOutcome::Closed(state) => Err(state_error(state)),
         AnnounceSizeOutcome::Unknown => Err(unknown_uid_error()),
     }

@@ -5,9 +5,9 @@ use std::sync::Arc;
 use osproxy_meta::{Meta, TaskDb};
 
 use crate::{
-    DetachedWork, IdempotencyKeys, NodeState, Stores, admission::Admission, appends::Appends, links::Links,
-    metrics::Metrics, objects::Objects, session::WriteFailures, settings::Limits, tasks::TaskNotifier,
-    uids::Uids,
+    DetachedWork, IdempotencyKeys, NodeState, Stores, admission::Admission, appends::AppendLocks,
+    links::Links, metrics::Metrics, objects::Objects, session::WriteFailures, settings::Limits,
+    tasks::TaskNotifier, uids::Uids,
 };
 
 /// Handle for operations on files: describe, list, download, update, copy, delete, links.
@@ -39,7 +39,7 @@ pub struct UploadOps {
     pub(crate) metrics: Arc<Metrics>,
     pub(crate) limits: Limits,
     pub(crate) write_failures: WriteFailures,
-    pub(crate) appends: Arc<Appends>,
+    pub(crate) append_locks: Arc<AppendLocks>,
 }
 
 impl UploadOps {
@@ -63,7 +63,7 @@ impl UploadOps {
             links,
             metrics,
             write_failures: WriteFailures::default(),
-            appends: Arc::default(),
+            append_locks: Arc::default(),
         }
     }
 }

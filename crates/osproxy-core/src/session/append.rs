@@ -9,26 +9,28 @@ use std::{
 use bytes::Bytes;
 use futures_util::{Stream, StreamExt, TryStreamExt};
 use osproxy_api::ErrorCode;
-use osproxy_meta::{AppendPosition, FileState, IncompletePart, ObjectRowKind};
-use osproxy_storage::{DigestSelection, Digester, ErrorKind, SizeHint};
+use osproxy_meta::{AppendPosition, FileState, ObjectRowKind, SuspendedPart};
+use osproxy_storage::{
+    self as storage, DigestSelection, Digester, ErrorKind, ObjectReader, SizeHint, UNKNOWN_PART,
+};
 use osproxy_types::uid::Uid;
 use tokio::task::JoinHandle;
 
 use super::{
     body_digest::{BodyDigest, BodyHasher},
     part::{self, DurablePart, IncomingPart, PartTarget, PartWrite},
-    receive::SizeLimit,
+    receive::{ChunkBuffer, SizeLimit},
 };
 use crate::{
     Error, Result,
-    appends::Turn,
+    appends::AppendLock,
     ops::{DEFAULT_PART_SIZE, UploadOps, UploadOptions, state_error, unknown_uid_error},
 };
 
 /// Maximum size, in bytes, of a part that is buffered in memory, because the store must know how
 /// many bytes follow. Larger parts are streamed, and their bytes are lost if a body breaks off that
 /// announces the rest of the part.
-const MAX_BUFFERED_PART: u64 = 16 << 20;
+const MAX_BUFFERED_PART: u64 = UNKNOWN_PART;
 
 /// How long a request goes on receiving bytes after a newer request for the upload has arrived.
 const MAX_DRAIN: Duration = Duration::from_millis(500);
@@ -43,8 +45,6 @@ const CLEANUP_POLL: Duration = Duration::from_millis(5);
 /// Bytes that a client wants to append.
 pub(crate) struct AppendRequest {
     pub(crate) uid: Uid,
-    /// Where the client assumes the end of the received bytes.
-    pub(crate) offset: u64,
     pub(crate) options: UploadOptions,
     /// What is known about the length of the body.
     pub(crate) size: SizeHint,
@@ -54,25 +54,23 @@ pub(crate) struct AppendRequest {
     pub(crate) checksum: Option<BodyDigest>,
 }
 
-/// Appends `body` to an upload, and returns when it is durable. If the body breaks off, or `turn`
-/// is superseded, the bytes that have arrived stay.
+/// Appends `body` to an upload at `position`, and returns when it is durable. If the body breaks off,
+/// or a newer request waits for `lock`, the bytes that have arrived stay.
 pub(crate) async fn append(
     uploads: &Arc<UploadOps>,
-    turn: &mut Turn,
+    lock: &mut AppendLock,
+    position: AppendPosition,
     request: AppendRequest,
     body: impl Stream<Item = Result<Bytes>> + Send + Unpin,
 ) -> Result<()> {
-    let AppendRequest { uid, offset, options, size, ends_content, checksum } = request;
-    let position = settled_position(uploads, uid).await?;
-    if position.offset != offset {
-        return Err(Error::offset_mismatch(position.offset));
-    }
+    let AppendRequest { uid, options, size, ends_content, checksum } = request;
+    let offset = position.offset;
     let max = position.size.unwrap_or(uploads.limits.max_size);
     let max = max.min(options.constraints.max_size.unwrap_or(u64::MAX));
     let limit = SizeLimit { subject: "file", max };
-    let end = offset.saturating_add(if let SizeHint::Exact(size) = size { size } else { 0 });
-    limit.check(end)?;
-    if let (true, SizeHint::Exact(_), Some(all)) = (ends_content, size, position.size)
+    let end = if let SizeHint::Exact(size) = size { Some(offset.saturating_add(size)) } else { None };
+    limit.check(end.unwrap_or(offset))?;
+    if let (true, Some(end), Some(all)) = (ends_content, end, position.size)
         && all != end
     {
         let message = format!("the content must have the announced {all} bytes, not {end}");
@@ -80,8 +78,8 @@ pub(crate) async fn append(
     }
     let store = position.store.as_deref().unwrap_or_else(|| uploads.stores.name_for_new());
     let is_buffered = uploads.stores.is_remote(store);
-    // At most one part is buffered at a time.
-    let buffered = if is_buffered { SizeHint::AtMost(MAX_BUFFERED_PART) } else { SizeHint::Exact(0) };
+    // At most one part is buffered at a time, here or by the writer of an object of unknown size.
+    let buffered = if is_buffered { SizeHint::Unknown } else { SizeHint::Exact(0) };
     let mut admission = uploads.admission.admit_content(&options.constraints, buffered).await?;
     let uncharged = position.size.is_none().then_some(size);
     admission.check_tenant_limits(&uploads.admission, &position.tenant, uncharged).await?;
@@ -91,24 +89,29 @@ pub(crate) async fn append(
         options,
         limit,
         ends_content,
-        end: matches!(size, SizeHint::Exact(_)).then_some(end),
+        end,
         is_buffered,
         offset,
         position,
+        target: None,
         committing: None,
         unchecked: checksum.map(|_| Vec::new()),
     };
     let hasher = checksum.map(BodyHasher::new);
-    let mut body = Body { stream: body, next: None, turn, superseded_at: None, hasher };
+    let mut body = AppendBody { stream: body, next: None, lock, superseded_at: None, hasher };
     let received = append.run(&mut body).await;
     let committed = append.wait_for_commit().await;
-    received?;
-    committed?;
-    if let Some(hasher) = body.hasher {
-        hasher.check()?;
-        append.record_checked().await?;
+    let mut appended = received.and(committed);
+    if let (Ok(()), Some(hasher)) = (&appended, body.hasher) {
+        appended = match hasher.check() {
+            Ok(()) => append.record_checked().await,
+            wrong => wrong,
+        };
     }
-    Ok(())
+    match appended {
+        Ok(()) => Ok(()),
+        Err(error) => Err(part::explain_failure(uploads, uid, append.target.take(), error).await),
+    }
 }
 
 /// Returns where the next byte of an upload goes. Fails if the upload takes no more bytes, except
@@ -123,17 +126,20 @@ pub(crate) async fn open_position(uploads: &UploadOps, uid: Uid) -> Result<Appen
 
 /// Like [`open_position`], but waits until an earlier write of the part is cleaned up, so that the
 /// part can be continued.
-async fn settled_position(uploads: &UploadOps, uid: Uid) -> Result<AppendPosition> {
+pub(crate) async fn settled_position(uploads: &UploadOps, uid: Uid) -> Result<AppendPosition> {
     let started = Instant::now();
     loop {
         let position = open_position(uploads, uid).await?;
-        let resumed = position.incomplete.as_ref().filter(|incomplete| incomplete.is_resumed);
-        let Some(IncompletePart { id, .. }) = resumed else {
+        let Some(SuspendedPart { id, is_resumed, .. }) = position.suspended else {
             return Ok(position);
         };
-        if !uploads.objects.active_writes().contains(id) {
+        let is_active = uploads.objects.active_writes().contains(&id);
+        if !is_resumed && !is_active {
+            return Ok(position);
+        }
+        if !is_active {
             // The process that wrote it has crashed.
-            uploads.objects.delete_unreferenced(ObjectRowKind::Part, *id).await?;
+            uploads.objects.delete_unreferenced(ObjectRowKind::Part, id).await?;
         } else if started.elapsed() > MAX_CLEANUP {
             return Err(Error::unavailable("an earlier write of this part has not ended yet; retry"));
         } else {
@@ -143,16 +149,16 @@ async fn settled_position(uploads: &UploadOps, uid: Uid) -> Result<AppendPositio
 }
 
 /// A body whose current chunk may be larger than the room in the current part.
-struct Body<'a, S> {
+struct AppendBody<'a, S> {
     stream: S,
     next: Option<Bytes>,
-    turn: &'a mut Turn,
+    lock: &'a mut AppendLock,
     /// When a newer request for the upload arrived.
     superseded_at: Option<Instant>,
     hasher: Option<BodyHasher>,
 }
 
-impl<S: Stream<Item = Result<Bytes>> + Send + Unpin> Body<'_, S> {
+impl<S: Stream<Item = Result<Bytes>> + Send + Unpin> AppendBody<'_, S> {
     /// Waits for bytes. Returns `false` at the end of the body. Fails if the body breaks off, or
     /// another request continues the upload.
     async fn fill(&mut self) -> Result<bool> {
@@ -160,17 +166,17 @@ impl<S: Stream<Item = Result<Bytes>> + Send + Unpin> Body<'_, S> {
             let chunk = match self.superseded_at {
                 None => tokio::select! {
                     biased;
-                    chunk = self.stream.next() => chunk,
-                    () = self.turn.superseded() => {
+                    () = self.lock.superseded() => {
                         self.superseded_at = Some(Instant::now());
                         continue;
                     }
+                    chunk = self.stream.next() => chunk,
                 },
                 // The client has left. Its last bytes may still be on their way through this
                 // machine.
                 Some(since) => {
-                    let left = MAX_DRAIN.saturating_sub(since.elapsed()).min(MAX_DRAIN_PAUSE);
-                    let chunk = tokio::time::timeout(left, self.stream.next()).await;
+                    let left = MAX_DRAIN.checked_sub(since.elapsed()).ok_or_else(superseded_error)?;
+                    let chunk = tokio::time::timeout(left.min(MAX_DRAIN_PAUSE), self.stream.next()).await;
                     chunk.map_err(|_| superseded_error())?
                 }
             };
@@ -193,8 +199,8 @@ impl<S: Stream<Item = Result<Bytes>> + Send + Unpin> Body<'_, S> {
     }
 }
 
-fn superseded_error() -> Error {
-    let message = "a newer request for this upload arrived; the received bytes are kept";
+pub(crate) fn superseded_error() -> Error {
+    let message = "a newer request for this upload has ended this one; ask for the offset";
     Error::new(ErrorCode::Superseded, message)
 }
 
@@ -213,6 +219,8 @@ struct Append<'a> {
     offset: u64,
     /// The part that contains `offset`.
     position: AppendPosition,
+    /// The multipart upload or preallocated file that the latest part went to, if any.
+    target: Option<PartTarget>,
     /// The part before, which is being committed.
     committing: Option<JoinHandle<Result<()>>>,
     /// Durable parts that are not recorded before the checksum of the body is checked. `None` if
@@ -225,13 +233,13 @@ struct NextPart {
     number: u32,
     /// Size of the whole part, in bytes. The last part of content of unknown size is smaller.
     size: u64,
-    incomplete: Option<IncompletePart>,
+    suspended: Option<SuspendedPart>,
 }
 
 impl NextPart {
     /// Bytes of the part that were received before.
     fn received(&self) -> u64 {
-        self.incomplete.as_ref().map_or(0, |incomplete| incomplete.size)
+        self.suspended.as_ref().map_or(0, |suspended| suspended.size)
     }
 }
 
@@ -243,31 +251,36 @@ struct PartEnd {
 }
 
 impl Append<'_> {
-    async fn run<S>(&mut self, body: &mut Body<'_, S>) -> Result<()>
+    async fn run<S>(&mut self, body: &mut AppendBody<'_, S>) -> Result<()>
     where
         S: Stream<Item = Result<Bytes>> + Send + Unpin,
     {
-        while body.fill().await? || self.ends_in_incomplete_part() {
+        while body.fill().await? || self.ends_in_suspended_part() {
             let part = self.next_part()?;
             let PartEnd { received, error } = if self.is_buffered && part.size <= MAX_BUFFERED_PART {
                 self.buffer_part(part, body).await?
             } else {
                 self.stream_part(part, body).await?
             };
-            self.position.incomplete = None;
+            self.position.suspended = None;
             self.position.number += 1;
             self.offset += received;
             if let Some(error) = error {
                 return Err(error);
             }
         }
-        Ok(())
+        match self.end {
+            Some(end) if self.offset < end => {
+                Err(Error::new(ErrorCode::IncompleteBody, "the body ended before it was complete"))
+            }
+            _ => Ok(()),
+        }
     }
 
-    /// Whether the body, which has ended, adds nothing to an incomplete part with all bytes up to
+    /// Whether the body, which has ended, adds nothing to a suspended part with all bytes up to
     /// the end of the content. This happens if the size was announced after the bytes.
-    fn ends_in_incomplete_part(&self) -> bool {
-        self.position.incomplete.is_some() && self.is_end(self.offset)
+    fn ends_in_suspended_part(&self) -> bool {
+        self.position.suspended.is_some() && self.is_end(self.offset)
     }
 
     /// Whether the content ends at this offset. Call this when the body has ended.
@@ -277,8 +290,8 @@ impl Append<'_> {
 
     fn next_part(&mut self) -> Result<NextPart> {
         let AppendPosition { number, layout, slot_size, size, .. } = self.position;
-        let incomplete = self.position.incomplete.take();
-        let start = self.offset - incomplete.as_ref().map_or(0, |incomplete| incomplete.size);
+        let suspended = self.position.suspended.take();
+        let start = self.offset - suspended.as_ref().map_or(0, |suspended| suspended.size);
         let fixed = match layout {
             Some(layout) => layout.range(number).map(|range| range.end - range.start),
             None => Some(slot_size.unwrap_or(DEFAULT_PART_SIZE)),
@@ -286,14 +299,22 @@ impl Append<'_> {
         let size = fixed.map(|fixed| fixed.min(size.map_or(u64::MAX, |size| size.saturating_sub(start))));
         match size {
             Some(size) if size > 0 && number <= self.uploads.limits.max_parts => {
-                Ok(NextPart { number, size, incomplete })
+                Ok(NextPart { number, size, suspended })
             }
-            _ => Err(Error::new(ErrorCode::TooLarge, "the body has more bytes than the upload takes")),
+            Some(size) if size > 0 => {
+                let max = self.uploads.limits.max_parts;
+                let message = format!(
+                    "content of unknown size may have at most {max} parts of {size} bytes; announce the size \
+                     when you create the upload"
+                );
+                Err(Error::new(ErrorCode::TooLarge, message))
+            }
+            _ => Err(Error::new(ErrorCode::TooLarge, "the body exceeds the announced size")),
         }
     }
 
     /// Writes a part while it arrives.
-    async fn stream_part<S>(&mut self, part: NextPart, body: &mut Body<'_, S>) -> Result<PartEnd>
+    async fn stream_part<S>(&mut self, part: NextPart, body: &mut AppendBody<'_, S>) -> Result<PartEnd>
     where
         S: Stream<Item = Result<Bytes>> + Send + Unpin,
     {
@@ -301,16 +322,18 @@ impl Append<'_> {
         // part, its bytes become an object of their own.
         let rest = self.offset + (part.size - part.received());
         let is_prefix = self.is_buffered && self.end.is_none_or(|end| end < rest);
-        let write = if let Some(IncompletePart { id, key: None, .. }) = &part.incomplete {
+        let write = if let Some(SuspendedPart { id, key: None, .. }) = &part.suspended {
             PartWrite::resume(self.uploads, self.uid, *id).await?
         } else {
             self.begin(part.number, Some(part.size).filter(|_| !is_prefix)).await?
         };
         let size = if is_prefix { SizeHint::Unknown } else { SizeHint::Exact(part.size) };
         let mut incoming = write.open(self.uploads, &self.options, size).await?;
-        if let Some(incomplete) = &part.incomplete {
-            for bytes in self.earlier_bytes(&part, incomplete, incoming.multipart()).await? {
-                match incomplete.key {
+        self.target = incoming.multipart().cloned();
+        if let Some(suspended) = &part.suspended {
+            let mut earlier = self.open_suspended(&part, suspended, incoming.multipart()).await?;
+            while let Some(bytes) = earlier.next(self).await? {
+                match suspended.key {
                     Some(_) => incoming.write(bytes).await?,
                     None => incoming.skip(bytes).await?,
                 }
@@ -337,13 +360,16 @@ impl Append<'_> {
     }
 
     /// Collects a part in memory, then writes it.
-    async fn buffer_part<S>(&mut self, part: NextPart, body: &mut Body<'_, S>) -> Result<PartEnd>
+    async fn buffer_part<S>(&mut self, part: NextPart, body: &mut AppendBody<'_, S>) -> Result<PartEnd>
     where
         S: Stream<Item = Result<Bytes>> + Send + Unpin,
     {
-        let mut chunks: Vec<Bytes> = Vec::new();
-        if let Some(incomplete) = &part.incomplete {
-            chunks = self.earlier_bytes(&part, incomplete, None).await?;
+        let mut chunks = ChunkBuffer::default();
+        if let Some(suspended) = &part.suspended {
+            let mut earlier = self.open_suspended(&part, suspended, None).await?;
+            while let Some(bytes) = earlier.next(self).await? {
+                chunks.push(bytes);
+            }
         }
         let (mut received, mut error) = (0, None);
         while error.is_none() && part.received() + received < part.size {
@@ -362,7 +388,8 @@ impl Append<'_> {
         let is_whole = size == part.size || error.is_none() && self.ends_content;
         let write = self.begin(part.number, is_whole.then_some(size)).await?;
         let mut incoming = write.open(self.uploads, &self.options, SizeHint::Exact(size)).await?;
-        for bytes in chunks {
+        self.target = incoming.multipart().cloned();
+        for bytes in chunks.into_chunks() {
             incoming.write(bytes).await?;
         }
         self.end_part(incoming, is_whole, received, error).await
@@ -371,7 +398,8 @@ impl Append<'_> {
     /// Records the intent to write a part of `size` bytes; `None` if bytes of the part will be
     /// missing.
     async fn begin(&self, number: u32, size: Option<u64>) -> Result<PartWrite> {
-        let (uploads, uid, max_size) = (self.uploads.clone(), self.uid, self.options.constraints.max_size);
+        // The limit on the size is checked when the bytes arrive: a part may be smaller than `size`.
+        let (uploads, uid, max_size) = (self.uploads.clone(), self.uid, None);
         // Spawned, so that the changes to the database complete in any case.
         let begun = self.uploads.detached_work.spawn(async move {
             match size {
@@ -398,11 +426,15 @@ impl Append<'_> {
         self.wait_for_commit().await?;
         let constraints = self.options.constraints.clone();
         if let Some(unchecked) = &mut self.unchecked {
-            let publishing = self.uploads.detached_work.spawn(incoming.publish(is_stored));
+            let publishing = self.uploads.detached_work.spawn(async move {
+                let _committing = uploads.metrics.commits.begin();
+                incoming.publish(is_stored).await
+            });
             unchecked.push(publishing.await.map_err(Error::internal)??);
             return Ok(PartEnd { received, error });
         }
         let committing = self.uploads.detached_work.spawn(async move {
+            let _committing = uploads.metrics.commits.begin();
             let durable = incoming.publish(is_stored).await?;
             durable.record(&uploads, uid, constraints).await
         });
@@ -420,10 +452,10 @@ impl Append<'_> {
             let (uploads, uid) = (self.uploads.clone(), self.uid);
             let constraints = self.options.constraints.clone();
             // Spawned: this must complete even if the client disconnects.
-            let recording = self
-                .uploads
-                .detached_work
-                .spawn(async move { durable.record(&uploads, uid, constraints).await });
+            let recording = self.uploads.detached_work.spawn(async move {
+                let _committing = uploads.metrics.commits.begin();
+                durable.record(&uploads, uid, constraints).await
+            });
             recording.await.map_err(Error::internal)??;
         }
         Ok(())
@@ -437,55 +469,96 @@ impl Append<'_> {
         }
     }
 
-    /// Reads the bytes of a suspended part: from an object, or from their slot in `slot`. If the
-    /// store has lost or damaged them, drops the part, and fails with `OffsetMismatch`.
-    async fn earlier_bytes(
+    /// Opens the bytes of a suspended part, which are an object, or in their slot in `slot`.
+    async fn open_suspended(
         &self,
         part: &NextPart,
-        incomplete: &IncompletePart,
+        suspended: &SuspendedPart,
         slot: Option<&PartTarget>,
-    ) -> Result<Vec<Bytes>> {
+    ) -> Result<EarlierBytes> {
         let store = self.position.store.as_deref().unwrap_or_else(|| self.uploads.stores.name_for_new());
-        let opened = match (&incomplete.key, slot) {
-            (Some(key), _) => self.uploads.stores.get(store)?.open(key, 0..incomplete.size).await,
+        let opened = match (&suspended.key, slot) {
+            (Some(key), _) => self.uploads.stores.get(store)?.open(key, 0..suspended.size).await,
             (None, Some(slot)) => {
                 let AppendPosition { layout, slot_size, .. } = self.position;
                 let slot_size = layout.map(|layout| layout.part_size).or(slot_size).unwrap_or_default();
                 let start = u64::from(part.number - 1) * slot_size;
-                let range = start..start + incomplete.size;
+                let range = start..start + suspended.size;
                 let multipart = self.uploads.stores.multipart(store)?;
                 multipart.open_incomplete(&slot.key, &slot.upload_id, range).await
             }
             (None, None) => return Err(Error::internal("a suspended part has no bytes")),
         };
-        let read = match opened {
-            Ok(bytes) => bytes.try_collect::<Vec<_>>().await,
-            Err(error) => Err(error),
-        };
-        let is_intact = match &read {
-            Ok(bytes) => incomplete.blake3.is_none_or(|known| known == self.hash(part, bytes)),
-            Err(error) => !matches!(error.kind, ErrorKind::NotFound | ErrorKind::Truncated),
-        };
-        if is_intact {
-            return Ok(read?);
+        let layout = self.position.layout.filter(|layout| layout.parts() > 1);
+        let subtree_offset = layout.and_then(|layout| layout.range(part.number)).map(|range| range.start);
+        Ok(EarlierBytes {
+            suspended: suspended.clone(),
+            reader: match opened {
+                Err(error) if is_lost(&error) => None,
+                opened => Some(opened?),
+            },
+            digester: Digester::new(DigestSelection { subtree_offset, ..DigestSelection::default() }),
+        })
+    }
+
+    /// Drops a suspended part whose bytes are lost or damaged. Returns the error for the client.
+    async fn drop_suspended(&self, suspended: &SuspendedPart) -> Error {
+        // Another node may have replaced the part meanwhile.
+        let id = Some(suspended.id);
+        match open_position(self.uploads, self.uid).await {
+            Ok(now) if now.suspended.as_ref().map(|now| now.id) != id => {
+                return Error::offset_mismatch(now.offset);
+            }
+            Ok(_) => {}
+            Err(error) => return error,
         }
         tracing::error!(
             uid = %self.uid,
-            part = part.number,
-            "the bytes of an incomplete part are lost or damaged; they must be sent again"
+            part_id = suspended.id,
+            "the bytes of a suspended part are lost or damaged; they must be sent again"
         );
-        self.uploads.meta.uploads.drop_incomplete_part(self.uid, incomplete.id).await?;
-        Err(Error::offset_mismatch(self.offset - incomplete.size))
-    }
-
-    /// The BLAKE3 of the first bytes of a part, as it is recorded when the part is suspended.
-    fn hash(&self, part: &NextPart, bytes: &[Bytes]) -> [u8; 32] {
-        let layout = self.position.layout.filter(|layout| layout.parts() > 1);
-        let subtree_offset = layout.and_then(|layout| layout.range(part.number)).map(|range| range.start);
-        let mut digester = Digester::new(DigestSelection { subtree_offset, ..DigestSelection::default() });
-        for bytes in bytes {
-            digester.update(bytes);
+        match self.uploads.meta.uploads.drop_suspended_part(self.uid, suspended.id).await {
+            Ok(()) => Error::offset_mismatch(self.offset - suspended.size),
+            Err(error) => error.into(),
         }
-        digester.finish().blake3
     }
+}
+
+/// The bytes of a suspended part, which are read to continue it.
+struct EarlierBytes {
+    suspended: SuspendedPart,
+    /// `None` if the store has lost the bytes.
+    reader: Option<ObjectReader>,
+    digester: Digester,
+}
+
+impl EarlierBytes {
+    /// Returns the next bytes. If the bytes are lost, or differ from those that were suspended, drops
+    /// the part, and fails with `OffsetMismatch`.
+    async fn next(&mut self, append: &Append<'_>) -> Result<Option<Bytes>> {
+        let read = match &mut self.reader {
+            Some(reader) => reader.try_next().await,
+            None => return Err(append.drop_suspended(&self.suspended).await),
+        };
+        match read {
+            Ok(Some(bytes)) => {
+                self.digester.update(&bytes);
+                Ok(Some(bytes))
+            }
+            Ok(None) => {
+                let found = self.digester.clone().finish().blake3;
+                match self.suspended.blake3 {
+                    Some(known) if known != found => Err(append.drop_suspended(&self.suspended).await),
+                    _ => Ok(None),
+                }
+            }
+            Err(error) if is_lost(&error) => Err(append.drop_suspended(&self.suspended).await),
+            Err(error) => Err(error.into()),
+        }
+    }
+}
+
+/// Whether the store has lost bytes that it had.
+fn is_lost(error: &storage::Error) -> bool {
+    matches!(error.kind, ErrorKind::NotFound | ErrorKind::Truncated)
 }

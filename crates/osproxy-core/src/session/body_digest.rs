@@ -12,7 +12,7 @@ use crate::{Error, Result};
 pub enum BodyDigest {
     /// MD5.
     Md5([u8; 16]),
-    /// SHA-1. It is not used for anything else, because content with a given SHA-1 can be forged.
+    /// SHA-1. Only detects damage in transit, because SHA-1 has known collisions.
     Sha1([u8; 20]),
     /// SHA-256.
     Sha256([u8; 32]),

@@ -1,5 +1,6 @@
 //! The upload session: the path that every body takes into a store, whatever the protocol. The
-//! entry point is `write` in `upload_session.rs`.
+//! entry point is `write` in `upload_session.rs`, or `append` in `append.rs` for bodies that continue an
+//! upload.
 
 mod append;
 mod body_digest;
@@ -9,7 +10,7 @@ mod small;
 mod upload_session;
 mod whole;
 
-pub(crate) use append::{AppendRequest, append, open_position};
+pub(crate) use append::{AppendRequest, append, open_position, settled_position, superseded_error};
 pub use body_digest::BodyDigest;
 pub(crate) use small::{NewFileOutcome, NewSmallFile, WriteFailures, may_create_small, try_create};
 pub(crate) use upload_session::{Piece, WriteRequest, write};

@@ -32,7 +32,7 @@ use crate::{
 /// Maximum attempts when concurrent requests start the same upload.
 const MAX_TRIES: usize = 3;
 
-/// The bytes of a part, which are durable.
+/// Digests, MIME type and tag of a part whose bytes are durable.
 struct ReceivedBytes {
     digests: Digests,
     sniffed: Option<&'static str>,
@@ -272,6 +272,7 @@ impl PartWrite {
             }
             FinishPartOutcome::Unchanged => Ok(()),
             FinishPartOutcome::TooLarge => Err(too_large_error(max_size.unwrap_or_default())),
+            FinishPartOutcome::ExceedsAnnounced(size) => Err(exceeds_announced_error(size)),
             FinishPartOutcome::OverQuota => Err(Error::quota_exceeded()),
             FinishPartOutcome::Closed => Err(match uploads.meta.files.state(uid).await? {
                 // Another blob receives the parts of this file now.
@@ -350,7 +351,9 @@ impl IncomingPart {
     }
 }
 
-/// A part whose received bytes are durable, but not recorded. Dropping it removes the bytes.
+/// A part whose received bytes are durable, but not recorded. Dropping it discards the write: a part
+/// that was resumed becomes suspended again, with its earlier bytes. A part in a remote multipart
+/// upload stays there until that upload ends.
 pub(super) struct DurablePart {
     write: PartWrite,
     is_whole: bool,
@@ -367,11 +370,7 @@ impl DurablePart {
     ) -> Result<()> {
         let Self { write, is_whole, received } = self;
         if is_whole {
-            let multipart = write.multipart();
-            return match write.record(uploads, uid, received, constraints).await {
-                Ok(()) => Ok(()),
-                Err(error) => Err(explain_failure(uploads, uid, multipart, error).await),
-            };
+            return write.record(uploads, uid, received, constraints).await;
         }
         let PartWrite { guard, intent, multipart } = write;
         let Digests { size, blake3, .. } = received.digests;
@@ -387,6 +386,7 @@ impl DurablePart {
             }
             // A concurrent request has received these bytes.
             SuspendPartOutcome::Superseded => Ok(()),
+            SuspendPartOutcome::ExceedsAnnounced(size) => Err(exceeds_announced_error(size)),
             SuspendPartOutcome::OverQuota => Err(Error::quota_exceeded()),
             SuspendPartOutcome::Closed | SuspendPartOutcome::Swept => {
                 Err(Error::unavailable("the upload changed meanwhile; ask for its offset"))
@@ -446,6 +446,10 @@ pub(super) async fn explain_failure(
         Ok(state) => state.map_or_else(unknown_uid_error, state_error),
         Err(failed) => failed.into(),
     }
+}
+
+fn exceeds_announced_error(size: u64) -> Error {
+    Error::new(ErrorCode::SizeMismatch, format!("the parts have more than the announced {size} bytes"))
 }
 
 fn mismatch_error(mismatch: PartMismatch) -> Error {

@@ -72,6 +72,38 @@ const MAX_BUFFERED: u64 = UNKNOWN_PART;
 /// Chunks below this size, in bytes, are coalesced.
 const COALESCE_BELOW: usize = 4096;
 
+/// Buffered chunks. Small chunks are coalesced, because each chunk has a fixed cost.
+#[derive(Default)]
+pub(super) struct ChunkBuffer {
+    chunks: Vec<Bytes>,
+    small: BytesMut,
+}
+
+impl ChunkBuffer {
+    pub(super) fn push(&mut self, bytes: Bytes) {
+        if bytes.len() >= COALESCE_BELOW {
+            self.end_small();
+            self.chunks.push(bytes);
+            return;
+        }
+        self.small.extend_from_slice(&bytes);
+        if self.small.len() >= COALESCE_BELOW {
+            self.end_small();
+        }
+    }
+
+    fn end_small(&mut self) {
+        if !self.small.is_empty() {
+            self.chunks.push(self.small.split().freeze());
+        }
+    }
+
+    pub(super) fn into_chunks(mut self) -> Vec<Bytes> {
+        self.end_small();
+        self.chunks
+    }
+}
+
 /// Finds out the length of a body by buffering it, if `size` is not exact and allows a short body.
 /// If the body ends within [`MAX_BUFFERED`] bytes, the returned size is exact; otherwise, `size` is
 /// returned unchanged. The returned body yields all bytes of `body`. Fails with `TooLarge` as soon
@@ -84,35 +116,20 @@ pub(super) async fn buffer_short_body(
     // The upper bound of the length may include the few bytes that a multipart form adds.
     let is_short =
         !matches!(size, SizeHint::Exact(_)) && size.at_most().unwrap_or(0) <= MAX_BUFFERED + (64 << 10);
-    let (mut kept, mut length, mut ended) = (Vec::<Bytes>::new(), 0, false);
-    // Small chunks are coalesced, because each chunk has a fixed cost.
-    let mut small = BytesMut::new();
+    let (mut kept, mut length, mut ended) = (ChunkBuffer::default(), 0, false);
     while is_short && !ended && length <= MAX_BUFFERED {
         match body.next().await {
             Some(bytes) => {
                 let bytes = bytes?;
                 length += bytes.len() as u64;
                 limit.check(length)?;
-                if bytes.len() < COALESCE_BELOW {
-                    small.extend_from_slice(&bytes);
-                    if small.len() >= COALESCE_BELOW {
-                        kept.push(small.split().freeze());
-                    }
-                    continue;
-                }
-                if !small.is_empty() {
-                    kept.push(small.split().freeze());
-                }
                 kept.push(bytes);
             }
             None => ended = true,
         }
     }
-    if !small.is_empty() {
-        kept.push(small.freeze());
-    }
     let size = if ended { SizeHint::Exact(length) } else { size };
-    Ok((size, stream::iter(kept.into_iter().map(Ok)).chain(body)))
+    Ok((size, stream::iter(kept.into_chunks().into_iter().map(Ok)).chain(body)))
 }
 
 /// Streams a body to its destination, and returns when all of it has arrived. Fails before reading

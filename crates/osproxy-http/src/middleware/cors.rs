@@ -100,9 +100,11 @@ impl Cors {
         {
             return handler(request).await;
         }
-        let is_preflight = request.method() == Method::OPTIONS
-            && (!tus::is_tus(path) || request.headers().contains_key(header::ACCESS_CONTROL_REQUEST_METHOD));
-        if request.headers().contains_key(header::ORIGIN) || is_preflight {
+        let (is_options, headers) = (request.method() == Method::OPTIONS, request.headers());
+        // tus has a use for OPTIONS of its own.
+        let is_for_tus =
+            is_options && tus::is_tus(path) && !headers.contains_key(header::ACCESS_CONTROL_REQUEST_METHOD);
+        if !is_for_tus && (is_options || headers.contains_key(header::ORIGIN)) {
             let handler = service_fn(|request| handler(request).map(Ok::<_, Infallible>));
             return self.layer.layer(handler).oneshot(request).await.into_response();
         }

@@ -163,7 +163,8 @@ impl ErrorRenderer {
         {
             headers.insert(header::CONTENT_RANGE, range);
         }
-        if let Some((_, offset)) = error.members().find(|(name, _)| *name == "offset")
+        if self.is_tus
+            && let Some((_, offset)) = error.members().find(|(name, _)| *name == "offset")
             && let Ok(offset) = HeaderValue::try_from(offset.to_string())
         {
             headers.insert(OFFSET, offset);

@@ -17,7 +17,7 @@ pub(super) fn from_headers(headers: &HeaderMap) -> Result<Option<BodyDigest>> {
 }
 
 /// Parses an algorithm and a Base64 digest, separated by a space.
-pub(crate) fn parse(header: &str) -> Result<BodyDigest> {
+pub fn parse(header: &str) -> Result<BodyDigest> {
     let (algorithm, digest) = header.split_once(' ').unwrap_or((header, ""));
     let digest = BASE64_STANDARD.decode(digest).unwrap_or_default();
     let digest = match algorithm {

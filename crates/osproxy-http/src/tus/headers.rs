@@ -23,7 +23,7 @@ pub(crate) fn status(error: &Error, is_head: bool) -> StatusCode {
     let status = match error.code {
         code if is_head && code.is_retryable() => StatusCode::LOCKED.as_u16(),
         ErrorCode::DigestMismatch => CHECKSUM_MISMATCH,
-        // Clients take 408 for final.
+        // Clients do not retry after 408.
         ErrorCode::IncompleteBody => StatusCode::SERVICE_UNAVAILABLE.as_u16(),
         // If clients retried this, two of them could end each other's requests forever.
         ErrorCode::Superseded => StatusCode::BAD_REQUEST.as_u16(),
@@ -81,10 +81,9 @@ fn number(headers: &HeaderMap, name: &'static str) -> Result<Option<u64>> {
     let Some(value) = text(headers, name)? else {
         return Ok(None);
     };
-    let is_number = !value.is_empty() && value.bytes().all(|byte| byte.is_ascii_digit());
-    let number = value.parse::<u64>().ok().filter(|number| is_number && i64::try_from(*number).is_ok());
+    let number = value.parse::<i64>().ok().filter(|_| value.bytes().all(|byte| byte.is_ascii_digit()));
     let invalid = || Error::invalid(format!("`{name}` must be a number of bytes")).with_field(name);
-    number.ok_or_else(invalid).map(Some)
+    Ok(Some(number.ok_or_else(invalid)?.unsigned_abs()))
 }
 
 /// The text of a header that must not be repeated.
@@ -117,9 +116,8 @@ mod tests {
         };
         assert_eq!(offset(&headers("0")).unwrap(), 0);
         assert_eq!(offset(&headers("9223372036854775807")).unwrap(), i64::MAX.unsigned_abs());
-        for bad in ["", "-1", "+1", "1.0", "0x1", "1 ", "9223372036854775808", "99999999999999999999"] {
-            let value = bad.trim();
-            assert!(offset(&headers(bad)).is_err() || value != bad, "{bad:?}");
+        for bad in ["", "-1", "+1", "1.0", "0x1", "1 1", "9223372036854775808", "99999999999999999999"] {
+            assert!(offset(&headers(bad)).is_err(), "{bad:?}");
         }
         assert!(offset(&HeaderMap::new()).is_err());
         let mut twice = headers("1");

@@ -8,20 +8,27 @@ const NAME_KEYS: [&str; 2] = ["filename", "name"];
 /// Keys of the MIME type.
 const TYPE_KEYS: [&str; 2] = ["filetype", "type"];
 
+/// Maximum length of the header, in bytes. Many clients reject responses with long heads.
+const MAX_LENGTH: usize = 8192;
+
 /// Parsed metadata.
 #[derive(Debug, Default, PartialEq, Eq)]
-pub(crate) struct UploadMetadata {
+pub struct UploadMetadata {
     /// Name of the file; never empty.
-    pub(crate) name: Option<String>,
+    pub name: Option<String>,
     /// MIME type of the file, as the client states it; never empty.
-    pub(crate) content_type: Option<String>,
+    pub content_type: Option<String>,
     /// All pairs, also those of the name and the type.
-    pub(crate) pairs: FileMetadata,
+    pub pairs: FileMetadata,
 }
 
 /// Parses the header: pairs of a key and an optional Base64 value, separated by commas. Fails with
-/// `InvalidArgument` if a key is empty or occurs twice, or a value is not Base64 of UTF-8 text.
-pub(crate) fn parse(header: &str) -> Result<UploadMetadata> {
+/// `InvalidArgument` if a key is not visible ASCII or occurs twice, or a value is not Base64 of UTF-8
+/// text.
+pub fn parse(header: &str) -> Result<UploadMetadata> {
+    if header.len() > MAX_LENGTH {
+        return Err(invalid(&format!("it must have at most {MAX_LENGTH} bytes")));
+    }
     let mut pairs = FileMetadata::new();
     for pair in header.split(',').map(str::trim).filter(|pair| !pair.is_empty()) {
         let (key, value) = pair.split_once(' ').unwrap_or((pair, ""));
@@ -42,8 +49,8 @@ pub(crate) fn parse(header: &str) -> Result<UploadMetadata> {
     Ok(UploadMetadata { name: first(NAME_KEYS), content_type: first(TYPE_KEYS), pairs })
 }
 
-/// Formats metadata as the header. `None` if there is none.
-pub(crate) fn format(pairs: &FileMetadata) -> Option<String> {
+/// Formats metadata as the header. `None` if there is none, or it is too long.
+pub fn format(pairs: &FileMetadata) -> Option<String> {
     let encode = |(key, value): (&String, &String)| match &**value {
         "" => key.clone(),
         value => format!("{key} {}", BASE64_STANDARD.encode(value)),
@@ -52,7 +59,8 @@ pub(crate) fn format(pairs: &FileMetadata) -> Option<String> {
     let fits =
         |(key, _): &(&String, &String)| key.bytes().all(|byte| byte.is_ascii_graphic() && byte != b',');
     let pairs: Vec<_> = pairs.iter().filter(fits).map(encode).collect();
-    (!pairs.is_empty()).then(|| pairs.join(","))
+    let text = pairs.join(",");
+    (!text.is_empty() && text.len() <= MAX_LENGTH).then_some(text)
 }
 
 fn invalid(message: &str) -> Error {
@@ -84,7 +92,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn what_is_formatted_is_parsed_again(pairs in proptest::collection::btree_map("[a-e]{1,9}", ".*", 1..4)) {
+        fn what_is_formatted_is_parsed_again(pairs in proptest::collection::btree_map("[a-e]{1,9}", ".{0,99}", 1..4)) {
             let pairs = FileMetadata::from_iter(pairs);
             prop_assert_eq!(parse(&format(&pairs).unwrap()).unwrap().pairs, pairs);
         }

@@ -6,6 +6,14 @@ mod headers;
 mod metadata;
 mod uploads;
 
+/// Entry points for the fuzz targets.
+pub mod parsers {
+    pub use super::{
+        checksum::parse as checksum,
+        metadata::{UploadMetadata, format as format_metadata, parse as metadata},
+    };
+}
+
 pub(crate) use headers::{insert_version, is_tus, status};
 pub(super) use uploads::{abort_upload, append_upload, upload_offset};
 pub(super) use uploads::{create_upload, describe_protocol, override_method};

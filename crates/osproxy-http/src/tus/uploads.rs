@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use axum::{
-    body::{Body, HttpBody},
+    body::HttpBody,
     extract::{Request, State},
     http::{HeaderMap, HeaderValue, Method, StatusCode, header, request::Parts},
     response::{IntoResponse, Response},
@@ -22,7 +22,7 @@ use osproxy_core::{
     links::{LinkPeriod, Links},
     ops::{
         self, FileOps, LinkConstraints, UploadOps,
-        append_upload::{AppendSpec, BodyDigest, UploadOffset},
+        append_upload::{AppendSpec, UploadOffset},
         create_upload::{AnnouncedContent, UploadRequest},
     },
 };
@@ -86,11 +86,14 @@ pub(crate) async fn create_upload(
     let created_at = created.created_at;
     let upload = created.uploads.into_iter().next();
     let uid = upload.ok_or_else(|| Error::internal("an upload was not created"))?.uid;
-    let constraints = caller.upload_constraints();
+    let constraints = LinkConstraints { shows_metadata: true, ..caller.upload_constraints() };
     let offset = if content.is_end_stream() && size != Some(0) {
         UploadOffset { offset: 0, size, is_complete: false }
     } else {
-        append(&uploads, uid, 0, checksum, constraints.clone(), content).await?
+        let (size, content) = body::into_content(content);
+        let spec = AppendSpec { offset: 0, size, ends_content: false, checksum, announced_size: None };
+        ops::append_upload::append_new_upload(&uploads, uid, spec, constraints.clone(), content.boxed())
+            .await?
     };
     let period = LinkPeriod { date: created_at, lifetime_secs: lifetime };
     let mut response = StatusCode::CREATED.into_response();
@@ -125,13 +128,13 @@ fn check_content_type(headers: &HeaderMap) -> Result<()> {
 }
 
 /// The handles with which a request for an existing upload is authorized.
-pub(crate) struct Access {
+pub(crate) struct UploadAuthorizer {
     verifier: LinkVerifier,
     authenticator: Arc<Authenticator>,
     files: Arc<FileOps>,
 }
 
-impl axum::extract::FromRef<HttpState> for Access {
+impl axum::extract::FromRef<HttpState> for UploadAuthorizer {
     fn from_ref(state: &HttpState) -> Self {
         Self {
             verifier: LinkVerifier::from_ref(state),
@@ -144,19 +147,19 @@ impl axum::extract::FromRef<HttpState> for Access {
 /// Returns the upload of a request, and its constraints. The request has an upload link, or an API
 /// key of the tenant that owns the upload.
 async fn authorize(
-    access: &Access,
+    authorizer: &UploadAuthorizer,
     uid: PathResult<String>,
     request: &Parts,
 ) -> Result<(Uid, LinkConstraints, Option<Caller>)> {
     let uid = path::parameters(uid)?;
     if upload_link::has_parameters(request) {
-        let (uid, constraints) = upload_link::verify(&access.verifier, &uid, request).await?;
+        let (uid, constraints) = upload_link::verify(&authorizer.verifier, &uid, request).await?;
         return Ok((uid, constraints, None));
     }
-    let caller = auth::authenticate(&access.authenticator, request).await?;
+    let caller = auth::authenticate(&authorizer.authenticator, request).await?;
     caller.require_scope(Scope::Upload)?;
     let uid = path::parse_uid(&uid)?;
-    ops::describe_file::describe_file(&access.files, &caller.tenant, uid).await?;
+    ops::describe_file::describe_file(&authorizer.files, &caller.tenant, uid).await?;
     Ok((uid, caller.upload_constraints(), Some(caller)))
 }
 
@@ -164,16 +167,19 @@ async fn authorize(
 pub(crate) async fn override_method(
     uploads: State<Arc<UploadOps>>,
     forwarder: State<Forwarder>,
-    access: State<Access>,
+    authorizer: State<UploadAuthorizer>,
     uid: PathResult<String>,
     request: Request,
 ) -> HandlerResult<Response> {
     let method = text(request.headers(), METHOD_OVERRIDE)?.map(str::as_bytes).map(Method::from_bytes);
     match method {
-        Some(Ok(Method::PATCH)) => append_upload(uploads, forwarder, access, uid, request).await,
-        Some(Ok(Method::DELETE)) => abort_upload(uploads, access, uid, request).await,
-        Some(Ok(Method::HEAD)) => upload_offset(uploads, forwarder, access, uid, request).await,
-        _ => Err(Error::new(ErrorCode::MethodNotAllowed, "this path does not support this method").into()),
+        Some(Ok(Method::PATCH)) => append_upload(uploads, forwarder, authorizer, uid, request).await,
+        Some(Ok(Method::DELETE)) => abort_upload(uploads, authorizer, uid, request).await,
+        Some(Ok(Method::HEAD)) => upload_offset(uploads, forwarder, authorizer, uid, request).await,
+        _ => {
+            let message = "POST needs the header `X-HTTP-Method-Override: PATCH`, `DELETE` or `HEAD`";
+            Err(Error::new(ErrorCode::MethodNotAllowed, message).into())
+        }
     }
 }
 
@@ -181,7 +187,7 @@ pub(crate) async fn override_method(
 pub(crate) async fn append_upload(
     State(uploads): State<Arc<UploadOps>>,
     State(forwarder): State<Forwarder>,
-    State(access): State<Access>,
+    State(authorizer): State<UploadAuthorizer>,
     uid: PathResult<String>,
     request: Request,
 ) -> HandlerResult<Response> {
@@ -191,17 +197,16 @@ pub(crate) async fn append_upload(
     let offset = headers::offset(&request.headers)?;
     let length = headers::length(&request.headers)?;
     let checksum = checksum::from_headers(&request.headers)?;
-    let (uid, constraints, _) = authorize(&access, uid, &request).await?;
+    let (uid, constraints, _) = authorize(&authorizer, uid, &request).await?;
     if forward::request_source(&forwarder, &request)? == RequestSource::Client
         && let Some(store) = ops::choose_part_node::choose_part_node(&uploads, uid).await?
     {
         let request = Request::from_parts(request, content);
         return Ok(forward::forward(&forwarder, RequestSource::Client, &store, request).await?);
     }
-    if let Some(length) = length {
-        ops::append_upload::announce_size(&uploads, uid, length, &constraints).await?;
-    }
-    let offset = append(&uploads, uid, offset, checksum, constraints, content).await?;
+    let (size, content) = body::into_content(content);
+    let spec = AppendSpec { offset, size, ends_content: false, checksum, announced_size: length };
+    let offset = ops::append_upload::append_upload(&uploads, uid, spec, constraints, content.boxed()).await?;
     let mut response = StatusCode::NO_CONTENT.into_response();
     let expires_at = ops::append_upload::describe_upload(&uploads, uid).await?.expires_at;
     insert_offset(response.headers_mut(), uid, &offset);
@@ -211,30 +216,17 @@ pub(crate) async fn append_upload(
     Ok(response)
 }
 
-async fn append(
-    uploads: &Arc<UploadOps>,
-    uid: Uid,
-    offset: u64,
-    checksum: Option<BodyDigest>,
-    constraints: LinkConstraints,
-    content: Body,
-) -> Result<UploadOffset> {
-    let (size, content) = body::into_content(content);
-    let spec = AppendSpec { offset, size, ends_content: false, checksum };
-    ops::append_upload::append_upload(uploads, uid, spec, constraints, content.boxed()).await
-}
-
 /// `HEAD /tus/{uid}`: where to continue.
 pub(crate) async fn upload_offset(
     State(uploads): State<Arc<UploadOps>>,
     State(forwarder): State<Forwarder>,
-    State(access): State<Access>,
+    State(authorizer): State<UploadAuthorizer>,
     uid: PathResult<String>,
     request: Request,
 ) -> HandlerResult<Response> {
     let (request, _) = request.into_parts();
     check_version(&request.headers)?;
-    let (uid, constraints, _) = authorize(&access, uid, &request).await?;
+    let (uid, constraints, caller) = authorize(&authorizer, uid, &request).await?;
     let source = forward::request_source(&forwarder, &request)?;
     if source == RequestSource::Client
         && let Some(store) = ops::choose_part_node::parts_elsewhere(&uploads, uid).await?
@@ -251,7 +243,10 @@ pub(crate) async fn upload_offset(
         Some(size) => insert(headers, LENGTH, &size),
         None => insert(headers, DEFER_LENGTH, &1),
     }
-    if let Some(metadata) = metadata::format(&upload.metadata) {
+    // An application may have set the metadata, which is not for the holders of its links.
+    let shows_metadata =
+        constraints.shows_metadata || caller.is_some_and(|caller| caller.has_scope(Scope::Read));
+    if shows_metadata && let Some(metadata) = metadata::format(&upload.metadata) {
         insert(headers, METADATA, &metadata);
     }
     if !offset.is_complete {
@@ -264,17 +259,17 @@ pub(crate) async fn upload_offset(
 /// the scope `delete`.
 pub(crate) async fn abort_upload(
     State(uploads): State<Arc<UploadOps>>,
-    State(access): State<Access>,
+    State(authorizer): State<UploadAuthorizer>,
     uid: PathResult<String>,
     request: Request,
 ) -> HandlerResult<Response> {
     let (request, _) = request.into_parts();
     check_version(&request.headers)?;
-    let (uid, _, caller) = authorize(&access, uid, &request).await?;
+    let (uid, _, caller) = authorize(&authorizer, uid, &request).await?;
     match (ops::abort_upload::abort_upload(&uploads, uid).await, caller) {
         (Err(error), Some(caller)) if error.code == ErrorCode::AlreadyStored => {
             caller.require_scope(Scope::Delete)?;
-            ops::delete_file::delete_file(&access.files, &caller.tenant, uid).await?;
+            ops::delete_file::delete_file(&authorizer.files, &caller.tenant, uid).await?;
         }
         (aborted, _) => aborted?,
     }

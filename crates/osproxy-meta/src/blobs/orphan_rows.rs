@@ -4,8 +4,8 @@
 
 use osproxy_storage::Key;
 use sea_orm::{
-    ColumnTrait, DatabaseTransaction, DbErr, EntityTrait, QueryFilter, QueryOrder, QuerySelect, QueryTrait,
-    sea_query::Expr,
+    ColumnTrait, DatabaseTransaction, DbErr, EntityTrait, ExprTrait, QueryFilter, QueryOrder, QuerySelect,
+    QueryTrait, sea_query::Expr,
 };
 
 use crate::MetaError;
@@ -143,11 +143,20 @@ impl BlobDb {
                             Some(PendingDelete { store: blob.backend, key, slot_size, slot: None })
                         }
                         ObjectRowKind::Part => {
+                            let receiving = blob::Entity::find()
+                                .select_only()
+                                .column(blob::Column::Id)
+                                .filter(blob::Column::State.eq(blob::State::Receiving))
+                                .filter(
+                                    Expr::col((blob::Entity, blob::Column::Id))
+                                        .equals((part::Entity, part::Column::BlobId)),
+                                );
                             part::Entity::update_many()
                                 .col_expr(part::Column::State, Expr::value(part::State::Partial))
                                 .filter(part::Column::Id.eq(id))
                                 .filter(part::Column::State.eq(part::State::Writing))
                                 .filter(part::Column::Size.gt(0))
+                                .filter(Expr::exists(receiving.into_query()))
                                 .exec(transaction)
                                 .await?;
                             let marked = part::Entity::update_many()

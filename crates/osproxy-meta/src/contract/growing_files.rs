@@ -2,8 +2,8 @@
 
 use super::{create, digests, parts::complete_as, uid};
 use crate::{
-    AnnounceSizeOutcome, BeginPartOutcome, CompleteOutcome, CompleteRequest, FinishPartOutcome,
-    IncompletePart, Meta, ObjectRowKind, PartIntent, ReceivedPart, SuspendPartOutcome, UnusedSlot,
+    AnnounceSizeOutcome, BeginPartOutcome, CompleteOutcome, CompleteRequest, FinishPartOutcome, Meta,
+    ObjectRowKind, PartIntent, ReceivedPart, SuspendPartOutcome, SuspendedPart, UnusedSlot,
 };
 
 const SLOT: u64 = 64 << 10;
@@ -113,9 +113,9 @@ async fn suspend(meta: &Meta, file: i64, intent: &PartIntent, size: u64) -> Susp
 }
 
 /// Offset, number of the next part, and the durable bytes of that part.
-async fn position(meta: &Meta, file: i64) -> (u64, u32, Option<IncompletePart>) {
+async fn position(meta: &Meta, file: i64) -> (u64, u32, Option<SuspendedPart>) {
     let position = meta.uploads.append_position(uid(file)).await.unwrap().unwrap();
-    (position.offset, position.number, position.incomplete)
+    (position.offset, position.number, position.suspended)
 }
 
 async fn received(meta: &Meta, file: i64) -> Option<u64> {
@@ -130,19 +130,19 @@ async fn a_suspended_part_is_continued(meta: &Meta) {
     let intent = begin(meta, file, 2, file + 2, Some(SLOT)).await;
     assert_eq!(position(meta, file).await, (SLOT, 2, None));
     assert_eq!(suspend(meta, file, &intent, 100).await, SuspendPartOutcome::Suspended(None));
-    let incomplete = |size, is_resumed| {
-        Some(IncompletePart { id: file + 2, size, key: None, blake3: Some([7; 32]), is_resumed })
+    let suspended = |size, is_resumed| {
+        Some(SuspendedPart { id: file + 2, size, key: None, blake3: Some([7; 32]), is_resumed })
     };
-    assert_eq!(position(meta, file).await, (SLOT + 100, 2, incomplete(100, false)));
+    assert_eq!(position(meta, file).await, (SLOT + 100, 2, suspended(100, false)));
     assert_eq!(meta.uploads.status(uid(file)).await.unwrap().unwrap().parts, [1]);
     assert_eq!(received(meta, file).await, Some(SLOT + 100));
     // Only one write continues it. If that write breaks off, the part is suspended as before.
     let resumed = meta.uploads.resume_part(uid(file), file + 2).await.unwrap().unwrap();
     assert_eq!((resumed.resumed, resumed.number, resumed.slot.is_some()), (100, 2, true));
-    assert_eq!(position(meta, file).await, (SLOT + 100, 2, incomplete(100, true)));
+    assert_eq!(position(meta, file).await, (SLOT + 100, 2, suspended(100, true)));
     assert!(meta.uploads.resume_part(uid(file), file + 2).await.unwrap().is_none());
     assert_eq!(meta.blobs.mark_deleting(ObjectRowKind::Part, file + 2).await.unwrap(), None);
-    assert_eq!(position(meta, file).await, (SLOT + 100, 2, incomplete(100, false)));
+    assert_eq!(position(meta, file).await, (SLOT + 100, 2, suspended(100, false)));
     let resumed = meta.uploads.resume_part(uid(file), file + 2).await.unwrap().unwrap();
     assert_eq!(suspend(meta, file, &resumed, 300).await, SuspendPartOutcome::Suspended(None));
     assert_eq!(received(meta, file).await, Some(SLOT + 300));
@@ -175,8 +175,8 @@ async fn a_suspended_part_is_replaced(meta: &Meta) {
     assert_eq!(suspend(meta, file, &short, 200).await, SuspendPartOutcome::Superseded);
     let long = prefix(file + 4).await;
     assert_eq!(suspend(meta, file, &long, 400).await, SuspendPartOutcome::Suspended(Some(file + 1)));
-    let (offset, _, incomplete) = position(meta, file).await;
-    assert_eq!((offset, incomplete.unwrap().key), (400, Some(long.key)));
+    let (offset, _, suspended) = position(meta, file).await;
+    assert_eq!((offset, suspended.unwrap().key), (400, Some(long.key)));
     assert_eq!(received(meta, file).await, Some(400));
     assert_eq!(finish(meta, file, &whole, SLOT).await, FinishPartOutcome::Stored(Some(file + 4)));
     assert_eq!(received(meta, file).await, Some(SLOT));
@@ -188,7 +188,7 @@ async fn a_suspended_part_is_replaced(meta: &Meta) {
     assert_eq!(suspend(meta, file, &second, 10).await, SuspendPartOutcome::Suspended(None));
     let resumed = meta.uploads.resume_part(uid(file), file + 6).await.unwrap().unwrap();
     let other = begin(meta, file, 2, file + 7, Some(SLOT)).await;
-    assert_eq!(finish(meta, file, &other, SLOT).await, FinishPartOutcome::Stored(Some(file + 6)));
+    assert_eq!(finish(meta, file, &other, SLOT).await, FinishPartOutcome::Stored(None));
     assert_eq!(finish(meta, file, &resumed, SLOT).await, FinishPartOutcome::Swept);
     assert_eq!(received(meta, file).await, Some(2 * SLOT));
 }
@@ -199,7 +199,7 @@ async fn bytes_that_are_not_content_are_not_kept(meta: &Meta) {
     send(meta, file, 1, file + 1, SLOT).await;
     let second = begin(meta, file, 2, file + 2, Some(SLOT)).await;
     assert_eq!(suspend(meta, file, &second, 10).await, SuspendPartOutcome::Suspended(None));
-    meta.uploads.drop_incomplete_part(uid(file), file + 2).await.unwrap();
+    meta.uploads.drop_suspended_part(uid(file), file + 2).await.unwrap();
     assert_eq!((position(meta, file).await, received(meta, file).await), ((SLOT, 2, None), Some(SLOT)));
     let third = begin(meta, file, 3, file + 3, Some(SLOT)).await;
     assert_eq!(suspend(meta, file, &third, 10).await, SuspendPartOutcome::Suspended(None));

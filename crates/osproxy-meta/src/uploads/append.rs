@@ -18,7 +18,7 @@ use crate::{
     },
     files::rows::{decode_key, part_layout},
     now_ms,
-    uploads::parts::{add_received, has_bytes, lock_receiving},
+    uploads::parts::{add_received, counts_as_received, lock_receiving},
 };
 
 /// Where the next byte of an upload goes.
@@ -41,12 +41,12 @@ pub struct AppendPosition {
     /// Number of the part that contains the next byte.
     pub number: u32,
     /// The first bytes of that part, if it was suspended.
-    pub incomplete: Option<IncompletePart>,
+    pub suspended: Option<SuspendedPart>,
 }
 
 /// A part whose first bytes are durable.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct IncompletePart {
+pub struct SuspendedPart {
     /// Row id.
     pub id: i64,
     /// Durable bytes.
@@ -55,21 +55,23 @@ pub struct IncompletePart {
     pub key: Option<Key>,
     /// BLAKE3 of these bytes, computed as for a whole part.
     pub blake3: Option<[u8; 32]>,
-    /// Whether a write continues the part, or has broken off and is not cleaned up yet. Its bytes
-    /// do not count.
+    /// Whether a write that continues this part is running, or broke off and is not cleaned up yet.
+    /// `size` does not include the bytes of that write.
     pub is_resumed: bool,
 }
 
 /// Outcome of [`UploadDb::suspend_part`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum SuspendPartOutcome {
-    /// The bytes are recorded. Contains the row id of the earlier incomplete part that these bytes
+    /// The bytes are recorded. Contains the row id of the earlier suspended part that these bytes
     /// replace, if any. The caller removes it.
     Suspended(Option<i64>),
-    /// The part is stored, or an incomplete part has more bytes. The caller discards the new write.
+    /// The part is stored, or a suspended part has more bytes. The caller discards the new write.
     Superseded,
     /// The file does not take parts of this blob any more.
     Closed,
+    /// The received bytes would exceed the announced size, in bytes.
+    ExceedsAnnounced(u64),
     /// The bytes would exceed the tenant's quota.
     OverQuota,
     /// The write intent is gone.
@@ -85,8 +87,6 @@ pub enum AnnounceSizeOutcome {
     Differs(u64),
     /// More bytes were received: this many.
     TooSmall(u64),
-    /// The size would exceed the tenant's quota.
-    OverQuota,
     /// The file is in this state.
     Closed(FileState),
     /// No such uid.
@@ -111,12 +111,19 @@ impl UploadDb {
             layout: part_layout(file.announced_size, file.part_size),
             slot_size: None,
             number: 1,
-            incomplete: None,
+            suspended: None,
         };
         match blob {
             Some(blob) if blob.state == blob::State::Receiving => {
                 position.slot_size = blobs::slot_size(&blob).filter(|_| position.layout.is_none());
                 find_next_byte(&self.db.reader, blob.id, &mut position).await?;
+                if position.offset == 0
+                    && let Some(size) = completed_size(&self.db.reader, blob.id).await?
+                {
+                    // Between the two queries, the upload was completed and its parts were removed.
+                    position.state = FileState::Stored;
+                    (position.offset, position.size) = (size, Some(size));
+                }
             }
             Some(blob) => {
                 position.offset = blob.size.unsigned_abs();
@@ -127,32 +134,26 @@ impl UploadDb {
         Ok(Some(position))
     }
 
-    /// Announces the size of the content of an open upload, and charges it to the tenant.
+    /// Announces the size of the content of an open upload. The tenant is still charged when the
+    /// bytes arrive.
     #[boxed_future]
     pub async fn announce_size(&self, uid: Uid, size: u64) -> Result<AnnounceSizeOutcome, MetaError> {
-        let quotas = self.db.quotas.clone();
         self.db
             .write_or_rollback(move |transaction| {
-                let quotas = quotas.clone();
                 Box::pin(async move {
                     let file = file::Entity::find_by_id(uid.get()).lock_exclusive().one(transaction).await?;
-                    let refusal = match &file {
-                        None => Some(AnnounceSizeOutcome::Unknown),
-                        Some(file) => refuse_size(file, size),
+                    let Some(file) = file else {
+                        return Ok(TxEnd::Rollback(AnnounceSizeOutcome::Unknown));
                     };
-                    let (Some(file), None) = (file, refusal) else {
-                        return Ok(TxEnd::Rollback(refusal.unwrap_or(AnnounceSizeOutcome::Announced)));
-                    };
+                    if let Some(refusal) = refuse_size(&file, size) {
+                        return Ok(TxEnd::Rollback(refusal));
+                    }
                     file::Entity::update_many()
                         .col_expr(file::Column::AnnouncedSize, Expr::value(size.cast_signed()))
-                        .col_expr(file::Column::Charged, Expr::value(size.cast_signed()))
                         .filter(file::Column::Uid.eq(uid.get()))
                         .exec(transaction)
                         .await?;
-                    let charge = size.cast_signed() - file.charged;
-                    let charged = quotas.charge(transaction, &file.tenant, charge).await?;
-                    Ok(charged
-                        .commit_or_roll_back(AnnounceSizeOutcome::Announced, AnnounceSizeOutcome::OverQuota))
+                    Ok(TxEnd::Commit(AnnounceSizeOutcome::Announced))
                 })
             })
             .await
@@ -183,22 +184,32 @@ impl UploadDb {
             .await
     }
 
-    /// Drops a suspended part whose bytes are lost. The sweep removes its row.
+    /// Drops a suspended part whose bytes are lost, also while a write continues it. The sweep or the
+    /// write guard removes its row.
     #[boxed_future]
-    pub async fn drop_incomplete_part(&self, uid: Uid, part_id: i64) -> Result<(), MetaError> {
+    pub async fn drop_suspended_part(&self, uid: Uid, part_id: i64) -> Result<(), MetaError> {
         let quotas = self.db.quotas.clone();
         self.db
             .write(move |transaction| {
                 let quotas = quotas.clone();
                 Box::pin(async move {
                     let row = part::Entity::find_by_id(part_id).one(transaction).await?;
-                    let Some(row) = row.filter(|row| row.state == part::State::Partial) else {
+                    let Some(row) = row else {
                         return Ok(());
                     };
                     let Some(receiving) = lock_receiving(transaction, uid, row.blob_id).await? else {
                         return Ok(());
                     };
-                    mark_deleting(transaction, part_id).await?;
+                    let dropped = part::Entity::update_many()
+                        .col_expr(part::Column::State, Expr::value(part::State::Deleting))
+                        .filter(part::Column::Id.eq(part_id))
+                        .filter(counts_as_received())
+                        .filter(part::Column::State.ne(part::State::Stored))
+                        .exec(transaction)
+                        .await?;
+                    if dropped.rows_affected == 0 {
+                        return Ok(());
+                    }
                     add_received(transaction, uid, receiving, -row.size, None, &quotas).await?;
                     Ok(())
                 })
@@ -230,7 +241,7 @@ impl UploadDb {
                         .filter(part::Column::BlobId.eq(blob_id))
                         .filter(part::Column::Number.eq(number.cast_signed()))
                         .filter(part::Column::Id.ne(id))
-                        .filter(has_bytes());
+                        .filter(counts_as_received());
                     let earlier = earlier.one(transaction).await?;
                     if let Some(earlier) = &earlier {
                         if earlier.state != part::State::Partial || earlier.size >= size {
@@ -252,6 +263,9 @@ impl UploadDb {
                     }
                     let replaced = earlier.as_ref().map_or(0, |earlier| earlier.size);
                     let added = size - resumed - replaced;
+                    if let Some(announced) = receiving.exceeded_size(added) {
+                        return Ok(TxEnd::Rollback(SuspendPartOutcome::ExceedsAnnounced(announced)));
+                    }
                     let charged = add_received(transaction, uid, receiving, added, None, &quotas).await?;
                     let replaced = earlier.map(|earlier| earlier.id);
                     Ok(match charged {
@@ -287,6 +301,16 @@ async fn mark_deleting(transaction: &DatabaseTransaction, part_id: i64) -> Resul
     Ok(())
 }
 
+/// Returns the size of a blob if it is stored.
+async fn completed_size(connection: &impl ConnectionTrait, blob_id: i64) -> Result<Option<u64>, DbErr> {
+    let size = blob::Entity::find_by_id(blob_id)
+        .select_only()
+        .column(blob::Column::Size)
+        .filter(blob::Column::State.eq(blob::State::Stored));
+    let size: Option<i64> = size.into_tuple().one(connection).await?;
+    Ok(size.map(i64::unsigned_abs))
+}
+
 /// Sets the offset of `position`, and the part that contains it.
 async fn find_next_byte(
     connection: &impl ConnectionTrait,
@@ -297,7 +321,7 @@ async fn find_next_byte(
         .select_only()
         .columns([part::Column::Number, part::Column::Size, part::Column::State])
         .filter(part::Column::BlobId.eq(blob_id))
-        .filter(has_bytes())
+        .filter(counts_as_received())
         .order_by_asc(part::Column::Number);
     for (number, size, state) in rows.into_tuple::<(i32, i64, part::State)>().all(connection).await? {
         if number.cast_unsigned() != position.number || state != part::State::Stored {
@@ -306,19 +330,19 @@ async fn find_next_byte(
         position.offset += size.unsigned_abs();
         position.number += 1;
     }
-    let incomplete = part::Entity::find()
+    let suspended = part::Entity::find()
         .filter(part::Column::BlobId.eq(blob_id))
         .filter(part::Column::Number.eq(position.number.cast_signed()))
-        .filter(has_bytes())
+        .filter(counts_as_received())
         .one(connection)
         .await?;
-    if let Some(part) = incomplete {
+    if let Some(part) = suspended {
         let size = part.size.unsigned_abs();
         position.offset += size;
         let key = part.tag.is_none().then(|| decode_key(&part.object_key)).transpose()?;
         let blake3 = blobs::decode_digest(part.piece.as_ref());
         let is_resumed = part.state == part::State::Writing;
-        position.incomplete = Some(IncompletePart { id: part.id, size, key, blake3, is_resumed });
+        position.suspended = Some(SuspendedPart { id: part.id, size, key, blake3, is_resumed });
     }
     Ok(())
 }

@@ -28,6 +28,7 @@ use crate::{
     uploads::{
         inspection::{InspectedUpload, InspectionVerdict, inspect},
         multipart::{self, MultipartUpload},
+        parts::counts_as_received,
     },
 };
 
@@ -322,11 +323,12 @@ async fn complete_locked(
         .filter(file::Column::Uid.eq(file.uid))
         .exec(transaction)
         .await?;
-    // The sweep removes the bytes of incomplete parts, which are not content.
+    // The sweep removes the bytes of suspended parts, which are not content.
     part::Entity::update_many()
         .col_expr(part::Column::State, Expr::value(part::State::Deleting))
         .filter(part::Column::BlobId.eq(blob_id))
-        .filter(part::Column::State.eq(part::State::Partial))
+        .filter(counts_as_received())
+        .filter(part::Column::State.ne(part::State::Stored))
         .exec(transaction)
         .await?;
     if let Some(multipart_upload) = multipart_upload {

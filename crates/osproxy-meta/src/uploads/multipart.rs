@@ -25,7 +25,7 @@ use crate::{
         entities::{blob, file, part},
     },
     files::rows::{decode_key, decode_part_size},
-    uploads::parts::has_bytes,
+    uploads::parts::counts_as_received,
 };
 
 /// Highest part number that stores accept.
@@ -220,7 +220,8 @@ async fn drop_lost(
         .exec(transaction)
         .await?;
     let received = received_bytes(transaction, blob_id).await?;
-    let charged = if file.announced_size.is_some() { file.charged } else { received };
+    let is_charged = file.announced_size.is_some() && file.part_size.is_some();
+    let charged = if is_charged { file.charged } else { received };
     file::Entity::update_many()
         .col_expr(file::Column::Received, Expr::value(received))
         .col_expr(file::Column::Charged, Expr::value(charged))
@@ -237,7 +238,7 @@ async fn received_bytes(transaction: &DatabaseTransaction, blob_id: i64) -> Resu
         .select_only()
         .column_as(dialect::integer_sum(transaction.get_database_backend(), part::Column::Size), "sum")
         .filter(part::Column::BlobId.eq(blob_id))
-        .filter(has_bytes());
+        .filter(counts_as_received());
     let sum: Option<Option<i64>> = sum.into_tuple().one(transaction).await?;
     Ok(sum.flatten().unwrap_or(0))
 }

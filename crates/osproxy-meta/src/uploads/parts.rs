@@ -96,7 +96,7 @@ pub struct ReceivedPart {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum FinishPartOutcome {
     /// The part is stored. Contains the row id of the earlier part that the new part replaces, if
-    /// any. The caller removes the earlier part.
+    /// the caller must remove it.
     Stored(Option<i64>),
     /// The multipart upload already contains a part with this number and the same bytes. The caller
     /// discards the new write.
@@ -105,6 +105,8 @@ pub enum FinishPartOutcome {
     Closed,
     /// The part would exceed the maximum size of the content.
     TooLarge,
+    /// All parts together would exceed the announced size, in bytes.
+    ExceedsAnnounced(u64),
     /// The part would exceed the tenant's quota.
     OverQuota,
     /// The sweep removed the write intent: the write took too long.
@@ -189,7 +191,9 @@ impl UploadDb {
                             ReplacedPart::Unchanged => {
                                 return Ok(TxEnd::Rollback(FinishPartOutcome::Unchanged));
                             }
-                            ReplacedPart::Part(id, size) => (Some(id), size),
+                            ReplacedPart::Part { id, size, is_written } => {
+                                (Some(id).filter(|_| !is_written), size)
+                            }
                             ReplacedPart::Nothing => (None, 0),
                         };
                     let stored = part::Entity::update_many()
@@ -212,6 +216,9 @@ impl UploadDb {
                         && max_size.is_some_and(|max| receiving.received + added_bytes > saturating_i64(max))
                     {
                         return Ok(TxEnd::Rollback(FinishPartOutcome::TooLarge));
+                    }
+                    if let Some(announced) = receiving.exceeded_size(added_bytes) {
+                        return Ok(TxEnd::Rollback(FinishPartOutcome::ExceedsAnnounced(announced)));
                     }
                     let charged =
                         add_received(transaction, uid, receiving, added_bytes, content_type, &quotas).await?;
@@ -344,8 +351,18 @@ pub(super) struct ReceivingFile {
     pub(super) received: i64,
     /// MIME type that the content must have.
     required_type: Option<String>,
+    /// The announced size, if any, in bytes.
+    announced_size: Option<i64>,
     /// Whether the tenant is charged for the announced size instead of the received bytes.
-    is_announced: bool,
+    is_charged: bool,
+}
+
+impl ReceivingFile {
+    /// Returns the announced size if the received bytes and `added_bytes` exceed it.
+    pub(super) fn exceeded_size(&self, added_bytes: i64) -> Option<u64> {
+        let exceeds = |announced: &i64| added_bytes > 0 && self.received + added_bytes > *announced;
+        self.announced_size.filter(exceeds).map(i64::unsigned_abs)
+    }
 }
 
 /// Locks the file's row until the end of the transaction, so that the upload cannot be completed
@@ -358,22 +375,24 @@ pub(super) async fn lock_receiving(
     let row = file::Entity::find_by_id(uid.get())
         .select_only()
         .columns([file::Column::Tenant, file::Column::Charged, file::Column::Received])
-        .columns([file::Column::RequiredType, file::Column::AnnouncedSize])
+        .columns([file::Column::RequiredType, file::Column::AnnouncedSize, file::Column::PartSize])
         .filter(file::Column::State.eq(FileState::Receiving))
         .filter(file::Column::BlobId.eq(blob_id))
         .lock_exclusive();
     let row = row.into_tuple::<ReceivingRow>().one(transaction).await?;
-    Ok(row.map(|(tenant, charged, received, required_type, announced_size)| ReceivingFile {
+    Ok(row.map(|(tenant, charged, received, required_type, announced_size, part_size)| ReceivingFile {
         tenant,
         charged,
         received,
         required_type,
-        is_announced: announced_size.is_some(),
+        announced_size,
+        // A size that was announced during the upload is charged when the bytes arrive.
+        is_charged: announced_size.is_some() && part_size.is_some(),
     }))
 }
 
-/// Tenant, charged bytes, received bytes, required type and announced size of a file.
-type ReceivingRow = (String, i64, i64, Option<String>, Option<i64>);
+/// Tenant, charged bytes, received bytes, required type, announced size and part size of a file.
+type ReceivingRow = (String, i64, i64, Option<String>, Option<i64>, Option<i64>);
 
 /// Adds `added_bytes`, which can be negative, to the received bytes of a file. Charges the tenant
 /// for these bytes, unless the tenant is already charged for the announced size. Records the
@@ -386,8 +405,8 @@ pub(super) async fn add_received(
     content_type: Option<String>,
     quotas: &Quotas,
 ) -> Result<ChargeOutcome, DbErr> {
-    let ReceivingFile { tenant, charged, received, required_type, is_announced } = receiving;
-    let charged_bytes = if is_announced { 0 } else { added_bytes };
+    let ReceivingFile { tenant, charged, received, required_type, is_charged, .. } = receiving;
+    let charged_bytes = if is_charged { 0 } else { added_bytes };
     let required_type = content_type.or(required_type);
     file::Entity::update_many()
         .col_expr(file::Column::Received, Expr::value(received + added_bytes))
@@ -408,8 +427,14 @@ pub(super) enum ReplacedPart {
     Nothing,
     /// A part with the same bytes in the store's multipart upload. It is kept.
     Unchanged,
-    /// A part that is now marked for deletion: its row id, and its size in bytes.
-    Part(i64, i64),
+    /// A part that is now marked for deletion.
+    Part {
+        id: i64,
+        /// Size in bytes.
+        size: i64,
+        /// Whether a write continues the part. Its write guard, or the sweep, removes the part.
+        is_written: bool,
+    },
 }
 
 /// Marks what was received of part `number` before for deletion: a stored part, or the first bytes
@@ -426,7 +451,7 @@ pub(super) async fn replace_part(
         .filter(part::Column::BlobId.eq(blob_id))
         .filter(part::Column::Number.eq(number.cast_signed()))
         .filter(part::Column::Id.ne(id))
-        .filter(has_bytes())
+        .filter(counts_as_received())
         .one(transaction)
         .await?;
     let Some(earlier) = earlier else {
@@ -445,11 +470,12 @@ pub(super) async fn replace_part(
         .filter(part::Column::Id.eq(earlier.id))
         .exec(transaction)
         .await?;
-    Ok(ReplacedPart::Part(earlier.id, earlier.size))
+    let is_written = earlier.state == part::State::Writing;
+    Ok(ReplacedPart::Part { id: earlier.id, size: earlier.size, is_written })
 }
 
 /// Filter: rows whose bytes count as received. For each part number, there is at most one.
-pub(super) fn has_bytes() -> Condition {
+pub(super) fn counts_as_received() -> Condition {
     let resumed =
         Condition::all().add(part::Column::State.eq(part::State::Writing)).add(part::Column::Size.gt(0));
     Condition::any().add(part::Column::State.is_in([part::State::Partial, part::State::Stored])).add(resumed)

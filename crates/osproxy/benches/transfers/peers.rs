@@ -17,7 +17,7 @@ use std::{
 };
 
 use anyhow::{Context, Result, bail, ensure};
-use osproxy_api::v1;
+use osproxy_api::{tus, v1};
 
 use crate::{
     client::{Connection, field, get, head},
@@ -46,6 +46,8 @@ pub(crate) enum Protocol {
     StoreFile { authorization: String },
     /// osproxy: creates an upload with an API key, and sends the content to its link.
     Link { authorization: String },
+    /// osproxy by tus, with an API key: the content is in the request that creates the upload.
+    OwnTus { authorization: String },
     /// PUT to a path.
     Put,
     /// tus: the content is in the request that creates the upload.
@@ -154,6 +156,10 @@ impl Peer {
                 connection.put(&links.content, content, false)?;
                 return Ok(created.uid);
             }
+            Protocol::OwnTus { authorization } => {
+                let fields = format!("{authorization}upload-length: {}\r\n", content.len());
+                ("POST", tus::PREFIX.to_owned(), tus_fields(&fields, true))
+            }
             Protocol::Put => ("PUT", format!("/{name}"), String::new()),
             Protocol::Tus => {
                 let fields = tus_fields(&format!("upload-length: {}\r\n", content.len()), true);
@@ -179,6 +185,12 @@ impl Peer {
                 let uid = location.rsplit('/').next().context("the location has no uid")?;
                 Ok(uid.to_owned())
             }
+            Protocol::OwnTus { .. } => {
+                let location = connection.exchange_for_location(&request)?;
+                let uid = location.strip_prefix(tus::PREFIX).and_then(|rest| rest.split('?').next());
+                let uid = uid.context("the location has no uid")?;
+                Ok(uid.trim_start_matches('/').to_owned())
+            }
             Protocol::Tus => Ok(path_of(&connection.exchange_for_location(&request)?)),
             _ => {
                 connection.exchange(&request, |_| {})?;
@@ -190,7 +202,9 @@ impl Peer {
     /// The request that downloads what [`store`](Self::store) stored.
     pub(crate) fn download(&self, connection: &mut Connection, stored: &str) -> Result<Vec<u8>> {
         match &self.protocol {
-            Protocol::StoreFile { authorization } | Protocol::Link { authorization } => {
+            Protocol::StoreFile { authorization }
+            | Protocol::Link { authorization }
+            | Protocol::OwnTus { authorization } => {
                 let wanted = v1::CreateLinkRequest {
                     expires_in: EXPIRE,
                     disposition: v1::Disposition::Inline,
@@ -210,7 +224,9 @@ impl Peer {
     /// Removes a large file, so that the disk does not fill up.
     pub(crate) fn remove(&self, connection: &mut Connection, stored: &str) -> Result<()> {
         match &self.protocol {
-            Protocol::StoreFile { authorization } | Protocol::Link { authorization } => {
+            Protocol::StoreFile { authorization }
+            | Protocol::Link { authorization }
+            | Protocol::OwnTus { authorization } => {
                 let request = head("DELETE", &format!("{}/files/{stored}", v1::PREFIX), authorization, 0);
                 connection.exchange(&[&request], |_| {}).map(drop)
             }
@@ -369,7 +385,8 @@ pub(crate) fn start_all(folder: &Path) -> Result<Vec<Peer>> {
     let (address, running) = (server.address(), Arc::new(Running::Osproxy(server)));
     for (name, protocol) in [
         ("osproxy", Protocol::StoreFile { authorization: authorization.clone() }),
-        ("osproxy: link, PUT", Protocol::Link { authorization }),
+        ("osproxy: link, PUT", Protocol::Link { authorization: authorization.clone() }),
+        ("osproxy: tus", Protocol::OwnTus { authorization }),
     ] {
         peers.push(Peer::new(name, true, protocol, address, place.clone(), Arc::clone(&running)));
     }

@@ -18,7 +18,7 @@ const EVERYWHERE: [(&str, &str); 2] =
 
 /// The test that runs all blocks of a language on a page. `task-handlers.md` is a doctest of the
 /// crate.
-const RUN: [(&str, &str, &str); 25] = [
+const RUN: [(&str, &str, &str); 28] = [
     ("README.md", "sh", "readme::the_quick_start_works_line_by_line"),
     ("docs/guides/access.md", "sh", "documentation::the_commands_about_access_work"),
     ("docs/guides/api-v0.md", "sh", "documentation::api_v0_works_line_by_line"),
@@ -48,6 +48,9 @@ const RUN: [(&str, &str, &str); 25] = [
     ),
     ("docs/guides/operations.md", "sh", "documentation::the_commands_about_lost_keys_and_space_work"),
     ("docs/guides/stores.md", "sh", "documentation::the_commands_about_stores_work"),
+    ("docs/guides/uploaders.md", "js", "tus_clients::the_pages_of_the_guide_send_files"),
+    ("docs/guides/uploaders.md", "python", "tus_clients::the_program_of_the_guide_sends_a_file"),
+    ("docs/guides/uploaders.md", "sh", "tus_clients::the_program_of_the_guide_sends_a_file"),
     ("docs/guides/web.md", "html", "examples::the_page_of_the_web_guide_goes_on_after_it_was_loaded_again"),
     (
         "docs/guides/web.md",

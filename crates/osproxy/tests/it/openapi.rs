@@ -25,11 +25,14 @@ fn routes() -> BTreeSet<String> {
         prefix = match router[0].rsplit_once("\nfn ").and_then(|(_, name)| name.split_once('(')) {
             Some(("v0_routes", _)) => osproxy_api::v0::PREFIX,
             Some(("v1_routes", _)) => osproxy_api::v1::PREFIX,
-            // A protocol of others, with a specification of its own.
-            Some(("tus_routes", _)) => continue,
+            Some(("tus_routes", _)) => osproxy_api::tus::PREFIX,
             Some(_) => "",
             None => prefix,
         };
+        // A protocol of others, with a specification of its own.
+        if prefix == osproxy_api::tus::PREFIX {
+            continue;
+        }
         // The only route whose path is formatted.
         let router =
             router[1].replace("&format!(\"{LINKS}/{{uid}}/{{filename}}\")", "\"/f/{uid}/{filename}\"");

@@ -13,7 +13,7 @@ use tempfile::TempDir;
 use tokio::process::Command;
 
 use crate::support::{
-    Api, Browser, Fault, FaultyProxy, Nginx, Service, Store, StoreServer, amount, content, eventually,
+    Api, Browser, Fault, FaultyProxy, Nginx, Page, Service, Store, StoreServer, amount, content, eventually,
     expect_json,
 };
 
@@ -474,5 +474,75 @@ async fn a_page_that_was_loaded_again_continues_its_upload() {
     scene.assert_stored(&sent, "Grüße.bin", &made_file(size)).await;
     assert_eq!(browser.execute("return localStorage.length").await, 0);
     assert_eq!(scene.service.sql("SELECT count(*) FROM files").await, ["1"]);
+    scene.service.assert_consistent().await;
+}
+
+const GUIDE: &str = "docs/guides/uploaders.md";
+
+#[tokio::test]
+#[ignore = "needs Python: just test-servers"]
+async fn the_program_of_the_guide_sends_a_file() {
+    let mut scene = Scene::start(14).await;
+    let page = Page::read(GUIDE);
+    let script = page.joined_blocks("sh");
+    let output = scene.service.shell(scene.folder.path(), &script).output().await.unwrap();
+    let created: Value = serde_json::from_slice(&output.stdout).unwrap();
+    assert!(created["links"]["tus"].as_str().unwrap().starts_with("/tus/"), "{created}");
+    let bytes = content(14, 20_000_000);
+    scene.file("film.bin", &bytes);
+    let program = scene.file("program.py", page.joined_blocks("python").as_bytes());
+    let mut python = Command::new(variable("OSPROXY_TEST_PYTHON"));
+    python.arg(program).current_dir(scene.folder.path()).kill_on_drop(true).stdin(Stdio::null());
+    python.env("OSPROXY_URL", format!("http://{}", scene.line.address));
+    python.env("OSPROXY_KEY", scene.owner.key().unwrap());
+    scene.line.plan_fault("PATCH", Fault::ResetRequest(3_000_000));
+    let output = tokio::time::timeout(LONG, python.output()).await.expect("it does not end").unwrap();
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    let url = String::from_utf8(output.stdout).unwrap().trim().to_owned();
+    scene.assert_stored(&Sent { url, requests: Vec::new() }, "film.bin", &bytes).await;
+    scene.service.assert_consistent().await;
+}
+
+/// The back end of the guide is an answer that the test prepares.
+#[tokio::test]
+#[ignore = "needs Chromium: just test-servers"]
+async fn the_pages_of_the_guide_send_files() {
+    let mut scene = Scene::start(15).await;
+    let (pages, browser) = (serve_pages().await, Browser::start().await);
+    let [tus, uppy] = &Page::read(GUIDE).blocks_in("js")[..] else { panic!("there are two examples") };
+    let html = format!(
+        "<!DOCTYPE html><meta charset=utf-8><p id=state>ready</p><div id=files></div>\
+         <script src=tus.min.js></script><script src=uppy.min.js></script><script src=page.js></script>\
+         <script>\nconsole.log = say;\nconsole.error = error => say(`failed: ${{error}}`);\n\
+         function sendByTus(url, file) {{\n{tus}}}\nfunction start() {{\n{uppy}return uppy;\n}}\n</script>"
+    );
+    std::fs::write(pages.folder().join("html/guide.html"), html).unwrap();
+    let size = 10 * BLOCK + 5;
+    for is_uppy in [false, true] {
+        let created = scene.owner.create_upload(&json!({"name": "film.bin", "size": size})).await;
+        let url = format!("http://{}{}", scene.line.address, created.links.unwrap().tus);
+        scene.line.plan_fault("PATCH", Fault::ResetRequest(3_000_000));
+        browser.open(&format!("http://localhost:{}/guide.html", pages.address.port())).await;
+        let send = if is_uppy {
+            format!(
+                "window.fetch = async () => new Response(JSON.stringify({{ url: '{url}' }}));\
+                 const uppy = start();\
+                 uppy.on('upload-error', (file, error) => say(`failed: ${{error}}`));\
+                 uppy.on('upload-success', () => say('stored'));\
+                 uppy.addFile({{ name: 'film.bin', data: madeFile('film.bin', {size}) }});\
+                 uppy.upload(); return 0"
+            )
+        } else {
+            format!("sendByTus('{url}', madeFile('film.bin', {size})); return 0")
+        };
+        browser.execute(&send).await;
+        let state = eventually("the page has sent the file", async || {
+            let state = browser.execute("return document.getElementById('state').innerText").await;
+            let state = state.as_str().unwrap().to_owned();
+            (state == "stored" || state.starts_with("failed")).then_some(state)
+        });
+        assert_eq!(state.await, "stored");
+        scene.assert_stored(&Sent { url, requests: Vec::new() }, "film.bin", &made_file(size)).await;
+    }
     scene.service.assert_consistent().await;
 }

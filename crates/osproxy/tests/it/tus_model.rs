@@ -137,7 +137,7 @@ impl World {
             .unwrap()
     }
 
-    async fn told_offset(&self) -> usize {
+    async fn server_offset(&self) -> usize {
         let head = self.node.client().head(self.node.url(self.url())).header("tus-resumable", "1.0.0");
         let answer = head.send().await.unwrap();
         assert_eq!(answer.status(), 200);
@@ -188,12 +188,12 @@ impl World {
         connection.send_head("PATCH", self.url(), &fields).await;
         connection.send(&bytes[..sent]).await;
         connection.shutdown_write().await;
-        // The answer says that the received bytes were made durable.
+
         let answer = connection.read_to_end().await;
         assert!(answer.is_empty() || answer.starts_with("HTTP/1.1 503 "), "{answer}");
         self.add(&bytes[..sent]);
         let expected = self.offset();
-        eventually("the bytes are recorded", async || (self.told_offset().await == expected).then_some(()))
+        eventually("the bytes are recorded", async || (self.server_offset().await == expected).then_some(()))
             .await;
     }
 
@@ -233,7 +233,7 @@ impl World {
             Op::Restart => self.node.restart(true).await,
         }
         // Asking for the offset also completes an upload that has all parts.
-        assert_eq!(self.told_offset().await, self.offset());
+        assert_eq!(self.server_offset().await, self.offset());
     }
 
     async fn finish(mut self) {
@@ -241,7 +241,7 @@ impl World {
             let length = (self.size - self.offset()).min(PART + 1);
             self.append(length, Checksum::None).await;
         }
-        assert_eq!(self.told_offset().await, self.size);
+        assert_eq!(self.server_offset().await, self.size);
         let expected: Vec<u8> = self.parts.values().flatten().copied().collect();
         assert!(self.node.read(&self.upload.uid).await == expected);
         self.node.database().wait_until_idle().await;

@@ -77,11 +77,17 @@ pub(super) fn peers(scale: &Scale, folder: &Path, report: &mut Report) -> Result
         table.push(row);
     }
     println!("{}", markdown(&table)?);
-    targets(report, &peers, &uploads, &downloads)
+    targets(report, &peers, &up, &uploads, &downloads)
 }
 
 /// Compares the results with the targets that name a peer.
-fn targets(report: &mut Report, peers: &[Peer], uploads: &[Column], downloads: &Column) -> Result<()> {
+fn targets(
+    report: &mut Report,
+    peers: &[Peer],
+    up: &Column,
+    uploads: &[Column],
+    downloads: &Column,
+) -> Result<()> {
     let of = |column: &'_ Column, name: &str| {
         let number = peers.iter().position(|peer| peer.name == name)?;
         column.get(number).map(|results| (results.rounds.clone(), median(results.p99.clone())))
@@ -93,6 +99,12 @@ fn targets(report: &mut Report, peers: &[Peer], uploads: &[Column], downloads: &
         let both = (&own.0, &nginx.0);
         report.against("peers", "16 KiB down, per s (peer: nginx)", both, rate, Target::AtLeast(0.85));
         report.against("peers", "16 KiB down, CPU µs (peer: nginx)", both, cpu, Target::AtMost(1.2));
+    }
+    let own = of(up, "osproxy: tus").context("osproxy has no results")?;
+    if let Some(tus) = of(up, "@tus/server") {
+        let both = (&own.0, &tus.0);
+        report.against("peers", "large upload, per s (peer: @tus/server)", both, rate, Target::AtLeast(1.0));
+        report.against("peers", "large upload, CPU (peer: @tus/server)", both, cpu, Target::AtMost(1.0));
     }
     for (column, connections) in uploads.iter().zip(UPLOADERS) {
         for (own, peer) in [("osproxy", "tusd"), ("osproxy: link, PUT", "tusd: POST, PATCH")] {

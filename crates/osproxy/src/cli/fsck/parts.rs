@@ -56,6 +56,15 @@ impl Fsck {
 
     async fn check_part(&mut self, blob: &BlobRecord, part: &PartRecord) -> Result<()> {
         let what = format!("part {} of blob {} ({})", part.number, blob.id, part.object_key);
+        if part.state == PartState::Writing && part.size > 0 {
+            // Its first bytes were durable before this write began, and stay.
+            if self.options.repair {
+                self.app.meta.blobs.mark_deleting(ObjectRowKind::Part, part.id).await?;
+            }
+            let what = format!("{what} is an unfinished write after {} bytes", part.size);
+            self.report(what, self.options.repair);
+            return Ok(());
+        }
         if !part.state.has_bytes() {
             self.discard_unfinished(
                 format!("{what} is an unfinished write"),

@@ -1,0 +1,33 @@
+//! Headers of tus. The first line of an input is `Upload-Metadata`, the second `Upload-Checksum`.
+
+use osproxy_core::ops::append_upload::BodyDigest;
+use osproxy_http::parsers::tus::{checksum, format_metadata, metadata};
+
+use crate::lines;
+
+/// Metadata that is formatted and parsed again is the same, and a checksum has the length that its
+/// algorithm requires.
+pub(crate) fn check(input: &[u8]) {
+    let ([pairs, digest], _) = lines::<2>(input);
+    if let Ok(parsed) = metadata(pairs) {
+        assert!(parsed.pairs.len() <= pairs.split(',').count());
+        for found in [&parsed.name, &parsed.content_type].into_iter().flatten() {
+            assert!(!found.is_empty() && parsed.pairs.values().any(|value| value == found));
+        }
+        match format_metadata(&parsed.pairs) {
+            Some(text) => assert_eq!(metadata(&text).ok(), Some(parsed), "{text}"),
+            // Formatted, the values may be longer than they were sent.
+            None => assert!(parsed.pairs.is_empty() || pairs.len() > 4096),
+        }
+    }
+    if let Ok(parsed) = checksum(digest) {
+        let (algorithm, size) = match parsed {
+            BodyDigest::Md5(_) => ("md5", 16_usize),
+            BodyDigest::Sha1(_) => ("sha1", 20),
+            BodyDigest::Sha256(_) => ("sha256", 32),
+            BodyDigest::Blake3(_) => ("blake3", 32),
+        };
+        let (name, text) = digest.split_once(' ').unwrap_or_default();
+        assert_eq!((name, text.len()), (algorithm, size.div_ceil(3) * 4));
+    }
+}
