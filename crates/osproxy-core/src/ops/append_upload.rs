@@ -76,13 +76,9 @@ pub async fn append_upload(
     constraints: LinkConstraints,
     body: BoxStream<'static, Result<Bytes>>,
 ) -> Result<UploadOffset> {
-    let (uploads, detached_work) = (uploads.clone(), uploads.detached_work.clone());
-    let appending = async move {
-        let lock = uploads.append_locks.acquire(uid).await?;
-        append(uploads, lock, uid, spec, constraints, body).await
-    };
+    let appending = append_locked(uploads.clone(), uid, spec, constraints, body);
     // Spawned: if the client disconnects, what has arrived is still made durable.
-    detached_work.spawn_here(appending).await.map_err(Error::internal)?
+    uploads.detached_work.spawn_here(appending).await.map_err(Error::internal)?
 }
 
 /// Like [`append_upload`], for the first bytes of an upload that was just created. If it fails, aborts
@@ -97,8 +93,7 @@ pub async fn append_new_upload(
 ) -> Result<UploadOffset> {
     let (uploads, detached_work) = (uploads.clone(), uploads.detached_work.clone());
     let appending = async move {
-        let lock = uploads.append_locks.acquire(uid).await?;
-        let appended = append(uploads.clone(), lock, uid, spec, constraints, body).await;
+        let appended = append_locked(uploads.clone(), uid, spec, constraints, body).await;
         if appended.is_err()
             // If this fails, the upload expires later.
             && let Err(error) = abort_upload(&uploads, uid).await
@@ -109,6 +104,18 @@ pub async fn append_new_upload(
     };
     // Spawned: if the client disconnects, the upload is still aborted.
     detached_work.spawn_here(appending).await.map_err(Error::internal)?
+}
+
+/// Ends an older request for the upload, then appends.
+async fn append_locked(
+    uploads: Arc<UploadOps>,
+    uid: Uid,
+    spec: AppendSpec,
+    constraints: LinkConstraints,
+    body: BoxStream<'static, Result<Bytes>>,
+) -> Result<UploadOffset> {
+    let lock = uploads.append_locks.acquire(uid).await?;
+    append(uploads, lock, uid, spec, constraints, body).await
 }
 
 async fn append(

@@ -319,7 +319,7 @@ impl Append<'_> {
         S: Stream<Item = Result<Bytes>> + Send + Unpin,
     {
         // A remote store must know the length of a part. If the body does not have the rest of the
-        // part, its bytes become an object of their own.
+        // part, its bytes become a separate object.
         let rest = self.offset + (part.size - part.received());
         let is_prefix = self.is_buffered && self.end.is_none_or(|end| end < rest);
         let write = if let Some(SuspendedPart { id, key: None, .. }) = &part.suspended {

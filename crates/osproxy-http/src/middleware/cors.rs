@@ -101,7 +101,7 @@ impl Cors {
             return handler(request).await;
         }
         let (is_options, headers) = (request.method() == Method::OPTIONS, request.headers());
-        // tus has a use for OPTIONS of its own.
+        // In tus, OPTIONS without a requested method asks for the supported extensions.
         let is_for_tus =
             is_options && tus::is_tus(path) && !headers.contains_key(header::ACCESS_CONTROL_REQUEST_METHOD);
         if !is_for_tus && (is_options || headers.contains_key(header::ORIGIN)) {

@@ -226,4 +226,12 @@ async fn the_size_is_announced_once(meta: &Meta) {
     }
     let position = meta.uploads.append_position(uid(file)).await.unwrap().unwrap();
     assert_eq!((position.size, position.layout, position.slot_size), (Some(SLOT + 5), None, Some(SLOT)));
+    // No protocol can send more than was announced.
+    let second = begin(meta, file, 2, file + 2, Some(SLOT)).await;
+    let exceeded = SuspendPartOutcome::ExceedsAnnounced(SLOT + 5);
+    assert_eq!(suspend(meta, file, &second, 6).await, exceeded);
+    let exceeded = FinishPartOutcome::ExceedsAnnounced(SLOT + 5);
+    assert_eq!(finish(meta, file, &second, SLOT).await, exceeded);
+    assert_eq!(finish(meta, file, &second, 5).await, FinishPartOutcome::Stored(None));
+    assert_eq!(received(meta, file).await, Some(SLOT + 5));
 }

@@ -305,7 +305,7 @@ pub(crate) async fn claim_slot(
     // In a file that grows, the slot of a part that is being deleted is discarded, so it must not
     // be written before the part is gone.
     states.extend(slot_size.is_some().then_some(part::State::Deleting));
-    // An incomplete part is in the slot, or is an object of its own.
+    // A suspended part with a tag occupies the slot; one without a tag is a separate object.
     let in_slot = Condition::all()
         .add(part::Column::State.eq(part::State::Partial))
         .add(part::Column::Tag.is_not_null());

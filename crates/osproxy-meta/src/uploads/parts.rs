@@ -241,7 +241,7 @@ struct NewPart {
     id: i64,
     size: Option<u64>,
     max_size: Option<u64>,
-    /// Whether an object of its own receives only the first bytes of the part.
+    /// Whether the write stores only the first bytes of the part, as a separate object.
     is_prefix: bool,
 }
 

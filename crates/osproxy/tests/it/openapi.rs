@@ -29,7 +29,7 @@ fn routes() -> BTreeSet<String> {
             Some(_) => "",
             None => prefix,
         };
-        // A protocol of others, with a specification of its own.
+        // The tus specification describes these routes.
         if prefix == osproxy_api::tus::PREFIX {
             continue;
         }
