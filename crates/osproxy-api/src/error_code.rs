@@ -59,6 +59,8 @@ codes! {
     NotStored = "not_stored",
     /// The file was deleted, or its upload expired.
     FileGone = "file_gone",
+    /// There is no upload grant with this id.
+    GrantNotFound = "grant_not_found",
     /// There is no task with this id.
     TaskNotFound = "task_not_found",
     /// Only dead tasks can be retried.
@@ -139,6 +141,7 @@ impl ErrorCode {
             | Self::FileNotFound
             | Self::NotStored
             | Self::FileGone
+            | Self::GrantNotFound
             | Self::TaskNotFound
             | Self::TaskNotDead
             | Self::AlreadyStored
@@ -177,7 +180,11 @@ impl ErrorCode {
             | Self::PermissionDenied => Code::PermissionDenied,
             Self::Unauthenticated => Code::Unauthenticated,
             Self::UnknownRoute | Self::MethodNotAllowed | Self::NotImplemented => Code::Unimplemented,
-            Self::FileNotFound | Self::FileGone | Self::TaskNotFound | Self::ChallengeGone => Code::NotFound,
+            Self::FileNotFound
+            | Self::FileGone
+            | Self::GrantNotFound
+            | Self::TaskNotFound
+            | Self::ChallengeGone => Code::NotFound,
             Self::FileCorrupt => Code::DataLoss,
             Self::AlreadyStored => Code::AlreadyExists,
             Self::NotStored
@@ -217,6 +224,7 @@ impl ErrorCode {
             | Self::FileNotFound
             | Self::NotStored
             | Self::FileGone
+            | Self::GrantNotFound
             | Self::TaskNotFound
             | Self::ChallengeGone
             | Self::FileCorrupt => 404,
@@ -246,7 +254,7 @@ impl ErrorCode {
             | Self::LinkRevoked
             | Self::LinkUsedUp
             | Self::PermissionDenied => 403,
-            Self::UnknownRoute | Self::FileNotFound | Self::TaskNotFound => 404,
+            Self::UnknownRoute | Self::FileNotFound | Self::GrantNotFound | Self::TaskNotFound => 404,
             Self::MethodNotAllowed => 405,
             Self::IncompleteBody | Self::DeadlineExceeded => 408,
             Self::NotStored
@@ -287,6 +295,7 @@ impl ErrorCode {
             Self::FileNotFound => "File not found",
             Self::NotStored => "Not stored",
             Self::FileGone => "File gone",
+            Self::GrantNotFound => "Upload grant not found",
             Self::TaskNotFound => "Task not found",
             Self::TaskNotDead => "Task not dead",
             Self::AlreadyStored => "Already stored",

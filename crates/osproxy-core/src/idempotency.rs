@@ -59,7 +59,7 @@ impl IdempotencyKeys {
         self.admission.check_database_space()?;
         // Identifies this holder of the key among the holders in all processes.
         let holder = self.uids.next().await?;
-        let key = scoped_key(caller.key.as_deref(), key);
+        let key = scoped_key(caller.idempotency_scope().as_deref(), key);
         let request =
             IdempotentRequest { tenant: caller.tenant.clone(), key, fingerprint: request, owner: holder };
         match self.db.acquire(request.clone()).await? {
@@ -111,10 +111,10 @@ fn in_progress() -> Error {
     )
 }
 
-/// Scopes an idempotency key to the API key of the caller, if there is one. In that case, returns a
-/// digest of both, because the two texts together may be too long for the column.
-fn scoped_key(api_key: Option<&str>, key: &str) -> String {
-    let Some(id) = api_key else {
+/// Scopes an idempotency key to the API key or upload grant of the caller, if there is one. In that
+/// case, returns a digest of both, because the two texts together may be too long for the column.
+fn scoped_key(scope: Option<&str>, key: &str) -> String {
+    let Some(id) = scope else {
         return key.to_owned();
     };
     let mut digest = Sha256::new();

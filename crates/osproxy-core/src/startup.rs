@@ -234,12 +234,9 @@ impl Parts {
             hot_content: HotContent::new(limits.max_cached_content),
             inspections: Semaphore::new(MAX_INSPECTIONS),
         });
-        let links = Arc::new(Links {
-            keys: self.link_keys,
-            rotation: self.key_rotation,
-            db: meta.access.clone(),
-            forwarder: self.forwarder.clone(),
-        });
+        let links =
+            Links::new(self.link_keys, self.key_rotation, meta.access.clone(), self.forwarder.clone());
+        let links = Arc::new(links);
         let idempotency = Arc::new(IdempotencyKeys {
             detached_work: detached_work.clone(),
             db: meta.idempotency.clone(),

@@ -17,8 +17,8 @@ use utoipa::{
 };
 
 pub(super) use parameters::{
-    CategoryName, ConditionalHeaders, DigestHeaders, DownloadLinkQuery, IdempotencyKey, OnlineValue,
-    OptionalSignedQuery, PageQuery, SignedQuery, UidPath, UploadForm, UploadLinkQuery,
+    CategoryName, ConditionalHeaders, DigestHeaders, DownloadLinkQuery, GrantQuery, IdempotencyKey,
+    OnlineValue, OptionalSignedQuery, PageQuery, SignedQuery, UidPath, UploadForm, UploadLinkQuery,
 };
 pub(super) use responses::{
     Away, BadRequest, BrokenOff, Coded, CommonErrors, Conflict, ContentBodyErrors, ContentResponses, Encoded,
@@ -65,6 +65,10 @@ const RANGE_HEADERS: [&str; 2] = ["range", "if-range"];
         v1::uploads::complete_upload,
         v1::uploads::prove_possession,
         v1::uploads::abort_upload,
+        v1::upload_grants::create_upload_grant,
+        v1::upload_grants::list_upload_grants,
+        v1::upload_grants::describe_upload_grant,
+        v1::upload_grants::revoke_upload_grant,
         v1::files::list_files,
         v1::store_file::store_file,
         v1::files::describe_file,

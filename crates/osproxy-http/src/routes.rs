@@ -163,6 +163,14 @@ fn v1_routes(limiter: &Arc<RequestLimiter>) -> Router<HttpState> {
         .route("/stats", get(v1::service::describe_service))
         .route("/uploads", post(v1::uploads::create_upload))
         .route("/uploads/{uid}/links", post(v1::uploads::create_upload_links))
+        .route(
+            "/upload-grants",
+            post(v1::upload_grants::create_upload_grant).get(v1::upload_grants::list_upload_grants),
+        )
+        .route(
+            "/upload-grants/{id}",
+            get(v1::upload_grants::describe_upload_grant).delete(v1::upload_grants::revoke_upload_grant),
+        )
         // Clients of the applications call these with a signed link.
         .route("/uploads/{uid}", get(v1::uploads::upload_status).delete(v1::uploads::abort_upload))
         .route("/uploads/{uid}/proof", post(v1::uploads::prove_possession))

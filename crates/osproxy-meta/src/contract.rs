@@ -1,6 +1,7 @@
 //! Behavior that the metadata must have on every kind of database. The test of each kind calls
 //! [`run`] with an empty database.
 
+mod grants;
 pub(super) mod growing_files;
 mod listing;
 pub(super) mod multipart;
@@ -39,6 +40,7 @@ pub(super) async fn run(meta: &Meta) {
     tasks::run(meta).await;
     listing::run(meta).await;
     packs::run(meta).await;
+    grants::run(meta).await;
     meta.ping().await.unwrap();
 }
 
@@ -55,7 +57,8 @@ fn digests(content: &str) -> Digests {
 /// A new upload without known content.
 pub(super) fn upload(number: i64, name: &str) -> NewUpload {
     let announced = crate::AnnouncedContent::default();
-    let file = NewFile { tenant: Tenant::default(), uid: uid(number), name: name.to_owned(), announced };
+    let (tenant, name) = (Tenant::default(), name.to_owned());
+    let file = NewFile { tenant, uid: uid(number), name, announced, grant: None };
     NewUpload { file, known_content: None }
 }
 
@@ -265,6 +268,7 @@ async fn instant_uploads_count_as_references(meta: &Meta) {
         uid: uid(number),
         name: "copy".to_owned(),
         announced: crate::AnnouncedContent::default(),
+        grant: None,
     };
     let sharing = |number, blob_id| NewStoredFile {
         file: copy(number),

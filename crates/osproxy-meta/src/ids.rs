@@ -6,7 +6,7 @@ use sea_orm::{ColumnTrait, EntityTrait, QueryFilter, QueryOrder, QuerySelect};
 use crate::MetaError;
 use crate::{
     Meta, boxed_future,
-    db::entities::{blob, file, idempotency_key, part},
+    db::entities::{blob, file, idempotency_key, part, upload_grant},
 };
 
 impl Meta {
@@ -29,7 +29,12 @@ impl Meta {
             .filter(idempotency_key::Column::Uid.is_not_null())
             .order_by_desc(idempotency_key::Column::Uid);
         let reserved: Option<i64> = newest_reserved.into_tuple().one(&self.db.reader).await?;
+        let newest_grant = upload_grant::Entity::find()
+            .select_only()
+            .column(upload_grant::Column::Id)
+            .order_by_desc(upload_grant::Column::Id);
+        let grant: Option<i64> = newest_grant.into_tuple().one(&self.db.reader).await?;
         let task = self.tasks.newest_id().await?;
-        Ok(file.max(blob).max(part).max(task).max(reserved).map(Uid::from_db))
+        Ok(file.max(blob).max(part).max(task).max(reserved).max(grant).map(Uid::from_db))
     }
 }

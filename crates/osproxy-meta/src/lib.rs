@@ -36,6 +36,7 @@ pub use access::idempotency::{IdempotentRequest, KeyAcquisition, RecordedAnswer}
 pub use access::link_keys::LinkKeyRecord;
 pub use access::quotas::QuotaUsage;
 pub use access::tenants::TenantUsage;
+pub use access::upload_grants::{GrantRecord, GrantRefusal};
 pub use access::{AccessDb, IdempotencyDb, TenantDb};
 pub use admin::AdminDb;
 pub use admin::history::{BlobHistory, FileHistory, PartHistory};

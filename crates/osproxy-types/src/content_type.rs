@@ -128,14 +128,14 @@ pub fn mime_type_of(sniffed: Option<&str>, name: &str) -> String {
     detected.to_owned()
 }
 
-/// Whether a MIME type equals `pattern` or belongs to the family `pattern`, such as `image/*`.
-/// Ignores parameters, such as `; charset=utf-8`.
-pub fn matches_pattern(pattern: &str, content_type: &str) -> bool {
+/// Whether a MIME type matches one of the comma-separated `patterns`: it equals the pattern or belongs
+/// to the family of the pattern, such as `image/*`. Ignores parameters, such as `; charset=utf-8`.
+pub fn matches_pattern(patterns: &str, content_type: &str) -> bool {
     let essence = content_type.split(';').next().unwrap_or_default().trim();
-    match pattern.strip_suffix('*') {
+    patterns.split(',').any(|pattern| match pattern.strip_suffix('*') {
         Some(family) => essence.get(..family.len()).is_some_and(|it| it.eq_ignore_ascii_case(family)),
         None => essence.eq_ignore_ascii_case(pattern),
-    }
+    })
 }
 
 /// Whether browsers may execute scripts in content of this type, with the privileges of the origin

@@ -48,6 +48,12 @@ impl Scopes {
     }
 }
 
+impl From<Scope> for Scopes {
+    fn from(scope: Scope) -> Self {
+        Self(scope.bit())
+    }
+}
+
 impl FromStr for Scopes {
     type Err = UnknownScope;
 

@@ -103,6 +103,10 @@ pub struct File {
     /// Metadata set by the application.
     #[schema(value_type = Metadata)]
     pub metadata: BTreeMap<String, String>,
+    /// Id of the upload grant under which the file was created, if any.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schema(value_type = Option<Uid>)]
+    pub upload_grant: Option<String>,
 }
 
 /// The state of a file.

@@ -11,6 +11,7 @@ mod problem;
 mod stats;
 mod task;
 mod upload;
+mod upload_grant;
 
 pub use file::{
     CopiedFile, CopyFileRequest, DEFAULT_PAGE, File, FileState, FileUid, Files, Layout, MAX_METADATA_BYTES,
@@ -25,6 +26,9 @@ pub use upload::{
     ByteRange, Challenge, CompleteUploadRequest, Constraints, CreateUploadLinksRequest, CreateUploadRequest,
     CreatedState, CreatedUpload, CreatedUploadLinks, OneOrMore, ProofRequest, UploadLinks, UploadState,
     UploadStatus,
+};
+pub use upload_grant::{
+    CreateUploadGrantRequest, UploadGrant, UploadGrantLinks, UploadGrantState, UploadGrants,
 };
 
 /// Path prefix of the routes for applications.

@@ -94,12 +94,12 @@ pub struct Constraints {
     pub networks: Vec<String>,
 }
 
-const fn an_hour() -> i64 {
+pub(super) const fn an_hour() -> i64 {
     3600
 }
 
 /// Deserializes a lifetime in seconds; `null` means one hour.
-fn seconds<'de, D: Deserializer<'de>>(input: D) -> Result<i64, D::Error> {
+pub(super) fn seconds<'de, D: Deserializer<'de>>(input: D) -> Result<i64, D::Error> {
     integer::optional(input).map(|seconds| seconds.unwrap_or(an_hour()))
 }
 

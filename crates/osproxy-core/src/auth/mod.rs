@@ -1,8 +1,10 @@
-//! Authentication with API keys, and authorization by scope.
+//! Authentication with API keys and upload grants, and authorization by scope.
 
 mod api_key;
+pub(crate) mod upload_grant;
 
 pub use api_key::ApiKey;
+pub use upload_grant::{GrantTerms, UploadGrant};
 
 use std::{
     num::NonZeroU32,
@@ -51,6 +53,8 @@ pub struct Caller {
     /// through links that were issued with the key. `None` if the key has no limit.
     max_transfers: Option<u32>,
     scopes: Scopes,
+    /// The upload grant, if the caller has no key but the URL of a grant.
+    grant: Option<Arc<UploadGrant>>,
 }
 
 impl Caller {
@@ -62,6 +66,33 @@ impl Caller {
             key: None,
             max_transfers: None,
             scopes: Scopes::ALL,
+            grant: None,
+        }
+    }
+
+    /// The caller that has the URL of an upload grant.
+    pub(crate) fn of_grant(grant: Arc<UploadGrant>) -> Self {
+        Self {
+            tenant: grant.tenant.clone(),
+            max_size: grant.terms.max_size,
+            key: None,
+            max_transfers: None,
+            scopes: Scope::Upload.into(),
+            grant: Some(grant),
+        }
+    }
+
+    /// The upload grant, if the caller has no key but the URL of a grant.
+    pub fn grant(&self) -> Option<&UploadGrant> {
+        self.grant.as_deref()
+    }
+
+    /// Idempotency keys of callers with different scope ids are different. `None` for a caller
+    /// without key and grant.
+    pub(crate) fn idempotency_scope(&self) -> Option<String> {
+        match &self.grant {
+            Some(grant) => Some(format!("grant {}", grant.id)),
+            None => self.key.clone(),
         }
     }
 
@@ -76,7 +107,10 @@ impl Caller {
 
     /// Returns the constraints that every upload link gets when this caller issues it.
     pub fn upload_constraints(&self) -> LinkConstraints {
-        LinkConstraints { max_size: self.max_size, ..self.link_constraints() }
+        match &self.grant {
+            Some(grant) => grant.link_constraints(),
+            None => LinkConstraints { max_size: self.max_size, ..self.link_constraints() },
+        }
     }
 
     /// Returns whether the caller has `scope`.
@@ -174,6 +208,7 @@ impl Authenticator {
             key: Some(kept.id.clone()),
             max_transfers: kept.max_transfers,
             scopes: kept.scopes,
+            grant: None,
         })
     }
 

@@ -2,11 +2,13 @@
 
 use osproxy_api::{
     tus,
-    v1::{Disposition, LINKS, PREFIX, UploadLinks},
+    v1::{Disposition, LINKS, PREFIX, UploadGrantLinks, UploadLinks},
 };
 use osproxy_types::uid::Uid;
 use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, utf8_percent_encode};
+use time::OffsetDateTime;
 
+use crate::auth::UploadGrant;
 use crate::links::{LinkAction, LinkClaims, LinkConstraints, LinkKeys, LinkPeriod, Links};
 
 /// The unreserved characters of RFC 3986.
@@ -14,6 +16,9 @@ const UNRESERVED: &AsciiSet = &NON_ALPHANUMERIC.remove(b'-').remove(b'.').remove
 
 /// Query parameters of an upload link.
 pub const UPLOAD_PARAMETERS: [&str; 3] = ["date", "expire", "signature"];
+
+/// Query parameters of the link of an upload grant.
+pub const GRANT_PARAMETERS: [&str; 4] = ["grant", "date", "expire", "signature"];
 
 impl Links {
     /// Returns the links of an upload, valid during `period`. The link for parts contains
@@ -33,6 +38,34 @@ impl Links {
     /// Returns the URL of an upload for clients of tus.
     pub fn tus_link(&self, uid: Uid, period: LinkPeriod, constraints: &LinkConstraints) -> String {
         tus_url(uid, &upload_query(&self.keys, uid, period, constraints))
+    }
+
+    /// Returns the links of an upload grant.
+    pub fn grant_links(&self, grant: &UploadGrant) -> UploadGrantLinks {
+        let id = grant.id.to_string();
+        let created_at = grant.created_at.div_euclid(1000);
+        let date = OffsetDateTime::from_unix_timestamp(created_at).map(crate::links::format_date);
+        let date = date.unwrap_or_default();
+        let expire = (grant.expires_at.div_euclid(1000) - created_at).to_string();
+        let claims = LinkClaims {
+            action: LinkAction::CreateUploads,
+            uid: &id,
+            date: &date,
+            expire: &expire,
+            action_params: &[],
+        };
+        let signature = self.keys.sign(&claims, &LinkConstraints::default());
+        let [id_name, date_name, expire_name, signature_name] = GRANT_PARAMETERS;
+        let query = form_urlencoded::Serializer::new(String::new())
+            .append_pair(id_name, &id)
+            .append_pair(date_name, &date)
+            .append_pair(expire_name, &expire)
+            .append_pair(signature_name, &signature)
+            .finish();
+        UploadGrantLinks {
+            tus: format!("{}?{query}", tus::PREFIX),
+            uploads: format!("{PREFIX}/uploads?{query}"),
+        }
     }
 
     /// Returns the link for the proof of possession of an upload.

@@ -18,12 +18,18 @@ const MAX_MIME_LEN: usize = 127;
 const MAX_USES: u64 = 1_000_000;
 
 /// Returns the constraints of upload links: those in the request, within the limits of the caller's
-/// key. Fails with `InvalidArgument` if `constraints` are invalid or allow less than `size` bytes.
+/// key; or else those of the caller's upload grant. Fails with `InvalidArgument` if `constraints` are invalid or allow less than `size` bytes.
 pub fn upload_constraints(
     caller: &Caller,
     size: Option<u64>,
     constraints: Option<Constraints>,
 ) -> Result<LinkConstraints> {
+    if caller.grant().is_some() {
+        if constraints.is_some() {
+            return Err(field_error("constraints", "with an upload grant, `constraints` must be absent"));
+        }
+        return Ok(caller.upload_constraints());
+    }
     let Constraints { max_size, content_type, networks } = constraints.unwrap_or_default();
     if let (Some(size), Some(max_size)) = (size, max_size)
         && size > max_size
@@ -40,7 +46,7 @@ pub fn upload_constraints(
     Ok(LinkConstraints {
         max_size: max_size.into_iter().chain(caller.max_size).min(),
         content_type,
-        networks: parse("constraints.networks", &networks)?,
+        networks: parse_networks("constraints.networks", &networks)?,
         ..caller.upload_constraints()
     })
 }
@@ -51,7 +57,7 @@ pub fn upload_constraints(
 pub fn download_constraints(caller: &Caller, request: &CreateLinkRequest) -> Result<LinkConstraints> {
     let uses = request.max_uses.map(use_limit);
     Ok(LinkConstraints {
-        networks: parse("networks", &request.networks)?,
+        networks: parse_networks("networks", &request.networks)?,
         uses: uses.transpose()?,
         ..caller.link_constraints()
     })
@@ -69,7 +75,8 @@ fn field_error(field: &'static str, message: impl Into<std::borrow::Cow<'static,
     Error::invalid(message).with_field(field)
 }
 
-fn parse(field: &'static str, texts: &[String]) -> Result<Vec<IpNet>> {
+/// Parses up to 16 networks. Fails with `InvalidArgument`.
+pub(crate) fn parse_networks(field: &'static str, texts: &[String]) -> Result<Vec<IpNet>> {
     if texts.len() > MAX_NETWORKS {
         return Err(field_error(field, format!("`{field}` must have at most {MAX_NETWORKS} entries")));
     }
@@ -82,7 +89,7 @@ fn parse(field: &'static str, texts: &[String]) -> Result<Vec<IpNet>> {
 }
 
 /// Whether `text` is a MIME type without parameters, or a family such as `image/*`.
-fn is_mime_pattern(text: &str) -> bool {
+pub(crate) fn is_mime_pattern(text: &str) -> bool {
     let is_token = |part: &str| {
         !part.is_empty()
             && part.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"!#$&^_.+-".contains(&byte))
@@ -110,10 +117,10 @@ mod tests {
     #[test]
     fn networks_are_such_or_addresses() {
         let texts = ["10.0.0.0/8", "10.0.0.1", "::1", "2001:db8::/32"].map(str::to_owned);
-        assert_eq!(parse("networks", &texts).unwrap().len(), 4);
+        assert_eq!(parse_networks("networks", &texts).unwrap().len(), 4);
         for bad in ["", "10.0.0.0/33", "example.org", "10.0.0"] {
-            assert!(parse("networks", &[bad.to_owned()]).is_err(), "{bad}");
+            assert!(parse_networks("networks", &[bad.to_owned()]).is_err(), "{bad}");
         }
-        assert!(parse("networks", &vec!["::1".to_owned(); 17]).is_err());
+        assert!(parse_networks("networks", &vec!["::1".to_owned(); 17]).is_err());
     }
 }

@@ -31,6 +31,8 @@ pub enum LinkAction {
     Upload,
     /// Reading the content of the uid.
     Download,
+    /// Creating uploads. The uid is that of an upload grant.
+    CreateUploads,
 }
 
 /// The signed values of a link, except the constraints of the link. The values are texts, exactly
@@ -84,7 +86,7 @@ pub struct LinkConstraints {
     /// Largest content that may be sent, in bytes.
     #[serde(default, rename = "s", skip_serializing_if = "Option::is_none")]
     pub max_size: Option<u64>,
-    /// MIME type that the content must have: `image/png` or `image/*`.
+    /// MIME types, separated by commas, one of which the content must have: `image/png` or `image/*`.
     #[serde(default, rename = "t", skip_serializing_if = "Option::is_none")]
     pub content_type: Option<String>,
     /// Networks from which the link may be used. If empty, all networks are allowed.
@@ -100,6 +102,9 @@ pub struct LinkConstraints {
     /// Maximum concurrent transfers with all links of one API key.
     #[serde(default, rename = "k", skip_serializing_if = "Option::is_none")]
     pub transfers: Option<CountedLimit>,
+    /// The upload grant under which the upload was created. If it is revoked, so is the link.
+    #[serde(default, rename = "g", skip_serializing_if = "Option::is_none")]
+    pub grant: Option<i64>,
 }
 
 /// The maximum of a counter, and the id of the counter.
@@ -168,6 +173,7 @@ impl LinkKey {
         let action = match claims.action {
             LinkAction::Upload => "upload",
             LinkAction::Download => "download",
+            LinkAction::CreateUploads => "create uploads",
         };
         let fixed = [action, claims.uid, claims.date, claims.expire];
         // Each field is preceded by its length, so different claims never give the same bytes.
@@ -347,6 +353,7 @@ mod tests {
         uses: None,
         shows_metadata: false,
         transfers: None,
+        grant: None,
     });
 
     #[test]
@@ -360,6 +367,7 @@ mod tests {
             networks: vec!["10.0.0.0/8".parse().unwrap(), "2001:db8::/32".parse().unwrap()],
             uses: Some(CountedLimit { id: "x".to_owned(), max: 3 }),
             transfers: Some(CountedLimit { id: "00112233aabb".to_owned(), max: 2 }),
+            grant: Some(7),
         };
         let signature = keys.sign(&claims, &terms);
         assert_eq!(keys.verify(&claims, &signature, NOW), Ok(terms.clone()));

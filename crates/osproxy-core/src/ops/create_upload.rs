@@ -11,10 +11,15 @@ pub use super::prove_possession::PossessionChallenge;
 pub use osproxy_meta::{AnnouncedContent, ExpectedDigests, FileMetadata};
 
 use super::{
-    UploadOps, abort_upload::abort_upload, check_expire, delete_file::delete_file, file_name,
-    prove_possession::create_challenge, too_large_error,
+    UploadOps, abort_upload::abort_upload, check_content_type, check_expire, delete_file::delete_file,
+    file_name, prove_possession::create_challenge, too_large_error,
 };
-use crate::{Caller, Error, HeldIdempotencyKey, Result, boxed_future, check_metadata, metrics::DedupSource};
+use crate::{
+    Caller, Error, HeldIdempotencyKey, Result,
+    auth::{GrantTerms, upload_grant::grant_error},
+    boxed_future, check_metadata,
+    metrics::DedupSource,
+};
 use osproxy_meta::{Blob, CreateOutcome, FileState, KnownContent, NewFile, NewUpload};
 use osproxy_types::{content_type, uid::Uid};
 
@@ -91,6 +96,9 @@ struct PlannedUpload {
 /// unless the client gets a challenge or the limits on reserved space are reached. If there is not
 /// enough space, fails with `StorageFull` and undoes the uploads.
 ///
+/// Under an upload grant, the files get the prefix and the metadata of the grant. Fails with
+/// `LinkExpired`, `LinkRevoked` or `LinkUsedUp` if the grant does not allow the uploads.
+///
 /// With an idempotency key, `requests` must have one element, and the file gets the uid that is
 /// reserved for the key. A repeated call returns the same upload.
 #[boxed_future]
@@ -112,7 +120,8 @@ pub async fn create_upload(
             Some(key) => key.uid(),
             None => uploads.uids.next().await?,
         };
-        let file = NewFile { uid, tenant: caller.tenant.clone(), name, announced };
+        let grant = caller.grant().map(|grant| grant.id);
+        let file = NewFile { uid, tenant: caller.tenant.clone(), name, announced, grant };
         let AnnouncedContent { expected, size, .. } = &file.announced;
         let known = uploads.objects.find_known_content(&file.tenant, expected, *size).await?;
         // A challenge reveals the size of the content, so only clients that announced the size get
@@ -123,6 +132,10 @@ pub async fn create_upload(
             && blob.digests.size > max
         {
             return Err(too_large_error(max));
+        }
+        if let (Some(_), Some(blob)) = (caller.grant(), &known) {
+            // The application trusts itself, but not the holders of its grants.
+            check_content_type(&caller.upload_constraints(), blob.detected_type.as_deref(), &file.name)?;
         }
         plans.push(PlannedUpload { file, known });
     }
@@ -175,7 +188,13 @@ fn validate(
 ) -> Result<Vec<(String, AnnouncedContent)>> {
     let (limits, mut validated) = (&uploads.limits, Vec::with_capacity(wishes.len()));
     for UploadRequest { path, mut announced, arrives_in_order } in wishes {
-        let name = file_name(&path)?.to_owned();
+        let mut name = file_name(&path)?.to_owned();
+        if let Some(grant) = caller.grant() {
+            let GrantTerms { name_prefix, metadata, .. } = &grant.terms;
+            name.insert_str(0, name_prefix);
+            file_name(&name)?;
+            announced.metadata.extend(metadata.clone());
+        }
         check_metadata(&announced.metadata)?;
         if announced.content_type.as_deref().is_some_and(|given| !is_mime_type(given)) {
             let message = format!("`content_type` must be a MIME type of at most {MAX_MIME_LEN} bytes");
@@ -212,6 +231,7 @@ async fn record(
                 return Ok(RecordedUploads { stored, created_before: None });
             }
             CreateOutcome::OverQuota => return Err(Error::quota_exceeded()),
+            CreateOutcome::Refused(refusal) => return Err(grant_error(refusal)),
             CreateOutcome::UidTaken => {}
         }
         let (Some(key), [PlannedUpload { file, .. }]) = (key, &mut *plans) else {

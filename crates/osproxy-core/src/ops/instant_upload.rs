@@ -41,8 +41,8 @@ pub async fn instant_upload(
             let uid = uploads.uids.next().await?;
             let content_type = content_type::mime_type_of(blob.detected_type.as_deref(), name);
             let name = name.to_owned();
-            let file =
-                NewFile { uid, tenant: caller.tenant.clone(), name, announced: AnnouncedContent::default() };
+            let (tenant, announced) = (caller.tenant.clone(), AnnouncedContent::default());
+            let file = NewFile { uid, tenant, name, announced, grant: None };
             let size = blob.digests.size;
             let content = KnownContent { blob_id: blob.id, size, content_type };
             files.push(NewStoredFile { file, content });

@@ -274,7 +274,7 @@ async fn commit_new(
     let content_type = announced.content_type.clone();
     let content_type = content_type.unwrap_or_else(|| content_type::mime_type_of(sniffed, &name));
     let uid = uploads.uids.next().await?;
-    let file = NewFile { uid, tenant, name, announced };
+    let file = NewFile { uid, tenant, name, announced, grant: None };
     let record = async |blob| uploads.meta.uploads.create_packed(file, blob, content_type).await;
     let is_stored = |outcome: &CreatePackedOutcome| matches!(outcome, CreatePackedOutcome::Created(_));
     let appended = append(&uploads, uid.get(), digests, sniffed, bytes, record, is_stored).await;

@@ -100,6 +100,7 @@ pub(super) async fn list(app: &App, caller: &Caller, request: ListFilesRequest) 
         state: parse::state(request.state)?,
         created_after: parse::timestamp("created_after", request.created_after)?,
         created_before: parse::timestamp("created_before", request.created_before)?,
+        grant: None,
     };
     // A page token is valid only for the filters with which it was issued.
     let filters_json = serde_json::to_string(&(

@@ -7,7 +7,7 @@ use osproxy_api::ErrorCode;
 use osproxy_cluster::Forwarder;
 use osproxy_core::{
     Error, Result,
-    links::{LinkClaims, Links, ValidLink},
+    links::{LinkClaims, Links, ValidLink, address_error},
 };
 use osproxy_types::uid::Uid;
 
@@ -47,8 +47,10 @@ impl LinkVerifier {
             && forward::request_source(&self.forwarder, request)? == RequestSource::Client
         {
             if client_address(request).is_none_or(|client| !constraints.allows_ip(client)) {
-                let message = "this link must not be used from this address";
-                return Err(Error::new(ErrorCode::PermissionDenied, message));
+                return Err(address_error());
+            }
+            if let Some(grant) = constraints.grant {
+                self.links.check_grant(Uid::from_db(grant)).await?;
             }
             if let Some(uses) = &constraints.uses
                 && self.links.is_used_up(uses).await?

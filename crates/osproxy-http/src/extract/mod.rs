@@ -1,4 +1,4 @@
-//! Parses parts of requests: links, API keys, ranges, preconditions, JSON bodies.
+//! Parses parts of requests: links, upload grants, API keys, ranges, preconditions, JSON bodies.
 
 pub(crate) mod auth;
 pub(crate) mod body;
@@ -7,3 +7,4 @@ pub(crate) mod forwarded;
 pub(crate) mod json;
 pub(crate) mod link;
 pub(crate) mod range;
+pub(crate) mod upload_creator;

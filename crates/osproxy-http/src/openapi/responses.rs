@@ -152,9 +152,10 @@ responses! { V1:
             (ErrorCode::LinkUsedUp, "this link has no uses left"),
             (ErrorCode::PermissionDenied, "this request requires an API key with the scope `read`"),
         ];
-    Missing, "No file has this uid, or no task has this id.", [],
+    Missing, "No file has this uid, or no task or upload grant has this id.", [],
         [
             (ErrorCode::FileNotFound, "there is no file with this uid"),
+            (ErrorCode::GrantNotFound, "there is no upload grant with this id"),
             (ErrorCode::TaskNotFound, "there is no task with this id"),
             (ErrorCode::UnknownRoute, "the path is not valid UTF-8"),
         ];

@@ -34,11 +34,7 @@ use super::{
     metadata,
 };
 use crate::{
-    extract::{
-        auth::{self, Authenticated, Upload},
-        body,
-        link::LinkVerifier,
-    },
+    extract::{auth, body, link::LinkVerifier, upload_creator::UploadCreator},
     forward::{self, RequestSource},
     respond::error::HandlerResult,
     state::HttpState,
@@ -70,7 +66,7 @@ pub(crate) async fn create_upload(
     State(uploads): State<Arc<UploadOps>>,
     State(links): State<Arc<Links>>,
     State(HttpState { settings, .. }): State<HttpState>,
-    Authenticated { caller, .. }: Authenticated<Upload>,
+    UploadCreator(caller): UploadCreator,
     request: Request,
 ) -> HandlerResult<Response> {
     let (request, content) = request.into_parts();
@@ -86,7 +82,8 @@ pub(crate) async fn create_upload(
     let created_at = created.created_at;
     let upload = created.uploads.into_iter().next();
     let uid = upload.ok_or_else(|| Error::internal("an upload was not created"))?.uid;
-    let constraints = LinkConstraints { shows_metadata: true, ..caller.upload_constraints() };
+    let mut constraints = caller.upload_constraints();
+    constraints.shows_metadata |= caller.grant().is_none();
     let offset = if content.is_end_stream() && size != Some(0) {
         UploadOffset { offset: 0, size, is_complete: false }
     } else {

@@ -18,5 +18,6 @@ pub(super) mod service;
 pub(super) mod store_file;
 pub(super) mod tasks;
 mod time_format;
+pub(super) mod upload_grants;
 pub(super) mod upload_link;
 pub(super) mod uploads;

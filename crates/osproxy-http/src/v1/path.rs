@@ -24,6 +24,17 @@ pub(crate) fn parse_uid(text: &str) -> Result<Uid> {
     Uid::from_str(text).map_err(|error| Error::invalid(error.to_string()).with_field("uid"))
 }
 
+/// Returns the id of an upload grant in a path. These ids have the same form as uids.
+pub(super) fn grant_id(path: PathResult<String>) -> Result<Uid> {
+    parse_grant_id(&parameters(path)?)
+}
+
+/// Parses the id of an upload grant.
+pub(crate) fn parse_grant_id(text: &str) -> Result<Uid> {
+    let invalid = |_| Error::invalid("a grant id must be a positive decimal number").with_field("grant");
+    Uid::from_str(text).map_err(invalid)
+}
+
 /// Returns the task id in a path. Task ids have the same form as uids.
 pub(super) fn task_id(path: PathResult<String>) -> Result<i64> {
     let id = Uid::from_str(&parameters(path)?);

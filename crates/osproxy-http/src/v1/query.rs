@@ -60,7 +60,7 @@ impl<'a> Query<'a> {
     }
 
     /// Returns a required parameter. Fails with `InvalidArgument` if it is absent.
-    pub(super) fn required(&self, name: &str) -> Result<&str> {
+    pub(crate) fn required(&self, name: &str) -> Result<&str> {
         self.get(name)
             .ok_or_else(|| Error::invalid(format!("parameter `{name}` is missing")).with_field(name))
     }

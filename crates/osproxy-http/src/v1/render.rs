@@ -32,6 +32,7 @@ pub(super) fn file(file: FileRecord) -> v1::File {
         }),
         name: file.name,
         metadata: file.metadata,
+        upload_grant: file.grant.map(|grant| grant.to_string()),
     }
 }
 

@@ -15,7 +15,7 @@ use osproxy_api::v1::{
 };
 use osproxy_cluster::Forwarder;
 use osproxy_core::{
-    Authenticator, Caller, Error, HeldIdempotencyKey, IdempotencyKeys, Result,
+    Authenticator, Caller, Error, GRANT_PARAMETERS, HeldIdempotencyKey, IdempotencyKeys, Result,
     links::{LinkPeriod, Links},
     ops::{
         self, LinkConstraints, UploadOps,
@@ -40,10 +40,12 @@ use crate::{
     extract::{
         auth::{self, Authenticated, Upload},
         link::LinkVerifier,
+        upload_creator::UploadCreator,
     },
     forward::{self, RequestSource},
     openapi,
     respond::error::HandlerResult,
+    state::HttpState,
 };
 
 /// Maximum number of uploads that one request creates.
@@ -52,12 +54,13 @@ const MAX_BATCH: usize = 100;
 /// `POST /uploads`
 #[utoipa::path(
     post, path = "/uploads", context_path = PREFIX, tag = "Uploads", operation_id = "v1_create_upload",
-    summary = "Create an upload", description = "Pass the links to the client that has the content. If content with the given digests is already stored, the client need not send the content. An array creates up to 100 uploads, all or none, and the response is an array in the same order; all must have the same `expires_in`, and `Idempotency-Key` is not supported.",
+    summary = "Create an upload", description = "Pass the links to the client that has the content. If content with the given digests is already stored, the client need not send the content. An array creates up to 100 uploads, all or none, and the response is an array in the same order; all must have the same `expires_in`, and `Idempotency-Key` is not supported.\n\nInstead of an API key, the request may have the parameters of the link of an upload grant. Then the lifetime of the links is at most `uploads.tus_lifetime`, and `constraints` must be absent.",
     params(
+        openapi::GrantQuery,
         openapi::IdempotencyKey,
     ),
     request_body(content = OneOrMore<CreateUploadRequest>),
-    security(("api_key" = ["upload"])),
+    security((), ("api_key" = ["upload"])),
     responses(
         (status = 201, description = "The upload was created.", body = OneOrMore<CreatedUpload>, headers(("location" = String, description = "URL of the new file."), ("idempotency-replayed" = String, description = "`true` if this is the recorded response to an earlier request with the same key."))),
         openapi::CommonErrors,
@@ -70,14 +73,23 @@ pub(crate) async fn create_upload(
     State(uploads): State<Arc<UploadOps>>,
     State(links): State<Arc<Links>>,
     State(keys): State<Arc<IdempotencyKeys>>,
-    Authenticated { caller, .. }: Authenticated<Upload>,
+    State(HttpState { settings, .. }): State<HttpState>,
+    UploadCreator(caller): UploadCreator,
     request: Request,
 ) -> HandlerResult<Response> {
     let (request, body) = request.into_parts();
-    Query::parse(request.uri.query(), &[])?;
+    let parameters: &[&str] = if caller.grant().is_some() { &GRANT_PARAMETERS } else { &[] };
+    Query::parse(request.uri.query(), parameters)?;
     let body = json::read(&request.headers, body).await?;
     let is_batch = body.trim_ascii_start().starts_with(b"[");
-    let wanted = if is_batch { json::parse_array(&body)? } else { vec![json::parse(&body)?] };
+    let mut wanted: Vec<CreateUploadRequest> =
+        if is_batch { json::parse_array(&body)? } else { vec![json::parse(&body)?] };
+    if caller.grant().is_some() {
+        let longest = settings.tus_lifetime_secs;
+        for upload in &mut wanted {
+            upload.expires_in = upload.expires_in.min(longest);
+        }
+    }
     if is_batch && idempotency::key(&request.headers)?.is_some() {
         let message = "`Idempotency-Key` is supported for one upload only";
         return Err(Error::invalid(message).with_field(v1::IDEMPOTENCY_KEY).into());

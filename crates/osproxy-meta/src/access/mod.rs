@@ -1,4 +1,4 @@
-//! API keys, link keys, link revocation, idempotency keys, tenants and their quotas.
+//! API keys, link keys, link revocation, upload grants, idempotency keys, tenants and their quotas.
 
 pub(crate) mod api_keys;
 pub(crate) mod idempotency;
@@ -6,12 +6,13 @@ pub(crate) mod link_keys;
 pub(crate) mod links;
 pub(crate) mod quotas;
 pub(crate) mod tenants;
+pub(crate) mod upload_grants;
 
 use std::sync::Arc;
 
 use crate::db::database::Database;
 
-/// API keys, link keys, and the revocation and use counts of links.
+/// API keys, link keys, upload grants, and the revocation and use counts of links.
 #[derive(Clone)]
 pub struct AccessDb {
     pub(crate) db: Arc<Database>,

@@ -348,6 +348,7 @@ async fn deleting_the_last_file_deletes_its_blob(meta: &Meta) {
         uid: uid(173),
         name: "late.txt".to_owned(),
         announced: crate::AnnouncedContent::default(),
+        grant: None,
     };
     let content = crate::KnownContent { blob_id: blob.id, size: 3, content_type: String::new() };
     let late = crate::NewStoredFile { file: late, content };

@@ -99,6 +99,13 @@ pub(crate) fn listing_index(backend: DbBackend, name: &str, columns: &str) -> St
     format!("CREATE INDEX {name} ON files ({columns}, {uid})")
 }
 
+/// Like [`listing_index`], over `column`, `columns` and [`listed_uid`], but only of the rows in which
+/// `column` is set. MySQL indexes all rows.
+pub(crate) fn listing_index_where_set(backend: DbBackend, name: &str, column: &str, columns: &str) -> String {
+    let index = listing_index(backend, name, &format!("{column}, {columns}"));
+    if backend == DbBackend::MySql { index } else { format!("{index} WHERE {column} IS NOT NULL") }
+}
+
 /// Column type for text longer than 64 KiB, the limit of `TEXT` in MySQL.
 pub(crate) fn long_text(backend: DbBackend, column: &mut ColumnDef) -> &mut ColumnDef {
     if backend == DbBackend::MySql { column.custom("MEDIUMTEXT") } else { column.text() }

@@ -14,3 +14,4 @@ pub(crate) mod part;
 pub(crate) mod task;
 pub(crate) mod task_attempt;
 pub(crate) mod tenant;
+pub(crate) mod upload_grant;

@@ -49,6 +49,7 @@ migrations! {
     m0013_idempotency,
     m0014_packs,
     m0015_slot_size,
+    m0016_upload_grants,
 }
 
 #[derive(DeriveIden)]

@@ -7,7 +7,10 @@ use sea_orm::{ActiveValue::Set, DatabaseTransaction, DbErr, EntityTrait};
 use crate::MetaError;
 use crate::{
     ExpectedDigests, FileDb, FileMetadata,
-    access::quotas::{Quotas, record_bytes},
+    access::{
+        quotas::{Quotas, record_bytes},
+        upload_grants::{self, GrantRefusal},
+    },
     blobs::{self, encode_digest},
     boxed_future,
     db::{entities::file, write_batcher::TxEnd},
@@ -26,6 +29,8 @@ pub struct NewFile {
     pub name: String,
     /// What the client announced about the content.
     pub announced: AnnouncedContent,
+    /// The upload grant under which the file is created.
+    pub grant: Option<Uid>,
 }
 
 /// A file to be created. It can share stored content from the start (instant upload).
@@ -68,6 +73,8 @@ pub enum CreateOutcome {
     UidTaken,
     /// No file was created: the tenant's quota would be exceeded.
     OverQuota,
+    /// No file was created: the upload grant does not allow it.
+    Refused(GrantRefusal),
 }
 
 /// What the client announces about the content before sending it.
@@ -97,23 +104,31 @@ impl FileDb {
     /// Creates files of one tenant, all or none. If the known content of a file is still stored,
     /// the file shares this content and is `stored` from the start. All other files are `pending`
     /// and accept content until `expires_at` (milliseconds since the Unix epoch). Charges the
-    /// tenant for the rows and for the known or announced sizes.
+    /// tenant for the rows and for the known or announced sizes. All files are created under the
+    /// same upload grant, or none.
     #[boxed_future]
     pub async fn create(&self, uploads: Vec<NewUpload>, expires_at: i64) -> Result<CreateOutcome, MetaError> {
         let (generation, uids) =
             (self.db.file_cache.generation(), uploads.iter().map(|upload| upload.file.uid));
         let uids: Vec<_> = uids.collect();
-        let quotas = self.db.quotas.clone();
+        let (quotas, now) = (self.db.quotas.clone(), self.db.clock.now_ms());
         let created = self.db.write_or_rollback(move |transaction| {
             let (uploads, quotas) = (uploads.clone(), quotas.clone());
-            Box::pin(async move { create(transaction, &uploads, expires_at, &quotas).await })
+            Box::pin(async move {
+                let first = uploads.first().and_then(|upload| upload.file.grant);
+                if let Some(grant) = first
+                    && let Some(refusal) =
+                        upload_grants::count_uploads(transaction, grant, uploads.len(), now).await?
+                {
+                    return Ok(TxEnd::Rollback(CreateOutcome::Refused(refusal)));
+                }
+                create(transaction, &uploads, expires_at, &quotas).await
+            })
         });
         let stored = match created.await {
-            Ok(Some(stored)) => stored,
-            Ok(None) => return Ok(CreateOutcome::OverQuota),
-            Err(MetaError::Conflict(_)) => {
-                return Ok(CreateOutcome::UidTaken);
-            }
+            Ok(CreateOutcome::Created(stored)) => stored,
+            Ok(other) => return Ok(other),
+            Err(MetaError::Conflict(_)) => return Ok(CreateOutcome::UidTaken),
             Err(error) => return Err(error),
         };
         for (uid, _) in uids.into_iter().zip(&stored).filter(|(_, is_stored)| !**is_stored) {
@@ -154,14 +169,13 @@ impl FileDb {
     }
 }
 
-/// Inserts files. Returns for each file whether it is stored, or `None` if the quota would be
-/// exceeded.
+/// Inserts files, unless the quota would be exceeded.
 async fn create(
     transaction: &DatabaseTransaction,
     uploads: &[NewUpload],
     expires_at: i64,
     quotas: &Quotas,
-) -> Result<TxEnd<Option<Vec<bool>>>, DbErr> {
+) -> Result<TxEnd<CreateOutcome>, DbErr> {
     let (mut rows, mut stored, mut charge, mut row_charges) = (Vec::new(), Vec::new(), 0_u64, 0_i64);
     for NewUpload { file, known_content: shared } in uploads {
         let shared = match shared {
@@ -182,7 +196,8 @@ async fn create(
     file::Entity::insert_many(rows).exec_without_returning(transaction).await?;
     let tenant = uploads.first().map_or("", |upload| upload.file.tenant.as_str());
     let charge = i64::try_from(charge).unwrap_or(i64::MAX).saturating_add(row_charges);
-    Ok(quotas.charge(transaction, tenant, charge).await?.commit_or_roll_back(Some(stored), None))
+    let charged = quotas.charge(transaction, tenant, charge).await?;
+    Ok(charged.commit_or_roll_back(CreateOutcome::Created(stored), CreateOutcome::OverQuota))
 }
 
 /// Bytes charged to the tenant for the row of a file itself.
@@ -229,6 +244,7 @@ pub(crate) fn pending_row(file: &NewFile, expires_at: i64) -> file::ActiveModel 
         received: Set(0),
         required_type: Set(None),
         record_bytes: Set(row_charge(file)),
+        grant_id: Set(file.grant.map(Uid::get)),
     }
 }
 

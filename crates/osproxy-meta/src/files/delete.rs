@@ -10,7 +10,7 @@ use sea_orm::{
 use crate::MetaError;
 use crate::{
     FileDb, FileState, Invalidation, TaskKind,
-    access::quotas::Quotas,
+    access::{quotas::Quotas, upload_grants},
     boxed_future,
     db::{
         database::Database,
@@ -19,6 +19,7 @@ use crate::{
     },
     files::rows::has_blob,
     tasks::kind::TaskSeed,
+    uploads::expiry,
 };
 
 /// Outcome of deleting or expiring a file.
@@ -150,6 +151,9 @@ async fn remove_row(
         && let Some(store) = drop_reference(transaction, blob_id).await?
     {
         delete_task.enqueue(transaction, TaskKind::DeleteBlob, blob_id, store).await?;
+    }
+    if let Some(grant) = file.grant_id.filter(|_| expiry::OPEN_STATES.contains(&file.state)) {
+        upload_grants::release_upload(transaction, grant).await?;
     }
     quotas.charge(transaction, &file.tenant, -file.charged - file.record_bytes).await?;
     Ok(DeleteOutcome::Deleted)

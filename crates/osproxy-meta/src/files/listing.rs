@@ -58,6 +58,8 @@ pub struct FileRecord {
     pub content: Option<StoredContent>,
     /// Metadata set by the owner.
     pub metadata: FileMetadata,
+    /// The upload grant under which the file was created.
+    pub grant: Option<Uid>,
 }
 
 impl FileRecord {
@@ -81,6 +83,8 @@ pub struct FileFilter {
     pub created_after: Option<i64>,
     /// Created before this time, in milliseconds since the Unix epoch.
     pub created_before: Option<i64>,
+    /// The upload grant under which the file was created.
+    pub grant: Option<Uid>,
 }
 
 /// Longest supported name prefix, in bytes.
@@ -204,13 +208,17 @@ fn filtered(tenant: &Tenant, filter: &FileFilter, uid: &Expr) -> SelectTwo<file:
         Some(state) => files = files.filter(file::Column::State.eq(state)),
         None => files = files.filter(file::Column::Listed.eq(1)),
     }
-    if filter.state.is_some() && (filter.prefix.is_some() || filter.category.is_some()) {
+    let has_other_index = filter.prefix.is_some() || filter.category.is_some() || filter.grant.is_some();
+    if filter.state.is_some() && has_other_index {
         // The state implies this condition, but only the explicit condition lets the query planner
         // use the index.
         files = files.filter(file::Column::Listed.eq(i32::from(!is_removed)));
     }
     if let Some(category) = filter.category {
         files = files.filter(file::Column::Category.eq(category.as_str()));
+    }
+    if let Some(grant) = filter.grant {
+        files = files.filter(file::Column::GrantId.eq(grant.get()));
     }
     if let Some(ms) = filter.created_after {
         // A uid contains the time when it was issued, so the uid range can be limited too.
@@ -260,6 +268,7 @@ pub(crate) fn record_from_row(file: file::Model, blob: Option<blob::Model>) -> R
         stored_at: file.stored_at.filter(|_| !is_open && file.state != FileState::Corrupt),
         content,
         metadata,
+        grant: file.grant_id.map(Uid::from_db),
     })
 }
 

@@ -192,7 +192,7 @@ async fn copy_file(
         _ => source.content_type,
     };
     let (tenant, name) = (Tenant::from_db(&source.tenant), name.unwrap_or(source.name));
-    let file = NewFile { uid: copy, tenant, name, announced: AnnouncedContent::default() };
+    let file = NewFile { uid: copy, tenant, name, announced: AnnouncedContent::default(), grant: None };
     let content = KnownContent { blob_id, size: source.charged.cast_unsigned(), content_type };
     let stored = stored_row(&file, &content);
     let row_charge = record_bytes(&file.name, metadata.as_deref());

@@ -294,6 +294,7 @@ impl ImportTransaction<'_> {
             tenant: self.target.tenant.clone(),
             name: imported.name.clone(),
             announced: AnnouncedContent::default(),
+            grant: None,
         };
         let uid = imported.uid.get();
         let issued_at = imported.uid.timestamp_ms().cast_signed();

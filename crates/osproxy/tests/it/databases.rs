@@ -94,6 +94,7 @@ async fn nodes_that_start_at_once_make_the_tables_once() {
             "api_keys",
             "idempotency_keys",
             "challenges",
+            "upload_grants",
             "seaql_migrations",
         ];
         for table in tables {

@@ -99,6 +99,7 @@ mod tus_clients;
 mod tus_model;
 mod update_file;
 mod upload_file;
+mod upload_grants;
 mod upload_part;
 mod upload_status;
 mod version;

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use osproxy_api::v1::{File, Files, Tasks};
+use osproxy_api::v1::{CreatedUpload, File, Files, Tasks, UploadGrant};
 use reqwest::Method;
 use sea_orm::ConnectionTrait;
 use serde_json::json;
@@ -10,7 +10,7 @@ use serde_json::json;
 use crate::support::{Service, connect, content, eventually, expect_json, md5_hex};
 
 /// Every table that grows with the stored files.
-const TABLES: [&str; 5] = ["files", "blobs", "parts", "tasks", "task_attempts"];
+const TABLES: [&str; 6] = ["files", "blobs", "parts", "tasks", "task_attempts", "upload_grants"];
 /// How often each operation runs.
 const TIMES: u64 = 10;
 
@@ -139,12 +139,21 @@ async fn everything_of_v1(service: &Service, uid: &str) {
         "limit=10&state=deleted",
         "limit=10&category=video",
         "limit=10&created_after=2999-01-01T00:00:00Z",
+        "limit=10&grant=5",
     ] {
         let page: Files = expect_json(service.v1_get(&format!("/files?{list}")).await, 200).await;
         if let Some(next) = page.next_cursor {
             assert_eq!(service.v1_get(&format!("/files?{list}&cursor={next}")).await.status(), 200);
         }
     }
+    let grant: UploadGrant = expect_json(service.v1_post("/upload-grants", &json!({})).await, 201).await;
+    let link = service.url(&grant.links.unwrap().uploads);
+    let granted = service.client().post(link).json(&json!({"name": "granted.bin"})).send().await.unwrap();
+    let granted: CreatedUpload = expect_json(granted, 201).await;
+    assert_eq!(service.v1_abort(&granted).await.status(), 204);
+    assert_eq!(service.v1_get("/upload-grants?limit=10").await.status(), 200);
+    let revoked = service.v1(Method::DELETE, &format!("/upload-grants/{}", grant.id), None).await;
+    assert_eq!(revoked.status(), 204);
     let file = format!("/files/{uid}");
     assert_eq!(service.v1_get(&file).await.status(), 200);
     let renamed = service.v1(Method::PATCH, &file, Some(&json!({"name": "z.bin"}))).await;

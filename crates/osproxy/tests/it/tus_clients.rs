@@ -6,7 +6,7 @@ use std::{
     time::Duration,
 };
 
-use osproxy_api::v1::{CreatedLink, FileState};
+use osproxy_api::v1::{CreatedLink, FileState, Files, UploadGrant};
 use serde::Deserialize;
 use serde_json::{Value, json};
 use tempfile::TempDir;
@@ -509,31 +509,44 @@ async fn the_program_of_the_guide_sends_a_file() {
 async fn the_pages_of_the_guide_send_files() {
     let mut scene = Scene::start(15).await;
     let (pages, browser) = (serve_pages().await, Browser::start().await);
-    let [tus, uppy] = &Page::read(GUIDE).blocks_in("js")[..] else { panic!("there are two examples") };
+    let [tus, grant, uppy] = &Page::read(GUIDE).blocks_in("js")[..] else {
+        panic!("there are three examples")
+    };
     let html = format!(
         "<!DOCTYPE html><meta charset=utf-8><p id=state>ready</p><div id=files></div>\
          <script src=tus.min.js></script><script src=uppy.min.js></script><script src=page.js></script>\
          <script>\nconsole.log = say;\nconsole.error = error => say(`failed: ${{error}}`);\n\
-         function sendByTus(url, file) {{\n{tus}}}\nfunction start() {{\n{uppy}return uppy;\n}}\n</script>"
+         function sendByTus(url, file) {{\n{tus}}}\n\
+         function sendByGrant(grant, file) {{\n{grant}}}\nfunction start() {{\n{uppy}return uppy;\n}}\n</script>"
     );
     std::fs::write(pages.folder().join("html/guide.html"), html).unwrap();
     let size = 10 * BLOCK + 5;
-    for is_uppy in [false, true] {
+    let by_link = async |scene: &Scene| {
         let created = scene.owner.create_upload(&json!({"name": "film.bin", "size": size})).await;
-        let url = format!("http://{}{}", scene.line.address, created.links.unwrap().tus);
+        format!("http://{}{}", scene.line.address, created.links.unwrap().tus)
+    };
+    for example in ["tus", "grant", "uppy"] {
         scene.line.plan_fault("PATCH", Fault::ResetRequest(3_000_000));
         browser.open(&format!("http://localhost:{}/guide.html", pages.address.port())).await;
-        let send = if is_uppy {
-            format!(
+        let url = match example {
+            "grant" => {
+                let grant = scene.owner.v1_post("/upload-grants", &json!({"max_uploads": 1})).await;
+                let grant: UploadGrant = expect_json(grant, 201).await;
+                format!("http://{}{}", scene.line.address, grant.links.unwrap().tus)
+            }
+            _ => by_link(&scene).await,
+        };
+        let send = match example {
+            "uppy" => format!(
                 "window.fetch = async () => new Response(JSON.stringify({{ url: '{url}' }}));\
                  const uppy = start();\
                  uppy.on('upload-error', (file, error) => say(`failed: ${{error}}`));\
                  uppy.on('upload-success', () => say('stored'));\
                  uppy.addFile({{ name: 'film.bin', data: madeFile('film.bin', {size}) }});\
                  uppy.upload(); return 0"
-            )
-        } else {
-            format!("sendByTus('{url}', madeFile('film.bin', {size})); return 0")
+            ),
+            "grant" => format!("sendByGrant('{url}', madeFile('film.bin', {size})); return 0"),
+            _ => format!("sendByTus('{url}', madeFile('film.bin', {size})); return 0"),
         };
         browser.execute(&send).await;
         let state = eventually("the page has sent the file", async || {
@@ -542,6 +555,12 @@ async fn the_pages_of_the_guide_send_files() {
             (state == "stored" || state.starts_with("failed")).then_some(state)
         });
         assert_eq!(state.await, "stored");
+        let url = if example == "grant" {
+            let newest: Files = expect_json(scene.owner.v1_get("/files").await, 200).await;
+            format!("/tus/{}", newest.files.last().unwrap().uid)
+        } else {
+            url
+        };
         scene.assert_stored(&Sent { url, requests: Vec::new() }, "film.bin", &made_file(size)).await;
     }
     scene.service.assert_consistent().await;

@@ -56,6 +56,7 @@ impl TaskHandler for Sweep {
         while app.meta.idempotency.purge(PAGE).await? > 0 {}
         while app.meta.uploads.purge_challenges(PAGE).await? > 0 {}
         while app.meta.access.purge_link_uses(PAGE).await? > 0 {}
+        while app.meta.access.purge_grants(PAGE).await? > 0 {}
         Ok(())
     }
 }

@@ -68,6 +68,8 @@ pub struct Model {
     pub required_type: Option<String>,
     /// Bytes charged to the tenant for the row itself.
     pub record_bytes: i64,
+    /// The upload grant under which the file was created.
+    pub grant_id: Option<i64>,
     #[sea_orm(belongs_to, from = "blob_id", to = "id")]
     pub blob: HasOne<super::blob::Entity>,
 }

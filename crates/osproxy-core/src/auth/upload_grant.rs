@@ -1,0 +1,144 @@
+//! Upload grants: anyone who has the URL of a grant can create uploads of its tenant.
+
+use std::{
+    sync::Arc,
+    time::{Duration, Instant},
+};
+
+use ipnet::IpNet;
+use osproxy_api::ErrorCode;
+use osproxy_meta::{AccessDb, FileMetadata, GrantRecord, GrantRefusal};
+use osproxy_types::{tenant::Tenant, uid::Uid};
+use quick_cache::sync::Cache;
+use serde::{Deserialize, Serialize};
+
+use crate::{
+    Error, Result,
+    links::{CountedLimit, LinkConstraints},
+};
+
+/// How long a cached grant is used before it is read again. Links of a revoked grant work for at
+/// most this time.
+const CACHE_TTL: Duration = Duration::from_secs(4);
+/// Maximum number of cached grants.
+const CACHE_CAPACITY: usize = 10_000;
+
+/// An upload grant.
+#[derive(Clone, Debug)]
+pub struct UploadGrant {
+    /// Id.
+    pub id: Uid,
+    /// Owner of the files that are created under the grant.
+    pub tenant: Tenant,
+    /// When the grant was created, in milliseconds since the Unix epoch.
+    pub created_at: i64,
+    /// When the grant expires, in milliseconds since the Unix epoch.
+    pub expires_at: i64,
+    /// When the grant was revoked, in milliseconds since the Unix epoch; `None` if it is not revoked.
+    pub revoked_at: Option<i64>,
+    /// Maximum number of uploads; `None`: no limit.
+    pub max_uploads: Option<u32>,
+    /// Number of files that were created under the grant, without aborted and expired uploads.
+    pub uploads: u32,
+    /// What the uploads may be.
+    pub terms: GrantTerms,
+}
+
+/// What the uploads under a grant may be, and what they get.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct GrantTerms {
+    /// Maximum size of a file, in bytes; `None`: no limit for this grant.
+    pub max_size: Option<u64>,
+    /// MIME types, or families such as `image/*`, one of which the content must have. If empty, all
+    /// types are allowed.
+    pub content_types: Vec<String>,
+    /// Networks from which the grant and its links may be used. If empty, all networks are allowed.
+    pub networks: Vec<IpNet>,
+    /// Prefix of the names of the files.
+    pub name_prefix: String,
+    /// Metadata of the files. Replaces metadata of the client with the same keys.
+    pub metadata: FileMetadata,
+    /// Maximum concurrent transfers with all links of the API key that created the grant.
+    pub transfers: Option<CountedLimit>,
+}
+
+impl UploadGrant {
+    pub(crate) fn from_record(record: GrantRecord) -> Result<Self> {
+        let GrantRecord { id, tenant, created_at, expires_at, revoked_at, max_uploads, uploads, terms } =
+            record;
+        let terms = serde_json::from_str(&terms).map_err(Error::internal)?;
+        Ok(Self { id, tenant, created_at, expires_at, revoked_at, max_uploads, uploads, terms })
+    }
+
+    pub(crate) fn to_record(&self) -> Result<GrantRecord> {
+        Ok(GrantRecord {
+            id: self.id,
+            tenant: self.tenant.clone(),
+            created_at: self.created_at,
+            expires_at: self.expires_at,
+            revoked_at: self.revoked_at,
+            max_uploads: self.max_uploads,
+            uploads: self.uploads,
+            terms: serde_json::to_string(&self.terms).map_err(Error::internal)?,
+        })
+    }
+
+    /// The constraints of the links of uploads under the grant.
+    pub(crate) fn link_constraints(&self) -> LinkConstraints {
+        let GrantTerms { max_size, content_types, networks, metadata, transfers, .. } = &self.terms;
+        LinkConstraints {
+            max_size: *max_size,
+            content_type: (!content_types.is_empty()).then(|| content_types.join(",")),
+            networks: networks.clone(),
+            transfers: transfers.clone(),
+            // The metadata of the grant is not for its holders.
+            shows_metadata: metadata.is_empty(),
+            grant: Some(self.id.get()),
+            ..LinkConstraints::default()
+        }
+    }
+}
+
+/// The error for a grant that does not allow an upload.
+pub(crate) fn grant_error(refusal: GrantRefusal) -> Error {
+    let (code, message) = match refusal {
+        GrantRefusal::Revoked => (ErrorCode::LinkRevoked, "this upload grant was revoked"),
+        GrantRefusal::Expired => (ErrorCode::LinkExpired, "this upload grant has expired"),
+        GrantRefusal::UsedUp => (ErrorCode::LinkUsedUp, "this upload grant allows no more uploads"),
+    };
+    Error::new(code, message)
+}
+
+/// Looks up upload grants, with a cache.
+pub(crate) struct GrantCache {
+    db: AccessDb,
+    grants: Cache<Uid, (Instant, Option<Arc<UploadGrant>>)>,
+}
+
+impl GrantCache {
+    pub(crate) fn new(db: AccessDb) -> Self {
+        Self { db, grants: Cache::new(CACHE_CAPACITY) }
+    }
+
+    /// Returns a grant that is not revoked. It may have been revoked in the last four seconds, and
+    /// may have expired. Fails with `LinkRevoked` if it is revoked or unknown.
+    pub(crate) async fn get(&self, id: Uid) -> Result<Arc<UploadGrant>> {
+        let grant = match self.grants.get(&id) {
+            Some((read_at, grant)) if read_at.elapsed() < CACHE_TTL => grant,
+            _ => {
+                let read_at = Instant::now();
+                let record = self.db.grant(id).await?;
+                let grant = record.map(UploadGrant::from_record).transpose()?.map(Arc::new);
+                self.grants.insert(id, (read_at, grant.clone()));
+                grant
+            }
+        };
+        grant.filter(|grant| grant.revoked_at.is_none()).ok_or_else(|| grant_error(GrantRefusal::Revoked))
+    }
+
+    /// Reads a grant again when it is needed next.
+    pub(crate) fn forget(&self, id: Uid) {
+        self.grants.remove(&id);
+    }
+}
