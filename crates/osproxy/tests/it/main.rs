@@ -96,6 +96,7 @@ mod torture;
 mod traces;
 mod tus;
 mod tus_clients;
+mod tus_conformance;
 mod tus_model;
 mod update_file;
 mod upload_file;
