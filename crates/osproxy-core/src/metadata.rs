@@ -15,6 +15,22 @@ pub fn check_metadata(metadata: &FileMetadata) -> Result<()> {
     if fits { Ok(()) } else { Err(metadata_error()) }
 }
 
+/// Checks metadata that is one of two parts, which together must not exceed the limits: each may use
+/// half of them. Fails with `InvalidArgument`.
+pub(crate) fn check_partial_metadata(metadata: &FileMetadata) -> Result<()> {
+    check_metadata(metadata)?;
+    let bytes: usize = metadata.iter().map(|(key, value)| key.len() + value.len()).sum();
+    if metadata.len() <= MAX_METADATA_KEYS / 2 && bytes <= MAX_METADATA_BYTES / 2 {
+        return Ok(());
+    }
+    let message = format!(
+        "with an upload grant, `metadata` must have at most {} keys and {} bytes",
+        MAX_METADATA_KEYS / 2,
+        MAX_METADATA_BYTES / 2
+    );
+    Err(Error::invalid(message).with_field("metadata"))
+}
+
 /// The error for metadata that exceeds its limits.
 pub fn metadata_error() -> Error {
     Error::invalid(format!(

@@ -55,7 +55,8 @@ pub use db::location::{DatabaseLocation, DatabaseServer, DatabaseTarget, ServerK
 pub use db::metrics::{DatabaseSnapshot, OperationSnapshot};
 pub use error::{DriverError, MetaError};
 pub use files::create::{
-    AnnouncedContent, CreateOutcome, KnownContent, NewFile, NewStoredFile, NewUpload, row_charge_of,
+    AnnouncedContent, CreateOutcome, FileGrant, KnownContent, NewFile, NewStoredFile, NewUpload,
+    row_charge_of,
 };
 pub use files::delete::DeleteOutcome;
 pub use files::listing::{FileFilter, FileMetadata, FilePosition, FileRecord, MAX_PREFIX};

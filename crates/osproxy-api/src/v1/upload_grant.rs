@@ -40,7 +40,8 @@ pub struct CreateUploadGrantRequest {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schema(example = "user-17-", max_length = 255, pattern = "^[^/\\x00]*$")]
     pub name_prefix: Option<String>,
-    /// Metadata of every file. Replaces metadata of the client with the same keys.
+    /// Metadata of every file: up to 32 keys and 8 KiB. Replaces metadata of the client with the same
+    /// keys.
     #[serde(default, deserialize_with = "nullable::map", skip_serializing_if = "BTreeMap::is_empty")]
     #[schema(value_type = Option<Metadata>, required = false)]
     pub metadata: BTreeMap<String, String>,
@@ -54,7 +55,8 @@ pub struct UploadGrant {
     pub id: String,
     /// State of the grant.
     pub state: UploadGrantState,
-    /// Links for creating uploads. Absent unless the grant is `active`.
+    /// Links for creating uploads, if the grant is `active`. Only for the API key that created the
+    /// grant, and for keys with the scope `admin`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub links: Option<UploadGrantLinks>,
     /// Number of files that were created under the grant. Does not include files whose upload was
@@ -83,9 +85,11 @@ pub struct UploadGrant {
     pub networks: Vec<String>,
     /// Prefix of the names of the files.
     pub name_prefix: String,
-    /// Metadata of the files.
-    #[schema(value_type = Metadata)]
-    pub metadata: BTreeMap<String, String>,
+    /// Metadata of the files. Only for the API key that created the grant, and for keys with the scope
+    /// `read`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schema(value_type = Option<Metadata>)]
+    pub metadata: Option<BTreeMap<String, String>>,
 }
 
 /// The state of an upload grant.

@@ -20,8 +20,8 @@ use crate::{
 /// How long a cached grant is used before it is read again. Links of a revoked grant work for at
 /// most this time.
 const CACHE_TTL: Duration = Duration::from_secs(4);
-/// Maximum number of cached grants.
-const CACHE_CAPACITY: usize = 10_000;
+/// Maximum number of cached grants. Most are small, but one can have 10 KiB.
+const CACHE_CAPACITY: usize = 1000;
 
 /// An upload grant.
 #[derive(Clone, Debug)]
@@ -40,6 +40,8 @@ pub struct UploadGrant {
     pub max_uploads: Option<u32>,
     /// Number of files that were created under the grant, without aborted and expired uploads.
     pub uploads: u32,
+    /// Id of the API key that created the grant; `None` if it was created without a key.
+    pub api_key: Option<String>,
     /// What the uploads may be.
     pub terms: GrantTerms,
 }
@@ -65,10 +67,18 @@ pub struct GrantTerms {
 
 impl UploadGrant {
     pub(crate) fn from_record(record: GrantRecord) -> Result<Self> {
-        let GrantRecord { id, tenant, created_at, expires_at, revoked_at, max_uploads, uploads, terms } =
-            record;
-        let terms = serde_json::from_str(&terms).map_err(Error::internal)?;
-        Ok(Self { id, tenant, created_at, expires_at, revoked_at, max_uploads, uploads, terms })
+        let terms = serde_json::from_str(&record.terms).map_err(Error::internal)?;
+        Ok(Self {
+            id: record.id,
+            tenant: record.tenant,
+            created_at: record.created_at,
+            expires_at: record.expires_at,
+            revoked_at: record.revoked_at,
+            max_uploads: record.max_uploads,
+            uploads: record.uploads,
+            api_key: record.api_key,
+            terms,
+        })
     }
 
     pub(crate) fn to_record(&self) -> Result<GrantRecord> {
@@ -80,20 +90,27 @@ impl UploadGrant {
             revoked_at: self.revoked_at,
             max_uploads: self.max_uploads,
             uploads: self.uploads,
+            api_key: self.api_key.clone(),
             terms: serde_json::to_string(&self.terms).map_err(Error::internal)?,
         })
     }
 
+    /// MIME types or families, separated by commas, one of which the content must have.
+    pub(crate) fn required_types(&self) -> Option<String> {
+        let types = &self.terms.content_types;
+        (!types.is_empty()).then(|| types.join(","))
+    }
+
     /// The constraints of the links of uploads under the grant.
     pub(crate) fn link_constraints(&self) -> LinkConstraints {
-        let GrantTerms { max_size, content_types, networks, metadata, transfers, .. } = &self.terms;
+        let GrantTerms { max_size, networks, transfers, .. } = &self.terms;
         LinkConstraints {
             max_size: *max_size,
-            content_type: (!content_types.is_empty()).then(|| content_types.join(",")),
+            content_type: self.required_types(),
             networks: networks.clone(),
             transfers: transfers.clone(),
-            // The metadata of the grant is not for its holders.
-            shows_metadata: metadata.is_empty(),
+            // Metadata that the application sets is not for the holders of its grants.
+            shows_metadata: false,
             grant: Some(self.id.get()),
             ..LinkConstraints::default()
         }
@@ -121,14 +138,21 @@ impl GrantCache {
         Self { db, grants: Cache::new(CACHE_CAPACITY) }
     }
 
-    /// Returns a grant that is not revoked. It may have been revoked in the last four seconds, and
-    /// may have expired. Fails with `LinkRevoked` if it is revoked or unknown.
+    /// Returns a grant that is not revoked. It, or the API key that created it, may have been revoked in
+    /// the last four seconds, and it may have expired. Fails with `LinkRevoked` if it is revoked or
+    /// unknown.
     pub(crate) async fn get(&self, id: Uid) -> Result<Arc<UploadGrant>> {
         let grant = match self.grants.get(&id) {
             Some((read_at, grant)) if read_at.elapsed() < CACHE_TTL => grant,
             _ => {
                 let read_at = Instant::now();
-                let record = self.db.grant(id).await?;
+                let mut record = self.db.grant(id).await?;
+                // The grants of a revoked key are revoked.
+                if let Some(key) = record.as_ref().and_then(|record| record.api_key.as_deref())
+                    && self.db.api_key(key).await?.is_none_or(|key| key.revoked_at.is_some())
+                {
+                    record = None;
+                }
                 let grant = record.map(UploadGrant::from_record).transpose()?.map(Arc::new);
                 self.grants.insert(id, (read_at, grant.clone()));
                 grant

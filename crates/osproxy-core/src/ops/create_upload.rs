@@ -18,9 +18,12 @@ use crate::{
     Caller, Error, HeldIdempotencyKey, Result,
     auth::{GrantTerms, upload_grant::grant_error},
     boxed_future, check_metadata,
+    metadata::check_partial_metadata,
     metrics::DedupSource,
 };
-use osproxy_meta::{Blob, CreateOutcome, FileState, KnownContent, NewFile, NewUpload};
+use osproxy_meta::{
+    Blob, CreateOutcome, FileGrant, FileState, GrantRefusal, KnownContent, NewFile, NewUpload,
+};
 use osproxy_types::{content_type, uid::Uid};
 
 /// Default part size in bytes, for content of up to [`DEFAULT_MAX_PARTS`] parts. A part of this
@@ -110,17 +113,27 @@ pub async fn create_upload(
     key: Option<&HeldIdempotencyKey>,
 ) -> Result<CreatedUploads> {
     check_expire(&uploads.limits, expire)?;
-    uploads.admission.admit_uploads(&caller.tenant, requests.len() as u64).await?;
+    let validated = validate(uploads, caller, requests)?;
+    if let Some(grant) = caller.grant() {
+        // Before the uploads count as uploads of the tenant.
+        let record = uploads.meta.access.grant(grant.id).await?;
+        let refusal = record.map_or(Some(GrantRefusal::Revoked), |it| it.ended(uploads.meta.now_ms()));
+        // A repeated request may find the upload that the first request has created.
+        if let Some(refusal) = refusal.filter(|_| key.is_none()) {
+            return Err(grant_error(refusal));
+        }
+    }
+    uploads.admission.admit_uploads(&caller.tenant, validated.len() as u64).await?;
     let created_at = OffsetDateTime::now_utc();
     let expires = created_at + Duration::from_secs(expire.unsigned_abs());
-    let validated = validate(uploads, caller, requests)?;
     let mut plans = Vec::with_capacity(validated.len());
     for (name, announced) in validated {
         let uid = match key {
             Some(key) => key.uid(),
             None => uploads.uids.next().await?,
         };
-        let grant = caller.grant().map(|grant| grant.id);
+        let grant = caller.grant();
+        let grant = grant.map(|grant| FileGrant { id: grant.id, required_types: grant.required_types() });
         let file = NewFile { uid, tenant: caller.tenant.clone(), name, announced, grant };
         let AnnouncedContent { expected, size, .. } = &file.announced;
         let known = uploads.objects.find_known_content(&file.tenant, expected, *size).await?;
@@ -190,10 +203,15 @@ fn validate(
     for UploadRequest { path, mut announced, arrives_in_order } in wishes {
         let mut name = file_name(&path)?.to_owned();
         if let Some(grant) = caller.grant() {
-            let GrantTerms { name_prefix, metadata, .. } = &grant.terms;
+            let GrantTerms { name_prefix, metadata, content_types, .. } = &grant.terms;
             name.insert_str(0, name_prefix);
             file_name(&name)?;
+            check_partial_metadata(&announced.metadata)?;
             announced.metadata.extend(metadata.clone());
+            if !content_types.is_empty() {
+                // The type that is stored must be the one that is checked.
+                announced.content_type = None;
+            }
         }
         check_metadata(&announced.metadata)?;
         if announced.content_type.as_deref().is_some_and(|given| !is_mime_type(given)) {
@@ -327,7 +345,7 @@ async fn undo(
     for (PlannedUpload { file, .. }, is_stored) in plans.iter().zip(stored) {
         let taken_back = match &is_ours {
             Ok(false) => return,
-            Ok(true) if *is_stored => delete_file(&uploads.files, &file.tenant, file.uid).await,
+            Ok(true) if *is_stored => undo_stored(uploads, file).await,
             Ok(true) => abort_upload(uploads, file.uid).await,
             Err(error) => {
                 tracing::warn!(uid = %file.uid, error = error_chain(error), "cannot undo an upload yet");
@@ -337,6 +355,15 @@ async fn undo(
         if let Err(left) = taken_back {
             tracing::warn!(uid = %file.uid, error = error_chain(&left), "cannot undo an upload yet");
         }
+    }
+}
+
+async fn undo_stored(uploads: &UploadOps, file: &NewFile) -> Result<()> {
+    delete_file(&uploads.files, &file.tenant, file.uid).await?;
+    // The deletion of a stored file does not count it less, other than that of an open upload.
+    match &file.grant {
+        Some(grant) => Ok(uploads.meta.access.release_granted_upload(grant.id).await?),
+        None => Ok(()),
     }
 }
 

@@ -7,8 +7,9 @@ use super::{UploadOps, check_expire, file_name};
 use crate::{
     Caller, Error, Result,
     auth::{GrantTerms, UploadGrant},
-    boxed_future, check_metadata,
+    boxed_future,
     links::constraints,
+    metadata::check_partial_metadata,
 };
 
 /// Maximum number of MIME types.
@@ -38,8 +39,9 @@ pub async fn create_upload_grant(
         metadata,
     } = request;
     check_expire(&uploads.limits, expires_in)?;
+    uploads.admission.admit_instant_uploads().await?;
     check_types(&content_types)?;
-    check_metadata(&metadata)?;
+    check_partial_metadata(&metadata)?;
     let name_prefix = name_prefix.unwrap_or_default();
     if name_prefix.len() > MAX_PREFIX_LEN
         || (!name_prefix.is_empty() && file_name(&name_prefix).is_err())
@@ -67,6 +69,7 @@ pub async fn create_upload_grant(
         revoked_at: None,
         max_uploads: max_uploads.map(check_max_uploads).transpose()?,
         uploads: 0,
+        api_key: caller.key.clone(),
         terms,
     };
     uploads.meta.access.create_grant(grant.to_record()?).await?;

@@ -41,6 +41,7 @@ use crate::{
     v1::{
         path::{self, PathResult},
         upload_link,
+        uploads::MAX_GRANTED_LIFETIME_SECS,
     },
 };
 
@@ -77,7 +78,10 @@ pub(crate) async fn create_upload(
     if !content.is_end_stream() {
         check_content_type(&request.headers)?;
     }
-    let lifetime = settings.tus_lifetime_secs;
+    let mut lifetime = settings.tus_lifetime_secs;
+    if caller.grant().is_some() {
+        lifetime = lifetime.min(MAX_GRANTED_LIFETIME_SECS);
+    }
     let created = ops::create_upload::create_upload(&uploads, &caller, vec![upload], lifetime, None).await?;
     let created_at = created.created_at;
     let upload = created.uploads.into_iter().next();

@@ -65,21 +65,25 @@ where
         IdempotencyOutcome::Answered(recorded) => return Ok(render_replayed(recorded)),
     };
     let id = request.extensions.get::<RequestId>().map(|RequestId(id)| id.clone());
+    // Whoever has the link of a grant could otherwise store an error for each invented key.
+    let records_errors = caller.grant().is_none();
     let (task_keys, work) = (keys.clone(), work(Some(key.clone())));
     let task = keys.detached_work.spawn(async move {
         let result = work.await;
-        record_outcome(&task_keys, key, &result, id.as_deref()).await;
+        record_outcome(&task_keys, key, &result, records_errors, id.as_deref()).await;
         result
     });
     Ok(render(task.await.map_err(Error::internal)??.into_recorded_answer()))
 }
 
-/// Records the response under the key, or releases the key after a 5xx error. If this step fails, a
+/// Records the response under the key, or releases the key after an error that is not recorded: a 5xx
+/// error, or any error unless `records_errors`. If this step fails, a
 /// repeated request can take over the key after a minute.
 async fn record_outcome(
     keys: &IdempotencyKeys,
     key: HeldIdempotencyKey,
     result: &Result<CreatedResponse>,
+    records_errors: bool,
     request_id: Option<&str>,
 ) {
     let recorded = match result {
@@ -92,7 +96,7 @@ async fn record_outcome(
             };
             keys.record_answer(key, answer).await
         }
-        Err(error) if v1_status(error).is_server_error() => keys.release(key).await,
+        Err(error) if !records_errors || v1_status(error).is_server_error() => keys.release(key).await,
         Err(error) => {
             let status = v1_status(error);
             let problem = problem::document(status, &ErrorContext { error, request_id });

@@ -13,11 +13,11 @@ use osproxy_api::{
     v1::{CreateUploadGrantRequest, PREFIX, UploadGrant, UploadGrantState, UploadGrants},
 };
 use osproxy_core::{
-    auth,
+    Caller, auth,
     links::Links,
     ops::{self, UploadOps},
 };
-use osproxy_types::uid::Uid;
+use osproxy_types::{scope::Scope, uid::Uid};
 use time::OffsetDateTime;
 
 use super::{
@@ -55,7 +55,7 @@ pub(crate) async fn create_upload_grant(
     let wanted: CreateUploadGrantRequest = json::parse(&json::read(&request.headers, body).await?)?;
     let grant = ops::create_upload_grant::create_upload_grant(&uploads, &caller, wanted).await?;
     let location = [(header::LOCATION, format!("{PREFIX}/upload-grants/{}", grant.id))];
-    Ok((StatusCode::CREATED, location, Json(render(&links, grant))).into_response())
+    Ok((StatusCode::CREATED, location, Json(render(&links, &caller, grant))).into_response())
 }
 
 /// `GET /upload-grants`
@@ -81,7 +81,7 @@ pub(crate) async fn list_upload_grants(
     let before = pagination::parse_cursor(&links, &filters, &query)?.map(Uid::from_db);
     let page = ops::list_upload_grants::list_upload_grants(&uploads, &caller.tenant, before, limit).await?;
     Ok(Json(UploadGrants {
-        grants: page.grants.into_iter().map(|grant| render(&links, grant)).collect(),
+        grants: page.grants.into_iter().map(|grant| render(&links, &caller, grant)).collect(),
         next_cursor: page.next.map(|next| links.sign_cursor(&filters, &next.get())).transpose()?,
     }))
 }
@@ -110,7 +110,7 @@ pub(crate) async fn describe_upload_grant(
     Query::parse(uri.query(), &[])?;
     let id = path::grant_id(id)?;
     let grant = ops::describe_upload_grant::describe_upload_grant(&uploads, &caller.tenant, id).await?;
-    Ok(Json(render(&links, grant)))
+    Ok(Json(render(&links, &caller, grant)))
 }
 
 /// `DELETE /upload-grants/{id}`
@@ -139,7 +139,12 @@ pub(crate) async fn revoke_upload_grant(
     Ok(StatusCode::NO_CONTENT)
 }
 
-fn render(links: &Links, grant: auth::UploadGrant) -> UploadGrant {
+/// The links and the metadata are only for the key that created the grant, and for the scopes that
+/// include them: other keys may have other limits.
+fn render(links: &Links, caller: &Caller, grant: auth::UploadGrant) -> UploadGrant {
+    let is_creator = caller.key == grant.api_key;
+    let shows_links = is_creator || caller.has_scope(Scope::Admin);
+    let shows_metadata = is_creator || caller.has_scope(Scope::Read);
     let now = OffsetDateTime::now_utc().unix_timestamp().saturating_mul(1000);
     let state = match grant.revoked_at {
         Some(_) => UploadGrantState::Revoked,
@@ -150,7 +155,7 @@ fn render(links: &Links, grant: auth::UploadGrant) -> UploadGrant {
     UploadGrant {
         id: grant.id.to_string(),
         state,
-        links: (state == UploadGrantState::Active).then(|| links.grant_links(&grant)),
+        links: (state == UploadGrantState::Active && shows_links).then(|| links.grant_links(&grant)),
         uploads: grant.uploads,
         created_at: format_time(grant.created_at),
         expires_at: format_time(grant.expires_at),
@@ -160,6 +165,6 @@ fn render(links: &Links, grant: auth::UploadGrant) -> UploadGrant {
         content_types: grant.terms.content_types,
         networks: grant.terms.networks.iter().map(ToString::to_string).collect(),
         name_prefix: grant.terms.name_prefix,
-        metadata: grant.terms.metadata,
+        metadata: shows_metadata.then_some(grant.terms.metadata),
     }
 }

@@ -48,6 +48,10 @@ use crate::{
     state::HttpState,
 };
 
+/// Maximum lifetime of the links of an upload that is created under a grant. The grant is kept so
+/// long after it has expired.
+pub(crate) const MAX_GRANTED_LIFETIME_SECS: i64 = 30 * 24 * 3600;
+
 /// Maximum number of uploads that one request creates.
 const MAX_BATCH: usize = 100;
 
@@ -85,7 +89,7 @@ pub(crate) async fn create_upload(
     let mut wanted: Vec<CreateUploadRequest> =
         if is_batch { json::parse_array(&body)? } else { vec![json::parse(&body)?] };
     if caller.grant().is_some() {
-        let longest = settings.tus_lifetime_secs;
+        let longest = settings.tus_lifetime_secs.min(MAX_GRANTED_LIFETIME_SECS);
         for upload in &mut wanted {
             upload.expires_in = upload.expires_in.min(longest);
         }

@@ -12,6 +12,11 @@ use crate::{AccessDb, MetaError, boxed_future, db::entities::upload_grant};
 /// it may still run, and applications may want to see how often it was used.
 const RETENTION_MS: i64 = 30 * 24 * 3_600_000;
 
+/// A grant with a maximum number of uploads may create so many files for each of them, and
+/// [`MIN_ATTEMPTS`] more. So uploads that are aborted again and again do not fill the database.
+const ATTEMPTS_PER_UPLOAD: i32 = 10;
+const MIN_ATTEMPTS: i32 = 100;
+
 /// An upload grant as stored.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct GrantRecord {
@@ -29,8 +34,26 @@ pub struct GrantRecord {
     pub max_uploads: Option<u32>,
     /// Number of files that were created under the grant, without aborted and expired uploads.
     pub uploads: u32,
+    /// Id of the API key that created the grant.
+    pub api_key: Option<String>,
     /// What the uploads may be, in a format of the caller.
     pub terms: String,
+}
+
+impl GrantRecord {
+    /// Why the grant allows no upload at `now`, in milliseconds since the Unix epoch. `None` if it
+    /// does.
+    pub fn ended(&self, now: i64) -> Option<GrantRefusal> {
+        if self.revoked_at.is_some() {
+            Some(GrantRefusal::Revoked)
+        } else if self.expires_at <= now {
+            Some(GrantRefusal::Expired)
+        } else if self.max_uploads.is_some_and(|max| self.uploads >= max) {
+            Some(GrantRefusal::UsedUp)
+        } else {
+            None
+        }
+    }
 }
 
 /// Why an upload grant does not allow an upload.
@@ -85,7 +108,7 @@ impl AccessDb {
         Ok(page.all(&self.db.reader).await?.into_iter().map(from_row).collect())
     }
 
-    /// Revokes a grant. Returns `false` if the tenant has no such grant. Has no effect on a grant
+    /// Revokes a grant, which also ends its time. Returns `false` if the tenant has no such grant. Has no effect on a grant
     /// that is already revoked.
     #[boxed_future]
     pub async fn revoke_grant(&self, tenant: Tenant, id: Uid) -> Result<bool, MetaError> {
@@ -95,8 +118,11 @@ impl AccessDb {
                 let tenant = tenant.clone();
                 Box::pin(async move {
                     let revoked_at = Expr::col(upload_grant::Column::RevokedAt).if_null(Expr::value(now));
+                    let expires_at = Expr::case(Expr::col(upload_grant::Column::ExpiresAt).gt(now), now)
+                        .finally(Expr::col(upload_grant::Column::ExpiresAt));
                     let revoked = upload_grant::Entity::update_many()
                         .col_expr(upload_grant::Column::RevokedAt, revoked_at)
+                        .col_expr(upload_grant::Column::ExpiresAt, expires_at.into())
                         .filter(upload_grant::Column::Id.eq(id.get()))
                         .filter(upload_grant::Column::Tenant.eq(tenant.as_str()));
                     Ok(revoked.exec(transaction).await?.rows_affected == 1)
@@ -105,7 +131,13 @@ impl AccessDb {
             .await
     }
 
-    /// Deletes up to `limit` grants that expired more than 30 days ago. Returns the number of
+    /// Counts an upload of a grant less, because it was undone after it was stored.
+    #[boxed_future]
+    pub async fn release_granted_upload(&self, id: Uid) -> Result<(), MetaError> {
+        self.db.write(move |transaction| Box::pin(release_upload(transaction, id.get()))).await
+    }
+
+    /// Deletes up to `limit` grants that expired or were revoked more than 30 days ago. Returns the number of
     /// deleted grants.
     #[boxed_future]
     pub async fn purge_grants(&self, limit: u64) -> Result<u64, MetaError> {
@@ -137,11 +169,16 @@ pub(crate) async fn count_uploads(
     now: i64,
 ) -> Result<Option<GrantRefusal>, DbErr> {
     let added = i32::try_from(uploads).unwrap_or(i32::MAX);
-    let has_room =
-        upload_grant::Column::MaxUploads.is_null().or(Expr::col(upload_grant::Column::Uploads)
-            .lte(Expr::col(upload_grant::Column::MaxUploads).sub(added)));
+    let max = || Expr::col(upload_grant::Column::MaxUploads);
+    let has_room = upload_grant::Column::MaxUploads.is_null().or(Expr::col(upload_grant::Column::Uploads)
+        .lte(max().sub(added))
+        .and(
+            Expr::col(upload_grant::Column::Attempts)
+                .lte(max().mul(ATTEMPTS_PER_UPLOAD).add(MIN_ATTEMPTS - added)),
+        ));
     let counted = upload_grant::Entity::update_many()
         .col_expr(upload_grant::Column::Uploads, Expr::col(upload_grant::Column::Uploads).add(added))
+        .col_expr(upload_grant::Column::Attempts, Expr::col(upload_grant::Column::Attempts).add(added))
         .filter(upload_grant::Column::Id.eq(id.get()))
         .filter(upload_grant::Column::RevokedAt.is_null())
         .filter(upload_grant::Column::ExpiresAt.gt(now))
@@ -150,11 +187,8 @@ pub(crate) async fn count_uploads(
         return Ok(None);
     }
     let grant = upload_grant::Entity::find_by_id(id.get()).one(transaction).await?;
-    Ok(Some(match grant {
-        Some(grant) if grant.revoked_at.is_none() && grant.expires_at <= now => GrantRefusal::Expired,
-        Some(grant) if grant.revoked_at.is_none() => GrantRefusal::UsedUp,
-        _ => GrantRefusal::Revoked,
-    }))
+    let refusal = grant.and_then(|grant| from_row(grant).ended(now));
+    Ok(Some(refusal.unwrap_or(GrantRefusal::UsedUp)))
 }
 
 /// Counts an upload less, because it was aborted or has expired.
@@ -176,6 +210,8 @@ fn to_row(grant: &GrantRecord) -> upload_grant::ActiveModel {
         revoked_at: Set(grant.revoked_at),
         max_uploads: Set(grant.max_uploads.map(|max| i32::try_from(max).unwrap_or(i32::MAX))),
         uploads: Set(grant.uploads.cast_signed()),
+        attempts: Set(0),
+        api_key: Set(grant.api_key.clone()),
         terms: Set(grant.terms.clone()),
     }
 }
@@ -189,6 +225,7 @@ fn from_row(row: upload_grant::Model) -> GrantRecord {
         revoked_at: row.revoked_at,
         max_uploads: row.max_uploads.map(i32::cast_unsigned),
         uploads: u32::try_from(row.uploads).unwrap_or(0),
+        api_key: row.api_key,
         terms: row.terms,
     }
 }

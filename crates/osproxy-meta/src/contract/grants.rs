@@ -3,13 +3,16 @@
 use osproxy_types::tenant::Tenant;
 
 use super::{uid, upload};
-use crate::{CreateOutcome, DeleteOutcome, FileFilter, GrantRecord, GrantRefusal, Meta, NewUpload, now_ms};
+use crate::{
+    CreateOutcome, DeleteOutcome, FileFilter, FileGrant, GrantRecord, GrantRefusal, Meta, NewUpload, now_ms,
+};
 
 const HOUR: i64 = 3_600_000;
 
 pub(super) async fn run(meta: &Meta) {
     uploads_are_counted_within_the_limits_of_a_grant(meta).await;
     grants_are_listed_revoked_and_purged(meta).await;
+    attempts_are_limited(meta).await;
 }
 
 fn grant(number: i64, max_uploads: Option<u32>, expires_at: i64) -> GrantRecord {
@@ -21,13 +24,14 @@ fn grant(number: i64, max_uploads: Option<u32>, expires_at: i64) -> GrantRecord 
         revoked_at: None,
         max_uploads,
         uploads: 0,
+        api_key: None,
         terms: "{}".to_owned(),
     }
 }
 
 fn granted(number: i64, grant: i64) -> NewUpload {
     let mut new = upload(number, &format!("granted-{number}"));
-    new.file.grant = Some(uid(grant));
+    new.file.grant = Some(FileGrant { id: uid(grant), required_types: None });
     new
 }
 
@@ -66,6 +70,19 @@ async fn uploads_are_counted_within_the_limits_of_a_grant(meta: &Meta) {
     assert!(meta.access.revoke_grant(Tenant::default(), uid(5020)).await.unwrap());
     assert_eq!(create(vec![granted(5021, 5020)]).await, refused(GrantRefusal::Revoked));
     assert!(meta.files.state(uid(5021)).await.unwrap().is_none());
+}
+
+/// Uploads that are created and aborted again and again are limited too.
+async fn attempts_are_limited(meta: &Meta) {
+    meta.access.create_grant(grant(5040, Some(1), now_ms() + HOUR)).await.unwrap();
+    for number in 5100..5210 {
+        let created = meta.files.create(vec![granted(number, 5040)], 0).await.unwrap();
+        assert_eq!(created, CreateOutcome::Created(vec![false]), "{number}");
+        meta.uploads.abort(uid(number), uid(number + 1000)).await.unwrap();
+    }
+    let refused = meta.files.create(vec![granted(5210, 5040)], 0).await.unwrap();
+    assert_eq!(refused, CreateOutcome::Refused(GrantRefusal::UsedUp));
+    assert_eq!(uploads_of(meta, 5040).await, 0);
 }
 
 async fn grants_are_listed_revoked_and_purged(meta: &Meta) {

@@ -30,7 +30,17 @@ pub struct NewFile {
     /// What the client announced about the content.
     pub announced: AnnouncedContent,
     /// The upload grant under which the file is created.
-    pub grant: Option<Uid>,
+    pub grant: Option<FileGrant>,
+}
+
+/// The upload grant of a new file.
+#[derive(Clone, Debug)]
+pub struct FileGrant {
+    /// Id of the grant.
+    pub id: Uid,
+    /// MIME types or families, separated by commas, one of which the content must have; at most
+    /// 1,024 bytes.
+    pub required_types: Option<String>,
 }
 
 /// A file to be created. It can share stored content from the start (instant upload).
@@ -114,16 +124,7 @@ impl FileDb {
         let (quotas, now) = (self.db.quotas.clone(), self.db.clock.now_ms());
         let created = self.db.write_or_rollback(move |transaction| {
             let (uploads, quotas) = (uploads.clone(), quotas.clone());
-            Box::pin(async move {
-                let first = uploads.first().and_then(|upload| upload.file.grant);
-                if let Some(grant) = first
-                    && let Some(refusal) =
-                        upload_grants::count_uploads(transaction, grant, uploads.len(), now).await?
-                {
-                    return Ok(TxEnd::Rollback(CreateOutcome::Refused(refusal)));
-                }
-                create(transaction, &uploads, expires_at, &quotas).await
-            })
+            Box::pin(async move { create(transaction, &uploads, expires_at, &quotas, now).await })
         });
         let stored = match created.await {
             Ok(CreateOutcome::Created(stored)) => stored,
@@ -169,12 +170,13 @@ impl FileDb {
     }
 }
 
-/// Inserts files, unless the quota would be exceeded.
+/// Inserts files, unless the quota would be exceeded or the upload grant does not allow them.
 async fn create(
     transaction: &DatabaseTransaction,
     uploads: &[NewUpload],
     expires_at: i64,
     quotas: &Quotas,
+    now: i64,
 ) -> Result<TxEnd<CreateOutcome>, DbErr> {
     let (mut rows, mut stored, mut charge, mut row_charges) = (Vec::new(), Vec::new(), 0_u64, 0_i64);
     for NewUpload { file, known_content: shared } in uploads {
@@ -194,6 +196,12 @@ async fn create(
         });
     }
     file::Entity::insert_many(rows).exec_without_returning(transaction).await?;
+    let grant = uploads.first().and_then(|upload| upload.file.grant.as_ref());
+    if let Some(grant) = grant
+        && let Some(refusal) = upload_grants::count_uploads(transaction, grant.id, uploads.len(), now).await?
+    {
+        return Ok(TxEnd::Rollback(CreateOutcome::Refused(refusal)));
+    }
     let tenant = uploads.first().map_or("", |upload| upload.file.tenant.as_str());
     let charge = i64::try_from(charge).unwrap_or(i64::MAX).saturating_add(row_charges);
     let charged = quotas.charge(transaction, tenant, charge).await?;
@@ -244,7 +252,8 @@ pub(crate) fn pending_row(file: &NewFile, expires_at: i64) -> file::ActiveModel 
         received: Set(0),
         required_type: Set(None),
         record_bytes: Set(row_charge(file)),
-        grant_id: Set(file.grant.map(Uid::get)),
+        grant_id: Set(file.grant.as_ref().map(|grant| grant.id.get())),
+        required_types: Set(file.grant.as_ref().and_then(|grant| grant.required_types.clone())),
     }
 }
 

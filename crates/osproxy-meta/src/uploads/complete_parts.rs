@@ -28,7 +28,7 @@ use crate::{
     uploads::{
         inspection::{InspectedUpload, InspectionVerdict, inspect},
         multipart::{self, MultipartUpload},
-        parts::counts_as_received,
+        parts::{counts_as_received, is_single},
     },
 };
 
@@ -218,7 +218,11 @@ async fn complete(
         }
         verdict => return Ok(outcome_of(verdict)),
     };
-    let required_type = preconditions.content_type.clone().or_else(|| file.required_type.clone());
+    let required_type = preconditions
+        .content_type
+        .clone()
+        .filter(|types| is_single(types))
+        .or_else(|| file.required_type.clone());
     let content = CompletedContent {
         parts: expected_parts,
         size,

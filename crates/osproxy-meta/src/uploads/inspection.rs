@@ -130,7 +130,8 @@ pub(crate) async fn inspect(
         computed_digests = inspected.digests.filter(|_| digests.is_some());
     }
     let detected = content_type::mime_type_of(sniffed.as_deref(), &file.name);
-    for required in [&file.required_type, &preconditions.content_type].into_iter().flatten() {
+    let required = [&file.required_type, &file.required_types, &preconditions.content_type];
+    for required in required.into_iter().flatten() {
         if !content_type::matches_pattern(required, &detected) {
             return Ok(InspectionVerdict::TypeMismatch { required: required.clone(), detected });
         }

@@ -407,7 +407,7 @@ pub(super) async fn add_received(
 ) -> Result<ChargeOutcome, DbErr> {
     let ReceivingFile { tenant, charged, received, required_type, is_charged, .. } = receiving;
     let charged_bytes = if is_charged { 0 } else { added_bytes };
-    let required_type = content_type.or(required_type);
+    let required_type = content_type.filter(|types| is_single(types)).or(required_type);
     file::Entity::update_many()
         .col_expr(file::Column::Received, Expr::value(received + added_bytes))
         .col_expr(file::Column::Charged, Expr::value(charged + charged_bytes))
@@ -416,6 +416,12 @@ pub(super) async fn add_received(
         .exec(transaction)
         .await?;
     quotas.charge(transaction, &tenant, charged_bytes).await
+}
+
+/// Whether a link requires one MIME type or family. Links that accept several have them from an upload
+/// grant, which is recorded with the file.
+pub(super) fn is_single(types: &str) -> bool {
+    !types.contains(',')
 }
 
 fn saturating_i64(bytes: u64) -> i64 {

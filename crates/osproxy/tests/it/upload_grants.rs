@@ -1,7 +1,7 @@
 //! Upload grants: web pages and apps create uploads without an API key.
 
 use osproxy_api::v1::{
-    CreatedState, CreatedUpload, File, Files, UploadGrant, UploadGrantState, UploadGrants,
+    CreatedState, CreatedUpload, CreatedUploadLinks, File, Files, UploadGrant, UploadGrantState, UploadGrants,
 };
 use reqwest::{Method, Response};
 use serde_json::{Value, json};
@@ -124,6 +124,24 @@ async fn a_grant_allows_nothing_but_what_it_says() {
     expect_problem(page.put(url, b"#!/bin/sh\nrm").await, 415, "unsupported_media_type").await;
     let text = tus_create(&page, &tus(&grant), "a.sh", 12, Some(b"#!/bin/sh\nrm")).await;
     expect_problem(text, 415, "unsupported_media_type").await;
+    // What the client announces does not count, here or in the file.
+    let disguised = json!({"name": "b.png", "content_type": "text/html"});
+    let upload: CreatedUpload = expect_json(v1_create(&page, &grant, &disguised).await, 201).await;
+    assert_eq!(page.put(&upload.links.as_ref().unwrap().content, PNG).await.status(), 200);
+    assert_eq!(service.describe(&upload.uid).await.content_type.as_deref(), Some("image/png"));
+    let disguised = json!({"name": "b.html", "content_type": "image/png"});
+    let upload: CreatedUpload = expect_json(v1_create(&page, &grant, &disguised).await, 201).await;
+    let refused = page.put(&upload.links.as_ref().unwrap().content, b"<!DOCTYPE html><p>").await;
+    expect_problem(refused, 415, "unsupported_media_type").await;
+    // In parts, too, and if the application completes the upload with links without constraints.
+    let upload: CreatedUpload = expect_json(v1_create(&page, &grant, &json!({"name": "c"})).await, 201).await;
+    assert_eq!(page.v1_put_part(&upload, 2, b"echo").await.status(), 204);
+    let route = format!("/uploads/{}/links", upload.uid);
+    let renewed: CreatedUploadLinks = expect_json(service.v1_post(&route, &json!({})).await, 201).await;
+    let url = renewed.links.part.replace("{number}", "1");
+    assert_eq!(page.put(&url, b"#!/bin/sh\n").await.status(), 204);
+    let complete = page.client().post(page.url(&renewed.links.complete)).send().await.unwrap();
+    expect_problem(complete, 415, "unsupported_media_type").await;
     // Nor is it if the tenant has it already.
     let known = service.store("a.sh", b"#!/bin/sh\nrm").await;
     let digest = service.describe(&known).await.blake3.unwrap();
@@ -318,6 +336,60 @@ async fn idempotency_keys_of_grants_are_separate() {
     assert_eq!(create(&one).await.uid, first.uid);
     assert_ne!(create(&two).await.uid, first.uid);
     assert_eq!(describe_grant(&service, &one).await.uploads, 1);
+}
+
+#[tokio::test]
+async fn an_error_under_a_grant_can_be_repeated_with_the_same_key() {
+    let service = Service::start().await;
+    let page = service.without_key();
+    let grant = create_grant(&service, &json!({"max_uploads": 1})).await;
+    let first: CreatedUpload = expect_json(v1_create(&page, &grant, &json!({"name": "a"})).await, 201).await;
+    let again = async || {
+        let url = page.url(&grant.links.as_ref().unwrap().uploads);
+        let request = page.client().post(url).header("idempotency-key", "k").json(&json!({"name": "b"}));
+        request.send().await.unwrap()
+    };
+    expect_problem(again().await, 403, "link_used_up").await;
+    assert_eq!(service.sql("SELECT count(*) FROM idempotency_keys").await, ["0"]);
+    assert_eq!(page.v1_abort(&first).await.status(), 204);
+    let second: CreatedUpload = expect_json(again().await, 201).await;
+    // The answer was lost in a crash before it was recorded.
+    service.sql("UPDATE idempotency_keys SET state = 'running', status = NULL, created_at = 0").await;
+    let repeated: CreatedUpload = expect_json(again().await, 201).await;
+    assert_eq!(repeated.uid, second.uid);
+}
+
+#[tokio::test]
+async fn grants_end_with_their_key_and_other_keys_do_not_see_their_links() {
+    let service = Service::start().await;
+    let page = service.without_key();
+    let creator = service.create_key(&["--label", "creator", "--scopes", "upload"]).await;
+    let creator = service.with_key(&creator);
+    let other = service.with_key(&service.create_key(&["--scopes", "upload", "--max-size", "5"]).await);
+    let grant = create_grant(&creator, &json!({"metadata": {"internal": "x"}})).await;
+    assert!(grant.links.is_some() && grant.metadata.is_some());
+    let seen = describe_grant(&other, &grant).await;
+    assert_eq!((seen.state, seen.links, seen.metadata), (UploadGrantState::Active, None, None));
+    assert_eq!(describe_grant(&creator, &grant).await.links, grant.links);
+    assert_eq!(describe_grant(&service, &grant).await.links, grant.links, "a key with the scope `admin`");
+
+    let upload: CreatedUpload = expect_json(v1_create(&page, &grant, &json!({"name": "a"})).await, 201).await;
+    // What the application adds later is not shown either.
+    let route = format!("/files/{}", upload.uid);
+    let patch = json!({"metadata": {"flagged": "yes"}});
+    assert_eq!(service.v1(Method::PATCH, &route, Some(&patch)).await.status(), 200);
+    let url = page.url(&upload.links.as_ref().unwrap().tus);
+    let head = page.client().head(url).header("tus-resumable", "1.0.0").send().await.unwrap();
+    assert!(!head.headers().contains_key("upload-metadata"));
+
+    let id = creator.key().unwrap().split('_').nth(1).unwrap();
+    assert_eq!(service.cli(&["key", "revoke", id]).await.0, 0);
+    eventually("the grant has ended", async || {
+        let refused = page.put(&upload.links.as_ref().unwrap().content, b"").await;
+        (refused.status() == 403).then_some(())
+    })
+    .await;
+    expect_problem(v1_create(&page, &grant, &json!({"name": "b"})).await, 403, "link_revoked").await;
 }
 
 #[tokio::test]

@@ -64,12 +64,15 @@ pub struct Model {
     /// Total size of the parts stored during the upload, in bytes.
     pub received: i64,
     /// MIME type, or family such as `image/*`, that the content must have. Taken from the most
-    /// recent upload link that requires a type.
+    /// recent upload link that requires one type.
     pub required_type: Option<String>,
     /// Bytes charged to the tenant for the row itself.
     pub record_bytes: i64,
     /// The upload grant under which the file was created.
     pub grant_id: Option<i64>,
+    /// MIME types or families, separated by commas, one of which the content must have. Set by the
+    /// upload grant.
+    pub required_types: Option<String>,
     #[sea_orm(belongs_to, from = "blob_id", to = "id")]
     pub blob: HasOne<super::blob::Entity>,
 }

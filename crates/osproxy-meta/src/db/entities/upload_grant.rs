@@ -19,6 +19,10 @@ pub struct Model {
     /// Number of files that were created under the grant. Does not include files whose upload was
     /// aborted or has expired.
     pub uploads: i32,
+    /// Number of files that were ever created under the grant.
+    pub attempts: i32,
+    /// Id of the API key that created the grant.
+    pub api_key: Option<String>,
     /// What the uploads may be, as JSON.
     #[sea_orm(column_type = "Text")]
     pub terms: String,

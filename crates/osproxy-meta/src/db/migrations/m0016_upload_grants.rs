@@ -1,6 +1,6 @@
 //! Upload grants, and the files that were created under them.
 
-use sea_orm::{ConnectionTrait, DbBackend, DbErr, DeriveIden, sea_query::{ColumnDef, Index, Table}};
+use sea_orm::{ConnectionTrait, DbErr, DeriveIden, sea_query::{ColumnDef, Index, Table}};
 
 use super::{
     super::dialect,
@@ -17,12 +17,15 @@ enum UploadGrants {
     RevokedAt,
     MaxUploads,
     Uploads,
+    Attempts,
+    ApiKey,
     Terms,
 }
 
 #[derive(DeriveIden)]
 enum Files {
     GrantId,
+    RequiredTypes,
 }
 
 pub(super) async fn up(schema: &Schema<'_>) -> Result<(), DbErr> {
@@ -35,6 +38,8 @@ pub(super) async fn up(schema: &Schema<'_>) -> Result<(), DbErr> {
         .col(ColumnDef::new(UploadGrants::RevokedAt).big_integer())
         .col(ColumnDef::new(UploadGrants::MaxUploads).integer())
         .col(ColumnDef::new(UploadGrants::Uploads).integer().not_null())
+        .col(ColumnDef::new(UploadGrants::Attempts).integer().not_null())
+        .col(ColumnDef::new(UploadGrants::ApiKey).string_len(16))
         .col(dialect::long_text(schema.backend(), ColumnDef::new(UploadGrants::Terms).not_null()))
         .to_owned();
     create_table(schema, grants).await?;
@@ -44,21 +49,13 @@ pub(super) async fn up(schema: &Schema<'_>) -> Result<(), DbErr> {
     let old = Index::create().col(UploadGrants::ExpiresAt).to_owned();
     create_index(schema, "upload_grants", "ix_upload_grants_expires", old).await?;
     add_column(schema, "files", "grant_id", ColumnDef::new(Files::GrantId).big_integer()).await?;
+    // Wider than `required_type`. The type of a column must not change while nodes of the previous
+    // version run: PostgreSQL would reject their prepared statements.
+    let mut types = ColumnDef::new(Files::RequiredTypes);
+    add_column(schema, "files", "required_types", types.string_len(1024)).await?;
     if !schema.has_index("files", "ix_files_grant").await? {
         let sql = dialect::listing_index_where_set(schema.backend(), "ix_files_grant", "grant_id", "listed");
         schema.connection().execute_unprepared(&sql).await?;
-    }
-    // A link may accept several types now. SQLite ignores the length.
-    match schema.backend() {
-        DbBackend::Sqlite => {}
-        DbBackend::MySql => {
-            let sql = "ALTER TABLE files MODIFY required_type VARCHAR(1024)";
-            schema.connection().execute_unprepared(sql).await?;
-        }
-        _ => {
-            let sql = "ALTER TABLE files ALTER COLUMN required_type TYPE VARCHAR(1024)";
-            schema.connection().execute_unprepared(sql).await?;
-        }
     }
     Ok(())
 }
