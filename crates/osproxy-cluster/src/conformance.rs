@@ -182,9 +182,14 @@ async fn messages_reach_all_other_nodes() {
     let redis = redis("messages");
     let (one, two) = (open(&redis, "one", timing(120)).await, open(&redis, "two", timing(120)).await);
     let (mut at_one, mut at_two) = (one.subscribe(), two.subscribe());
-    for message in
-        [Message::FileChanged { uid: i64::MAX }, Message::BlobChanged { blob_id: 7 }, Message::TaskEnqueued]
-    {
+    for message in [
+        Message::FileChanged { uid: i64::MAX },
+        Message::BlobChanged { blob_id: 7 },
+        Message::TaskEnqueued,
+        Message::AppendStarted { uid: 1, append: u64::MAX },
+        Message::AppendEnded { uid: 1, append: u64::MAX },
+        Message::AppendSuperseded { append: u64::MAX },
+    ] {
         one.publish(message.clone());
         let received = tokio::time::timeout(TIMEOUT, at_two.recv()).await.unwrap().unwrap();
         assert_eq!(received, Event::Message(message));

@@ -19,6 +19,25 @@ pub enum Message {
     },
     /// The sender enqueued a task that the sender may be unable to run.
     TaskEnqueued,
+    /// A request on the sender appends to an upload in a shared store.
+    AppendStarted {
+        /// Uid of the upload.
+        uid: i64,
+        /// Random id of the request.
+        append: u64,
+    },
+    /// This request has ended, and the bytes that it has received are durable.
+    AppendEnded {
+        /// Uid of the upload.
+        uid: i64,
+        /// Id of the request.
+        append: u64,
+    },
+    /// A newer request for the upload has arrived on the sender: end this one.
+    AppendSuperseded {
+        /// Id of the request.
+        append: u64,
+    },
 }
 
 /// An event that [`Coordinator::subscribe`](crate::Coordinator::subscribe) delivers.

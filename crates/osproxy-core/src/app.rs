@@ -79,8 +79,8 @@ pub struct App {
 impl App {
     /// Starts to exchange cache invalidations with the other nodes, in both directions. While
     /// messages of other nodes cannot be received, the file cache is disabled. Also wakes the task
-    /// engine when another node has enqueued a task.
-    pub(crate) fn exchange_invalidations(self: &Arc<Self>) {
+    /// engine when another node has enqueued a task, and passes on messages about appends.
+    pub(crate) fn exchange_messages(self: &Arc<Self>) {
         let (sender, receiver) = (Arc::downgrade(self), Arc::downgrade(self));
         self.meta.on_invalidate(move |change| {
             if let Some(app) = sender.upgrade() {
@@ -110,7 +110,9 @@ impl App {
                         app.meta.invalidate(Invalidation::Blob(blob_id));
                     }
                     Event::Message(Message::TaskEnqueued) => app.task_notifier.notify_node(),
+                    Event::Message(message) => app.uploads.append_locks.elsewhere.receive(&message),
                     Event::MayHaveMissed => {
+                        app.uploads.append_locks.elsewhere.forget_all();
                         app.meta.set_cache_enabled(app.coordinator.is_connected());
                         app.task_notifier.notify_node();
                     }

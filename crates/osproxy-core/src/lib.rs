@@ -4,6 +4,7 @@
 mod admission;
 mod app;
 mod appends;
+mod appends_elsewhere;
 pub mod auth;
 mod cached;
 mod detached_work;

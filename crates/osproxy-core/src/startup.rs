@@ -177,7 +177,7 @@ impl Startup {
             started_at,
         }
         .assemble();
-        app.exchange_invalidations();
+        app.exchange_messages();
         app.links.spawn_polling();
         Ok(app)
     }
@@ -255,7 +255,9 @@ impl Parts {
             limits,
             node: self.node.clone(),
         });
-        let uploads = Arc::new(UploadOps::new(files.clone(), links.clone(), metrics.clone()));
+        let coordinator = self.coordinator.clone();
+        let uploads =
+            Arc::new(UploadOps::new(files.clone(), links.clone(), metrics.clone(), coordinator.clone()));
         let tasks = TaskOps { db: meta.tasks.clone(), task_notifier: task_notifier.clone(), limits };
         Arc::new(App {
             auth: Arc::new(Authenticator::new(meta.access.clone(), self.is_open)),
@@ -276,7 +278,7 @@ impl Parts {
             build: self.build,
             node_id: self.node_id,
             started_at: self.started_at,
-            coordinator: self.coordinator,
+            coordinator,
             forwarder: self.forwarder,
             node: self.node,
             metrics_registry,

@@ -18,6 +18,7 @@ mod tus;
 mod v0;
 mod v1;
 
+pub use extract::public_url::PublicUrl;
 pub use middleware::{AccessLine, AccessLog, RequestLimiter};
 pub use routes::{GrpcRoutes, admin_router, grpc_router, router};
 pub use settings::{Allowed, CorsSettings, HttpSettings, ListenerSettings, RenderGrpcError, RequestLimits};

@@ -9,7 +9,7 @@ use axum::{
 use ipnet::IpNet;
 use osproxy_core::Error;
 
-use crate::middleware::AccessLog;
+use crate::{extract::public_url::PublicUrl, middleware::AccessLog};
 
 /// Renders an error as a gRPC response.
 pub type RenderGrpcError = fn(Arc<Error>) -> Response;
@@ -33,6 +33,8 @@ pub struct HttpSettings {
     pub max_head_bytes: u32,
     /// Networks of proxies whose forwarding headers are trusted.
     pub trusted_proxies: Vec<IpNet>,
+    /// The URL at which clients reach the service, if it is known.
+    pub public_url: Option<PublicUrl>,
     /// Whether TLS is enabled. If so, responses tell browsers to use only TLS.
     pub is_tls: bool,
     /// How long an upload that was created through tus stays open, in seconds.

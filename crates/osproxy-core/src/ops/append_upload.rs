@@ -61,8 +61,8 @@ pub struct UploadOffset {
 /// If the body breaks off, the bytes that have arrived stay, and the client continues after them.
 /// There are exceptions: a whole body of at most `local.pack_below` is stored in one step, or not at
 /// all; and on a remote store, a body that announces the rest of a part of more than 8 MiB and then
-/// breaks off loses the bytes of this part. A newer call for the same upload on this node ends an
-/// older one, which then fails with `Superseded`.
+/// breaks off loses the bytes of this part. A newer call for the same upload ends an older one, also
+/// on another node; the older one then fails with `Superseded`.
 ///
 /// If the body does not have the digest in `spec`, or breaks off before its digest is known,
 /// nothing of it is kept. In the first case, fails with `DigestMismatch`.
@@ -188,8 +188,8 @@ async fn write_whole(
     session::write(uploads, request, body).await.map(drop)
 }
 
-/// Returns how many bytes of `uid` are durable. Ends a request that appends to the upload on this
-/// node. Completes the upload if all bytes are there and an earlier request could not complete it.
+/// Returns how many bytes of `uid` are durable. Ends a request that appends to the upload, also on
+/// another node. Completes the upload if all bytes are there and an earlier request could not complete it.
 #[boxed_future]
 pub async fn upload_offset(
     uploads: &Arc<UploadOps>,

@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+use osproxy_cluster::Coordinator;
 use osproxy_meta::{Meta, TaskDb};
 
 use crate::{
@@ -48,7 +49,12 @@ impl UploadOps {
         self.limits.max_size
     }
 
-    pub(crate) fn new(files: Arc<FileOps>, links: Arc<Links>, metrics: Arc<Metrics>) -> Self {
+    pub(crate) fn new(
+        files: Arc<FileOps>,
+        links: Arc<Links>,
+        metrics: Arc<Metrics>,
+        coordinator: Arc<dyn Coordinator>,
+    ) -> Self {
         Self {
             meta: files.meta.clone(),
             stores: files.stores.clone(),
@@ -63,7 +69,7 @@ impl UploadOps {
             links,
             metrics,
             write_failures: WriteFailures::default(),
-            append_locks: Arc::default(),
+            append_locks: AppendLocks::new(coordinator),
         }
     }
 }

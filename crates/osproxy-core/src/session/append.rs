@@ -77,6 +77,9 @@ pub(crate) async fn append(
         return Err(Error::new(ErrorCode::SizeMismatch, message));
     }
     let store = position.store.as_deref().unwrap_or_else(|| uploads.stores.name_for_new());
+    if uploads.stores.is_shared(store) {
+        lock.announce_soon();
+    }
     let is_buffered = uploads.stores.is_remote(store);
     // At most one part is buffered at a time, here or by the writer of an object of unknown size.
     let buffered = if is_buffered { SizeHint::Unknown } else { SizeHint::Exact(0) };

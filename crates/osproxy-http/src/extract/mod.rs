@@ -1,4 +1,5 @@
-//! Parses parts of requests: links, upload grants, API keys, ranges, preconditions, JSON bodies.
+//! Parses parts of requests: links, upload grants, API keys, ranges, preconditions, JSON bodies, headers of
+//! proxies.
 
 pub(crate) mod auth;
 pub(crate) mod body;
@@ -6,5 +7,6 @@ pub(crate) mod conditional;
 pub(crate) mod forwarded;
 pub(crate) mod json;
 pub(crate) mod link;
+pub(crate) mod public_url;
 pub(crate) mod range;
 pub(crate) mod upload_creator;

@@ -34,7 +34,7 @@ use super::{
     metadata,
 };
 use crate::{
-    extract::{auth, body, link::LinkVerifier, upload_creator::UploadCreator},
+    extract::{auth, body, link::LinkVerifier, public_url, upload_creator::UploadCreator},
     forward::{self, RequestSource},
     respond::error::HandlerResult,
     state::HttpState,
@@ -99,7 +99,8 @@ pub(crate) async fn create_upload(
     let period = LinkPeriod { date: created_at, lifetime_secs: lifetime };
     let mut response = StatusCode::CREATED.into_response();
     let headers = response.headers_mut();
-    insert(headers, header::LOCATION.as_str(), &links.tus_link(uid, period, &constraints));
+    let location = public_url::absolute(&settings, &request, links.tus_link(uid, period, &constraints));
+    insert(headers, header::LOCATION.as_str(), &location);
     insert_offset(headers, uid, &offset);
     if !offset.is_complete {
         insert_expiry(headers, period.expires_at_secs());

@@ -1,6 +1,7 @@
 use std::net::IpAddr;
 
 use ipnet::IpNet;
+use osproxy_http::PublicUrl;
 
 use super::value::{Findings, RawValue, SettingValue, section};
 
@@ -31,9 +32,14 @@ section! {
         /// How long a client may be slower than `min_rate`, in seconds.
         min_rate_window | rate_window: u64 as seconds = 30,
         /// Networks of trusted proxies, such as `10.0.0.0/8`. Their `X-Forwarded-For` and
-        /// `Forwarded` headers give the client address. Danger: every machine in these networks can
-        /// claim any client address.
+        /// `Forwarded` headers give the client address, and their `X-Forwarded-Proto`,
+        /// `X-Forwarded-Host` and `X-Forwarded-Port` the URL of the service. Danger: every machine
+        /// in these networks can claim any client address.
         trusted_proxies: Vec<IpNet> = Vec::new(),
+        /// URL at which clients reach the service, such as `https://files.example.org`, with the
+        /// path prefix that a proxy removes, if any. `Location` headers contain it. When not set,
+        /// the URL that a trusted proxy reports; without such a proxy, `Location` has only a path.
+        public_url: Option<String> = None,
         /// Longest head of a request, in bytes; a head has at most 100 fields.
         max_header_bytes: u32 as bytes = 32 * 1024,
         /// Concurrent connections. Further connections wait to be accepted.
@@ -87,6 +93,12 @@ impl ServerSection {
         }
         if !(MIN_HEADER..=MAX_HEADER).contains(&self.max_header_bytes) {
             findings.problem("server.max_header_bytes", "must be 4KiB to 1MiB");
+        }
+        if let Some(url) = &self.public_url
+            && PublicUrl::parse(url).is_none()
+        {
+            let example = "https://files.example.org, without a query";
+            findings.problem("server.public_url", format_args!("{url:?} must be a URL, such as {example}"));
         }
         if self.max_connections == 0 {
             findings.problem("server.max_connections", "must be at least 1");

@@ -2,7 +2,9 @@
 
 use std::{sync::Arc, time::Duration};
 
-use osproxy_http::{AccessLog, Allowed, CorsSettings, HttpSettings, ListenerSettings, RequestLimits};
+use osproxy_http::{
+    AccessLog, Allowed, CorsSettings, HttpSettings, ListenerSettings, PublicUrl, RequestLimits,
+};
 
 use crate::{
     config::{ANY, Config, CorsSection, ServerSection},
@@ -25,6 +27,8 @@ pub fn http_settings(config: &Config, access_log: Option<Arc<dyn AccessLog>>) ->
         min_rate_window: Duration::from_secs(server.min_rate_window),
         max_head_bytes: server.max_header_bytes,
         trusted_proxies: server.trusted_proxies.clone(),
+        // An invalid URL was rejected when the configuration was checked.
+        public_url: server.public_url.as_deref().and_then(PublicUrl::parse),
         is_tls: config.tls.is_enabled(),
         tus_lifetime_secs: config
             .uploads

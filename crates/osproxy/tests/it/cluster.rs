@@ -1,5 +1,6 @@
 //! Several nodes that act as one service.
 
+mod appends;
 mod client;
 mod divided;
 mod forwarding;

@@ -77,6 +77,7 @@ mod packs;
 mod parts_in_place;
 mod protocols;
 mod prove_possession;
+mod public_url;
 mod queries;
 mod quotas;
 mod readme;

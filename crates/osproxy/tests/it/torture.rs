@@ -1,6 +1,7 @@
 //! Clients do everything concurrently while the service is killed: every acknowledged file survives
 //! with its exact bytes, and no orphan is left.
 
+mod appends;
 mod client;
 mod content;
 
@@ -16,6 +17,7 @@ use rustix::process::Signal;
 use tokio::task::JoinSet;
 
 use crate::support::{Random, Service, amount, eventually, md5_hex};
+use appends::Appending;
 use client::Client;
 use content::{Known, Ledger, Piece, Sent, Upload, bytes_of};
 
@@ -49,12 +51,18 @@ async fn kills_at_any_moment_lose_nothing_and_leave_nothing() {
         check(&service, &mut new, &mut random).await;
         all.sent.append(&mut new.sent);
         all.uploads.append(&mut new.uploads);
+        all.appends.append(&mut new.appends);
         if round % CHECK_EVERY == 0 || round == rounds {
             check_all(&mut service, &mut all).await;
         } else {
             check_some(&service, &mut all, &mut random).await;
         }
-        println!("  {} files, {} uploads in parts", all.sent.len(), all.uploads.len());
+        println!(
+            "  {} files, {} uploads in parts, {} over tus",
+            all.sent.len(),
+            all.uploads.len(),
+            all.appends.len()
+        );
     }
     assert!(all.sent.len() as u64 > rounds, "only {} files were sent", all.sent.len());
 }
@@ -82,6 +90,7 @@ async fn work_and_kill(service: Service, seed: u64, random: &mut Random) -> (Ser
     for ledger in clients.join_all().await {
         new.sent.extend(ledger.sent);
         new.uploads.extend(ledger.uploads);
+        new.appends.extend(ledger.appends);
     }
     let mut service = Arc::into_inner(service).unwrap();
     service.exit_status().await;
@@ -101,6 +110,15 @@ async fn check(service: &Service, ledger: &mut Ledger, random: &mut Random) {
             ledger.sent.push(finish(service, upload).await);
         }
     }
+    for mut upload in std::mem::take(&mut ledger.appends) {
+        // Asserts that the offset is not below one that the service has told.
+        upload.ask(service).await.expect("an answer");
+        if random.percent(20) {
+            ledger.appends.push(upload);
+        } else {
+            ledger.sent.push(finish_append(service, upload).await);
+        }
+    }
 }
 
 async fn check_some(service: &Service, all: &mut Ledger, random: &mut Random) {
@@ -111,6 +129,10 @@ async fn check_some(service: &Service, all: &mut Ledger, random: &mut Random) {
         }
         if !all.uploads.is_empty() {
             check_upload(service, &all.uploads[random.index(all.uploads.len())]).await;
+        }
+        if !all.appends.is_empty() {
+            let at = random.index(all.appends.len());
+            all.appends[at].go_on(service, random).await.expect("an answer");
         }
     }
 }
@@ -124,6 +146,9 @@ async fn check_all(service: &mut Service, all: &mut Ledger) {
     }
     for upload in &all.uploads {
         check_upload(service, upload).await;
+    }
+    for upload in &mut all.appends {
+        upload.ask(service).await.expect("an answer");
     }
     service.assert_consistent().await;
     service.restart().await;
@@ -198,4 +223,11 @@ async fn finish(service: &Service, mut upload: Upload) -> Sent {
     }
     assert!(rest.is_empty());
     Sent::known(&upload.link.uid, recipe, Known::Stored)
+}
+
+/// Sends the rest of an upload over tus.
+async fn finish_append(service: &Service, mut upload: Appending) -> Sent {
+    upload.finish(service).await;
+    assert!(service.read(upload.uid()).await == upload.piece.bytes(), "{} has wrong content", upload.uid());
+    Sent::known(upload.uid(), vec![upload.piece.clone()], Known::Stored)
 }

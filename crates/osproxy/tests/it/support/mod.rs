@@ -22,6 +22,7 @@ mod raw;
 mod service;
 mod store;
 mod trace;
+pub mod tus;
 
 use std::time::{Duration, Instant};
 

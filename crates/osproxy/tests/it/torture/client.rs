@@ -15,7 +15,10 @@ use osproxy_api::{
 };
 use serde_json::json;
 
-use super::content::{Known, Ledger, Piece, Recipe, Sent, Upload, bytes_of};
+use super::{
+    appends::Appending,
+    content::{Known, Ledger, Piece, Recipe, Sent, Upload, bytes_of},
+};
 use crate::support::{Random, Service, md5_hex};
 
 pub struct Client {
@@ -46,7 +49,8 @@ impl Client {
         match self.random.below(100) {
             0..10 => self.store_file().await,
             10..25 => self.single().await,
-            25..55 => self.parts().await,
+            25..45 => self.parts().await,
+            45..55 => self.appends().await,
             55..65 => self.race_parts_and_whole().await,
             65..80 => self.download().await,
             80..92 => self.instant().await,
@@ -191,6 +195,27 @@ impl Client {
         }
         self.ledger.sent.push(sent);
         statuses.0.and(statuses.1).map(|_| ())
+    }
+
+    /// Sends content over tus, in pieces that may break off. Some uploads stay incomplete.
+    async fn appends(&mut self) -> Option<()> {
+        let piece = self.piece();
+        let api = self.service.clone();
+        let mut upload = Appending::create(&api, piece, &mut self.random).await?;
+        let mut going = Some(());
+        for _ in 0..self.random.below(8) {
+            going = upload.go_on(&api, &mut self.random).await;
+            if going.is_none() || upload.is_complete {
+                break;
+            }
+        }
+        if upload.is_complete {
+            let sent = Sent::known(upload.uid(), vec![upload.piece.clone()], Known::Stored);
+            self.ledger.sent.push(sent);
+        } else {
+            self.ledger.appends.push(upload);
+        }
+        going
     }
 
     fn some_sent(&mut self) -> Option<usize> {

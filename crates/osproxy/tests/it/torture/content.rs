@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 
 use osproxy_api::v0::UploadLinks;
 
+use super::appends::Appending;
 use crate::support::{Random, content, md5_hex};
 
 /// Bytes derived from a seed: a range of its sequence.
@@ -189,4 +190,6 @@ impl Upload {
 pub struct Ledger {
     pub sent: Vec<Sent>,
     pub uploads: Vec<Upload>,
+    /// Incomplete uploads over tus.
+    pub appends: Vec<Appending>,
 }
