@@ -204,10 +204,11 @@ mod tests {
     #[test]
     fn few_appends_are_remembered() {
         let node = node();
-        for uid in 0..2 * MAX_KNOWN as u64 {
+        let last = 2 * MAX_KNOWN as u64;
+        for uid in 1..=last {
             node.receive(&Message::AppendStarted { uid: uid.cast_signed(), append: uid });
         }
         assert_eq!(node.known().elsewhere.len(), MAX_KNOWN);
-        assert!(is_known(&node, Uid::from_db(2 * MAX_KNOWN as i64 - 1)));
+        assert!(is_known(&node, Uid::from_db(last.cast_signed())));
     }
 }

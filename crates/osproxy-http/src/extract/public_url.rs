@@ -34,16 +34,17 @@ impl PublicUrl {
         if !trusted.iter().any(|net| net.contains(&peer)) {
             return None;
         }
-        let default_port = match single(headers, "x-forwarded-proto")?? {
+        let default_port = match single(headers, "x-forwarded-proto")? {
             "http" => 80,
             "https" => 443,
             _ => return None,
         };
         let scheme = if default_port == 80 { "http" } else { "https" };
-        let host = authority(single(headers, "x-forwarded-host")??)?;
-        let port = match single(headers, "x-forwarded-port")? {
-            Some(port) => Some(port.parse::<u16>().ok()?),
-            None => None,
+        let host = authority(single(headers, "x-forwarded-host")?)?;
+        let port = if headers.contains_key("x-forwarded-port") {
+            Some(single(headers, "x-forwarded-port")?.parse::<u16>().ok()?)
+        } else {
+            None
         };
         let port = port.filter(|port| host.port().is_none() && *port != default_port);
         let port = port.map(|port| format!(":{port}")).unwrap_or_default();
@@ -65,16 +66,12 @@ pub(crate) fn absolute(settings: &HttpSettings, request: &Parts, path: String) -
     }
 }
 
-/// Returns the value of a header; the inner `None` if the request does not have it. Returns `None` if
-/// there are several values: an earlier one may be forged, and a later one may be that of an inner
-/// proxy.
-fn single<'h>(headers: &'h HeaderMap, name: &str) -> Option<Option<&'h str>> {
+/// Returns the value of a header. Returns `None` if there are several values: an earlier one may be
+/// forged, and a later one may be that of an inner proxy.
+fn single<'h>(headers: &'h HeaderMap, name: &str) -> Option<&'h str> {
     let mut values = headers.get_all(name).iter();
-    match (values.next(), values.next()) {
-        (None, _) => Some(None),
-        (Some(value), None) => Some(Some(value.to_str().ok()?)),
-        _ => None,
-    }
+    let value = values.next().filter(|_| values.next().is_none())?;
+    value.to_str().ok()
 }
 
 /// Parses a host with an optional port.
