@@ -65,7 +65,7 @@ where
         IdempotencyOutcome::Answered(recorded) => return Ok(render_replayed(recorded)),
     };
     let id = request.extensions.get::<RequestId>().map(|RequestId(id)| id.clone());
-    // Whoever has the link of a grant could otherwise store an error for each invented key.
+    // The request may succeed later, when another upload of the grant has ended.
     let records_errors = caller.grant().is_none();
     let (task_keys, work) = (keys.clone(), work(Some(key.clone())));
     let task = keys.detached_work.spawn(async move {

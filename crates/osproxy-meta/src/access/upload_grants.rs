@@ -187,8 +187,10 @@ pub(crate) async fn count_uploads(
         return Ok(None);
     }
     let grant = upload_grant::Entity::find_by_id(id.get()).one(transaction).await?;
-    let refusal = grant.and_then(|grant| from_row(grant).ended(now));
-    Ok(Some(refusal.unwrap_or(GrantRefusal::UsedUp)))
+    Ok(Some(match grant {
+        Some(grant) => from_row(grant).ended(now).unwrap_or(GrantRefusal::UsedUp),
+        None => GrantRefusal::Revoked,
+    }))
 }
 
 /// Counts an upload less, because it was aborted or has expired.

@@ -350,7 +350,6 @@ async fn an_error_under_a_grant_can_be_repeated_with_the_same_key() {
         request.send().await.unwrap()
     };
     expect_problem(again().await, 403, "link_used_up").await;
-    assert_eq!(service.sql("SELECT count(*) FROM idempotency_keys").await, ["0"]);
     assert_eq!(page.v1_abort(&first).await.status(), 204);
     let second: CreatedUpload = expect_json(again().await, 201).await;
     // The answer was lost in a crash before it was recorded.
