@@ -9,7 +9,8 @@ use super::{UploadOps, state_error, unknown_uid_error};
 use crate::{Error, Result, boxed_future};
 
 /// Aborts an upload that is not complete: `uid` accepts no more content, and a task removes the
-/// content received so far. Fails with the error for the file's state if the upload has ended.
+/// content received so far. Ends a request that appends to the upload. Fails with the error for the
+/// file's state if the upload has ended.
 #[boxed_future]
 pub async fn abort_upload(uploads: &Arc<UploadOps>, uid: Uid) -> Result<()> {
     let task_id = uploads.uids.next().await?;
@@ -19,6 +20,9 @@ pub async fn abort_upload(uploads: &Arc<UploadOps>, uid: Uid) -> Result<()> {
 }
 
 async fn abort(uploads: Arc<UploadOps>, uid: Uid, task_id: Uid) -> Result<()> {
+    // The part that is being appended would stay until the next sweep. If the request does not end in
+    // time, the upload is aborted nevertheless.
+    let _lock = uploads.append_locks.acquire(uid).await.ok();
     match uploads.meta.uploads.abort(uid, task_id).await? {
         DeleteOutcome::Deleted => {
             uploads.task_notifier.notify_cluster();

@@ -18,7 +18,7 @@ const EVERYWHERE: [(&str, &str); 2] =
 
 /// The test that runs all blocks of a language on a page. `task-handlers.md` is a doctest of the
 /// crate.
-const RUN: [(&str, &str, &str); 28] = [
+const RUN: [(&str, &str, &str); 32] = [
     ("README.md", "sh", "readme::the_quick_start_works_line_by_line"),
     ("docs/guides/access.md", "sh", "documentation::the_commands_about_access_work"),
     ("docs/guides/api-v0.md", "sh", "documentation::api_v0_works_line_by_line"),
@@ -49,6 +49,26 @@ const RUN: [(&str, &str, &str); 28] = [
     ("docs/guides/operations.md", "sh", "documentation::the_commands_about_lost_keys_and_space_work"),
     ("docs/guides/stores.md", "sh", "documentation::the_commands_about_stores_work"),
     ("docs/guides/uploaders.md", "js", "tus_clients::the_pages_of_the_guide_send_files"),
+    (
+        "docs/guides/uploaders.md",
+        "js",
+        "tus_clients::other_uploaders::filepond_goes_on_where_the_connection_broke",
+    ),
+    (
+        "docs/guides/uploaders.md",
+        "js",
+        "tus_clients::other_uploaders::simple_uploader_continues_after_the_page_was_closed",
+    ),
+    (
+        "docs/guides/uploaders.md",
+        "js",
+        "tus_clients::other_uploaders::vue_simple_uploader_continues_after_the_page_was_closed",
+    ),
+    (
+        "docs/guides/uploaders.md",
+        "js",
+        "tus_clients::other_uploaders::webuploader_continues_after_the_page_was_closed",
+    ),
     ("docs/guides/uploaders.md", "python", "tus_clients::the_program_of_the_guide_sends_a_file"),
     ("docs/guides/uploaders.md", "sh", "tus_clients::the_program_of_the_guide_sends_a_file"),
     ("docs/guides/web.md", "html", "examples::the_page_of_the_web_guide_goes_on_after_it_was_loaded_again"),
@@ -221,11 +241,7 @@ async fn the_commands_about_lost_keys_and_space_work() {
     let service = Service::start().await;
     service.store("x.bin", b"content").await;
     let page = Page::read("docs/guides/operations.md");
-    let script = |heading: &str| {
-        let (_, section) = page.text.split_once(&format!("\n## {heading}\n")).unwrap();
-        let text = section.split("\n## ").next().unwrap().to_owned();
-        Page { path: page.path.clone(), text }.joined_blocks("sh")
-    };
+    let script = |heading: &str| page.section(heading).joined_blocks("sh");
     let script = script("Lost and leaked keys") + &script("Space used by tenants");
     let folder = tempfile::tempdir().unwrap();
     let output = service.shell(folder.path(), &script).output().await.unwrap();

@@ -29,14 +29,6 @@ async fn run_program(mut command: Command) -> String {
     said.into_owned()
 }
 
-/// The numbers of the parts sent over a connection, once for each time they were sent.
-fn parts_sent(line: &FaultyProxy) -> Vec<u32> {
-    let asked = line.request_lines();
-    let paths =
-        asked.iter().filter_map(|first| first.strip_prefix("PUT /api/v1/uploads/")?.split_once("/parts/"));
-    paths.map(|(_, rest)| rest.split_once('?').unwrap().0.parse().unwrap()).collect()
-}
-
 #[tokio::test]
 async fn the_requests_of_the_back_end_guide_work_line_by_line() {
     let mut service = Service::start().await;
@@ -89,7 +81,7 @@ async fn send_and_read_back(language: &str, name: &str, command: &[&str]) {
     assert_eq!(line.faults().1.len(), 6, "{:?}", line.faults());
     assert_eq!(service.sql("SELECT uid FROM files WHERE state = 'stored'").await, [uid.trim()]);
     assert!(std::fs::read(folder.path().join("film.bin.copy")).unwrap() == bytes, "the copy differs");
-    let mut parts = parts_sent(&line);
+    let mut parts = line.parts_sent();
     parts.sort_unstable();
     parts.dedup();
     assert_eq!(parts, [1, 2, 3]);
@@ -161,7 +153,7 @@ async fn the_java_of_the_mobile_guide_sends_what_is_missing() {
         program.args(["Resume.java", &format!("http://{}", line.address), &url_of("state"), &url_of("part")]);
         program.args([&url_of("complete"), "1048576", "film.bin"]).current_dir(folder.path());
         assert!(run_program(program).await.contains("\"state\":\"stored\""));
-        assert_eq!(parts_sent(&line), [2, 2, 2, 4, 5, 6]);
+        assert_eq!(line.parts_sent(), [2, 2, 2, 4, 5, 6]);
     }
     assert_eq!(line.faults().1.len(), 4);
     service.assert_consistent().await;
@@ -230,7 +222,7 @@ async fn the_page_of_the_web_guide_goes_on_after_it_was_loaded_again() {
     // From now on requests get no answer, and the page is closed.
     line.set_silent(true);
     browser.open("about:blank").await;
-    let (there, sent) = (stored().await, parts_sent(&line).len());
+    let (there, sent) = (stored().await, line.parts_sent().len());
     assert!(there.len() < 13, "all parts were stored before the fault");
 
     // The links stored in the page are revoked; its back end creates new ones.
@@ -241,7 +233,7 @@ async fn the_page_of_the_web_guide_goes_on_after_it_was_loaded_again() {
     line.set_silent(false);
     browser.choose_file("#file", &film).await;
     browser.wait_for_text("#state", "stored: ").await;
-    let again = &parts_sent(&line)[sent..];
+    let again = &line.parts_sent()[sent..];
     assert!(
         !again.is_empty() && again.iter().all(|number| !there.contains(&number.to_string())),
         "{there:?} {again:?}"

@@ -239,6 +239,25 @@ async fn a_new_request_ends_the_one_that_stalls() {
     service.assert_consistent().await;
 }
 
+#[tokio::test]
+async fn aborting_an_upload_ends_the_request_that_appends() {
+    let mut service = Service::start().await;
+    let bytes = content(43, 2 * PART);
+    for is_tus in [true, false] {
+        let created = service.create_upload(&serde_json::json!({"name": "x.bin", "size": bytes.len()})).await;
+        let links = created.links.unwrap();
+        let appending = send_some(&service, &links.tus, 0, &bytes, PART + 100_000).await;
+        wait_for_bytes(&service, &links.tus, PART).await;
+        let url = if is_tus { &links.tus } else { &links.state };
+        assert_eq!(request(&service, Method::DELETE, url).send().await.unwrap().status(), 204);
+        let answer = appending.read_to_end().await;
+        assert!(answer.contains("superseded"), "{answer}");
+        service.database().wait_until_idle().await;
+        assert_eq!(service.objects(), [""; 0]);
+    }
+    service.assert_consistent().await;
+}
+
 /// A client that never stops to send is ended too.
 #[tokio::test]
 async fn a_new_request_ends_the_one_that_goes_on() {

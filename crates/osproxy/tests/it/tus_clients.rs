@@ -1,5 +1,7 @@
 //! Clients of tus that others wrote: tus-js-client and tuspy, and Uppy and tus-js-client in Chromium.
 
+mod other_uploaders;
+
 use std::{
     path::{Path, PathBuf},
     process::Stdio,
@@ -509,7 +511,7 @@ async fn the_program_of_the_guide_sends_a_file() {
 async fn the_pages_of_the_guide_send_files() {
     let mut scene = Scene::start(15).await;
     let (pages, browser) = (serve_pages().await, Browser::start().await);
-    let [tus, grant, uppy] = &Page::read(GUIDE).blocks_in("js")[..] else {
+    let [tus, grant, uppy] = &Page::read(GUIDE).section("A web page").blocks_in("js")[..] else {
         panic!("there are three examples")
     };
     let html = format!(

@@ -122,6 +122,14 @@ impl FaultyProxy {
         self.state.request_lines.lock().unwrap().clone()
     }
 
+    /// The numbers of the parts of API v1 sent so far, once for each time they were sent.
+    pub fn parts_sent(&self) -> Vec<u32> {
+        let lines = self.request_lines();
+        let paths =
+            lines.iter().filter_map(|line| line.strip_prefix("PUT /api/v1/uploads/")?.split_once("/parts/"));
+        paths.map(|(_, rest)| rest.split_once('?').unwrap().0.parse().unwrap()).collect()
+    }
+
     /// The number of requests, and the faults so far.
     pub fn faults(&self) -> (u64, Vec<Fault>) {
         (self.request_lines().len() as u64, self.state.faults.lock().unwrap().clone())

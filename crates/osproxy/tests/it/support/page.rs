@@ -46,6 +46,13 @@ impl Page {
         paths.iter().map(|path| Self::read(path)).collect()
     }
 
+    /// The section below a heading of the second level, as a page.
+    pub fn section(&self, heading: &str) -> Self {
+        let found = self.text.split_once(&format!("\n## {heading}\n"));
+        let (_, section) = found.unwrap_or_else(|| panic!("{} has no section {heading}", self.path));
+        Self { path: self.path.clone(), text: section.split("\n## ").next().unwrap().to_owned() }
+    }
+
     /// All blocks, from top to bottom.
     pub fn blocks(&self) -> Vec<Block> {
         let mut blocks = Vec::new();
