@@ -190,7 +190,7 @@ async fn every_node_continues_on_a_shared_store() {
     let store = Store::new(StoreServer::S3);
     let nodes = start_on_store(&store).await;
     // Larger parts are streamed, and incomplete ones become objects.
-    for (part_size, size, piece) in [(8 * MIB, 20 * MIB + 100, 3 * MIB), (32 * MIB, 40 * MIB, 7 * MIB)] {
+    for (part_size, size, piece) in [(8 * MIB, 12 * MIB + 100, 3 * MIB), (32 * MIB, 34 * MIB, 12 * MIB)] {
         let bytes = content(size as u64, size);
         let url = create(&nodes[0], size, part_size).await;
         send_through_all(&nodes, &url, &bytes, piece).await;
