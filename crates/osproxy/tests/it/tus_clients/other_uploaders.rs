@@ -1,5 +1,5 @@
-//! The pages of the section "Other uploaders" of the guide, in Chromium: FilePond, simple-uploader.js,
-//! vue-simple-uploader and WebUploader.
+//! The pages of the section "Other uploaders" of the guide, in Chromium: `FilePond`,
+//! simple-uploader.js, vue-simple-uploader and `WebUploader`.
 
 use std::path::Path;
 
@@ -81,7 +81,7 @@ impl Site {
             let path = modules.join(script);
             let name = path.file_name().unwrap().to_str().unwrap();
             std::fs::copy(&path, folder.join(name)).unwrap();
-            elements += &format!("<script src={name}></script>");
+            elements.extend(["<script src=", name, "></script>"]);
         }
         let shared = Examples::read().shared;
         let shared = replace(&shared, "http://127.0.0.1:8888", &format!("http://{}", scene.line.address));
@@ -184,7 +184,7 @@ impl Site {
     }
 }
 
-/// Scripts of pages with FilePond.
+/// Scripts of pages with `FilePond`.
 const FILEPOND: [&str; 2] = ["tus-js-client/dist/tus.min.js", "filepond/dist/filepond.min.js"];
 
 /// Scripts of pages with simple-uploader.js.
@@ -197,7 +197,7 @@ const VUE: [&str; 3] = [
     "vue-simple-uploader/dist/vue-simple-uploader.umd.js",
 ];
 
-/// Scripts of pages with WebUploader.
+/// Scripts of pages with `WebUploader`.
 const WEBUPLOADER: [&str; 3] = [
     "hash-wasm/dist/blake3.umd.min.js",
     "jquery/dist/jquery.min.js",
