@@ -1,14 +1,18 @@
-//! Headers of tus. The first line of an input is `Upload-Metadata`, the second `Upload-Checksum`.
+//! Headers of tus and of the IETF draft. The first line of an input is `Upload-Metadata`, the second
+//! `Upload-Checksum`, the third a structured field, the fourth `Content-Disposition`.
 
 use osproxy_core::ops::append_upload::BodyDigest;
-use osproxy_http::parsers::tus::{checksum, format_metadata, metadata};
+use osproxy_http::parsers::{
+    resumable::{boolean, file_name, integer},
+    tus::{checksum, format_metadata, metadata},
+};
 
 use crate::lines;
 
 /// Metadata that is formatted and parsed again is the same, and a checksum has the length that its
-/// algorithm requires.
+/// algorithm requires. A structured field has one type, and an integer at most 15 digits.
 pub(crate) fn check(input: &[u8]) {
-    let ([pairs, digest], _) = lines::<2>(input);
+    let ([pairs, digest, field, disposition], _) = lines::<4>(input);
     if let Ok(parsed) = metadata(pairs) {
         assert!(parsed.pairs.len() <= pairs.split(',').count());
         for found in [&parsed.name, &parsed.content_type].into_iter().flatten() {
@@ -29,5 +33,17 @@ pub(crate) fn check(input: &[u8]) {
         };
         let (name, text) = digest.split_once(' ').unwrap_or_default();
         assert_eq!((name, text.len()), (algorithm, size.div_ceil(3) * 4));
+    }
+    if let Some(number) = integer(field) {
+        assert!(number.unsigned_abs() < 1_000_000_000_000_000);
+        assert_eq!((integer(&number.to_string()), boolean(field)), (Some(number), None));
+        let digits = field.trim_matches(' ').split(';').next().unwrap_or_default();
+        assert_eq!(digits.parse().ok(), Some(number));
+    }
+    if let Some(value) = boolean(field) {
+        assert!(field.trim_matches(' ').starts_with(if value { "?1" } else { "?0" }));
+    }
+    if let Some(name) = file_name(disposition.as_bytes()) {
+        assert!(name.len() < disposition.len());
     }
 }

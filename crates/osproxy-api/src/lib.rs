@@ -2,8 +2,8 @@
 //!
 //! [`ErrorCode`] is the closed list of errors, the same for every protocol. [`v0`] has the JSON
 //! types of `/api/storage/v0`, [`v1`] has the JSON types of `/api/v1`, [`grpc`] has the gRPC
-//! messages and services, and [`tus`] has the headers of tus. [`schema`] describes the formats of
-//! fields in the OpenAPI document.
+//! messages and services, [`tus`] has the headers of tus, and [`resumable`] those of the IETF draft
+//! for resumable uploads. [`schema`] describes the formats of fields in the OpenAPI document.
 //!
 //! A Rust client uses the types of [`v1`] for request and response bodies:
 //!
@@ -31,6 +31,7 @@ mod error_code;
 pub mod grpc;
 mod integer;
 pub mod nullable;
+pub mod resumable;
 pub mod schema;
 pub mod tus;
 pub mod v0;

@@ -11,6 +11,7 @@ pub mod openapi;
 pub mod parsers;
 mod rate_check;
 mod respond;
+mod resumable;
 mod routes;
 mod settings;
 mod state;

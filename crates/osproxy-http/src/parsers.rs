@@ -22,6 +22,7 @@ pub use crate::{
         forwarded::addresses as forwarded,
         range::{RequestedRange, parse as range},
     },
+    resumable::parsers as resumable,
     tus::parsers as tus,
     v1::digest::from_headers as digests,
 };

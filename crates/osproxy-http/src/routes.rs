@@ -16,6 +16,7 @@ use crate::{
     middleware::{self, BodyCheck, Concurrency, Edge, RequestChecks, RequestLimiter, cors::Cors},
     openapi,
     respond::error,
+    resumable,
     settings::HttpSettings,
     state::HttpState,
     tus, v0, v1,
@@ -180,7 +181,7 @@ fn v1_routes(limiter: &Arc<RequestLimiter>) -> Router<HttpState> {
         .route("/files", post(v1::store_file::store_file))
         .route_layer(checks(Concurrency::Transfers));
     let uncounted = Router::new()
-        .route("/uploads/{uid}/content", put(v1::content::upload_file))
+        .route("/uploads/{uid}/content", put(v1::content::upload_file).options(resumable::describe_content))
         .route("/uploads/{uid}/parts/{number}", put(v1::content::upload_part))
         .route_layer(checks(Concurrency::Unlimited));
     counted.merge(transfers).merge(uncounted)

@@ -91,10 +91,48 @@ pub async fn append_new_upload(
     constraints: LinkConstraints,
     body: BoxStream<'static, Result<Bytes>>,
 ) -> Result<UploadOffset> {
-    let (uploads, detached_work) = (uploads.clone(), uploads.detached_work.clone());
+    append_or_abort(uploads.clone(), uid, spec, constraints, body, |_| true).await
+}
+
+/// Like [`append_new_upload`], for an upload that the client already knows. Aborts the upload only
+/// if its content is refused. If the body breaks off, the bytes that have arrived stay.
+#[boxed_future]
+pub async fn append_announced_upload(
+    uploads: &Arc<UploadOps>,
+    uid: Uid,
+    spec: AppendSpec,
+    constraints: LinkConstraints,
+    body: BoxStream<'static, Result<Bytes>>,
+) -> Result<UploadOffset> {
+    append_or_abort(uploads.clone(), uid, spec, constraints, body, is_refusal).await
+}
+
+/// Whether an error refuses the content, which no other request can change.
+fn is_refusal(error: &Error) -> bool {
+    matches!(
+        error.code,
+        ErrorCode::InvalidArgument
+            | ErrorCode::TooLarge
+            | ErrorCode::UnsupportedMediaType
+            | ErrorCode::SizeMismatch
+            | ErrorCode::DigestMismatch
+            | ErrorCode::FileCorrupt
+    )
+}
+
+/// Appends, and aborts the upload after an error for which `is_fatal` returns `true`.
+async fn append_or_abort(
+    uploads: Arc<UploadOps>,
+    uid: Uid,
+    spec: AppendSpec,
+    constraints: LinkConstraints,
+    body: BoxStream<'static, Result<Bytes>>,
+    is_fatal: fn(&Error) -> bool,
+) -> Result<UploadOffset> {
+    let detached_work = uploads.detached_work.clone();
     let appending = async move {
         let appended = append_locked(uploads.clone(), uid, spec, constraints, body).await;
-        if appended.is_err()
+        if appended.as_ref().is_err_and(is_fatal)
             // If this fails, the upload expires later.
             && let Err(error) = abort_upload(&uploads, uid).await
         {
@@ -136,6 +174,13 @@ async fn append(
         position.size = Some(size);
     }
     if position.state == FileState::Stored {
+        // Other requests need not wait until this body has arrived.
+        drop(lock);
+        while let Some(chunk) = body.next().await.transpose()? {
+            if !chunk.is_empty() {
+                return Err(state_error(position.state));
+            }
+        }
         return Ok(UploadOffset { offset, size: position.size, is_complete: true });
     }
     if checksum.is_none()
@@ -155,6 +200,9 @@ async fn append(
     let is_complete = size.map_or(ends_content, |size| size == offset);
     if is_complete {
         complete(&uploads, uid, offset, &constraints).await?;
+    } else if ends_content {
+        let message = format!("the content ended at {offset} bytes, before its announced size");
+        return Err(Error::new(ErrorCode::SizeMismatch, message));
     }
     Ok(UploadOffset { offset, size, is_complete })
 }
@@ -228,8 +276,9 @@ async fn complete(
     complete_upload(uploads, uid, request, constraints).await
 }
 
-/// Announces the size of the content of an upload that was created without one. Does nothing if the same size was announced before. Fails with `InvalidArgument` if
-/// another size was announced, and with `SizeMismatch` if more bytes were received.
+/// Announces the size of the content of an upload that was created without one. Does nothing if the
+/// same size was announced before. Fails with `SizeMismatch` if another size was announced, or if
+/// more bytes were received.
 async fn announce_size(
     uploads: &UploadOps,
     uid: Uid,
@@ -243,7 +292,8 @@ async fn announce_size(
     match uploads.meta.uploads.announce_size(uid, size).await? {
         AnnounceSizeOutcome::Announced => Ok(()),
         AnnounceSizeOutcome::Differs(announced) => {
-            Err(Error::invalid(format!("the size was already announced as {announced} bytes")))
+            let message = format!("the size was already announced as {announced} bytes");
+            Err(Error::new(ErrorCode::SizeMismatch, message))
         }
         AnnounceSizeOutcome::TooSmall(received) => {
             let message = format!("the size must be at least the {received} bytes that were received");

@@ -7,8 +7,8 @@ use osproxy_meta::{Meta, TaskDb};
 
 use crate::{
     DetachedWork, IdempotencyKeys, NodeState, Stores, admission::Admission, appends::AppendLocks,
-    links::Links, metrics::Metrics, objects::Objects, session::WriteFailures, settings::Limits,
-    tasks::TaskNotifier, uids::Uids,
+    links::LinkConstraints, links::Links, metrics::Metrics, objects::Objects, session::WriteFailures,
+    settings::Limits, tasks::TaskNotifier, uids::Uids,
 };
 
 /// Handle for operations on files: describe, list, download, update, copy, delete, links.
@@ -47,6 +47,11 @@ impl UploadOps {
     /// Maximum size of a file, in bytes.
     pub fn max_size(&self) -> u64 {
         self.limits.max_size
+    }
+
+    /// Maximum size of a file that is uploaded with these constraints, in bytes.
+    pub fn max_size_within(&self, constraints: &LinkConstraints) -> u64 {
+        self.limits.max_size.min(constraints.max_size.unwrap_or(u64::MAX))
     }
 
     pub(crate) fn new(

@@ -291,6 +291,11 @@ impl Append<'_> {
         self.position.size.map_or(self.ends_content, |size| offset == size)
     }
 
+    /// Whether the content ends with the body, wherever that is.
+    fn ends_anywhere(&self) -> bool {
+        self.ends_content && self.position.size.is_none()
+    }
+
     fn next_part(&mut self) -> Result<NextPart> {
         let AppendPosition { number, layout, slot_size, size, .. } = self.position;
         let suspended = self.position.suspended.take();
@@ -388,7 +393,7 @@ impl Append<'_> {
             }
         }
         let size = part.received() + received;
-        let is_whole = size == part.size || error.is_none() && self.ends_content;
+        let is_whole = size == part.size || error.is_none() && self.ends_anywhere();
         let write = self.begin(part.number, is_whole.then_some(size)).await?;
         let mut incoming = write.open(self.uploads, &self.options, SizeHint::Exact(size)).await?;
         self.target = incoming.multipart().cloned();
@@ -424,7 +429,7 @@ impl Append<'_> {
     ) -> Result<PartEnd> {
         let (uploads, uid) = (self.uploads.clone(), self.uid);
         incoming.finish(&uploads, uid, &self.options).await?;
-        let is_stored = is_whole || error.is_none() && self.ends_content;
+        let is_stored = is_whole || error.is_none() && self.ends_anywhere();
         // The parts before are committed first: the offset of an upload never has a gap.
         self.wait_for_commit().await?;
         let constraints = self.options.constraints.clone();

@@ -15,11 +15,15 @@ use crate::middleware::TooSlow;
 /// A stream of content, with a hint of its length.
 pub(crate) type ContentStream = (SizeHint, Pin<Box<dyn Stream<Item = Result<Bytes>> + Send>>);
 
+/// What is known about the length of a body.
+pub(crate) fn size(body: &Body) -> SizeHint {
+    body.size_hint().exact().map_or(SizeHint::Unknown, SizeHint::Exact)
+}
+
 /// Converts a body into a stream of content.
 pub(crate) fn into_content(body: Body) -> ContentStream {
-    let size = body.size_hint().exact().map_or(SizeHint::Unknown, SizeHint::Exact);
     (
-        size,
+        size(&body),
         Box::pin(body.into_data_stream().map(|chunk| chunk.map_err(|error| incomplete_body_error(&error)))),
     )
 }

@@ -4,6 +4,7 @@
 pub(crate) mod auth;
 pub(crate) mod body;
 pub(crate) mod conditional;
+pub(crate) mod disposition;
 pub(crate) mod forwarded;
 pub(crate) mod json;
 pub(crate) mod link;

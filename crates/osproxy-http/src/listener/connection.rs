@@ -24,6 +24,7 @@ use super::{
     MAX_BUFFERED, RemoteAddr,
     coalesced_writes::CoalescedWrites,
     head_error::HeadErrorResponder,
+    interim::{InterimResponses, InterimWriter},
     timeouts::{ConnTimeouts, MinRateBody, ObservedIo, PendingWrite, TimeoutKind, Timeouts},
     tls::Tls,
 };
@@ -127,19 +128,28 @@ impl ConnectionServer {
         let timeouts = Arc::new(ConnTimeouts::new());
         let head_error = HeadErrorResponder::new(self.router.clone(), peer);
         let io = CoalescedWrites::new(io, timeouts.is_multiplexed.clone());
-        let io = TokioIo::new(ObservedIo { io, timeouts: timeouts.clone(), head_error });
+        let interim = Arc::new(InterimResponses::default());
+        let interim_writer = InterimWriter::new(interim.clone());
+        let io = TokioIo::new(ObservedIo { io, timeouts: timeouts.clone(), head_error, interim_writer });
         let (router, rate_check, shared_timeouts) = (self.router.clone(), self.rate_check, timeouts.clone());
         let probes = ProbeSchedule::default();
         let service = hyper::service::service_fn(move |request: Request<Incoming>| {
             let multiplexed = request.version() == Version::HTTP_2;
             let guard = shared_timeouts.begin_request(multiplexed);
+            let interim = (request.version() == Version::HTTP_11).then(|| interim.clone());
             let mut request = request.map(Body::new);
+            if let Some(interim) = &interim {
+                request.extensions_mut().insert(interim.begin_request());
+            }
             request.extensions_mut().insert(RemoteAddr(peer));
             request.extensions_mut().insert(probes.clone());
             let (router, connection_write) = (router.clone(), shared_timeouts.pending_write.clone());
             async move {
                 let pending_write = STREAM_WRITE.try_with(Arc::clone).unwrap_or(connection_write);
                 let response = router.oneshot(request).await.unwrap_or_else(|never| match never {});
+                if let Some(interim) = interim {
+                    interim.end_request();
+                }
                 let response = response
                     .map(|body| MinRateBody::new(body, pending_write, rate_check, multiplexed, guard));
                 Ok::<Response<MinRateBody>, Infallible>(response)

@@ -5,6 +5,7 @@ mod coalesced_writes;
 mod connection;
 mod handshakes;
 mod head_error;
+mod interim;
 mod timeouts;
 mod tls;
 
@@ -23,6 +24,7 @@ use crate::settings::ListenerSettings;
 use handshakes::drop_new_handshakes;
 
 pub use head_error::UnparsableHead;
+pub(crate) use interim::InterimSender;
 pub use tls::{Tls, TlsFiles};
 
 /// Pause after a failed accept, for example when the process is out of file descriptors.

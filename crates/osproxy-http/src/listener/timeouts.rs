@@ -23,7 +23,7 @@ use tokio::{
     time::Instant,
 };
 
-use super::{MAX_BUFFERED, head_error::HeadErrorResponder};
+use super::{MAX_BUFFERED, head_error::HeadErrorResponder, interim::InterimWriter};
 use crate::rate_check::MinRateCheck;
 
 /// Timeouts of a connection.
@@ -295,6 +295,7 @@ pub(super) struct ObservedIo<I> {
     pub(super) io: I,
     pub(super) timeouts: Arc<ConnTimeouts>,
     pub(super) head_error: HeadErrorResponder,
+    pub(super) interim_writer: InterimWriter,
 }
 
 impl<I> ObservedIo<I> {
@@ -303,6 +304,12 @@ impl<I> ObservedIo<I> {
             self.timeouts.on_write();
         }
         written
+    }
+}
+
+impl<I: AsyncWrite + Unpin> ObservedIo<I> {
+    fn poll_finish_interim(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        self.interim_writer.poll_finish(Pin::new(&mut self.io), cx)
     }
 }
 
@@ -323,6 +330,7 @@ impl<I: AsyncRead + Unpin> AsyncRead for ObservedIo<I> {
 
 impl<I: AsyncRead + AsyncWrite + Unpin> AsyncWrite for ObservedIo<I> {
     fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
+        ready!(self.poll_finish_interim(cx))?;
         if self.timeouts.is_unsolicited() && HeadErrorResponder::is_hyper_response(bytes) {
             let this = &mut *self;
             let written = this.head_error.poll_write(Pin::new(&mut this.io), cx, bytes);
@@ -337,6 +345,7 @@ impl<I: AsyncRead + AsyncWrite + Unpin> AsyncWrite for ObservedIo<I> {
         cx: &mut Context<'_>,
         bytes: &[io::IoSlice<'_>],
     ) -> Poll<io::Result<usize>> {
+        ready!(self.poll_finish_interim(cx))?;
         if self.timeouts.is_unsolicited()
             && let [bytes] = bytes
             && HeadErrorResponder::is_hyper_response(bytes)
@@ -352,6 +361,8 @@ impl<I: AsyncRead + AsyncWrite + Unpin> AsyncWrite for ObservedIo<I> {
     }
 
     fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        let this = &mut *self;
+        ready!(this.interim_writer.poll_write_queued(Pin::new(&mut this.io), cx))?;
         ready!(Pin::new(&mut self.io).poll_flush(cx))?;
         self.timeouts.on_flush();
         Poll::Ready(Ok(()))

@@ -10,6 +10,7 @@ use axum::{
 use futures_util::FutureExt;
 use osproxy_api::{
     ERROR_HEADER,
+    resumable::{COMPLETE, INCOMPLETE, INTEROP_VERSION, LIMIT},
     tus::{
         CHECKSUMS, DEFER_LENGTH, EXPIRES, EXTENSIONS, LENGTH, MAX_SIZE, METADATA, OFFSET, RESUMABLE, UID,
         VERSIONS,
@@ -22,6 +23,7 @@ use tower::{Layer, ServiceExt, service_fn};
 use tower_http::cors::{AllowHeaders, AllowOrigin, CorsLayer};
 
 use crate::{
+    resumable,
     settings::{Allowed, CorsSettings},
     tus,
 };
@@ -31,7 +33,7 @@ const METHODS: [Method; 6] =
 
 /// Response headers that scripts of other origins may read, in addition to those that browsers
 /// always allow.
-const EXPOSED_HEADERS: [HeaderName; 22] = [
+const EXPOSED_HEADERS: [HeaderName; 26] = [
     header::ACCEPT_RANGES,
     header::CONTENT_DISPOSITION,
     header::CONTENT_LENGTH,
@@ -53,6 +55,10 @@ const EXPOSED_HEADERS: [HeaderName; 22] = [
     HeaderName::from_static(UID),
     HeaderName::from_static(VERSIONS),
     HeaderName::from_static(CHECKSUMS),
+    HeaderName::from_static(COMPLETE),
+    HeaderName::from_static(INCOMPLETE),
+    HeaderName::from_static(INTEROP_VERSION),
+    HeaderName::from_static(LIMIT),
     REQUEST_ID,
 ];
 
@@ -101,10 +107,11 @@ impl Cors {
             return handler(request).await;
         }
         let (is_options, headers) = (request.method() == Method::OPTIONS, request.headers());
-        // In tus, OPTIONS without a requested method asks for the supported extensions.
-        let is_for_tus =
-            is_options && tus::is_tus(path) && !headers.contains_key(header::ACCESS_CONTROL_REQUEST_METHOD);
-        if !is_for_tus && (is_options || headers.contains_key(header::ORIGIN)) {
+        // Without a requested method, OPTIONS asks for the supported extensions and limits of uploads.
+        let describes_uploads = tus::is_tus(path) || resumable::is_upload_target(path);
+        let is_preflight = headers.contains_key(header::ACCESS_CONTROL_REQUEST_METHOD);
+        let is_for_uploads = is_options && describes_uploads && !is_preflight;
+        if !is_for_uploads && (is_options || headers.contains_key(header::ORIGIN)) {
             let handler = service_fn(|request| handler(request).map(Ok::<_, Infallible>));
             return self.layer.layer(handler).oneshot(request).await.into_response();
         }

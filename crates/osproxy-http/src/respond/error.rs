@@ -19,7 +19,11 @@ use osproxy_api::{
 use osproxy_core::{Error, RequestId};
 use osproxy_types::error_chain;
 
-use crate::{settings::RenderGrpcError, tus, v0, v1};
+use crate::{
+    resumable::{self, Draft},
+    settings::RenderGrpcError,
+    tus, v0, v1,
+};
 
 const NANOS_PER_SECOND: u128 = 1_000_000_000;
 
@@ -97,6 +101,8 @@ fn log(error: &Error, status: StatusCode) {
 pub(crate) struct ErrorRenderer {
     is_v0: bool,
     is_tus: bool,
+    /// Set if the request uses the draft for resumable uploads.
+    draft: Option<Draft>,
     is_head: bool,
     /// Set if the request is a gRPC call.
     grpc: Option<RenderGrpcError>,
@@ -109,6 +115,7 @@ impl ErrorRenderer {
         Self {
             is_v0: is_v0(path),
             is_tus: tus::is_tus(path),
+            draft: resumable::draft_of(request),
             is_head: request.method() == Method::HEAD,
             grpc,
         }
@@ -120,7 +127,9 @@ impl ErrorRenderer {
         if let Some(error) = response.extensions_mut().remove::<Arc<Error>>() {
             response = self.render(id, response, error);
         }
-        if self.is_tus {
+        if let Some(draft) = self.draft {
+            draft.insert_version(response.headers_mut());
+        } else if self.is_tus {
             tus::insert_version(response.status(), response.headers_mut());
         }
         response
@@ -132,6 +141,7 @@ impl ErrorRenderer {
             || StatusCode::from_u16(code.v0_status()).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
         let status = match self {
             Self { is_v0: true, .. } => v0_status(),
+            Self { draft: Some(draft), .. } => draft.status(&error),
             Self { is_tus: true, is_head, .. } => tus::status(&error, *is_head),
             _ => v1_status(&error),
         };
@@ -143,8 +153,11 @@ impl ErrorRenderer {
             return rendered;
         }
         let failure = ErrorContext { error: &error, request_id: Some(id) };
-        let mut rendered =
-            if self.is_v0 { v0::render(status, &failure) } else { v1::problem::render(status, &failure) };
+        let mut rendered = match self {
+            Self { is_v0: true, .. } => v0::render(status, &failure),
+            Self { draft: Some(draft), .. } => draft.render_error(status, &failure),
+            _ => v1::problem::render(status, &failure),
+        };
         let headers = rendered.headers_mut();
         headers.insert(ERROR_HEADER, HeaderValue::from_static(code.as_str()));
         if let Some(allow) = response.headers_mut().remove(header::ALLOW) {
@@ -163,7 +176,7 @@ impl ErrorRenderer {
         {
             headers.insert(header::CONTENT_RANGE, range);
         }
-        if self.is_tus
+        if (self.is_tus || self.draft.is_some())
             && let Some((_, offset)) = error.members().find(|(name, _)| *name == "offset")
             && let Ok(offset) = HeaderValue::try_from(offset.to_string())
         {

@@ -97,7 +97,7 @@ pub(super) fn text<'h>(headers: &'h HeaderMap, name: &'static str) -> Result<Opt
 }
 
 /// Inserts a header whose value is formatted.
-pub(super) fn insert(headers: &mut HeaderMap, name: &'static str, value: &dyn Display) {
+pub(crate) fn insert(headers: &mut HeaderMap, name: &'static str, value: &dyn Display) {
     if let Ok(value) = HeaderValue::try_from(value.to_string()) {
         headers.insert(HeaderName::from_static(name), value);
     }

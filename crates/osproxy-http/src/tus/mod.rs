@@ -14,6 +14,7 @@ pub mod parsers {
     };
 }
 
-pub(crate) use headers::{insert_version, is_tus, status};
+pub(crate) use headers::{insert, insert_version, is_tus, status};
+pub(crate) use uploads::DEFAULT_NAME;
 pub(super) use uploads::{abort_upload, append_upload, upload_offset};
 pub(super) use uploads::{create_upload, describe_protocol, override_method};

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use axum::{
-    body::HttpBody,
+    body::{Body, HttpBody},
     extract::{Request, State},
     http::{HeaderMap, HeaderValue, Method, StatusCode, header, request::Parts},
     response::{IntoResponse, Response},
@@ -37,6 +37,7 @@ use crate::{
     extract::{auth, body, link::LinkVerifier, public_url, upload_creator::UploadCreator},
     forward::{self, RequestSource},
     respond::error::HandlerResult,
+    resumable::{self, Draft, UploadLimits},
     state::HttpState,
     v1::{
         path::{self, PathResult},
@@ -49,7 +50,7 @@ use crate::{
 const SUPPORTED: &str = "creation,creation-with-upload,creation-defer-length,checksum,expiration,termination";
 
 /// Name of a file whose client does not send one.
-const DEFAULT_NAME: &str = "file";
+pub(crate) const DEFAULT_NAME: &str = "file";
 
 /// `OPTIONS`: the versions, extensions and limits.
 pub(crate) async fn describe_protocol(State(uploads): State<Arc<UploadOps>>) -> Response {
@@ -59,6 +60,7 @@ pub(crate) async fn describe_protocol(State(uploads): State<Arc<UploadOps>>) -> 
     insert(headers, EXTENSIONS, &SUPPORTED);
     insert(headers, MAX_SIZE, &uploads.max_size());
     insert(headers, CHECKSUMS, &checksum::ALGORITHMS);
+    resumable::describe_limits(headers, uploads.max_size());
     response
 }
 
@@ -71,41 +73,76 @@ pub(crate) async fn create_upload(
     request: Request,
 ) -> HandlerResult<Response> {
     let (request, content) = request.into_parts();
-    check_version(&request.headers)?;
-    let size = headers::new_length(&request.headers)?;
-    let checksum = checksum::from_headers(&request.headers)?;
-    let upload = upload_request(&request.headers, size)?;
-    if !content.is_end_stream() {
-        check_content_type(&request.headers)?;
-    }
+    let draft = Draft::from_headers(&request.headers);
+    let (upload, spec) = match draft {
+        Some(draft) => draft.creation(&request.headers, body::size(&content), content.is_end_stream())?,
+        None => parse_creation(&request.headers, &content)?,
+    };
+    let size = upload.announced.size;
     let mut lifetime = settings.tus_lifetime_secs;
     if caller.grant().is_some() {
         lifetime = lifetime.min(MAX_GRANTED_LIFETIME_SECS);
     }
-    let created = ops::create_upload::create_upload(&uploads, &caller, vec![upload], lifetime, None).await?;
+    let mut constraints = caller.upload_constraints();
+    constraints.shows_metadata |= caller.grant().is_none();
+    let max_size = uploads.max_size_within(&constraints);
+    let explain = |error| match draft {
+        Some(_) => resumable::explain_error(error, 0, max_size),
+        None => error,
+    };
+    let created = ops::create_upload::create_upload(&uploads, &caller, vec![upload], lifetime, None).await;
+    let created = created.map_err(explain)?;
     let created_at = created.created_at;
     let upload = created.uploads.into_iter().next();
     let uid = upload.ok_or_else(|| Error::internal("an upload was not created"))?.uid;
-    let mut constraints = caller.upload_constraints();
-    constraints.shows_metadata |= caller.grant().is_none();
-    let offset = if content.is_end_stream() && size != Some(0) {
-        UploadOffset { offset: 0, size, is_complete: false }
-    } else {
-        let (size, content) = body::into_content(content);
-        let spec = AppendSpec { offset: 0, size, ends_content: false, checksum, announced_size: None };
-        ops::append_upload::append_new_upload(&uploads, uid, spec, constraints.clone(), content.boxed())
-            .await?
-    };
     let period = LinkPeriod { date: created_at, lifetime_secs: lifetime };
-    let mut response = StatusCode::CREATED.into_response();
-    let headers = response.headers_mut();
     let location = public_url::absolute(&settings, &request, links.tus_link(uid, period, &constraints));
+    let limits = UploadLimits { max_size, expires_at: Some(period.expires_at_secs()) };
+    let is_announced = draft.is_some_and(|draft| draft.announce(&request, &location, limits));
+    let ends_content = spec.as_ref().is_some_and(|spec| spec.ends_content);
+    let offset = match spec {
+        None => UploadOffset { offset: 0, size, is_complete: false },
+        Some(spec) => {
+            let (_, content) = body::into_content(content);
+            let appended = if is_announced {
+                ops::append_upload::append_announced_upload(&uploads, uid, spec, constraints, content.boxed())
+                    .await
+            } else {
+                ops::append_upload::append_new_upload(&uploads, uid, spec, constraints, content.boxed()).await
+            };
+            appended.map_err(explain)?
+        }
+    };
+    let mut response = match draft {
+        Some(draft) => draft.render_appended(&uploads, uid, ends_content).await?,
+        None => Response::default(),
+    };
+    *response.status_mut() = StatusCode::CREATED;
+    let headers = response.headers_mut();
     insert(headers, header::LOCATION.as_str(), &location);
     insert_offset(headers, uid, &offset);
-    if !offset.is_complete {
-        insert_expiry(headers, period.expires_at_secs());
+    match draft {
+        Some(draft) => draft.insert_limits(headers, limits),
+        None if !offset.is_complete => insert_expiry(headers, period.expires_at_secs()),
+        None => {}
     }
     Ok(response)
+}
+
+/// Parses a request of tus that creates an upload. Also returns what to append to the new upload.
+fn parse_creation(headers: &HeaderMap, content: &Body) -> Result<(UploadRequest, Option<AppendSpec>)> {
+    check_version(headers)?;
+    let announced = headers::new_length(headers)?;
+    let checksum = checksum::from_headers(headers)?;
+    let upload = upload_request(headers, announced)?;
+    let is_empty = content.is_end_stream();
+    if !is_empty {
+        check_content_type(headers)?;
+    }
+    let size = body::size(content);
+    let spec = AppendSpec { offset: 0, size, ends_content: false, checksum, announced_size: None };
+    // An upload of no bytes is complete when it is created.
+    Ok((upload, (!is_empty || announced == Some(0)).then_some(spec)))
 }
 
 fn upload_request(headers: &HeaderMap, size: Option<u64>) -> Result<UploadRequest> {
@@ -194,11 +231,11 @@ pub(crate) async fn append_upload(
     request: Request,
 ) -> HandlerResult<Response> {
     let (request, content) = request.into_parts();
-    check_version(&request.headers)?;
-    check_content_type(&request.headers)?;
-    let offset = headers::offset(&request.headers)?;
-    let length = headers::length(&request.headers)?;
-    let checksum = checksum::from_headers(&request.headers)?;
+    let draft = Draft::from_headers(&request.headers);
+    let spec = match draft {
+        Some(draft) => draft.append(&request.headers, body::size(&content))?,
+        None => parse_append(&request.headers, &content)?,
+    };
     let (uid, constraints, _) = authorize(&authorizer, uid, &request).await?;
     if forward::request_source(&forwarder, &request)? == RequestSource::Client
         && let Some(store) = ops::choose_part_node::choose_part_node(&uploads, uid).await?
@@ -206,16 +243,44 @@ pub(crate) async fn append_upload(
         let request = Request::from_parts(request, content);
         return Ok(forward::forward(&forwarder, RequestSource::Client, &store, request).await?);
     }
-    let (size, content) = body::into_content(content);
-    let spec = AppendSpec { offset, size, ends_content: false, checksum, announced_size: length };
-    let offset = ops::append_upload::append_upload(&uploads, uid, spec, constraints, content.boxed()).await?;
-    let mut response = StatusCode::NO_CONTENT.into_response();
-    let expires_at = ops::append_upload::describe_upload(&uploads, uid).await?.expires_at;
-    insert_offset(response.headers_mut(), uid, &offset);
-    if !offset.is_complete {
-        insert_expiry(response.headers_mut(), expires_at.div_euclid(1000));
+    let max_size = uploads.max_size_within(&constraints);
+    let (_, content) = body::into_content(content);
+    let appending =
+        ops::append_upload::append_upload(&uploads, uid, spec.clone(), constraints, content.boxed());
+    let offset = match (appending.await, draft) {
+        (Err(error), Some(_)) => {
+            return Err(resumable::end_after_error(&uploads, uid, &spec, error, max_size).await.into());
+        }
+        (appended, _) => appended?,
+    };
+    let mut response = match draft {
+        Some(draft) => draft.render_appended(&uploads, uid, spec.ends_content).await?,
+        None => StatusCode::NO_CONTENT.into_response(),
+    };
+    let expires_at = ops::append_upload::describe_upload(&uploads, uid).await?.expires_at.div_euclid(1000);
+    let headers = response.headers_mut();
+    insert_offset(headers, uid, &offset);
+    match draft {
+        Some(draft) => {
+            draft.insert_limits(headers, UploadLimits { max_size, expires_at: Some(expires_at) });
+        }
+        None if !offset.is_complete => insert_expiry(headers, expires_at),
+        None => {}
     }
     Ok(response)
+}
+
+/// Parses a request of tus that appends.
+fn parse_append(headers: &HeaderMap, content: &Body) -> Result<AppendSpec> {
+    check_version(headers)?;
+    check_content_type(headers)?;
+    Ok(AppendSpec {
+        offset: headers::offset(headers)?,
+        size: body::size(content),
+        ends_content: false,
+        checksum: checksum::from_headers(headers)?,
+        announced_size: headers::length(headers)?,
+    })
 }
 
 /// `HEAD /tus/{uid}`: where to continue.
@@ -227,7 +292,7 @@ pub(crate) async fn upload_offset(
     request: Request,
 ) -> HandlerResult<Response> {
     let (request, _) = request.into_parts();
-    check_version(&request.headers)?;
+    let draft = check_bodiless(&request.headers)?;
     let (uid, constraints, caller) = authorize(&authorizer, uid, &request).await?;
     let source = forward::request_source(&forwarder, &request)?;
     if source == RequestSource::Client
@@ -237,6 +302,13 @@ pub(crate) async fn upload_offset(
     }
     let offset = ops::append_upload::upload_offset(&uploads, uid, &constraints).await?;
     let upload = ops::append_upload::describe_upload(&uploads, uid).await?;
+    let expires_at = Some(upload.expires_at.div_euclid(1000)).filter(|_| !offset.is_complete);
+    if let Some(draft) = draft {
+        let max_size = uploads.max_size_within(&constraints);
+        let mut response = draft.render_offset(&offset, UploadLimits { max_size, expires_at });
+        insert_offset(response.headers_mut(), uid, &offset);
+        return Ok(response);
+    }
     let mut response = StatusCode::OK.into_response();
     let headers = response.headers_mut();
     headers.insert(header::CACHE_CONTROL, HeaderValue::from_static("no-store"));
@@ -251,8 +323,8 @@ pub(crate) async fn upload_offset(
     if shows_metadata && let Some(metadata) = metadata::format(&upload.metadata) {
         insert(headers, METADATA, &metadata);
     }
-    if !offset.is_complete {
-        insert_expiry(headers, upload.expires_at.div_euclid(1000));
+    if let Some(expires_at) = expires_at {
+        insert_expiry(headers, expires_at);
     }
     Ok(response)
 }
@@ -266,7 +338,7 @@ pub(crate) async fn abort_upload(
     request: Request,
 ) -> HandlerResult<Response> {
     let (request, _) = request.into_parts();
-    check_version(&request.headers)?;
+    check_bodiless(&request.headers)?;
     let (uid, _, caller) = authorize(&authorizer, uid, &request).await?;
     match (ops::abort_upload::abort_upload(&uploads, uid).await, caller) {
         (Err(error), Some(caller)) if error.code == ErrorCode::AlreadyStored => {
@@ -276,6 +348,16 @@ pub(crate) async fn abort_upload(
         (aborted, _) => aborted?,
     }
     Ok(StatusCode::NO_CONTENT.into_response())
+}
+
+/// Checks the headers of a request without a body. Returns how it uses the draft, if it does.
+fn check_bodiless(headers: &HeaderMap) -> Result<Option<Draft>> {
+    let draft = Draft::from_headers(headers);
+    match draft {
+        Some(draft) => draft.check_bodiless(headers)?,
+        None => check_version(headers)?,
+    }
+    Ok(draft)
 }
 
 /// Adds the offset, and the uid.

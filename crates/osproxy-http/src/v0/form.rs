@@ -11,7 +11,10 @@ use memchr::memmem::Finder;
 use osproxy_api::ErrorCode;
 use osproxy_core::{Error, Result};
 
-use crate::{extract::body::incomplete_body_error, middleware::check_encoding};
+use crate::{
+    extract::{body::incomplete_body_error, disposition},
+    middleware::check_encoding,
+};
 
 /// The field that holds the content.
 const CONTENT_FIELD: &str = "file";
@@ -258,77 +261,9 @@ fn parse_headers(head: &[u8]) -> Result<HeaderMap> {
 
 fn is_content(headers: &HeaderMap) -> bool {
     let disposition = headers.get(header::CONTENT_DISPOSITION).map_or(&[][..], HeaderValue::as_bytes);
-    field_name(disposition).as_deref() == Some(CONTENT_FIELD.as_bytes())
-}
-
-/// Returns the parameter `name` of a `Content-Disposition`.
-fn field_name(mut disposition: &[u8]) -> Option<Vec<u8>> {
-    // The type ends at the first semicolon; so does each parameter, unless it is in quotes.
-    loop {
-        let start = disposition.iter().position(|byte| *byte == b';')? + 1;
-        disposition = disposition.get(start..)?.trim_ascii_start();
-        let assign = disposition.iter().position(|byte| *byte == b'=' || *byte == b';')?;
-        if disposition.get(assign) == Some(&b';') {
-            continue;
-        }
-        let (name, value) = disposition.split_at(assign);
-        let (value, rest) = parameter_value(value.get(1..)?.trim_ascii_start())?;
-        if name.trim_ascii_end().eq_ignore_ascii_case(b"name") {
-            return Some(value);
-        }
-        disposition = rest;
-    }
-}
-
-/// Splits a parameter value, with or without quotes, from what follows. `None` if a quote is not
-/// closed.
-fn parameter_value(text: &[u8]) -> Option<(Vec<u8>, &[u8])> {
-    let Some(quoted) = text.strip_prefix(b"\"") else {
-        let end = text.iter().position(|byte| *byte == b';').unwrap_or(text.len());
-        let (value, rest) = text.split_at(end);
-        return Some((value.trim_ascii_end().to_vec(), rest));
-    };
-    let (mut value, mut bytes) = (Vec::new(), quoted.iter().enumerate());
-    while let Some((at, byte)) = bytes.next() {
-        match byte {
-            b'"' => return Some((value, quoted.get(at + 1..)?)),
-            // Browsers escape quotes as %22, and do not escape backslashes, which occur in names of
-            // files. So only an escaped quote or backslash is one.
-            b'\\' if matches!(quoted.get(at + 1), Some(b'"' | b'\\')) => {
-                value.extend(bytes.next().map(|(_, escaped)| *escaped));
-            }
-            byte => value.push(*byte),
-        }
-    }
-    None
+    disposition::parameter(disposition, "name").as_deref() == Some(CONTENT_FIELD.as_bytes())
 }
 
 fn malformed(problem: impl std::fmt::Display) -> Error {
     Error::invalid(format!("the form is malformed: {problem}"))
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn names_of_fields_are_found() {
-        for (disposition, name) in [
-            ("form-data; name=\"file\"", Some("file")),
-            ("form-data;name=file", Some("file")),
-            ("form-data; filename=\"name=x; y\"; name = \"file\"", Some("file")),
-            ("form-data; filename=\"a\\\"; name=x\"; NAME=file ; z=1", Some("file")),
-            ("form-data; filename=\"C:\\x\\y.txt\"; name=\"file\"", Some("file")),
-            ("form-data; flag; name=\"\"", Some("")),
-            ("form-data; filename*=UTF-8''x; name=\"q\\\"\\\\\"", Some("q\"\\")),
-            ("form-data", None),
-            ("form-data; filename=file", None),
-            ("form-data; name", None),
-            ("form-data; name=\"file", None),
-            ("", None),
-        ] {
-            let found = field_name(disposition.as_bytes());
-            assert_eq!(found.as_deref(), name.map(str::as_bytes), "{disposition}");
-        }
-    }
 }

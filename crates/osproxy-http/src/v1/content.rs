@@ -3,7 +3,6 @@
 use std::sync::Arc;
 
 use axum::{
-    Json,
     extract::{Request, State},
     http::StatusCode,
     response::{IntoResponse, Response},
@@ -15,7 +14,10 @@ use osproxy_api::{
 use osproxy_cluster::Forwarder;
 use osproxy_core::{
     Error,
-    ops::{self, UploadOps, UploadOptions, upload_file::DigestSelection},
+    ops::{
+        self, UploadOps, UploadOptions,
+        upload_file::{DigestSelection, ExpectedDigests},
+    },
 };
 
 use super::{
@@ -29,12 +31,13 @@ use crate::{
     forward::{self, RequestSource},
     openapi,
     respond::error::HandlerResult,
+    resumable::{self, ContentRequest, Draft},
 };
 
 /// `PUT /uploads/{uid}/content`: the body is the whole content.
 #[utoipa::path(
     put, path = "/uploads/{uid}/content", context_path = PREFIX, tag = "Uploads", operation_id = "v1_upload_file",
-    summary = "Upload the whole content", description = "",
+    summary = "Upload the whole content", description = "With `Upload-Complete`, the upload is resumable by draft-ietf-httpbis-resumable-upload, and the body may be only the beginning of the content (201).",
     params(
         openapi::UidPath,
         openapi::SignedQuery,
@@ -52,21 +55,27 @@ use crate::{
 pub(crate) async fn upload_file(
     State(uploads): State<Arc<UploadOps>>,
     State(verifier): State<LinkVerifier>,
+    State(forwarder): State<Forwarder>,
     uid: PathResult<String>,
     request: Request,
-) -> HandlerResult<Json<UploadStatus>> {
+) -> HandlerResult<Response> {
     let (request, content) = request.into_parts();
     let (uid, constraints) = upload_link::verify(&verifier, &path::parameters(uid)?, &request).await?;
     reject_form(&request.headers)?;
-    let options = UploadOptions {
-        expected: digest::from_headers(&request.headers)?,
-        digests: DigestSelection::default(),
-        constraints,
-    };
+    let expected = digest::from_headers(&request.headers)?;
+    // The digests of the content are checked while it arrives in one request.
+    if expected == ExpectedDigests::default()
+        && let Some(draft) = Draft::from_headers(&request.headers)
+        && let Some(ends_content) = draft.completes(&request.headers)
+    {
+        let request = ContentRequest { draft, ends_content, uid, constraints, head: request, body: content };
+        return resumable::upload_content(&uploads, &forwarder, request).await;
+    }
+    let options = UploadOptions { expected, digests: DigestSelection::default(), constraints };
     let (size, content) = body::into_content(content);
     match ops::upload_file::upload_file(&uploads, uid, options, size, content).await? {
-        Some(status) => Ok(uploads::render_status(uid, status)),
-        None => uploads::status(&uploads, uid).await,
+        Some(status) => Ok(uploads::render_status(uid, status).into_response()),
+        None => Ok(uploads::status(&uploads, uid).await?.into_response()),
     }
 }
 

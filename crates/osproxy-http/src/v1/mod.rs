@@ -12,7 +12,7 @@ mod pagination;
 pub(super) mod path;
 pub(super) mod problem;
 pub(super) mod query;
-mod reject_form;
+pub(super) mod reject_form;
 mod render;
 pub(super) mod service;
 pub(super) mod store_file;

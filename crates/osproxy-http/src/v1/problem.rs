@@ -9,7 +9,7 @@ use osproxy_api::v1::{PROBLEM, Problem};
 use crate::respond::error::ErrorContext;
 
 /// Converts an error to a problem document (RFC 9457).
-pub(super) fn document(status: StatusCode, failure: &ErrorContext<'_>) -> Problem {
+pub(crate) fn document(status: StatusCode, failure: &ErrorContext<'_>) -> Problem {
     let code = failure.error.code;
     let members = failure.error.members().map(|(name, value)| (name.to_owned(), value.clone()));
     Problem {
@@ -24,7 +24,11 @@ pub(super) fn document(status: StatusCode, failure: &ErrorContext<'_>) -> Proble
 }
 
 pub(crate) fn render(status: StatusCode, failure: &ErrorContext<'_>) -> Response {
+    render_document(status, &document(status, failure))
+}
+
+pub(crate) fn render_document(status: StatusCode, document: &Problem) -> Response {
     // Cannot fail: the document has only text and numbers.
-    let body = serde_json::to_vec(&document(status, failure)).unwrap_or_default();
+    let body = serde_json::to_vec(document).unwrap_or_default();
     (status, [(header::CONTENT_TYPE, HeaderValue::from_static(PROBLEM))], body).into_response()
 }

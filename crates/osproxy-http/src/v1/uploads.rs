@@ -259,7 +259,7 @@ pub(crate) async fn upload_status(
 }
 
 /// Returns the status of an upload.
-pub(super) async fn status(uploads: &UploadOps, uid: Uid) -> HandlerResult<Json<UploadStatus>> {
+pub(crate) async fn status(uploads: &UploadOps, uid: Uid) -> HandlerResult<Json<UploadStatus>> {
     Ok(render_status(uid, ops::upload_status::upload_status(uploads, uid).await?))
 }
 

@@ -81,6 +81,7 @@ mod public_url;
 mod queries;
 mod quotas;
 mod readme;
+mod resumable;
 mod retry_task;
 mod revoke_links;
 mod scrub;

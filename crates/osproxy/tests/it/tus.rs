@@ -432,7 +432,7 @@ async fn the_announced_size_does_not_change() {
         let patch = request(&service, Method::PATCH, &url).header("upload-offset", 0);
         with_content(patch.header("upload-length", length), b"hello").send()
     };
-    expect_problem(patch("101").await.unwrap(), 400, "invalid_argument").await;
+    expect_problem(patch("101").await.unwrap(), 422, "size_mismatch").await;
     assert_eq!(offset(&service, &url).await, 0);
     assert_eq!(patch("100").await.unwrap().status(), 204);
     assert_eq!(offset(&service, &url).await, 5);
@@ -551,6 +551,7 @@ async fn wrong_requests_store_nothing() {
     expect_append(&service, &url, 0, b"0123456789").await;
     // Nothing is added to a complete upload.
     expect_append(&service, &url, 10, b"").await;
+    expect_problem(append(&service, &url, 10, b"x").await, 409, "already_stored").await;
     expect_problem(append(&service, &url, 0, b"x").await, 409, "offset_mismatch").await;
     assert_eq!(service.read(uid(&url)).await, b"0123456789");
     for url in ["/tus/1", "/tus/x", "/tus/9223372036854775807"] {
