@@ -1,18 +1,20 @@
 //! Headers of tus and of the IETF draft. The first line of an input is `Upload-Metadata`, the second
-//! `Upload-Checksum`, the third a structured field, the fourth `Content-Disposition`.
+//! `Upload-Checksum`, the third a structured field, the fourth `Content-Disposition`, the fifth
+//! `Upload-Concat`.
 
 use osproxy_core::ops::append_upload::BodyDigest;
 use osproxy_http::parsers::{
     resumable::{boolean, file_name, integer},
-    tus::{checksum, format_metadata, metadata},
+    tus::{Concat, checksum, concat, format_metadata, metadata},
 };
 
 use crate::lines;
 
 /// Metadata that is formatted and parsed again is the same, and a checksum has the length that its
-/// algorithm requires. A structured field has one type, and an integer at most 15 digits.
+/// algorithm requires. A structured field has one type, and an integer at most 15 digits. Each URL
+/// of a partial upload has a name of an upload.
 pub(crate) fn check(input: &[u8]) {
-    let ([pairs, digest, field, disposition], _) = lines::<4>(input);
+    let ([pairs, digest, field, disposition, role], _) = lines::<5>(input);
     if let Ok(parsed) = metadata(pairs) {
         assert!(parsed.pairs.len() <= pairs.split(',').count());
         for found in [&parsed.name, &parsed.content_type].into_iter().flatten() {
@@ -45,5 +47,12 @@ pub(crate) fn check(input: &[u8]) {
     }
     if let Some(name) = file_name(disposition.as_bytes()) {
         assert!(name.len() < disposition.len());
+    }
+    if let Ok(Concat::Final(urls)) = concat(role) {
+        assert!((1..=250).contains(&urls.len()));
+        for url in urls {
+            assert!(!url.uid.is_empty() && !url.uid.contains(['/', '?', ' ']));
+            assert!(role.contains(&format!("/tus/{}", url.uid)));
+        }
     }
 }

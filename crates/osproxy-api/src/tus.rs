@@ -31,6 +31,9 @@ pub const METADATA: &str = "upload-metadata";
 pub const CHECKSUM: &str = "upload-checksum";
 /// When the upload expires.
 pub const EXPIRES: &str = "upload-expires";
+/// Role of the upload in a concatenation: `partial`, or `final;` and the URLs of its partial
+/// uploads.
+pub const CONCAT: &str = "upload-concat";
 /// Uid of the file.
 pub const UID: &str = "osproxy-uid";
 /// The method that a POST stands for.

@@ -26,7 +26,10 @@ pub(super) fn unread_file(uid: Uid) -> v1::File {
 }
 
 pub(super) fn file(file: FileRecord) -> v1::File {
-    let is_open = matches!(file.state, FileState::Pending | FileState::Receiving | FileState::Completing);
+    let is_open = matches!(
+        file.state,
+        FileState::Pending | FileState::Receiving | FileState::Completing | FileState::Partial
+    );
     let category = file.category().as_str().to_owned();
     let content = file.content.as_ref();
     let digests = content.and_then(|content| content.digests.as_ref());
@@ -58,7 +61,7 @@ pub(super) fn file(file: FileRecord) -> v1::File {
 pub(super) fn state(state: FileState) -> v1::FileState {
     match state {
         FileState::Pending => v1::FileState::Pending,
-        FileState::Receiving => v1::FileState::Receiving,
+        FileState::Receiving | FileState::Partial => v1::FileState::Receiving,
         FileState::Completing => v1::FileState::Completing,
         FileState::Stored => v1::FileState::Stored,
         FileState::Expired => v1::FileState::Expired,

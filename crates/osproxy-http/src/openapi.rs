@@ -17,8 +17,8 @@ use utoipa::{
 };
 
 pub(super) use parameters::{
-    CategoryName, ConditionalHeaders, DigestHeaders, DownloadLinkQuery, GrantQuery, IdempotencyKey,
-    OnlineValue, OptionalSignedQuery, PageQuery, SignedQuery, UidPath, UploadForm, UploadLinkQuery,
+    CategoryName, ConditionalHeaders, DigestHeaders, DownloadLinkQuery, IdempotencyKey, OnlineValue,
+    OptionalSignedQuery, PageQuery, SignedQuery, UidPath, UploadForm, UploadLinkQuery,
 };
 pub(super) use responses::{
     Away, BadRequest, BrokenOff, Coded, CommonErrors, Conflict, ContentBodyErrors, ContentResponses, Encoded,

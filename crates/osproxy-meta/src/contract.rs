@@ -1,6 +1,7 @@
 //! Behavior that the metadata must have on every kind of database. The test of each kind calls
 //! [`run`] with an empty database.
 
+pub(super) mod concatenation;
 mod grants;
 pub(super) mod growing_files;
 mod listing;

@@ -75,6 +75,7 @@ pub use tasks::{
 pub use uploads::UploadDb;
 pub use uploads::append::{AnnounceSizeOutcome, AppendPosition, SuspendPartOutcome, SuspendedPart};
 pub use uploads::complete_parts::{CompleteOutcome, CompleteRequest};
+pub use uploads::concatenation::{ConcatenateOutcome, Concatenation, NewFinalUpload, PartialProblem};
 pub use uploads::expected_digests::ExpectedDigests;
 pub use uploads::inspection::{CompletePreconditions, Inspection, InspectionResult};
 pub use uploads::multipart::{LostParts, MultipartSlot, MultipartUpload};

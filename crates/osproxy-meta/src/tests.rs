@@ -140,10 +140,14 @@ async fn check_contract(location: &DatabaseLocation) {
     assert_eq!(reopened.highest_id().await.unwrap(), meta.highest_id().await.unwrap());
     let mut s3_first = node_stores();
     s3_first.stores.reverse();
-    contract::multipart::run(&Meta::open(location, options(s3_first)).await.unwrap()).await;
+    let s3_first = Meta::open(location, options(s3_first)).await.unwrap();
+    contract::multipart::run(&s3_first).await;
+    contract::concatenation::run(&s3_first, 95_000_000).await;
     let part_sizes = Some(PartSizeLimits { min: 0, max: u64::MAX, preallocated: true });
     let disk = LocalStore { name: "local".to_owned(), part_sizes, has_shards: false };
     let mut with_disk = NodeStores::new("this".to_owned(), vec![disk]);
     with_disk.max_slot_start = contract::growing_files::MAX_SLOT_START;
-    contract::growing_files::run(&Meta::open(location, options(with_disk)).await.unwrap()).await;
+    let with_disk = Meta::open(location, options(with_disk)).await.unwrap();
+    contract::growing_files::run(&with_disk).await;
+    contract::concatenation::run(&with_disk, 95_010_000).await;
 }

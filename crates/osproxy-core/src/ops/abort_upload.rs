@@ -32,7 +32,7 @@ async fn abort(uploads: Arc<UploadOps>, uid: Uid, task_id: Uid) -> Result<()> {
             let state = uploads.meta.files.state(uid).await?;
             Err(state.map_or_else(unknown_uid_error, |state| match state {
                 // A concurrent request changed the file during the abort.
-                FileState::Pending | FileState::Receiving => {
+                FileState::Pending | FileState::Receiving | FileState::Partial => {
                     Error::unavailable("the upload changed while it was being aborted; retry")
                 }
                 state => state_error(state),

@@ -9,7 +9,8 @@ use futures_util::{
 };
 use osproxy_api::ErrorCode;
 use osproxy_meta::{
-    AnnounceSizeOutcome, AppendPosition, CompleteRequest, ExpectedDigests, FileRecord, FileState,
+    AnnounceSizeOutcome, AppendPosition, CompleteRequest, Concatenation, ExpectedDigests, FileRecord,
+    FileState,
 };
 use osproxy_storage::SizeHint;
 use osproxy_types::{error_chain, uid::Uid};
@@ -50,7 +51,8 @@ pub struct UploadOffset {
     pub offset: u64,
     /// Size of the content in bytes, if it is known.
     pub size: Option<u64>,
-    /// Whether the file is complete and can be read.
+    /// Whether the file is complete and can be read, or the parts of this partial upload were moved
+    /// to a final upload.
     pub is_complete: bool,
 }
 
@@ -166,6 +168,11 @@ async fn append(
 ) -> Result<UploadOffset> {
     let AppendSpec { offset, size, ends_content, checksum, announced_size } = spec;
     let mut position = session::settled_position(&uploads, uid).await?;
+    if let Some(Concatenation::Final(_)) = position.concatenation {
+        let message = "this final upload is made of partial uploads; bytes cannot be appended to it";
+        return Err(Error::new(ErrorCode::PermissionDenied, message));
+    }
+    let is_partial = position.concatenation == Some(Concatenation::Partial);
     if position.offset != offset {
         return Err(Error::offset_mismatch(position.offset));
     }
@@ -197,7 +204,7 @@ async fn append(
     session::append(&uploads, &mut lock, position, request, body).await?;
     // Concurrent requests over other protocols may have sent the bytes that follow.
     let AppendPosition { offset, size, .. } = session::open_position(&uploads, uid).await?;
-    let is_complete = size.map_or(ends_content, |size| size == offset);
+    let is_complete = !is_partial && size.map_or(ends_content, |size| size == offset);
     if is_complete {
         complete(&uploads, uid, offset, &constraints).await?;
     } else if ends_content {
@@ -245,9 +252,23 @@ pub async fn upload_offset(
     constraints: &LinkConstraints,
 ) -> Result<UploadOffset> {
     let lock = uploads.append_locks.acquire(uid).await?;
-    let AppendPosition { state, offset, size, .. } = session::open_position(uploads, uid).await?;
+    let position = uploads.meta.uploads.append_position(uid).await?.ok_or_else(unknown_uid_error)?;
+    let AppendPosition { state, offset, size, .. } = position;
     let is_complete = state == FileState::Stored;
-    if is_complete || size != Some(offset) {
+    match &position.concatenation {
+        // A client that repeats its requests must come to the final upload again.
+        Some(Concatenation::Used(_)) => return Ok(UploadOffset { offset, size, is_complete: true }),
+        Some(Concatenation::Final(_)) if size == Some(offset) && !is_complete => {
+            session::check_open(&position)?;
+            complete(uploads, uid, offset, constraints).await?;
+            return Ok(UploadOffset { offset, size, is_complete: true });
+        }
+        _ => session::check_open(&position)?,
+    }
+    let is_partial = position.concatenation == Some(Concatenation::Partial);
+    // The last part of a partial upload may still be suspended.
+    let is_settled = is_complete || is_partial && position.suspended.is_none();
+    if is_settled || size != Some(offset) {
         return Ok(UploadOffset { offset, size, is_complete });
     }
     let nothing = AppendSpec {
@@ -263,7 +284,8 @@ pub async fn upload_offset(
     uploads.detached_work.spawn(completing).await.map_err(Error::internal)?
 }
 
-async fn complete(
+/// Completes an upload that has received all bytes.
+pub(super) async fn complete(
     uploads: &Arc<UploadOps>,
     uid: Uid,
     size: u64,

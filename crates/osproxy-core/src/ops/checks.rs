@@ -59,6 +59,10 @@ pub(crate) fn state_error(state: FileState) -> Error {
         FileState::Pending | FileState::Receiving => {
             (ErrorCode::NotStored, "the upload of this file is not complete")
         }
+        FileState::Partial => (
+            ErrorCode::NotStored,
+            "this is a partial upload; its bytes become content only as a part of a final upload",
+        ),
         FileState::Completing => {
             return Error::unavailable("the upload of this file is being completed");
         }

@@ -1,7 +1,8 @@
 //! Decide which node receives the parts of an upload.
 
+use osproxy_cluster::NodeDescription;
 use osproxy_meta::PartsStore;
-use osproxy_types::uid::Uid;
+use osproxy_types::{tenant::Tenant, uid::Uid};
 
 use super::UploadOps;
 use crate::{Error, Result, boxed_future};
@@ -19,7 +20,12 @@ pub async fn choose_part_node(uploads: &UploadOps, uid: Uid) -> Result<Option<St
     }
     for _ in 0..MAX_TRIES {
         let place = match uploads.meta.uploads.parts_store(uid).await? {
-            PartsStore::Undecided => {
+            undecided @ (PartsStore::Undecided | PartsStore::UndecidedPartial(_)) => {
+                if let PartsStore::UndecidedPartial(tenant) = undecided
+                    && let Some(store) = partial_uploads_elsewhere(uploads, &tenant).await
+                {
+                    return Ok(Some(store));
+                }
                 uploads.meta.uploads.choose_parts_store(uid, uploads.uids.next().await?).await?
             }
             decided => decided,
@@ -27,7 +33,7 @@ pub async fn choose_part_node(uploads: &UploadOps, uid: Uid) -> Result<Option<St
         match place {
             PartsStore::Store(store) => return Ok(Some(store).filter(|store| !uploads.stores.has(store))),
             PartsStore::NotReceiving => return Ok(None),
-            PartsStore::Undecided => {}
+            PartsStore::Undecided | PartsStore::UndecidedPartial(_) => {}
         }
     }
     Err(Error::unavailable("too many concurrent requests for this upload; retry"))
@@ -44,4 +50,30 @@ pub async fn parts_elsewhere(uploads: &UploadOps, uid: Uid) -> Result<Option<Str
         PartsStore::Store(store) if !uploads.stores.has(&store) => Some(store),
         _ => None,
     })
+}
+
+/// Returns the store for new partial uploads of `tenant` if another node has it. A final upload
+/// needs the parts of all its partial uploads in one store, and nothing tells which of them belong
+/// together. So all partial uploads of a tenant go to the same node, as long as the nodes are the
+/// same.
+#[boxed_future]
+pub async fn partial_uploads_elsewhere(uploads: &UploadOps, tenant: &Tenant) -> Option<String> {
+    if !uploads.stores.has_node_local() {
+        return None;
+    }
+    let nodes = match uploads.coordinator.list_nodes().await {
+        Ok(nodes) => nodes,
+        Err(error) => {
+            tracing::warn!(%error, "cannot look up the node for partial uploads; using this node");
+            return None;
+        }
+    };
+    let new_files_store = |node: NodeDescription| {
+        let store = node.stores.into_iter().next()?;
+        node.own_stores.contains(&store).then_some(store)
+    };
+    // If a node joins or leaves, most tenants keep their node.
+    let stores = nodes.into_iter().filter_map(|known| new_files_store(known.node));
+    let chosen = stores.max_by_key(|store| *blake3::hash(format!("{tenant} {store}").as_bytes()).as_bytes());
+    chosen.filter(|store| !uploads.stores.has(store))
 }

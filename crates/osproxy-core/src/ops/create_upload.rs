@@ -132,8 +132,7 @@ pub async fn create_upload(
             Some(key) => key.uid(),
             None => uploads.uids.next().await?,
         };
-        let grant = caller.grant();
-        let grant = grant.map(|grant| FileGrant { id: grant.id, required_types: grant.required_types() });
+        let grant = file_grant(caller);
         let file = NewFile { uid, tenant: caller.tenant.clone(), name, announced, grant };
         let AnnouncedContent { expected, size, .. } = &file.announced;
         let known = uploads.objects.find_known_content(&file.tenant, expected, *size).await?;
@@ -180,6 +179,12 @@ pub async fn create_upload(
     })
 }
 
+/// The upload grant of a file that the caller creates.
+pub(super) fn file_grant(caller: &Caller) -> Option<FileGrant> {
+    let grant = caller.grant()?;
+    Some(FileGrant { id: grant.id, required_types: grant.required_types() })
+}
+
 /// Checks the request for a file that is created together with its content. Returns the file name
 /// and the announced content. The file does not count as an incomplete upload.
 pub(super) async fn admit_new_file(
@@ -194,7 +199,7 @@ pub(super) async fn admit_new_file(
 
 /// Checks the requests. Returns the file name and the announced content of each request. Chooses
 /// the part size if the client did not.
-fn validate(
+pub(super) fn validate(
     uploads: &UploadOps,
     caller: &Caller,
     wishes: Vec<UploadRequest>,
@@ -218,7 +223,10 @@ fn validate(
             let message = format!("`content_type` must be a MIME type of at most {MAX_MIME_LEN} bytes");
             return Err(Error::invalid(message).with_field("content_type"));
         }
-        let default_max_parts = if arrives_in_order { limits.max_parts.into() } else { DEFAULT_MAX_PARTS };
+        // All partial uploads of a file together must not have too many parts.
+        let may_have_small_parts = arrives_in_order && !announced.is_partial;
+        let default_max_parts =
+            if may_have_small_parts { limits.max_parts.into() } else { DEFAULT_MAX_PARTS };
         announced.part_size = part_size(uploads, caller, &announced, default_max_parts)?;
         validated.push((name, announced));
     }
@@ -324,7 +332,7 @@ async fn prepare(
     if let Some(size) = file.announced.size.filter(|_| uploads.stores.preallocates()) {
         uploads.admission.check_free_space(size).await?;
     }
-    if has_several_parts(file) {
+    if has_several_parts(file) && !file.announced.is_partial {
         uploads.objects.preallocate(file.uid, &file.tenant).await?;
     }
     Ok(None)

@@ -41,6 +41,7 @@ pub struct UploadOps {
     pub(crate) limits: Limits,
     pub(crate) write_failures: WriteFailures,
     pub(crate) append_locks: Arc<AppendLocks>,
+    pub(crate) coordinator: Arc<dyn Coordinator>,
 }
 
 impl UploadOps {
@@ -74,7 +75,8 @@ impl UploadOps {
             links,
             metrics,
             write_failures: WriteFailures::default(),
-            append_locks: AppendLocks::new(coordinator),
+            append_locks: AppendLocks::new(coordinator.clone()),
+            coordinator,
         }
     }
 }

@@ -7,6 +7,7 @@ pub mod check_health;
 mod checks;
 pub mod choose_part_node;
 pub mod complete_upload;
+pub mod concatenate_uploads;
 pub mod copy_file;
 pub mod create_download_link;
 pub mod create_link;

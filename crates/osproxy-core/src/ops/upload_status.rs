@@ -25,7 +25,11 @@ pub async fn own_upload_status(uploads: &UploadOps, tenant: &Tenant, uid: Uid) -
 fn visible_status(status: Option<UploadProgress>) -> Result<UploadProgress> {
     let status = status.ok_or_else(unknown_uid_error)?;
     match status.state {
-        FileState::Pending | FileState::Receiving | FileState::Completing | FileState::Stored => Ok(status),
+        FileState::Pending
+        | FileState::Receiving
+        | FileState::Completing
+        | FileState::Partial
+        | FileState::Stored => Ok(status),
         state @ (FileState::Expired | FileState::Corrupt | FileState::Deleted) => Err(state_error(state)),
     }
 }

@@ -9,7 +9,7 @@ use std::{
 use bytes::Bytes;
 use futures_util::{Stream, StreamExt, TryStreamExt};
 use osproxy_api::ErrorCode;
-use osproxy_meta::{AppendPosition, FileState, ObjectRowKind, SuspendedPart};
+use osproxy_meta::{AppendPosition, Concatenation, FileState, ObjectRowKind, SuspendedPart};
 use osproxy_storage::{
     self as storage, DigestSelection, Digester, ErrorKind, ObjectReader, SizeHint, UNKNOWN_PART,
 };
@@ -121,8 +121,18 @@ pub(crate) async fn append(
 /// if it is complete.
 pub(crate) async fn open_position(uploads: &UploadOps, uid: Uid) -> Result<AppendPosition> {
     let position = uploads.meta.uploads.append_position(uid).await?.ok_or_else(unknown_uid_error)?;
+    check_open(&position)?;
+    Ok(position)
+}
+
+/// Fails if the upload takes no more bytes, except if it is complete.
+pub(crate) fn check_open(position: &AppendPosition) -> Result<()> {
     match position.state {
-        FileState::Pending | FileState::Receiving | FileState::Completing | FileState::Stored => Ok(position),
+        FileState::Pending
+        | FileState::Receiving
+        | FileState::Completing
+        | FileState::Partial
+        | FileState::Stored => Ok(()),
         state => Err(state_error(state)),
     }
 }
@@ -497,7 +507,8 @@ impl Append<'_> {
             }
             (None, None) => return Err(Error::internal("a suspended part has no bytes")),
         };
-        let layout = self.position.layout.filter(|layout| layout.parts() > 1);
+        let is_partial = self.position.concatenation == Some(Concatenation::Partial);
+        let layout = self.position.layout.filter(|layout| layout.parts() > 1 && !is_partial);
         let subtree_offset = layout.and_then(|layout| layout.range(part.number)).map(|range| range.start);
         Ok(EarlierBytes {
             suspended: suspended.clone(),

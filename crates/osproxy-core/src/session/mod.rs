@@ -10,7 +10,9 @@ mod small;
 mod upload_session;
 mod whole;
 
-pub(crate) use append::{AppendRequest, append, open_position, settled_position, superseded_error};
+pub(crate) use append::{
+    AppendRequest, append, check_open, open_position, settled_position, superseded_error,
+};
 pub use body_digest::BodyDigest;
 pub(crate) use small::{NewFileOutcome, NewSmallFile, WriteFailures, may_create_small, try_create};
 pub(crate) use upload_session::{Piece, WriteRequest, write};

@@ -201,8 +201,9 @@ impl PartWrite {
         // If the size was announced, the length of each part is fixed, and the length in the
         // request is not needed.
         let size = range.as_ref().map_or(size, |range| SizeHint::Exact(range.end - range.start));
-        let is_one_of_several = intent.layout.is_some_and(|layout| layout.parts() > 1);
-        let subtree_offset = range.filter(|_| is_one_of_several).map(|range| range.start);
+        // In a partial upload, the offset in the content is not known.
+        let has_subtrees = !intent.is_partial && intent.layout.is_some_and(|layout| layout.parts() > 1);
+        let subtree_offset = range.filter(|_| has_subtrees).map(|range| range.start);
         BodyPlan {
             tenant: &intent.tenant,
             is_charged: intent.layout.is_some(),
@@ -219,9 +220,11 @@ impl PartWrite {
 
     /// Whether this part alone determines the MIME type of the content. True for the first part, if
     /// it has enough bytes or its detected type is specific. Otherwise, the type is checked on
-    /// completion.
+    /// completion. The same holds for partial uploads, any of which may be the first.
     pub(super) fn determines_content_type(&self, size: u64, sniffed: Option<&str>) -> bool {
-        self.intent.number == 1 && (size >= HEAD as u64 || content_type::is_specific(sniffed))
+        self.intent.number == 1
+            && !self.intent.is_partial
+            && (size >= HEAD as u64 || content_type::is_specific(sniffed))
     }
 
     /// Publishes the part and records it. Replaces an earlier part with this number.
@@ -276,7 +279,7 @@ impl PartWrite {
             FinishPartOutcome::OverQuota => Err(Error::quota_exceeded()),
             FinishPartOutcome::Closed => Err(match uploads.meta.files.state(uid).await? {
                 // Another blob receives the parts of this file now.
-                Some(FileState::Pending | FileState::Receiving) => {
+                Some(FileState::Pending | FileState::Receiving | FileState::Partial) => {
                     Error::unavailable("the upload was restarted; send the part again")
                 }
                 state => state.map_or_else(unknown_uid_error, state_error),
@@ -442,7 +445,7 @@ pub(super) async fn explain_failure(
         Err(failed) => return failed,
     }
     match uploads.meta.files.state(uid).await {
-        Ok(Some(FileState::Pending | FileState::Receiving)) => error,
+        Ok(Some(FileState::Pending | FileState::Receiving | FileState::Partial)) => error,
         Ok(state) => state.map_or_else(unknown_uid_error, state_error),
         Err(failed) => failed.into(),
     }

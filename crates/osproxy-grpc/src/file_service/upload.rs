@@ -45,6 +45,7 @@ pub(super) async fn create(
         content_type: parse::optional_text(request.content_type),
         expected: parse::expected_digests(request.digests.as_ref())?,
         metadata: request.metadata.into_iter().collect(),
+        is_partial: false,
     };
     let request = UploadRequest { path: request.name, announced, arrives_in_order: false };
     let created =
@@ -90,6 +91,7 @@ pub(super) async fn store(
         content_type: parse::optional_text(content_type),
         expected: parse::expected_digests(digests.as_ref())?,
         metadata: metadata.into_iter().collect(),
+        is_partial: false,
     };
     let request = UploadRequest { path: name, announced, arrives_in_order: false };
     let content = until_revoked(app.clone(), caller.clone(), data_stream(messages));

@@ -12,8 +12,8 @@ use osproxy_api::{
     ERROR_HEADER,
     resumable::{COMPLETE, INCOMPLETE, INTEROP_VERSION, LIMIT},
     tus::{
-        CHECKSUMS, DEFER_LENGTH, EXPIRES, EXTENSIONS, LENGTH, MAX_SIZE, METADATA, OFFSET, RESUMABLE, UID,
-        VERSIONS,
+        CHECKSUMS, CONCAT, DEFER_LENGTH, EXPIRES, EXTENSIONS, LENGTH, MAX_SIZE, METADATA, OFFSET, RESUMABLE,
+        UID, VERSIONS,
     },
     v0,
     v1::{self, IDEMPOTENCY_REPLAYED},
@@ -33,7 +33,7 @@ const METHODS: [Method; 6] =
 
 /// Response headers that scripts of other origins may read, in addition to those that browsers
 /// always allow.
-const EXPOSED_HEADERS: [HeaderName; 26] = [
+const EXPOSED_HEADERS: [HeaderName; 27] = [
     header::ACCEPT_RANGES,
     header::CONTENT_DISPOSITION,
     header::CONTENT_LENGTH,
@@ -59,6 +59,7 @@ const EXPOSED_HEADERS: [HeaderName; 26] = [
     HeaderName::from_static(INCOMPLETE),
     HeaderName::from_static(INTEROP_VERSION),
     HeaderName::from_static(LIMIT),
+    HeaderName::from_static(CONCAT),
     REQUEST_ID,
 ];
 

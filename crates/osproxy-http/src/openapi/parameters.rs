@@ -26,9 +26,6 @@ pub(crate) enum SignedQuery {}
 /// Query parameters of links of API v1, for operations that accept an API key instead of a link.
 pub(crate) enum OptionalSignedQuery {}
 
-/// Query parameters of the link of an upload grant, for operations that also accept an API key.
-pub(crate) enum GrantQuery {}
-
 /// The uid of a file, as a path parameter.
 pub(crate) enum UidPath {}
 
@@ -153,15 +150,6 @@ impl IntoParams for OptionalSignedQuery {
             parameter.required = Required::False;
         }
         parameters
-    }
-}
-
-impl IntoParams for GrantQuery {
-    fn into_params(in_: impl Fn() -> Option<ParameterIn>) -> Vec<Parameter> {
-        let uid = RefOr::<Schema>::Ref(Ref::from_schema_name(Uid::name()));
-        let mut id = query("grant", "Id of the upload grant.", "1548722401845518336", uid);
-        id.required = Required::False;
-        [id].into_iter().chain(OptionalSignedQuery::into_params(in_)).collect()
     }
 }
 

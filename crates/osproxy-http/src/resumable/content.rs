@@ -23,9 +23,10 @@ use super::{
     response::{UploadLimits, describe_limits},
 };
 use crate::{
-    extract::body,
+    extract::{body, public_url},
     forward::{self, RequestSource},
     respond::error::HandlerResult,
+    settings::HttpSettings,
     tus::insert,
     v1::uploads,
 };
@@ -47,6 +48,7 @@ pub(crate) struct ContentRequest {
 pub(crate) async fn upload_content(
     uploads: &Arc<UploadOps>,
     forwarder: &Forwarder,
+    settings: &HttpSettings,
     request: ContentRequest,
 ) -> HandlerResult<Response> {
     let ContentRequest { draft, ends_content, uid, constraints, head, body: content } = request;
@@ -57,12 +59,18 @@ pub(crate) async fn upload_content(
         UploadLimits { max_size: uploads.max_size_within(&constraints), expires_at: Some(expires_at) };
     // The link of the request is signed for the same upload.
     let location = format!("{PREFIX}/{uid}?{}", head.uri.query().unwrap_or_default());
+    let location = public_url::absolute(settings, &head, location);
     draft.announce(&head, &location, limits);
     if forward::request_source(forwarder, &head)? == RequestSource::Client
         && let Some(store) = ops::choose_part_node::choose_part_node(uploads, uid).await?
     {
         let request = axum::extract::Request::from_parts(head, content);
-        return Ok(forward::forward(forwarder, RequestSource::Client, &store, request).await?);
+        let mut response = forward::forward(forwarder, RequestSource::Client, &store, request).await?;
+        // The other node does not know how the client reaches this one.
+        if response.headers().contains_key(header::LOCATION) {
+            insert(response.headers_mut(), header::LOCATION.as_str(), &location);
+        }
+        return Ok(response);
     }
     let UploadOffset { offset, is_complete, .. } =
         ops::append_upload::upload_offset(uploads, uid, &constraints).await?;

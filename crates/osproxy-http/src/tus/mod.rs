@@ -2,6 +2,7 @@
 //! client may begin it here and continue it there.
 
 mod checksum;
+mod concatenation;
 mod headers;
 mod metadata;
 mod uploads;
@@ -10,6 +11,7 @@ mod uploads;
 pub mod parsers {
     pub use super::{
         checksum::parse as checksum,
+        concatenation::{Concat, parse as concat},
         metadata::{UploadMetadata, format as format_metadata, parse as metadata},
     };
 }

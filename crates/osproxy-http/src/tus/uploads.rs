@@ -23,6 +23,7 @@ use osproxy_core::{
     ops::{
         self, FileOps, LinkConstraints, UploadOps,
         append_upload::{AppendSpec, UploadOffset},
+        concatenate_uploads::Concatenation,
         create_upload::{AnnouncedContent, UploadRequest},
     },
 };
@@ -30,6 +31,7 @@ use osproxy_types::{scope::Scope, uid::Uid};
 
 use super::{
     checksum,
+    concatenation::{self, Concat, FinalCreation},
     headers::{self, check_version, insert, text},
     metadata,
 };
@@ -47,7 +49,8 @@ use crate::{
 };
 
 /// The extensions that are supported.
-const SUPPORTED: &str = "creation,creation-with-upload,creation-defer-length,checksum,expiration,termination";
+const SUPPORTED: &str =
+    "creation,creation-with-upload,creation-defer-length,checksum,concatenation,expiration,termination";
 
 /// Name of a file whose client does not send one.
 pub(crate) const DEFAULT_NAME: &str = "file";
@@ -69,20 +72,42 @@ pub(crate) async fn create_upload(
     State(uploads): State<Arc<UploadOps>>,
     State(links): State<Arc<Links>>,
     State(HttpState { settings, .. }): State<HttpState>,
+    State(forwarder): State<Forwarder>,
+    State(authorizer): State<UploadAuthorizer>,
     UploadCreator(caller): UploadCreator,
     request: Request,
 ) -> HandlerResult<Response> {
     let (request, content) = request.into_parts();
-    let draft = Draft::from_headers(&request.headers);
-    let (upload, spec) = match draft {
-        Some(draft) => draft.creation(&request.headers, body::size(&content), content.is_end_stream())?,
-        None => parse_creation(&request.headers, &content)?,
-    };
-    let size = upload.announced.size;
     let mut lifetime = settings.tus_lifetime_secs;
     if caller.grant().is_some() {
         lifetime = lifetime.min(MAX_GRANTED_LIFETIME_SECS);
     }
+    let draft = Draft::from_headers(&request.headers);
+    let concat = match draft {
+        Some(_) => None,
+        None => concatenation::from_headers(&request.headers)?,
+    };
+    if let Some(Concat::Final(urls)) = &concat {
+        let partial_uids = concatenation::authorize(&authorizer.verifier, urls, &caller, &request).await?;
+        let upload = parse_final_creation(&request.headers, &content)?;
+        let creation = FinalCreation { uploads, links, forwarder, settings, caller, lifetime };
+        return creation.run(upload, partial_uids, request).await;
+    }
+    let (mut upload, spec) = match draft {
+        Some(draft) => draft.creation(&request.headers, body::size(&content), content.is_end_stream())?,
+        None => parse_creation(&request.headers, &content)?,
+    };
+    upload.announced.is_partial = concat.is_some();
+    let role = concat.map(|_| Concatenation::Partial);
+    if role.is_some()
+        && !content.is_end_stream()
+        && forward::request_source(&forwarder, &request)? == RequestSource::Client
+        && let Some(store) = ops::choose_part_node::partial_uploads_elsewhere(&uploads, &caller.tenant).await
+    {
+        let request = Request::from_parts(request, content);
+        return Ok(forward::forward(&forwarder, RequestSource::Client, &store, request).await?);
+    }
+    let size = upload.announced.size;
     let mut constraints = caller.upload_constraints();
     constraints.shows_metadata |= caller.grant().is_none();
     let max_size = uploads.max_size_within(&constraints);
@@ -121,12 +146,23 @@ pub(crate) async fn create_upload(
     let headers = response.headers_mut();
     insert(headers, header::LOCATION.as_str(), &location);
     insert_offset(headers, uid, &offset);
+    concatenation::insert_role(headers, role.as_ref());
     match draft {
         Some(draft) => draft.insert_limits(headers, limits),
         None if !offset.is_complete => insert_expiry(headers, period.expires_at_secs()),
         None => {}
     }
     Ok(response)
+}
+
+/// Checks a request for a final upload, whose content is that of its partial uploads.
+fn parse_final_creation(headers: &HeaderMap, content: &Body) -> Result<UploadRequest> {
+    check_version(headers)?;
+    concatenation::check_no_length(headers)?;
+    if !content.is_end_stream() {
+        return Err(Error::invalid("a request for a final upload must not have a body"));
+    }
+    upload_request(headers, None)
 }
 
 /// Parses a request of tus that creates an upload. Also returns what to append to the new upload.
@@ -257,9 +293,11 @@ pub(crate) async fn append_upload(
         Some(draft) => draft.render_appended(&uploads, uid, spec.ends_content).await?,
         None => StatusCode::NO_CONTENT.into_response(),
     };
-    let expires_at = ops::append_upload::describe_upload(&uploads, uid).await?.expires_at.div_euclid(1000);
+    let upload = ops::append_upload::describe_upload(&uploads, uid).await?;
+    let expires_at = upload.expires_at.div_euclid(1000);
     let headers = response.headers_mut();
     insert_offset(headers, uid, &offset);
+    concatenation::insert_role(headers, upload.concatenation.as_ref());
     match draft {
         Some(draft) => {
             draft.insert_limits(headers, UploadLimits { max_size, expires_at: Some(expires_at) });
@@ -313,6 +351,7 @@ pub(crate) async fn upload_offset(
     let headers = response.headers_mut();
     headers.insert(header::CACHE_CONTROL, HeaderValue::from_static("no-store"));
     insert_offset(headers, uid, &offset);
+    concatenation::insert_role(headers, upload.concatenation.as_ref());
     match offset.size {
         Some(size) => insert(headers, LENGTH, &size),
         None => insert(headers, DEFER_LENGTH, &1),
@@ -361,7 +400,7 @@ fn check_bodiless(headers: &HeaderMap) -> Result<Option<Draft>> {
 }
 
 /// Adds the offset, and the uid.
-fn insert_offset(headers: &mut HeaderMap, uid: Uid, offset: &UploadOffset) {
+pub(super) fn insert_offset(headers: &mut HeaderMap, uid: Uid, offset: &UploadOffset) {
     insert(headers, OFFSET, &offset.offset);
     insert(headers, UID, &uid);
 }

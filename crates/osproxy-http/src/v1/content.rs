@@ -32,6 +32,7 @@ use crate::{
     openapi,
     respond::error::HandlerResult,
     resumable::{self, ContentRequest, Draft},
+    settings::HttpSettings,
 };
 
 /// `PUT /uploads/{uid}/content`: the body is the whole content.
@@ -56,6 +57,7 @@ pub(crate) async fn upload_file(
     State(uploads): State<Arc<UploadOps>>,
     State(verifier): State<LinkVerifier>,
     State(forwarder): State<Forwarder>,
+    State(settings): State<Arc<HttpSettings>>,
     uid: PathResult<String>,
     request: Request,
 ) -> HandlerResult<Response> {
@@ -69,7 +71,7 @@ pub(crate) async fn upload_file(
         && let Some(ends_content) = draft.completes(&request.headers)
     {
         let request = ContentRequest { draft, ends_content, uid, constraints, head: request, body: content };
-        return resumable::upload_content(&uploads, &forwarder, request).await;
+        return resumable::upload_content(&uploads, &forwarder, &settings, request).await;
     }
     let options = UploadOptions { expected, digests: DigestSelection::default(), constraints };
     let (size, content) = body::into_content(content);

@@ -1,6 +1,6 @@
 //! Nodes and statistics of the service.
 
-use std::sync::Arc;
+use std::{collections::BTreeMap, sync::Arc};
 
 use axum::{Json, extract::State, http::Uri};
 use osproxy_api::v1::{Node, NodeLoad, Nodes, PREFIX, Stats};
@@ -72,10 +72,13 @@ pub(crate) async fn describe_service(
 ) -> HandlerResult<Json<Stats>> {
     Query::parse(uri.query(), &[])?;
     let stats = ops::describe_service::describe_service(&app).await?;
-    let files = stats.files.iter().map(|(state, count)| (render::state(*state).as_str().to_owned(), *count));
+    let mut files = BTreeMap::new();
+    for (state, count) in &stats.files {
+        *files.entry(render::state(*state).as_str().to_owned()).or_default() += count;
+    }
     Ok(Json(Stats {
         counted_at: format_time(stats.counted_at),
-        files: files.collect(),
+        files,
         blobs: stats.blobs,
         bytes_stored: stats.bytes_stored,
         bytes_saved: stats.bytes_saved,

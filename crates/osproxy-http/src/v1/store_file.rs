@@ -110,6 +110,7 @@ fn upload_request(query: &Query<'_>, headers: &HeaderMap) -> Result<UploadReques
         content_type: content_type.filter(|given| is_known(given)).map(str::to_owned),
         expected: digest::from_headers(headers)?,
         metadata: query.get("metadata").map(parse_metadata).transpose()?.unwrap_or_default(),
+        is_partial: false,
     };
     Ok(UploadRequest { path: query.required("name")?.to_owned(), announced, arrives_in_order: false })
 }

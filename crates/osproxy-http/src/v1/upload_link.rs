@@ -15,7 +15,12 @@ use crate::extract::link::LinkVerifier;
 
 /// Whether a request has any parameter of an upload link.
 pub(crate) fn has_parameters(request: &Parts) -> bool {
-    let query = request.uri.query().unwrap_or_default().as_bytes();
+    is_signed(request.uri.query())
+}
+
+/// Whether the query of a URL has any parameter of an upload link.
+pub(crate) fn is_signed(query: Option<&str>) -> bool {
+    let query = query.unwrap_or_default().as_bytes();
     form_urlencoded::parse(query).any(|(name, _)| UPLOAD_PARAMETERS.contains(&&*name))
 }
 
@@ -25,7 +30,17 @@ pub(crate) async fn verify(
     uid: &str,
     request: &Parts,
 ) -> Result<(Uid, LinkConstraints)> {
-    let query = Query::parse(request.uri.query(), &UPLOAD_PARAMETERS)?;
+    verify_query(verifier, uid, request.uri.query(), request).await
+}
+
+/// Like [`verify`], for a link with this `query` that a request names.
+pub(crate) async fn verify_query(
+    verifier: &LinkVerifier,
+    uid: &str,
+    query: Option<&str>,
+    request: &Parts,
+) -> Result<(Uid, LinkConstraints)> {
+    let query = Query::parse(query, &UPLOAD_PARAMETERS)?;
     let (claims, signature) = claims(uid, &query)?;
     let Ok(parsed_uid) = path::parse_uid(uid) else {
         return Err(Error::new(ErrorCode::InvalidSignature, LinkError::Signature.to_string()));

@@ -60,7 +60,6 @@ const MAX_BATCH: usize = 100;
     post, path = "/uploads", context_path = PREFIX, tag = "Uploads", operation_id = "v1_create_upload",
     summary = "Create an upload", description = "Pass the links to the client that has the content. If content with the given digests is already stored, the client need not send the content. An array creates up to 100 uploads, all or none, and the response is an array in the same order; all must have the same `expires_in`, and `Idempotency-Key` is not supported.\n\nInstead of an API key, the request may have the parameters of the link of an upload grant. Then the lifetime of the links is at most `uploads.tus_lifetime`, and `constraints` must be absent.",
     params(
-        openapi::GrantQuery,
         openapi::IdempotencyKey,
     ),
     request_body(content = OneOrMore<CreateUploadRequest>),
@@ -179,6 +178,7 @@ fn upload_request(request: CreateUploadRequest) -> Result<UploadRequest> {
         content_type: request.content_type,
         expected: expected_digests,
         metadata: request.metadata,
+        is_partial: false,
     };
     Ok(UploadRequest { path: request.name, announced, arrives_in_order: false })
 }
@@ -270,7 +270,7 @@ pub(super) fn render_status(uid: Uid, status: ops::upload_status::UploadProgress
             FileState::Pending => UploadState::Pending,
             FileState::Completing => UploadState::Completing,
             FileState::Stored => UploadState::Stored,
-            // This is `Receiving`: the operation `upload_status` fails for files in any other
+            // This is `Receiving` or `Partial`: the operation `upload_status` fails for files in any other
             // state.
             _ => UploadState::Receiving,
         },

@@ -5,7 +5,7 @@ use sea_orm::{ActiveEnum, ColumnTrait, EntityTrait, QueryFilter, QueryOrder};
 
 use crate::MetaError;
 use crate::{
-    AdminDb, Attempt, BlobState, FileState, PartState, TaskRecord, boxed_future,
+    AdminDb, Attempt, BlobState, Concatenation, FileState, PartState, TaskRecord, boxed_future,
     db::entities::{blob, file, part, task},
     tasks::list,
 };
@@ -37,6 +37,8 @@ pub struct FileHistory {
     pub received_as: Option<i64>,
     /// The blob that the file refers to now.
     pub blob: Option<BlobHistory>,
+    /// Role of the upload in a concatenation, if any.
+    pub concatenation: Option<Concatenation>,
     /// The writes of parts whose rows still exist, ordered by part number. Writes of the same part
     /// are ordered by start, oldest first.
     pub parts: Vec<PartHistory>,
@@ -101,6 +103,7 @@ impl AdminDb {
         }
         let received = file.received_from.zip(file.received_until).zip(file.received_nodes);
         Ok(Some(FileHistory {
+            concatenation: Concatenation::of(&file),
             name: file.name,
             state: file.state,
             created_at: file.created_at,

@@ -50,6 +50,7 @@ migrations! {
     m0014_packs,
     m0015_slot_size,
     m0016_upload_grants,
+    m0017_concatenation,
 }
 
 #[derive(DeriveIden)]

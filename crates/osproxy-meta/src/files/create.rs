@@ -100,6 +100,8 @@ pub struct AnnouncedContent {
     pub expected: ExpectedDigests,
     /// Metadata set by the owner.
     pub metadata: FileMetadata,
+    /// Whether this is a partial upload, whose parts become parts of another file.
+    pub is_partial: bool,
 }
 
 /// Bytes that a tenant is charged for the row of a file, in addition to the content.
@@ -113,8 +115,8 @@ const MAX_CLOCK_SKEW_MS: i64 = 10 * 60_000;
 impl FileDb {
     /// Creates files of one tenant, all or none. If the known content of a file is still stored,
     /// the file shares this content and is `stored` from the start. All other files are `pending`
-    /// and accept content until `expires_at` (milliseconds since the Unix epoch). Charges the
-    /// tenant for the rows and for the known or announced sizes. All files are created under the
+    /// or `partial` and accept content until `expires_at` (milliseconds since the Unix epoch). Charges
+    /// the tenant for the rows and for the known or announced sizes. All files are created under the
     /// same upload grant, or none.
     #[boxed_future]
     pub async fn create(&self, uploads: Vec<NewUpload>, expires_at: i64) -> Result<CreateOutcome, MetaError> {
@@ -222,11 +224,12 @@ fn created_at(uid: Uid) -> i64 {
 
 /// Row of a file without content.
 pub(crate) fn pending_row(file: &NewFile, expires_at: i64) -> file::ActiveModel {
+    let is_partial = file.announced.is_partial;
     file::ActiveModel {
         uid: Set(file.uid.get()),
         tenant: Set(file.tenant.to_string()),
         name: Set(file.name.clone()),
-        state: Set(file::State::Pending),
+        state: Set(if is_partial { file::State::Partial } else { file::State::Pending }),
         blob_id: Set(None),
         part_count: Set(None),
         content_type: Set(file.announced.content_type.clone().unwrap_or_default()),
@@ -238,7 +241,7 @@ pub(crate) fn pending_row(file: &NewFile, expires_at: i64) -> file::ActiveModel 
         claimed_md5: Set(encode_digest(file.announced.expected.md5)),
         claimed_sha256: Set(encode_digest(file.announced.expected.sha256)),
         claimed_blake3: Set(encode_digest(file.announced.expected.blake3)),
-        listed: Set(1),
+        listed: Set(i32::from(!is_partial)),
         category: Set(Category::of_name(&file.name).as_str().to_owned()),
         name_start: Set(Some(listing::name_start(&file.name))),
         metadata: Set(listing::encode_metadata(&file.announced.metadata)),
@@ -254,6 +257,8 @@ pub(crate) fn pending_row(file: &NewFile, expires_at: i64) -> file::ActiveModel 
         record_bytes: Set(row_charge(file)),
         grant_id: Set(file.grant.as_ref().map(|grant| grant.id.get())),
         required_types: Set(file.grant.as_ref().and_then(|grant| grant.required_types.clone())),
+        final_uid: Set(None),
+        partial_uids: Set(None),
     }
 }
 

@@ -56,6 +56,7 @@ impl FileDb {
             file::State::Pending,
             file::State::Receiving,
             file::State::Completing,
+            file::State::Partial,
             file::State::Stored,
             file::State::Corrupt,
         ];

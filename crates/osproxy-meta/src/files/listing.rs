@@ -11,7 +11,7 @@ use sea_orm::{
 
 use crate::MetaError;
 use crate::{
-    FileDb, FileState, StoredContent, boxed_future,
+    Concatenation, FileDb, FileState, StoredContent, boxed_future,
     db::{
         dialect,
         entities::{blob, file},
@@ -60,6 +60,8 @@ pub struct FileRecord {
     pub metadata: FileMetadata,
     /// The upload grant under which the file was created.
     pub grant: Option<Uid>,
+    /// Role of the upload in a concatenation, if any.
+    pub concatenation: Option<Concatenation>,
 }
 
 impl FileRecord {
@@ -214,6 +216,10 @@ fn filtered(tenant: &Tenant, filter: &FileFilter, uid: &Expr) -> SelectTwo<file:
         // use the index.
         files = files.filter(file::Column::Listed.eq(i32::from(!is_removed)));
     }
+    if filter.state == Some(FileState::Deleted) {
+        // A partial upload whose parts were moved is not a deleted file.
+        files = files.filter(file::Column::FinalUid.is_null());
+    }
     if let Some(category) = filter.category {
         files = files.filter(file::Column::Category.eq(category.as_str()));
     }
@@ -247,6 +253,7 @@ fn prefix_upper_bound(prefix: &[u8]) -> Option<Vec<u8>> {
 
 pub(crate) fn record_from_row(file: file::Model, blob: Option<blob::Model>) -> Result<FileRecord, DbErr> {
     let metadata = decode_metadata(&file)?;
+    let concatenation = Concatenation::of(&file);
     let content = blob.filter(|_| file.state == FileState::Stored).map(content_from_row).transpose()?;
     let received = u64::try_from(file.received).unwrap_or(0);
     let is_open = expiry::OPEN_STATES.contains(&file.state);
@@ -269,6 +276,7 @@ pub(crate) fn record_from_row(file: file::Model, blob: Option<blob::Model>) -> R
         content,
         metadata,
         grant: file.grant_id.map(Uid::from_db),
+        concatenation,
     })
 }
 

@@ -9,7 +9,7 @@ use sea_orm::{
 };
 
 use crate::{
-    FileState, MetaError, MultipartSlot, PartIntent, UploadDb,
+    Concatenation, FileState, MetaError, MultipartSlot, PartIntent, UploadDb,
     access::quotas::ChargeOutcome,
     blobs, boxed_future,
     db::{
@@ -42,6 +42,8 @@ pub struct AppendPosition {
     pub number: u32,
     /// The first bytes of that part, if it was suspended.
     pub suspended: Option<SuspendedPart>,
+    /// Role of the upload in a concatenation, if any.
+    pub concatenation: Option<Concatenation>,
 }
 
 /// A part whose first bytes are durable.
@@ -112,6 +114,7 @@ impl UploadDb {
             slot_size: None,
             number: 1,
             suspended: None,
+            concatenation: Concatenation::of(&file),
         };
         match blob {
             Some(blob) if blob.state == blob::State::Receiving => {
@@ -128,6 +131,9 @@ impl UploadDb {
             Some(blob) => {
                 position.offset = blob.size.unsigned_abs();
                 position.size = Some(position.offset);
+            }
+            None if matches!(position.concatenation, Some(Concatenation::Used(_))) => {
+                position.offset = file.received.unsigned_abs();
             }
             None => {}
         }
@@ -285,7 +291,7 @@ fn refuse_size(file: &file::Model, size: u64) -> Option<AnnounceSizeOutcome> {
         let differs = AnnounceSizeOutcome::Differs(announced);
         return Some(if is_same { AnnounceSizeOutcome::Announced } else { differs });
     }
-    if !matches!(file.state, FileState::Pending | FileState::Receiving) {
+    if !matches!(file.state, FileState::Pending | FileState::Receiving | FileState::Partial) {
         return Some(AnnounceSizeOutcome::Closed(file.state));
     }
     let received = file.received.unsigned_abs();
@@ -379,6 +385,7 @@ async fn resumed_intent(
         key: decode_key(&part.object_key)?,
         slot: Some(slot),
         layout,
+        is_partial: false,
         resumed: part.size.unsigned_abs(),
     }))
 }

@@ -11,8 +11,8 @@ use crate::{
 };
 
 /// States of an upload that is not complete.
-pub(crate) const OPEN_STATES: [FileState; 3] =
-    [FileState::Pending, FileState::Receiving, FileState::Completing];
+pub(crate) const OPEN_STATES: [FileState; 4] =
+    [FileState::Pending, FileState::Receiving, FileState::Completing, FileState::Partial];
 
 impl UploadDb {
     /// Moves an open upload to state `expired` if its expiry is before `expired_before`, in

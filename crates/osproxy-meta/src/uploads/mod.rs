@@ -2,6 +2,7 @@
 
 pub(crate) mod append;
 pub(crate) mod complete_parts;
+pub(crate) mod concatenation;
 pub(crate) mod expected_digests;
 pub(crate) mod expiry;
 pub(crate) mod finish_store_multipart;

@@ -45,6 +45,8 @@ pub struct PartIntent {
     pub slot: Option<MultipartSlot>,
     /// How the content is divided into parts, if known in advance.
     pub layout: Option<PartLayout>,
+    /// Whether the upload is partial.
+    pub is_partial: bool,
     /// Bytes of the part that are in the slot already, because an earlier write was suspended.
     pub resumed: u64,
 }
@@ -261,6 +263,7 @@ async fn begin(
         store,
         earlier_write,
         part_layout: layout,
+        is_partial,
         slot_size: recorded_slot_size,
         received,
     } = receiving;
@@ -278,7 +281,8 @@ async fn begin(
     if max_size.is_some_and(|max| total > max) {
         return Ok(BeginPartOutcome::TooLarge);
     }
-    let mut sizes = node_stores.store(&store).and_then(|store| store.part_sizes).filter(|_| !is_prefix);
+    let is_separate = is_prefix || is_partial;
+    let mut sizes = node_stores.store(&store).and_then(|store| store.part_sizes).filter(|_| !is_separate);
     let mut slot_size = None;
     if let (None, Some(PartSizeLimits { preallocated: true, .. })) = (layout, sizes) {
         slot_size =
@@ -321,7 +325,7 @@ async fn begin(
     };
     part::Entity::insert(row).exec_without_returning(transaction).await?;
     let tenant = Tenant::from_db(&tenant);
-    let intent = PartIntent { id, tenant, blob_id, number, store, key, slot, layout, resumed: 0 };
+    let intent = PartIntent { id, tenant, blob_id, number, store, key, slot, layout, is_partial, resumed: 0 };
     Ok(BeginPartOutcome::Ready(intent))
 }
 
@@ -376,7 +380,7 @@ pub(super) async fn lock_receiving(
         .select_only()
         .columns([file::Column::Tenant, file::Column::Charged, file::Column::Received])
         .columns([file::Column::RequiredType, file::Column::AnnouncedSize, file::Column::PartSize])
-        .filter(file::Column::State.eq(FileState::Receiving))
+        .filter(file::Column::State.is_in([FileState::Receiving, FileState::Partial]))
         .filter(file::Column::BlobId.eq(blob_id))
         .lock_exclusive();
     let row = row.into_tuple::<ReceivingRow>().one(transaction).await?;

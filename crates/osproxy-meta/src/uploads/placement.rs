@@ -1,6 +1,6 @@
 //! The store that holds, or will hold, the bytes of a file.
 
-use osproxy_types::uid::Uid;
+use osproxy_types::{tenant::Tenant, uid::Uid};
 use sea_orm::{ColumnTrait, EntityTrait, QueryFilter, QuerySelect};
 
 use crate::MetaError;
@@ -23,6 +23,9 @@ pub enum PartsStore {
     Store(String),
     /// No store is chosen yet: the first part chooses one.
     Undecided,
+    /// No store is chosen yet for this partial upload of a tenant. All partial uploads of a final
+    /// upload must be in one store.
+    UndecidedPartial(Tenant),
     /// The file takes no parts, or does not exist.
     NotReceiving,
 }
@@ -46,12 +49,20 @@ impl UploadDb {
         let row = file::Entity::find_by_id(uid.get())
             .left_join(blob::Entity)
             .select_only()
-            .column(file::Column::State)
+            .columns([file::Column::State, file::Column::Tenant])
             .column(blob::Column::Backend);
-        let row: Option<(file::State, Option<String>)> = row.into_tuple().one(&self.db.lookups).await?;
+        let row: Option<(file::State, String, Option<String>)> =
+            row.into_tuple().one(&self.db.lookups).await?;
         Ok(match row {
-            Some((file::State::Receiving | file::State::Completing, Some(store))) => PartsStore::Store(store),
-            Some((file::State::Pending | file::State::Receiving, None)) => PartsStore::Undecided,
+            Some((
+                file::State::Receiving | file::State::Completing | file::State::Partial,
+                _,
+                Some(store),
+            )) => PartsStore::Store(store),
+            Some((file::State::Pending | file::State::Receiving, _, None)) => PartsStore::Undecided,
+            Some((file::State::Partial, tenant, None)) => {
+                PartsStore::UndecidedPartial(Tenant::from_db(&tenant))
+            }
             _ => PartsStore::NotReceiving,
         })
     }

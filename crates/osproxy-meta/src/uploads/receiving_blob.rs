@@ -41,6 +41,9 @@ pub(crate) struct ReceivingBlob {
     pub(crate) earlier_write: Option<i64>,
     /// Total size and part size, if the client announced them.
     pub(crate) part_layout: Option<PartLayout>,
+    /// Whether this is a partial upload. Its parts are separate objects, so that they can be moved
+    /// to another blob.
+    pub(crate) is_partial: bool,
     /// Size of the slots of the preallocated file, in bytes, if it is recorded and no layout is
     /// known.
     pub(crate) slot_size: Option<u64>,
@@ -58,7 +61,8 @@ pub(crate) enum FindBlobOutcome {
 
 impl ReceivingBlob {
     /// Claims the slot of part 1 in a preallocated file for this blob. Returns `None` if the store
-    /// has no preallocated files, the part layout is unknown, or part 1 cannot get a slot.
+    /// has no preallocated files, the part layout is unknown, part 1 cannot get a slot, or the
+    /// upload is partial.
     pub(crate) async fn claim_slot(
         &self,
         transaction: &DatabaseTransaction,
@@ -68,7 +72,7 @@ impl ReceivingBlob {
             .store(&self.store)
             .and_then(|store| store.part_sizes)
             .filter(|sizes| sizes.preallocated);
-        let (Some(layout), Some(sizes)) = (self.part_layout, sizes) else {
+        let (Some(layout), Some(sizes), false) = (self.part_layout, sizes, self.is_partial) else {
             return Ok(None);
         };
         let size = Ord::min(layout.part_size, layout.size);
@@ -119,7 +123,8 @@ pub(crate) async fn find_or_create(
         received,
     } = row;
     let layout = files::rows::part_layout(announced_size, part_size);
-    if let (file::State::Receiving, Some(store)) = (state, &backend)
+    let is_partial = state == file::State::Partial;
+    if let (file::State::Receiving | file::State::Partial, Some(store)) = (state, &backend)
         && node_stores.store(store).is_none()
     {
         return Ok(FindBlobOutcome::Refused(BeginPartOutcome::OtherNode(store.clone())));
@@ -130,13 +135,16 @@ pub(crate) async fn find_or_create(
         return Ok(FindBlobOutcome::Refused(BeginPartOutcome::Conflict));
     }
     let blob_id = match (state, blob_id) {
-        (file::State::Receiving, Some(blob_id)) => blob_id,
+        (file::State::Receiving | file::State::Partial, Some(blob_id)) => blob_id,
         // A write of the whole content may have used the uid as its blob id.
         (file::State::Receiving, None) => fallback_id,
-        (file::State::Pending, _) => uid.get(),
+        (file::State::Pending | file::State::Partial, _) => uid.get(),
         (state, _) => return Ok(FindBlobOutcome::Refused(BeginPartOutcome::Closed(state))),
     };
     if existing_blob.is_none() {
+        // The blob of a partial upload has no layout: the hashes of its parts must not depend on
+        // where the parts are in this upload.
+        let layout = layout.filter(|_| !is_partial);
         blob::Entity::insert(receiving_row(blob_id, &tenant, &store, node_stores, layout))
             .exec_without_returning(transaction)
             .await?;
@@ -154,21 +162,23 @@ pub(crate) async fn find_or_create(
         store,
         earlier_write,
         part_layout: layout,
+        is_partial,
         slot_size: files::rows::decode_part_size(slot_size),
         received,
     }))
 }
 
-/// Moves a file without a blob from `state` to `receiving`. The update locks the row of the file
-/// for the rest of the transaction. Returns `false` if the file is no longer in `state` or has a
+/// Moves a file without a blob from `state` to `receiving`; a partial upload stays `partial`. The
+/// update locks the row of the file for the rest of the transaction. Returns `false` if the file is no longer in `state` or has a
 /// blob.
 async fn start_receiving(
     transaction: &DatabaseTransaction,
     uid: Uid,
     state: FileState,
 ) -> Result<bool, DbErr> {
+    let next = if state == file::State::Partial { state } else { file::State::Receiving };
     let updated = file::Entity::update_many()
-        .col_expr(file::Column::State, Expr::value(file::State::Receiving))
+        .col_expr(file::Column::State, Expr::value(next))
         .filter(file::Column::Uid.eq(uid.get()))
         .filter(file::Column::State.eq(state))
         .filter(file::Column::BlobId.is_null())
@@ -177,7 +187,7 @@ async fn start_receiving(
     Ok(updated.rows_affected == 1)
 }
 
-fn receiving_row(
+pub(super) fn receiving_row(
     blob_id: i64,
     tenant: &str,
     store: &str,

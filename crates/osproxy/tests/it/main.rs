@@ -98,6 +98,7 @@ mod torture;
 mod traces;
 mod tus;
 mod tus_clients;
+mod tus_concatenation;
 mod tus_conformance;
 mod tus_model;
 mod update_file;

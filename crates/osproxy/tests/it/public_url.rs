@@ -57,6 +57,18 @@ async fn a_trusted_proxy_reports_the_location() {
     let service = Service::start_configured("server: {trusted_proxies: [127.0.0.0/8]}").await;
     assert_eq!(location(&service, &FORWARDED).await, "https://files.example.org:8443/tus/");
     assert_eq!(location(&service, &FORWARDED[..2]).await, "https://files.example.org/tus/");
+    // Content of an upload of API v1 that is resumable by the IETF draft.
+    let upload = service.create_upload(&serde_json::json!({"name": "x", "expires_in": 600})).await;
+    let mut put = service.client().put(service.url(&upload.links.unwrap().content)).body("abc");
+    for (name, value) in
+        [&FORWARDED[..], &[("upload-draft-interop-version", "8"), ("upload-complete", "?0")]].concat()
+    {
+        put = put.header(name, value);
+    }
+    let answer = put.send().await.unwrap();
+    assert_eq!(answer.status(), 201);
+    let url = answer.headers()["location"].to_str().unwrap();
+    assert!(url.starts_with(&format!("https://files.example.org:8443/tus/{}?", upload.uid)), "{url}");
     let inner = [("x-forwarded-proto", "https, http"), ("x-forwarded-host", "a.example, b.example")];
     assert_eq!(location(&service, &inner).await, "/tus/");
 }

@@ -10,7 +10,7 @@ use serde_json::json;
 use crate::support::{Service, connect, content, eventually, expect_json, md5_hex};
 
 /// Every table that grows with the stored files.
-const TABLES: [&str; 6] = ["files", "blobs", "parts", "tasks", "task_attempts", "upload_grants"];
+const TABLES: [&str; 5] = ["files", "blobs", "parts", "tasks", "task_attempts"];
 /// How often each operation runs.
 const TIMES: u64 = 10;
 

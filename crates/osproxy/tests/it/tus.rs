@@ -12,13 +12,13 @@ use crate::support::{Api, RawConnection, Service, content, eventually, expect_js
 const MIB: usize = 1 << 20;
 
 /// Default part size, in bytes.
-const PART: usize = 8 * MIB;
+pub(crate) const PART: usize = 8 * MIB;
 
-fn request(api: &Api, method: Method, url: &str) -> RequestBuilder {
+pub(crate) fn request(api: &Api, method: Method, url: &str) -> RequestBuilder {
     api.client().request(method, api.url(url)).header("tus-resumable", "1.0.0")
 }
 
-fn with_content(request: RequestBuilder, content: &[u8]) -> RequestBuilder {
+pub(crate) fn with_content(request: RequestBuilder, content: &[u8]) -> RequestBuilder {
     request
         .header("content-type", "application/offset+octet-stream")
         .header("content-length", content.len())
@@ -26,7 +26,7 @@ fn with_content(request: RequestBuilder, content: &[u8]) -> RequestBuilder {
 }
 
 /// Creates an upload with these headers, and returns its URL.
-async fn create(api: &Api, headers: &[(&str, &str)]) -> String {
+pub(crate) async fn create(api: &Api, headers: &[(&str, &str)]) -> String {
     let mut creation = request(api, Method::POST, "/tus");
     for (name, value) in headers {
         creation = creation.header(*name, *value);
@@ -40,43 +40,49 @@ async fn create_of_size(api: &Api, size: usize) -> String {
     create(api, &[("upload-length", &size.to_string()), ("upload-metadata", "filename eC5iaW4=")]).await
 }
 
-async fn append(api: &Api, url: &str, offset: usize, bytes: &[u8]) -> Response {
+pub(crate) async fn append(api: &Api, url: &str, offset: usize, bytes: &[u8]) -> Response {
     let patch = request(api, Method::PATCH, url).header("upload-offset", offset);
     with_content(patch, bytes).send().await.unwrap()
 }
 
 /// Appends bytes, and asserts the new offset.
-async fn expect_append(api: &Api, url: &str, offset: usize, bytes: &[u8]) {
+pub(crate) async fn expect_append(api: &Api, url: &str, offset: usize, bytes: &[u8]) {
     let answer = append(api, url, offset, bytes).await;
     assert_eq!(answer.status(), 204, "{}", answer.text().await.unwrap());
     assert_eq!(number(answer.headers(), "upload-offset"), offset + bytes.len());
 }
 
-async fn head(api: &Api, url: &str) -> HeaderMap {
+pub(crate) async fn head(api: &Api, url: &str) -> HeaderMap {
     let answer = request(api, Method::HEAD, url).send().await.unwrap();
     assert_eq!(answer.status(), 200);
     assert_eq!(answer.headers()["cache-control"], "no-store");
     answer.headers().clone()
 }
 
-async fn offset(api: &Api, url: &str) -> usize {
+pub(crate) async fn offset(api: &Api, url: &str) -> usize {
     number(&head(api, url).await, "upload-offset")
 }
 
-fn text<'h>(headers: &'h HeaderMap, name: &str) -> &'h str {
+pub(crate) fn text<'h>(headers: &'h HeaderMap, name: &str) -> &'h str {
     headers.get(name).unwrap_or_else(|| panic!("{name} is missing")).to_str().unwrap()
 }
 
-fn number(headers: &HeaderMap, name: &str) -> usize {
+pub(crate) fn number(headers: &HeaderMap, name: &str) -> usize {
     text(headers, name).parse().unwrap()
 }
 
-fn uid(url: &str) -> &str {
+pub(crate) fn uid(url: &str) -> &str {
     url.strip_prefix("/tus/").unwrap().split('?').next().unwrap()
 }
 
 /// Sends the head of a PATCH and the first `sent` bytes of its body.
-async fn send_some(service: &Service, url: &str, offset: usize, body: &[u8], sent: usize) -> RawConnection {
+pub(crate) async fn send_some(
+    service: &Service,
+    url: &str,
+    offset: usize,
+    body: &[u8],
+    sent: usize,
+) -> RawConnection {
     let mut connection = service.connect().await;
     let fields = format!(
         "Tus-Resumable: 1.0.0\r\nContent-Type: application/offset+octet-stream\r\nUpload-Offset: {offset}\r\n\
@@ -89,7 +95,7 @@ async fn send_some(service: &Service, url: &str, offset: usize, body: &[u8], sen
 }
 
 /// Waits until this many bytes are recorded, without a request that would end the running one.
-async fn wait_for_bytes(service: &Service, url: &str, count: usize) {
+pub(crate) async fn wait_for_bytes(service: &Service, url: &str, count: usize) {
     let received = format!("SELECT received FROM files WHERE uid = {}", uid(url));
     eventually("the bytes are recorded", async || {
         (service.sql(&received).await == [count.to_string()]).then_some(())
@@ -109,7 +115,7 @@ async fn options_announces_what_is_supported() {
         let extensions = text(answer.headers(), "tus-extension");
         assert_eq!(
             extensions,
-            "creation,creation-with-upload,creation-defer-length,checksum,expiration,termination"
+            "creation,creation-with-upload,creation-defer-length,checksum,concatenation,expiration,termination"
         );
         assert_eq!(text(answer.headers(), "tus-checksum-algorithm"), "md5,sha1,sha256,blake3");
     }

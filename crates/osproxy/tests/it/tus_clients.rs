@@ -330,6 +330,67 @@ async fn a_store_receives_parts_that_are_larger_than_the_chunks_of_the_client() 
     scene.service.assert_consistent().await;
 }
 
+/// Sends a file over several connections at once, which break. Returns what was stored.
+async fn send_in_parallel(scene: &Scene, seed: u64) {
+    let bytes = content(seed, 60_000_000);
+    let path = scene.file("film.bin", &bytes);
+    for (options, faults) in [
+        (json!({"parallelUploads": 4}), &[][..]),
+        (json!({"parallelUploads": 3, "chunkSize": 5_000_000}), &[Fault::ResetRequest(3_000_000)]),
+        (
+            json!({"parallelUploads": 4}),
+            &[Fault::ResetRequest(3_000_000), Fault::Unavailable, Fault::ResetRequest(9_000_000)],
+        ),
+    ] {
+        for fault in faults {
+            scene.line.plan_fault("PATCH", *fault);
+        }
+        let sent = scene.run(Client::Js, &["send", &path, &options.to_string()]).await;
+        let lines = sent.lines();
+        let partial = usize::try_from(options["parallelUploads"].as_u64().unwrap()).unwrap();
+        let created = lines.iter().filter(|line| *line == "POST: 201").count();
+        assert_eq!(
+            (created, lines.last().map(String::as_str)),
+            (partial + 1, Some("POST: 201")),
+            "{lines:?}"
+        );
+        scene.assert_stored(&sent, "film.bin", &bytes).await;
+    }
+    assert_eq!(scene.line.faults().1.len(), 4);
+    scene.service.database().wait_until_idle().await;
+    assert_eq!(scene.service.sql("SELECT count(*) FROM blobs").await, ["1"], "equal content is stored once");
+}
+
+#[tokio::test]
+#[ignore = "needs Node: just test-servers"]
+async fn tus_js_client_sends_a_file_over_several_connections() {
+    let mut scene = Scene::start(16).await;
+    send_in_parallel(&scene, 16).await;
+    // The answer to the last request is lost: it is sent again.
+    let bytes = content(17, 1_000_000);
+    let path = scene.file("again.bin", &bytes);
+    // The first two create the partial uploads.
+    for fault in [Fault::Delay(1), Fault::Delay(1), Fault::Truncate(10)] {
+        scene.line.plan_fault("POST", fault);
+    }
+    let sent = scene.run(Client::Js, &["send", &path, r#"{"parallelUploads": 2}"#]).await;
+    let lines = sent.lines();
+    assert_eq!(lines[4..], ["POST: no answer", "HEAD: 200", "HEAD: 200", "POST: 201"], "{lines:?}");
+    scene.assert_stored(&sent, "again.bin", &bytes).await;
+    let stored = "SELECT count(*) FROM files WHERE name = 'again.bin' AND state = 'stored'";
+    assert_eq!(scene.service.sql(stored).await, ["1"]);
+    scene.service.assert_consistent().await;
+}
+
+#[tokio::test]
+#[ignore = "needs servers: just test-servers"]
+async fn a_store_receives_a_file_over_several_connections() {
+    let store = Store::new(StoreServer::S3Parts);
+    let mut scene = Scene::around(Service::start_on_store(&store, None, &[]).await, 18).await;
+    send_in_parallel(&scene, 18).await;
+    scene.service.assert_consistent().await;
+}
+
 #[tokio::test]
 #[ignore = "needs Node: just test-servers"]
 async fn a_stream_goes_on_where_the_connection_broke() {
@@ -403,13 +464,25 @@ async fn serve_pages() -> Nginx {
     nginx
 }
 
-/// Opens a page, and lets it send a file. Returns at once.
+/// Opens a page, and lets it send a file over one connection. Returns at once.
 async fn send_from_page(browser: &Browser, pages: &Nginx, page: &str, scene: &Scene, size: usize) {
+    send_over(browser, pages, page, scene, size, 1).await;
+}
+
+/// Like [`send_from_page`], over several connections.
+async fn send_over(
+    browser: &Browser,
+    pages: &Nginx,
+    page: &str,
+    scene: &Scene,
+    size: usize,
+    connections: usize,
+) {
     // Another host name is another site as well.
     browser.open(&format!("http://localhost:{}/{page}", pages.address.port())).await;
     let (endpoint, key) = (format!("http://{}/tus", scene.line.address), scene.owner.key().unwrap());
     let [endpoint, key, name] = [&*endpoint, key, "Grüße.bin"].map(Value::from);
-    browser.execute(&format!("send({endpoint}, {key}, {name}, {size}); return 0")).await;
+    browser.execute(&format!("send({endpoint}, {key}, {name}, {size}, {connections}); return 0")).await;
 }
 
 /// Waits until the page says that the file is stored.
@@ -476,6 +549,24 @@ async fn a_page_that_was_loaded_again_continues_its_upload() {
     scene.assert_stored(&sent, "Grüße.bin", &made_file(size)).await;
     assert_eq!(browser.execute("return localStorage.length").await, 0);
     assert_eq!(scene.service.sql("SELECT count(*) FROM files").await, ["1"]);
+    scene.service.assert_consistent().await;
+}
+
+#[tokio::test]
+#[ignore = "needs Chromium: just test-servers"]
+async fn pages_send_a_file_over_several_connections() {
+    let mut scene = Scene::start(17).await;
+    let (pages, browser) = (serve_pages().await, Browser::start().await);
+    let size = 40 * BLOCK + 5;
+    for page in ["tus.html", "uppy.html"] {
+        scene.line.plan_fault("PATCH", Fault::ResetRequest(3_000_000));
+        scene.line.plan_fault("PATCH", Fault::ResetRequest(5_000_000));
+        send_over(&browser, &pages, page, &scene, size, 4).await;
+        let sent = sent_from_page(&browser).await;
+        assert_eq!(sent.requests.iter().filter(|request| request.method == "POST").count(), 5, "{page}");
+        scene.assert_stored(&sent, "Grüße.bin", &made_file(size)).await;
+    }
+    scene.service.database().wait_until_idle().await;
     scene.service.assert_consistent().await;
 }
 

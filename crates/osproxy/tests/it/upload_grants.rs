@@ -443,3 +443,34 @@ async fn grants_are_listed_and_bad_ones_are_not_created() {
     let page: UploadGrants = expect_json(owner.v1_get("/upload-grants").await, 200).await;
     assert_eq!(page.grants.len(), 3);
 }
+
+#[tokio::test]
+async fn partial_uploads_count_until_they_are_concatenated() {
+    let mut service = Service::start().await;
+    let page = service.without_key();
+    let grant = create_grant(&service, &json!({"max_uploads": 2, "name_prefix": "p-"})).await;
+    let partial = async |bytes: &'static [u8]| {
+        let creation = page.client().post(page.url(&tus(&grant))).header("tus-resumable", "1.0.0");
+        let creation = creation.header("upload-concat", "partial").header("upload-length", bytes.len());
+        creation.header("content-type", "application/offset+octet-stream").body(bytes).send().await.unwrap()
+    };
+    let concatenate = async |urls: String| {
+        let creation = page.client().post(page.url(&tus(&grant))).header("tus-resumable", "1.0.0");
+        creation.header("upload-concat", format!("final;{urls}")).send().await.unwrap()
+    };
+    let [one, two] = [partial(b"hello ").await, partial(b"world").await];
+    assert_eq!((one.status().as_u16(), two.status().as_u16()), (201, 201));
+    expect_problem(partial(b"x").await, 403, "link_used_up").await;
+    // Whoever has the link of a grant cannot name uploads by their uid alone.
+    let unsigned = format!("/tus/{} /tus/{}", header(&one, "osproxy-uid"), header(&two, "osproxy-uid"));
+    expect_problem(concatenate(unsigned).await, 400, "invalid_argument").await;
+    let done = concatenate(format!("{} {}", header(&one, "location"), header(&two, "location"))).await;
+    assert_eq!(done.status(), 201);
+    let uid = header(&done, "osproxy-uid").to_owned();
+    assert_eq!(service.read(&uid).await, b"hello world");
+    assert_eq!(service.describe(&uid).await.name, "p-file");
+    assert_eq!(describe_grant(&service, &grant).await.uploads, 1);
+    assert_eq!(files_of(&service, &grant).await, [uid]);
+    assert_eq!(partial(b"x").await.status(), 201);
+    service.assert_consistent().await;
+}

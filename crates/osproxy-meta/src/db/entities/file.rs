@@ -32,8 +32,8 @@ pub struct Model {
     pub claimed_md5: Option<Vec<u8>>,
     pub claimed_sha256: Option<Vec<u8>>,
     pub claimed_blake3: Option<Vec<u8>>,
-    /// 1 until the file expires or is deleted, then 0. Listings without a state filter show only
-    /// files whose value is 1.
+    /// 1 until the file expires or is deleted, then 0; always 0 for a partial upload. Listings
+    /// without a state filter show only files whose value is 1.
     pub listed: i32,
     /// Category of the name.
     pub category: String,
@@ -73,6 +73,11 @@ pub struct Model {
     /// MIME types or families, separated by commas, one of which the content must have. Set by the
     /// upload grant.
     pub required_types: Option<String>,
+    /// For a partial upload whose parts were moved: uid of the final upload that has them now.
+    pub final_uid: Option<i64>,
+    /// For a final upload: uids of its partial uploads in order, separated by spaces.
+    #[sea_orm(column_type = "Text", nullable)]
+    pub partial_uids: Option<String>,
     #[sea_orm(belongs_to, from = "blob_id", to = "id")]
     pub blob: HasOne<super::blob::Entity>,
 }
@@ -87,6 +92,10 @@ pub enum State {
     /// Content is being received.
     #[sea_orm(string_value = "receiving")]
     Receiving,
+    /// A partial upload. Its parts become content only as parts of a final upload; then the state
+    /// changes to `deleted`.
+    #[sea_orm(string_value = "partial")]
+    Partial,
     /// The client has declared all parts complete, and the store is completing its multipart
     /// upload.
     #[sea_orm(string_value = "completing")]

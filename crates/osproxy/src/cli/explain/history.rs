@@ -1,6 +1,9 @@
 //! History of an upload, as text and as JSON.
 
-use osproxy_meta::{Attempt, AttemptOutcome, BlobHistory, FileHistory, FileState, PartHistory, TaskRecord};
+use osproxy_meta::{
+    Attempt, AttemptOutcome, BlobHistory, Concatenation, FileHistory, FileState, PartHistory, TaskRecord,
+};
+use osproxy_types::uid::Uid;
 use serde::Serialize;
 
 use crate::cli::format_timestamp;
@@ -28,6 +31,12 @@ pub(super) struct UploadHistory {
     part_count: Option<u32>,
     #[serde(skip_serializing_if = "Option::is_none")]
     received: Option<Received>,
+    /// For a partial upload whose parts were moved: the final upload that has them now.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    moved_to: Option<String>,
+    /// For a final upload: its partial uploads.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    made_of: Vec<String>,
     #[serde(skip_serializing_if = "Option::is_none")]
     content: Option<ContentReport>,
     parts: Vec<PartReport>,
@@ -103,7 +112,10 @@ impl UploadHistory {
     pub(super) fn new(uid: i64, history: FileHistory, tasks: Vec<(TaskRecord, Vec<Attempt>)>) -> Self {
         let FileHistory { state, created_at, expires_at, .. } = history;
         let is_gone = matches!(state, FileState::Expired | FileState::Deleted | FileState::Corrupt);
-        let is_open = matches!(state, FileState::Pending | FileState::Receiving | FileState::Completing);
+        let is_open = matches!(
+            state,
+            FileState::Pending | FileState::Receiving | FileState::Completing | FileState::Partial
+        );
         let received_as = history.received_as;
         let content = history.blob.map(|blob| content_report(blob, created_at, received_as));
         let received = history.received.map(|(from, until, nodes)| Received { from, until, nodes });
@@ -113,7 +125,15 @@ impl UploadHistory {
             let attempt = previous.map_or(1, |previous| previous.attempt + 1);
             parts.push(part_report(part, attempt));
         }
+        let (mut moved_to, mut made_of) = (None, Vec::new());
+        match history.concatenation {
+            Some(Concatenation::Used(final_uid)) => moved_to = Some(final_uid.to_string()),
+            Some(Concatenation::Final(uids)) => made_of.extend(uids.iter().map(Uid::to_string)),
+            Some(Concatenation::Partial) | None => {}
+        }
         Self {
+            moved_to,
+            made_of,
             uid: uid.to_string(),
             name: history.name,
             state: state.name(),
@@ -138,6 +158,10 @@ impl UploadHistory {
             format!("state    {}", self.state),
         ];
         lines.extend(self.lapses_at.map(|at| format!("expires  {}", format_timestamp(at))));
+        lines.extend(self.moved_to.as_ref().map(|uid| format!("moved to {uid}")));
+        if !self.made_of.is_empty() {
+            lines.push(format!("made of  {}", self.made_of.join(", ")));
+        }
         if let Some(content) = &self.content {
             let ContentReport { id, size, store, layout, shared_with, .. } = content;
             let verified = if content.verified { "verified" } else { "not verified yet" };

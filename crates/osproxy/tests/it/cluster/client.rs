@@ -11,11 +11,11 @@ use std::{
 
 use futures_util::{StreamExt, stream};
 use osproxy_api::v0::{DownloadLink, Envelope, InstantUploadResult, UploadLinks};
-use reqwest::{Client as Http, Method, StatusCode};
+use reqwest::{Client as Http, Method, StatusCode, header::HeaderMap};
 use serde::de::DeserializeOwned;
 use serde_json::{Value, json};
 
-use crate::support::{Api, Random, content, md5_hex};
+use crate::support::{Api, Random, content, md5_hex, tus::number};
 
 /// Timeout of one try.
 const TRY: Duration = Duration::from_secs(8);
@@ -59,6 +59,19 @@ impl Stored {
     }
 }
 
+/// An answer other than "unavailable".
+struct Answer {
+    status: StatusCode,
+    headers: HeaderMap,
+    body: Vec<u8>,
+}
+
+impl Answer {
+    fn text(&self) -> String {
+        String::from_utf8_lossy(&self.body).into_owned()
+    }
+}
+
 pub struct Client {
     http: Http,
     key: String,
@@ -82,7 +95,8 @@ impl Client {
         while !self.ledger.stop.load(Ordering::SeqCst) {
             match self.random.below(10) {
                 0..=2 => self.send_whole().await,
-                3..=6 => self.send_in_parts().await,
+                3..=4 => self.send_in_parts().await,
+                5..=6 => self.send_over_tus().await,
                 7 => self.send_known().await,
                 _ => self.read_some().await,
             }
@@ -95,8 +109,8 @@ impl Client {
         method: Method,
         path: &str,
         body: &[u8],
-        range: Option<&Range<usize>>,
-    ) -> (StatusCode, Vec<u8>) {
+        headers: &[(&'static str, String)],
+    ) -> Answer {
         let start = Instant::now();
         let mut tries = 0;
         loop {
@@ -106,33 +120,37 @@ impl Client {
             if method != Method::GET {
                 request = request.header("content-length", body.len()).body(body.to_vec());
             }
-            if let Some(range) = range {
-                request = request.header("range", format!("bytes={}-{}", range.start, range.end - 1));
+            for (name, value) in headers {
+                request = request.header(*name, value);
             }
             let answer = async {
                 let answer = request.send().await?;
-                let status = answer.status();
-                Ok::<_, reqwest::Error>((status, answer.bytes().await?.to_vec()))
+                let (status, headers) = (answer.status(), answer.headers().clone());
+                Ok::<_, reqwest::Error>(Answer { status, headers, body: answer.bytes().await?.to_vec() })
             };
             let failed = match answer.await {
-                // From osproxy, or from nginx when it reaches no node.
-                Ok((
-                    status @ (StatusCode::SERVICE_UNAVAILABLE
-                    | StatusCode::BAD_GATEWAY
-                    | StatusCode::GATEWAY_TIMEOUT),
-                    said,
-                )) => {
-                    format!("{status} {}", String::from_utf8_lossy(&said))
+                // From osproxy (in tus, 423 in response to HEAD), or from nginx when it reaches no node.
+                Ok(answer)
+                    if matches!(
+                        answer.status,
+                        StatusCode::SERVICE_UNAVAILABLE
+                            | StatusCode::BAD_GATEWAY
+                            | StatusCode::GATEWAY_TIMEOUT
+                            | StatusCode::LOCKED
+                    ) =>
+                {
+                    format!("{} {}", answer.status, answer.text())
                 }
-                Ok((status, said)) => {
+                Ok(answer) => {
                     assert!(
-                        !status.is_server_error(),
-                        "{method} {path}: {status} {}",
-                        String::from_utf8_lossy(&said)
+                        !answer.status.is_server_error(),
+                        "{method} {path}: {} {}",
+                        answer.status,
+                        answer.text()
                     );
                     let wait = RequestTime { started: start, took: start.elapsed(), retries: tries - 1 };
                     self.ledger.waits.lock().unwrap().push(wait);
-                    return (status, said);
+                    return answer;
                 }
                 Err(error) => format!("{error:?}"),
             };
@@ -144,14 +162,14 @@ impl Client {
 
     async fn post<T: DeserializeOwned>(&self, route: &str, body: &Value) -> T {
         let path = format!("/api/storage/v0{route}");
-        let (status, said) = self.request(Method::POST, &path, body.to_string().as_bytes(), None).await;
-        assert_eq!(status, 200, "{}", String::from_utf8_lossy(&said));
-        serde_json::from_slice::<Envelope<T>>(&said).unwrap().data
+        let answer = self.request(Method::POST, &path, body.to_string().as_bytes(), &[]).await;
+        assert_eq!(answer.status, 200, "{}", answer.text());
+        serde_json::from_slice::<Envelope<T>>(&answer.body).unwrap().data
     }
 
     async fn put(&self, path: &str, body: &[u8]) {
-        let (status, said) = self.request(Method::PUT, path, body, None).await;
-        assert_eq!(status, 200, "{path}: {}", String::from_utf8_lossy(&said));
+        let answer = self.request(Method::PUT, path, body, &[]).await;
+        assert_eq!(answer.status, 200, "{path}: {}", answer.text());
     }
 
     async fn link(&self) -> UploadLinks {
@@ -193,6 +211,44 @@ impl Client {
         self.acknowledged(stored).await;
     }
 
+    /// Sends content over tus, in random pieces. The offset never falls below one that was told.
+    async fn send_over_tus(&mut self) {
+        let (seed, size) = (self.random.below(u64::MAX), 1 + self.random.index(self.parts.end * 2));
+        let version = ("tus-resumable", "1.0.0".to_owned());
+        let creation = [version.clone(), ("upload-length", size.to_string())];
+        let answer = self.request(Method::POST, "/tus", &[], &creation).await;
+        assert_eq!(answer.status, 201, "{}", answer.text());
+        let url = answer.headers["location"].to_str().unwrap().to_owned();
+        let stored = Stored { uid: answer.headers["osproxy-uid"].to_str().unwrap().to_owned(), seed, size };
+        self.ledger.issued.lock().unwrap().push(stored.uid.clone());
+        let (bytes, mut told) = (stored.bytes(), 0);
+        let check_offset = |answer: &Answer, told: usize| {
+            let offset = number(&answer.headers, "upload-offset").expect("an offset");
+            assert!((told..=size).contains(&offset), "{url}: {offset} of {size} after {told}");
+            offset
+        };
+        loop {
+            let answer = self.request(Method::HEAD, &url, &[], std::slice::from_ref(&version)).await;
+            assert_eq!(answer.status, 200, "{url}");
+            told = check_offset(&answer, told);
+            if told == size {
+                break;
+            }
+            let end = told + 1 + self.random.index(size - told);
+            let octets = ("content-type", "application/offset+octet-stream".to_owned());
+            let patch = [version.clone(), octets, ("upload-offset", told.to_string())];
+            let body = &bytes[told..end];
+            let answer = self.request(Method::PATCH, &url, body, &patch).await;
+            match answer.status.as_u16() {
+                // An earlier try may have got through, and a request of an earlier try may end this one.
+                204 | 409 => told = check_offset(&answer, told),
+                400 if answer.headers["osproxy-error"] == "superseded" => {}
+                _ => panic!("{url}: {} {}", answer.status, answer.text()),
+            }
+        }
+        self.acknowledged(stored).await;
+    }
+
     /// Tries an instant upload of known content; it succeeds only once osproxy has verified that
     /// content.
     async fn send_known(&mut self) {
@@ -230,10 +286,12 @@ impl Client {
         let links: Option<Vec<DownloadLink>> =
             self.post("/link/download", &json!({"uid": [stored.uid], "expire": 600})).await;
         let links = links.unwrap_or_else(|| panic!("{} was acknowledged, but is missing", stored.uid));
-        let (status, read) = self.request(Method::GET, &links[0].url, &[], range.as_ref()).await;
+        let header = |range: &Range<usize>| ("range", format!("bytes={}-{}", range.start, range.end - 1));
+        let headers: Vec<_> = range.iter().map(header).collect();
+        let answer = self.request(Method::GET, &links[0].url, &[], &headers).await;
         let expected = if range.is_some() { 206 } else { 200 };
-        assert_eq!(status, expected, "{}: {}", stored.uid, String::from_utf8_lossy(&read));
+        assert_eq!(answer.status, expected, "{}: {}", stored.uid, answer.text());
         let bytes = stored.bytes();
-        assert!(read == bytes[range.unwrap_or(0..stored.size)], "{} has wrong content", stored.uid);
+        assert!(answer.body == bytes[range.unwrap_or(0..stored.size)], "{} has wrong content", stored.uid);
     }
 }

@@ -3,7 +3,7 @@
 use std::ops::Range;
 
 use futures_util::{StreamExt, stream};
-use reqwest::{Body, Method, Response};
+use reqwest::{Body, Method, RequestBuilder, Response};
 use serde_json::json;
 
 use super::content::Piece;
@@ -73,10 +73,7 @@ impl Appending {
     /// Returns `None` if the service does not answer.
     pub async fn append(&mut self, api: &Api, range: Range<usize>, cut: Option<usize>) -> Option<()> {
         let bytes = self.piece.bytes();
-        let mut patch = tus::patch(api, &self.url, range.start, range.len());
-        if self.is_deferred && range.end == bytes.len() {
-            patch = patch.header("upload-length", range.end);
-        }
+        let patch = self.patch(api, &range);
         let patch = match cut {
             Some(sent) => {
                 let sent = bytes[range.start..range.start + sent].to_vec();
@@ -100,6 +97,27 @@ impl Appending {
             409 => _ = self.record_offset(&answer),
             400 if answer.headers()["osproxy-error"] == "superseded" => {}
             _ => panic!("{answer:?} for {}", self.url),
+        }
+        Some(())
+    }
+
+    fn patch(&self, api: &Api, range: &Range<usize>) -> RequestBuilder {
+        let patch = tus::patch(api, &self.url, range.start, range.len());
+        if self.is_deferred && range.end == self.piece.size() {
+            return patch.header("upload-length", range.end);
+        }
+        patch
+    }
+
+    /// Begins to send what is missing, and stops in the middle, until the service is killed. Returns
+    /// `None` if the service does not answer.
+    pub async fn stall(&mut self, api: &Api, random: &mut Random) -> Option<()> {
+        let offset = self.ask(api).await?;
+        if !self.is_complete {
+            let rest = offset..self.piece.size();
+            let sent = self.piece.bytes()[rest.clone()][..random.index(rest.len().max(1))].to_vec();
+            let body = stream::iter([Ok::<_, std::io::Error>(sent)]).chain(stream::pending());
+            tokio::spawn(self.patch(api, &rest).body(Body::wrap_stream(body)).send());
         }
         Some(())
     }

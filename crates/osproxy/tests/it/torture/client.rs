@@ -48,11 +48,11 @@ impl Client {
     async fn act(&mut self) -> Option<()> {
         match self.random.below(100) {
             0..10 => self.store_file().await,
-            10..25 => self.single().await,
-            25..45 => self.parts().await,
-            45..55 => self.appends().await,
-            55..65 => self.race_parts_and_whole().await,
-            65..80 => self.download().await,
+            10..22 => self.single().await,
+            22..42 => self.parts().await,
+            42..62 => self.appends().await,
+            62..70 => self.race_parts_and_whole().await,
+            70..80 => self.download().await,
             80..92 => self.instant().await,
             _ => self.abort_upload().await,
         }
@@ -199,15 +199,22 @@ impl Client {
 
     /// Sends content over tus, in pieces that may break off. Some uploads stay incomplete.
     async fn appends(&mut self) -> Option<()> {
-        let piece = self.piece();
+        let piece = if self.random.percent(50) {
+            Piece::new(self.random.below(u64::MAX), self.random.index(300_000))
+        } else {
+            self.piece()
+        };
         let api = self.service.clone();
         let mut upload = Appending::create(&api, piece, &mut self.random).await?;
         let mut going = Some(());
-        for _ in 0..self.random.below(8) {
+        for _ in 0..self.random.below(6) {
             going = upload.go_on(&api, &mut self.random).await;
             if going.is_none() || upload.is_complete {
                 break;
             }
+        }
+        if going.is_some() && !upload.is_complete {
+            going = upload.stall(&api, &mut self.random).await;
         }
         if upload.is_complete {
             let sent = Sent::known(upload.uid(), vec![upload.piece.clone()], Known::Stored);
