@@ -366,19 +366,6 @@ async fn send_in_parallel(scene: &Scene, seed: u64) {
 async fn tus_js_client_sends_a_file_over_several_connections() {
     let mut scene = Scene::start(16).await;
     send_in_parallel(&scene, 16).await;
-    // The answer to the last request is lost: it is sent again.
-    let bytes = content(17, 1_000_000);
-    let path = scene.file("again.bin", &bytes);
-    // The first two create the partial uploads.
-    for fault in [Fault::Delay(1), Fault::Delay(1), Fault::Truncate(10)] {
-        scene.line.plan_fault("POST", fault);
-    }
-    let sent = scene.run(Client::Js, &["send", &path, r#"{"parallelUploads": 2}"#]).await;
-    let lines = sent.lines();
-    assert_eq!(lines[4..], ["POST: no answer", "HEAD: 200", "HEAD: 200", "POST: 201"], "{lines:?}");
-    scene.assert_stored(&sent, "again.bin", &bytes).await;
-    let stored = "SELECT count(*) FROM files WHERE name = 'again.bin' AND state = 'stored'";
-    assert_eq!(scene.service.sql(stored).await, ["1"]);
     scene.service.assert_consistent().await;
 }
 
