@@ -461,7 +461,7 @@ async fn partial_uploads_count_until_they_are_concatenated() {
     let [one, two] = [partial(b"hello ").await, partial(b"world").await];
     assert_eq!((one.status().as_u16(), two.status().as_u16()), (201, 201));
     expect_problem(partial(b"x").await, 403, "link_used_up").await;
-    // Whoever has the link of a grant cannot name uploads by their uid alone.
+    // Under a grant, the URLs of partial uploads must be signed.
     let unsigned = format!("/tus/{} /tus/{}", header(&one, "osproxy-uid"), header(&two, "osproxy-uid"));
     expect_problem(concatenate(unsigned).await, 400, "invalid_argument").await;
     let done = concatenate(format!("{} {}", header(&one, "location"), header(&two, "location"))).await;
