@@ -211,7 +211,7 @@ impl Client {
         self.acknowledged(stored).await;
     }
 
-    /// Sends content over tus, in random pieces. The offset never falls below one that was told.
+    /// Sends content over tus, in random pieces. Asserts that the offset never decreases.
     async fn send_over_tus(&mut self) {
         let (seed, size) = (self.random.below(u64::MAX), 1 + self.random.index(self.parts.end * 2));
         let version = ("tus-resumable", "1.0.0".to_owned());
