@@ -4,7 +4,7 @@ mod api_key;
 pub(crate) mod upload_grant;
 
 pub use api_key::ApiKey;
-pub use upload_grant::{GrantTerms, UploadGrant};
+pub use upload_grant::{GrantRecord, GrantRefusal, GrantTerms, UploadGrant};
 
 use std::{
     num::NonZeroU32,
@@ -73,7 +73,7 @@ impl Caller {
     /// The caller that has the URL of an upload grant.
     pub(crate) fn of_grant(grant: Arc<UploadGrant>) -> Self {
         Self {
-            tenant: grant.tenant.clone(),
+            tenant: grant.record.tenant.clone(),
             max_size: grant.terms.max_size,
             key: None,
             max_transfers: None,
@@ -91,7 +91,7 @@ impl Caller {
     /// without key and grant.
     pub(crate) fn idempotency_scope(&self) -> Option<String> {
         match &self.grant {
-            Some(grant) => Some(format!("grant {}", grant.id)),
+            Some(grant) => Some(format!("grant {}", grant.record.id)),
             None => self.key.clone(),
         }
     }

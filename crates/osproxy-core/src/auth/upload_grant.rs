@@ -7,10 +7,12 @@ use std::{
 
 use ipnet::IpNet;
 use osproxy_api::ErrorCode;
-use osproxy_meta::{AccessDb, FileMetadata, GrantRecord, GrantRefusal};
-use osproxy_types::{tenant::Tenant, uid::Uid};
+use osproxy_meta::{AccessDb, FileMetadata};
+use osproxy_types::uid::Uid;
 use quick_cache::sync::Cache;
 use serde::{Deserialize, Serialize};
+
+pub use osproxy_meta::{GrantRecord, GrantRefusal};
 
 use crate::{
     Error, Result,
@@ -26,23 +28,9 @@ const CACHE_CAPACITY: usize = 1000;
 /// An upload grant.
 #[derive(Clone, Debug)]
 pub struct UploadGrant {
-    /// Id.
-    pub id: Uid,
-    /// Owner of the files that are created under the grant.
-    pub tenant: Tenant,
-    /// When the grant was created, in milliseconds since the Unix epoch.
-    pub created_at: i64,
-    /// When the grant expires, in milliseconds since the Unix epoch.
-    pub expires_at: i64,
-    /// When the grant was revoked, in milliseconds since the Unix epoch; `None` if it is not revoked.
-    pub revoked_at: Option<i64>,
-    /// Maximum number of uploads; `None`: no limit.
-    pub max_uploads: Option<u32>,
-    /// Number of files that were created under the grant, without aborted and expired uploads.
-    pub uploads: u32,
-    /// Id of the API key that created the grant; `None` if it was created without a key.
-    pub api_key: Option<String>,
-    /// What the uploads may be.
+    /// The grant as stored.
+    pub record: GrantRecord,
+    /// What the uploads may be: the parsed terms of the record.
     pub terms: GrantTerms,
 }
 
@@ -68,31 +56,7 @@ pub struct GrantTerms {
 impl UploadGrant {
     pub(crate) fn from_record(record: GrantRecord) -> Result<Self> {
         let terms = serde_json::from_str(&record.terms).map_err(Error::internal)?;
-        Ok(Self {
-            id: record.id,
-            tenant: record.tenant,
-            created_at: record.created_at,
-            expires_at: record.expires_at,
-            revoked_at: record.revoked_at,
-            max_uploads: record.max_uploads,
-            uploads: record.uploads,
-            api_key: record.api_key,
-            terms,
-        })
-    }
-
-    pub(crate) fn to_record(&self) -> Result<GrantRecord> {
-        Ok(GrantRecord {
-            id: self.id,
-            tenant: self.tenant.clone(),
-            created_at: self.created_at,
-            expires_at: self.expires_at,
-            revoked_at: self.revoked_at,
-            max_uploads: self.max_uploads,
-            uploads: self.uploads,
-            api_key: self.api_key.clone(),
-            terms: serde_json::to_string(&self.terms).map_err(Error::internal)?,
-        })
+        Ok(Self { record, terms })
     }
 
     /// MIME types or families, separated by commas, one of which the content must have.
@@ -111,7 +75,7 @@ impl UploadGrant {
             transfers: transfers.clone(),
             // Metadata that the application sets is not for the holders of its grants.
             shows_metadata: false,
-            grant: Some(self.id.get()),
+            grant: Some(self.record.id.get()),
             ..LinkConstraints::default()
         }
     }
@@ -158,7 +122,9 @@ impl GrantCache {
                 grant
             }
         };
-        grant.filter(|grant| grant.revoked_at.is_none()).ok_or_else(|| grant_error(GrantRefusal::Revoked))
+        grant
+            .filter(|grant| grant.record.revoked_at.is_none())
+            .ok_or_else(|| grant_error(GrantRefusal::Revoked))
     }
 
     /// Reads a grant again when it is needed next.

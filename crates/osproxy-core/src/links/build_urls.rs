@@ -8,7 +8,7 @@ use osproxy_types::uid::Uid;
 use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, utf8_percent_encode};
 use time::OffsetDateTime;
 
-use crate::auth::UploadGrant;
+use crate::auth::GrantRecord;
 use crate::links::{LinkAction, LinkClaims, LinkConstraints, LinkKeys, LinkPeriod, Links};
 
 /// The unreserved characters of RFC 3986.
@@ -41,7 +41,7 @@ impl Links {
     }
 
     /// Returns the links of an upload grant.
-    pub fn grant_links(&self, grant: &UploadGrant) -> UploadGrantLinks {
+    pub fn grant_links(&self, grant: &GrantRecord) -> UploadGrantLinks {
         let id = grant.id.to_string();
         let created_at = grant.created_at.div_euclid(1000);
         let date = OffsetDateTime::from_unix_timestamp(created_at).map(crate::links::format_date);

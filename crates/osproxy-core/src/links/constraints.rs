@@ -18,7 +18,8 @@ const MAX_MIME_LEN: usize = 127;
 const MAX_USES: u64 = 1_000_000;
 
 /// Returns the constraints of upload links: those in the request, within the limits of the caller's
-/// key; or else those of the caller's upload grant. Fails with `InvalidArgument` if `constraints` are invalid or allow less than `size` bytes.
+/// key; or else those of the caller's upload grant. Fails with `InvalidArgument` if `constraints` are
+/// invalid or allow less than `size` bytes.
 pub fn upload_constraints(
     caller: &Caller,
     size: Option<u64>,

@@ -116,7 +116,7 @@ pub async fn create_upload(
     let validated = validate(uploads, caller, requests)?;
     if let Some(grant) = caller.grant() {
         // Before the uploads count as uploads of the tenant.
-        let record = uploads.meta.access.grant(grant.id).await?;
+        let record = uploads.meta.access.grant(grant.record.id).await?;
         let refusal = record.map_or(Some(GrantRefusal::Revoked), |it| it.ended(uploads.meta.now_ms()));
         // A repeated request may find the upload that the first request has created.
         if let Some(refusal) = refusal.filter(|_| key.is_none()) {
@@ -182,7 +182,7 @@ pub async fn create_upload(
 /// The upload grant of a file that the caller creates.
 pub(super) fn file_grant(caller: &Caller) -> Option<FileGrant> {
     let grant = caller.grant()?;
-    Some(FileGrant { id: grant.id, required_types: grant.required_types() })
+    Some(FileGrant { id: grant.record.id, required_types: grant.required_types() })
 }
 
 /// Checks the request for a file that is created together with its content. Returns the file name

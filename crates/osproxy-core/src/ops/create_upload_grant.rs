@@ -6,7 +6,7 @@ use time::OffsetDateTime;
 use super::{UploadOps, check_expire, file_name};
 use crate::{
     Caller, Error, Result,
-    auth::{GrantTerms, UploadGrant},
+    auth::{GrantRecord, GrantTerms, UploadGrant},
     boxed_future,
     links::constraints,
     metadata::check_partial_metadata,
@@ -61,7 +61,7 @@ pub async fn create_upload_grant(
     };
     // The date of a link is in whole seconds.
     let created_at = OffsetDateTime::now_utc().unix_timestamp();
-    let grant = UploadGrant {
+    let record = GrantRecord {
         id: uploads.uids.next().await?,
         tenant: caller.tenant.clone(),
         created_at: created_at * 1000,
@@ -70,10 +70,10 @@ pub async fn create_upload_grant(
         max_uploads: max_uploads.map(check_max_uploads).transpose()?,
         uploads: 0,
         api_key: caller.key.clone(),
-        terms,
+        terms: serde_json::to_string(&terms).map_err(Error::internal)?,
     };
-    uploads.meta.access.create_grant(grant.to_record()?).await?;
-    Ok(grant)
+    uploads.meta.access.create_grant(record.clone()).await?;
+    Ok(UploadGrant { record, terms })
 }
 
 fn check_max_uploads(max: u64) -> Result<u32> {

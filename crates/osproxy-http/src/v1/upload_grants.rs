@@ -13,7 +13,8 @@ use osproxy_api::{
     v1::{CreateUploadGrantRequest, PREFIX, UploadGrant, UploadGrantState, UploadGrants},
 };
 use osproxy_core::{
-    Caller, auth,
+    Caller,
+    auth::{self, GrantRefusal},
     links::Links,
     ops::{self, UploadOps},
 };
@@ -54,7 +55,7 @@ pub(crate) async fn create_upload_grant(
     Query::parse(request.uri.query(), &[])?;
     let wanted: CreateUploadGrantRequest = json::parse(&json::read(&request.headers, body).await?)?;
     let grant = ops::create_upload_grant::create_upload_grant(&uploads, &caller, wanted).await?;
-    let location = [(header::LOCATION, format!("{PREFIX}/upload-grants/{}", grant.id))];
+    let location = [(header::LOCATION, format!("{PREFIX}/upload-grants/{}", grant.record.id))];
     Ok((StatusCode::CREATED, location, Json(render(&links, &caller, grant))).into_response())
 }
 
@@ -142,29 +143,30 @@ pub(crate) async fn revoke_upload_grant(
 /// The links and the metadata are only for the key that created the grant, and for the scopes that
 /// include them: other keys may have other limits.
 fn render(links: &Links, caller: &Caller, grant: auth::UploadGrant) -> UploadGrant {
-    let is_creator = caller.key == grant.api_key;
+    let auth::UploadGrant { record, terms } = grant;
+    let is_creator = caller.key == record.api_key;
     let shows_links = is_creator || caller.has_scope(Scope::Admin);
     let shows_metadata = is_creator || caller.has_scope(Scope::Read);
     let now = OffsetDateTime::now_utc().unix_timestamp().saturating_mul(1000);
-    let state = match grant.revoked_at {
-        Some(_) => UploadGrantState::Revoked,
-        None if grant.expires_at <= now => UploadGrantState::Expired,
-        None if grant.max_uploads.is_some_and(|max| grant.uploads >= max) => UploadGrantState::UsedUp,
+    let state = match record.ended(now) {
+        Some(GrantRefusal::Revoked) => UploadGrantState::Revoked,
+        Some(GrantRefusal::Expired) => UploadGrantState::Expired,
+        Some(GrantRefusal::UsedUp) => UploadGrantState::UsedUp,
         None => UploadGrantState::Active,
     };
     UploadGrant {
-        id: grant.id.to_string(),
+        id: record.id.to_string(),
         state,
-        links: (state == UploadGrantState::Active && shows_links).then(|| links.grant_links(&grant)),
-        uploads: grant.uploads,
-        created_at: format_time(grant.created_at),
-        expires_at: format_time(grant.expires_at),
-        revoked_at: grant.revoked_at.map(format_time),
-        max_uploads: grant.max_uploads,
-        max_size: grant.terms.max_size,
-        content_types: grant.terms.content_types,
-        networks: grant.terms.networks.iter().map(ToString::to_string).collect(),
-        name_prefix: grant.terms.name_prefix,
-        metadata: shows_metadata.then_some(grant.terms.metadata),
+        links: (state == UploadGrantState::Active && shows_links).then(|| links.grant_links(&record)),
+        uploads: record.uploads,
+        created_at: format_time(record.created_at),
+        expires_at: format_time(record.expires_at),
+        revoked_at: record.revoked_at.map(format_time),
+        max_uploads: record.max_uploads,
+        max_size: terms.max_size,
+        content_types: terms.content_types,
+        networks: terms.networks.iter().map(ToString::to_string).collect(),
+        name_prefix: terms.name_prefix,
+        metadata: shows_metadata.then_some(terms.metadata),
     }
 }
