@@ -66,8 +66,9 @@ pub async fn create_final_upload(
         max_parts: uploads.limits.max_parts,
     };
     match uploads.meta.uploads.concatenate(upload).await? {
-        ConcatenateOutcome::Created(size) => Ok(FinalUpload { uid, size, created_at, is_stored: false }),
-        ConcatenateOutcome::Exists(uid) => existing_final_upload(uploads, uid).await,
+        // Read from the row in both cases, so that a repeated request returns the same link.
+        ConcatenateOutcome::Created(_) => recorded_final_upload(uploads, uid).await,
+        ConcatenateOutcome::Exists(uid) => recorded_final_upload(uploads, uid).await,
         ConcatenateOutcome::Refused(uid, problem) => Err(refusal(uid, problem)),
         ConcatenateOutcome::SeveralStores(stores) => {
             let message = format!(
@@ -130,7 +131,7 @@ fn check_list(partial_uids: &[Uid]) -> Result<()> {
     }
 }
 
-async fn existing_final_upload(uploads: &UploadOps, uid: Uid) -> Result<FinalUpload> {
+async fn recorded_final_upload(uploads: &UploadOps, uid: Uid) -> Result<FinalUpload> {
     let file = uploads.meta.files.record(uid).await?.ok_or_else(unknown_uid_error)?;
     let size = match file.state {
         FileState::Pending | FileState::Receiving => file.size,
