@@ -52,6 +52,10 @@ pub enum Content {}
 #[derive(Debug)]
 pub enum Network {}
 
+/// A MIME type or a family of types.
+#[derive(Debug)]
+pub enum MimePattern {}
+
 fn text(description: &str) -> ObjectBuilder {
     Object::builder().schema_type(SchemaType::new(Type::String)).description(Some(description))
 }
@@ -79,6 +83,18 @@ impl PartialSchema for Network {
 }
 
 impl ToSchema for Network {}
+
+impl PartialSchema for MimePattern {
+    fn schema() -> RefOr<Schema> {
+        text("A MIME type without parameters, or a family such as `image/*`.")
+            .pattern(Some(r"^[0-9A-Za-z!#$&^_.+-]+/([0-9A-Za-z!#$&^_.+-]+|\*)$"))
+            .max_length(Some(127))
+            .examples(["image/*", "application/pdf"])
+            .into()
+    }
+}
+
+impl ToSchema for MimePattern {}
 
 impl PartialSchema for Md5 {
     fn schema() -> RefOr<Schema> {

@@ -6,7 +6,7 @@ use utoipa::ToSchema;
 use super::upload::{an_hour, seconds};
 use crate::{
     integer, nullable,
-    schema::{Metadata, Moment, Network, Uid},
+    schema::{Metadata, MimePattern, Moment, Network, Uid},
 };
 
 /// Body of `POST /upload-grants`.
@@ -30,7 +30,7 @@ pub struct CreateUploadGrantRequest {
     /// MIME types, or families such as `image/*`. A file must have one of them. The type is compared
     /// with the type that osproxy detects from the beginning of the content and from the file name.
     #[serde(default, deserialize_with = "nullable::deserialize", skip_serializing_if = "Vec::is_empty")]
-    #[schema(value_type = Option<Vec<String>>, required = false, example = json!(["image/*", "application/pdf"]), max_items = 16)]
+    #[schema(value_type = Option<Vec<MimePattern>>, required = false, example = json!(["image/*", "application/pdf"]), max_items = 16)]
     pub content_types: Vec<String>,
     /// Networks from which the grant and the links of its uploads may be used.
     #[serde(default, deserialize_with = "nullable::deserialize", skip_serializing_if = "Vec::is_empty")]
@@ -79,6 +79,7 @@ pub struct UploadGrant {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub max_size: Option<u64>,
     /// MIME types of which a file must have one. If empty, all are allowed.
+    #[schema(value_type = Vec<MimePattern>)]
     pub content_types: Vec<String>,
     /// Networks from which the grant may be used. If empty, all are allowed.
     #[schema(value_type = Vec<Network>)]

@@ -13,7 +13,7 @@ use crate::{
 /// Maximum number of networks. They are part of the URL of the link.
 const MAX_NETWORKS: usize = 16;
 /// Maximum length of a MIME type, in bytes.
-const MAX_MIME_LEN: usize = 127;
+pub(crate) const MAX_MIME_LEN: usize = 127;
 /// Maximum value of `max_uses`.
 const MAX_USES: u64 = 1_000_000;
 

@@ -8,14 +8,12 @@ use crate::{
     Caller, Error, Result,
     auth::{GrantRecord, GrantTerms, UploadGrant},
     boxed_future,
-    links::constraints,
+    links::constraints::{self, MAX_MIME_LEN},
     metadata::check_partial_metadata,
 };
 
 /// Maximum number of MIME types.
 const MAX_TYPES: usize = 16;
-/// Maximum total length of the MIME types with separators, in bytes.
-const MAX_TYPES_LEN: usize = 1024;
 /// Maximum length of the prefix of names, in bytes.
 const MAX_PREFIX_LEN: usize = 255;
 /// Maximum value of `max_uploads`.
@@ -84,16 +82,12 @@ fn check_max_uploads(max: u64) -> Result<u32> {
 }
 
 fn check_types(types: &[String]) -> Result<()> {
-    let length: usize = types.iter().map(|one| one.len() + 1).sum();
-    if types.len() <= MAX_TYPES
-        && length <= MAX_TYPES_LEN
-        && types.iter().all(|one| constraints::is_mime_pattern(one))
-    {
+    if types.len() <= MAX_TYPES && types.iter().all(|one| constraints::is_mime_pattern(one)) {
         return Ok(());
     }
     let message = format!(
-        "`content_types` must have at most {MAX_TYPES} MIME types such as image/png or image/*, and \
-         {MAX_TYPES_LEN} bytes in total"
+        "`content_types` must have at most {MAX_TYPES} MIME types such as image/png or image/*, of at \
+         most {MAX_MIME_LEN} bytes each"
     );
     Err(Error::invalid(message).with_field("content_types"))
 }
