@@ -66,7 +66,7 @@ impl PartialSchema for Uid {
             "Id of a file: a 63-bit number as a decimal string, because JavaScript numbers are \
              exact only up to 53 bits.",
         )
-        .pattern(Some("^[1-9][0-9]{0,18}$"))
+        .pattern(Some("^([1-9][0-9]{0,17}|[1-8][0-9]{18})$"))
         .examples(["1548722401845518336"])
         .into()
     }

@@ -183,6 +183,6 @@ pub struct InstantUploadResult {
     #[schema(example = "900150983cd24fb0d6963f7d28e17f72")]
     pub md5: String,
     /// Uid of the new file; empty if the content must be sent.
-    #[schema(example = "1548722401845518336", pattern = "^([1-9][0-9]{0,18})?$")]
+    #[schema(example = "1548722401845518336", pattern = "^([1-9][0-9]{0,17}|[1-8][0-9]{18})?$")]
     pub uid: String,
 }
