@@ -77,6 +77,8 @@ codes! {
     UnsupportedMediaType = "unsupported_media_type",
     /// The challenge was answered before, or has expired.
     ChallengeGone = "challenge_gone",
+    /// Events after the given one were removed.
+    CursorExpired = "cursor_expired",
     /// Parts of the upload are missing, or it has more parts than the client declared.
     PartsMissing = "parts_missing",
     /// The total size of the parts differs from the declared size.
@@ -149,6 +151,7 @@ impl ErrorCode {
             | Self::KeyReused
             | Self::UnsupportedMediaType
             | Self::ChallengeGone
+            | Self::CursorExpired
             | Self::PartsMissing
             | Self::SizeMismatch
             | Self::OffsetMismatch
@@ -195,7 +198,7 @@ impl ErrorCode {
             | Self::PreconditionFailed => Code::FailedPrecondition,
             Self::InProgress | Self::IncompleteBody | Self::Superseded => Code::Aborted,
             Self::DeadlineExceeded => Code::DeadlineExceeded,
-            Self::RangeNotSatisfiable => Code::OutOfRange,
+            Self::RangeNotSatisfiable | Self::CursorExpired => Code::OutOfRange,
             Self::QuotaExceeded | Self::StorageFull | Self::RateLimited | Self::HeaderTooLarge => {
                 Code::ResourceExhausted
             }
@@ -227,6 +230,7 @@ impl ErrorCode {
             | Self::GrantNotFound
             | Self::TaskNotFound
             | Self::ChallengeGone
+            | Self::CursorExpired
             | Self::FileCorrupt => 404,
             Self::MethodNotAllowed => 405,
             Self::IncompleteBody | Self::DeadlineExceeded => 408,
@@ -264,7 +268,7 @@ impl ErrorCode {
             | Self::OffsetMismatch
             | Self::Superseded
             | Self::InProgress => 409,
-            Self::FileCorrupt | Self::FileGone | Self::ChallengeGone => 410,
+            Self::FileCorrupt | Self::FileGone | Self::ChallengeGone | Self::CursorExpired => 410,
             Self::PreconditionFailed => 412,
             Self::TooLarge => 413,
             Self::UnsupportedMediaType => 415,
@@ -304,6 +308,7 @@ impl ErrorCode {
             Self::InProgress => "In progress",
             Self::UnsupportedMediaType => "Unsupported media type",
             Self::ChallengeGone => "Challenge gone",
+            Self::CursorExpired => "Cursor expired",
             Self::PartsMissing => "Parts missing",
             Self::SizeMismatch => "Size mismatch",
             Self::OffsetMismatch => "Offset mismatch",

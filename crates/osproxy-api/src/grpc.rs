@@ -9,6 +9,9 @@ pub mod v1 {
     tonic::include_proto!("osproxy.v1");
 }
 
+/// Prefix of the paths of all methods.
+pub const PREFIX: &str = "/osproxy.v1.";
+
 /// All files of `proto/` and their imports as an encoded `FileDescriptorSet`, for server
 /// reflection.
 pub const DESCRIPTORS: &[u8] = include_bytes!(concat!(env!("OUT_DIR"), "/descriptors.bin"));

@@ -19,6 +19,8 @@ pub enum Message {
     },
     /// The sender enqueued a task that the sender may be unable to run.
     TaskEnqueued,
+    /// The sender has recorded events, which readers on all nodes can see now.
+    EventsRecorded,
     /// A request on the sender appends to an upload in a shared store.
     AppendStarted {
         /// Uid of the upload.

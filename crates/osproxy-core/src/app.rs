@@ -14,6 +14,7 @@ use crate::{
     auth::Authenticator,
     cached::Cached,
     disks::DiskFolders,
+    events::EventOps,
     health::HealthChecker,
     links::Links,
     metrics::Metrics,
@@ -47,6 +48,8 @@ pub struct App {
     pub uploads: Arc<UploadOps>,
     /// Handle for operations on tasks.
     pub tasks: Arc<TaskOps>,
+    /// Handle for operations on events.
+    pub events: Arc<EventOps>,
     /// Wakes the task engines.
     pub task_notifier: Arc<TaskNotifier>,
     /// Work that outlives the request that started it. Shutdown waits for it.
@@ -110,6 +113,7 @@ impl App {
                         app.meta.invalidate(Invalidation::Blob(blob_id));
                     }
                     Event::Message(Message::TaskEnqueued) => app.task_notifier.notify_node(),
+                    Event::Message(Message::EventsRecorded) => app.meta.events.notify(),
                     Event::Message(message) => app.uploads.append_locks.elsewhere.receive(&message),
                     Event::MayHaveMissed => {
                         app.uploads.append_locks.elsewhere.forget_all();

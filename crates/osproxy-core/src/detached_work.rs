@@ -1,10 +1,11 @@
 //! Work that outlives the request that started it.
 
-use crate::boxed_future;
 use std::time::Duration;
 
 use tokio::{runtime::Handle, task::JoinHandle};
 use tokio_util::task::TaskTracker;
+
+use crate::{boxed_future, events::EventSource};
 
 /// Spawns work that outlives the request that started it. The work runs on the runtime for
 /// background work. On the runtime that serves connections, each step would wait behind thousands
@@ -21,13 +22,13 @@ impl DetachedWork {
         Self { runtime: Handle::current(), tasks: TaskTracker::new() }
     }
 
-    /// Spawns `work`. Dropping the returned handle does not cancel the work. [`Self::wait_idle`]
+    /// Spawns `work`, which inherits the source of events. Dropping the returned handle does not cancel the work. [`Self::wait_idle`]
     /// waits until the work has ended.
     pub fn spawn<F>(&self, work: F) -> JoinHandle<F::Output>
     where
         F: Future<Output: Send> + Send + 'static,
     {
-        self.tasks.spawn_on(work, &self.runtime)
+        self.tasks.spawn_on(EventSource::current().scope(work), &self.runtime)
     }
 
     /// Like [`Self::spawn`], but runs `work` on the current runtime: for work that waits for the
@@ -36,7 +37,7 @@ impl DetachedWork {
     where
         F: Future<Output: Send> + Send + 'static,
     {
-        self.tasks.spawn(work)
+        self.tasks.spawn(EventSource::current().scope(work))
     }
 
     /// Waits until all work started with [`Self::spawn`] has ended. Returns `false` if some of it

@@ -11,6 +11,7 @@ mod detached_work;
 mod digests;
 mod disks;
 mod error;
+pub mod events;
 mod health;
 mod idempotency;
 pub mod links;

@@ -73,6 +73,10 @@ pub struct Limits {
     pub reservation_timeout_ms: i64,
     /// Maximum attempts of a task.
     pub max_task_attempts: u32,
+    /// Whether changes record events.
+    pub records_events: bool,
+    /// How long events are kept, in milliseconds.
+    pub event_retention_ms: i64,
     /// Maximum lifetime of a link, in seconds.
     pub max_link_lifetime_secs: i64,
     /// The dates of download links are rounded down to a multiple of this many seconds. All links

@@ -21,6 +21,7 @@ use crate::{
     boxed_future,
     cached::Cached,
     disks::DiskFolders,
+    events::{self, EventOps},
     generate_link_key,
     health::HealthChecker,
     links::{self, LinkKeys, Links, rotation::KeyRotation},
@@ -119,6 +120,7 @@ impl Startup {
             node_stores: here,
             cache: settings.cache,
             max_task_attempts: settings.limits.max_task_attempts,
+            records_events: settings.limits.records_events,
         };
         let meta = Meta::open(database, options).await;
         let meta = meta.map_err(|error| StartupError::msg(Meta::open_error_message(database, &error)))?;
@@ -178,6 +180,7 @@ impl Startup {
         }
         .assemble();
         app.exchange_messages();
+        events::spawn_assignment(&app);
         app.links.spawn_polling();
         Ok(app)
     }
@@ -261,6 +264,7 @@ impl Parts {
         let tasks = TaskOps { db: meta.tasks.clone(), task_notifier: task_notifier.clone(), limits };
         Arc::new(App {
             auth: Arc::new(Authenticator::new(meta.access.clone(), self.is_open)),
+            events: Arc::new(EventOps::new(meta.events.clone(), self.node.clone())),
             meta,
             stores,
             objects,

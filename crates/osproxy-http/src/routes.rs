@@ -160,6 +160,7 @@ fn v1_routes(limiter: &Arc<RequestLimiter>) -> Router<HttpState> {
         .route("/tasks", get(v1::tasks::list_tasks))
         .route("/tasks/{id}", get(v1::tasks::describe_task))
         .route("/tasks/{id}/retry", post(v1::tasks::retry_task))
+        .route("/events", get(v1::events::list_events))
         .route("/nodes", get(v1::service::list_nodes))
         .route("/stats", get(v1::service::describe_service))
         .route("/uploads", post(v1::uploads::create_upload))

@@ -6,6 +6,7 @@ use axum::extract::FromRef;
 use osproxy_cluster::{Coordinator, Forwarder};
 use osproxy_core::{
     App, Authenticator, IdempotencyKeys,
+    events::EventOps,
     links::Links,
     ops::{FileOps, TaskOps, UploadOps},
 };
@@ -44,6 +45,7 @@ handles! {
     Arc<IdempotencyKeys>: |state| state.app.idempotency.clone(),
     Arc<Links>: |state| state.app.links.clone(),
     Arc<TaskOps>: |state| state.app.tasks.clone(),
+    Arc<EventOps>: |state| state.app.events.clone(),
     Arc<UploadOps>: |state| state.app.uploads.clone(),
     Forwarder: |state| state.app.forwarder.clone(),
     LinkVerifier: |state| LinkVerifier::new(state.app.links.clone(), state.app.forwarder.clone()),

@@ -2,6 +2,7 @@
 //! [`run`] with an empty database.
 
 pub(super) mod concatenation;
+mod events;
 mod grants;
 pub(super) mod growing_files;
 mod listing;
@@ -42,6 +43,7 @@ pub(super) async fn run(meta: &Meta) {
     listing::run(meta).await;
     packs::run(meta).await;
     grants::run(meta).await;
+    events::run(meta).await;
     meta.ping().await.unwrap();
 }
 

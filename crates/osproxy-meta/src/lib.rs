@@ -1,7 +1,7 @@
 //! Metadata: the only crate that contains SQL.
 //!
 //! [`Meta`] has a handle for each domain: [`FileDb`], [`UploadDb`], [`BlobDb`], [`TaskDb`],
-//! [`AccessDb`], [`TenantDb`], [`IdempotencyDb`], [`AdminDb`] and [`ImportDb`]. All handles share
+//! [`EventDb`], [`AccessDb`], [`TenantDb`], [`IdempotencyDb`], [`AdminDb`] and [`ImportDb`]. All handles share
 //! one `Database`, which holds the connections, the clock and the caches. The methods of a handle
 //! are in the folder of its domain, one file per topic. The folder `access` contains the handles
 //! for access, tenants and idempotency keys.
@@ -17,6 +17,7 @@ mod blobs;
 mod contract;
 mod db;
 mod error;
+mod events;
 mod files;
 mod ids;
 mod import;
@@ -54,6 +55,9 @@ pub use db::exclusive_lock::ExclusiveLock;
 pub use db::location::{DatabaseLocation, DatabaseServer, DatabaseTarget, ServerKind, TlsMode};
 pub use db::metrics::{DatabaseSnapshot, OperationSnapshot};
 pub use error::{DriverError, MetaError};
+pub use events::read::{Event, EventFilter, EventPage};
+pub use events::source::EventSource;
+pub use events::{EventDb, EventKind};
 pub use files::create::{
     AnnouncedContent, CreateOutcome, FileGrant, KnownContent, NewFile, NewStoredFile, NewUpload,
     row_charge_of,
@@ -101,6 +105,8 @@ pub struct Meta {
     pub blobs: BlobDb,
     /// Tasks.
     pub tasks: TaskDb,
+    /// Events.
+    pub events: EventDb,
     /// API keys and links.
     pub access: AccessDb,
     /// Tenants and their quotas.
@@ -131,6 +137,7 @@ impl Meta {
             uploads: UploadDb { db: db.clone() },
             blobs: BlobDb { db: db.clone() },
             tasks: TaskDb { db: db.clone() },
+            events: EventDb { db: db.clone() },
             access: AccessDb { db: db.clone() },
             tenants: TenantDb { db: db.clone() },
             idempotency: IdempotencyDb { db: db.clone() },

@@ -19,6 +19,7 @@ use crate::{
         server_pool::{Reader, ServerPool},
         write_batcher::WriteBatcher,
     },
+    events::signal::EventSignal,
     files::cache::FileCache,
 };
 
@@ -31,6 +32,8 @@ pub struct DatabaseOptions {
     pub cache: CacheLimits,
     /// Number of attempts before a task is dead.
     pub max_task_attempts: u32,
+    /// Whether changes record events.
+    pub records_events: bool,
 }
 
 /// Limits of the file cache.
@@ -121,6 +124,8 @@ impl Meta {
             max_task_attempts: options.max_task_attempts,
             reserve,
             listener: OnceLock::new(),
+            records_events: options.records_events,
+            event_signal: Arc::new(EventSignal::new(true)),
         }))
     }
 
@@ -140,6 +145,8 @@ impl Meta {
             max_task_attempts: options.max_task_attempts,
             reserve: None,
             listener: OnceLock::new(),
+            records_events: options.records_events,
+            event_signal: Arc::new(EventSignal::new(false)),
         };
         database.clock.sync(&database.reader).await?;
         Ok(Self::new(database))

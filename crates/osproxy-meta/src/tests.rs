@@ -20,7 +20,7 @@ fn node_stores() -> NodeStores {
 }
 
 fn options(node_stores: NodeStores) -> DatabaseOptions {
-    DatabaseOptions { node_stores, cache: CACHE, max_task_attempts: 1 }
+    DatabaseOptions { node_stores, cache: CACHE, max_task_attempts: 1, records_events: true }
 }
 
 #[tokio::test]

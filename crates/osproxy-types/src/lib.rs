@@ -5,6 +5,7 @@ mod error_chain;
 pub mod scope;
 pub mod secret;
 pub mod tenant;
+pub mod timestamp;
 pub mod uid;
 
 /// Attribute of an `async fn` that other crates await. It makes the function return a boxed future,

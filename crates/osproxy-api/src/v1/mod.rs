@@ -4,6 +4,7 @@
 //! timestamps are RFC 3339 in UTC with three decimals: `2026-11-22T12:00:00.000Z`. A field is
 //! omitted while its value is not known.
 
+mod event;
 mod file;
 mod link;
 mod node;
@@ -13,6 +14,7 @@ mod task;
 mod upload;
 mod upload_grant;
 
+pub use event::{Event, EventData, EventType, Events, MAX_EVENTS};
 pub use file::{
     CopiedFile, CopyFileRequest, DEFAULT_PAGE, File, FileState, FileUid, Files, Layout, MAX_METADATA_BYTES,
     MAX_METADATA_KEY, MAX_METADATA_KEYS, MAX_METADATA_VALUE, MAX_PAGE, MetadataChanges, UpdateFileRequest,

@@ -22,6 +22,7 @@ pub mod describe_upload_grant;
 pub mod download_file;
 mod handles;
 pub mod instant_upload;
+pub mod list_events;
 pub mod list_files;
 pub mod list_nodes;
 pub mod list_tasks;
@@ -36,6 +37,7 @@ pub mod update_file;
 pub mod upload_file;
 pub mod upload_part;
 pub mod upload_status;
+pub mod watch_events;
 
 use osproxy_meta::ExpectedDigests;
 use osproxy_storage::DigestSelection;

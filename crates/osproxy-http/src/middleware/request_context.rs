@@ -18,7 +18,7 @@ use axum::{
 use http_body::Body as _;
 use osproxy_api::ErrorCode;
 use osproxy_cluster::trace_context;
-use osproxy_core::{Error, REQUEST_ID, RequestId, Subject};
+use osproxy_core::{Error, REQUEST_ID, RequestId, Subject, events::EventSource};
 use tracing::Instrument;
 
 use super::{
@@ -87,11 +87,12 @@ pub(crate) async fn request_context(
     if let Some(client) = client {
         parts.extensions.insert(client);
     }
-    let version = parts.version;
+    let (version, source) = (parts.version, event_source(parts.uri.path()));
     let request = Request::from_parts(parts, body);
 
     let response = respond(&settings, cors.as_deref(), &id, request, next);
-    let mut response = id.clone().scope(response.instrument(span)).await;
+    let response = source.scope(id.clone().scope(response.instrument(span)));
+    let mut response = response.await;
     if let Ok(value) = HeaderValue::try_from(&*id.0) {
         response.headers_mut().insert(REQUEST_ID, value);
     }
@@ -130,6 +131,21 @@ async fn respond(
     match cors {
         Some(cors) => cors.apply(request, handler).await,
         None => handler(request).await,
+    }
+}
+
+/// Returns the interface that a route belongs to.
+fn event_source(path: &str) -> EventSource {
+    let is_below =
+        |prefix: &str| path.strip_prefix(prefix).is_some_and(|rest| rest.is_empty() || rest.starts_with('/'));
+    if is_below(osproxy_api::v0::PREFIX) {
+        EventSource::V0
+    } else if is_below(osproxy_api::tus::PREFIX) {
+        EventSource::Tus
+    } else if path.starts_with(osproxy_api::grpc::PREFIX) {
+        EventSource::Grpc
+    } else {
+        EventSource::V1
     }
 }
 

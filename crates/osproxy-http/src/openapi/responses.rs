@@ -167,7 +167,7 @@ responses! { V1:
             (ErrorCode::InProgress, "the first request with this idempotency key is still running; retry later"),
             (ErrorCode::TaskNotDead, "only a dead task can be retried; this one is queued"),
         ];
-    Gone, "The file, its content or the challenge no longer exists.", [],
+    Gone, "The file, its content, the challenge or the events no longer exist.", [],
         [
             (ErrorCode::FileGone, "this file was deleted"),
             (
@@ -177,6 +177,10 @@ responses! { V1:
             (
                 ErrorCode::ChallengeGone,
                 "the challenge was already answered or has expired; send the content",
+            ),
+            (
+                ErrorCode::CursorExpired,
+                "events after this one were removed; start again without `after`",
             ),
         ];
     Unmet, "`If-Match` or `If-Unmodified-Since` does not hold.", [],

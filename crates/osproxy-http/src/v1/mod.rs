@@ -4,6 +4,7 @@
 pub(super) mod content;
 pub(super) mod digest;
 pub(super) mod downloads;
+pub(super) mod events;
 pub(super) mod files;
 mod idempotency;
 mod json;

@@ -8,7 +8,10 @@
 //! The bytes of a tenant that was never given a quota are not summed up. Each node only checks
 //! every few seconds whether such a tenant has been given a quota.
 
-use std::time::{Duration, Instant};
+use std::{
+    sync::{Mutex, PoisonError},
+    time::{Duration, Instant},
+};
 
 use osproxy_types::{tenant::Tenant, uid::Uid};
 use quick_cache::sync::Cache;
@@ -31,8 +34,10 @@ use crate::{
 
 /// How long to cache that a tenant has no quota.
 const NO_QUOTA_TTL: Duration = Duration::from_secs(5);
-/// Maximum number of tenants in the cache of tenants without a quota.
+/// Maximum number of tenants in each cache.
 const MAX_CACHED_TENANTS: usize = 10_000;
+/// How long a tenant that has exceeded its quota is not reported again.
+const EXCEEDED_INTERVAL: Duration = Duration::from_hours(1);
 
 /// Estimated size of a file's row with its indexes in the database, in bytes, excluding name and
 /// metadata.
@@ -44,15 +49,23 @@ pub(crate) fn record_bytes(name: &str, metadata: Option<&str>) -> i64 {
     i64::try_from(bytes).unwrap_or(i64::MAX)
 }
 
-/// A cache of tenants without a quota.
+/// Which tenants have no quota, and which have exceeded theirs.
 pub(crate) struct Quotas {
     /// Tenants without a quota, and when this node found that out.
     no_quota: Cache<String, Instant>,
+    /// Tenants whose quota has refused a request, and when that was last noted in `to_report`.
+    exceeded: Cache<String, Instant>,
+    /// Tenants that have exceeded their quota since the last call of [`Quotas::take_exceeded`].
+    to_report: Mutex<Vec<String>>,
 }
 
 impl Default for Quotas {
     fn default() -> Self {
-        Self { no_quota: Cache::new(MAX_CACHED_TENANTS) }
+        Self {
+            no_quota: Cache::new(MAX_CACHED_TENANTS),
+            exceeded: Cache::new(MAX_CACHED_TENANTS),
+            to_report: Mutex::default(),
+        }
     }
 }
 
@@ -118,10 +131,28 @@ impl Quotas {
             return Ok(ChargeOutcome::Allowed);
         }
         if change > 0 && tenant::Entity::find_by_id(tenant).one(transaction).await?.is_some() {
+            self.note_exceeded(tenant);
             return Ok(ChargeOutcome::OverQuota);
         }
         self.no_quota.insert(tenant.to_owned(), queried_at);
         Ok(ChargeOutcome::Allowed)
+    }
+
+    /// Notes that the quota of a tenant has refused a request; at most once per tenant and hour.
+    fn note_exceeded(&self, tenant: &str) {
+        if self.exceeded.get(tenant).is_some_and(|noted_at| noted_at.elapsed() < EXCEEDED_INTERVAL) {
+            return;
+        }
+        let mut to_report = self.to_report.lock().unwrap_or_else(PoisonError::into_inner);
+        if to_report.len() < MAX_CACHED_TENANTS {
+            self.exceeded.insert(tenant.to_owned(), Instant::now());
+            to_report.push(tenant.to_owned());
+        }
+    }
+
+    /// Returns the tenants that have exceeded their quota since the last call.
+    pub(crate) fn take_exceeded(&self) -> Vec<String> {
+        std::mem::take(&mut *self.to_report.lock().unwrap_or_else(PoisonError::into_inner))
     }
 
     /// Locks the row of a file before the charge for the file changes. Returns the current charge
@@ -154,7 +185,11 @@ impl TenantDb {
             return Ok(true);
         };
         let remaining = row.max_bytes.map(|max| u64::try_from(max.saturating_sub(row.used)).unwrap_or(0));
-        Ok(remaining.is_none_or(|remaining| bytes <= remaining))
+        let has_left = remaining.is_none_or(|remaining| bytes <= remaining);
+        if !has_left {
+            self.db.quotas.note_exceeded(tenant.as_str());
+        }
+        Ok(has_left)
     }
 
     /// Sets the quota of a tenant and counts the bytes of its files; `None` removes the limit. A

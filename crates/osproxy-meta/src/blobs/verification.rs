@@ -8,19 +8,19 @@
 use osproxy_storage::{Digests, Key};
 use osproxy_types::{tenant::Tenant, uid::Uid};
 use sea_orm::{
-    ActiveValue::Set, ColumnTrait, DatabaseTransaction, DbErr, EntityTrait, QueryFilter, QuerySelect,
-    sea_query::Expr,
+    ActiveValue::Set, ColumnTrait, DatabaseTransaction, DbErr, EntityTrait, QueryFilter, sea_query::Expr,
 };
 
 use crate::MetaError;
 use crate::{
-    BlobDb, ExpectedDigests, Invalidation, MergeOutcome, TaskKind,
+    BlobDb, EventKind, ExpectedDigests, Invalidation, MergeOutcome, TaskKind,
     blobs::{self, encode_digest, merges::map_unique_conflict},
     boxed_future,
     db::{
         entities::{blob, file},
         write_batcher::TxEnd,
     },
+    events::record::{EventContent, FileEvent},
     files::rows::decode_key,
 };
 
@@ -161,23 +161,39 @@ impl BlobDb {
     /// Rejects an unverified blob whose content does not match the expected digests: its files
     /// become corrupt and cannot be read any more. Marks the blob for deletion, and enqueues the
     /// task that deletes it. `task_id` is an unused id for that task.
+    ///
+    /// `reason` says what does not match.
     #[boxed_future]
-    pub async fn reject_content(&self, blob_id: i64, task_id: Uid) -> Result<MergeOutcome, MetaError> {
+    pub async fn reject_content(
+        &self,
+        blob_id: i64,
+        reason: String,
+        task_id: Uid,
+    ) -> Result<MergeOutcome, MetaError> {
         let (quotas, delete_task) = (self.db.quotas.clone(), self.db.task_seed(task_id));
+        let recorder = self.db.event_recorder();
         self.db
             .write_or_rollback(move |transaction| {
-                let quotas = quotas.clone();
+                let (quotas, recorder, reason) = (quotas.clone(), recorder.clone(), reason.clone());
                 Box::pin(async move {
                     let Some((_, store)) =
                         mark_deleting(transaction, blob_id, BlobFilter::Unverified).await?
                     else {
                         return Ok(TxEnd::Rollback(MergeOutcome::Superseded));
                     };
-                    let charged = file::Entity::find()
-                        .select_only()
-                        .columns([file::Column::Tenant, file::Column::Charged])
-                        .filter(file::Column::BlobId.eq(blob_id));
-                    let charged: Vec<(String, i64)> = charged.into_tuple().all(transaction).await?;
+                    let files = file::Entity::find()
+                        .filter(file::Column::BlobId.eq(blob_id))
+                        .all(transaction)
+                        .await?;
+                    let corrupt = files.iter().map(|file| {
+                        let content = EventContent {
+                            size: u64::try_from(file.charged).ok(),
+                            ..EventContent::default()
+                        };
+                        let corrupt = FileEvent::new(EventKind::FileCorrupt, file, content);
+                        FileEvent { reason: Some(&reason), ..corrupt }
+                    });
+                    recorder.record_files(transaction, corrupt).await?;
                     file::Entity::update_many()
                         .col_expr(file::Column::State, Expr::value(file::State::Corrupt))
                         .col_expr(file::Column::Charged, Expr::value(0))
@@ -188,8 +204,8 @@ impl BlobDb {
                         .await?;
                     delete_task.enqueue(transaction, TaskKind::DeleteBlob, blob_id, store).await?;
                     // All files of a blob belong to one tenant.
-                    let sum: i64 = charged.iter().map(|(_, bytes)| bytes).sum();
-                    let tenant = charged.first().map_or("", |(tenant, _)| tenant);
+                    let sum: i64 = files.iter().map(|file| file.charged).sum();
+                    let tenant = files.first().map_or("", |file| &file.tenant);
                     quotas.charge(transaction, tenant, -sum).await?;
                     Ok(TxEnd::Commit(MergeOutcome::Stored))
                 })

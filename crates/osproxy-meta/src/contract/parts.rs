@@ -305,7 +305,10 @@ async fn merged_content_with_wrong_digests_is_rejected(meta: &Meta) {
     );
     assert_eq!(meta.files.stored(uid(160)).await.unwrap().unwrap().content.md5(), Some([7; 16]));
     assert_eq!(begin_merge(meta, 160, 164).await.expected.md5, Some([7; 16]));
-    assert_eq!(meta.blobs.reject_content(160, uid(165)).await.unwrap(), MergeOutcome::Stored);
+    assert_eq!(
+        meta.blobs.reject_content(160, "wrong".to_owned(), uid(165)).await.unwrap(),
+        MergeOutcome::Stored
+    );
     assert_eq!(enqueued(meta, 165).await.unwrap(), "delete_blob 160");
     assert!(meta.files.stored(uid(160)).await.unwrap().is_none());
     assert_eq!(meta.files.state(uid(160)).await.unwrap(), Some(FileState::Corrupt));

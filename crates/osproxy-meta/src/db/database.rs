@@ -22,6 +22,7 @@ use crate::{
         server_pool::ServerPool,
         write_batcher::{TxEnd, WriteBatcher},
     },
+    events::signal::EventSignal,
     files::cache::FileCache,
     tasks::kind::TaskSeed,
 };
@@ -46,6 +47,9 @@ pub(crate) struct Database {
     /// [`Meta::open_existing`](crate::Meta::open_existing) opened the file.
     pub(crate) reserve: Option<Arc<Reserve>>,
     pub(crate) listener: OnceLock<InvalidationListener>,
+    /// Whether changes record events.
+    pub(crate) records_events: bool,
+    pub(crate) event_signal: Arc<EventSignal>,
 }
 
 /// The write path.

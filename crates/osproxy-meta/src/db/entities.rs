@@ -5,6 +5,8 @@
 pub(crate) mod api_key;
 pub(crate) mod blob;
 pub(crate) mod challenge;
+pub(crate) mod event;
+pub(crate) mod event_position;
 pub(crate) mod file;
 pub(crate) mod idempotency_key;
 pub(crate) mod link_key;

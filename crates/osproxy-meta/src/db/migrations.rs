@@ -51,6 +51,7 @@ migrations! {
     m0015_slot_size,
     m0016_upload_grants,
     m0017_concatenation,
+    m0018_events,
 }
 
 #[derive(DeriveIden)]

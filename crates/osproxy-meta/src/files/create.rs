@@ -2,18 +2,24 @@
 
 use osproxy_storage::Category;
 use osproxy_types::{tenant::Tenant, uid::Uid};
-use sea_orm::{ActiveValue::Set, DatabaseTransaction, DbErr, EntityTrait};
+use sea_orm::{
+    ActiveValue::Set, ColumnTrait, DatabaseTransaction, DbErr, EntityTrait, QueryFilter, TryIntoModel,
+};
 
 use crate::MetaError;
 use crate::{
-    ExpectedDigests, FileDb, FileMetadata,
+    EventKind, ExpectedDigests, FileDb, FileMetadata,
     access::{
         quotas::{Quotas, record_bytes},
         upload_grants::{self, GrantRefusal},
     },
     blobs::{self, encode_digest},
     boxed_future,
-    db::{entities::file, write_batcher::TxEnd},
+    db::{
+        entities::{blob, file},
+        write_batcher::TxEnd,
+    },
+    events::record::{EventContent, EventRecorder, FileEvent},
     files::listing,
     now_ms,
 };
@@ -124,9 +130,10 @@ impl FileDb {
             (self.db.file_cache.generation(), uploads.iter().map(|upload| upload.file.uid));
         let uids: Vec<_> = uids.collect();
         let (quotas, now) = (self.db.quotas.clone(), self.db.clock.now_ms());
+        let recorder = self.db.event_recorder();
         let created = self.db.write_or_rollback(move |transaction| {
-            let (uploads, quotas) = (uploads.clone(), quotas.clone());
-            Box::pin(async move { create(transaction, &uploads, expires_at, &quotas, now).await })
+            let (uploads, quotas, recorder) = (uploads.clone(), quotas.clone(), recorder.clone());
+            Box::pin(async move { create(transaction, &uploads, expires_at, &quotas, &recorder, now).await })
         });
         let stored = match created.await {
             Ok(CreateOutcome::Created(stored)) => stored,
@@ -145,17 +152,18 @@ impl FileDb {
     /// file if the tenant's quota would be exceeded.
     #[boxed_future]
     pub async fn create_stored(&self, files: Vec<NewStoredFile>) -> Result<Option<Vec<bool>>, MetaError> {
-        let quotas = self.db.quotas.clone();
+        let (quotas, recorder) = (self.db.quotas.clone(), self.db.event_recorder());
         self.db
             .write_or_rollback(move |transaction| {
-                let (files, quotas) = (files.clone(), quotas.clone());
+                let (files, quotas, recorder) = (files.clone(), quotas.clone(), recorder.clone());
                 Box::pin(async move {
                     let (mut created, mut charge) = (Vec::with_capacity(files.len()), 0_i64);
                     for NewStoredFile { file, content } in &files {
                         let is_stored = blobs::add_references(transaction, content.blob_id, 1, None).await?;
                         if is_stored {
                             let row = stored_row(file, content);
-                            file::Entity::insert(row).exec_without_returning(transaction).await?;
+                            file::Entity::insert(row.clone()).exec_without_returning(transaction).await?;
+                            record_created(transaction, vec![row], &recorder).await?;
                             charge =
                                 charge.saturating_add_unsigned(content.size).saturating_add(row_charge(file));
                         }
@@ -178,6 +186,7 @@ async fn create(
     uploads: &[NewUpload],
     expires_at: i64,
     quotas: &Quotas,
+    recorder: &EventRecorder,
     now: i64,
 ) -> Result<TxEnd<CreateOutcome>, DbErr> {
     let (mut rows, mut stored, mut charge, mut row_charges) = (Vec::new(), Vec::new(), 0_u64, 0_i64);
@@ -197,7 +206,8 @@ async fn create(
             None => pending_row(file, expires_at),
         });
     }
-    file::Entity::insert_many(rows).exec_without_returning(transaction).await?;
+    file::Entity::insert_many(rows.clone()).exec_without_returning(transaction).await?;
+    record_created(transaction, rows, recorder).await?;
     let grant = uploads.first().and_then(|upload| upload.file.grant.as_ref());
     if let Some(grant) = grant
         && let Some(refusal) = upload_grants::count_uploads(transaction, grant.id, uploads.len(), now).await?
@@ -208,6 +218,33 @@ async fn create(
     let charge = i64::try_from(charge).unwrap_or(i64::MAX).saturating_add(row_charges);
     let charged = quotas.charge(transaction, tenant, charge).await?;
     Ok(charged.commit_or_roll_back(CreateOutcome::Created(stored), CreateOutcome::OverQuota))
+}
+
+/// Records that files were created, and that those which share stored content are complete.
+pub(crate) async fn record_created(
+    transaction: &DatabaseTransaction,
+    rows: Vec<file::ActiveModel>,
+    recorder: &EventRecorder,
+) -> Result<(), DbErr> {
+    if !recorder.is_enabled() {
+        return Ok(());
+    }
+    let files: Result<Vec<_>, _> = rows.into_iter().map(TryIntoModel::try_into_model).collect();
+    let files: Vec<file::Model> = files?;
+    let blob_ids: Vec<_> = files.iter().filter_map(|file| file.blob_id).collect();
+    let blobs = if blob_ids.is_empty() {
+        Vec::new()
+    } else {
+        blob::Entity::find().filter(blob::Column::Id.is_in(blob_ids)).all(transaction).await?
+    };
+    let content_of = |file: &file::Model| blobs.iter().find(|blob| Some(blob.id) == file.blob_id);
+    let events = files.iter().filter(|file| file.state != file::State::Partial).flat_map(|file| {
+        let content = content_of(file).map(EventContent::of_blob);
+        let created = content.unwrap_or(EventContent::announced(file));
+        let completed = content.map(|content| FileEvent::new(EventKind::FileCompleted, file, content));
+        [Some(FileEvent::new(EventKind::FileCreated, file, created)), completed].into_iter().flatten()
+    });
+    recorder.record_files(transaction, events).await
 }
 
 /// Bytes charged to the tenant for the row of a file itself.

@@ -9,7 +9,7 @@ use sea_orm::{
 
 use crate::MetaError;
 use crate::{
-    FileDb, FileState, Invalidation, TaskKind,
+    EventKind, FileDb, FileState, Invalidation, TaskKind,
     access::{quotas::Quotas, upload_grants},
     boxed_future,
     db::{
@@ -17,6 +17,7 @@ use crate::{
         entities::{blob, file},
         write_batcher::TxEnd,
     },
+    events::record::{EventContent, EventRecorder, FileEvent},
     files::rows::has_blob,
     tasks::kind::TaskSeed,
     uploads::expiry,
@@ -97,13 +98,14 @@ pub(crate) async fn remove(
     task_id: Uid,
 ) -> Result<DeleteOutcome, MetaError> {
     let (quotas, delete_task) = (db.quotas.clone(), db.task_seed(task_id));
+    let recorder = db.event_recorder();
     let outcome = db
         .write_or_rollback(move |transaction| {
             let (tenant, transition) = (tenant.clone(), transition.clone());
-            let quotas = quotas.clone();
+            let (quotas, recorder) = (quotas.clone(), recorder.clone());
             Box::pin(async move {
-                let outcome =
-                    remove_row(transaction, tenant.as_ref(), uid, &transition, delete_task, &quotas).await?;
+                let context = RemoveContext { transition: &transition, delete_task, recorder: &recorder };
+                let outcome = remove_row(transaction, tenant.as_ref(), uid, context, &quotas).await?;
                 Ok(match outcome {
                     DeleteOutcome::Deleted => TxEnd::Commit(DeleteOutcome::Deleted),
                     other => TxEnd::Rollback(other),
@@ -115,14 +117,21 @@ pub(crate) async fn remove(
     outcome
 }
 
+/// How to remove a file.
+struct RemoveContext<'a> {
+    transition: &'a FileTransition,
+    delete_task: TaskSeed,
+    recorder: &'a EventRecorder,
+}
+
 async fn remove_row(
     transaction: &DatabaseTransaction,
     tenant: Option<&Tenant>,
     uid: Uid,
-    FileTransition { from, to, expired_before }: &FileTransition,
-    delete_task: TaskSeed,
+    RemoveContext { transition, delete_task, recorder }: RemoveContext<'_>,
     quotas: &Quotas,
 ) -> Result<DeleteOutcome, DbErr> {
+    let FileTransition { from, to, expired_before } = transition;
     // The lock ensures that the file refers to the same blob until the reference is dropped.
     let file = file::Entity::find_by_id(uid.get()).lock_exclusive().one(transaction).await?;
     let is_of_tenant = |file: &file::Model| tenant.is_none_or(|tenant| file.tenant == tenant.as_str());
@@ -148,6 +157,7 @@ async fn remove_row(
     if updated.rows_affected == 0 {
         return Ok(DeleteOutcome::Unchanged);
     }
+    record_removed(transaction, &file, *to, recorder).await?;
     if let Some(blob_id) = file.blob_id
         && let Some(store) = drop_reference(transaction, blob_id).await?
     {
@@ -160,15 +170,42 @@ async fn remove_row(
     Ok(DeleteOutcome::Deleted)
 }
 
+/// Records that a file was deleted or has expired. Call it before the blob loses its digests.
+async fn record_removed(
+    transaction: &DatabaseTransaction,
+    file: &file::Model,
+    state: FileState,
+    recorder: &EventRecorder,
+) -> Result<(), DbErr> {
+    if !recorder.is_enabled() || file.state == FileState::Partial {
+        return Ok(());
+    }
+    let blob = match file.blob_id.filter(|_| file.state == FileState::Stored) {
+        Some(blob_id) => blob::Entity::find_by_id(blob_id).one(transaction).await?,
+        None => None,
+    };
+    let content = blob.as_ref().map_or(EventContent::announced(file), EventContent::of_blob);
+    let kind = if state == FileState::Expired { EventKind::UploadExpired } else { EventKind::FileDeleted };
+    recorder.record_files(transaction, [FileEvent::new(kind, file, content)]).await
+}
+
+/// An upload whose content has failed inspection.
+pub(crate) struct RejectedUpload<'a> {
+    pub(crate) file: &'a file::Model,
+    pub(crate) blob: &'a blob::Model,
+    /// What is wrong with the content.
+    pub(crate) reason: &'a str,
+}
+
 /// Marks a completing file as corrupt, because its content failed inspection before anyone could
 /// read it. Drops the file's reference to the blob. If no other reference exists, enqueues the task
 /// that deletes the blob.
 pub(crate) async fn reject_upload(
     transaction: &DatabaseTransaction,
-    file: &file::Model,
-    blob: &blob::Model,
+    RejectedUpload { file, blob, reason }: RejectedUpload<'_>,
     delete_task: TaskSeed,
     quotas: &Quotas,
+    recorder: &EventRecorder,
 ) -> Result<(), DbErr> {
     file::Entity::update_many()
         .col_expr(file::Column::State, Expr::value(FileState::Corrupt))
@@ -179,6 +216,9 @@ pub(crate) async fn reject_upload(
         .filter(file::Column::Uid.eq(file.uid))
         .exec(transaction)
         .await?;
+    let content = EventContent { size: Some(blob.size.unsigned_abs()), ..EventContent::default() };
+    let corrupt = FileEvent::new(EventKind::FileCorrupt, file, content);
+    recorder.record_files(transaction, [FileEvent { reason: Some(reason), ..corrupt }]).await?;
     if let Some(store) = drop_reference(transaction, blob.id).await? {
         delete_task.enqueue(transaction, TaskKind::DeleteBlob, blob.id, store).await?;
     }

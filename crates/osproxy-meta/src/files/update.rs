@@ -11,15 +11,16 @@ use sea_orm::{
 
 use crate::MetaError;
 use crate::{
-    AnnouncedContent, FileDb, FileState, Invalidation, KnownContent, NewFile,
+    AnnouncedContent, EventKind, FileDb, FileState, Invalidation, KnownContent, NewFile,
     access::quotas::{ChargeOutcome, Quotas, record_bytes},
     blobs, boxed_future,
     db::{
         entities::{blob, file},
         write_batcher::TxEnd,
     },
+    events::record::{EventContent, EventRecorder, FileEvent},
     files::{
-        create::stored_row,
+        create::{record_created, stored_row},
         listing::{self, FileMetadata, name_start},
     },
 };
@@ -71,14 +72,15 @@ impl FileDb {
         name: Option<String>,
         edit: Option<MetadataEdit>,
     ) -> Result<UpdateOutcome, MetaError> {
-        let quotas = self.db.quotas.clone();
+        let (quotas, recorder) = (self.db.quotas.clone(), self.db.event_recorder());
         let outcome = self
             .db
             .write_or_rollback(move |transaction| {
-                let (tenant, name, edit) = (tenant.clone(), name.clone(), edit.clone());
-                let quotas = quotas.clone();
+                let (tenant, change) =
+                    (tenant.clone(), FileChange { name: name.clone(), edit: edit.clone() });
+                let (quotas, recorder) = (quotas.clone(), recorder.clone());
                 Box::pin(async move {
-                    Ok(match update(transaction, &tenant, uid, name, edit, &quotas).await? {
+                    Ok(match update(transaction, &tenant, uid, change, &quotas, &recorder).await? {
                         UpdateOutcome::Updated => TxEnd::Commit(UpdateOutcome::Updated),
                         other => TxEnd::Rollback(other),
                     })
@@ -100,12 +102,12 @@ impl FileDb {
         name: Option<String>,
         metadata: Option<FileMetadata>,
     ) -> Result<CopyOutcome, MetaError> {
-        let quotas = self.db.quotas.clone();
+        let (quotas, recorder) = (self.db.quotas.clone(), self.db.event_recorder());
         let copy_outcome = self.db.write_or_rollback(move |transaction| {
-            let (tenant, name, metadata) = (tenant.clone(), name.clone(), metadata.clone());
-            let quotas = quotas.clone();
+            let (tenant, quotas, recorder) = (tenant.clone(), quotas.clone(), recorder.clone());
+            let new = NewCopy { uid: copy, name: name.clone(), metadata: metadata.clone() };
             Box::pin(async move {
-                Ok(match copy_file(transaction, &tenant, uid, copy, name, metadata, &quotas).await? {
+                Ok(match copy_file(transaction, &tenant, uid, new, &quotas, &recorder).await? {
                     CopyOutcome::Copied => TxEnd::Commit(CopyOutcome::Copied),
                     other => TxEnd::Rollback(other),
                 })
@@ -118,17 +120,23 @@ impl FileDb {
     }
 }
 
+/// A change of a file's name and metadata.
+struct FileChange {
+    name: Option<String>,
+    edit: Option<MetadataEdit>,
+}
+
 async fn update(
     transaction: &DatabaseTransaction,
     tenant: &Tenant,
     uid: Uid,
-    name: Option<String>,
-    edit: Option<MetadataEdit>,
+    FileChange { name, edit }: FileChange,
     quotas: &Quotas,
+    recorder: &EventRecorder,
 ) -> Result<UpdateOutcome, DbErr> {
     // Lock the row, so that a concurrent metadata edit starts from the result of this edit.
     let file = file::Entity::find_by_id(uid.get()).lock_exclusive().one(transaction).await?;
-    let Some(file) = file.filter(|file| file.tenant == tenant.as_str()) else {
+    let Some(mut file) = file.filter(|file| file.tenant == tenant.as_str()) else {
         return Ok(UpdateOutcome::Unknown);
     };
     if matches!(file.state, FileState::Expired | FileState::Deleted) {
@@ -141,33 +149,66 @@ async fn update(
         return Ok(UpdateOutcome::InvalidMetadata);
     }
     let old_charge = record_bytes(&file.name, file.metadata.as_deref());
-    let (name, metadata) = (name.unwrap_or(file.name), listing::encode_metadata(&metadata));
+    let old_name = file.name.clone();
+    file.name = name.unwrap_or(file.name);
+    file.metadata = listing::encode_metadata(&metadata);
+    Category::of_name(&file.name).as_str().clone_into(&mut file.category);
     // Older versions of osproxy did not charge for rows. A row that such a version created has a
     // charge of 0, and only its growth is charged.
-    let row_charge = (file.record_bytes + record_bytes(&name, metadata.as_deref()) - old_charge).max(0);
+    let row_charge =
+        (file.record_bytes + record_bytes(&file.name, file.metadata.as_deref()) - old_charge).max(0);
     file::Entity::update_many()
-        .col_expr(file::Column::Category, Expr::value(Category::of_name(&name).as_str()))
-        .col_expr(file::Column::NameStart, Expr::value(name_start(&name)))
-        .col_expr(file::Column::Name, Expr::value(name))
-        .col_expr(file::Column::Metadata, Expr::value(metadata))
+        .col_expr(file::Column::Category, Expr::value(&file.category))
+        .col_expr(file::Column::NameStart, Expr::value(name_start(&file.name)))
+        .col_expr(file::Column::Name, Expr::value(&file.name))
+        .col_expr(file::Column::Metadata, Expr::value(file.metadata.clone()))
         .col_expr(file::Column::RecordBytes, Expr::value(row_charge))
         .filter(file::Column::Uid.eq(uid.get()))
         .exec(transaction)
         .await?;
+    if file.name != old_name {
+        record_renamed(transaction, &file, &old_name, recorder).await?;
+    }
     Ok(match quotas.charge(transaction, tenant.as_str(), row_charge - file.record_bytes).await? {
         ChargeOutcome::Allowed => UpdateOutcome::Updated,
         ChargeOutcome::OverQuota => UpdateOutcome::OverQuota,
     })
 }
 
+async fn record_renamed(
+    transaction: &DatabaseTransaction,
+    file: &file::Model,
+    old_name: &str,
+    recorder: &EventRecorder,
+) -> Result<(), DbErr> {
+    if !recorder.is_enabled() || file.state == FileState::Partial {
+        return Ok(());
+    }
+    let blob = match file.blob_id.filter(|_| file.state == FileState::Stored) {
+        Some(blob_id) => blob::Entity::find_by_id(blob_id).one(transaction).await?,
+        None => None,
+    };
+    let content = blob.as_ref().map_or(EventContent::announced(file), EventContent::of_blob);
+    let renamed = FileEvent::new(EventKind::FileRenamed, file, content);
+    recorder.record_files(transaction, [FileEvent { old_name: Some(old_name), ..renamed }]).await
+}
+
+/// A copy to be created.
+struct NewCopy {
+    uid: Uid,
+    /// Defaults to the name of the source.
+    name: Option<String>,
+    /// Defaults to the metadata of the source.
+    metadata: Option<FileMetadata>,
+}
+
 async fn copy_file(
     transaction: &DatabaseTransaction,
     tenant: &Tenant,
     uid: Uid,
-    copy: Uid,
-    name: Option<String>,
-    metadata: Option<FileMetadata>,
+    NewCopy { uid: copy, name, metadata }: NewCopy,
     quotas: &Quotas,
+    recorder: &EventRecorder,
 ) -> Result<CopyOutcome, DbErr> {
     // Lock the row, so that the source keeps its blob until the copy refers to the blob too.
     let source = file::Entity::find_by_id(uid.get()).lock_exclusive().one(transaction).await?;
@@ -197,7 +238,8 @@ async fn copy_file(
     let stored = stored_row(&file, &content);
     let row_charge = record_bytes(&file.name, metadata.as_deref());
     let row = file::ActiveModel { metadata: Set(metadata), record_bytes: Set(row_charge), ..stored };
-    file::Entity::insert(row).exec_without_returning(transaction).await?;
+    file::Entity::insert(row.clone()).exec_without_returning(transaction).await?;
+    record_created(transaction, vec![row], recorder).await?;
     let charge = source.charged.saturating_add(row_charge);
     Ok(match quotas.charge(transaction, file.tenant.as_str(), charge).await? {
         ChargeOutcome::Allowed => CopyOutcome::Copied,

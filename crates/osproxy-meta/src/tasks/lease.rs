@@ -2,20 +2,25 @@
 //! After the lease has expired, another process can claim the task. From that claim on, the first
 //! process can neither renew its lease nor record a result.
 
+use osproxy_types::tenant::Tenant;
 use sea_orm::{
     ActiveValue::Set, ColumnTrait, Condition, DatabaseTransaction, DbErr, EntityTrait, ExprTrait,
-    QueryFilter, sea_query::Expr,
+    QueryFilter, QuerySelect, sea_query::Expr,
 };
 
 use crate::MetaError;
 use crate::{
-    AttemptOutcome, AttemptResult, ClaimedTask, TaskDb, TaskState, boxed_future,
-    db::entities::{task, task_attempt},
+    AttemptOutcome, AttemptResult, BlobPayload, ClaimedTask, TaskDb, TaskState, boxed_future,
+    db::entities::{blob, task, task_attempt},
+    events::record::EventRecorder,
     tasks::queue::is_due,
 };
 
 /// Maximum length of a recorded error, in bytes.
 const MAX_ERROR: usize = 2000;
+
+/// The error of a task whose attempts have all lost their leases.
+const LEASES_LOST: &str = "every attempt lost its lease: the process stopped renewing it";
 
 impl TaskDb {
     /// Ends leases of processes other than `owner`, so that the leased tasks become due. If
@@ -53,10 +58,11 @@ impl TaskDb {
     #[boxed_future]
     pub async fn claim(&self, id: i64, owner: &str, lease: i64) -> Result<Option<ClaimedTask>, MetaError> {
         let (owner, now) = (owner.to_owned(), self.db.clock.now_ms());
+        let recorder = self.db.event_recorder();
         self.db
             .write(move |transaction| {
-                let owner = owner.clone();
-                Box::pin(async move { claim(transaction, id, &owner, now, lease).await })
+                let (owner, recorder) = (owner.clone(), recorder.clone());
+                Box::pin(async move { claim(transaction, id, &owner, now, lease, &recorder).await })
             })
             .await
     }
@@ -92,11 +98,14 @@ impl TaskDb {
         result: AttemptResult,
     ) -> Result<bool, MetaError> {
         let (id, attempt, owner) = (claimed.id, claimed.attempt, owner.to_owned());
-        let now = self.db.clock.now_ms();
+        let (now, recorder) = (self.db.clock.now_ms(), self.db.event_recorder());
         self.db
             .write(move |transaction| {
-                let (owner, result) = (owner.clone(), result.clone());
-                Box::pin(async move { end(transaction, id, attempt, &owner, result, now).await })
+                let (owner, result, recorder) = (owner.clone(), result.clone(), recorder.clone());
+                Box::pin(async move {
+                    let ending = Ending { owner: &owner, result, now };
+                    end(transaction, id, attempt, ending, &recorder).await
+                })
             })
             .await
     }
@@ -116,6 +125,7 @@ async fn claim(
     owner: &str,
     now: i64,
     lease: i64,
+    recorder: &EventRecorder,
 ) -> Result<Option<ClaimedTask>, DbErr> {
     let Some(row) = task::Entity::find_by_id(id).filter(is_due(now)).one(transaction).await? else {
         return Ok(None);
@@ -128,12 +138,12 @@ async fn claim(
         .filter(task::Column::Id.eq(id))
         .filter(task::Column::Attempts.eq(row.attempts))
         .filter(is_due(now));
+    let error = row.last_error.as_deref().unwrap_or(LEASES_LOST);
     update = if is_exhausted {
-        let error = "every attempt lost its lease: the process stopped renewing it";
         update
             .col_expr(task::Column::LeaseOwner, Expr::value(None::<String>))
             .col_expr(task::Column::LeaseUntil, Expr::value(None::<i64>))
-            .col_expr(task::Column::LastError, Expr::value(row.last_error.as_deref().unwrap_or(error)))
+            .col_expr(task::Column::LastError, Expr::value(error))
             .col_expr(task::Column::EndedAt, Expr::value(now))
     } else {
         update
@@ -149,6 +159,7 @@ async fn claim(
         end_attempt(transaction, id, row.attempts, AttemptOutcome::Lost, error, now).await?;
     }
     if is_exhausted {
+        record_dead(transaction, &row, error, recorder).await?;
         return Ok(None);
     }
     let attempt_row = task_attempt::ActiveModel {
@@ -171,16 +182,22 @@ async fn claim(
     }))
 }
 
+/// How and when a process ends an attempt.
+struct Ending<'a> {
+    owner: &'a str,
+    result: AttemptResult,
+    now: i64,
+}
+
 async fn end(
     transaction: &DatabaseTransaction,
     id: i64,
     attempt: u32,
-    owner: &str,
-    result: AttemptResult,
-    now: i64,
+    Ending { owner, result, now }: Ending<'_>,
+    recorder: &EventRecorder,
 ) -> Result<bool, DbErr> {
     let row = task::Entity::find_by_id(id).one(transaction).await?;
-    let remaining_attempts = row.map_or(0, |row| row.max_attempts - row.attempts);
+    let remaining_attempts = row.as_ref().map_or(0, |row| row.max_attempts - row.attempts);
     let (state, run_at, outcome, error) = match result {
         AttemptResult::Done => (TaskState::Done, None, AttemptOutcome::Done, None),
         AttemptResult::Repeat(delay) => (TaskState::Queued, Some(now + delay), AttemptOutcome::Done, None),
@@ -215,8 +232,32 @@ async fn end(
     if update.exec(transaction).await?.rows_affected == 0 {
         return Ok(false);
     }
+    if let Some(row) = row.filter(|_| state == TaskState::Dead) {
+        record_dead(transaction, &row, error.as_deref().unwrap_or_default(), recorder).await?;
+    }
     end_attempt(transaction, id, attempt.cast_signed(), outcome, error, now).await?;
     Ok(true)
+}
+
+/// Records that a task is dead, as an event of the tenant whose blob the task works on.
+async fn record_dead(
+    transaction: &DatabaseTransaction,
+    task: &task::Model,
+    error: &str,
+    recorder: &EventRecorder,
+) -> Result<(), DbErr> {
+    if !recorder.is_enabled() {
+        return Ok(());
+    }
+    let tenant = match serde_json::from_str(&task.payload) {
+        Ok(BlobPayload { blob_id }) => {
+            let tenant = blob::Entity::find_by_id(blob_id).select_only().column(blob::Column::Tenant);
+            tenant.into_tuple::<String>().one(transaction).await?
+        }
+        Err(_) => None,
+    };
+    let tenant = tenant.unwrap_or_else(|| Tenant::default().to_string());
+    recorder.record_dead_task(transaction, &tenant, task.id, &task.kind, error).await
 }
 
 async fn end_attempt(

@@ -14,7 +14,7 @@ use sea_orm::{
 
 use crate::MetaError;
 use crate::{
-    CompletePreconditions, ExpectedDigests, FileState, Inspection, NodeStores, TaskKind, UploadDb,
+    CompletePreconditions, EventKind, ExpectedDigests, FileState, Inspection, NodeStores, TaskKind, UploadDb,
     access::quotas::{ChargeOutcome, Quotas},
     blobs::{blake3_tree, encode_digest},
     boxed_future,
@@ -23,6 +23,7 @@ use crate::{
         entities::{blob, file, part},
         write_batcher::TxEnd,
     },
+    events::record::{EventContent, EventRecorder, FileEvent},
     files, now_ms,
     tasks::kind::TaskSeed,
     uploads::{
@@ -108,11 +109,11 @@ impl UploadDb {
         task_id: Uid,
     ) -> Result<CompleteOutcome, MetaError> {
         let (node_stores, quotas) = (self.db.node_stores.clone(), self.db.quotas.clone());
-        let merge_task = self.db.task_seed(task_id);
+        let (merge_task, recorder) = (self.db.task_seed(task_id), self.db.event_recorder());
         self.db
             .write_or_rollback(move |transaction| {
                 let (node_stores, quotas) = (node_stores.clone(), quotas.clone());
-                let preconditions = preconditions.clone();
+                let (preconditions, recorder) = (preconditions.clone(), recorder.clone());
                 Box::pin(async move {
                     let context = CompleteContext {
                         uid,
@@ -120,6 +121,7 @@ impl UploadDb {
                         preconditions: &preconditions,
                         merge_task,
                         node_stores: &node_stores,
+                        recorder: &recorder,
                     };
                     Ok(match complete(transaction, context, &quotas).await? {
                         started @ (CompleteOutcome::Completed | CompleteOutcome::Multipart(_)) => {
@@ -152,11 +154,12 @@ struct CompleteContext<'a> {
     preconditions: &'a CompletePreconditions,
     merge_task: TaskSeed,
     node_stores: &'a NodeStores,
+    recorder: &'a EventRecorder,
 }
 
 async fn complete(
     transaction: &DatabaseTransaction,
-    CompleteContext { uid, request, preconditions, merge_task, node_stores }: CompleteContext<'_>,
+    CompleteContext { uid, request, preconditions, merge_task, node_stores, recorder }: CompleteContext<'_>,
     quotas: &Quotas,
 ) -> Result<CompleteOutcome, DbErr> {
     // Lock the row until the end of the transaction, so that concurrent part uploads and a second
@@ -234,7 +237,7 @@ async fn complete(
         required_type,
     };
     let (tenant, charge) = (file.tenant.clone(), size.cast_signed() - file.charged);
-    let outcome = complete_locked(transaction, file, &blob, content, merge_task).await?;
+    let outcome = complete_locked(transaction, file, &blob, content, merge_task, recorder).await?;
     let is_completed = matches!(outcome, CompleteOutcome::Completed | CompleteOutcome::Multipart(_));
     if is_completed && quotas.charge(transaction, &tenant, charge).await? == ChargeOutcome::OverQuota {
         return Ok(CompleteOutcome::OverQuota);
@@ -267,10 +270,11 @@ struct CompletedContent<'a> {
 /// Completes an upload whose parts have been checked. The caller holds the lock on the file's row.
 async fn complete_locked(
     transaction: &DatabaseTransaction,
-    file: file::Model,
+    mut file: file::Model,
     blob: &blob::Model,
     content: CompletedContent<'_>,
     merge_task: TaskSeed,
+    recorder: &EventRecorder,
 ) -> Result<CompleteOutcome, DbErr> {
     let CompletedContent {
         parts,
@@ -283,12 +287,13 @@ async fn complete_locked(
         required_type,
     } = content;
     let blob_id = blob.id;
-    let content_type = match &sniffed {
-        DetectedType::Known(sniffed) if file.content_type.is_empty() => {
-            content_type::mime_type_of(sniffed.as_deref(), &file.name)
-        }
-        _ => file.content_type,
-    };
+    if let DetectedType::Known(sniffed) = &sniffed
+        && file.content_type.is_empty()
+    {
+        file.content_type = content_type::mime_type_of(sniffed.as_deref(), &file.name);
+    }
+    let stored_at = now_ms();
+    file.stored_at = Some(stored_at);
     let sniffed = match sniffed {
         DetectedType::Known(sniffed) => sniffed,
         DetectedType::Unknown => None,
@@ -315,9 +320,9 @@ async fn complete_locked(
     file::Entity::update_many()
         .col_expr(file::Column::State, Expr::value(file_state))
         .col_expr(file::Column::PartCount, Expr::value(parts.cast_signed()))
-        .col_expr(file::Column::ContentType, Expr::value(content_type))
+        .col_expr(file::Column::ContentType, Expr::value(&file.content_type))
         .col_expr(file::Column::RequiredType, Expr::value(required_type))
-        .col_expr(file::Column::StoredAt, Expr::value(now_ms()))
+        .col_expr(file::Column::StoredAt, Expr::value(stored_at))
         .col_expr(file::Column::StoredBy, Expr::value(node))
         .col_expr(file::Column::ReceivedAs, Expr::value(blob_id))
         .col_expr(file::Column::ReceivedFrom, Expr::value(received.from))
@@ -339,6 +344,10 @@ async fn complete_locked(
         return Ok(CompleteOutcome::Multipart(multipart_upload));
     }
     merge_task.enqueue(transaction, TaskKind::MergeParts, blob_id, blob.backend.clone()).await?;
+    // No digest of the whole content has been computed yet.
+    let content = EventContent { size: Some(size), ..EventContent::default() };
+    let completed = FileEvent::new(EventKind::FileCompleted, &file, content);
+    recorder.record_files(transaction, [completed]).await?;
     Ok(CompleteOutcome::Completed)
 }
 

@@ -6,7 +6,7 @@ use std::collections::{BTreeSet, HashMap};
 use osproxy_types::uid::Uid;
 use sea_orm::{
     ActiveValue::Set, ColumnTrait, ConnectionTrait, DatabaseTransaction, DbErr, EntityTrait, ExprTrait,
-    QueryFilter, QueryOrder, QuerySelect, QueryTrait, sea_query::Expr,
+    QueryFilter, QueryOrder, QuerySelect, QueryTrait, TryIntoModel, sea_query::Expr,
 };
 
 use crate::{
@@ -21,7 +21,8 @@ use crate::{
         entities::{blob, file, part},
         write_batcher::TxEnd,
     },
-    files::create::pending_row,
+    events::record::EventRecorder,
+    files::create::{pending_row, record_created},
     uploads::receiving_blob::receiving_row,
 };
 
@@ -110,12 +111,13 @@ impl UploadDb {
     #[boxed_future]
     pub async fn concatenate(&self, upload: NewFinalUpload) -> Result<ConcatenateOutcome, MetaError> {
         let (node_stores, quotas) = (self.db.node_stores.clone(), self.db.quotas.clone());
+        let recorder = self.db.event_recorder();
         self.db
             .write_or_rollback(move |transaction| {
                 let (node_stores, quotas) = (node_stores.clone(), quotas.clone());
-                let upload = upload.clone();
+                let (upload, recorder) = (upload.clone(), recorder.clone());
                 Box::pin(async move {
-                    Ok(match concatenate(transaction, &upload, &node_stores, &quotas).await? {
+                    Ok(match concatenate(transaction, &upload, &node_stores, &quotas, &recorder).await? {
                         created @ ConcatenateOutcome::Created(_) => TxEnd::Commit(created),
                         other => TxEnd::Rollback(other),
                     })
@@ -130,6 +132,7 @@ async fn concatenate(
     upload: &NewFinalUpload,
     node_stores: &NodeStores,
     quotas: &Quotas,
+    recorder: &EventRecorder,
 ) -> Result<ConcatenateOutcome, DbErr> {
     let partial = match lock_partial_uploads(transaction, upload).await? {
         Ok(partial) => partial,
@@ -163,6 +166,8 @@ async fn concatenate(
         return Ok(ConcatenateOutcome::TooManyParts(part_count));
     }
     let row = insert_final(transaction, upload, size, stores.first(), node_stores).await?;
+    record_created(transaction, vec![row.clone()], recorder).await?;
+    let row = row.try_into_model()?;
     let mut moved = 0;
     for (blob_id, parts) in partial.iter().filter_map(|file| file.blob_id).map(|id| (id, parts.get(&id))) {
         part::Entity::update_many()
@@ -277,13 +282,6 @@ async fn stored_parts(
     Ok(sums.into_iter().map(entry).collect())
 }
 
-/// The columns of a new final upload that the transaction needs.
-struct FinalRow {
-    uid: i64,
-    charged: i64,
-    record_bytes: i64,
-}
-
 /// Inserts the final upload, and the blob for its parts if there are any.
 async fn insert_final(
     transaction: &DatabaseTransaction,
@@ -291,7 +289,7 @@ async fn insert_final(
     size: u64,
     store: Option<&String>,
     node_stores: &NodeStores,
-) -> Result<FinalRow, DbErr> {
+) -> Result<file::ActiveModel, DbErr> {
     let NewFinalUpload { file, partial_uids, expires_at, .. } = upload;
     let (uid, size) = (file.uid.get(), size.cast_signed());
     if let Some(store) = store {
@@ -299,7 +297,6 @@ async fn insert_final(
         blob::Entity::insert(row).exec_without_returning(transaction).await?;
     }
     let pending = pending_row(file, *expires_at);
-    let record_bytes = *pending.record_bytes.as_ref();
     let uids: Vec<_> = partial_uids.iter().map(Uid::to_string).collect();
     let row = file::ActiveModel {
         state: Set(if store.is_some() { FileState::Receiving } else { FileState::Pending }),
@@ -310,8 +307,8 @@ async fn insert_final(
         partial_uids: Set(Some(uids.join(" "))),
         ..pending
     };
-    file::Entity::insert(row).exec_without_returning(transaction).await?;
-    Ok(FinalRow { uid, charged: size, record_bytes })
+    file::Entity::insert(row.clone()).exec_without_returning(transaction).await?;
+    Ok(row)
 }
 
 /// Removes the blobs whose stored parts were moved. Blobs with other parts, which are being written

@@ -8,7 +8,7 @@ use sea_orm::{
 };
 
 use crate::{
-    CompleteOutcome, CompletePreconditions, MetaError, MultipartUpload, NodeStores, UploadDb,
+    CompleteOutcome, CompletePreconditions, EventKind, MetaError, MultipartUpload, NodeStores, UploadDb,
     access::quotas::Quotas,
     blobs::{self, blake3_tree, encode_digest},
     boxed_future,
@@ -17,7 +17,8 @@ use crate::{
         retry::retry_conflicts,
         write_batcher::TxEnd,
     },
-    files::delete,
+    events::record::{EventContent, EventRecorder, FileEvent},
+    files::delete::{self, RejectedUpload},
     now_ms,
     tasks::kind::{TaskKind, TaskSeed},
     uploads::{
@@ -89,10 +90,10 @@ impl UploadDb {
         let node_stores = &self.db.node_stores;
         retry_conflicts(MAX_FINISH_ATTEMPTS, || {
             let (preconditions, quotas) = (preconditions.clone(), self.db.quotas.clone());
-            let node_stores = node_stores.clone();
+            let (node_stores, recorder) = (node_stores.clone(), self.db.event_recorder());
             self.db.write_or_rollback(move |transaction| {
                 let (preconditions, quotas) = (preconditions.clone(), quotas.clone());
-                let node_stores = node_stores.clone();
+                let (node_stores, recorder) = (node_stores.clone(), recorder.clone());
                 Box::pin(async move {
                     let context = FinishContext {
                         uid,
@@ -100,6 +101,7 @@ impl UploadDb {
                         preconditions: &preconditions,
                         follow_up_task,
                         node_stores: &node_stores,
+                        recorder: &recorder,
                     };
                     Ok(match finish(transaction, context, &quotas).await? {
                         ended @ (CompleteOutcome::Completed
@@ -122,17 +124,18 @@ struct FinishContext<'a> {
     /// The task that verifies, merges or deletes the blob.
     follow_up_task: TaskSeed,
     node_stores: &'a NodeStores,
+    recorder: &'a EventRecorder,
 }
 
 /// Makes the file readable if its content passes inspection, or marks it corrupt if the inspection
 /// fails. Changes nothing if parts must be read first.
 async fn finish(
     transaction: &DatabaseTransaction,
-    FinishContext { uid, blob_id, preconditions, follow_up_task, node_stores }: FinishContext<'_>,
+    FinishContext { uid, blob_id, preconditions, follow_up_task, node_stores, recorder }: FinishContext<'_>,
     quotas: &Quotas,
 ) -> Result<CompleteOutcome, DbErr> {
     let file = file::Entity::find_by_id(uid.get()).lock_exclusive().one(transaction).await?;
-    let Some(file) = file else {
+    let Some(mut file) = file else {
         return Ok(CompleteOutcome::Unknown);
     };
     let blob = blob::Entity::find_by_id(blob_id).one(transaction).await?;
@@ -153,17 +156,20 @@ async fn finish(
             return Ok(CompleteOutcome::NeedsInspection(inspection));
         }
         verdict => {
-            delete::reject_upload(transaction, &file, &blob, follow_up_task, quotas).await?;
+            let reason = verdict.to_string();
+            let rejected = RejectedUpload { file: &file, blob: &blob, reason: &reason };
+            delete::reject_upload(transaction, rejected, follow_up_task, quotas, recorder).await?;
             return Ok(outcome_of(verdict));
         }
     };
-    let content_type = Some(file.content_type).filter(|announced| !announced.is_empty());
-    let content_type =
-        content_type.unwrap_or_else(|| content_type::mime_type_of(sniffed.as_deref(), &file.name));
+    if file.content_type.is_empty() {
+        file.content_type = content_type::mime_type_of(sniffed.as_deref(), &file.name);
+    }
+    file.stored_at = Some(now_ms());
     file::Entity::update_many()
         .col_expr(file::Column::State, Expr::value(file::State::Stored))
-        .col_expr(file::Column::StoredAt, Expr::value(now_ms()))
-        .col_expr(file::Column::ContentType, Expr::value(content_type))
+        .col_expr(file::Column::StoredAt, Expr::value(file.stored_at))
+        .col_expr(file::Column::ContentType, Expr::value(&file.content_type))
         .filter(file::Column::Uid.eq(uid.get()))
         .exec(transaction)
         .await?;
@@ -193,6 +199,12 @@ async fn finish(
         blake3_tree::delete_part_rows(transaction, blob_id).await?;
     }
     update.exec(transaction).await?;
+    let content = match &known_digests {
+        Some(digests) => EventContent::of_digests(digests),
+        None => EventContent { size: Some(blob.size.unsigned_abs()), ..EventContent::default() },
+    };
+    let completed = FileEvent::new(EventKind::FileCompleted, &file, content);
+    recorder.record_files(transaction, [completed]).await?;
     if known_digests.is_none() {
         let kind = if is_whole { TaskKind::VerifyBlob } else { TaskKind::MergeParts };
         follow_up_task.enqueue(transaction, kind, blob_id, blob.backend).await?;

@@ -2,6 +2,8 @@
 //! that the links require, and the digests that the client expects? If the part rows do not contain
 //! the answer, the caller must read the parts first.
 
+use std::fmt;
+
 use osproxy_storage::{DigestSelection, Digests};
 use osproxy_types::content_type::{self, HEAD};
 use sea_orm::{ColumnTrait, DatabaseTransaction, DbErr, EntityTrait, QueryFilter, QueryOrder, QuerySelect};
@@ -75,6 +77,19 @@ pub(crate) enum InspectionVerdict {
     DigestMismatch(&'static str, String),
     /// The content does not have the MIME type that the upload's links require.
     TypeMismatch { required: String, detected: String },
+}
+
+impl fmt::Display for InspectionVerdict {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Passed(_) => f.write_str("the content is accepted"),
+            Self::NeedsInspection(_) => f.write_str("the content is not inspected yet"),
+            Self::DigestMismatch(name, computed) => write!(f, "the {name} of the content is {computed}"),
+            Self::TypeMismatch { required, detected } => {
+                write!(f, "the content is {detected}, not {required}")
+            }
+        }
+    }
 }
 
 /// What an inspection that passed has found out.

@@ -6,20 +6,21 @@ use std::sync::Arc;
 
 use osproxy_storage::{Digests, Key};
 use osproxy_types::{tenant::Tenant, uid::Uid};
-use sea_orm::{ActiveValue::Set, ColumnTrait, EntityTrait, QueryFilter, TryIntoModel};
+use sea_orm::{ActiveValue::Set, ColumnTrait, DbErr, EntityTrait, QueryFilter, TryIntoModel};
 
 use crate::MetaError;
 use crate::{
-    ExpectedDigests, FileRecord, KnownContent, NewFile, NodeStores, StoreOutcome, UploadDb,
+    EventKind, ExpectedDigests, FileRecord, KnownContent, NewFile, NodeStores, StoreOutcome, UploadDb,
     blobs::{self, encode_digest},
     boxed_future,
-    db::entities::{blob, file},
+    db::entities::{blob, event, file},
+    events::record::{EventContent, EventRecorder, FileEvent},
     files::{
         create::{row_charge, stored_row},
         listing::record_from_row,
         rows::expected_digests,
     },
-    uploads::whole::{NewContent, store_file},
+    uploads::whole::{NewContent, StoreContext, store_file},
 };
 
 /// An upload that accepts its whole content and has not received a part.
@@ -97,17 +98,21 @@ impl UploadDb {
         content_type: String,
     ) -> Result<StoreOutcome, MetaError> {
         let (node_stores, quotas) = (self.db.node_stores.clone(), self.db.quotas.clone());
+        let recorder = self.db.event_recorder();
         let outcome = self
             .db
             .write_or_rollback(move |transaction| {
                 let (content, content_type) = (content.clone(), content_type.clone());
                 let (tenant, node_stores, quotas) = (tenant.clone(), node_stores.clone(), quotas.clone());
+                let recorder = recorder.clone();
                 Box::pin(async move {
                     let row = blob_row(tenant.as_str(), &content, &node_stores);
                     let PackedBlob { id, digests, .. } = content;
                     blob::Entity::insert(row).exec_without_returning(transaction).await?;
-                    let content = NewContent { blob_id: id, size: digests.size, content_type: &content_type };
-                    store_file(transaction, uid, &tenant, content, &node_stores.node, &quotas).await
+                    let content = NewContent { blob_id: id, digests, content_type: &content_type };
+                    let shared =
+                        StoreContext { node: &node_stores.node, quotas: &quotas, recorder: &recorder };
+                    store_file(transaction, uid, &tenant, content, shared).await
                 })
             })
             .await;
@@ -140,15 +145,18 @@ impl UploadDb {
         let record =
             record_from_row(file_row.clone().try_into_model()?, Some(blob_row.clone().try_into_model()?))?;
         let charge = row_charge(&file).saturating_add_unsigned(size);
-        let (rows, quotas) = (Arc::new((file.tenant, file_row, blob_row)), self.db.quotas.clone());
+        let recorder = self.db.event_recorder();
+        let events = created_events(&recorder, &file_row, &content.digests)?;
+        let (rows, quotas) = (Arc::new((file.tenant, file_row, blob_row, events)), self.db.quotas.clone());
         let created = self
             .db
             .write_or_rollback(move |transaction| {
-                let (rows, quotas) = (rows.clone(), quotas.clone());
+                let (rows, quotas, recorder) = (rows.clone(), quotas.clone(), recorder.clone());
                 Box::pin(async move {
-                    let (tenant, file_row, blob_row) = &*rows;
+                    let (tenant, file_row, blob_row, events) = &*rows;
                     blob::Entity::insert(blob_row.clone()).exec_without_returning(transaction).await?;
                     file::Entity::insert(file_row.clone()).exec_without_returning(transaction).await?;
+                    recorder.insert(transaction, events.clone()).await?;
                     let charged = quotas.charge(transaction, tenant.as_str(), charge).await?;
                     Ok(charged.commit_or_roll_back(true, false))
                 })
@@ -161,6 +169,20 @@ impl UploadDb {
             Err(error) => Err(error),
         }
     }
+}
+
+/// Rows of the events of a file that is created with its content.
+fn created_events(
+    recorder: &EventRecorder,
+    file: &file::ActiveModel,
+    digests: &Digests,
+) -> Result<Vec<event::ActiveModel>, DbErr> {
+    if !recorder.is_enabled() {
+        return Ok(Vec::new());
+    }
+    let file = file.clone().try_into_model()?;
+    let row = |kind| recorder.file_row(FileEvent::new(kind, &file, EventContent::of_digests(digests)));
+    Ok(vec![row(EventKind::FileCreated)?, row(EventKind::FileCompleted)?])
 }
 
 /// Row of a blob in a pack that one file refers to.

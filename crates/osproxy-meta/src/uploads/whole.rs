@@ -10,7 +10,7 @@ use sea_orm::{
 
 use crate::MetaError;
 use crate::{
-    ExpectedDigests, FileState, NodeStores, UploadDb,
+    EventKind, ExpectedDigests, FileState, NodeStores, UploadDb,
     access::quotas::Quotas,
     blobs::{self, encode_digest},
     boxed_future,
@@ -18,6 +18,7 @@ use crate::{
         entities::{blob, file, part},
         write_batcher::TxEnd,
     },
+    events::record::{EventContent, EventRecorder, FileEvent},
     files::rows::{expected_digests, has_blob},
     now_ms,
     tasks::kind::{TaskKind, TaskSeed},
@@ -124,11 +125,12 @@ impl UploadDb {
         content_type: String,
     ) -> Result<StoreOutcome, MetaError> {
         let (node_stores, quotas) = (self.db.node_stores.clone(), self.db.quotas.clone());
+        let recorder = self.db.event_recorder();
         let outcome = self
             .db
             .write_or_rollback(move |transaction| {
                 let (content_type, node_stores) = (content_type.clone(), node_stores.clone());
-                let (tenant, quotas) = (tenant.clone(), quotas.clone());
+                let (tenant, quotas, recorder) = (tenant.clone(), quotas.clone(), recorder.clone());
                 Box::pin(async move {
                     let stored = blob::Entity::update_many()
                         .col_expr(blob::Column::State, Expr::value(blob::State::Stored))
@@ -145,9 +147,10 @@ impl UploadDb {
                     if stored.rows_affected == 0 {
                         return Ok(TxEnd::Rollback(StoreOutcome::Swept));
                     }
-                    let content =
-                        NewContent { blob_id: intent_id, size: digests.size, content_type: &content_type };
-                    store_file(transaction, uid, &tenant, content, &node_stores.node, &quotas).await
+                    let content = NewContent { blob_id: intent_id, digests, content_type: &content_type };
+                    let shared =
+                        StoreContext { node: &node_stores.node, quotas: &quotas, recorder: &recorder };
+                    store_file(transaction, uid, &tenant, content, shared).await
                 })
             })
             .await;
@@ -170,10 +173,11 @@ impl UploadDb {
         content_type: String,
     ) -> Result<StoreOutcome, MetaError> {
         let (node_stores, quotas) = (self.db.node_stores.clone(), self.db.quotas.clone());
+        let recorder = self.db.event_recorder();
         self.db
             .write_or_rollback(move |transaction| {
                 let (content_type, node_stores) = (content_type.clone(), node_stores.clone());
-                let (tenant, quotas) = (tenant.clone(), quotas.clone());
+                let (tenant, quotas, recorder) = (tenant.clone(), quotas.clone(), recorder.clone());
                 Box::pin(async move {
                     if !blobs::add_references(transaction, blob_id, 1, Some(&digests)).await? {
                         return Ok(TxEnd::Rollback(StoreOutcome::Conflict));
@@ -185,8 +189,10 @@ impl UploadDb {
                             .exec(transaction)
                             .await?;
                     }
-                    let content = NewContent { blob_id, size: digests.size, content_type: &content_type };
-                    store_file(transaction, uid, &tenant, content, &node_stores.node, &quotas).await
+                    let content = NewContent { blob_id, digests, content_type: &content_type };
+                    let shared =
+                        StoreContext { node: &node_stores.node, quotas: &quotas, recorder: &recorder };
+                    store_file(transaction, uid, &tenant, content, shared).await
                 })
             })
             .await
@@ -287,8 +293,17 @@ pub(crate) async fn release_reservation(
 #[derive(Clone, Copy)]
 pub(super) struct NewContent<'a> {
     pub(super) blob_id: i64,
-    pub(super) size: u64,
+    pub(super) digests: Digests,
     pub(super) content_type: &'a str,
+}
+
+/// What [`store_file`] needs besides the file and its content.
+#[derive(Clone, Copy)]
+pub(super) struct StoreContext<'a> {
+    /// Name of this node.
+    pub(super) node: &'a str,
+    pub(super) quotas: &'a Quotas,
+    pub(super) recorder: &'a EventRecorder,
 }
 
 /// Makes `content` the content of the file, unless the file takes no content any more.
@@ -297,8 +312,7 @@ pub(super) async fn store_file(
     uid: Uid,
     tenant: &Tenant,
     content: NewContent<'_>,
-    node: &str,
-    quotas: &Quotas,
+    StoreContext { node, quotas, recorder }: StoreContext<'_>,
 ) -> Result<TxEnd<StoreOutcome>, DbErr> {
     let charged = quotas.lock_charge(transaction, tenant.as_str(), uid).await?;
     if !set_content(transaction, uid, None, content, node).await? {
@@ -319,7 +333,14 @@ pub(super) async fn store_file(
             .exec(transaction)
             .await?;
     }
-    let charge = content.size.cast_signed() - charged;
+    if recorder.is_enabled()
+        && let Some(file) = file::Entity::find_by_id(uid.get()).one(transaction).await?
+    {
+        let completed = EventContent::of_digests(&content.digests);
+        let completed = FileEvent::new(EventKind::FileCompleted, &file, completed);
+        recorder.record_files(transaction, [completed]).await?;
+    }
+    let charge = content.digests.size.cast_signed() - charged;
     let charged = quotas.charge(transaction, tenant.as_str(), charge).await?;
     Ok(charged.commit_or_roll_back(StoreOutcome::Stored, StoreOutcome::OverQuota))
 }
@@ -330,7 +351,7 @@ async fn set_content(
     transaction: &DatabaseTransaction,
     uid: Uid,
     current_blob: Option<i64>,
-    NewContent { blob_id, size, content_type }: NewContent<'_>,
+    NewContent { blob_id, digests, content_type }: NewContent<'_>,
     node: &str,
 ) -> Result<bool, DbErr> {
     let stored = file::Entity::update_many()
@@ -340,7 +361,7 @@ async fn set_content(
         .col_expr(file::Column::StoredAt, Expr::value(now_ms()))
         .col_expr(file::Column::StoredBy, Expr::value(node))
         .col_expr(file::Column::ReceivedAs, Expr::value(blob_id))
-        .col_expr(file::Column::Charged, Expr::value(size.cast_signed()))
+        .col_expr(file::Column::Charged, Expr::value(digests.size.cast_signed()))
         .filter(file::Column::Uid.eq(uid.get()))
         .filter(file::Column::State.is_in([file::State::Pending, file::State::Receiving]))
         .filter(has_blob(current_blob))

@@ -8,6 +8,7 @@ mod cluster;
 mod cors;
 mod cos;
 mod database;
+mod events;
 mod grpc;
 mod limits;
 mod links;
@@ -40,6 +41,7 @@ pub use cluster::ClusterSection;
 pub use cors::{ANY, CorsSection};
 pub use cos::CosSection;
 pub use database::{DatabaseSection, Driver, SslMode};
+pub use events::EventsSection;
 pub use grpc::GrpcSection;
 pub use limits::LimitsSection;
 pub use links::{LinkKeySection, LinksSection};
@@ -85,6 +87,8 @@ section! {
         cos: CosSection = CosSection::default(),
         /// Where metadata is stored.
         database: DatabaseSection = DatabaseSection::default(),
+        /// What happened to files.
+        events: EventsSection = EventsSection::default(),
         /// How much the service does at the same time.
         limits: LimitsSection = LimitsSection::default(),
         /// Signed links.
@@ -257,6 +261,7 @@ impl Config {
         }
         self.uploads.check(findings);
         self.tasks.check(findings);
+        self.events.check(findings);
         self.telemetry.check(findings);
         self.limits.check(findings);
         self.links.check(findings);

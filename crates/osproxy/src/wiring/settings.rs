@@ -57,7 +57,12 @@ pub fn node_settings(config: &Config) -> Result<Settings, StartupError> {
 
 /// Returns the options to open the database for a process that can access `node_stores`.
 pub fn database_options(config: &Config, node_stores: NodeStores) -> DatabaseOptions {
-    DatabaseOptions { node_stores, cache: cache_limits(config), max_task_attempts: config.tasks.max_attempts }
+    DatabaseOptions {
+        node_stores,
+        cache: cache_limits(config),
+        max_task_attempts: config.tasks.max_attempts,
+        records_events: config.events.enabled,
+    }
 }
 
 /// Returns the configured size and lifetime of the metadata cache.
@@ -90,6 +95,8 @@ fn limits(config: &Config) -> Limits {
         max_inline_verification_size: config.uploads.max_inline_verification_size,
         reservation_timeout_ms: config.local.reservation_timeout.saturating_mul(1000).cast_signed(),
         max_task_attempts: config.tasks.max_attempts,
+        records_events: config.events.enabled,
+        event_retention_ms: config.events.retention.saturating_mul(1000).cast_signed(),
         max_link_lifetime_secs: config.links.max_lifetime.cast_signed(),
         link_rounding_window_secs: config.links.rounding_window.cast_signed(),
         public_links: config.links.public_cache,

@@ -95,6 +95,8 @@ async fn nodes_that_start_at_once_make_the_tables_once() {
             "idempotency_keys",
             "challenges",
             "upload_grants",
+            "events",
+            "event_positions",
             "seaql_migrations",
         ];
         for table in tables {

@@ -48,6 +48,7 @@ mod doctor;
 mod documentation;
 mod download_file;
 mod durability;
+mod events;
 mod examples;
 mod explain;
 mod faults;

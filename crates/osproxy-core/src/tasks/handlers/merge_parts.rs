@@ -115,7 +115,8 @@ async fn append_part(app: &App, store: &str, writer: &mut dyn ObjectWriter, part
 pub(super) async fn reject(app: &App, blob_id: i64, digest: &str, found: &str) -> Result<(), TaskError> {
     tracing::warn!(blob_id, digest, found, "the content does not have the expected digest");
     let task_id = app.uids.next().await?;
-    app.meta.blobs.reject_content(blob_id, task_id).await?;
+    let reason = format!("the {digest} of the content is {found}");
+    app.meta.blobs.reject_content(blob_id, reason, task_id).await?;
     app.task_notifier.notify_node();
     Ok(())
 }

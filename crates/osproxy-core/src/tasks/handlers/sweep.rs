@@ -19,6 +19,8 @@ const TASK_RETENTION: Duration = Duration::from_hours(24);
 const FILE_RETENTION: Duration = Duration::from_hours(7 * 24);
 /// Maximum number of rows to read in one query.
 const PAGE: u64 = 200;
+/// Maximum number of events to delete in one transaction.
+const EVENT_PAGE: u64 = 1000;
 
 /// Handler of the task `sweep`.
 pub(super) struct Sweep;
@@ -57,6 +59,8 @@ impl TaskHandler for Sweep {
         while app.meta.uploads.purge_challenges(PAGE).await? > 0 {}
         while app.meta.access.purge_link_uses(PAGE).await? > 0 {}
         while app.meta.access.purge_grants(PAGE).await? > 0 {}
+        let events_before = app.meta.now_ms().saturating_sub(app.limits.event_retention_ms);
+        while app.meta.events.purge(events_before, EVENT_PAGE).await? > 0 {}
         Ok(())
     }
 }

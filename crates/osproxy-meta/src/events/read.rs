@@ -1,0 +1,138 @@
+//! Reads events in the order of their positions.
+
+use osproxy_types::{tenant::Tenant, uid::Uid};
+use sea_orm::{
+    ColumnTrait, ConnectionTrait, DbBackend, EntityTrait, QueryFilter, QueryOrder, QuerySelect, Select,
+};
+
+use crate::{EventDb, EventKind, MetaError, boxed_future, db::entities::event};
+
+/// Maximum number of events that one call looks through.
+const MAX_SCAN: u64 = 1000;
+
+/// An event.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Event {
+    /// Position in the order of all events; from 1.
+    pub position: i64,
+    /// The tenant.
+    pub tenant: Tenant,
+    /// Name of the kind. Another version of osproxy may have recorded an unknown kind.
+    pub kind: String,
+    /// The file that the event is about.
+    pub uid: Option<Uid>,
+    /// Time of the event, in milliseconds since the Unix epoch.
+    pub created_at: i64,
+    /// A JSON object of less than 20 kB.
+    pub payload: String,
+}
+
+/// Selects events.
+#[derive(Clone, Debug, Default)]
+pub struct EventFilter {
+    /// Only events of this tenant.
+    pub tenant: Option<Tenant>,
+    /// Only events of these kinds; empty: of all kinds.
+    pub kinds: Vec<EventKind>,
+}
+
+/// Events in order.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct EventPage {
+    /// The events.
+    pub events: Vec<Event>,
+    /// The position up to which events were looked at: where the next call continues.
+    pub position: i64,
+    /// Whether there may be more events after `position`.
+    pub has_more: bool,
+}
+
+/// The column of the position. On SQLite, this is the id.
+fn position(backend: DbBackend) -> event::Column {
+    if backend == DbBackend::Sqlite { event::Column::Id } else { event::Column::Position }
+}
+
+impl EventDb {
+    /// Returns up to `limit` events after a position. Looks through at most 1,000 events of the
+    /// tenant, so a page can be empty although there are more events.
+    #[boxed_future]
+    pub async fn after(&self, filter: &EventFilter, after: i64, limit: u64) -> Result<EventPage, MetaError> {
+        let position = position(self.db.reader.get_database_backend());
+        let of_tenant = |events: Select<event::Entity>| match &filter.tenant {
+            Some(tenant) => events.filter(event::Column::Tenant.eq(tenant.as_str())),
+            None => events,
+        };
+        let mut page = of_tenant(event::Entity::find()).filter(position.gt(after));
+        let mut scanned = None;
+        if !filter.kinds.is_empty() {
+            // Rare kinds must not make one call read all events.
+            let last = of_tenant(event::Entity::find().select_only().column(position))
+                .filter(position.gt(after))
+                .order_by_asc(position)
+                .offset(MAX_SCAN - 1)
+                .limit(1);
+            scanned = last.into_tuple::<i64>().one(&self.db.reader).await?;
+            if let Some(last) = scanned {
+                page = page.filter(position.lte(last));
+            }
+            page = page.filter(event::Column::Kind.is_in(filter.kinds.iter().map(|kind| kind.name())));
+        }
+        let rows = page.order_by_asc(position).limit(limit).all(&self.db.reader).await?;
+        let is_full = rows.len() as u64 == limit;
+        let events: Vec<_> = rows.into_iter().map(|row| self.event_from_row(row)).collect();
+        let last = events.last().map(|event| event.position).filter(|_| is_full).or(scanned);
+        Ok(EventPage {
+            position: last.or(events.last().map(|event| event.position)).unwrap_or(after),
+            has_more: last.is_some(),
+            events,
+        })
+    }
+
+    /// Returns the newest events of a file, oldest first; at most `limit`. Includes events that have
+    /// no position yet, with the position 0.
+    #[boxed_future]
+    pub async fn of_file(&self, uid: Uid, limit: u64) -> Result<Vec<Event>, MetaError> {
+        let events = event::Entity::find()
+            .filter(event::Column::Uid.eq(uid.get()))
+            .order_by_desc(event::Column::Id)
+            .limit(limit);
+        let mut events = events.all(&self.db.reader).await?;
+        events.reverse();
+        Ok(events.into_iter().map(|row| self.event_from_row(row)).collect())
+    }
+
+    /// Returns the position of the oldest event that is kept; `None` if there is no event.
+    #[boxed_future]
+    pub async fn oldest_position(&self) -> Result<Option<i64>, MetaError> {
+        self.position_at_end(sea_orm::Order::Asc).await
+    }
+
+    /// Returns the position of the newest event; 0 if there is no event.
+    #[boxed_future]
+    pub async fn newest_position(&self) -> Result<i64, MetaError> {
+        Ok(self.position_at_end(sea_orm::Order::Desc).await?.unwrap_or(0))
+    }
+
+    async fn position_at_end(&self, order: sea_orm::Order) -> Result<Option<i64>, MetaError> {
+        let position = position(self.db.reader.get_database_backend());
+        let end = event::Entity::find()
+            .select_only()
+            .column(position)
+            .filter(position.is_not_null())
+            .order_by(position, order)
+            .limit(1);
+        Ok(end.into_tuple().one(&self.db.reader).await?)
+    }
+
+    fn event_from_row(&self, row: event::Model) -> Event {
+        let has_position = self.db.reader.get_database_backend() != DbBackend::Sqlite;
+        Event {
+            position: if has_position { row.position.unwrap_or(0) } else { row.id },
+            tenant: Tenant::from_db(&row.tenant),
+            kind: row.kind,
+            uid: row.uid.map(Uid::from_db),
+            created_at: row.created_at,
+            payload: row.payload,
+        }
+    }
+}
