@@ -7,8 +7,12 @@ use std::{env, error::Error, fs, path::PathBuf};
 
 use prost::Message as _;
 
-const SERVICES: [&str; 3] =
-    ["osproxy/v1/cluster_service.proto", "osproxy/v1/file_service.proto", "osproxy/v1/task_service.proto"];
+const SERVICES: [&str; 4] = [
+    "osproxy/v1/cluster_service.proto",
+    "osproxy/v1/event_service.proto",
+    "osproxy/v1/file_service.proto",
+    "osproxy/v1/task_service.proto",
+];
 
 fn main() -> Result<(), Box<dyn Error>> {
     println!("cargo:rerun-if-changed=proto");

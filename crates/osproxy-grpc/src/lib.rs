@@ -7,6 +7,7 @@
 mod cluster_service;
 mod content;
 mod deadline;
+mod event_service;
 mod file_service;
 mod forward;
 mod health;
@@ -21,8 +22,8 @@ use axum::{Router, extract::Request, middleware::from_fn, response::IntoResponse
 use osproxy_api::grpc::{
     DESCRIPTORS, Method, methods,
     v1::{
-        cluster_service_server::ClusterServiceServer, file_service_server::FileServiceServer,
-        task_service_server::TaskServiceServer,
+        cluster_service_server::ClusterServiceServer, event_service_server::EventServiceServer,
+        file_service_server::FileServiceServer, task_service_server::TaskServiceServer,
     },
 };
 use osproxy_core::{App, Caller, Error};
@@ -69,6 +70,9 @@ pub fn services(app: &Arc<App>) -> Result<Services, tonic_reflection::server::Er
     services.add(
         &ClusterServiceServer::new(cluster_service::Service(app.clone()))
             .max_decoding_message_size(MAX_MESSAGE),
+    );
+    services.add(
+        &EventServiceServer::new(event_service::Service(app.clone())).max_decoding_message_size(MAX_MESSAGE),
     );
     let open = Routes::new(health::service(app.clone()).max_decoding_message_size(MAX_OPEN_MESSAGE))
         .add_service(reflection().build_v1()?.max_decoding_message_size(MAX_OPEN_MESSAGE))

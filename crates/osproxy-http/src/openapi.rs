@@ -101,7 +101,7 @@ const RANGE_HEADERS: [&str; 2] = ["range", "if-range"];
         health::ready,
     ),
     components(
-        schemas(osproxy_api::v0::ErrorEnvelope, osproxy_api::v1::Problem),
+        schemas(osproxy_api::v0::ErrorEnvelope, osproxy_api::v1::EventType, osproxy_api::v1::Problem),
         responses(
             Forbidden,
             NotFound,

@@ -173,6 +173,12 @@ fn encode_stats(encoder: &mut DescriptorEncoder<'_>, stats: &DatabaseStats) -> f
     encoder.encode_samples("tasks", "Tasks in the database", tasks)?;
     let files = stats.files.iter().map(|(state, count)| ([("state", state.name())], gauge(*count)));
     encoder.encode_samples("files", "Files in the database", files)?;
+    encoder.encode_metric("events", "Events recorded so far", &ConstCounter::new(stats.events))?;
+    encoder.encode_metric(
+        "event_lag_seconds",
+        "Age of the oldest event that readers cannot see yet",
+        &ConstGauge::new(Duration::from_millis(stats.event_lag_ms).as_secs_f64()),
+    )?;
     encoder.encode_metric("blobs", "Stored blobs", &gauge(stats.blobs))?;
     encoder.encode_metric("stored_bytes", "Total size of stored blobs", &gauge(stats.bytes_stored))?;
     encoder.encode_metric(

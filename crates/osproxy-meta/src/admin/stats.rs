@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use sea_orm::{
-    ActiveEnum, ColumnTrait, ConnectionTrait, EntityTrait, ExprTrait, QueryFilter, QuerySelect,
+    ActiveEnum, ColumnTrait, ConnectionTrait, EntityTrait, ExprTrait, Order, QueryFilter, QuerySelect,
     sea_query::Expr,
 };
 
@@ -14,6 +14,7 @@ use crate::{
         dialect,
         entities::{blob, file, task},
     },
+    events::read,
     now_ms,
 };
 
@@ -33,6 +34,10 @@ pub struct DatabaseStats {
     pub bytes_saved: u64,
     /// Number of tasks by kind and state.
     pub tasks_by_kind: Vec<(String, TaskState, u64)>,
+    /// Position of the newest event, which is the number of events so far.
+    pub events: u64,
+    /// Age of the oldest event without a position, in milliseconds; 0 if all have one.
+    pub event_lag_ms: u64,
 }
 
 impl FileState {
@@ -88,7 +93,11 @@ impl AdminDb {
             .filter(blob::Column::Refs.gt(1));
         let saved: Option<Option<i64>> = saved.into_tuple().one(&self.db.reader).await?;
         let whole = |count: i64| Ord::max(count, 0).unsigned_abs();
+        let newest_event = read::position_at_end(&self.db, Order::Desc).await?.unwrap_or(0);
+        let oldest_waiting = read::oldest_without_position(&self.db).await?;
         Ok(DatabaseStats {
+            events: whole(newest_event),
+            event_lag_ms: whole(oldest_waiting.map_or(0, |at| self.db.clock.now_ms() - at)),
             counted_at,
             files: files.into_iter().map(|(state, count)| (state, whole(count))).collect(),
             blobs: whole(blobs),

@@ -2,10 +2,14 @@
 
 use osproxy_types::{tenant::Tenant, uid::Uid};
 use sea_orm::{
-    ColumnTrait, ConnectionTrait, DbBackend, EntityTrait, QueryFilter, QueryOrder, QuerySelect, Select,
+    ColumnTrait, ConnectionTrait, DbBackend, DbErr, EntityTrait, Order, QueryFilter, QueryOrder, QuerySelect,
+    Select,
 };
 
-use crate::{EventDb, EventKind, MetaError, boxed_future, db::entities::event};
+use crate::{
+    EventDb, EventKind, MetaError, boxed_future,
+    db::{database::Database, entities::event},
+};
 
 /// Maximum number of events that one call looks through.
 const MAX_SCAN: u64 = 1000;
@@ -104,24 +108,13 @@ impl EventDb {
     /// Returns the position of the oldest event that is kept; `None` if there is no event.
     #[boxed_future]
     pub async fn oldest_position(&self) -> Result<Option<i64>, MetaError> {
-        self.position_at_end(sea_orm::Order::Asc).await
+        Ok(position_at_end(&self.db, Order::Asc).await?)
     }
 
     /// Returns the position of the newest event; 0 if there is no event.
     #[boxed_future]
     pub async fn newest_position(&self) -> Result<i64, MetaError> {
-        Ok(self.position_at_end(sea_orm::Order::Desc).await?.unwrap_or(0))
-    }
-
-    async fn position_at_end(&self, order: sea_orm::Order) -> Result<Option<i64>, MetaError> {
-        let position = position(self.db.reader.get_database_backend());
-        let end = event::Entity::find()
-            .select_only()
-            .column(position)
-            .filter(position.is_not_null())
-            .order_by(position, order)
-            .limit(1);
-        Ok(end.into_tuple().one(&self.db.reader).await?)
+        Ok(position_at_end(&self.db, Order::Desc).await?.unwrap_or(0))
     }
 
     fn event_from_row(&self, row: event::Model) -> Event {
@@ -135,4 +128,29 @@ impl EventDb {
             payload: row.payload,
         }
     }
+}
+
+/// Returns the lowest or the highest position; `None` if there is no event.
+pub(crate) async fn position_at_end(db: &Database, order: Order) -> Result<Option<i64>, DbErr> {
+    let position = position(db.reader.get_database_backend());
+    let end = event::Entity::find()
+        .select_only()
+        .column(position)
+        .filter(position.is_not_null())
+        .order_by(position, order)
+        .limit(1);
+    end.into_tuple().one(&db.reader).await
+}
+
+/// Returns when the oldest event happened that has no position yet, in milliseconds since the Unix
+/// epoch; `None` if all have one.
+pub(crate) async fn oldest_without_position(db: &Database) -> Result<Option<i64>, DbErr> {
+    if db.reader.get_database_backend() == DbBackend::Sqlite {
+        return Ok(None);
+    }
+    let oldest = event::Entity::find()
+        .select_only()
+        .column_as(event::Column::CreatedAt.min(), "oldest")
+        .filter(event::Column::Position.is_null());
+    Ok(oldest.into_tuple::<Option<i64>>().one(&db.reader).await?.flatten())
 }

@@ -10,6 +10,9 @@ use osproxy_types::uid::Uid;
 
 use crate::{config::LoadedConfig, wiring};
 
+/// Maximum number of events to print; the newest ones.
+const MAX_EVENTS: u64 = 1000;
+
 /// Options of `osproxy explain`.
 #[derive(Args, Clone, Copy)]
 pub struct ExplainArgs {
@@ -53,5 +56,6 @@ async fn load_history(meta: &Meta, uid: i64) -> anyhow::Result<UploadHistory> {
     let payloads: Result<Vec<_>, _> =
         blobs.iter().map(|blob_id| serde_json::to_string(&BlobPayload { blob_id: *blob_id })).collect();
     let tasks = meta.admin.tasks_with_payloads(&payloads?).await?;
-    Ok(UploadHistory::new(uid, file, tasks))
+    let events = meta.events.of_file(Uid::from_db(uid), MAX_EVENTS).await?;
+    Ok(UploadHistory::new(uid, file, tasks, events))
 }

@@ -3,6 +3,7 @@
 mod appends;
 mod client;
 mod divided;
+mod events;
 mod forwarding;
 mod leaving;
 mod removed_store;

@@ -159,11 +159,12 @@ fn every_json_is_one() {
         }
     }
     let examples = Page::read("docs/guides/api-v1.md").blocks_in("json");
-    let [upload, grant, challenge, link, problem] = &examples[..] else { panic!("{examples:?}") };
+    let [upload, grant, challenge, link, event, problem] = &examples[..] else { panic!("{examples:?}") };
     serde_json::from_str::<osproxy_api::v1::CreateUploadRequest>(upload).unwrap();
     serde_json::from_str::<osproxy_api::v1::UploadGrant>(grant).unwrap();
     serde_json::from_str::<osproxy_api::v1::Challenge>(challenge).unwrap();
     serde_json::from_str::<osproxy_api::v1::CreateLinkRequest>(link).unwrap();
+    serde_json::from_str::<osproxy_api::v1::Event>(event).unwrap();
     serde_json::from_str::<osproxy_api::v1::Problem>(problem).unwrap();
 }
 
@@ -361,7 +362,7 @@ fn every_call_of_grpc_stands_beside_its_route() {
     };
     let (guide, architecture) = (page("docs/guides/grpc.md"), page("docs/ARCHITECTURE.md"));
     let mut calls = 0;
-    for service in ["FileService", "TaskService", "ClusterService"] {
+    for service in ["FileService", "TaskService", "ClusterService", "EventService"] {
         for method in osproxy_api::grpc::methods(&format!("osproxy.v1.{service}")) {
             let call = format!("`{service}.{}`", method.path.rsplit('/').next().unwrap());
             assert!(guide.contains(&format!(" | {call}")), "{call} has no row in docs/guides/grpc.md");
@@ -369,7 +370,7 @@ fn every_call_of_grpc_stands_beside_its_route() {
             calls += 1;
         }
     }
-    assert_eq!(calls, 19);
+    assert_eq!(calls, 21);
 }
 
 #[test]

@@ -251,10 +251,9 @@ async fn a_stream_ends_with_its_key_and_with_the_node() {
 #[tokio::test]
 async fn a_position_that_was_purged_is_refused() {
     let mut service = Service::start().await;
-    for number in 0..3 {
-        service.store("x.txt", &[number]).await;
-    }
-    let events = all(&service).await;
+    service.store("x.txt", b"1").await;
+    let last = service.store("x.txt", b"2").await;
+    let events = wait_for_kinds(&service, &last, &["file.created", "file.completed"]).await;
     let (second, newest) = (events[1].id.clone(), events.last().unwrap().id.clone());
     service.sql("UPDATE events SET created_at = 1").await;
     service.sql("UPDATE tasks SET run_at = 0 WHERE kind = 'sweep'").await;
@@ -342,8 +341,9 @@ async fn no_event_is_lost_by_a_crash() {
         stored.extend(uids.into_iter().flatten());
         service.restart().await;
     }
+    let last = service.store("last.txt", b"last").await;
+    let events = wait_for_kinds(&service, &last, &["file.created", "file.completed"]).await;
     assert!(!stored.is_empty());
-    let events = all(&service).await;
     for uid in &stored {
         assert_eq!(kinds(&events, uid), ["file.created", "file.completed"], "{uid}");
     }
@@ -353,4 +353,61 @@ async fn no_event_is_lost_by_a_crash() {
         let file: File = service.describe(uid).await;
         assert!(event.kind != "file.completed" || file.stored_at.is_some(), "{event:?}");
     }
+}
+
+#[tokio::test]
+async fn explain_shows_the_events_of_a_file() {
+    let service = Service::start().await;
+    let uid = service.store("x.txt", b"x").await;
+    let events = wait_for_kinds(&service, &uid, &["file.created", "file.completed"]).await;
+    let (code, said) = service.cli(&["explain", &uid, "--json"]).await;
+    assert_eq!(code, 0, "{said}");
+    let said: serde_json::Value = serde_json::from_str(&said).unwrap();
+    for (event, shown) in events.iter().zip(said["events"].as_array().unwrap()) {
+        assert_eq!((shown["id"].as_str(), shown["type"].as_str()), (Some(&*event.id), Some(&*event.kind)));
+    }
+    let (_, text) = service.cli(&["explain", &uid]).await;
+    assert!(text.contains(&format!("event {} file.completed", events[1].id)), "{text}");
+}
+
+#[tokio::test]
+async fn grpc_lists_and_follows_the_same_events() {
+    use osproxy_api::grpc::v1::{ListEventsRequest, WatchEventsRequest};
+
+    let service = Service::start().await;
+    let first = service.store("first.txt", b"1").await;
+    let events = wait_for_kinds(&service, &first, &["file.created", "file.completed"]).await;
+    let mut client = service.grpc().events;
+    let types = vec!["file.completed".to_owned()];
+    let request = ListEventsRequest { after: 0, types: types.clone(), page_size: 0 };
+    let page = client.list_events(request).await.unwrap().into_inner();
+    let [event] = &page.events[..] else { panic!("{page:?}") };
+    assert_eq!((event.id.to_string(), &event.r#type, &event.uid), (events[1].id.clone(), &types[0], &first));
+    let data: osproxy_api::v1::EventData = serde_json::from_str(&event.data).unwrap();
+    assert_eq!(data, events[1].data);
+
+    let request = WatchEventsRequest { after: None, types: types.clone() };
+    let mut stream = client.watch_events(request).await.unwrap().into_inner();
+    let second = service.store("second.txt", b"2").await;
+    let event = stream.message().await.unwrap().unwrap();
+    assert_eq!(event.uid, second);
+    let request = WatchEventsRequest { after: Some(page.next), types: Vec::new() };
+    let mut stream = client.watch_events(request).await.unwrap().into_inner();
+    let next: Vec<_> =
+        [stream.message().await, stream.message().await].into_iter().map(Result::unwrap).collect();
+    let next: Vec<_> = next.into_iter().flatten().map(|event| (event.r#type, event.uid)).collect();
+    assert_eq!(next, ["file.created", "file.completed"].map(|kind| (kind.to_owned(), second.clone())));
+
+    for (wrong, field) in [
+        (ListEventsRequest { after: u64::MAX, types: Vec::new(), page_size: 0 }, "after"),
+        (ListEventsRequest { after: 0, types: vec!["nope".to_owned()], page_size: 0 }, "types"),
+        (ListEventsRequest { after: 0, types: Vec::new(), page_size: 201 }, "page_size"),
+    ] {
+        let refused = client.list_events(wrong).await.unwrap_err();
+        let expected = ("invalid_argument".to_owned(), Some(field.to_owned()));
+        assert_eq!(crate::support::error_reason(&refused), expected);
+    }
+    let key = service.create_key(&["--scopes", "upload"]).await;
+    let refused = service.with_key(&key).grpc().events.list_events(ListEventsRequest::default()).await;
+    assert_eq!(refused.unwrap_err().code(), tonic::Code::PermissionDenied);
 }

@@ -154,6 +154,8 @@ async fn tasks_database_stores_and_disks_are_told() {
     page.has("tasks{kind=\"merge_parts\",state=\"done\"}", 1);
     page.has("files{state=\"stored\"}", 1);
     page.has("stored_bytes", 50_000);
+    page.has("events_total", 2);
+    page.has("event_lag_seconds", 0);
     for operation in ["read", "write"] {
         assert!(page.value(&format!("database_operation_seconds_count{{operation=\"{operation}\"}}")) > 3);
         page.has(&format!("database_errors_total{{operation=\"{operation}\"}}"), 0);

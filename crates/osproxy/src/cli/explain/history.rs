@@ -1,7 +1,8 @@
 //! History of an upload, as text and as JSON.
 
 use osproxy_meta::{
-    Attempt, AttemptOutcome, BlobHistory, Concatenation, FileHistory, FileState, PartHistory, TaskRecord,
+    Attempt, AttemptOutcome, BlobHistory, Concatenation, Event, FileHistory, FileState, PartHistory,
+    TaskRecord,
 };
 use osproxy_types::uid::Uid;
 use serde::Serialize;
@@ -41,6 +42,8 @@ pub(super) struct UploadHistory {
     content: Option<ContentReport>,
     parts: Vec<PartReport>,
     tasks: Vec<BackgroundTask>,
+    /// The events that were recorded for readers.
+    events: Vec<RecordedEvent>,
 }
 
 /// When the parts were received, and by how many nodes.
@@ -85,6 +88,16 @@ struct PartReport {
     node: Option<String>,
 }
 
+/// An event of `GET /api/v1/events`.
+#[derive(Serialize)]
+struct RecordedEvent {
+    /// `0` if readers cannot see it yet.
+    id: String,
+    #[serde(rename = "type")]
+    kind: String,
+    created_at: i64,
+}
+
 #[derive(Serialize)]
 struct BackgroundTask {
     id: String,
@@ -109,7 +122,12 @@ struct TaskAttempt {
 }
 
 impl UploadHistory {
-    pub(super) fn new(uid: i64, history: FileHistory, tasks: Vec<(TaskRecord, Vec<Attempt>)>) -> Self {
+    pub(super) fn new(
+        uid: i64,
+        history: FileHistory,
+        tasks: Vec<(TaskRecord, Vec<Attempt>)>,
+        events: Vec<Event>,
+    ) -> Self {
         let FileHistory { state, created_at, expires_at, .. } = history;
         let is_gone = matches!(state, FileState::Expired | FileState::Deleted | FileState::Corrupt);
         let is_open = matches!(
@@ -147,6 +165,7 @@ impl UploadHistory {
             content,
             parts,
             tasks: tasks.into_iter().map(|(task, attempts)| background_task(task, attempts)).collect(),
+            events: events.into_iter().map(recorded_event).collect(),
         }
     }
 
@@ -168,14 +187,14 @@ impl UploadHistory {
             lines.push(format!("content  {size} bytes, {} in {store}, {layout}, {verified}", content.state));
             lines.push(format!("         blob {id}, shared with {shared_with} other files"));
         }
-        let mut events = self.events();
+        let mut events = self.timeline();
         events.sort_by_key(|(at, _)| *at);
         lines.push(String::new());
         lines.extend(events.into_iter().map(|(at, event)| format!("{}  {event}", format_timestamp(at))));
         lines
     }
 
-    fn events(&self) -> Vec<(i64, String)> {
+    fn timeline(&self) -> Vec<(i64, String)> {
         let mut events = vec![(
             self.created_at,
             "created: a link was issued, or the content was already known".to_owned(),
@@ -206,6 +225,9 @@ impl UploadHistory {
                 .extend(task.attempts.iter().map(|attempt| (attempt.started_at, attempt.event(&task.kind))));
         }
         events.extend(self.gone_at.map(|at| (at, self.state.clone())));
+        events.extend(
+            self.events.iter().map(|event| (event.created_at, format!("event {} {}", event.id, event.kind))),
+        );
         events
     }
 }
@@ -260,6 +282,10 @@ fn part_report(part: PartHistory, attempt: u32) -> PartReport {
         stored_at: part.stored_at,
         node: part.written_by,
     }
+}
+
+fn recorded_event(event: Event) -> RecordedEvent {
+    RecordedEvent { id: event.position.to_string(), kind: event.kind, created_at: event.created_at }
 }
 
 fn background_task(task: TaskRecord, attempts: Vec<Attempt>) -> BackgroundTask {

@@ -6,8 +6,9 @@ use hyper_util::{
 };
 use osproxy_api::grpc::v1::{
     UploadFileHeader, UploadFileRequest, UploadPartHeader, UploadPartRequest,
-    cluster_service_client::ClusterServiceClient, file_service_client::FileServiceClient,
-    task_service_client::TaskServiceClient, upload_file_request, upload_part_request,
+    cluster_service_client::ClusterServiceClient, event_service_client::EventServiceClient,
+    file_service_client::FileServiceClient, task_service_client::TaskServiceClient, upload_file_request,
+    upload_part_request,
 };
 use tonic::{
     Request, Status,
@@ -39,6 +40,7 @@ pub struct Grpc {
     pub files: FileServiceClient<Channel>,
     pub tasks: TaskServiceClient<Channel>,
     pub cluster: ClusterServiceClient<Channel>,
+    pub events: EventServiceClient<Channel>,
     pub health: HealthClient<Channel>,
 }
 
@@ -52,6 +54,7 @@ impl Grpc {
             files: FileServiceClient::with_origin(channel.clone(), origin.clone()),
             tasks: TaskServiceClient::with_origin(channel.clone(), origin.clone()),
             cluster: ClusterServiceClient::with_origin(channel.clone(), origin.clone()),
+            events: EventServiceClient::with_origin(channel.clone(), origin.clone()),
             health: HealthClient::with_origin(channel, origin),
         }
     }
