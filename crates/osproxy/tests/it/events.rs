@@ -1,6 +1,10 @@
 //! `GET /api/v1/events`.
 
-use std::{collections::BTreeMap, time::Duration};
+use std::{
+    collections::BTreeMap,
+    sync::atomic::{AtomicU64, Ordering},
+    time::Duration,
+};
 
 use osproxy_api::v1::{CreatedUpload, Event, Events, File};
 use reqwest::{Method, Response};
@@ -219,6 +223,7 @@ async fn tenants_see_only_their_own_events() {
 async fn a_stream_goes_on_where_it_broke() {
     let service = Service::start().await;
     let before = service.store("before.txt", b"1").await;
+    wait_for_kinds(&service, &before, &["file.created", "file.completed"]).await;
     // Without a position, a stream begins with the next event.
     let mut stream = Stream::open(&service, "types=file.completed", None).await;
     let first = service.store("first.txt", b"2").await;
@@ -322,19 +327,27 @@ async fn no_event_is_lost_by_a_crash() {
     let mut stored = Vec::new();
     for round in 0..5_u64 {
         let api = service.without_key().with_key(service.key().unwrap());
+        let acknowledged = AtomicU64::new(0);
         let uploads = (0..40_u64).map(|number| {
-            let api = &api;
+            let (api, acknowledged) = (&api, &acknowledged);
             async move {
                 let name = format!("{round}-{number}.txt");
                 let creation = api.client().post(api.url("/api/v1/uploads")).json(&json!({"name": name}));
                 let answer = creation.bearer_auth(api.key().unwrap()).send().await.ok()?;
                 let created: CreatedUpload = answer.json().await.ok()?;
                 let status = api.try_put(&created.links?.content, name.as_bytes()).await;
-                (status == Some(200)).then_some(created.uid)
+                (status == Some(200)).then(|| {
+                    acknowledged.fetch_add(1, Ordering::SeqCst);
+                    created.uid
+                })
             }
         });
+        // In every round, later: before, while and after files become complete.
         let kill = async {
-            tokio::time::sleep(Duration::from_millis(20 * (round + 1))).await;
+            eventually("some files are complete", async || {
+                (acknowledged.load(Ordering::SeqCst) > 3 * round).then_some(())
+            })
+            .await;
             service.kill().await;
         };
         let (uids, ()) = tokio::join!(futures_util::future::join_all(uploads), kill);
