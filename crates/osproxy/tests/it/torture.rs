@@ -97,6 +97,28 @@ async fn work_and_kill(service: Service, seed: u64, random: &mut Random) -> (Ser
     (service, new)
 }
 
+/// Every change has its event, exactly once.
+async fn check_events(service: &Service) {
+    for (change, kind, states) in [
+        ("complete", "file.completed", "'stored'"),
+        ("deleted", "file.deleted", "'deleted'"),
+        ("corrupt", "file.corrupt", "'corrupt'"),
+        ("created", "file.created", "'pending', 'receiving', 'completing', 'stored', 'corrupt', 'expired'"),
+    ] {
+        let silent = format!(
+            "SELECT uid FROM files WHERE state IN ({states}) AND final_uid IS NULL AND NOT EXISTS \
+             (SELECT 1 FROM events WHERE events.uid = files.uid AND events.kind = '{kind}')"
+        );
+        assert_eq!(service.sql(&silent).await, [""; 0], "files that are {change} without an event");
+        let repeated =
+            format!("SELECT uid FROM events WHERE kind = '{kind}' GROUP BY uid HAVING count(*) > 1");
+        assert_eq!(service.sql(&repeated).await, [""; 0], "{kind}");
+    }
+    let early = "SELECT first.uid FROM events first JOIN events second ON first.uid = second.uid \
+                 WHERE first.id < second.id AND second.kind = 'file.created'";
+    assert_eq!(service.sql(early).await, [""; 0], "events before the creation of their file");
+}
+
 /// Checks what was sent in the last round, and finishes most of it.
 async fn check(service: &Service, ledger: &mut Ledger, random: &mut Random) {
     for sent in &mut ledger.sent {
@@ -151,6 +173,7 @@ async fn check_all(service: &mut Service, all: &mut Ledger) {
         upload.ask(service).await.expect("an answer");
     }
     service.assert_consistent().await;
+    check_events(service).await;
     service.restart().await;
 }
 
