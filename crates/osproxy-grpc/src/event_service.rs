@@ -26,8 +26,8 @@ use super::{
     status::{reply, to_status},
 };
 
-/// How often a watch without events checks whether the node stops.
-const IDLE_CHECK: Duration = Duration::from_secs(15);
+/// How often a watch without events sends its position.
+const HEARTBEAT: Duration = Duration::from_secs(15);
 
 pub(super) struct Service(pub(super) Arc<App>);
 
@@ -74,11 +74,7 @@ fn position(id: u64) -> Result<i64> {
 }
 
 fn kinds(types: &[String]) -> Result<Vec<EventKind>> {
-    let kind = |name: &String| {
-        let unknown = || Error::invalid(format!("unknown type `{name}`")).with_field("types");
-        EventKind::of_name(name).ok_or_else(unknown)
-    };
-    types.iter().map(kind).collect()
+    events::parse_kinds(types.iter().map(String::as_str))
 }
 
 fn render_event(event: events::Event) -> Event {
@@ -96,20 +92,32 @@ fn stream_of(
     caller: Caller,
     watch: EventWatch,
 ) -> BoxStream<'static, std::result::Result<Event, Status>> {
-    let batches = stream::unfold(Some((app, caller, watch)), |state| async {
-        let (app, caller, mut watch) = state?;
+    // One future for the whole stream: it looks at the key only from time to time.
+    let revoked = Box::pin(async move { app.auth.wait_for_revocation(&caller).await });
+    let first = stream::iter([Ok(position_of(&watch))]);
+    let batches = stream::unfold(Some((watch, revoked)), |state| async {
+        let (mut watch, mut revoked) = state?;
         let next = tokio::select! {
-            next = watch.next(IDLE_CHECK) => next,
-            revoked = app.auth.wait_for_revocation(&caller) => Err(revoked),
+            biased;
+            revoked = &mut revoked => Err(revoked),
+            next = watch.next(HEARTBEAT) => next,
         };
         let stops = || Error::new(ErrorCode::Unavailable, "the node is stopping; follow another one");
         match next.and_then(|events| events.ok_or_else(stops)) {
             Ok(events) => {
-                let events: Vec<_> = events.into_iter().map(render_event).map(Ok).collect();
-                Some((stream::iter(events), Some((app, caller, watch))))
+                let mut events: Vec<_> = events.into_iter().map(render_event).map(Ok).collect();
+                if events.is_empty() {
+                    events.push(Ok(position_of(&watch)));
+                }
+                Some((stream::iter(events), Some((watch, revoked))))
             }
             Err(error) => Some((stream::iter(vec![Err(to_status(error))]), None)),
         }
     });
-    batches.flatten().boxed()
+    first.chain(batches.flatten()).boxed()
+}
+
+/// A message without a type: the client continues from this position if the call ends.
+fn position_of(watch: &EventWatch) -> Event {
+    Event { id: watch.position().unsigned_abs(), ..Event::default() }
 }

@@ -86,15 +86,9 @@ pub struct EventData {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schema(value_type = Option<Metadata>)]
     pub metadata: Option<BTreeMap<String, String>>,
-    /// Why a file was refused, or the error of a task.
+    /// Why a file was refused, or which background task has failed.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub reason: Option<String>,
-    /// Id of the task, in `task.dead`.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub task: Option<String>,
-    /// Kind of the task, in `task.dead`.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub kind: Option<String>,
 }
 
 /// The types of events, for the parameter `types`.
@@ -124,7 +118,7 @@ pub enum EventType {
     /// An upload was not completed in time.
     #[serde(rename = "upload.expired")]
     UploadExpired,
-    /// A background task about content of the tenant has used up its attempts.
+    /// A background task about the content of the file has used up its attempts.
     #[serde(rename = "task.dead")]
     TaskDead,
     /// A request was refused because of the quota; at most one event an hour from each node.

@@ -6,7 +6,7 @@ use osproxy_types::tenant::Tenant;
 
 use crate::{
     Result, boxed_future,
-    events::{EventFilter, EventKind, EventOps, EventWatch},
+    events::{EventKind, EventOps, EventWatch},
 };
 
 /// Follows the events of a tenant after the event with the id `after`; `None` stands for the newest
@@ -19,5 +19,5 @@ pub async fn watch_events(
     kinds: Vec<EventKind>,
     after: Option<i64>,
 ) -> Result<EventWatch> {
-    events.watch(EventFilter { tenant: Some(tenant.clone()), kinds }, after).await
+    events.watch(tenant, kinds, after).await
 }

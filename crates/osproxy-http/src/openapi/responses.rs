@@ -180,7 +180,7 @@ responses! { V1:
             ),
             (
                 ErrorCode::CursorExpired,
-                "events after this one were removed; start again without `after`",
+                "events after this one were removed; start again with 0",
             ),
         ];
     Unmet, "`If-Match` or `If-Unmodified-Since` does not hold.", [],

@@ -8,11 +8,11 @@ use axum::{
     http::{HeaderMap, HeaderName, HeaderValue, header},
     response::{IntoResponse, Response},
 };
-use futures_util::{Stream, stream};
+use futures_util::{Stream, StreamExt, stream};
 use osproxy_api::v1::{DEFAULT_PAGE, EventType, Events, MAX_EVENTS, PREFIX};
 use osproxy_core::{
     Authenticator, Caller, Error, Result,
-    events::{Event, EventKind, EventOps, EventWatch},
+    events::{Event, EventOps, EventWatch, parse_kinds},
     ops,
 };
 
@@ -31,19 +31,16 @@ const LAST_EVENT_ID: HeaderName = HeaderName::from_static("last-event-id");
 /// Tells nginx not to buffer a response.
 const X_ACCEL_BUFFERING: HeaderName = HeaderName::from_static("x-accel-buffering");
 
-/// How often a stream without events sends a comment, so that proxies keep the connection open and
+/// How often a stream without events sends its position, so that proxies keep the connection open and
 /// the end of the connection is noticed.
 const HEARTBEAT: Duration = Duration::from_secs(15);
-
-/// First lines of a stream: after a lost connection, the client waits for this many milliseconds.
-const PREAMBLE: &str = "retry: 1000\n\n";
 
 /// `GET /events`
 #[utoipa::path(
     get, path = "/events", context_path = PREFIX, tag = "Events", operation_id = "v1_list_events",
     summary = "List or follow events", description = "What happened to files, oldest first. With the header `Accept: text/event-stream`, the response is a stream of Server-Sent Events that does not end: it starts after `Last-Event-ID` or `after`, or else with the next event.",
     params(
-        ("after" = Option<String>, Query, description = "Only events after the one with this id; 0 or absent: from the oldest one.", pattern = "^(0|[1-9][0-9]{0,17})$", example = "0"),
+        ("after" = Option<String>, Query, description = "Only events after the one with this id; 0: from the oldest one. Defaults to 0; for a stream, to the newest event.", pattern = "^(0|[1-9][0-9]{0,17})$", example = "0"),
         ("types" = Option<Vec<EventType>>, Query, description = "Only events of these types, separated by commas.", explode = false, min_items = 1, example = json!(["file.completed", "file.deleted"])),
         ("limit" = Option<u64>, Query, description = "Maximum number of events on the page.", minimum = 1, maximum = 200, example = 100),
     ),
@@ -63,7 +60,8 @@ pub(crate) async fn list_events(
     let query = Query::parse(request.uri().query(), &["after", "types", "limit"])?;
     let after = query.get("after").map(|text| parse_id("after", text)).transpose()?;
     let limit = limit(&query)?;
-    let kinds = kinds(&query)?;
+    let kinds =
+        query.get("types").map(|types| parse_kinds(types.split(','))).transpose()?.unwrap_or_default();
     if accepts_stream(request.headers()) {
         let after = match request.headers().get(LAST_EVENT_ID) {
             Some(last) => Some(parse_id("Last-Event-ID", last.to_str().unwrap_or_default())?),
@@ -103,20 +101,6 @@ fn limit(query: &Query<'_>) -> Result<u64> {
     limit.ok_or_else(|| Error::invalid(format!("`limit` must be 1 to {MAX_EVENTS}")).with_field("limit"))
 }
 
-fn kinds(query: &Query<'_>) -> Result<Vec<EventKind>> {
-    let Some(text) = query.get("types") else {
-        return Ok(Vec::new());
-    };
-    let kind = |name| {
-        EventKind::of_name(name).ok_or_else(|| {
-            let names: Vec<_> = EventKind::ALL.iter().map(|kind| kind.name()).collect();
-            let message = format!("`types` must be a list of {}, separated by commas", names.join(", "));
-            Error::invalid(message).with_field("types")
-        })
-    };
-    text.split(',').map(kind).collect()
-}
-
 /// Renders an event as [`osproxy_api::v1::Event`]. The payload is JSON already.
 fn render_event(event: &Event) -> String {
     let Event { position, kind, created_at, payload, .. } = event;
@@ -140,11 +124,16 @@ fn chunks(
     authenticator: Arc<Authenticator>,
     caller: Caller,
 ) -> impl Stream<Item = std::result::Result<Bytes, Infallible>> {
-    let preamble = stream::iter([Ok(Bytes::from_static(PREAMBLE.as_bytes()))]);
-    let events = stream::unfold((watch, authenticator, caller), |(mut watch, authenticator, caller)| async {
+    // After a lost connection, the client waits for a second.
+    let preamble = format!("retry: 1000\n{}", render_position(&watch));
+    let preamble = stream::iter([Ok(Bytes::from(preamble))]);
+    // One future for the whole stream: it looks at the key only from time to time.
+    let revoked = Box::pin(async move { authenticator.wait_for_revocation(&caller).await });
+    let events = stream::unfold((watch, revoked), |(mut watch, mut revoked)| async {
         let events = tokio::select! {
+            biased;
+            _ = &mut revoked => return None,
             events = watch.next(HEARTBEAT) => events,
-            _ = authenticator.wait_for_revocation(&caller) => return None,
         };
         let events = match events {
             Ok(events) => events?,
@@ -153,21 +142,24 @@ fn chunks(
                 return None;
             }
         };
-        Some((Ok(render_chunk(&events)), (watch, authenticator, caller)))
+        let chunk = if events.is_empty() { render_position(&watch) } else { render_events(&events) };
+        Some((Ok(chunk.into()), (watch, revoked)))
     });
-    futures_util::StreamExt::chain(preamble, events)
+    preamble.chain(events)
 }
 
-fn render_chunk(events: &[Event]) -> Bytes {
-    if events.is_empty() {
-        return Bytes::from_static(b":\n\n");
-    }
+/// A block without data. The client continues from this position if the connection is lost.
+fn render_position(watch: &EventWatch) -> String {
+    format!("id: {}\n\n", watch.position())
+}
+
+fn render_events(events: &[Event]) -> String {
     let mut chunk = String::new();
     for event in events {
         let (id, kind) = (event.position, &event.kind);
         let _ = write!(chunk, "id: {id}\nevent: {kind}\ndata: {}\n\n", render_event(event));
     }
-    chunk.into()
+    chunk
 }
 
 #[cfg(test)]

@@ -140,10 +140,10 @@ impl Quotas {
 
     /// Notes that the quota of a tenant has refused a request; at most once per tenant and hour.
     fn note_exceeded(&self, tenant: &str) {
+        let mut to_report = self.to_report.lock().unwrap_or_else(PoisonError::into_inner);
         if self.exceeded.get(tenant).is_some_and(|noted_at| noted_at.elapsed() < EXCEEDED_INTERVAL) {
             return;
         }
-        let mut to_report = self.to_report.lock().unwrap_or_else(PoisonError::into_inner);
         if to_report.len() < MAX_CACHED_TENANTS {
             self.exceeded.insert(tenant.to_owned(), Instant::now());
             to_report.push(tenant.to_owned());
@@ -153,6 +153,11 @@ impl Quotas {
     /// Returns the tenants that have exceeded their quota since the last call.
     pub(crate) fn take_exceeded(&self) -> Vec<String> {
         std::mem::take(&mut *self.to_report.lock().unwrap_or_else(PoisonError::into_inner))
+    }
+
+    /// Puts back tenants of [`take_exceeded`](Self::take_exceeded) that could not be reported.
+    pub(crate) fn put_back_exceeded(&self, tenants: Vec<String>) {
+        self.to_report.lock().unwrap_or_else(PoisonError::into_inner).extend(tenants);
     }
 
     /// Locks the row of a file before the charge for the file changes. Returns the current charge

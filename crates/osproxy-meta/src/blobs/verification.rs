@@ -8,7 +8,8 @@
 use osproxy_storage::{Digests, Key};
 use osproxy_types::{tenant::Tenant, uid::Uid};
 use sea_orm::{
-    ActiveValue::Set, ColumnTrait, DatabaseTransaction, DbErr, EntityTrait, QueryFilter, sea_query::Expr,
+    ActiveValue::Set, ColumnTrait, DatabaseTransaction, DbErr, EntityTrait, QueryFilter, QueryOrder,
+    QuerySelect, sea_query::Expr,
 };
 
 use crate::MetaError;
@@ -20,9 +21,12 @@ use crate::{
         entities::{blob, file},
         write_batcher::TxEnd,
     },
-    events::record::{EventContent, FileEvent},
+    events::record::{EventContent, EventRecorder, FileEvent},
     files::rows::decode_key,
 };
+
+/// Maximum number of files to read at once. Many files may share a blob.
+const FILES_PAGE: u64 = 200;
 
 /// A blob in one object whose bytes are not verified yet.
 #[derive(Clone, Debug)]
@@ -181,19 +185,7 @@ impl BlobDb {
                     else {
                         return Ok(TxEnd::Rollback(MergeOutcome::Superseded));
                     };
-                    let files = file::Entity::find()
-                        .filter(file::Column::BlobId.eq(blob_id))
-                        .all(transaction)
-                        .await?;
-                    let corrupt = files.iter().map(|file| {
-                        let content = EventContent {
-                            size: u64::try_from(file.charged).ok(),
-                            ..EventContent::default()
-                        };
-                        let corrupt = FileEvent::new(EventKind::FileCorrupt, file, content);
-                        FileEvent { reason: Some(&reason), ..corrupt }
-                    });
-                    recorder.record_files(transaction, corrupt).await?;
+                    let charged = record_corrupt(transaction, blob_id, &reason, &recorder).await?;
                     file::Entity::update_many()
                         .col_expr(file::Column::State, Expr::value(file::State::Corrupt))
                         .col_expr(file::Column::Charged, Expr::value(0))
@@ -203,14 +195,45 @@ impl BlobDb {
                         .exec(transaction)
                         .await?;
                     delete_task.enqueue(transaction, TaskKind::DeleteBlob, blob_id, store).await?;
-                    // All files of a blob belong to one tenant.
-                    let sum: i64 = files.iter().map(|file| file.charged).sum();
-                    let tenant = files.first().map_or("", |file| &file.tenant);
-                    quotas.charge(transaction, tenant, -sum).await?;
+                    if let Some((tenant, sum)) = charged {
+                        quotas.charge(transaction, &tenant, -sum).await?;
+                    }
                     Ok(TxEnd::Commit(MergeOutcome::Stored))
                 })
             })
             .await
+    }
+}
+
+/// Records that the files of a blob are corrupt, and locks their rows. Returns the tenant, to which
+/// all of them belong, and the sum of their charges; `None` if the blob has no file.
+async fn record_corrupt(
+    transaction: &DatabaseTransaction,
+    blob_id: i64,
+    reason: &str,
+    recorder: &EventRecorder,
+) -> Result<Option<(String, i64)>, DbErr> {
+    let (mut charged, mut after) = (None, 0);
+    loop {
+        let page = file::Entity::find()
+            .filter(file::Column::BlobId.eq(blob_id))
+            .filter(file::Column::Uid.gt(after))
+            .order_by_asc(file::Column::Uid)
+            .limit(FILES_PAGE)
+            .lock_exclusive();
+        let files = page.all(transaction).await?;
+        let Some(last) = files.last() else {
+            return Ok(charged);
+        };
+        after = last.uid;
+        let (tenant, sum) = charged.unwrap_or_else(|| (last.tenant.clone(), 0));
+        charged = Some((tenant, sum + files.iter().map(|file| file.charged).sum::<i64>()));
+        let corrupt = files.iter().map(|file| {
+            let content = EventContent { size: u64::try_from(file.charged).ok(), ..EventContent::default() };
+            let corrupt = FileEvent::new(EventKind::FileCorrupt, file, content);
+            FileEvent { reason: Some(reason), ..corrupt }
+        });
+        recorder.record_files(transaction, corrupt).await?;
     }
 }
 

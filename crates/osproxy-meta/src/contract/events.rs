@@ -10,7 +10,8 @@ use serde_json::Value;
 
 use super::{begin, finish, uid, upload};
 use crate::{
-    CreateOutcome, Event, EventFilter, EventKind, KnownContent, Meta, NewUpload, StoreOutcome, UpdateOutcome,
+    CreateOutcome, Event, EventFilter, EventKind, FileGrant, KnownContent, Meta, NewUpload, StoreOutcome,
+    UpdateOutcome,
 };
 
 const FIRST: i64 = 60_000_000;
@@ -107,6 +108,11 @@ async fn events_tell_the_life_of_a_file(meta: &Meta) {
 async fn a_change_that_is_undone_leaves_no_event(meta: &Meta) {
     let taken = vec![upload(FIRST + 10, "new.txt"), upload(FIRST + 3, "taken.txt")];
     assert_eq!(meta.files.create(taken, 0).await.unwrap(), CreateOutcome::UidTaken);
+    // Refused after the events were inserted.
+    let mut refused = upload(FIRST + 10, "new.txt");
+    refused.file.grant = Some(FileGrant { id: uid(1), required_types: None });
+    let refused = meta.files.create(vec![refused], 0).await.unwrap();
+    assert!(matches!(refused, CreateOutcome::Refused(_)), "{refused:?}");
     let events = read_all(meta, &EventFilter::default(), 0).await;
     assert_eq!(kinds(&events, FIRST + 10), [""; 0]);
     assert_eq!(kinds(&events, FIRST + 3).len(), 2);
@@ -173,7 +179,7 @@ async fn old_events_are_purged(meta: &Meta) {
     assert_eq!(meta.events.purge(i64::MAX, 10).await.unwrap(), 10);
     assert_eq!(meta.events.oldest_position().await.unwrap(), Some(11));
     while meta.events.purge(i64::MAX, 100).await.unwrap() > 0 {}
-    // The newest event stays, so that no position is used twice.
+    // The newest event stays, and shows which positions were removed.
     assert_eq!(meta.events.oldest_position().await.unwrap(), Some(newest));
     create(meta, upload(FIRST + 20, "after.txt")).await;
     let events = read_all(meta, &EventFilter::default(), newest).await;

@@ -42,7 +42,7 @@ pub enum EventKind {
     FileDeleted,
     /// An upload was not completed in time.
     UploadExpired,
-    /// A background task about content of the tenant has used up its attempts.
+    /// A background task about the content of a file has used up its attempts.
     TaskDead,
     /// A request was refused because of the quota of the tenant.
     QuotaExceeded,

@@ -14,6 +14,7 @@ use crate::{
         database::Writer,
         entities::{event, event_position},
     },
+    events::read::oldest_without_position,
 };
 
 /// Maximum number of events that get positions in one transaction.
@@ -27,7 +28,9 @@ impl EventDb {
     /// SQLite. All nodes may call this at the same time.
     #[boxed_future]
     pub async fn assign_positions(&self) -> Result<u64, MetaError> {
-        if matches!(self.db.writer, Writer::Embedded(_)) {
+        // A query is cheaper than a transaction that locks the counter.
+        if matches!(self.db.writer, Writer::Embedded(_)) || oldest_without_position(&self.db).await?.is_none()
+        {
             return Ok(0);
         }
         let mut assigned = 0;

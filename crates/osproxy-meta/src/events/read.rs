@@ -45,14 +45,17 @@ pub struct EventFilter {
 pub struct EventPage {
     /// The events.
     pub events: Vec<Event>,
-    /// The position up to which events were looked at: where the next call continues.
+    /// The position up to which events were looked at: where the next call continues. Beyond the
+    /// last event of this page, if there are later events that do not match.
     pub position: i64,
+    /// The position of the newest event of all tenants.
+    pub newest: i64,
     /// Whether there may be more events after `position`.
     pub has_more: bool,
 }
 
 /// The column of the position. On SQLite, this is the id.
-fn position(backend: DbBackend) -> event::Column {
+pub(super) fn position(backend: DbBackend) -> event::Column {
     if backend == DbBackend::Sqlite { event::Column::Id } else { event::Column::Position }
 }
 
@@ -66,6 +69,8 @@ impl EventDb {
             Some(tenant) => events.filter(event::Column::Tenant.eq(tenant.as_str())),
             None => events,
         };
+        // Read first: every event up to this position is visible to the queries below.
+        let newest = self.newest_position().await?;
         let mut page = of_tenant(event::Entity::find()).filter(position.gt(after));
         let mut scanned = None;
         if !filter.kinds.is_empty() {
@@ -84,12 +89,10 @@ impl EventDb {
         let rows = page.order_by_asc(position).limit(limit).all(&self.db.reader).await?;
         let is_full = rows.len() as u64 == limit;
         let events: Vec<_> = rows.into_iter().map(|row| self.event_from_row(row)).collect();
-        let last = events.last().map(|event| event.position).filter(|_| is_full).or(scanned);
-        Ok(EventPage {
-            position: last.or(events.last().map(|event| event.position)).unwrap_or(after),
-            has_more: last.is_some(),
-            events,
-        })
+        let last = events.last().map_or(after, |event| event.position);
+        // A reader of few events must not fall behind the oldest event that is kept.
+        let position = if is_full { last } else { scanned.unwrap_or(newest).max(last) };
+        Ok(EventPage { position, newest, has_more: is_full || scanned.is_some(), events })
     }
 
     /// Returns the newest events of a file, oldest first; at most `limit`. Includes events that have

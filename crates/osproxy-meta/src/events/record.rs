@@ -23,13 +23,16 @@ use crate::{
 /// Maximum length of a payload in bytes. If the metadata does not fit, the payload omits it.
 const MAX_PAYLOAD: usize = 20_000;
 
+/// Maximum number of events that one statement inserts.
+const MAX_ROWS: usize = 100;
+
 /// Records the events of one change. Create it before the transaction, so that it knows the
 /// interface that causes the change. When the last clone is dropped, which is after the transaction
 /// has ended, it wakes those who wait for events.
 #[derive(Clone)]
-pub(crate) struct EventRecorder(Arc<Change>);
+pub(crate) struct EventRecorder(Arc<RecorderState>);
 
-struct Change {
+struct RecorderState {
     is_enabled: bool,
     source: EventSource,
     /// The time of the database's clock, in milliseconds since the Unix epoch.
@@ -38,7 +41,7 @@ struct Change {
     signal: Arc<EventSignal>,
 }
 
-impl Drop for Change {
+impl Drop for RecorderState {
     fn drop(&mut self) {
         if *self.has_recorded.get_mut() {
             self.signal.recorded();
@@ -78,6 +81,17 @@ impl<'a> EventContent<'a> {
     /// The content that the client has announced.
     pub(crate) fn announced(file: &file::Model) -> Self {
         Self { size: file.announced_size.map(i64::unsigned_abs), ..Self::default() }
+    }
+}
+
+/// Returns the blob of a file, if the file is stored, to describe its content in an event.
+pub(crate) async fn stored_blob(
+    transaction: &DatabaseTransaction,
+    file: &file::Model,
+) -> Result<Option<blob::Model>, DbErr> {
+    match file.blob_id.filter(|_| file.state == file::State::Stored) {
+        Some(blob_id) => blob::Entity::find_by_id(blob_id).one(transaction).await,
+        None => Ok(None),
     }
 }
 
@@ -137,15 +151,6 @@ struct TenantPayload<'a> {
     tenant: &'a str,
 }
 
-/// The payload of `task.dead`.
-#[derive(Serialize)]
-struct TaskPayload<'a> {
-    tenant: &'a str,
-    task: String,
-    kind: &'a str,
-    reason: &'a str,
-}
-
 impl EventRecorder {
     /// Whether events are recorded at all.
     pub(crate) fn is_enabled(&self) -> bool {
@@ -181,9 +186,10 @@ impl EventRecorder {
             sha256: hex(content.sha256),
             blake3: hex(content.blake3),
             created_at: timestamp::rfc3339(file.created_at),
-            stored_at: file.stored_at.map(timestamp::rfc3339),
+            stored_at: file.stored_at.filter(|_| file.state == file::State::Stored).map(timestamp::rfc3339),
             upload_grant: file.grant_id.map(|id| id.to_string()),
-            metadata: Some(listing::decode_metadata(file)?),
+            // Metadata that cannot be decoded must not prevent the change.
+            metadata: listing::decode_metadata(file).ok(),
             reason,
         };
         let mut json = encode(&payload)?;
@@ -208,22 +214,6 @@ impl EventRecorder {
         self.insert(transaction, rows?).await
     }
 
-    /// Records that a task about content of `tenant` is dead.
-    pub(crate) async fn record_dead_task(
-        &self,
-        transaction: &DatabaseTransaction,
-        tenant: &str,
-        task: i64,
-        kind: &str,
-        reason: &str,
-    ) -> Result<(), DbErr> {
-        if !self.0.is_enabled {
-            return Ok(());
-        }
-        let payload = encode(&TaskPayload { tenant, task: task.to_string(), kind, reason })?;
-        self.insert(transaction, vec![self.row(EventKind::TaskDead, tenant, None, payload)]).await
-    }
-
     /// Records that requests of these tenants were refused because of their quota.
     async fn record_exceeded_quotas(
         &self,
@@ -241,12 +231,17 @@ impl EventRecorder {
     pub(crate) async fn insert(
         &self,
         transaction: &DatabaseTransaction,
-        rows: Vec<event::ActiveModel>,
+        mut rows: Vec<event::ActiveModel>,
     ) -> Result<(), DbErr> {
         if !self.0.is_enabled || rows.is_empty() {
             return Ok(());
         }
-        event::Entity::insert_many(rows).exec_without_returning(transaction).await?;
+        // Databases limit the parameters of a statement.
+        while !rows.is_empty() {
+            let rest = rows.split_off(rows.len().min(MAX_ROWS));
+            event::Entity::insert_many(rows).exec_without_returning(transaction).await?;
+            rows = rest;
+        }
         self.0.has_recorded.store(true, Ordering::Relaxed);
         Ok(())
     }
@@ -261,13 +256,16 @@ impl EventDb {
         if tenants.is_empty() || !self.db.records_events {
             return Ok(());
         }
-        let recorder = self.db.event_recorder();
-        self.db
-            .write(move |transaction| {
-                let (tenants, recorder) = (tenants.clone(), recorder.clone());
-                Box::pin(async move { recorder.record_exceeded_quotas(transaction, &tenants).await })
-            })
-            .await
+        let (recorder, exceeded) = (self.db.event_recorder(), tenants.clone());
+        let recording = self.db.write(move |transaction| {
+            let (tenants, recorder) = (exceeded.clone(), recorder.clone());
+            Box::pin(async move { recorder.record_exceeded_quotas(transaction, &tenants).await })
+        });
+        let outcome = recording.await;
+        if outcome.is_err() {
+            self.db.quotas.put_back_exceeded(tenants);
+        }
+        outcome
     }
 }
 
@@ -278,7 +276,7 @@ fn encode(payload: &impl Serialize) -> Result<String, DbErr> {
 impl Database {
     /// Creates a recorder for a change that the current request or task makes.
     pub(crate) fn event_recorder(&self) -> EventRecorder {
-        EventRecorder(Arc::new(Change {
+        EventRecorder(Arc::new(RecorderState {
             is_enabled: self.records_events,
             source: EventSource::current(),
             now: self.clock.now_ms(),

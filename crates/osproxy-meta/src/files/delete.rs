@@ -17,7 +17,7 @@ use crate::{
         entities::{blob, file},
         write_batcher::TxEnd,
     },
-    events::record::{EventContent, EventRecorder, FileEvent},
+    events::record::{EventContent, EventRecorder, FileEvent, stored_blob},
     files::rows::has_blob,
     tasks::kind::TaskSeed,
     uploads::expiry,
@@ -180,10 +180,7 @@ async fn record_removed(
     if !recorder.is_enabled() || file.state == FileState::Partial {
         return Ok(());
     }
-    let blob = match file.blob_id.filter(|_| file.state == FileState::Stored) {
-        Some(blob_id) => blob::Entity::find_by_id(blob_id).one(transaction).await?,
-        None => None,
-    };
+    let blob = stored_blob(transaction, file).await?;
     let content = blob.as_ref().map_or(EventContent::announced(file), EventContent::of_blob);
     let kind = if state == FileState::Expired { EventKind::UploadExpired } else { EventKind::FileDeleted };
     recorder.record_files(transaction, [FileEvent::new(kind, file, content)]).await

@@ -18,7 +18,7 @@ use crate::{
         entities::{blob, file},
         write_batcher::TxEnd,
     },
-    events::record::{EventContent, EventRecorder, FileEvent},
+    events::record::{EventContent, EventRecorder, FileEvent, stored_blob},
     files::{
         create::{record_created, stored_row},
         listing::{self, FileMetadata, name_start},
@@ -184,10 +184,7 @@ async fn record_renamed(
     if !recorder.is_enabled() || file.state == FileState::Partial {
         return Ok(());
     }
-    let blob = match file.blob_id.filter(|_| file.state == FileState::Stored) {
-        Some(blob_id) => blob::Entity::find_by_id(blob_id).one(transaction).await?,
-        None => None,
-    };
+    let blob = stored_blob(transaction, file).await?;
     let content = blob.as_ref().map_or(EventContent::announced(file), EventContent::of_blob);
     let renamed = FileEvent::new(EventKind::FileRenamed, file, content);
     recorder.record_files(transaction, [FileEvent { old_name: Some(old_name), ..renamed }]).await

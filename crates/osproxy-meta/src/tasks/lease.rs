@@ -2,22 +2,24 @@
 //! After the lease has expired, another process can claim the task. From that claim on, the first
 //! process can neither renew its lease nor record a result.
 
-use osproxy_types::tenant::Tenant;
 use sea_orm::{
     ActiveValue::Set, ColumnTrait, Condition, DatabaseTransaction, DbErr, EntityTrait, ExprTrait,
-    QueryFilter, QuerySelect, sea_query::Expr,
+    QueryFilter, QueryOrder, QuerySelect, sea_query::Expr,
 };
 
 use crate::MetaError;
 use crate::{
-    AttemptOutcome, AttemptResult, BlobPayload, ClaimedTask, TaskDb, TaskState, boxed_future,
-    db::entities::{blob, task, task_attempt},
-    events::record::EventRecorder,
+    AttemptOutcome, AttemptResult, BlobPayload, ClaimedTask, EventKind, TaskDb, TaskState, boxed_future,
+    db::entities::{file, task, task_attempt},
+    events::record::{EventContent, EventRecorder, FileEvent},
     tasks::queue::is_due,
 };
 
 /// Maximum length of a recorded error, in bytes.
 const MAX_ERROR: usize = 2000;
+
+/// Maximum number of files with an event when a task about their blob is dead.
+const MAX_FILES: u64 = 100;
 
 /// The error of a task whose attempts have all lost their leases.
 const LEASES_LOST: &str = "every attempt lost its lease: the process stopped renewing it";
@@ -159,7 +161,7 @@ async fn claim(
         end_attempt(transaction, id, row.attempts, AttemptOutcome::Lost, error, now).await?;
     }
     if is_exhausted {
-        record_dead(transaction, &row, error, recorder).await?;
+        record_dead(transaction, &row, recorder).await?;
         return Ok(None);
     }
     let attempt_row = task_attempt::ActiveModel {
@@ -233,31 +235,38 @@ async fn end(
         return Ok(false);
     }
     if let Some(row) = row.filter(|_| state == TaskState::Dead) {
-        record_dead(transaction, &row, error.as_deref().unwrap_or_default(), recorder).await?;
+        record_dead(transaction, &row, recorder).await?;
     }
     end_attempt(transaction, id, attempt.cast_signed(), outcome, error, now).await?;
     Ok(true)
 }
 
-/// Records that a task is dead, as an event of the tenant whose blob the task works on.
+/// Records that a task is dead, as an event of the files whose blob the task works on; at most
+/// [`MAX_FILES`] files. The error of the task is for operators, and is not part of the event.
 async fn record_dead(
     transaction: &DatabaseTransaction,
     task: &task::Model,
-    error: &str,
     recorder: &EventRecorder,
 ) -> Result<(), DbErr> {
+    let Ok(BlobPayload { blob_id }) = serde_json::from_str(&task.payload) else {
+        return Ok(());
+    };
     if !recorder.is_enabled() {
         return Ok(());
     }
-    let tenant = match serde_json::from_str(&task.payload) {
-        Ok(BlobPayload { blob_id }) => {
-            let tenant = blob::Entity::find_by_id(blob_id).select_only().column(blob::Column::Tenant);
-            tenant.into_tuple::<String>().one(transaction).await?
-        }
-        Err(_) => None,
-    };
-    let tenant = tenant.unwrap_or_else(|| Tenant::default().to_string());
-    recorder.record_dead_task(transaction, &tenant, task.id, &task.kind, error).await
+    let files = file::Entity::find()
+        .filter(file::Column::BlobId.eq(blob_id))
+        .order_by_asc(file::Column::Uid)
+        .limit(MAX_FILES)
+        .lock_exclusive()
+        .all(transaction)
+        .await?;
+    let reason = format!("the background task {} ({}) has used up its attempts", task.id, task.kind);
+    let dead = files.iter().map(|file| {
+        let content = EventContent { size: u64::try_from(file.charged).ok(), ..EventContent::default() };
+        FileEvent { reason: Some(&reason), ..FileEvent::new(EventKind::TaskDead, file, content) }
+    });
+    recorder.record_files(transaction, dead).await
 }
 
 async fn end_attempt(

@@ -345,6 +345,7 @@ async fn complete_locked(
     }
     merge_task.enqueue(transaction, TaskKind::MergeParts, blob_id, blob.backend.clone()).await?;
     // No digest of the whole content has been computed yet.
+    file.state = file::State::Stored;
     let content = EventContent { size: Some(size), ..EventContent::default() };
     let completed = FileEvent::new(EventKind::FileCompleted, &file, content);
     recorder.record_files(transaction, [completed]).await?;

@@ -165,9 +165,9 @@ async fn finish(
     if file.content_type.is_empty() {
         file.content_type = content_type::mime_type_of(sniffed.as_deref(), &file.name);
     }
-    file.stored_at = Some(now_ms());
+    (file.state, file.stored_at) = (file::State::Stored, Some(now_ms()));
     file::Entity::update_many()
-        .col_expr(file::Column::State, Expr::value(file::State::Stored))
+        .col_expr(file::Column::State, Expr::value(file.state))
         .col_expr(file::Column::StoredAt, Expr::value(file.stored_at))
         .col_expr(file::Column::ContentType, Expr::value(&file.content_type))
         .filter(file::Column::Uid.eq(uid.get()))

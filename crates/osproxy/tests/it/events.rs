@@ -2,7 +2,7 @@
 
 use std::{
     collections::BTreeMap,
-    sync::atomic::{AtomicU64, Ordering},
+    sync::atomic::{AtomicBool, AtomicU64, Ordering},
     time::Duration,
 };
 
@@ -50,6 +50,8 @@ async fn wait_for_kinds(api: &Api, uid: &str, expected: &[&str]) -> Vec<Event> {
 struct Stream {
     answer: Response,
     received: String,
+    /// What a browser would send as `Last-Event-ID`.
+    last_id: Option<String>,
 }
 
 impl Stream {
@@ -58,7 +60,7 @@ impl Stream {
         assert_eq!(answer.status(), 200);
         assert_eq!(answer.headers()["content-type"], "text/event-stream");
         assert_eq!(answer.headers()["cache-control"], "no-store");
-        Self { answer, received: String::new() }
+        Self { answer, received: String::new(), last_id: None }
     }
 
     async fn request(api: &Api, query: &str, last: Option<&str>) -> Response {
@@ -76,11 +78,13 @@ impl Stream {
             if let Some((block, rest)) = self.received.split_once("\n\n") {
                 let (block, rest) = (block.to_owned(), rest.to_owned());
                 self.received = rest;
-                if block.starts_with("retry: ") || block == ":" {
-                    continue;
-                }
                 let fields: Vec<_> = block.lines().map(|line| line.split_once(": ").unwrap()).collect();
                 let names: Vec<_> = fields.iter().map(|(name, _)| *name).collect();
+                let id = fields.iter().find(|(name, _)| *name == "id").unwrap().1;
+                self.last_id = Some(id.to_owned());
+                if names == ["retry", "id"] || names == ["id"] {
+                    continue;
+                }
                 assert_eq!(names, ["id", "event", "data"], "{block}");
                 let event: Event = serde_json::from_str(fields[2].1).unwrap();
                 assert_eq!((fields[0].1, fields[1].1), (event.id.as_str(), event.kind.as_str()));
@@ -214,6 +218,8 @@ async fn tenants_see_only_their_own_events() {
     wait_for_kinds(&shop, &theirs, &["file.created"]).await;
     assert_eq!(about(&all(&shop).await, &ours).len(), 0);
     assert_eq!(about(&all(&service).await, &theirs).len(), 0);
+    let mut stream = Stream::open(&shop, "after=0", None).await;
+    assert_eq!(stream.next().await.unwrap().data.uid, Some(theirs));
     let writer = service.with_key(&service.create_key(&["--scopes", "upload"]).await);
     expect_problem(writer.v1_get("/events").await, 403, "permission_denied").await;
     expect_problem(service.without_key().v1_get("/events").await, 401, "unauthenticated").await;
@@ -238,15 +244,44 @@ async fn a_stream_goes_on_where_it_broke() {
     assert_eq!((oldest.data.uid.as_ref(), oldest.kind.as_str()), (Some(&before), "file.created"));
 }
 
+/// A stream tells its position before the first event, so that nothing is lost if it breaks.
+#[tokio::test]
+async fn a_stream_without_an_event_can_be_continued_too() {
+    let mut service = Service::start().await;
+    service.store("before.txt", b"1").await;
+    let mut stream = Stream::open(&service, "", None).await;
+    service.signal(rustix::process::Signal::TERM);
+    assert_eq!(stream.next().await, None);
+    let position = stream.last_id.expect("a position");
+    service.exit_status().await;
+    service.restart().await;
+    let missed = service.store("missed.txt", b"2").await;
+    let mut stream = Stream::open(&service, "types=file.completed", Some(&position)).await;
+    assert_eq!(stream.next().await.unwrap().data.uid, Some(missed));
+}
+
 #[tokio::test]
 async fn a_stream_ends_with_its_key_and_with_the_node() {
     let mut service = Service::start().await;
     let key = service.create_key(&["--scopes", "read"]).await;
     let reader = service.with_key(&key);
     let mut stream = Stream::open(&reader, "", None).await;
+    let mut busy = Stream::open(&reader, "after=0", None).await;
     let id = key.split('_').nth(1).unwrap();
     assert_eq!(service.cli(&["key", "revoke", id]).await.0, 0);
     assert_eq!(stream.next().await, None);
+    // Also if there is always another event.
+    let (writer, ended) = (service.without_key().with_key(service.key().unwrap()), AtomicBool::new(false));
+    let writing = async {
+        while !ended.load(Ordering::SeqCst) {
+            writer.store("busy.txt", b"busy").await;
+        }
+    };
+    let reading = async {
+        while busy.next().await.is_some() {}
+        ended.store(true, Ordering::SeqCst);
+    };
+    tokio::join!(writing, reading);
     let mut stream = Stream::open(&service, "", None).await;
     service.signal(rustix::process::Signal::TERM);
     assert_eq!(stream.next().await, None);
@@ -257,9 +292,17 @@ async fn a_stream_ends_with_its_key_and_with_the_node() {
 async fn a_position_that_was_purged_is_refused() {
     let mut service = Service::start().await;
     service.store("x.txt", b"1").await;
+    let key = service.create_key(&["--tenant", "shop"]).await;
+    let shop = service.with_key(&key);
+    let quiet = shop.create_upload(&json!({"name": "quiet.txt"})).await.uid;
+    wait_for_kinds(&shop, &quiet, &["file.created"]).await;
     let last = service.store("x.txt", b"2").await;
     let events = wait_for_kinds(&service, &last, &["file.created", "file.completed"]).await;
     let (second, newest) = (events[1].id.clone(), events.last().unwrap().id.clone());
+    // A tenant without new events, and a reader of rare events, do not fall behind.
+    let position = list(&shop, "").await.next;
+    let rare = list(&service, "types=file.deleted").await;
+    assert_eq!((rare.events, &rare.next, &position), (Vec::new(), &newest, &newest));
     service.sql("UPDATE events SET created_at = 1").await;
     service.sql("UPDATE tasks SET run_at = 0 WHERE kind = 'sweep'").await;
     service.kill_and_restart().await;
@@ -271,7 +314,13 @@ async fn a_position_that_was_purged_is_refused() {
     let refused = Stream::request(&service, "", Some(&second)).await;
     expect_problem(refused, 410, "cursor_expired").await;
     assert_eq!(all(&service).await.len(), 1);
+    let shop = service.with_key(&key);
     assert_eq!(list(&service, &format!("after={newest}")).await.next, newest);
+    assert_eq!(list(&shop, &format!("after={position}")).await.events, []);
+    // A database that was restored from a backup does not have all events that a reader has seen.
+    for later in [newest.parse::<i64>().unwrap() + 1, i64::MAX] {
+        expect_problem(service.v1_get(&format!("/events?after={later}")).await, 410, "cursor_expired").await;
+    }
 }
 
 #[tokio::test]
@@ -317,7 +366,39 @@ async fn a_quota_that_refuses_is_told_once() {
         (!events.is_empty()).then_some(events)
     })
     .await;
-    assert_eq!((told.len(), told[0].data.tenant.as_str()), (1, "shop"));
+    assert_eq!(told[0].data.tenant, "shop");
+    let refused = shop.v1_post("/uploads", &json!({"name": "x", "size": 2_000_000})).await;
+    expect_problem(refused, 507, "quota_exceeded").await;
+    // Another tenant that exceeds its quota later shows that the loop has run.
+    let other = service.with_key(&service.create_key(&["--tenant", "other"]).await);
+    assert_eq!(service.cli(&["tenant", "set", "other", "--new", "--max-bytes", "1MB"]).await.0, 0);
+    let refused = other.v1_post("/uploads", &json!({"name": "x", "size": 2_000_000})).await;
+    expect_problem(refused, 507, "quota_exceeded").await;
+    eventually("the other tenant hears of it", async || {
+        (!list(&other, "types=quota.exceeded").await.events.is_empty()).then_some(())
+    })
+    .await;
+    assert_eq!(list(&shop, "types=quota.exceeded").await.events.len(), 1);
+}
+
+/// The metadata of an event that would exceed 20 kB is left out.
+#[tokio::test]
+async fn a_payload_is_bounded() {
+    let service = Service::start().await;
+    let name = "\u{1}".repeat(1000);
+    let metadata: BTreeMap<_, _> = (0..4).map(|key| (key.to_string(), "\u{1}".repeat(900))).collect();
+    let upload = service.create_upload(&json!({"name": name, "metadata": metadata})).await;
+    let renamed = json!({"name": "\u{2}".repeat(1000)});
+    let answer = service.v1(Method::PATCH, &format!("/files/{}", upload.uid), Some(&renamed)).await;
+    assert_eq!(answer.status(), 200);
+    let small = service.create_upload(&json!({"name": "x", "metadata": {"k": "\u{1}\"\n"}})).await.uid;
+    let events = wait_for_kinds(&service, &small, &["file.created"]).await;
+    assert_eq!(about(&events, &small)[0].data.metadata.as_ref().unwrap()["k"], "\u{1}\"\n");
+    for event in about(&events, &upload.uid) {
+        assert_eq!(event.data.metadata, None, "{}", event.kind);
+    }
+    let longest = service.sql("SELECT max(length(payload)) FROM events").await;
+    assert!(longest[0].parse::<u64>().unwrap() < 20_000, "{longest:?}");
 }
 
 /// Every file that was acknowledged has its events, whenever the process dies.
@@ -376,6 +457,7 @@ async fn explain_shows_the_events_of_a_file() {
     let (code, said) = service.cli(&["explain", &uid, "--json"]).await;
     assert_eq!(code, 0, "{said}");
     let said: serde_json::Value = serde_json::from_str(&said).unwrap();
+    assert_eq!(said["events"].as_array().unwrap().len(), 2);
     for (event, shown) in events.iter().zip(said["events"].as_array().unwrap()) {
         assert_eq!((shown["id"].as_str(), shown["type"].as_str()), (Some(&*event.id), Some(&*event.kind)));
     }
@@ -401,11 +483,14 @@ async fn grpc_lists_and_follows_the_same_events() {
 
     let request = WatchEventsRequest { after: None, types: types.clone() };
     let mut stream = client.watch_events(request).await.unwrap().into_inner();
+    let position = stream.message().await.unwrap().unwrap();
+    assert_eq!((position.id.to_string(), position.r#type.as_str()), (events[1].id.clone(), ""));
     let second = service.store("second.txt", b"2").await;
     let event = stream.message().await.unwrap().unwrap();
     assert_eq!(event.uid, second);
     let request = WatchEventsRequest { after: Some(page.next), types: Vec::new() };
     let mut stream = client.watch_events(request).await.unwrap().into_inner();
+    assert_eq!(stream.message().await.unwrap().unwrap().r#type, "");
     let next: Vec<_> =
         [stream.message().await, stream.message().await].into_iter().map(Result::unwrap).collect();
     let next: Vec<_> = next.into_iter().flatten().map(|event| (event.r#type, event.uid)).collect();
