@@ -55,7 +55,7 @@ async fn a_reader_on_any_node_sees_every_event_once_and_in_order() {
             }
             let is_complete = lives.values().filter(|life| life.len() == 3).count() == 2 * FILES
                 && lives.get(&*third).is_some_and(|life| life.len() == 2);
-            is_complete.then(|| lives.values().cloned().map(|life| life.join(" ")).collect::<HashSet<_>>())
+            is_complete.then(|| lives.values().map(|life| life.join(" ")).collect::<HashSet<_>>())
         })
         .await;
         let (life, renamed) = ("file.created file.completed", "file.created file.completed file.renamed");
