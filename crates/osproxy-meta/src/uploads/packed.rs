@@ -181,8 +181,11 @@ fn created_events(
         return Ok(Vec::new());
     }
     let file = file.clone().try_into_model()?;
-    let row = |kind| recorder.file_row(FileEvent::new(kind, &file, EventContent::of_digests(digests)));
-    Ok(vec![row(EventKind::FileCreated)?, row(EventKind::FileCompleted)?])
+    let content = EventContent::of_digests(digests);
+    let created = recorder.file_row(FileEvent::new(EventKind::FileCreated, &file, content))?;
+    let kind = Set(EventKind::FileCompleted.name().to_owned());
+    let completed = event::ActiveModel { kind, ..created.clone() };
+    Ok(vec![created, completed])
 }
 
 /// Row of a blob in a pack that one file refers to.
