@@ -661,6 +661,63 @@ async fn an_upload_is_terminated_and_other_tenants_do_not_see_it() {
     assert_eq!(request(&service, Method::HEAD, &plain).send().await.unwrap().status(), 410);
 }
 
+/// The link is still valid, but its upload has expired.
+#[tokio::test]
+async fn an_upload_that_has_expired_is_gone() {
+    let mut service = Service::start().await;
+    let bytes = content(120, 300_000);
+    let url = create_of_size(&service, bytes.len()).await;
+    expect_append(&service, &url, 0, &bytes[..200_000]).await;
+    let other = create_of_size(&service, bytes.len()).await;
+    // An hour after its end (`uploads.expired_retention`), an upload is removed.
+    let ended = format!("UPDATE files SET expires_at = 1 WHERE uid = {}", uid(&url));
+    service.sql(&ended).await;
+    service.sql("UPDATE tasks SET run_at = 0 WHERE kind = 'expire_uploads'").await;
+    let is_gone = async || {
+        let answer = request(&service, Method::HEAD, &url).send().await.unwrap();
+        (answer.status() == 410).then_some(answer)
+    };
+    let answer = eventually("the upload has expired", is_gone).await;
+    assert_eq!(text(answer.headers(), "osproxy-error"), "file_gone");
+    assert_eq!(text(answer.headers(), "tus-resumable"), "1.0.0");
+    expect_problem(append(&service, &url, 200_000, &bytes[200_000..]).await, 410, "file_gone").await;
+    let plain = format!("/tus/{}", uid(&url));
+    for url in [&url, &plain] {
+        let answer = request(&service, Method::DELETE, url).send().await.unwrap();
+        expect_problem(answer, 410, "file_gone").await;
+    }
+    eventually("its bytes are removed", async || service.objects().is_empty().then_some(())).await;
+    // Other uploads go on.
+    expect_append(&service, &other, 0, &bytes).await;
+    assert!(service.read(uid(&other)).await == bytes);
+    service.database().wait_until_idle().await;
+    service.assert_consistent().await;
+}
+
+/// After 423, clients ask again. After any other error of HEAD, they start a new upload.
+#[tokio::test]
+async fn a_question_that_cannot_be_answered_yet_is_locked() {
+    let service = Service::start_with(&[("LIMITS__MAX_REQUESTS", "1")]).await;
+    let url = create_of_size(&service, 10).await;
+    expect_append(&service, &url, 0, b"01234").await;
+    // Half a request has the only permit, once its body is requested.
+    let mut half = service.connect().await;
+    let fields = "Content-Type: application/json\r\nContent-Length: 13\r\nExpect: 100-continue\r\n";
+    half.send_head("POST", "/api/v1/uploads", &(service.authorization() + fields)).await;
+    assert!(half.read_some().await.starts_with(b"HTTP/1.1 100"));
+    let answer = request(&service, Method::HEAD, &url).send().await.unwrap();
+    assert_eq!((answer.status().as_u16(), text(answer.headers(), "osproxy-error")), (423, "overloaded"));
+    assert_eq!(text(answer.headers(), "retry-after"), "1");
+    // The IETF draft has no such status.
+    let draft = service.client().head(service.url(&url)).header("upload-draft-interop-version", "8");
+    assert_eq!(draft.send().await.unwrap().status(), 503);
+    half.send(br#"{"name": "x"}"#).await;
+    half.read_some().await;
+    assert_eq!(offset(&service, &url).await, 5);
+    expect_append(&service, &url, 5, b"56789").await;
+    assert_eq!(service.read(uid(&url)).await, b"0123456789");
+}
+
 /// A remote store receives parts of more than 16 MiB in another way.
 #[tokio::test]
 async fn large_parts_arrive_in_pieces() {
