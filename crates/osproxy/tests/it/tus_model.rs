@@ -1,5 +1,5 @@
-//! One upload over tus and API v1, compared with a model: for any sequence of operations, every
-//! answer and the content must be what the model says.
+//! One upload over tus and API v1, and partial uploads of tus, compared with a model: for any sequence
+//! of operations, every answer and the content must be what the model says.
 
 use std::collections::BTreeMap;
 
@@ -8,7 +8,7 @@ use proptest::{prelude::*, test_runner::Config};
 use reqwest::{Method, Response};
 use serde_json::json;
 
-use crate::support::{RawConnection, TestNode, content, eventually};
+use crate::support::{RawConnection, TestNode, content, eventually, tus};
 
 /// Part size in bytes.
 const PART: usize = 64 << 10;
@@ -29,6 +29,15 @@ enum Op {
     Behind(usize),
     /// Sends a part over API v1.
     Part(u32),
+    /// Creates a partial upload of this size.
+    CreatePartial(usize),
+    /// Appends to the partial upload with this index; without a length, all that is missing.
+    AppendPartial {
+        index: usize,
+        length: Option<usize>,
+    },
+    /// Concatenates all partial uploads.
+    Concatenate,
     Status,
     Restart,
 }
@@ -50,9 +59,20 @@ fn op() -> impl Strategy<Value = Op> {
             .prop_map(|(length, sent)| Op::Break { length, sent: sent.min(length - 1) }),
         1 => (1..=PART).prop_map(Op::Behind),
         3 => (1..=6_u32).prop_map(Op::Part),
+        2 => (0..=2 * PART).prop_map(Op::CreatePartial),
+        4 => (0..2_usize, prop::option::of(length()))
+            .prop_map(|(index, length)| Op::AppendPartial { index, length }),
+        2 => Just(Op::Concatenate),
         2 => Just(Op::Status),
         1 => Just(Op::Restart),
     ]
+}
+
+/// A partial upload of tus.
+struct Partial {
+    url: String,
+    size: usize,
+    received: Vec<u8>,
 }
 
 struct World {
@@ -63,6 +83,10 @@ struct World {
     parts: BTreeMap<u32, Vec<u8>>,
     /// The first bytes of the first part that is missing.
     incomplete: Vec<u8>,
+    /// The partial uploads that are not used yet.
+    partial: Vec<Partial>,
+    /// The uids and the content of concatenated files.
+    concatenated: Vec<(String, Vec<u8>)>,
     /// Each write sends other bytes, so that the content shows which of them count.
     writes: u64,
 }
@@ -72,7 +96,16 @@ impl World {
         let node = TestNode::start().await;
         let wish = json!({"name": "x.bin", "size": size, "part_size": PART, "expires_in": 600});
         let upload = node.create_upload(&wish).await;
-        Self { node, upload, size, parts: BTreeMap::new(), incomplete: Vec::new(), writes: 0 }
+        Self {
+            node,
+            upload,
+            size,
+            parts: BTreeMap::new(),
+            incomplete: Vec::new(),
+            partial: Vec::new(),
+            concatenated: Vec::new(),
+            writes: 0,
+        }
     }
 
     fn url(&self) -> &str {
@@ -122,26 +155,15 @@ impl World {
 
     async fn patch(&self, offset: usize, bytes: &[u8], checksum: Option<[u8; 32]>) -> Response {
         use base64::prelude::{BASE64_STANDARD, Engine};
-        let mut patch = self.node.client().request(Method::PATCH, self.node.url(self.url()));
+        let mut patch = tus::patch(&self.node, self.url(), offset, bytes.len());
         if let Some(checksum) = checksum {
             patch = patch.header("upload-checksum", format!("blake3 {}", BASE64_STANDARD.encode(checksum)));
         }
-        patch
-            .header("tus-resumable", "1.0.0")
-            .header("upload-offset", offset)
-            .header("content-type", "application/offset+octet-stream")
-            .header("content-length", bytes.len())
-            .body(bytes.to_vec())
-            .send()
-            .await
-            .unwrap()
+        patch.body(bytes.to_vec()).send().await.unwrap()
     }
 
     async fn server_offset(&self) -> usize {
-        let head = self.node.client().head(self.node.url(self.url())).header("tus-resumable", "1.0.0");
-        let answer = head.send().await.unwrap();
-        assert_eq!(answer.status(), 200);
-        answer.headers()["upload-offset"].to_str().unwrap().parse().unwrap()
+        tus::offset(&self.node, self.url()).await
     }
 
     async fn append(&mut self, length: usize, checksum: Checksum) {
@@ -197,6 +219,60 @@ impl World {
             .await;
     }
 
+    async fn create_partial(&mut self, size: usize) {
+        if self.partial.len() == 2 {
+            return;
+        }
+        let creation = tus::request(&self.node, Method::POST, "/tus").header("upload-concat", "partial");
+        let answer = creation.header("upload-length", size).send().await.unwrap();
+        assert_eq!(answer.status(), 201);
+        let url = answer.headers()["location"].to_str().unwrap().to_owned();
+        self.partial.push(Partial { url, size, received: Vec::new() });
+    }
+
+    async fn append_partial(&mut self, index: usize, length: Option<usize>) {
+        let Some(partial) = self.partial.get(index) else {
+            return;
+        };
+        let length = length.unwrap_or(partial.size - partial.received.len());
+        let bytes = self.new_bytes(length);
+        let Partial { url, size, received } = &mut self.partial[index];
+        let patch = tus::patch(&self.node, url, received.len(), length);
+        let answer = patch.body(bytes.clone()).send().await.unwrap();
+        if received.len() + length > *size {
+            assert_eq!(answer.status(), 413, "{length} bytes at {} of {size}", received.len());
+        } else {
+            received.extend(bytes);
+            tus::assert_appended(answer, received.len()).await;
+        }
+        assert_eq!(tus::offset(&self.node, url).await, received.len());
+    }
+
+    async fn concatenate(&mut self) {
+        if self.partial.is_empty() {
+            return;
+        }
+        let urls: Vec<_> = self.partial.iter().map(|partial| partial.url.as_str()).collect();
+        let list = format!("final;{}", urls.join(" "));
+        let concatenate = async || {
+            let creation = tus::request(&self.node, Method::POST, "/tus");
+            creation.header("upload-concat", &list).send().await.unwrap()
+        };
+        let answer = concatenate().await;
+        if self.partial.iter().any(|partial| partial.received.len() < partial.size) {
+            assert_eq!(answer.status(), 409);
+            return;
+        }
+        assert_eq!(answer.status(), 201, "{}", answer.text().await.unwrap());
+        // The same list is the same file.
+        let again = concatenate().await;
+        assert_eq!(again.headers()["osproxy-uid"], answer.headers()["osproxy-uid"]);
+        let uid = answer.headers()["osproxy-uid"].to_str().unwrap().to_owned();
+        let content = self.partial.drain(..).flat_map(|partial| partial.received).collect::<Vec<_>>();
+        assert!(self.node.read(&uid).await == content);
+        self.concatenated.push((uid, content));
+    }
+
     async fn run(&mut self, op: Op) {
         match op {
             Op::Append { length, checksum } => self.append(length, checksum).await,
@@ -225,6 +301,9 @@ impl World {
                     self.parts.insert(number, bytes);
                 }
             }
+            Op::CreatePartial(size) => self.create_partial(size).await,
+            Op::AppendPartial { index, length } => self.append_partial(index, length).await,
+            Op::Concatenate => self.concatenate().await,
             Op::Status if !self.is_complete() => {
                 let status = self.node.v1_status(&self.upload).await;
                 assert_eq!(status.parts, self.parts.keys().copied().collect::<Vec<_>>());
@@ -246,6 +325,9 @@ impl World {
         assert!(self.node.read(&self.upload.uid).await == expected);
         self.node.database().wait_until_idle().await;
         assert!(self.node.read(&self.upload.uid).await == expected, "after the background work");
+        for (uid, content) in &self.concatenated {
+            assert!(self.node.read(uid).await == *content, "{uid} after the background work");
+        }
         self.node.assert_consistent().await;
     }
 }
