@@ -1,5 +1,6 @@
 //! Clients of tus that others wrote: tus-js-client and tuspy, and Uppy and tus-js-client in Chromium.
 
+mod other_server;
 mod other_uploaders;
 
 use std::{
