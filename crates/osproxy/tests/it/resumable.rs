@@ -25,27 +25,27 @@ impl<T: AsyncRead + AsyncWrite + Send + Unpin> Io for T {}
 
 /// A response, or an interim response.
 #[derive(Debug)]
-struct Answer {
-    status: u16,
-    headers: BTreeMap<String, String>,
+pub(crate) struct Answer {
+    pub(crate) status: u16,
+    pub(crate) headers: BTreeMap<String, String>,
     body: String,
 }
 
 impl Answer {
-    fn text(&self, name: &str) -> &str {
+    pub(crate) fn text(&self, name: &str) -> &str {
         self.headers.get(name).unwrap_or_else(|| panic!("{name} is missing: {self:?}"))
     }
 
-    fn number(&self, name: &str) -> usize {
+    pub(crate) fn number(&self, name: &str) -> usize {
         self.text(name).parse().unwrap()
     }
 
-    fn json(&self) -> Value {
+    pub(crate) fn json(&self) -> Value {
         serde_json::from_str(&self.body).unwrap_or_else(|_| panic!("{self:?}"))
     }
 
     /// Whether the header of interop version `version` says that the content is complete.
-    fn completes(&self, version: u8) -> Option<bool> {
+    pub(crate) fn completes(&self, version: u8) -> Option<bool> {
         let (name, other) = completeness_names(version);
         assert!(!self.headers.contains_key(other), "{self:?}");
         let value = match &**self.headers.get(name)? {
@@ -84,7 +84,7 @@ fn bearer(service: &Service) -> String {
 }
 
 /// A client of one interop version, on one connection.
-struct Client {
+pub(crate) struct Client {
     io: Box<dyn Io>,
     received: Vec<u8>,
     version: u8,
@@ -92,7 +92,7 @@ struct Client {
 }
 
 impl Client {
-    async fn connect(service: &Service, version: u8) -> Self {
+    pub(crate) async fn connect(service: &Service, version: u8) -> Self {
         Self::over(TcpStream::connect(service.address).await.unwrap(), service, version)
     }
 
@@ -101,13 +101,13 @@ impl Client {
     }
 
     /// The header that says whether the content ends with the body.
-    fn completeness(&self, ends_content: bool) -> String {
+    pub(crate) fn completeness(&self, ends_content: bool) -> String {
         let (name, _) = completeness_names(self.version);
         format!("{name}: ?{}\r\n", u8::from(ends_content != (self.version == 3)))
     }
 
     /// Sends a head. Each line of `fields` must end with CRLF.
-    async fn send_head(&mut self, method: &str, url: &str, fields: &str) {
+    pub(crate) async fn send_head(&mut self, method: &str, url: &str, fields: &str) {
         let head = format!(
             "{method} {url} HTTP/1.1\r\nHost: localhost\r\nUpload-Draft-Interop-Version: {}\r\n{fields}\r\n",
             self.version
@@ -115,7 +115,7 @@ impl Client {
         self.send(head.as_bytes()).await;
     }
 
-    async fn send(&mut self, bytes: &[u8]) {
+    pub(crate) async fn send(&mut self, bytes: &[u8]) {
         self.io.write_all(bytes).await.unwrap();
     }
 
@@ -130,7 +130,13 @@ impl Client {
     }
 
     /// Appends bytes, and returns the final response.
-    async fn append(&mut self, url: &str, offset: usize, bytes: &[u8], ends_content: bool) -> Answer {
+    pub(crate) async fn append(
+        &mut self,
+        url: &str,
+        offset: usize,
+        bytes: &[u8],
+        ends_content: bool,
+    ) -> Answer {
         self.send_append(url, offset, bytes.len(), ends_content, "").await;
         self.send(bytes).await;
         self.answer().await
@@ -174,12 +180,12 @@ impl Client {
         answer
     }
 
-    async fn offset(&mut self, url: &str) -> usize {
+    pub(crate) async fn offset(&mut self, url: &str) -> usize {
         self.head(url).await.number("upload-offset")
     }
 
     /// The next response; asserts that it is the interim response of the draft.
-    async fn interim(&mut self) -> Answer {
+    pub(crate) async fn interim(&mut self) -> Answer {
         let answer = self.next(false).await;
         assert_eq!(answer.status, 104, "{answer:?}");
         assert_eq!(answer.number("upload-draft-interop-version"), usize::from(self.version));
@@ -187,7 +193,7 @@ impl Client {
     }
 
     /// The next response; asserts that it is a final one.
-    async fn answer(&mut self) -> Answer {
+    pub(crate) async fn answer(&mut self) -> Answer {
         let answer = self.next(false).await;
         assert!(answer.status >= 200, "{answer:?}");
         answer

@@ -3,8 +3,11 @@
 use reqwest::{Method, RequestBuilder};
 use serde_json::json;
 
-use super::forwarding::start_three_nodes;
-use crate::support::{Api, Service, Store, StoreServer, content, eventually, expect_problem, tus};
+use super::forwarding::{QUICK, SERVER, start_three_nodes};
+use crate::{
+    resumable::Client,
+    support::{Api, Service, Store, StoreServer, content, eventually, expect_problem, tus},
+};
 
 const MIB: usize = 1 << 20;
 /// Part size of the small uploads, in bytes.
@@ -118,6 +121,71 @@ async fn any_node_terminates_an_upload() {
     assert_consistent(nodes).await;
 }
 
+/// Three nodes on their own disks, each with another URL.
+async fn start_with_urls() -> [Service; 3] {
+    let settings = |url: &'static str| [&QUICK[..], &[("SERVER__PUBLIC_URL", url)]].concat();
+    let one = Service::start_on(SERVER, &settings("https://one.example")).await;
+    let two = one.start_second_node(&settings("https://two.example")).await;
+    let three = one.start_second_node(&settings("https://three.example")).await;
+    [one, two, three]
+}
+
+/// By the IETF draft. Whichever node the client calls, its URL is in `Location`, and the content goes
+/// to the node that has preallocated the file.
+#[tokio::test(flavor = "multi_thread")]
+#[ignore = "needs servers: just test-servers"]
+async fn any_node_receives_content_for_the_disk_of_another() {
+    let nodes = start_with_urls().await;
+    let urls = ["https://one.example", "https://two.example", "https://three.example"];
+    for (home, asked, seed) in [(0, 1, 10), (2, 0, 20), (1, 1, 30)] {
+        let bytes = content(seed, 5 * PART + 100);
+        let wish = json!({"name": "x.bin", "size": bytes.len(), "part_size": PART, "expires_in": 3600});
+        let put = async |fields: &str| {
+            let links = nodes[home].create_upload(&wish).await.links.unwrap();
+            let path = links.content.strip_prefix(urls[home]).unwrap_or(&links.content);
+            let mut client = Client::connect(&nodes[asked], 8).await;
+            let fields = format!("Content-Length: {}\r\n{fields}", bytes.len());
+            client.send_head("PUT", path, &fields).await;
+            let location = client.interim().await.text("location").to_owned();
+            let path = location.strip_prefix(urls[asked]).expect("a URL of the node that was called");
+            assert_eq!(path, links.tus.strip_prefix(urls[home]).unwrap_or(&links.tus));
+            (client, location.clone(), path.to_owned())
+        };
+        // It breaks off, and continues on the third node.
+        let (mut client, _, url) = put("Upload-Complete: ?1\r\n").await;
+        let sent = 2 * PART + 1000;
+        client.send(&bytes[..sent]).await;
+        let parts = format!(
+            "SELECT number FROM parts WHERE state = 'stored' AND blob_id = \
+             (SELECT blob_id FROM files WHERE uid = {})",
+            tus::uid(&url)
+        );
+        eventually("a part is stored", async || (!nodes[0].sql(&parts).await.is_empty()).then_some(())).await;
+        drop(client);
+        let third = &nodes[(0..3).find(|node| ![home, asked].contains(node)).unwrap()];
+        let mut client = Client::connect(third, 8).await;
+        let cut = client.offset(&url).await;
+        assert!((PART..=sent).contains(&cut), "{cut}");
+        let answer = client.append(&url, cut, &bytes[cut..], true).await;
+        assert_eq!((answer.status, answer.completes(8)), (200, Some(true)), "{answer:?}");
+        for node in &nodes {
+            assert!(node.read(tus::uid(&url)).await == bytes);
+        }
+        // At once. It is the same content, so it is stored once.
+        let (mut client, location, url) = put("Upload-Complete: ?1\r\n").await;
+        client.send(&bytes).await;
+        let answer = client.answer().await;
+        assert_eq!((answer.status, answer.completes(8)), (200, Some(true)), "{answer:?}");
+        assert_eq!((answer.text("location"), &answer.json()["state"]), (&*location, &json!("stored")));
+        for node in &nodes {
+            assert!(node.read(tus::uid(&url)).await == bytes);
+        }
+    }
+    nodes[0].database().wait_until_idle().await;
+    assert_eq!(nodes.each_ref().map(|node| node.objects().len()), [1; 3]);
+    assert_consistent(nodes).await;
+}
+
 /// Sends part of a body to the first node, which does not get the rest, and continues on the others.
 async fn end_a_stale_request(nodes: &[Service; 3]) {
     let bytes = content(3, 3 * MIB);
@@ -221,7 +289,11 @@ async fn kill_in_the_middle(mut nodes: [Service; 3], part_size: usize) {
         nodes[victim].kill().await;
         drop(open);
         // With local disks, the node with the parts may be the one that was killed.
-        if tus::request(&nodes[next], Method::HEAD, &url).send().await.unwrap().status() != 200 {
+        let answer = tus::request(&nodes[next], Method::HEAD, &url).send().await.unwrap();
+        if answer.status() != 200 {
+            // Clients wait.
+            let code = answer.headers()["osproxy-error"].to_str().unwrap();
+            assert_eq!((answer.status().as_u16(), code), (423, "node_unavailable"));
             nodes[victim].restart().await;
         }
         let found = eventually("the upload can continue", async || {

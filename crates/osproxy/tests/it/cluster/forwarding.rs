@@ -8,9 +8,9 @@ use rustix::process::Signal;
 
 use crate::support::{Service, content, eventually, expect_v0_error};
 
-const SERVER: &str = "OSPROXY_TEST_POSTGRES";
+pub const SERVER: &str = "OSPROXY_TEST_POSTGRES";
 /// Short timeouts, so that a dead node is given up soon.
-const QUICK: [(&str, &str); 3] =
+pub const QUICK: [(&str, &str); 3] =
     [("CLUSTER__HEARTBEAT", "1"), ("CLUSTER__FORWARD_TIMEOUT", "2"), ("TASKS__POLL_INTERVAL", "1")];
 
 pub async fn start_three_nodes() -> [Service; 3] {
