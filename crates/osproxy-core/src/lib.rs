@@ -41,7 +41,7 @@ pub use digests::ReadRateLimit;
 pub use error::{Error, Result};
 pub use health::{Dependency, Health, describe_clock_skew, describe_uid_lead};
 pub use idempotency::{HeldIdempotencyKey, IdempotencyKeys, IdempotencyOutcome, RecordedAnswer};
-pub use links::build_urls::{GRANT_PARAMETERS, UPLOAD_PARAMETERS, upload_query};
+pub use links::build_urls::{GRANT_PARAMETERS, UPLOAD_PARAMETERS, grant_links, upload_query};
 pub use links::constraints::{download_constraints, upload_constraints};
 pub use links::rotation::generate_link_key;
 pub use metadata::{check_metadata, metadata_error};

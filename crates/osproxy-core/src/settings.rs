@@ -90,6 +90,8 @@ pub struct Limits {
     pub max_pending_writes: u64,
     /// Memory for small content that is read often, in bytes; 0 turns the cache off.
     pub max_cached_content: u64,
+    /// Maximum active upload grants of one tenant.
+    pub max_tenant_upload_grants: u64,
 }
 
 /// Limits of transfers.

@@ -334,7 +334,7 @@ async fn open_coordinator(
 
 /// Returns the configured link keys, or else the keys in the database. If the database has no keys,
 /// creates one there.
-async fn load_link_keys(configured: Vec<LinkKeySecret>, db: &AccessDb) -> Result<LinkKeys, StartupError> {
+pub async fn load_link_keys(configured: Vec<LinkKeySecret>, db: &AccessDb) -> Result<LinkKeys, StartupError> {
     let mut secrets: Vec<_> =
         configured.into_iter().map(|key| LinkKeyRecord { id: key.id, secret: key.secret }).collect();
     if secrets.is_empty() {

@@ -41,6 +41,14 @@ impl Uid {
         Self((if since_epoch < max { since_epoch } else { max }) << (WORKER_BITS + SEQUENCE_BITS))
     }
 
+    /// A uid with the timestamp `ms`, in milliseconds since the Unix epoch, whose other bits are those
+    /// of `random`. It may equal another uid, so it is only for a process without a worker id, and for a
+    /// row whose key must be unique in its table.
+    pub const fn random_at_ms(ms: i64, random: u32) -> Self {
+        let below_timestamp = (1 << (WORKER_BITS + SEQUENCE_BITS)) - 1;
+        Self(Self::min_at_ms(ms).0 | (random & below_timestamp) as i64)
+    }
+
     /// Creates a uid from a number in the database, without checking the number.
     pub const fn from_db(uid: i64) -> Self {
         Self(uid)
@@ -73,6 +81,13 @@ impl FromStr for Uid {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn random_uids_keep_their_timestamp() {
+        let ms = EPOCH_MS.cast_signed() + 5;
+        assert_eq!(Uid::random_at_ms(ms, 0), Uid::min_at_ms(ms));
+        assert_eq!(Uid::random_at_ms(ms, u32::MAX), Uid(Uid::min_at_ms(ms + 1).0 - 1));
+    }
 
     #[test]
     fn a_uid_has_one_spelling() {

@@ -49,6 +49,13 @@ enum CliCommand {
         #[command(flatten)]
         settings: ConfigArgs,
     },
+    /// Create, list, show and revoke upload grants
+    UploadGrant {
+        #[command(subcommand)]
+        command: cli::upload_grant::UploadGrantCommand,
+        #[command(flatten)]
+        settings: ConfigArgs,
+    },
     /// Rotate, list and revoke the keys that sign links
     LinkKey {
         #[command(subcommand)]
@@ -107,7 +114,7 @@ enum CliCommand {
 const COMMAND_GROUPS: [(&str, &[&str]); 4] = [
     ("Serve", &["serve", "check-config", "migrate", "health", "openapi"]),
     ("Inspect", &["doctor", "explain", "tasks", "nodes", "scrub"]),
-    ("Access", &["key", "link-key", "tenant"]),
+    ("Access", &["key", "link-key", "upload-grant", "tenant"]),
     ("Repair", &["fsck", "import-go"]),
 ];
 
@@ -166,6 +173,9 @@ fn run(command: CliCommand) -> anyhow::Result<ExitCode> {
         CliCommand::Tasks { command, settings } => cli::tasks::run(&settings.load(None)?, command)?,
         CliCommand::Key { command, settings } => cli::key::run(&settings.load(None)?, command)?,
         CliCommand::Tenant { command, settings } => cli::tenant::run(&settings.load(None)?, command)?,
+        CliCommand::UploadGrant { command, settings } => {
+            cli::upload_grant::run(&settings.load(None)?, command)?;
+        }
         CliCommand::LinkKey { command, settings } => cli::link_key::run(&settings.load(None)?, command)?,
         CliCommand::Explain { options, settings } => cli::explain::run(&settings.load(None)?, options)?,
         CliCommand::Nodes { options, settings } => cli::nodes::run(&settings.load(None)?, options)?,

@@ -54,7 +54,8 @@ pub struct GrantTerms {
 }
 
 impl UploadGrant {
-    pub(crate) fn from_record(record: GrantRecord) -> Result<Self> {
+    /// Parses the terms of a record.
+    pub fn from_record(record: GrantRecord) -> Result<Self> {
         let terms = serde_json::from_str(&record.terms).map_err(Error::internal)?;
         Ok(Self { record, terms })
     }

@@ -40,34 +40,6 @@ impl Links {
         tus_url(uid, &upload_query(&self.keys, uid, period, constraints))
     }
 
-    /// Returns the links of an upload grant.
-    pub fn grant_links(&self, grant: &GrantRecord) -> UploadGrantLinks {
-        let id = grant.id.to_string();
-        let created_at = grant.created_at.div_euclid(1000);
-        let date = OffsetDateTime::from_unix_timestamp(created_at).map(crate::links::format_date);
-        let date = date.unwrap_or_default();
-        let expire = (grant.expires_at.div_euclid(1000) - created_at).to_string();
-        let claims = LinkClaims {
-            action: LinkAction::CreateUploads,
-            uid: &id,
-            date: &date,
-            expire: &expire,
-            action_params: &[],
-        };
-        let signature = self.keys.sign(&claims, &LinkConstraints::default());
-        let [id_name, date_name, expire_name, signature_name] = GRANT_PARAMETERS;
-        let query = form_urlencoded::Serializer::new(String::new())
-            .append_pair(id_name, &id)
-            .append_pair(date_name, &date)
-            .append_pair(expire_name, &expire)
-            .append_pair(signature_name, &signature)
-            .finish();
-        UploadGrantLinks {
-            tus: format!("{}?{query}", tus::PREFIX),
-            uploads: format!("{PREFIX}/uploads?{query}"),
-        }
-    }
-
     /// Returns the link for the proof of possession of an upload.
     pub fn proof_link(&self, uid: Uid, period: LinkPeriod, constraints: &LinkConstraints) -> String {
         format!("{PREFIX}/uploads/{uid}/proof?{}", upload_query(&self.keys, uid, period, constraints))
@@ -100,6 +72,31 @@ impl Links {
             .finish();
         format!("{LINKS}/{uid}/{}?{query}", utf8_percent_encode(filename, UNRESERVED))
     }
+}
+
+/// Returns the links of an upload grant.
+pub fn grant_links(links: &LinkKeys, grant: &GrantRecord) -> UploadGrantLinks {
+    let id = grant.id.to_string();
+    let created_at = grant.created_at.div_euclid(1000);
+    let date = OffsetDateTime::from_unix_timestamp(created_at).map(crate::links::format_date);
+    let date = date.unwrap_or_default();
+    let expire = (grant.expires_at.div_euclid(1000) - created_at).to_string();
+    let claims = LinkClaims {
+        action: LinkAction::CreateUploads,
+        uid: &id,
+        date: &date,
+        expire: &expire,
+        action_params: &[],
+    };
+    let signature = links.sign(&claims, &LinkConstraints::default());
+    let [id_name, date_name, expire_name, signature_name] = GRANT_PARAMETERS;
+    let query = form_urlencoded::Serializer::new(String::new())
+        .append_pair(id_name, &id)
+        .append_pair(date_name, &date)
+        .append_pair(expire_name, &expire)
+        .append_pair(signature_name, &signature)
+        .finish();
+    UploadGrantLinks { tus: format!("{}?{query}", tus::PREFIX), uploads: format!("{PREFIX}/uploads?{query}") }
 }
 
 fn tus_url(uid: Uid, query: &str) -> String {

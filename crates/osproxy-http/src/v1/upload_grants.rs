@@ -15,6 +15,7 @@ use osproxy_api::{
 use osproxy_core::{
     Caller,
     auth::{self, GrantRefusal},
+    grant_links,
     links::Links,
     ops::{self, UploadOps},
 };
@@ -43,6 +44,7 @@ use crate::{
         (status = 201, description = "The grant.", body = UploadGrant, headers(("location" = String, description = "URL of the grant."))),
         openapi::CommonErrors,
         openapi::JsonBodyErrors,
+        openapi::StorageErrors,
     )
 )]
 pub(crate) async fn create_upload_grant(
@@ -157,7 +159,7 @@ fn render(links: &Links, caller: &Caller, grant: auth::UploadGrant) -> UploadGra
     UploadGrant {
         id: record.id.to_string(),
         state,
-        links: (state == UploadGrantState::Active && shows_links).then(|| links.grant_links(&record)),
+        links: (state == UploadGrantState::Active && shows_links).then(|| grant_links(&links.keys, &record)),
         uploads: record.uploads,
         created_at: format_time(record.created_at),
         expires_at: format_time(record.expires_at),

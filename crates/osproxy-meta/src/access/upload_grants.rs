@@ -68,15 +68,31 @@ pub enum GrantRefusal {
 }
 
 impl AccessDb {
-    /// Stores a new grant.
+    /// Stores a new grant. Returns `false`, and stores nothing, if the tenant already has `max_active`
+    /// grants that are neither expired nor revoked. On a database server, grants that are created at
+    /// the same time do not see each other, so they may exceed the maximum.
     #[boxed_future]
-    pub async fn create_grant(&self, grant: GrantRecord) -> Result<(), MetaError> {
+    pub async fn create_grant(&self, grant: GrantRecord, max_active: u64) -> Result<bool, MetaError> {
+        let now = self.db.clock.now_ms();
         self.db
             .write(move |transaction| {
                 let row = to_row(&grant);
+                // Reads at most `max_active` entries of an index. A revoked grant has expired.
+                let last_allowed = upload_grant::Entity::find()
+                    .select_only()
+                    .column(upload_grant::Column::Id)
+                    .filter(upload_grant::Column::Tenant.eq(grant.tenant.as_str()))
+                    .filter(upload_grant::Column::ExpiresAt.gt(now))
+                    .order_by_asc(upload_grant::Column::ExpiresAt)
+                    .limit(1)
+                    .offset(max_active.saturating_sub(1));
                 Box::pin(async move {
+                    let last_allowed: Option<i64> = last_allowed.into_tuple().one(transaction).await?;
+                    if last_allowed.is_some() {
+                        return Ok(false);
+                    }
                     upload_grant::Entity::insert(row).exec_without_returning(transaction).await?;
-                    Ok(())
+                    Ok(true)
                 })
             })
             .await

@@ -15,6 +15,7 @@ pub mod scrub;
 pub mod serve;
 pub mod tasks;
 pub mod tenant;
+pub mod upload_grant;
 
 use std::{io::Write, pin::Pin};
 

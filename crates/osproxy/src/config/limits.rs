@@ -21,6 +21,8 @@ section! {
         max_tenant_transfers: Option<u32> = None,
         /// Incomplete uploads of one tenant, including upload links that have not been used yet.
         max_tenant_uploads: u32 = 1_000_000,
+        /// Upload grants of one tenant that are neither expired nor revoked.
+        max_tenant_upload_grants: u32 = 10_000,
         /// Backpressure: new uploads are rejected while this many transactions and received bodies
         /// wait for the database or the disk. Parts of existing uploads are rejected at one and a
         /// half times this number.
@@ -47,6 +49,7 @@ impl LimitsSection {
             ("max_transfers", Some(self.max_transfers)),
             ("max_tenant_transfers", self.max_tenant_transfers),
             ("max_tenant_uploads", Some(self.max_tenant_uploads)),
+            ("max_tenant_upload_grants", Some(self.max_tenant_upload_grants)),
             ("max_pending_writes", Some(self.max_pending_writes)),
             ("max_address_rate", self.max_address_rate),
         ] {

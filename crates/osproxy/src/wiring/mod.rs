@@ -5,7 +5,7 @@ mod settings;
 mod store_diagnosis;
 pub mod stores;
 
-pub use settings::{database_options, node_settings};
+pub use settings::{database_options, limits, link_keys, node_settings};
 pub use store_diagnosis::explain_store_error;
 
 use std::{os::unix::fs::DirBuilderExt, path::Path, sync::Arc};

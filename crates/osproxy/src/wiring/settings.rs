@@ -85,7 +85,8 @@ fn redis(config: &Config, database: &DatabaseLocation) -> Result<Option<RedisSet
     }
 }
 
-fn limits(config: &Config) -> Limits {
+/// Returns the limits of operations.
+pub fn limits(config: &Config) -> Limits {
     Limits {
         max_size: config.uploads.max_size,
         max_part_size: config.uploads.max_part_size,
@@ -102,10 +103,12 @@ fn limits(config: &Config) -> Limits {
         public_links: config.links.public_cache,
         max_pending_writes: config.limits.max_pending_writes.into(),
         max_cached_content: config.limits.max_cached_content,
+        max_tenant_upload_grants: config.limits.max_tenant_upload_grants.into(),
     }
 }
 
-fn link_keys(config: &Config) -> Result<Vec<LinkKeySecret>, StartupError> {
+/// Returns the configured link keys, if there are any. Blocks while it reads secrets from files.
+pub fn link_keys(config: &Config) -> Result<Vec<LinkKeySecret>, StartupError> {
     let key = |key: &LinkKeySection| {
         let secret = key.secret().map_err(context("cannot use the link keys"))?;
         Ok(LinkKeySecret { id: key.id.clone(), secret })

@@ -8,11 +8,13 @@ use crate::support::{Service, content, eventually, expect_json, spawn_failing};
 #[tokio::test]
 async fn only_serve_migrate_and_init_create_a_database() {
     let folder = tempfile::tempdir().unwrap();
-    let commands: [&[&str]; 10] = [
+    let commands: [&[&str]; 12] = [
         &["key", "create"],
         &["key", "ls"],
         &["key", "revoke", "0"],
         &["link-key", "ls"],
+        &["upload-grant", "create"],
+        &["upload-grant", "ls"],
         &["tenant", "ls"],
         &["tenant", "set", "default", "--max-bytes", "1MB"],
         &["tasks", "ls"],

@@ -220,6 +220,10 @@ async fn the_commands_about_access_work() {
     let said = run(&service, "docs/guides/access.md").await;
     assert!(said.contains("{\"files\":[]}"), "{said}");
     assert!(said.contains("46.6 GiB"), "{said}");
+    assert!(
+        said.contains("/tus?grant=") && said.contains(" event-") && said.contains(" is revoked"),
+        "{said}"
+    );
 }
 
 #[tokio::test]

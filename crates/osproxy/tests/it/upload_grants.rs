@@ -474,3 +474,111 @@ async fn partial_uploads_count_until_they_are_concatenated() {
     assert_eq!(partial(b"x").await.status(), 201);
     service.assert_consistent().await;
 }
+
+#[tokio::test]
+async fn the_grants_of_a_tenant_are_limited() {
+    let service = Service::start_with(&[("LIMITS__MAX_TENANT_UPLOAD_GRANTS", "2")]).await;
+    let other = service.with_key(&service.create_key(&["--tenant", "other"]).await);
+    let first = create_grant(&service, &json!({})).await;
+    create_grant(&service, &json!({})).await;
+    let refused = async |api: &Api| {
+        expect_problem(api.v1_post("/upload-grants", &json!({})).await, 507, "quota_exceeded").await;
+    };
+    refused(&service).await;
+    let (code, said) = service.cli(&["upload-grant", "create"]).await;
+    assert!(code == 1 && said.contains("at most 2 active upload grants"), "{said}");
+    let list: UploadGrants = expect_json(service.v1_get("/upload-grants").await, 200).await;
+    assert_eq!(list.grants.len(), 2);
+    create_grant(&other, &json!({})).await;
+    // Grants that have ended make room.
+    assert_eq!(revoke(&service, &first).await.status(), 204);
+    let third = create_grant(&service, &json!({})).await;
+    refused(&service).await;
+    service.sql(&format!("UPDATE upload_grants SET expires_at = 1 WHERE id = {}", third.id)).await;
+    create_grant(&service, &json!({})).await;
+    refused(&service).await;
+}
+
+#[tokio::test]
+async fn operators_manage_grants_on_the_command_line() {
+    let settings = [("SERVER__PUBLIC_URL", "https://files.example/")];
+    let service = Service::start_with(&settings).await;
+    let owner = service.with_key(&service.create_key(&["--tenant", "shop"]).await);
+    let json = async |arguments: &[&str]| -> Value {
+        let (code, said) = service.cli(&[&["upload-grant"], arguments, &["--json"]].concat()).await;
+        assert_eq!(code, 0, "{said}");
+        serde_json::from_str(said.trim_end()).unwrap()
+    };
+    let properties = [
+        &["create", "--tenant", "shop", "--expires-in", "2h", "--max-uploads", "1", "--max-size", "1KiB"][..],
+        &["--content-type", "image/png", "--content-type", "application/pdf", "--network", "127.0.0.0/8"],
+        &["--network", "::1", "--name-prefix", "u17-", "--metadata", "user=17", "--metadata", "note=a=b"],
+    ];
+    let grant = json(&properties.concat()).await;
+    let id = grant["id"].as_str().unwrap();
+    assert_eq!(
+        (&grant["state"], &grant["tenant"], &grant["max_size"]),
+        (&json!("active"), &json!("shop"), &json!(1024))
+    );
+    assert_eq!(grant["expires_at"].as_i64().unwrap() - grant["created_at"].as_i64().unwrap(), 2 * 3_600_000);
+    // It is a grant like any other.
+    let seen: UploadGrant = expect_json(owner.v1_get(&format!("/upload-grants/{id}")).await, 200).await;
+    assert_eq!((seen.state, seen.max_uploads, seen.links), (UploadGrantState::Active, Some(1), None));
+    assert_eq!(seen.networks, ["127.0.0.0/8", "::1/128"]);
+    assert_eq!(json(&["show", id]).await, grant);
+    let page = service.without_key();
+    let link = grant["links"]["tus"].as_str().unwrap().strip_prefix("https://files.example").unwrap();
+    assert_eq!(tus_create(&page, link, "a.sh", 12, Some(b"#!/bin/sh\nrm")).await.status(), 415);
+    let created = tus_create(&page, link, "a.png", PNG.len(), Some(PNG)).await;
+    assert_eq!(created.status(), 201);
+    let file: File = owner.describe(header(&created, "osproxy-uid")).await;
+    assert_eq!((&*file.name, file.upload_grant.as_deref()), ("u17-a.png", Some(id)));
+    assert_eq!((&*file.metadata["user"], &*file.metadata["note"]), ("17", "a=b"));
+    assert_eq!(json(&["show", id]).await["state"], "used_up");
+
+    // The newest is first, and other tenants have others.
+    let second = create_grant(&owner, &json!({"name_prefix": "line\n"})).await;
+    let (code, said) = service.cli(&["upload-grant", "ls", "--tenant", "shop"]).await;
+    let lines: Vec<_> = said.lines().collect();
+    assert_eq!((code, lines.len()), (0, 3), "{said}");
+    assert!(lines[1].starts_with(&second.id) && lines[1].ends_with("line\\n"), "{said}");
+    let key = owner.key().unwrap().split('_').nth(1).unwrap();
+    assert!(lines[1].contains(key) && lines[2].contains("used_up"), "{said}");
+    let newest = json(&["ls", "--tenant", "shop", "--limit", "1"]).await;
+    assert_eq!((&newest["id"], newest.get("links")), (&json!(second.id), None));
+    assert_eq!(service.cli(&["upload-grant", "ls"]).await, (0, "none\n".to_owned()));
+
+    // Its links end as well.
+    let (code, said) = service.cli(&["upload-grant", "show", &second.id]).await;
+    assert!(
+        code == 0 && said.contains("links.uploads  https://files.example/api/v1/uploads?grant="),
+        "{said}"
+    );
+    assert_eq!(
+        service.cli(&["upload-grant", "revoke", &second.id]).await,
+        (0, format!("upload grant {} is revoked\n", second.id))
+    );
+    eventually("the link is rejected", async || {
+        (v1_create(&page, &second, &json!({"name": "c"})).await.status() == 403).then_some(())
+    })
+    .await;
+    let (code, said) = service.cli(&["upload-grant", "show", &second.id]).await;
+    assert!(code == 0 && said.contains("revoked") && !said.contains("links"), "{said}");
+
+    for (arguments, code, complaint) in [
+        (&["revoke", &*second.id][..], 1, "is already revoked"),
+        (&["revoke", "5"], 1, "there is no upload grant 5"),
+        (&["show", "5"], 1, "there is no upload grant 5"),
+        (&["show", "x"], 2, "a positive decimal number"),
+        (&["create", "--tenant", "shpo"], 1, "the tenant shpo has no key, file or quota"),
+        (&["create", "--expires-in", "1500ms"], 2, "a whole number of seconds"),
+        (&["create", "--expires-in", "2y"], 1, "the lifetime of a link"),
+        (&["create", "--metadata", "x"], 2, "KEY=VALUE"),
+        (&["create", "--content-type", "image"], 1, "`content_types` must"),
+        (&["create", "--max-uploads", "0"], 1, "`max_uploads` must"),
+    ] {
+        let said = service.cli(&[&["upload-grant"], arguments].concat()).await;
+        assert!(said.0 == code && said.1.contains(complaint), "{arguments:?}: {said:?}");
+    }
+    assert_eq!(service.sql("SELECT count(*) FROM upload_grants").await, ["2"]);
+}
