@@ -61,6 +61,12 @@ codes! {
     FileGone = "file_gone",
     /// There is no upload grant with this id.
     GrantNotFound = "grant_not_found",
+    /// There is no webhook with this id.
+    WebhookNotFound = "webhook_not_found",
+    /// The webhook is in the configuration file and can only be changed there.
+    WebhookConfigured = "webhook_configured",
+    /// The tenant has the maximum number of webhooks.
+    TooManyWebhooks = "too_many_webhooks",
     /// There is no task with this id.
     TaskNotFound = "task_not_found",
     /// Only dead tasks can be retried.
@@ -144,6 +150,9 @@ impl ErrorCode {
             | Self::NotStored
             | Self::FileGone
             | Self::GrantNotFound
+            | Self::WebhookNotFound
+            | Self::WebhookConfigured
+            | Self::TooManyWebhooks
             | Self::TaskNotFound
             | Self::TaskNotDead
             | Self::AlreadyStored
@@ -186,12 +195,14 @@ impl ErrorCode {
             Self::FileNotFound
             | Self::FileGone
             | Self::GrantNotFound
+            | Self::WebhookNotFound
             | Self::TaskNotFound
             | Self::ChallengeGone => Code::NotFound,
             Self::FileCorrupt => Code::DataLoss,
             Self::AlreadyStored => Code::AlreadyExists,
             Self::NotStored
             | Self::TaskNotDead
+            | Self::WebhookConfigured
             | Self::KeyReused
             | Self::PartsMissing
             | Self::OffsetMismatch
@@ -199,9 +210,11 @@ impl ErrorCode {
             Self::InProgress | Self::IncompleteBody | Self::Superseded => Code::Aborted,
             Self::DeadlineExceeded => Code::DeadlineExceeded,
             Self::RangeNotSatisfiable | Self::CursorExpired => Code::OutOfRange,
-            Self::QuotaExceeded | Self::StorageFull | Self::RateLimited | Self::HeaderTooLarge => {
-                Code::ResourceExhausted
-            }
+            Self::TooManyWebhooks
+            | Self::QuotaExceeded
+            | Self::StorageFull
+            | Self::RateLimited
+            | Self::HeaderTooLarge => Code::ResourceExhausted,
             Self::Overloaded | Self::NodeUnavailable | Self::Unavailable => Code::Unavailable,
             Self::Internal => Code::Internal,
         }
@@ -228,13 +241,19 @@ impl ErrorCode {
             | Self::NotStored
             | Self::FileGone
             | Self::GrantNotFound
+            | Self::WebhookNotFound
             | Self::TaskNotFound
             | Self::ChallengeGone
             | Self::CursorExpired
             | Self::FileCorrupt => 404,
             Self::MethodNotAllowed => 405,
             Self::IncompleteBody | Self::DeadlineExceeded => 408,
-            Self::TaskNotDead | Self::InProgress | Self::OffsetMismatch | Self::Superseded => 409,
+            Self::TaskNotDead
+            | Self::WebhookConfigured
+            | Self::TooManyWebhooks
+            | Self::InProgress
+            | Self::OffsetMismatch
+            | Self::Superseded => 409,
             Self::PreconditionFailed => 412,
             Self::TooLarge => 413,
             Self::UnsupportedMediaType => 415,
@@ -258,12 +277,18 @@ impl ErrorCode {
             | Self::LinkRevoked
             | Self::LinkUsedUp
             | Self::PermissionDenied => 403,
-            Self::UnknownRoute | Self::FileNotFound | Self::GrantNotFound | Self::TaskNotFound => 404,
+            Self::UnknownRoute
+            | Self::FileNotFound
+            | Self::GrantNotFound
+            | Self::WebhookNotFound
+            | Self::TaskNotFound => 404,
             Self::MethodNotAllowed => 405,
             Self::IncompleteBody | Self::DeadlineExceeded => 408,
             Self::NotStored
             | Self::AlreadyStored
             | Self::TaskNotDead
+            | Self::WebhookConfigured
+            | Self::TooManyWebhooks
             | Self::PartsMissing
             | Self::OffsetMismatch
             | Self::Superseded
@@ -300,6 +325,9 @@ impl ErrorCode {
             Self::NotStored => "Not stored",
             Self::FileGone => "File gone",
             Self::GrantNotFound => "Upload grant not found",
+            Self::WebhookNotFound => "Webhook not found",
+            Self::WebhookConfigured => "Webhook in the configuration file",
+            Self::TooManyWebhooks => "Too many webhooks",
             Self::TaskNotFound => "Task not found",
             Self::TaskNotDead => "Task not dead",
             Self::AlreadyStored => "Already stored",

@@ -12,6 +12,20 @@ use utoipa::{
 
 use crate::v1::{MAX_METADATA_KEY, MAX_METADATA_KEYS, MAX_METADATA_VALUE};
 
+/// Names of the types of events.
+const EVENT_NAMES: [&str; 10] = [
+    "file.created",
+    "file.completed",
+    "file.processed",
+    "file.rejected",
+    "file.corrupt",
+    "file.renamed",
+    "file.deleted",
+    "upload.expired",
+    "task.dead",
+    "quota.exceeded",
+];
+
 /// The uid of a file.
 #[derive(Debug)]
 pub enum Uid {}
@@ -55,6 +69,22 @@ pub enum Network {}
 /// A MIME type or a family of types.
 #[derive(Debug)]
 pub enum MimePattern {}
+
+/// The type of an event.
+#[derive(Debug)]
+pub enum EventName {}
+
+/// The category of a file.
+#[derive(Debug)]
+pub enum CategoryName {}
+
+/// The URL of a webhook.
+#[derive(Debug)]
+pub enum WebhookUrl {}
+
+/// The secret of a webhook.
+#[derive(Debug)]
+pub enum WebhookSecret {}
 
 fn text(description: &str) -> ObjectBuilder {
     Object::builder().schema_type(SchemaType::new(Type::String)).description(Some(description))
@@ -191,3 +221,50 @@ impl PartialSchema for Content {
 }
 
 impl ToSchema for Content {}
+
+impl PartialSchema for EventName {
+    fn schema() -> RefOr<Schema> {
+        text("The type of an event.").enum_values(Some(EVENT_NAMES)).into()
+    }
+}
+
+impl ToSchema for EventName {}
+
+impl PartialSchema for CategoryName {
+    fn schema() -> RefOr<Schema> {
+        let names = ["image", "video", "audio", "doc", "archive", "unknown"];
+        text("The category of a file.").enum_values(Some(names)).into()
+    }
+}
+
+impl ToSchema for CategoryName {}
+
+impl PartialSchema for WebhookUrl {
+    fn schema() -> RefOr<Schema> {
+        text(
+            "An https URL without user name, password and fragment. Its host must have a public address. \
+             URLs in general are allowed, not only those that match the pattern.",
+        )
+        .pattern(Some(r"^https://([0-9a-z]+\.)+[a-z]{2,}(/[0-9A-Za-z._~-]*)*$"))
+        .max_length(Some(2048))
+        .examples(["https://app.example.org/webhooks"])
+        .into()
+    }
+}
+
+impl ToSchema for WebhookUrl {}
+
+impl PartialSchema for WebhookSecret {
+    fn schema() -> RefOr<Schema> {
+        text("`whsec_` and the Base64 of 24 to 64 bytes.")
+            .pattern(Some(concat!(
+                "^whsec_(([0-9A-Za-z+/]{4}){8,21}",
+                "|([0-9A-Za-z+/]{4}){8,21}[0-9A-Za-z+/][AQgw]==",
+                "|([0-9A-Za-z+/]{4}){8,20}[0-9A-Za-z+/]{2}[AEIMQUYcgkosw048]=)$"
+            )))
+            .examples(["whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw"])
+            .into()
+    }
+}
+
+impl ToSchema for WebhookSecret {}

@@ -19,7 +19,7 @@ use crate::{
     links::Links,
     metrics::Metrics,
     objects::Objects,
-    ops::{FileOps, TaskOps, UploadOps},
+    ops::{FileOps, TaskOps, UploadOps, WebhookOps},
     settings::{BuildInfo, Limits},
     tasks::TaskNotifier,
 };
@@ -50,6 +50,8 @@ pub struct App {
     pub tasks: Arc<TaskOps>,
     /// Handle for operations on events.
     pub events: Arc<EventOps>,
+    /// Handle for operations on webhooks.
+    pub webhooks: Arc<WebhookOps>,
     /// Wakes the task engines.
     pub task_notifier: Arc<TaskNotifier>,
     /// Work that outlives the request that started it. Shutdown waits for it.

@@ -28,6 +28,7 @@ mod stats;
 mod stores;
 pub mod tasks;
 mod uids;
+pub mod webhooks;
 
 use osproxy_types::boxed_future;
 

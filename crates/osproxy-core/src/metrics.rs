@@ -6,7 +6,10 @@ pub(crate) mod export;
 mod requests;
 mod tasks;
 
-use std::{fmt, sync::atomic::AtomicU64};
+use std::{
+    fmt,
+    sync::{Arc, atomic::AtomicU64},
+};
 
 use prometheus_client::{
     encoding::{DescriptorEncoder, prometheus_text},
@@ -16,6 +19,7 @@ use prometheus_client::{
 pub use requests::{RequestMetrics, RouteMetrics};
 pub use tasks::{TaskMetrics, TaskOutcome};
 
+use crate::webhooks::WebhookMetrics;
 use encode::{EncodeMetrics, gauge};
 
 /// Content type of the exported metrics.
@@ -43,6 +47,8 @@ pub struct Metrics {
     shared_bytes: Family<Labels<1>, Counter>,
     /// Instant uploads of unknown content.
     instant_misses: Counter,
+    /// Metrics of webhooks.
+    pub(crate) webhooks: Arc<WebhookMetrics>,
 }
 
 /// How deduplication found existing content.
@@ -105,6 +111,16 @@ impl Metrics {
             "instant_upload_misses",
             "Instant uploads of unknown content, which must be sent",
             &self.instant_misses,
+        )?;
+        encoder.encode_metric(
+            "webhook_attempts",
+            "Attempts to deliver events to webhooks on this node",
+            &self.webhooks.attempts,
+        )?;
+        encoder.encode_metric(
+            "webhook_attempt_seconds",
+            "Duration of attempts to deliver events to webhooks",
+            &self.webhooks.durations,
         )
     }
 }

@@ -5,6 +5,8 @@ use std::{path::PathBuf, time::Duration};
 use osproxy_cluster::{ClusterTiming, RedisSettings};
 use osproxy_meta::{CacheLimits, DatabaseLocation};
 
+use crate::webhooks::WebhookSettings;
+
 /// All settings of a node except its stores, which the caller opens.
 pub struct Settings {
     /// Where metadata is stored.
@@ -28,6 +30,8 @@ pub struct Settings {
     pub disks: DiskSettings,
     /// Whether callers without an API key are accepted.
     pub is_open: bool,
+    /// Webhooks.
+    pub webhooks: WebhookSettings,
     /// The keys that sign links: the first signs, all of them verify. If empty, the node uses the
     /// keys in the database; the first start creates a key there.
     pub link_keys: Vec<LinkKeySecret>,

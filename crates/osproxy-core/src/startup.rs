@@ -27,10 +27,11 @@ use crate::{
     links::{self, LinkKeys, Links, rotation::KeyRotation},
     metrics::{Metrics, export::MetricsSources},
     objects::{Objects, hot_content::HotContent, inspect::MAX_INSPECTIONS, multipart::ObjectLocks},
-    ops::{FileOps, TaskOps, UploadOps},
+    ops::{FileOps, TaskOps, UploadOps, WebhookOps},
     settings::{BuildInfo, Limits, LinkKeySecret, Settings},
     stats::STATS_TTL,
     tasks::TaskNotifier,
+    webhooks::WebhookSettings,
 };
 
 const REDIS_CONTEXT: &str = "cannot use Redis";
@@ -175,10 +176,11 @@ impl Startup {
             limits: settings.limits,
             build: settings.build,
             is_open: settings.is_open,
+            webhooks: settings.webhooks,
             node_id,
             started_at,
         }
-        .assemble();
+        .assemble()?;
         app.exchange_messages();
         events::spawn_assignment(&app);
         app.links.spawn_polling();
@@ -203,13 +205,14 @@ struct Parts {
     limits: Limits,
     build: BuildInfo,
     is_open: bool,
+    webhooks: WebhookSettings,
     node_id: String,
     started_at: i64,
 }
 
 impl Parts {
-    /// Creates the handles of the node.
-    fn assemble(self) -> Arc<App> {
+    /// Creates the handles of the node. Fails if the certificates for webhooks are invalid.
+    fn assemble(self) -> Result<Arc<App>, StartupError> {
         let metrics = Arc::new(Metrics::default());
         let metrics_registry = self.metrics_registry(metrics.clone());
         let Self { meta, stores, uids, limits, .. } = self;
@@ -262,7 +265,10 @@ impl Parts {
         let uploads =
             Arc::new(UploadOps::new(files.clone(), links.clone(), metrics.clone(), coordinator.clone()));
         let tasks = TaskOps { db: meta.tasks.clone(), task_notifier: task_notifier.clone(), limits };
-        Arc::new(App {
+        let webhooks =
+            WebhookOps::new(meta.clone(), self.webhooks, task_notifier.clone(), metrics.webhooks.clone())
+                .map_err(context("cannot use `webhooks.ca_file`"))?;
+        Ok(Arc::new(App {
             auth: Arc::new(Authenticator::new(meta.access.clone(), self.is_open)),
             events: Arc::new(EventOps::new(meta.events.clone(), self.node.clone())),
             meta,
@@ -275,6 +281,7 @@ impl Parts {
             files,
             uploads,
             tasks: Arc::new(tasks),
+            webhooks: Arc::new(webhooks),
             task_notifier,
             detached_work,
             metrics,
@@ -289,7 +296,7 @@ impl Parts {
             stats_cache: Cached::new(STATS_TTL),
             folders: self.folders,
             health_checker: HealthChecker::new(),
-        })
+        }))
     }
 
     fn metrics_registry(&self, metrics: Arc<Metrics>) -> Registry {

@@ -17,8 +17,8 @@ use utoipa::{
 };
 
 pub(super) use parameters::{
-    CategoryName, ConditionalHeaders, DigestHeaders, DownloadLinkQuery, IdempotencyKey, OnlineValue,
-    OptionalSignedQuery, PageQuery, SignedQuery, UidPath, UploadForm, UploadLinkQuery,
+    ConditionalHeaders, DigestHeaders, DownloadLinkQuery, IdempotencyKey, OnlineValue, OptionalSignedQuery,
+    PageQuery, SignedQuery, UidPath, UploadForm, UploadLinkQuery,
 };
 pub(super) use responses::{
     Away, BadRequest, BrokenOff, Coded, CommonErrors, Conflict, ContentBodyErrors, ContentResponses, Encoded,
@@ -51,6 +51,7 @@ const RANGE_HEADERS: [&str; 2] = ["range", "if-range"];
         (name = "Files", description = "Management of files by the application."),
         (name = "Downloads", description = "Downloads by signed link."),
         (name = "Events", description = "What happened to files."),
+        (name = "Webhooks", description = "Endpoints of the application that get its events."),
         (name = "Service", description = "Background tasks, nodes and statistics."),
         (name = "v0 Links", description = "Signed links that the application hands to its clients."),
         (name = "v0 Uploads", description = "Uploads by signed link."),
@@ -84,6 +85,15 @@ const RANGE_HEADERS: [&str; 2] = ["range", "if-range"];
         v1::tasks::list_tasks,
         v1::tasks::describe_task,
         v1::tasks::retry_task,
+        v1::webhooks::create_webhook,
+        v1::webhooks::list_webhooks,
+        v1::webhooks::describe_webhook,
+        v1::webhooks::update_webhook,
+        v1::webhooks::delete_webhook,
+        v1::webhooks::rotate_webhook_secret,
+        v1::webhooks::test_webhook,
+        v1::webhooks::list_webhook_deliveries,
+        v1::webhooks::replay_webhook,
         v1::service::list_nodes,
         v1::service::describe_service,
         v0::uploads::create_upload,

@@ -173,6 +173,17 @@ fn v1_routes(limiter: &Arc<RequestLimiter>) -> Router<HttpState> {
             "/upload-grants/{id}",
             get(v1::upload_grants::describe_upload_grant).delete(v1::upload_grants::revoke_upload_grant),
         )
+        .route("/webhooks", post(v1::webhooks::create_webhook).get(v1::webhooks::list_webhooks))
+        .route(
+            "/webhooks/{id}",
+            get(v1::webhooks::describe_webhook)
+                .patch(v1::webhooks::update_webhook)
+                .delete(v1::webhooks::delete_webhook),
+        )
+        .route("/webhooks/{id}/rotate-secret", post(v1::webhooks::rotate_webhook_secret))
+        .route("/webhooks/{id}/test", post(v1::webhooks::test_webhook))
+        .route("/webhooks/{id}/deliveries", get(v1::webhooks::list_webhook_deliveries))
+        .route("/webhooks/{id}/replay", post(v1::webhooks::replay_webhook))
         // Clients of the applications call these with a signed link.
         .route("/uploads/{uid}", get(v1::uploads::upload_status).delete(v1::uploads::abort_upload))
         .route("/uploads/{uid}/proof", post(v1::uploads::prove_possession))

@@ -8,7 +8,7 @@ use osproxy_core::{
     App, Authenticator, IdempotencyKeys,
     events::EventOps,
     links::Links,
-    ops::{FileOps, TaskOps, UploadOps},
+    ops::{FileOps, TaskOps, UploadOps, WebhookOps},
 };
 
 use crate::{extract::link::LinkVerifier, respond::content::Downloads, settings::HttpSettings};
@@ -47,6 +47,7 @@ handles! {
     Arc<TaskOps>: |state| state.app.tasks.clone(),
     Arc<EventOps>: |state| state.app.events.clone(),
     Arc<UploadOps>: |state| state.app.uploads.clone(),
+    Arc<WebhookOps>: |state| state.app.webhooks.clone(),
     Forwarder: |state| state.app.forwarder.clone(),
     LinkVerifier: |state| LinkVerifier::new(state.app.links.clone(), state.app.forwarder.clone()),
     Downloads: |state| Downloads::new(&state.app),

@@ -1,7 +1,7 @@
 //! Metadata: the only crate that contains SQL.
 //!
 //! [`Meta`] has a handle for each domain: [`FileDb`], [`UploadDb`], [`BlobDb`], [`TaskDb`],
-//! [`EventDb`], [`AccessDb`], [`TenantDb`], [`IdempotencyDb`], [`AdminDb`] and [`ImportDb`]. All handles share
+//! [`EventDb`], [`AccessDb`], [`TenantDb`], [`IdempotencyDb`], [`AdminDb`], [`WebhookDb`] and [`ImportDb`]. All handles share
 //! one `Database`, which holds the connections, the clock and the caches. The methods of a handle
 //! are in the folder of its domain, one file per topic. The folder `access` contains the handles
 //! for access, tenants and idempotency keys.
@@ -27,6 +27,7 @@ mod tasks;
 #[cfg(test)]
 mod tests;
 mod uploads;
+mod webhooks;
 
 use std::sync::Arc;
 
@@ -90,6 +91,9 @@ pub use uploads::possession::ChallengeRecord;
 pub use uploads::reservations::OpenUploads;
 pub use uploads::status::UploadProgress;
 pub use uploads::whole::{BeginUploadOutcome, ReleasedReservation, StoreOutcome, WriteIntent};
+pub use webhooks::deliveries::WebhookProgress;
+pub use webhooks::endpoints::WebhookChanges;
+pub use webhooks::{DeliveryRecord, DeliveryState, WebhookDb, WebhookRecord, WebhookState};
 
 use db::database::Database;
 use osproxy_types::uid::Uid;
@@ -115,6 +119,8 @@ pub struct Meta {
     pub idempotency: IdempotencyDb,
     /// Statistics, history and integrity checks.
     pub admin: AdminDb,
+    /// Webhooks and their deliveries.
+    pub webhooks: WebhookDb,
     /// Import from another program.
     pub import: ImportDb,
     db: Arc<Database>,
@@ -142,6 +148,7 @@ impl Meta {
             tenants: TenantDb { db: db.clone() },
             idempotency: IdempotencyDb { db: db.clone() },
             admin: AdminDb { db: db.clone() },
+            webhooks: WebhookDb { db: db.clone() },
             import: ImportDb { db: db.clone() },
             db,
         }

@@ -55,4 +55,4 @@ pub use disk::{DiskSpace, check_writable};
 pub use durations::{DurationHistogram, HistogramSnapshot};
 pub use error::{Error, ErrorKind, Result};
 pub use key::{Category, InvalidKey, Key, PackLocation, extension};
-pub use object_http::{ClientSettings, Diagnosis, ErrorResponse, UNKNOWN_PART};
+pub use object_http::{ClientSettings, Diagnosis, ErrorResponse, UNKNOWN_PART, install_crypto_provider};

@@ -56,6 +56,13 @@ enum CliCommand {
         #[command(flatten)]
         settings: ConfigArgs,
     },
+    /// Create, test, list and replay webhooks
+    Webhook {
+        #[command(subcommand)]
+        command: cli::webhook::WebhookCommand,
+        #[command(flatten)]
+        settings: ConfigArgs,
+    },
     /// Rotate, list and revoke the keys that sign links
     LinkKey {
         #[command(subcommand)]
@@ -114,7 +121,7 @@ enum CliCommand {
 const COMMAND_GROUPS: [(&str, &[&str]); 4] = [
     ("Serve", &["serve", "check-config", "migrate", "health", "openapi"]),
     ("Inspect", &["doctor", "explain", "tasks", "nodes", "scrub"]),
-    ("Access", &["key", "link-key", "upload-grant", "tenant"]),
+    ("Access", &["key", "link-key", "upload-grant", "tenant", "webhook"]),
     ("Repair", &["fsck", "import-go"]),
 ];
 
@@ -177,6 +184,7 @@ fn run(command: CliCommand) -> anyhow::Result<ExitCode> {
             cli::upload_grant::run(&settings.load(None)?, command)?;
         }
         CliCommand::LinkKey { command, settings } => cli::link_key::run(&settings.load(None)?, command)?,
+        CliCommand::Webhook { command, settings } => cli::webhook::run(&settings.load(None)?, command)?,
         CliCommand::Explain { options, settings } => cli::explain::run(&settings.load(None)?, options)?,
         CliCommand::Nodes { options, settings } => cli::nodes::run(&settings.load(None)?, options)?,
         CliCommand::Health { options, listening } => return cli::health::run(&listening.load()?, options),

@@ -13,6 +13,7 @@ mod stats;
 mod task;
 mod upload;
 mod upload_grant;
+mod webhook;
 
 pub use event::{Event, EventData, EventType, Events, MAX_EVENTS};
 pub use file::{
@@ -31,6 +32,11 @@ pub use upload::{
 };
 pub use upload_grant::{
     CreateUploadGrantRequest, UploadGrant, UploadGrantLinks, UploadGrantState, UploadGrants,
+};
+pub use webhook::{
+    CreateWebhookRequest, ReplayWebhookRequest, ReplayedState, RotateWebhookSecretRequest,
+    UpdateWebhookRequest, Webhook, WebhookDeliveries, WebhookDelivery, WebhookDeliveryState, WebhookReplay,
+    WebhookState, WebhookTest, Webhooks,
 };
 
 /// Path prefix of the routes for applications.

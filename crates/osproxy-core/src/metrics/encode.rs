@@ -74,10 +74,10 @@ pub(super) fn gauge(value: u64) -> ConstGauge<f64> {
 
 /// A histogram of durations. All clones share one histogram.
 #[derive(Clone, Debug, Default)]
-pub(super) struct SharedHistogram(Arc<DurationHistogram>);
+pub(crate) struct SharedHistogram(Arc<DurationHistogram>);
 
 impl SharedHistogram {
-    pub(super) fn observe(&self, duration: Duration) {
+    pub(crate) fn observe(&self, duration: Duration) {
         self.0.observe(duration);
     }
 }

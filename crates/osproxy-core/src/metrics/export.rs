@@ -15,7 +15,9 @@ use super::{
     Metrics,
     encode::{ConstHistogram, EncodeMetrics, FnCollector, gauge},
 };
-use crate::{App, NodeState, Stores, objects::hot_content::HotContent, settings::BuildInfo};
+use crate::{
+    App, NodeState, Stores, objects::hot_content::HotContent, settings::BuildInfo, webhooks::WebhookMetrics,
+};
 
 /// Prefix of all metric names.
 const PREFIX: &str = "osproxy";
@@ -41,6 +43,7 @@ impl MetricsSources {
         registry(move |encoder| {
             self.encode_node(encoder)?;
             self.metrics.encode(encoder)?;
+            encode_webhooks(encoder, &self.metrics.webhooks, self.meta.now_ms())?;
             encode_database(encoder, self.meta.metrics())?;
             self.stores.encode_metrics(encoder)
         })
@@ -103,6 +106,21 @@ fn encode_hot_content(encoder: &mut DescriptorEncoder<'_>, content: &HotContent)
         &ConstCounter::new(content.hits()),
     )?;
     encoder.encode_metric("content_cache_bytes", "Memory used for small content", &gauge(content.bytes()))
+}
+
+fn encode_webhooks(encoder: &mut DescriptorEncoder<'_>, webhooks: &WebhookMetrics, now: i64) -> fmt::Result {
+    let (endpoints, backing_off, lag) = webhooks.summary(now);
+    encoder.encode_metric("webhooks", "Webhooks that this node delivers to", &gauge(endpoints))?;
+    encoder.encode_metric(
+        "webhooks_backing_off",
+        "Webhooks that this node delivers to and that rest after failures",
+        &gauge(backing_off),
+    )?;
+    encoder.encode_metric(
+        "webhook_lag_seconds",
+        "Age of the oldest event that has not been sent to one of these webhooks",
+        &ConstGauge::new(lag.as_secs_f64()),
+    )
 }
 
 /// Creates a registry with one collector.

@@ -171,11 +171,13 @@ impl Engine {
                     }
                 };
                 claimed_any = true;
-                let (engine, registered, abort) = (self.clone(), registered.clone(), abort.clone());
+                let (engine, registered) = (self.clone(), registered.clone());
+                let (stop, abort) = (stop.clone(), abort.clone());
                 running.spawn(kind, async move {
                     let began = Instant::now();
                     let span = trace_context::task_span(kind.name(), claimed.id, claimed.attempt);
-                    let outcome = engine.run_attempt(&registered, claimed, abort).instrument(span).await;
+                    let outcome =
+                        engine.run_attempt(&registered, claimed, stop, abort).instrument(span).await;
                     engine.app.metrics.tasks.count_attempt(kind, outcome, began.elapsed());
                 });
             }
@@ -191,11 +193,12 @@ impl Engine {
         &self,
         registered: &RegisteredHandler,
         claimed: ClaimedTask,
+        stop: CancellationToken,
         abort: CancellationToken,
     ) -> TaskOutcome {
         let (task_id, kind, attempt) = (claimed.id, claimed.kind.as_str(), claimed.attempt);
         let (store, _busy) = (claimed.store.clone(), LoadGuard::task(&self.app.node));
-        let context = TaskContext { app: self.app.clone(), task_id, attempt, store };
+        let context = TaskContext { app: self.app.clone(), task_id, attempt, store, stop };
         tracing::debug!(task_id, kind, attempt, "task started");
         let work = AssertUnwindSafe(registered.run(&context, &claimed.payload)).catch_unwind();
         let outcome = tokio::select! {
@@ -227,6 +230,10 @@ impl Engine {
                 AttemptResult::Done
             }
             (Ok(()), Some(every)) => AttemptResult::Repeat(millis(every)),
+            (Err(TaskError::HandBack), _) => {
+                tracing::info!(task_id, kind, attempt, "stopping; handing a task back");
+                AttemptResult::HandedBack
+            }
             (Err(error), Some(every)) => {
                 let error = error_chain(&error);
                 tracing::error!(task_id, kind, attempt, error, "task failed; it will run again");
@@ -268,6 +275,8 @@ impl Engine {
             AttemptResult::HandedBack => TaskOutcome::HandedBack,
         };
         match self.app.meta.tasks.end(claimed, &self.app.node_id, ended).await {
+            // Another node runs it now.
+            Ok(true) if outcome == TaskOutcome::HandedBack => self.app.task_notifier.notify_cluster(),
             Ok(true) => {}
             Ok(false) => {
                 tracing::warn!(task_id, kind, attempt, "a task ended after its lease was lost");

@@ -5,6 +5,7 @@ use std::{collections::BTreeMap, sync::Arc, time::Duration};
 use futures_util::future::BoxFuture;
 use osproxy_meta::{MetaError, TaskKind};
 use serde::{Serialize, de::DeserializeOwned};
+use tokio_util::sync::CancellationToken;
 
 use crate::{App, Error};
 
@@ -46,6 +47,9 @@ pub struct TaskContext {
     pub attempt: u32,
     /// The store that the task works on, if it has one.
     pub store: Option<String>,
+    /// Cancelled when the process stops. A task that runs for a long time then ends with
+    /// [`TaskError::HandBack`].
+    pub stop: CancellationToken,
 }
 
 /// The error of a task. Decides whether the task is retried; a recurring task always runs again.
@@ -58,6 +62,10 @@ pub enum TaskError {
     /// The task cannot succeed. It becomes dead immediately.
     #[error(transparent)]
     Fail(Box<dyn std::error::Error + Send + Sync>),
+    /// The process stops before the work is done. The task is due at once, on another node or after
+    /// the next start. Does not count as an attempt.
+    #[error("the process stops")]
+    HandBack,
 }
 
 impl TaskError {

@@ -15,6 +15,7 @@ mod running;
 pub use engine::{Engine, EngineSettings};
 pub use handler::{Registry, TaskContext, TaskError, TaskHandler};
 pub use notifier::TaskNotifier;
+pub(crate) use running::millis;
 
 use osproxy_meta::NewTask;
 use osproxy_types::uid::Uid;

@@ -4,7 +4,6 @@ use osproxy_api::{
     schema::{Content, Uid},
     v1::IDEMPOTENCY_KEY,
 };
-use osproxy_core::ops::list_files::Category;
 use utoipa::{
     IntoParams, PartialSchema, ToSchema,
     openapi::{
@@ -83,9 +82,6 @@ pub(crate) struct PageQuery {
 /// A form that holds the content of a file.
 pub(crate) enum UploadForm {}
 
-/// Names of the categories of files.
-pub(crate) enum CategoryName {}
-
 /// Values of the parameter `online`.
 pub(crate) enum OnlineValue {}
 
@@ -102,14 +98,6 @@ impl PartialSchema for UploadForm {
 }
 
 impl ToSchema for UploadForm {}
-
-impl PartialSchema for CategoryName {
-    fn schema() -> RefOr<Schema> {
-        text().enum_values(Some(Category::ALL.map(Category::as_str))).into()
-    }
-}
-
-impl ToSchema for CategoryName {}
 
 impl PartialSchema for OnlineValue {
     fn schema() -> RefOr<Schema> {

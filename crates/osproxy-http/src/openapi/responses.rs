@@ -152,20 +152,23 @@ responses! { V1:
             (ErrorCode::LinkUsedUp, "this link has no uses left"),
             (ErrorCode::PermissionDenied, "this request requires an API key with the scope `read`"),
         ];
-    Missing, "No file has this uid, or no task or upload grant has this id.", [],
+    Missing, "No file has this uid, or no task, webhook or upload grant has this id.", [],
         [
             (ErrorCode::FileNotFound, "there is no file with this uid"),
             (ErrorCode::GrantNotFound, "there is no upload grant with this id"),
             (ErrorCode::TaskNotFound, "there is no task with this id"),
+            (ErrorCode::WebhookNotFound, "there is no webhook with this id"),
             (ErrorCode::UnknownRoute, "the path is not valid UTF-8"),
         ];
-    Conflict, "The request conflicts with the state of the file, the upload or the task.", [],
+    Conflict, "The request conflicts with the state of the file, the upload, the task or the webhook.", [],
         [
             (ErrorCode::NotStored, "the upload of this file is not complete"),
             (ErrorCode::AlreadyStored, "this file is already complete, with other content"),
             (ErrorCode::PartsMissing, "of 3 expected parts, these are missing: 2"),
             (ErrorCode::InProgress, "the first request with this idempotency key is still running; retry later"),
             (ErrorCode::TaskNotDead, "only a dead task can be retried; this one is queued"),
+            (ErrorCode::WebhookConfigured, "this webhook is in the configuration file; change it there"),
+            (ErrorCode::TooManyWebhooks, "a tenant must have at most 100 webhooks; delete one that is not used"),
         ];
     Gone, "The file, its content, the challenge or the events no longer exist.", [],
         [

@@ -53,7 +53,7 @@ struct Cursor {
     summary = "List files", description = "",
     params(
         ("prefix" = Option<String>, Query, description = "Only files whose names start with these bytes.", min_length = 1, max_length = 255, example = "report"),
-        ("category" = inline(Option<openapi::CategoryName>), Query, description = "Only files of this category, which follows from the extension of the name."),
+        ("category" = inline(Option<schema::CategoryName>), Query, description = "Only files of this category, which follows from the extension of the name."),
         ("state" = Option<FileState>, Query, description = "Only files in this state; by default, all except `expired` and `deleted`."),
         ("created_after" = Option<Moment>, Query, description = "Only files created at this time or later."),
         ("created_before" = Option<Moment>, Query, description = "Only files created before this time."),

@@ -22,3 +22,4 @@ mod time_format;
 pub(super) mod upload_grants;
 pub(super) mod upload_link;
 pub(super) mod uploads;
+pub(super) mod webhooks;

@@ -35,6 +35,12 @@ pub(crate) fn parse_grant_id(text: &str) -> Result<Uid> {
     Uid::from_str(text).map_err(invalid)
 }
 
+/// Returns the id of a webhook in a path. These ids have the same form as uids.
+pub(super) fn webhook_id(path: PathResult<String>) -> Result<Uid> {
+    let id = Uid::from_str(&parameters(path)?);
+    id.map_err(|_| Error::invalid("a webhook id must be a positive decimal number").with_field("id"))
+}
+
 /// Returns the task id in a path. Task ids have the same form as uids.
 pub(super) fn task_id(path: PathResult<String>) -> Result<i64> {
     let id = Uid::from_str(&parameters(path)?);

@@ -17,3 +17,5 @@ pub(crate) mod task;
 pub(crate) mod task_attempt;
 pub(crate) mod tenant;
 pub(crate) mod upload_grant;
+pub(crate) mod webhook;
+pub(crate) mod webhook_delivery;

@@ -52,6 +52,7 @@ migrations! {
     m0016_upload_grants,
     m0017_concatenation,
     m0018_events,
+    m0019_webhooks,
     m0021_active_grants,
 }
 

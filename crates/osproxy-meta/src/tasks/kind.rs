@@ -15,6 +15,8 @@ pub enum TaskKind {
     CompleteUploads,
     /// Deletes content that no file refers to.
     DeleteBlob,
+    /// Delivers events to webhooks.
+    DeliverWebhooks,
     /// Expires uploads.
     ExpireUploads,
     /// Merges the parts of a blob into one object.
@@ -34,6 +36,7 @@ impl TaskKind {
             Self::CompactPacks => "compact_packs",
             Self::CompleteUploads => "complete_uploads",
             Self::DeleteBlob => "delete_blob",
+            Self::DeliverWebhooks => "deliver_webhooks",
             Self::ExpireUploads => "expire_uploads",
             Self::MergeParts => "merge_parts",
             Self::Sweep => "sweep",

@@ -24,6 +24,25 @@ const MAX_FILES: u64 = 100;
 /// The error of a task whose attempts have all lost their leases.
 const LEASES_LOST: &str = "every attempt lost its lease: the process stopped renewing it";
 
+/// Value of `run_at` of a running task that must run again as soon as it has ended.
+const ASKED_FOR: i64 = 0;
+
+/// Makes a recurring task due now. If it is running, it runs again as soon as it has ended.
+pub(crate) async fn ask_for(
+    transaction: &DatabaseTransaction,
+    unique_key: &str,
+    now: i64,
+) -> Result<(), DbErr> {
+    let is_running = task::Column::State.eq(TaskState::Running);
+    let run_at = Expr::case(is_running, ASKED_FOR).finally(now);
+    let update = task::Entity::update_many()
+        .col_expr(task::Column::RunAt, run_at.into())
+        .filter(task::Column::UniqueKey.eq(unique_key))
+        .filter(task::Column::RunAt.ne(ASKED_FOR))
+        .filter(task::Column::State.is_in([TaskState::Queued, TaskState::Running]));
+    update.exec(transaction).await.map(drop)
+}
+
 impl TaskDb {
     /// Ends leases of processes other than `owner`, so that the leased tasks become due. If
     /// `is_only_process`, ends all leases of other processes. Otherwise, ends only their leases of
@@ -151,6 +170,7 @@ async fn claim(
         update
             .col_expr(task::Column::LeaseOwner, Expr::value(owner))
             .col_expr(task::Column::LeaseUntil, Expr::value(now.saturating_add(lease)))
+            .col_expr(task::Column::RunAt, Expr::value(now))
             .col_expr(task::Column::Attempts, Expr::value(attempt))
     };
     if update.exec(transaction).await?.rows_affected == 0 {
@@ -224,7 +244,12 @@ async fn end(
         update = update.col_expr(task::Column::LastError, Expr::value(error.clone()));
     }
     update = match run_at {
-        Some(run_at) => update.col_expr(task::Column::RunAt, Expr::value(run_at)),
+        // The task is due at once if it was asked for while it ran.
+        Some(run_at) => {
+            let asked_for = Expr::col(task::Column::RunAt).eq(ASKED_FOR);
+            let run_at = Expr::case(asked_for, ASKED_FOR).finally(run_at);
+            update.col_expr(task::Column::RunAt, run_at.into())
+        }
         None => update.col_expr(task::Column::EndedAt, Expr::value(now)),
     };
     // An attempt that is handed back does not count against the maximum.

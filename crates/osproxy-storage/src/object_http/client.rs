@@ -54,8 +54,9 @@ pub struct ClientSettings {
     pub buffers: Option<BufferBudget>,
 }
 
-/// Installs the TLS crypto provider of this process, if none is installed.
-fn install_crypto_provider() {
+/// Installs the TLS crypto provider of this process, if none is installed. Call it before creating an
+/// HTTP client.
+pub fn install_crypto_provider() {
     // The error is ignored: another part of the program may have installed a provider.
     let _ = rustls::crypto::ring::default_provider().install_default();
 }

@@ -33,7 +33,7 @@ use crate::{
 pub(crate) use checksum::CrcHeader;
 pub(crate) use client::context;
 use client::{Client, Request};
-pub use client::{ClientSettings, ErrorResponse};
+pub use client::{ClientSettings, ErrorResponse, install_crypto_provider};
 use diagnosis::BucketNotFound;
 pub use diagnosis::Diagnosis;
 pub use sizes::FIRST_PART as UNKNOWN_PART;

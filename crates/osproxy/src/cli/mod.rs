@@ -16,6 +16,7 @@ pub mod serve;
 pub mod tasks;
 pub mod tenant;
 pub mod upload_grant;
+pub mod webhook;
 
 use std::{io::Write, pin::Pin};
 

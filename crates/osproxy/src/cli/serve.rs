@@ -74,6 +74,8 @@ async fn serve(
     let app = wiring::open_node(&config).await?;
     let listeners = Listeners::open(&config).await?;
     let bootstrap_key = bootstrap_key::create(&app, &config).await?;
+    let configured = config.webhooks.configured().map_err(anyhow::Error::msg)?;
+    app.webhooks.configure(configured).await.context("cannot set up the webhooks of the configuration")?;
     let address = listeners.address()?;
     // Blocks if it has to resolve a host name.
     let settings = config.clone();

@@ -26,6 +26,7 @@ mod telemetry;
 mod tls;
 mod uploads;
 mod value;
+mod webhooks;
 
 use std::{
     collections::BTreeMap,
@@ -57,6 +58,7 @@ pub use tasks::TasksSection;
 pub use telemetry::TelemetrySection;
 pub use tls::TlsSection;
 pub use uploads::UploadsSection;
+pub use webhooks::{WebhookEndpointSection, WebhooksSection};
 
 use osproxy_meta::DatabaseLocation;
 use value::{Findings, RawValue, SettingValue, section};
@@ -119,6 +121,8 @@ section! {
         tls: TlsSection = TlsSection::default(),
         /// Limits and verification of uploads.
         uploads: UploadsSection = UploadsSection::default(),
+        /// Events that are sent to endpoints of applications.
+        webhooks: WebhooksSection = WebhooksSection::default(),
     }
     ignored []
 }
@@ -260,6 +264,7 @@ impl Config {
             findings.warnings.push("redis: has no effect, because sqlite supports only a single node".into());
         }
         self.uploads.check(findings);
+        self.webhooks.check(findings);
         self.tasks.check(findings);
         self.events.check(findings);
         self.telemetry.check(findings);

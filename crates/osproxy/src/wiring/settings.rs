@@ -50,6 +50,7 @@ pub fn node_settings(config: &Config) -> Result<Settings, StartupError> {
             min_free_space: config.local.min_free_space,
         },
         is_open: config.auth.mode == AuthMode::Open,
+        webhooks: config.webhooks.settings().map_err(context("cannot use the settings of webhooks"))?,
         link_keys,
         build: version::BUILD,
     })

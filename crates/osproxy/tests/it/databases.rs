@@ -97,6 +97,8 @@ async fn nodes_that_start_at_once_make_the_tables_once() {
             "upload_grants",
             "events",
             "event_positions",
+            "webhook_deliveries",
+            "webhooks",
             "seaql_migrations",
         ];
         for table in tables {

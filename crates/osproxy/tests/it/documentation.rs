@@ -18,7 +18,7 @@ const EVERYWHERE: [(&str, &str); 2] =
 
 /// The test that runs all blocks of a language on a page. `task-handlers.md` is a doctest of the
 /// crate.
-const RUN: [(&str, &str, &str); 32] = [
+const RUN: [(&str, &str, &str); 36] = [
     ("README.md", "sh", "readme::the_quick_start_works_line_by_line"),
     ("docs/guides/access.md", "sh", "documentation::the_commands_about_access_work"),
     ("docs/guides/api-v0.md", "sh", "documentation::api_v0_works_line_by_line"),
@@ -83,6 +83,10 @@ const RUN: [(&str, &str, &str); 32] = [
         "examples::what_the_web_guide_says_works_with_the_settings_that_it_has",
     ),
     ("docs/guides/web.md", "js", "examples::the_page_of_the_web_guide_goes_on_after_it_was_loaded_again"),
+    ("docs/guides/webhooks.md", "js", "webhooks::client::the_receivers_of_the_guide_verify_messages"),
+    ("docs/guides/webhooks.md", "python", "webhooks::client::the_receivers_of_the_guide_verify_messages"),
+    ("docs/guides/webhooks.md", "rust", "webhooks::client::the_receiver_in_rust_verifies_messages"),
+    ("docs/guides/webhooks.md", "sh", "webhooks::client::the_commands_of_the_guide_work"),
 ];
 
 #[test]

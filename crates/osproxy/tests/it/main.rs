@@ -108,3 +108,4 @@ mod upload_grants;
 mod upload_part;
 mod upload_status;
 mod version;
+mod webhooks;

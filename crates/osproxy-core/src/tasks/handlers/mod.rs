@@ -4,6 +4,7 @@
 mod compact_packs;
 mod complete_uploads;
 mod delete_blob;
+mod deliver_webhooks;
 mod expire_uploads;
 mod merge_parts;
 mod sweep;
@@ -17,6 +18,7 @@ pub fn all() -> Registry {
         .with(compact_packs::CompactPacks)
         .with(complete_uploads::CompleteUploads)
         .with(delete_blob::DeleteBlob)
+        .with(deliver_webhooks::DeliverWebhooks)
         .with(expire_uploads::ExpireUploads)
         .with(merge_parts::MergeParts)
         .with(sweep::Sweep)

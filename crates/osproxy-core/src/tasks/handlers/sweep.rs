@@ -61,6 +61,8 @@ impl TaskHandler for Sweep {
         while app.meta.access.purge_grants(PAGE).await? > 0 {}
         let events_before = app.meta.now_ms().saturating_sub(app.limits.event_retention_ms);
         while app.meta.events.purge(events_before, EVENT_PAGE).await? > 0 {}
+        let old = time_before(app, app.webhooks.delivery_retention());
+        while app.meta.webhooks.purge_deliveries(old, PAGE).await? > 0 {}
         Ok(())
     }
 }

@@ -282,6 +282,11 @@ impl Service {
     /// folder.
     pub async fn restart_configured(&mut self) {
         self.kill().await;
+        self.resume_configured().await;
+    }
+
+    /// Starts the service, which was killed, with the configuration file `config.yaml` in the folder.
+    pub async fn resume_configured(&mut self) {
         (self.process, self.api.address, self.ready) =
             spawn(self.folder.path(), &self.settings, &self.listen, &["--config", "config.yaml"], &[]).await;
     }

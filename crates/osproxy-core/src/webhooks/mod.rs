@@ -1,0 +1,111 @@
+//! Webhooks: events are sent to endpoints of the application, by the Standard Webhooks specification.
+//!
+//! The task `deliver_webhooks` delivers for all endpoints. Its lease makes one node of the cluster
+//! the one that delivers, and another one takes over if that node fails. Within the node, each
+//! endpoint has a [`worker`](worker::Worker) with a queue, a window of concurrent attempts and a
+//! backoff, so that endpoints do not wait for each other. A worker reads the events of its tenant
+//! after its position, sends them, and records results and position together.
+
+mod client;
+pub mod configured;
+mod deliverer;
+mod filter;
+mod guard;
+mod message;
+mod schedule;
+mod secret;
+mod slots;
+mod status;
+mod worker;
+
+use std::{sync::Arc, time::Duration};
+
+use osproxy_meta::Meta;
+use osproxy_types::uid::Uid;
+use tokio::sync::Notify;
+
+pub use client::{
+    MAX_URL_BYTES, SendOutcome, SendReport, WebhookClient, WebhookClientSettings, WebhookMessage,
+};
+pub(crate) use deliverer::deliver;
+pub use filter::WebhookFilter;
+pub use message::{TEST_TYPE, message_id};
+pub use osproxy_meta::{WebhookRecord, WebhookState};
+pub use secret::{InvalidSecret, WebhookSecret};
+pub(crate) use status::WebhookMetrics;
+
+use crate::{Error, Result, tasks::TaskNotifier};
+
+/// Bits of an id that are random.
+const RANDOM_BITS: u32 = 20;
+
+/// Settings of webhooks.
+#[derive(Clone, Debug)]
+pub struct WebhookSettings {
+    /// Settings of the HTTP client.
+    pub client: WebhookClientSettings,
+    /// Maximum number of webhooks of a tenant.
+    pub max_per_tenant: u64,
+    /// Maximum number of concurrent attempts of one endpoint.
+    pub max_concurrency: usize,
+    /// How long finished deliveries are kept.
+    pub delivery_retention: Duration,
+}
+
+/// Handle for operations on webhooks.
+pub struct WebhookOps {
+    pub(crate) meta: Arc<Meta>,
+    pub(crate) client: WebhookClient,
+    pub(crate) settings: WebhookSettings,
+    pub(crate) task_notifier: Arc<TaskNotifier>,
+    /// Wakes the task on this node when webhooks have changed.
+    pub(crate) changed: Notify,
+    pub(crate) metrics: Arc<WebhookMetrics>,
+}
+
+impl WebhookOps {
+    /// Creates the handle. Fails if the certificates in the settings are invalid.
+    pub(crate) fn new(
+        meta: Arc<Meta>,
+        settings: WebhookSettings,
+        task_notifier: Arc<TaskNotifier>,
+        metrics: Arc<WebhookMetrics>,
+    ) -> Result<Self, reqwest::Error> {
+        let client = WebhookClient::new(&settings.client)?;
+        Ok(Self { meta, client, settings, task_notifier, changed: Notify::new(), metrics })
+    }
+
+    /// How long finished deliveries are kept.
+    pub(crate) fn delivery_retention(&self) -> Duration {
+        self.settings.delivery_retention
+    }
+
+    /// Makes a change of webhooks take effect soon. Without this, it takes effect within seconds.
+    pub(crate) fn announce_change(&self) {
+        self.changed.notify_one();
+        self.task_notifier.notify_cluster();
+    }
+}
+
+/// Generates the id of a webhook. Ids ascend in the order of creation. Commands create webhooks too,
+/// and have no worker id to generate a uid with.
+pub fn new_id(now_ms: i64) -> Result<Uid> {
+    let mut random = [0; 4];
+    getrandom::fill(&mut random).map_err(Error::internal)?;
+    let random = i64::from(u32::from_be_bytes(random) >> (32 - RANDOM_BITS));
+    Ok(Uid::from_db((now_ms.max(1) << RANDOM_BITS) | random))
+}
+
+/// Returns the secrets that sign the messages to a webhook at `now`, in milliseconds since the Unix
+/// epoch.
+pub fn signing_secrets(webhook: &WebhookRecord, now: i64) -> Vec<WebhookSecret> {
+    let previous = webhook.previous_secret.iter().filter(|(_, until)| now < *until).map(|(secret, _)| secret);
+    [&webhook.secret].into_iter().chain(previous).cloned().map(WebhookSecret::from_bytes).collect()
+}
+
+/// Sends a message of the type [`TEST_TYPE`] to a webhook, even if it is disabled, and returns what
+/// the endpoint did.
+pub async fn send_test(client: &WebhookClient, webhook: &WebhookRecord, now: i64) -> Result<SendReport> {
+    let message = message::test_message(&new_id(now)?.to_string(), &webhook.id.to_string(), now)?;
+    Ok(client.send(&webhook.url, &signing_secrets(webhook, now), &message).await)
+}

@@ -1,0 +1,257 @@
+//! Webhooks are managed by the API, the command line and the configuration file.
+
+use osproxy_api::v1::{Webhook, WebhookState, WebhookTest, Webhooks};
+use reqwest::Method;
+use serde_json::{Value, json};
+
+use super::{LOCAL, create, create_for, describe, start};
+use crate::support::{Answer, Receiver, Service, eventually, expect_json, expect_problem, spawn_failing};
+
+const SECRET: &str = "whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw";
+
+#[tokio::test]
+async fn a_webhook_is_created_listed_changed_and_deleted() {
+    let service = Service::start().await;
+    let url = "https://app.example.org/hook";
+    let created =
+        service.v1_post("/webhooks", &json!({"url": url, "types": ["file.deleted", "file.created"]})).await;
+    let location = created.headers()["location"].to_str().unwrap().to_owned();
+    let first: Webhook = expect_json(created, 201).await;
+    assert_eq!(location, format!("/api/v1/webhooks/{}", first.id));
+    assert!(first.secret.as_ref().unwrap().starts_with("whsec_"));
+    assert_eq!(first.types, ["file.created", "file.deleted"]);
+    let second = create(&service, &json!({"url": url, "metadata": {"a": "b"}, "categories": ["doc"]})).await;
+    let list: Webhooks = expect_json(service.v1_get("/webhooks?limit=1").await, 200).await;
+    assert_eq!(list.webhooks, [Webhook { secret: None, ..second.clone() }]);
+    let cursor = list.next_cursor.unwrap();
+    let list: Webhooks =
+        expect_json(service.v1_get(&format!("/webhooks?limit=1&cursor={cursor}")).await, 200).await;
+    assert_eq!((list.webhooks[0].id.as_str(), list.next_cursor), (first.id.as_str(), None));
+    assert!(describe(&service, &first).await.secret.is_none());
+    let route = format!("/webhooks/{}", second.id);
+    let changes = json!({"url": "https://other.example.org", "state": "disabled", "metadata": null});
+    let changed: Webhook = expect_json(service.v1(Method::PATCH, &route, Some(&changes)).await, 200).await;
+    assert_eq!((changed.url.as_str(), changed.state), ("https://other.example.org", WebhookState::Disabled));
+    assert_eq!(changed.metadata, second.metadata);
+    assert_eq!(service.v1(Method::DELETE, &route, None).await.status(), 204);
+    expect_problem(service.v1(Method::DELETE, &route, None).await, 404, "webhook_not_found").await;
+    expect_problem(service.v1_get(&route).await, 404, "webhook_not_found").await;
+}
+
+#[tokio::test]
+async fn what_is_wrong_is_named_and_leaves_nothing_behind() {
+    let service = Service::start().await;
+    let good = "https://app.example.org/hook";
+    let webhook = create(&service, &json!({"url": good})).await;
+    for (wish, field) in [
+        (json!({"url": "nowhere"}), "url"),
+        (json!({"url": "ftp://app.example.org"}), "url"),
+        (json!({"url": "http://app.example.org"}), "url"),
+        (json!({"url": "https://user:secret@app.example.org"}), "url"),
+        (json!({"url": "https://127.0.0.1/"}), "url"),
+        (json!({"url": "https://2130706433/"}), "url"),
+        (json!({"url": "https://0.0.0.0/"}), "url"),
+        (json!({"url": "https://[::ffff:127.0.0.1]/"}), "url"),
+        (json!({"url": "https://169.254.169.254/latest/meta-data"}), "url"),
+        (json!({"url": format!("https://app.example.org/{}", "x".repeat(2048))}), "url"),
+        (json!({"url": good, "secret": "whsec_c2hvcnQ="}), "secret"),
+        (json!({"url": good, "secret": "hush-hush-hush-hush-hush-hush"}), "secret"),
+        (json!({"url": good, "types": ["file.complete"]}), "types"),
+        (json!({"url": good, "categories": ["picture"]}), "categories"),
+        (json!({"url": good, "metadata": {"": "x"}}), "metadata"),
+        (json!({"url": good, "more": 1}), "more"),
+        (json!({}), "url"),
+    ] {
+        let problem =
+            expect_problem(service.v1_post("/webhooks", &wish).await, 400, "invalid_argument").await;
+        assert!(!problem.to_string().contains("secret@"), "{problem}");
+        if field != "more" && wish != json!({}) {
+            assert_eq!(problem["field"], field, "{wish} {problem}");
+            let route = format!("/webhooks/{}", webhook.id);
+            if field != "secret" {
+                let patched = service.v1(Method::PATCH, &route, Some(&wish)).await;
+                expect_problem(patched, 400, "invalid_argument").await;
+            }
+        }
+    }
+    let route = |verb: &str| format!("/webhooks/{}/{verb}", webhook.id);
+    for (verb, wish) in [
+        ("rotate-secret", json!({"secret": "whsec_c2hvcnQ="})),
+        ("rotate-secret", json!({"overlap": -1})),
+        ("rotate-secret", json!({"overlap": 2_592_001})),
+        ("replay", json!({})),
+        ("replay", json!({"after": -1})),
+        ("replay", json!({"after": 1, "state": "dead"})),
+        ("replay", json!({"state": "delivered"})),
+    ] {
+        expect_problem(service.v1_post(&route(verb), &wish).await, 400, "invalid_argument").await;
+    }
+    for query in ["?state=done", "?limit=0", "?cursor=x", "?more=1"] {
+        let answer = service.v1_get(&(route("deliveries") + query)).await;
+        expect_problem(answer, 400, "invalid_argument").await;
+    }
+    expect_problem(service.v1_get("/webhooks/x").await, 400, "invalid_argument").await;
+    let list: Webhooks = expect_json(service.v1_get("/webhooks").await, 200).await;
+    assert_eq!(list.webhooks, [Webhook { secret: None, ..webhook }]);
+}
+
+#[tokio::test]
+async fn webhooks_belong_to_a_tenant_and_need_the_scope_admin() {
+    let service = Service::start_with(&[("WEBHOOKS__MAX_PER_TENANT", "2")]).await;
+    let admin = service.with_key(&service.create_key(&["--tenant", "shop", "--scopes", "admin"]).await);
+    let user = service.with_key(&service.create_key(&["--scopes", "upload,read,delete"]).await);
+    let wish = json!({"url": "https://app.example.org/hook"});
+    expect_problem(user.v1_post("/webhooks", &wish).await, 403, "permission_denied").await;
+    let webhook = create(&admin, &wish).await;
+    let path = format!("/webhooks/{}", webhook.id);
+    expect_problem(user.v1_get(&path).await, 403, "permission_denied").await;
+    let list: Webhooks = expect_json(service.v1_get("/webhooks").await, 200).await;
+    assert_eq!(list.webhooks, [], "another tenant");
+    for (method, route, body) in [
+        (Method::GET, String::new(), None),
+        (Method::PATCH, String::new(), Some(json!({"state": "disabled"}))),
+        (Method::DELETE, String::new(), None),
+        (Method::POST, "/rotate-secret".to_owned(), Some(json!({}))),
+        (Method::POST, "/test".to_owned(), None),
+        (Method::GET, "/deliveries".to_owned(), None),
+        (Method::POST, "/replay".to_owned(), Some(json!({"after": 0}))),
+    ] {
+        let answer = service.v1(method, &(path.clone() + &route), body.as_ref()).await;
+        expect_problem(answer, 404, "webhook_not_found").await;
+    }
+    assert_eq!(describe(&admin, &webhook).await, Webhook { secret: None, ..webhook.clone() });
+    create(&admin, &wish).await;
+    expect_problem(admin.v1_post("/webhooks", &wish).await, 409, "too_many_webhooks").await;
+    create(&service, &wish).await;
+    assert_eq!(admin.v1(Method::DELETE, &path, None).await.status(), 204);
+    create(&admin, &wish).await;
+}
+
+#[tokio::test]
+async fn addresses_that_are_not_public_are_refused_when_the_connection_is_made() {
+    let service = Service::start_configured("webhooks: {allow_http: true}").await;
+    let receiver = Receiver::start().await;
+    let url = format!("http://localhost:{}/hook?token=hush", receiver.address.port());
+    let webhook = create(&service, &json!({"url": url})).await;
+    let route = format!("/webhooks/{}/test", webhook.id);
+    let test: WebhookTest = expect_json(service.v1(Method::POST, &route, None).await, 200).await;
+    let error = test.error.unwrap();
+    assert!(!test.delivered && test.status.is_none());
+    assert!(error.contains("not public") && !error.contains("hush"), "{error}");
+    let uid = service.store("a", b"x").await;
+    let failed = super::wait_for_delivery(&service, &webhook, &uid, |_| true).await;
+    assert!(failed.error.unwrap().contains("not public"));
+    // The network was allowed when the webhook was created.
+    let mut service = start().await;
+    let webhook = create_for(&service, &receiver).await;
+    std::fs::write(service.folder().join("config.yaml"), "webhooks: {allow_http: true}").unwrap();
+    service.restart_configured().await;
+    let route = format!("/webhooks/{}/test", webhook.id);
+    let test: WebhookTest = expect_json(service.v1(Method::POST, &route, None).await, 200).await;
+    assert!(test.error.unwrap().contains("not public"));
+    assert!(receiver.received().is_empty());
+}
+
+#[tokio::test]
+async fn the_command_line_manages_webhooks() {
+    let service = start().await;
+    let receiver = Receiver::start().await;
+    let cli = async |arguments: &[&str]| {
+        let (code, said) = service.cli(&[arguments, &["--config", "config.yaml"]].concat()).await;
+        (code, said.trim_end().to_owned())
+    };
+    let url = receiver.url();
+    let (code, said) = cli(&["webhook", "create", &url, "--types", "file.completed,file.deleted"]).await;
+    assert_eq!(code, 0, "{said}");
+    let (id, secret) = said.split_once(' ').unwrap();
+    assert!(secret.starts_with("whsec_"), "{said}");
+    // The service notices it, although it was created by another process.
+    let first = service.store("a", b"x").await;
+    let message = receiver.wait_for_event("file.completed", &first).await;
+    assert!(super::is_signed(&message, secret));
+    let (code, said) = cli(&["webhook", "ls"]).await;
+    assert!(code == 0 && said.contains(id) && said.contains("enabled") && said.contains(&url), "{said}");
+    let (code, said) = cli(&["webhook", "show", id]).await;
+    let shown: Value = serde_json::from_str(&said).unwrap();
+    assert_eq!((code, &shown["filter"]["types"]), (0, &json!(["file.completed", "file.deleted"])));
+    assert!(!said.contains(secret), "{said}");
+    let (code, said) = cli(&["webhook", "test", id]).await;
+    assert!(code == 0 && said.starts_with("the endpoint answered 204 after"), "{said}");
+    receiver.set_answer(Answer::Status(500, ""));
+    let (code, said) = cli(&["webhook", "test", id]).await;
+    assert_eq!((code, said.as_str()), (1, "osproxy: the endpoint answered 500"));
+    receiver.set_answer(Answer::Status(200, ""));
+    eventually("the delivery is listed", async || {
+        let (_, said) = cli(&["webhook", "deliveries", id, "--state", "delivered"]).await;
+        (said.contains(&first) && said.contains("file.completed")).then_some(())
+    })
+    .await;
+    assert_eq!(cli(&["webhook", "deliveries", id, "--state", "dead"]).await, (0, "none".to_owned()));
+    assert_eq!(cli(&["webhook", "disable", id]).await, (0, format!("webhook {id} is disabled")));
+    assert_eq!(cli(&["webhook", "enable", id]).await, (0, format!("webhook {id} is enabled")));
+    assert_eq!(cli(&["webhook", "replay", id]).await, (0, "0 dead deliveries are due".to_owned()));
+    let (code, said) = cli(&["webhook", "replay", id, "--after", "0"]).await;
+    assert_eq!((code, said.as_str()), (0, "the events after position 0 are due"));
+    eventually("it is delivered again", async || {
+        (receiver.accepted().iter().filter(|one| one.uid() == first).count() == 2).then_some(())
+    })
+    .await;
+    assert_eq!(cli(&["webhook", "rm", id]).await, (0, format!("webhook {id} is deleted")));
+    assert_eq!(cli(&["webhook", "ls"]).await, (0, "none".to_owned()));
+    for (arguments, problem) in [
+        (["webhook", "create", "nowhere"], "must be a URL"),
+        (["webhook", "show", "1"], "there is no webhook 1"),
+        (["webhook", "test", id], "there is no webhook"),
+        (["webhook", "rm", id], "there is no webhook"),
+    ] {
+        let (code, said) = cli(&arguments).await;
+        assert!(code == 1 && said.contains(problem), "{said}");
+    }
+}
+
+#[tokio::test]
+async fn the_configuration_file_has_webhooks() {
+    let receiver = Receiver::start().await;
+    let config = |endpoints: &str| LOCAL.replace('}', &format!(", endpoints: [{endpoints}]}}"));
+    let endpoint = |more: &str| format!("{{name: a, url: '{}', secret: {SECRET}{more}}}", receiver.url());
+    let mut service = Service::start_configured(&config(&endpoint(", types: [file.completed]"))).await;
+    let list: Webhooks = expect_json(service.v1_get("/webhooks").await, 200).await;
+    let [webhook] = &list.webhooks[..] else { panic!("{list:?}") };
+    assert_eq!(webhook.config_name.as_deref(), Some("a"));
+    let uid = service.store("a", b"x").await;
+    let message = receiver.wait_for_event("file.completed", &uid).await;
+    assert!(super::is_signed(&message, SECRET));
+    let path = format!("/webhooks/{}", webhook.id);
+    for (method, route, body) in [
+        (Method::PATCH, "", Some(json!({"state": "disabled"}))),
+        (Method::DELETE, "", None),
+        (Method::POST, "/rotate-secret", Some(json!({}))),
+    ] {
+        let answer = service.v1(method, &format!("{path}{route}"), body.as_ref()).await;
+        expect_problem(answer, 409, "webhook_configured").await;
+    }
+    let (code, said) = service.cli(&["webhook", "rm", &webhook.id]).await;
+    assert!(code == 1 && said.contains("in the configuration file"), "{said}");
+
+    // The position is kept when the endpoint changes.
+    super::wait_for_delivery(&service, webhook, &uid, |_| true).await;
+    std::fs::write(service.folder().join("config.yaml"), config(&endpoint(", types: [file.deleted]")))
+        .unwrap();
+    service.restart_configured().await;
+    let changed = describe(&service, webhook).await;
+    assert_eq!(
+        (&changed.types[..], changed.position >= message.sequence()),
+        (&["file.deleted".to_owned()][..], true)
+    );
+    std::fs::write(service.folder().join("config.yaml"), config("")).unwrap();
+    service.restart_configured().await;
+    let list: Webhooks = expect_json(service.v1_get("/webhooks").await, 200).await;
+    assert_eq!(list.webhooks, []);
+
+    let folder = tempfile::tempdir().unwrap();
+    let short = endpoint("").replace(SECRET, "whsec_c2hvcnQ=");
+    std::fs::write(folder.path().join("config.yaml"), config(&short)).unwrap();
+    let (status, _, said) =
+        spawn_failing(folder.path(), &[], &["check-config", "--config", "config.yaml"]).await;
+    assert!(!status.success() && said.contains("webhooks.endpoints[0]: a secret must be"), "{said}");
+}
