@@ -240,9 +240,8 @@ impl Parts {
             hot_content: HotContent::new(limits.max_cached_content),
             inspections: Semaphore::new(MAX_INSPECTIONS),
         });
-        let links =
-            Links::new(self.link_keys, self.key_rotation, meta.access.clone(), self.forwarder.clone());
-        let links = Arc::new(links);
+        let access = meta.access.clone();
+        let links = Arc::new(Links::new(self.link_keys, self.key_rotation, access, self.forwarder.clone()));
         let idempotency = Arc::new(IdempotencyKeys {
             detached_work: detached_work.clone(),
             db: meta.idempotency.clone(),
@@ -262,12 +261,9 @@ impl Parts {
             node: self.node.clone(),
         });
         let coordinator = self.coordinator.clone();
-        let uploads =
-            Arc::new(UploadOps::new(files.clone(), links.clone(), metrics.clone(), coordinator.clone()));
+        let uploads = UploadOps::new(files.clone(), links.clone(), metrics.clone(), coordinator.clone());
         let tasks = TaskOps { db: meta.tasks.clone(), task_notifier: task_notifier.clone(), limits };
-        let webhooks =
-            WebhookOps::new(meta.clone(), self.webhooks, task_notifier.clone(), metrics.webhooks.clone())
-                .map_err(context("cannot use `webhooks.ca_file`"))?;
+        let webhooks = WebhookOps::new(meta.clone(), self.webhooks, &task_notifier, &metrics);
         Ok(Arc::new(App {
             auth: Arc::new(Authenticator::new(meta.access.clone(), self.is_open)),
             events: Arc::new(EventOps::new(meta.events.clone(), self.node.clone())),
@@ -279,9 +275,9 @@ impl Parts {
             idempotency,
             uids,
             files,
-            uploads,
+            uploads: Arc::new(uploads),
             tasks: Arc::new(tasks),
-            webhooks: Arc::new(webhooks),
+            webhooks: Arc::new(webhooks.map_err(context("cannot use `webhooks.ca_file`"))?),
             task_notifier,
             detached_work,
             metrics,

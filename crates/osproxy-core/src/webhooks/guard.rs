@@ -22,7 +22,7 @@ const MAX_RESOLUTIONS: usize = 16;
 /// Networks of IPv4 that are not on the public Internet.
 const FORBIDDEN_V4: [(Ipv4Addr, u8); 16] = [
     // "This" network, private networks, and shared addresses of carriers.
-    (Ipv4Addr::new(0, 0, 0, 0), 8),
+    (Ipv4Addr::UNSPECIFIED, 8),
     (Ipv4Addr::new(10, 0, 0, 0), 8),
     (Ipv4Addr::new(100, 64, 0, 0), 10),
     (Ipv4Addr::new(127, 0, 0, 0), 8),
@@ -43,7 +43,7 @@ const FORBIDDEN_V4: [(Ipv4Addr, u8); 16] = [
     (Ipv4Addr::new(168, 63, 129, 16), 32),
 ];
 
-/// Networks within the global unicast addresses of IPv6 (2000::/3) that are not on the public
+/// Networks within the global unicast addresses of IPv6 (`2000::/3`) that are not on the public
 /// Internet, or that lead to addresses of IPv4.
 const FORBIDDEN_V6: [(Ipv6Addr, u8); 4] = [
     // Protocol assignments, with Teredo and the documentation of ORCHID.

@@ -19,15 +19,15 @@ pub fn message_id(position: i64) -> String {
 pub(super) fn of_event(event: &Event) -> Result<WebhookMessage> {
     let mut data: Map<String, Value> = serde_json::from_str(&event.payload).map_err(Error::internal)?;
     data.insert("sequence".to_owned(), event.position.into());
-    message(message_id(event.position), &event.kind, event.created_at, data.into())
+    message(message_id(event.position), &event.kind, event.created_at, &data.into())
 }
 
 /// Returns a message that tests an endpoint. `id` is unique.
 pub(super) fn test_message(id: &str, webhook: &str, now: i64) -> Result<WebhookMessage> {
-    message(format!("evt_test_{id}"), TEST_TYPE, now, json!({"webhook": webhook}))
+    message(format!("evt_test_{id}"), TEST_TYPE, now, &json!({"webhook": webhook}))
 }
 
-fn message(id: String, kind: &str, created_at: i64, data: Value) -> Result<WebhookMessage> {
+fn message(id: String, kind: &str, created_at: i64, data: &Value) -> Result<WebhookMessage> {
     let body = json!({"type": kind, "timestamp": timestamp::rfc3339(created_at), "data": data});
     Ok(WebhookMessage { id, body: serde_json::to_vec(&body).map_err(Error::internal)? })
 }

@@ -34,7 +34,7 @@ pub use osproxy_meta::{WebhookRecord, WebhookState};
 pub use secret::{InvalidSecret, WebhookSecret};
 pub(crate) use status::WebhookMetrics;
 
-use crate::{Error, Result, tasks::TaskNotifier};
+use crate::{Error, Result, metrics::Metrics, tasks::TaskNotifier};
 
 /// Bits of an id that are random.
 const RANDOM_BITS: u32 = 20;
@@ -68,11 +68,17 @@ impl WebhookOps {
     pub(crate) fn new(
         meta: Arc<Meta>,
         settings: WebhookSettings,
-        task_notifier: Arc<TaskNotifier>,
-        metrics: Arc<WebhookMetrics>,
+        task_notifier: &Arc<TaskNotifier>,
+        metrics: &Metrics,
     ) -> Result<Self, reqwest::Error> {
-        let client = WebhookClient::new(&settings.client)?;
-        Ok(Self { meta, client, settings, task_notifier, changed: Notify::new(), metrics })
+        Ok(Self {
+            client: WebhookClient::new(&settings.client)?,
+            meta,
+            settings,
+            task_notifier: task_notifier.clone(),
+            changed: Notify::new(),
+            metrics: metrics.webhooks.clone(),
+        })
     }
 
     /// How long finished deliveries are kept.

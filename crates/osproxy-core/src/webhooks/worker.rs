@@ -73,6 +73,14 @@ enum Unsent {
     NotNow,
 }
 
+/// The result of recording deliveries and the position.
+struct Recorded {
+    rows: Vec<DeliveryRecord>,
+    position: i64,
+    /// `false` if somebody has set the position.
+    result: Result<bool>,
+}
+
 /// A delivery to attempt.
 enum Work {
     Event(Event),
@@ -104,11 +112,11 @@ struct Run<'w> {
     /// Maximum number of concurrent attempts now.
     window: usize,
     is_suspect: bool,
-    recording: Option<BoxFuture<'w, (Vec<DeliveryRecord>, i64, Result<bool>)>>,
+    recording: Option<BoxFuture<'w, Recorded>>,
     /// Nothing is read or recorded before this time, because the database failed.
     paused_until: Option<Instant>,
-    /// Whether the endpoint answered 410.
-    is_gone: bool,
+    /// Why the webhook must be disabled.
+    refusal: Option<&'static str>,
 }
 
 /// Removes the status of an endpoint when its worker ends.
@@ -141,14 +149,13 @@ impl Worker {
             is_suspect: webhook.failures > 0,
             recording: None,
             paused_until: None,
-            is_gone: false,
+            refusal: None,
             webhook,
         };
         let mut version = self.version.clone();
         loop {
-            if run.is_gone {
+            if let Some(reason) = run.refusal {
                 run.finish().await;
-                let reason = "the endpoint answered 410 Gone";
                 self.ops.meta.webhooks.disable(run.webhook.id, reason).await?;
                 tracing::warn!(
                     webhook = run.webhook.id.get(),
@@ -195,7 +202,7 @@ fn host(webhook: &WebhookRecord) -> String {
     authority.split(['/', '?']).next().unwrap_or_default().to_owned()
 }
 
-impl<'w> Run<'w> {
+impl Run<'_> {
     fn now(&self) -> i64 {
         self.worker.ops.meta.now_ms()
     }
@@ -224,7 +231,7 @@ impl<'w> Run<'w> {
 
     /// Maximum number of concurrent attempts now.
     fn allowed_attempts(&self) -> usize {
-        if self.progress.unrecorded() >= MAX_UNRECORDED || self.is_gone {
+        if self.progress.unrecorded() >= MAX_UNRECORDED || self.refusal.is_some() {
             return 0;
         }
         match self.progress.retry_at {
@@ -390,7 +397,9 @@ impl<'w> Run<'w> {
             self.progress.retry_at = None;
             return;
         }
-        self.is_gone |= attempt.outcome == SendOutcome::Gone;
+        if attempt.outcome == SendOutcome::Gone {
+            self.refusal = Some("the endpoint answered 410 Gone");
+        }
         self.window = (self.window / 2).max(1);
         if self.progress.retry_at.is_some_and(|at| now < at) {
             // It began before the endpoint backed off.
@@ -418,18 +427,15 @@ impl<'w> Run<'w> {
         let (meta, id) = (self.worker.ops.meta.clone(), self.webhook.id);
         let recording = async move {
             let recorded = meta.webhooks.record(id, progress, rows.clone()).await;
-            (rows, progress.position, recorded.map_err(crate::Error::from))
+            Recorded { rows, position: progress.position, result: recorded.map_err(crate::Error::from) }
         };
         self.recording = Some(recording.boxed());
     }
 
     /// Takes the result of recording. Returns `false` if somebody has set the position.
-    fn after_recording(
-        &mut self,
-        (rows, position, recorded): (Vec<DeliveryRecord>, i64, Result<bool>),
-    ) -> bool {
+    fn after_recording(&mut self, Recorded { rows, position, result }: Recorded) -> bool {
         self.recording = None;
-        let is_current = match recorded {
+        let is_current = match result {
             Ok(is_current) => is_current,
             Err(error) => {
                 self.progress.put_back(rows);

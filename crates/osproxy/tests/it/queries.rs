@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use osproxy_api::v1::{CreatedUpload, File, Files, Tasks, UploadGrant};
+use osproxy_api::v1::{CreatedUpload, File, Files, Tasks, UploadGrant, Webhook, WebhookDeliveries};
 use reqwest::Method;
 use sea_orm::ConnectionTrait;
 use serde_json::json;
@@ -154,6 +154,9 @@ async fn everything_of_v1(service: &Service, uid: &str) {
     assert_eq!(service.v1_get("/upload-grants?limit=10").await.status(), 200);
     let revoked = service.v1(Method::DELETE, &format!("/upload-grants/{}", grant.id), None).await;
     assert_eq!(revoked.status(), 204);
+    let wish = json!({"url": "https://osproxy.invalid/hook"});
+    let webhook: Webhook = expect_json(service.v1_post("/webhooks", &wish).await, 201).await;
+    assert_eq!(service.v1_get("/webhooks?limit=10").await.status(), 200);
     let file = format!("/files/{uid}");
     assert_eq!(service.v1_get(&file).await.status(), 200);
     let renamed = service.v1(Method::PATCH, &file, Some(&json!({"name": "z.bin"}))).await;
@@ -164,6 +167,20 @@ async fn everything_of_v1(service: &Service, uid: &str) {
     assert_eq!(request().send().await.unwrap().status(), 201);
     let deleted = service.v1(Method::DELETE, &format!("/files/{}", copy.uid), None).await;
     assert_eq!(deleted.status(), 204);
+    let webhook = format!("/webhooks/{}", webhook.id);
+    for list in ["limit=10", "limit=10&state=dead"] {
+        assert_eq!(service.v1_get(&format!("{webhook}/deliveries?{list}")).await.status(), 200);
+    }
+    eventually("a delivery has failed", async || {
+        let list: WebhookDeliveries =
+            expect_json(service.v1_get(&format!("{webhook}/deliveries")).await, 200).await;
+        (!list.deliveries.is_empty()).then_some(())
+    })
+    .await;
+    for replay in [json!({"state": "dead"}), json!({"after": 0})] {
+        assert_eq!(service.v1_post(&format!("{webhook}/replay"), &replay).await.status(), 200);
+    }
+    assert_eq!(service.v1(Method::DELETE, &webhook, None).await.status(), 204);
     let page: Tasks = expect_json(service.v1_get("/tasks?limit=10").await, 200).await;
     let next = page.next_cursor.unwrap();
     assert_eq!(service.v1_get(&format!("/tasks?limit=10&cursor={next}")).await.status(), 200);

@@ -67,6 +67,8 @@ pub(super) async fn up(schema: &Schema<'_>) -> Result<(), DbErr> {
     create_table(schema, webhooks).await?;
     let of_tenant = Index::create().col(Webhooks::Tenant).col(Webhooks::Id).to_owned();
     create_index(schema, "webhooks", "ix_webhooks_tenant", of_tenant).await?;
+    let by_state = Index::create().col(Webhooks::State).col(Webhooks::Id).to_owned();
+    create_index(schema, "webhooks", "ix_webhooks_state", by_state).await?;
     let configured = Index::create().col(Webhooks::ConfigName).unique().to_owned();
     create_index(schema, "webhooks", "ux_webhooks_config_name", configured).await?;
     let deliveries = Table::create()

@@ -204,7 +204,7 @@ async fn read_message(
                 return Some((headers, body));
             }
         }
-        let mut chunk = [0; 16 * 1024];
+        let mut chunk = vec![0; 16 * 1024];
         let read = stream.read(&mut chunk).await.ok().filter(|read| *read > 0)?;
         buffer.extend_from_slice(&chunk[..read]);
     }

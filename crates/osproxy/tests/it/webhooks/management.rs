@@ -29,8 +29,8 @@ async fn a_webhook_is_created_listed_changed_and_deleted() {
     assert_eq!((list.webhooks[0].id.as_str(), list.next_cursor), (first.id.as_str(), None));
     assert!(describe(&service, &first).await.secret.is_none());
     let route = format!("/webhooks/{}", second.id);
-    let changes = json!({"url": "https://other.example.org", "state": "disabled", "metadata": null});
-    let changed: Webhook = expect_json(service.v1(Method::PATCH, &route, Some(&changes)).await, 200).await;
+    let wish = json!({"url": "https://other.example.org", "state": "disabled", "metadata": null});
+    let changed: Webhook = expect_json(service.v1(Method::PATCH, &route, Some(&wish)).await, 200).await;
     assert_eq!((changed.url.as_str(), changed.state), ("https://other.example.org", WebhookState::Disabled));
     assert_eq!(changed.metadata, second.metadata);
     assert_eq!(service.v1(Method::DELETE, &route, None).await.status(), 204);

@@ -64,9 +64,9 @@ async fn a_refused_message_is_sent_again_until_it_is_dead() {
     // The first retry is due after 5 seconds.
     let again = wait_for_delivery(&service, &webhook, &uid, |one| one.attempts == 2).await;
     assert_eq!(again.state, WebhookDeliveryState::Retrying);
-    let received = receiver.received();
-    assert_eq!(received[0].id(), received[1].id());
-    assert_eq!(received[0].body, received[1].body);
+    let messages = receiver.received();
+    assert_eq!(messages[0].id(), messages[1].id());
+    assert_eq!(messages[0].body, messages[1].body);
     // Another event is delivered all the same.
     receiver.set_answer(Answer::Status(200, ""));
     let other = service.store("b.txt", b"hello").await;
