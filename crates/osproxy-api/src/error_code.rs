@@ -75,6 +75,12 @@ codes! {
     AlreadyStored = "already_stored",
     /// The complete content does not have the expected digests or type, and was removed.
     FileCorrupt = "file_corrupt",
+    /// The content is complete, and is being processed before it can be read.
+    FileProcessing = "file_processing",
+    /// Processing did not accept the content, and it was removed.
+    FileRejected = "file_rejected",
+    /// Processing found the content dangerous; nobody can read it.
+    FileQuarantined = "file_quarantined",
     /// The idempotency key was used for a different request.
     KeyReused = "key_reused",
     /// The same operation is already in progress.
@@ -133,6 +139,7 @@ impl ErrorCode {
             Self::IncompleteBody
             | Self::DeadlineExceeded
             | Self::InProgress
+            | Self::FileProcessing
             | Self::RateLimited
             | Self::Overloaded
             | Self::NodeUnavailable
@@ -157,6 +164,8 @@ impl ErrorCode {
             | Self::TaskNotDead
             | Self::AlreadyStored
             | Self::FileCorrupt
+            | Self::FileRejected
+            | Self::FileQuarantined
             | Self::KeyReused
             | Self::UnsupportedMediaType
             | Self::ChallengeGone
@@ -201,13 +210,17 @@ impl ErrorCode {
             Self::FileCorrupt => Code::DataLoss,
             Self::AlreadyStored => Code::AlreadyExists,
             Self::NotStored
+            | Self::FileRejected
+            | Self::FileQuarantined
             | Self::TaskNotDead
             | Self::WebhookConfigured
             | Self::KeyReused
             | Self::PartsMissing
             | Self::OffsetMismatch
             | Self::PreconditionFailed => Code::FailedPrecondition,
-            Self::InProgress | Self::IncompleteBody | Self::Superseded => Code::Aborted,
+            Self::InProgress | Self::FileProcessing | Self::IncompleteBody | Self::Superseded => {
+                Code::Aborted
+            }
             Self::DeadlineExceeded => Code::DeadlineExceeded,
             Self::RangeNotSatisfiable | Self::CursorExpired => Code::OutOfRange,
             Self::TooManyWebhooks
@@ -245,7 +258,10 @@ impl ErrorCode {
             | Self::TaskNotFound
             | Self::ChallengeGone
             | Self::CursorExpired
-            | Self::FileCorrupt => 404,
+            | Self::FileCorrupt
+            | Self::FileProcessing
+            | Self::FileRejected
+            | Self::FileQuarantined => 404,
             Self::MethodNotAllowed => 405,
             Self::IncompleteBody | Self::DeadlineExceeded => 408,
             Self::TaskNotDead
@@ -292,8 +308,14 @@ impl ErrorCode {
             | Self::PartsMissing
             | Self::OffsetMismatch
             | Self::Superseded
+            | Self::FileProcessing
             | Self::InProgress => 409,
-            Self::FileCorrupt | Self::FileGone | Self::ChallengeGone | Self::CursorExpired => 410,
+            Self::FileCorrupt
+            | Self::FileRejected
+            | Self::FileQuarantined
+            | Self::FileGone
+            | Self::ChallengeGone
+            | Self::CursorExpired => 410,
             Self::PreconditionFailed => 412,
             Self::TooLarge => 413,
             Self::UnsupportedMediaType => 415,
@@ -332,6 +354,9 @@ impl ErrorCode {
             Self::TaskNotDead => "Task not dead",
             Self::AlreadyStored => "Already stored",
             Self::FileCorrupt => "File corrupt",
+            Self::FileProcessing => "File being processed",
+            Self::FileRejected => "File rejected",
+            Self::FileQuarantined => "File in quarantine",
             Self::KeyReused => "Idempotency key reused",
             Self::InProgress => "In progress",
             Self::UnsupportedMediaType => "Unsupported media type",

@@ -20,6 +20,7 @@ use crate::{
     metrics::Metrics,
     objects::Objects,
     ops::{FileOps, TaskOps, UploadOps, WebhookOps},
+    processing::Pipeline,
     settings::{BuildInfo, Limits},
     tasks::TaskNotifier,
 };
@@ -52,6 +53,8 @@ pub struct App {
     pub events: Arc<EventOps>,
     /// Handle for operations on webhooks.
     pub webhooks: Arc<WebhookOps>,
+    /// The steps that look at complete files.
+    pub pipeline: Arc<Pipeline>,
     /// Wakes the task engines.
     pub task_notifier: Arc<TaskNotifier>,
     /// Work that outlives the request that started it. Shutdown waits for it.
@@ -95,6 +98,8 @@ impl App {
                 });
             }
         });
+        let task_notifier = self.task_notifier.clone();
+        self.meta.on_tasks_enqueued(move || task_notifier.notify_node());
         let mut events = self.coordinator.subscribe();
         self.meta.set_cache_enabled(self.coordinator.is_connected());
         tokio::spawn(async move {

@@ -20,6 +20,7 @@ pub mod metrics;
 mod node_state;
 mod objects;
 pub mod ops;
+pub mod processing;
 mod request_context;
 mod session;
 pub mod settings;

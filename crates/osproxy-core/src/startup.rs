@@ -9,7 +9,8 @@ use osproxy_cluster::{
     Coordinator, Forwarder, LocalCoordinator, Owners, PeerClient, RedisCoordinator, UidGenerator,
 };
 use osproxy_meta::{
-    AccessDb, DatabaseLocation, DatabaseOptions, ExclusiveLock, LinkKeyRecord, Meta, NodeStores, now_ms,
+    AccessDb, DatabaseLocation, DatabaseOptions, ExclusiveLock, LinkKeyRecord, Meta, NodeStores,
+    ProcessingPolicy, now_ms,
 };
 use osproxy_storage::BufferBudget;
 use prometheus_client::registry::Registry;
@@ -28,6 +29,7 @@ use crate::{
     metrics::{Metrics, export::MetricsSources},
     objects::{Objects, hot_content::HotContent, inspect::MAX_INSPECTIONS, multipart::ObjectLocks},
     ops::{FileOps, TaskOps, UploadOps, WebhookOps},
+    processing::Pipeline,
     settings::{BuildInfo, Limits, LinkKeySecret, Settings},
     stats::STATS_TTL,
     tasks::TaskNotifier,
@@ -116,6 +118,9 @@ impl Startup {
         let Self { settings, node_id, started_at, coordinator, exclusive_lock, transfers } = self;
         let database = &settings.database;
         let mut here = NodeStores::new(node_id.clone(), stores.local_stores());
+        let pipeline = Arc::new(Pipeline::new(settings.processing.clone()));
+        here.processing =
+            ProcessingPolicy { blocking: pipeline.has_steps(true), beside: pipeline.has_steps(false) };
         here.max_slot_start = here.max_slot_start.min(settings.limits.max_size);
         let options = DatabaseOptions {
             node_stores: here,
@@ -173,6 +178,7 @@ impl Startup {
                 last_read: Mutex::new(Instant::now()),
             },
             folders: DiskFolders::new(&settings.disks),
+            pipeline,
             limits: settings.limits,
             build: settings.build,
             is_open: settings.is_open,
@@ -202,6 +208,7 @@ struct Parts {
     link_keys: LinkKeys,
     key_rotation: KeyRotation,
     folders: DiskFolders,
+    pipeline: Arc<Pipeline>,
     limits: Limits,
     build: BuildInfo,
     is_open: bool,
@@ -278,6 +285,7 @@ impl Parts {
             uploads: Arc::new(uploads),
             tasks: Arc::new(tasks),
             webhooks: Arc::new(webhooks.map_err(context("cannot use `webhooks.ca_file`"))?),
+            pipeline: self.pipeline,
             task_notifier,
             detached_work,
             metrics,

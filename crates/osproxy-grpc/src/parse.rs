@@ -92,8 +92,11 @@ pub(super) fn state(number: i32) -> Result<Option<FileState>> {
         v1::FileState::Pending => Some(FileState::Pending),
         v1::FileState::Receiving => Some(FileState::Receiving),
         v1::FileState::Completing => Some(FileState::Completing),
+        v1::FileState::Processing => Some(FileState::Processing),
         v1::FileState::Stored => Some(FileState::Stored),
         v1::FileState::Corrupt => Some(FileState::Corrupt),
+        v1::FileState::Rejected => Some(FileState::Rejected),
+        v1::FileState::Quarantined => Some(FileState::Quarantined),
         v1::FileState::Expired => Some(FileState::Expired),
         v1::FileState::Deleted => Some(FileState::Deleted),
     })

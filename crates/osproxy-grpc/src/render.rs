@@ -63,9 +63,12 @@ pub(super) fn state(state: FileState) -> v1::FileState {
         FileState::Pending => v1::FileState::Pending,
         FileState::Receiving | FileState::Partial => v1::FileState::Receiving,
         FileState::Completing => v1::FileState::Completing,
+        FileState::Processing => v1::FileState::Processing,
         FileState::Stored => v1::FileState::Stored,
         FileState::Expired => v1::FileState::Expired,
         FileState::Corrupt => v1::FileState::Corrupt,
+        FileState::Rejected => v1::FileState::Rejected,
+        FileState::Quarantined => v1::FileState::Quarantined,
         FileState::Deleted => v1::FileState::Deleted,
     }
 }

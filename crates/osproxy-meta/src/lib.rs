@@ -1,7 +1,8 @@
 //! Metadata: the only crate that contains SQL.
 //!
 //! [`Meta`] has a handle for each domain: [`FileDb`], [`UploadDb`], [`BlobDb`], [`TaskDb`],
-//! [`EventDb`], [`AccessDb`], [`TenantDb`], [`IdempotencyDb`], [`AdminDb`], [`WebhookDb`] and [`ImportDb`]. All handles share
+//! [`EventDb`], [`ProcessingDb`], [`AccessDb`], [`TenantDb`], [`IdempotencyDb`], [`AdminDb`],
+//! [`WebhookDb`] and [`ImportDb`]. All handles share
 //! one `Database`, which holds the connections, the clock and the caches. The methods of a handle
 //! are in the folder of its domain, one file per topic. The folder `access` contains the handles
 //! for access, tenants and idempotency keys.
@@ -22,6 +23,7 @@ mod files;
 mod ids;
 mod import;
 mod open;
+mod processing;
 mod stores;
 mod tasks;
 #[cfg(test)]
@@ -71,6 +73,10 @@ pub use files::{FileDb, FileState};
 pub use import::go_database::{GoDatabase, GoFile, GoPart, GoTables, GoTaskCount};
 pub use import::{ImportContent, ImportDb, ImportFile, ImportOutcome, ImportPart, ImportTarget};
 pub use open::{CacheLimits, DatabaseOptions, migrate};
+pub use processing::quarantine::QuarantinedFile;
+pub use processing::rescan::RescanFilter;
+pub use processing::verdict::{AcceptedFile, Refusal, VerdictOutcome};
+pub use processing::{ProcessPayload, ProcessSteps, ProcessingDb, ProcessingFile, ProcessingPolicy};
 pub use stores::{LocalStore, NodeStores, PartSizeLimits};
 pub use tasks::kind::{BlobPayload, TaskKind};
 pub use tasks::list::TaskFilter;
@@ -111,6 +117,8 @@ pub struct Meta {
     pub tasks: TaskDb,
     /// Events.
     pub events: EventDb,
+    /// Processing of complete files.
+    pub processing: ProcessingDb,
     /// API keys and links.
     pub access: AccessDb,
     /// Tenants and their quotas.
@@ -144,6 +152,7 @@ impl Meta {
             blobs: BlobDb { db: db.clone() },
             tasks: TaskDb { db: db.clone() },
             events: EventDb { db: db.clone() },
+            processing: ProcessingDb { db: db.clone() },
             access: AccessDb { db: db.clone() },
             tenants: TenantDb { db: db.clone() },
             idempotency: IdempotencyDb { db: db.clone() },
@@ -159,6 +168,13 @@ impl Meta {
     pub fn on_invalidate(&self, listener: impl Fn(Invalidation) + Send + Sync + 'static) {
         // A second call is a bug, but it must not break the first listener.
         let _ = self.db.listener.set(Box::new(listener));
+    }
+
+    /// Registers `listener`, which is called after this node has enqueued tasks that process files.
+    /// Only the first call has an effect.
+    pub fn on_tasks_enqueued(&self, listener: impl Fn() + Send + Sync + 'static) {
+        // A second call is a bug, but it must not break the first listener.
+        let _ = self.db.task_listener.set(Box::new(listener));
     }
 
     /// Evicts the cache entries that a change on another node has made stale.

@@ -126,6 +126,7 @@ impl Meta {
             listener: OnceLock::new(),
             records_events: options.records_events,
             event_signal: Arc::new(EventSignal::new(true)),
+            task_listener: OnceLock::new(),
         }))
     }
 
@@ -147,6 +148,7 @@ impl Meta {
             listener: OnceLock::new(),
             records_events: options.records_events,
             event_signal: Arc::new(EventSignal::new(false)),
+            task_listener: OnceLock::new(),
         };
         database.clock.sync(&database.reader).await?;
         Ok(Self::new(database))

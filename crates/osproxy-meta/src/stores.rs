@@ -2,7 +2,7 @@
 
 use osproxy_storage::{Category, Key, extension};
 
-use crate::db::clock::Clock;
+use crate::{db::clock::Clock, processing::ProcessingPolicy};
 
 /// The name of this node in the database, and the stores whose objects it can access.
 #[derive(Clone, Debug, Default)]
@@ -14,6 +14,8 @@ pub struct NodeStores {
     /// In a preallocated file that grows with its parts, each slot begins before this offset, in
     /// bytes.
     pub max_slot_start: u64,
+    /// Which steps of processing are configured.
+    pub processing: ProcessingPolicy,
     pub(crate) clock: Clock,
 }
 
@@ -46,7 +48,13 @@ pub struct PartSizeLimits {
 impl NodeStores {
     /// Describes the node named `node`. New files go to the first of `stores`.
     pub fn new(node: String, stores: Vec<LocalStore>) -> Self {
-        Self { node, stores, max_slot_start: MAX_SLOT_START, clock: Clock::default() }
+        Self {
+            node,
+            stores,
+            max_slot_start: MAX_SLOT_START,
+            processing: ProcessingPolicy::default(),
+            clock: Clock::default(),
+        }
     }
 
     pub(crate) fn store(&self, name: &str) -> Option<&LocalStore> {

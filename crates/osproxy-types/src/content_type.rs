@@ -98,6 +98,11 @@ pub fn is_specific(sniffed: Option<&str>) -> bool {
     sniffed.is_some_and(|sniffed| sniffed.strip_suffix(UTF8).unwrap_or(sniffed) != TEXT)
 }
 
+/// Whether the detected type is a container format, in which many other formats are stored.
+pub fn is_container(sniffed: &str) -> bool {
+    CONTAINERS.contains(&sniffed)
+}
+
 /// Whether the content is UTF-8 according to its recorded type.
 pub fn is_utf8(sniffed: Option<&str>) -> bool {
     sniffed.is_some_and(|sniffed| sniffed.ends_with(UTF8))

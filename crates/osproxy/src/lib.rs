@@ -13,3 +13,8 @@ pub mod wiring;
 #[cfg(doctest)]
 #[doc = include_str!("../../../docs/guides/task-handlers.md")]
 mod guides {}
+
+/// Compiles and runs the example of the guide to processing as a doctest.
+#[cfg(doctest)]
+#[doc = include_str!("../../../docs/guides/processing.md")]
+mod processing_guide {}

@@ -107,6 +107,26 @@ enum CliCommand {
         #[command(flatten)]
         settings: ConfigArgs,
     },
+    /// List, release or delete files that processing found dangerous
+    Quarantine {
+        #[command(subcommand)]
+        command: cli::quarantine::QuarantineCommand,
+        #[command(flatten)]
+        settings: ConfigArgs,
+    },
+    /// Process readable files again, for example after an update of the signatures
+    Rescan {
+        #[command(flatten)]
+        options: cli::rescan::RescanArgs,
+        #[command(flatten)]
+        settings: ConfigArgs,
+    },
+    /// Restrict this process, then run a program of the processing pipeline
+    #[command(hide = true)]
+    Sandbox(cli::sandbox::SandboxArgs),
+    /// Restrict this process, then describe the image on standard input
+    #[command(hide = true)]
+    DecodeImage(cli::sandbox::DecodeImageArgs),
     /// Read all stored content at a limited rate and report damage; changes nothing
     Scrub {
         #[command(flatten)]
@@ -118,10 +138,11 @@ enum CliCommand {
 
 /// Groups of subcommands in `osproxy --help`. The subcommands in `Repair` require that the service
 /// is stopped.
-const COMMAND_GROUPS: [(&str, &[&str]); 4] = [
+const COMMAND_GROUPS: [(&str, &[&str]); 5] = [
     ("Serve", &["serve", "check-config", "migrate", "health", "openapi"]),
     ("Inspect", &["doctor", "explain", "tasks", "nodes", "scrub"]),
     ("Access", &["key", "link-key", "upload-grant", "tenant", "webhook"]),
+    ("Processing", &["quarantine", "rescan"]),
     ("Repair", &["fsck", "import-go"]),
 ];
 
@@ -189,6 +210,10 @@ fn run(command: CliCommand) -> anyhow::Result<ExitCode> {
         CliCommand::Nodes { options, settings } => cli::nodes::run(&settings.load(None)?, options)?,
         CliCommand::Health { options, listening } => return cli::health::run(&listening.load()?, options),
         CliCommand::Openapi => cli::openapi::run()?,
+        CliCommand::Quarantine { command, settings } => cli::quarantine::run(&settings.load(None)?, command)?,
+        CliCommand::Rescan { options, settings } => cli::rescan::run(&settings.load(None)?, options)?,
+        CliCommand::Sandbox(options) => return Ok(cli::sandbox::run(options)),
+        CliCommand::DecodeImage(options) => return cli::sandbox::decode_image(options),
         CliCommand::Fsck { options, settings } => return cli::fsck::run(&settings.load(None)?, options),
         CliCommand::ImportGo { options, settings } => {
             return cli::import_go::run(&settings.load(None)?, &options);
@@ -216,7 +241,8 @@ mod tests {
     #[test]
     fn every_command_is_in_one_group() {
         let command = Cli::command();
-        let mut all: Vec<_> = command.get_subcommands().map(Command::get_name).collect();
+        let shown = command.get_subcommands().filter(|command| !command.is_hide_set());
+        let mut all: Vec<_> = shown.map(Command::get_name).collect();
         let mut grouped: Vec<_> =
             COMMAND_GROUPS.iter().flat_map(|(_, names)| names.iter().copied()).collect();
         all.sort_unstable();

@@ -103,6 +103,11 @@ pub struct File {
     /// Metadata set by the application.
     #[schema(value_type = Metadata)]
     pub metadata: BTreeMap<String, String>,
+    /// What processing has found out about the content, such as `width`, `height`, `duration_ms`.
+    /// Absent if nothing is known. Steps of processing decide which members it has.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schema(value_type = Option<Object>)]
+    pub media: Option<serde_json::Map<String, serde_json::Value>>,
     /// Id of the upload grant under which the file was created, if any.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schema(value_type = Option<Uid>)]
@@ -119,10 +124,16 @@ pub enum FileState {
     Receiving,
     /// All parts have arrived; the store is assembling them.
     Completing,
+    /// Complete, and being processed. Becomes readable when processing accepts it.
+    Processing,
     /// Can be read; its content never changes.
     Stored,
     /// Its content did not have the expected digests or type, and was removed.
     Corrupt,
+    /// Processing did not accept it, and its content was removed.
+    Rejected,
+    /// Processing found its content dangerous. Nobody can read it.
+    Quarantined,
     /// Its upload was not completed in time. Expired files are listed for a week.
     Expired,
     /// Was deleted. Deleted files are listed for a week.
@@ -131,12 +142,15 @@ pub enum FileState {
 
 impl FileState {
     /// All states.
-    pub const ALL: [Self; 7] = [
+    pub const ALL: [Self; 10] = [
         Self::Pending,
         Self::Receiving,
         Self::Completing,
+        Self::Processing,
         Self::Stored,
         Self::Corrupt,
+        Self::Rejected,
+        Self::Quarantined,
         Self::Expired,
         Self::Deleted,
     ];
@@ -147,8 +161,11 @@ impl FileState {
             Self::Pending => "pending",
             Self::Receiving => "receiving",
             Self::Completing => "completing",
+            Self::Processing => "processing",
             Self::Stored => "stored",
             Self::Corrupt => "corrupt",
+            Self::Rejected => "rejected",
+            Self::Quarantined => "quarantined",
             Self::Expired => "expired",
             Self::Deleted => "deleted",
         }

@@ -293,6 +293,8 @@ pub enum UploadState {
     Receiving,
     /// All parts have arrived; the store is assembling them.
     Completing,
+    /// The content is complete, and is being processed before it can be read.
+    Processing,
     /// The content is stored.
     Stored,
 }

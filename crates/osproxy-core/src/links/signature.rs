@@ -105,6 +105,9 @@ pub struct LinkConstraints {
     /// The upload grant under which the upload was created. If it is revoked, so is the link.
     #[serde(default, rename = "g", skip_serializing_if = "Option::is_none")]
     pub grant: Option<i64>,
+    /// Whether the link is for a processing step, which reads the content before the file is stored.
+    #[serde(default, rename = "p", skip_serializing_if = "std::ops::Not::not")]
+    pub for_processing: bool,
 }
 
 /// The maximum of a counter, and the id of the counter.
@@ -354,6 +357,7 @@ mod tests {
         shows_metadata: false,
         transfers: None,
         grant: None,
+        for_processing: false,
     });
 
     #[test]
@@ -367,6 +371,7 @@ mod tests {
             networks: vec!["10.0.0.0/8".parse().unwrap(), "2001:db8::/32".parse().unwrap()],
             uses: Some(CountedLimit { id: "x".to_owned(), max: 3 }),
             transfers: Some(CountedLimit { id: "00112233aabb".to_owned(), max: 2 }),
+            for_processing: true,
             grant: Some(7),
         };
         let signature = keys.sign(&claims, &terms);

@@ -40,7 +40,7 @@ impl Objects {
         }
         // The bytes may have been relocated after the row was cached.
         self.meta.files.evict(file.uid);
-        let Some(file) = self.meta.files.stored(file.uid).await? else {
+        let Some(file) = self.meta.files.complete_uncached(file.uid).await? else {
             return Ok(None);
         };
         Ok(Some(open(self, &file, range).await??))
@@ -214,7 +214,7 @@ impl RelocatingReader {
         self.relocating = Some(Box::pin(async move {
             for _ in 0..MAX_TRIES {
                 objects.meta.files.evict(uid);
-                let file = objects.meta.files.stored(uid).await?;
+                let file = objects.meta.files.complete_uncached(uid).await?;
                 let file = file.ok_or_else(|| Error::internal("the file was removed while it was read"))?;
                 match open(&objects, &file, rest.clone()).await? {
                     Err(error) if error.kind == ErrorKind::NotFound => {}

@@ -180,7 +180,7 @@ async fn append(
         announce_size(&uploads, uid, size, &constraints).await?;
         position.size = Some(size);
     }
-    if position.state == FileState::Stored {
+    if position.state.is_complete() {
         // Other requests need not wait until this body has arrived.
         drop(lock);
         while let Some(chunk) = body.next().await.transpose()? {
@@ -254,7 +254,7 @@ pub async fn upload_offset(
     let lock = uploads.append_locks.acquire(uid).await?;
     let position = uploads.meta.uploads.append_position(uid).await?.ok_or_else(unknown_uid_error)?;
     let AppendPosition { state, offset, size, .. } = position;
-    let is_complete = state == FileState::Stored;
+    let is_complete = state.is_complete();
     match &position.concatenation {
         // A client that repeats its requests must come to the final upload again.
         Some(Concatenation::Used(_)) => return Ok(UploadOffset { offset, size, is_complete: true }),

@@ -66,6 +66,16 @@ pub(crate) fn state_error(state: FileState) -> Error {
         FileState::Completing => {
             return Error::unavailable("the upload of this file is being completed");
         }
+        FileState::Processing => (
+            ErrorCode::FileProcessing,
+            "this file is complete and is being checked; it cannot be read or changed yet",
+        ),
+        FileState::Rejected => {
+            (ErrorCode::FileRejected, "this file was checked and not accepted; its content was removed")
+        }
+        FileState::Quarantined => {
+            (ErrorCode::FileQuarantined, "this file is in quarantine, because its content may be dangerous")
+        }
         FileState::Stored => (ErrorCode::AlreadyStored, "this file is complete and cannot be changed"),
         FileState::Expired => (ErrorCode::FileGone, "the upload of this file has expired"),
         FileState::Corrupt => (

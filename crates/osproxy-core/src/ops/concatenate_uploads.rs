@@ -134,7 +134,7 @@ fn check_list(partial_uids: &[Uid]) -> Result<()> {
 async fn recorded_final_upload(uploads: &UploadOps, uid: Uid) -> Result<FinalUpload> {
     let file = uploads.meta.files.record(uid).await?.ok_or_else(unknown_uid_error)?;
     let size = match file.state {
-        FileState::Pending | FileState::Receiving => file.size,
+        FileState::Pending | FileState::Receiving | FileState::Processing => file.size,
         FileState::Stored => file.content.map(|content| content.size),
         state => return Err(state_error(state)),
     };
@@ -143,7 +143,7 @@ async fn recorded_final_upload(uploads: &UploadOps, uid: Uid) -> Result<FinalUpl
         uid,
         size: size.ok_or_else(|| Error::internal("a final upload has no size"))?,
         created_at: created_at.map_err(Error::internal)?,
-        is_stored: file.state == FileState::Stored,
+        is_stored: file.state.is_complete(),
     })
 }
 

@@ -289,7 +289,7 @@ async fn find_earlier(uploads: &UploadOps, file: &mut NewFile) -> Result<Option<
     file.announced.part_size = status.part_size;
     let before = OffsetDateTime::from_unix_timestamp(found.created_at.div_euclid(1000));
     let before = Some(before.map_err(Error::internal)?);
-    Ok(Some(RecordedUploads { stored: vec![found.state == FileState::Stored], created_before: before }))
+    Ok(Some(RecordedUploads { stored: vec![found.state.is_complete()], created_before: before }))
 }
 
 fn new_upload(uploads: &UploadOps, PlannedUpload { file, known }: &PlannedUpload) -> NewUpload {

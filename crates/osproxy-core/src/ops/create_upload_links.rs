@@ -43,10 +43,10 @@ pub async fn create_upload_links(
     let expires_at = date.unix_timestamp().saturating_add(expires_in).saturating_mul(1000);
     let period = LinkPeriod { date, lifetime_secs: expires_in };
     let is_renewed = uploads.meta.uploads.renew(caller.tenant.clone(), uid, expires_at).await?;
-    if !is_renewed && status.state != FileState::Stored {
+    if !is_renewed && !status.state.is_complete() {
         // The upload was completed, aborted or expired in the meantime.
         let status = own_upload_status(uploads, &caller.tenant, uid).await?;
-        if status.state != FileState::Stored {
+        if !status.state.is_complete() {
             return Err(state_error(FileState::Expired));
         }
     }

@@ -26,6 +26,16 @@ pub async fn download_file(files: &FileOps, uid: Uid) -> Result<Arc<StoredFile>>
     }
 }
 
+/// Like [`download_file`], but also returns a file that is being processed. Only for links that
+/// were made for processing.
+#[boxed_future]
+pub async fn complete_file(files: &FileOps, uid: Uid) -> Result<Arc<StoredFile>> {
+    match files.meta.files.complete_uncached(uid).await? {
+        Some(file) => Ok(file),
+        None => Err(absence_error(files, uid).await?),
+    }
+}
+
 /// Like [`download_file`], but only for files of `tenant`. Fails with `FileNotFound` for files of
 /// other tenants.
 #[boxed_future]
@@ -67,7 +77,7 @@ pub async fn retry_if_moved<T, F: Future<Output = Result<T>>>(
 
 /// Returns the file with its new location; `None` if its store has not changed.
 async fn find_moved(files: &FileOps, known: &StoredFile) -> Result<Option<Arc<StoredFile>>> {
-    let Some(file) = files.meta.files.stored_uncached(known.uid).await? else {
+    let Some(file) = files.meta.files.complete_uncached(known.uid).await? else {
         return Err(absence_error(files, known.uid).await?);
     };
     let has_moved = file.content.store != known.content.store;

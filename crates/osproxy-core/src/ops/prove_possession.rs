@@ -5,7 +5,7 @@ use std::{iter, ops::Range, sync::Arc, time::Duration};
 use bytes::Bytes;
 use futures_util::{StreamExt, TryStreamExt, stream};
 use osproxy_api::ErrorCode;
-use osproxy_meta::{Blob, FileState};
+use osproxy_meta::Blob;
 use osproxy_storage::ErrorKind;
 use osproxy_types::uid::Uid;
 
@@ -69,7 +69,7 @@ pub async fn content_elsewhere(uploads: &UploadOps, uid: Uid) -> Result<Option<S
 pub async fn prove_possession(uploads: &Arc<UploadOps>, uid: Uid, proof: [u8; 32]) -> Result<()> {
     let Some(challenge) = uploads.meta.uploads.challenge(uid).await? else {
         return match uploads.meta.files.state(uid).await? {
-            Some(FileState::Stored) => Ok(()),
+            Some(state) if state.is_complete() => Ok(()),
             _ => Err(challenge_gone()),
         };
     };

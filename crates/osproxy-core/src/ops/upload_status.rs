@@ -29,7 +29,12 @@ fn visible_status(status: Option<UploadProgress>) -> Result<UploadProgress> {
         | FileState::Receiving
         | FileState::Completing
         | FileState::Partial
+        | FileState::Processing
         | FileState::Stored => Ok(status),
-        state @ (FileState::Expired | FileState::Corrupt | FileState::Deleted) => Err(state_error(state)),
+        state @ (FileState::Expired
+        | FileState::Corrupt
+        | FileState::Rejected
+        | FileState::Quarantined
+        | FileState::Deleted) => Err(state_error(state)),
     }
 }

@@ -132,6 +132,7 @@ pub(crate) fn check_open(position: &AppendPosition) -> Result<()> {
         | FileState::Receiving
         | FileState::Completing
         | FileState::Partial
+        | FileState::Processing
         | FileState::Stored => Ok(()),
         state => Err(state_error(state)),
     }

@@ -12,8 +12,8 @@ use futures_util::{
     stream::{self, Chain, Fuse},
 };
 use osproxy_meta::{
-    AnnouncedContent, CreatePackedOutcome, ExpectedDigests, FileRecord, FileState, MetaError, NewFile,
-    OpenUpload, PackedBlob, StoreOutcome, UploadProgress, row_charge_of,
+    AnnouncedContent, CreatePackedOutcome, ExpectedDigests, FileRecord, MetaError, NewFile, OpenUpload,
+    PackedBlob, StoreOutcome, UploadProgress, row_charge_of,
 };
 use osproxy_storage::{Digester, Digests, PackedContent, SizeHint};
 use osproxy_types::{
@@ -133,7 +133,7 @@ where
     let content = SmallContent::check(bytes.clone(), options, &expected, &file.name)?;
     let progress = UploadProgress {
         tenant: file.tenant.clone(),
-        state: FileState::Stored,
+        state: uploads.meta.processing.completed_state(),
         parts: Vec::new(),
         received: content.digests.size,
         size: Some(content.digests.size),

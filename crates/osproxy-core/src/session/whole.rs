@@ -53,10 +53,9 @@ pub(super) async fn begin(uploads: &Arc<UploadOps>, uid: Uid) -> Result<PendingW
                 return Ok(PendingWrite::Whole(WholeWrite { guard, intent }));
             }
             BeginUploadOutcome::Stored => {
-                return Ok(PendingWrite::Compare(Comparison::new(
-                    uid,
-                    download_file(&uploads.files, uid).await?,
-                )));
+                let file = uploads.meta.files.complete_uncached(uid).await?;
+                let file = file.ok_or_else(|| state_error(FileState::Receiving))?;
+                return Ok(PendingWrite::Compare(Comparison::new(uid, file)));
             }
             BeginUploadOutcome::Closed(FileState::Completing) => resume_completion(uploads, uid).await?,
             BeginUploadOutcome::Closed(state) => return Err(state_error(state)),

@@ -75,6 +75,10 @@ responses! { V0:
                 ErrorCode::FileCorrupt,
                 "the content did not match the expected digests or MIME type and was removed",
             ),
+            (
+                ErrorCode::FileProcessing,
+                "this file is complete and is being checked; it cannot be read or changed yet",
+            ),
         ];
     PreconditionFailed, "`If-Match` or `If-Unmodified-Since` does not hold.", [],
         [(ErrorCode::PreconditionFailed, "the precondition `If-Match` or `If-Unmodified-Since` does not hold")];
@@ -165,6 +169,10 @@ responses! { V1:
             (ErrorCode::NotStored, "the upload of this file is not complete"),
             (ErrorCode::AlreadyStored, "this file is already complete, with other content"),
             (ErrorCode::PartsMissing, "of 3 expected parts, these are missing: 2"),
+            (
+                ErrorCode::FileProcessing,
+                "this file is complete and is being checked; it cannot be read or changed yet",
+            ),
             (ErrorCode::InProgress, "the first request with this idempotency key is still running; retry later"),
             (ErrorCode::TaskNotDead, "only a dead task can be retried; this one is queued"),
             (ErrorCode::WebhookConfigured, "this webhook is in the configuration file; change it there"),
@@ -176,6 +184,14 @@ responses! { V1:
             (
                 ErrorCode::FileCorrupt,
                 "the content did not match the expected digests or MIME type and was removed",
+            ),
+            (
+                ErrorCode::FileRejected,
+                "this file was checked and not accepted; its content was removed",
+            ),
+            (
+                ErrorCode::FileQuarantined,
+                "this file is in quarantine, because its content may be dangerous",
             ),
             (
                 ErrorCode::ChallengeGone,

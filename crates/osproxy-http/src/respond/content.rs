@@ -93,7 +93,11 @@ pub(crate) async fn serve_file(
     presentation: Presentation<'_>,
 ) -> HandlerResult<Response> {
     let source = forward::request_source(&downloads.forwarder, request)?;
-    let file = ops::download_file::download_file(&downloads.files, uid).await?;
+    let file = if presentation.link.constraints.for_processing {
+        ops::download_file::complete_file(&downloads.files, uid).await?
+    } else {
+        ops::download_file::download_file(&downloads.files, uid).await?
+    };
     let read = |file: Arc<StoredFile>| async move {
         match ops::locate_content::store_elsewhere(&downloads.files, &file) {
             None => respond(downloads, &file, &request.method, &request.headers, presentation).await,

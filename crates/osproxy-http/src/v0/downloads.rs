@@ -108,11 +108,12 @@ fn go_object_name(file: &StoredFile) -> (&'static str, String) {
 }
 
 fn meta(file: &StoredFile, object: String) -> FileMeta {
+    let (width, height) = file.dimensions.unwrap_or_default();
     FileMeta {
         src_name: file.name.clone(),
         dst_name: object,
-        height: 0,
-        width: 0,
+        height,
+        width,
         md5: file.content.md5().map(hex::encode).unwrap_or_default(),
         size: file.content.size.to_string(),
     }

@@ -35,6 +35,7 @@ pub(super) fn file(file: FileRecord) -> v1::File {
         }),
         name: file.name,
         metadata: file.metadata,
+        media: file.media,
         upload_grant: file.grant.map(|grant| grant.to_string()),
     }
 }
@@ -45,9 +46,12 @@ pub(super) fn state(state: FileState) -> v1::FileState {
         // A partial upload is not listed, and receives content as other uploads do.
         FileState::Receiving | FileState::Partial => v1::FileState::Receiving,
         FileState::Completing => v1::FileState::Completing,
+        FileState::Processing => v1::FileState::Processing,
         FileState::Stored => v1::FileState::Stored,
         FileState::Expired => v1::FileState::Expired,
         FileState::Corrupt => v1::FileState::Corrupt,
+        FileState::Rejected => v1::FileState::Rejected,
+        FileState::Quarantined => v1::FileState::Quarantined,
         FileState::Deleted => v1::FileState::Deleted,
     }
 }
@@ -58,9 +62,12 @@ pub(super) fn parse_state(state: v1::FileState) -> FileState {
         v1::FileState::Pending => FileState::Pending,
         v1::FileState::Receiving => FileState::Receiving,
         v1::FileState::Completing => FileState::Completing,
+        v1::FileState::Processing => FileState::Processing,
         v1::FileState::Stored => FileState::Stored,
         v1::FileState::Expired => FileState::Expired,
         v1::FileState::Corrupt => FileState::Corrupt,
+        v1::FileState::Rejected => FileState::Rejected,
+        v1::FileState::Quarantined => FileState::Quarantined,
         v1::FileState::Deleted => FileState::Deleted,
     }
 }

@@ -269,6 +269,7 @@ pub(super) fn render_status(uid: Uid, status: ops::upload_status::UploadProgress
         state: match status.state {
             FileState::Pending => UploadState::Pending,
             FileState::Completing => UploadState::Completing,
+            FileState::Processing => UploadState::Processing,
             FileState::Stored => UploadState::Stored,
             // This is `Receiving` or `Partial`: the operation `upload_status` fails for files in any other
             // state.

@@ -86,7 +86,7 @@ impl TenantDb {
             .column(file::Column::Tenant)
             .column_as(dialect::integer_sum(backend, blob::Column::Size), "bytes")
             .join(JoinType::InnerJoin, file::Relation::Blob.def())
-            .filter(file::Column::State.eq(file::State::Stored))
+            .filter(file::Column::State.is_in(file::State::WITH_CONTENT))
             .group_by(file::Column::Tenant);
         Ok(unsigned_sums(sums.into_tuple().all(&self.db.reader).await?))
     }
@@ -107,7 +107,7 @@ impl TenantDb {
             .select_only()
             .column(blob::Column::Tenant)
             .column_as(dialect::integer_sum(backend, blob::Column::Size), "bytes")
-            .filter(blob::Column::State.eq(blob::State::Stored))
+            .filter(blob::Column::State.is_in([blob::State::Stored, blob::State::Quarantined]))
             .group_by(blob::Column::Tenant);
         Ok(unsigned_sums(sums.into_tuple().all(&self.db.reader).await?))
     }

@@ -39,6 +39,8 @@ pub struct FileHistory {
     pub blob: Option<BlobHistory>,
     /// Role of the upload in a concatenation, if any.
     pub concatenation: Option<Concatenation>,
+    /// JSON text with what the steps of processing said.
+    pub verdict: Option<String>,
     /// The writes of parts whose rows still exist, ordered by part number. Writes of the same part
     /// are ordered by start, oldest first.
     pub parts: Vec<PartHistory>,
@@ -105,6 +107,7 @@ impl AdminDb {
         Ok(Some(FileHistory {
             concatenation: Concatenation::of(&file),
             name: file.name,
+            verdict: file.verdict,
             state: file.state,
             created_at: file.created_at,
             expires_at: file.expires_at,

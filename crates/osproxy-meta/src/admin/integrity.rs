@@ -96,6 +96,11 @@ pub struct PartRecord {
     pub tag: Option<String>,
 }
 
+/// Whether a file in this state has complete content, to which it counts as a reference.
+fn is_content(state: file::State) -> bool {
+    state.is_complete() || state == file::State::Quarantined
+}
+
 impl AdminDb {
     /// Returns up to `limit` blobs of a store with an id greater than `after`, ordered by id.
     #[boxed_future]
@@ -130,7 +135,7 @@ impl AdminDb {
             counts.into_tuple().all(&self.db.reader).await?;
         let (mut files, mut uploads, mut part_counts) = (HashMap::new(), HashMap::new(), HashMap::new());
         for (blob_id, state, count, part_count) in counts {
-            let counts = if state == file::State::Stored { &mut files } else { &mut uploads };
+            let counts = if is_content(state) { &mut files } else { &mut uploads };
             *counts.entry(blob_id).or_default() += i32::try_from(count).unwrap_or(i32::MAX);
             part_counts.insert(blob_id, part_count);
         }

@@ -26,7 +26,7 @@ impl AdminDb {
         let one_if =
             |condition: Condition| -> Expr { CaseStatement::new().case(condition, 1).finally(0).into() };
         let whole = Condition::all()
-            .add(blob::Column::State.eq(blob::State::Stored))
+            .add(blob::Column::State.is_in([blob::State::Stored, blob::State::Quarantined]))
             .add(blob::Column::Layout.eq(blob::BlobLayout::Whole));
         let blobs = blob::Entity::find()
             .select_only()

@@ -61,6 +61,9 @@ async fn add_dead(
     Ok(())
 }
 
+/// The states of blobs whose objects are kept.
+const LIVE: [blob::State; 2] = [blob::State::Stored, blob::State::Quarantined];
+
 impl BlobDb {
     /// Returns the numbers of up to `limit` packs of a store, those with the most dead space first,
     /// that were not emptied yet and have at
@@ -108,7 +111,7 @@ impl BlobDb {
             .columns([blob::Column::Id, blob::Column::ObjectKey])
             .filter(blob::Column::Id.is_in(ids))
             .filter(blob::Column::Backend.eq(store))
-            .filter(blob::Column::State.eq(blob::State::Stored));
+            .filter(blob::Column::State.is_in(LIVE));
         let keys: Vec<(i64, String)> = keys.into_tuple().all(&self.db.reader).await?;
         Ok(keys.into_iter().collect())
     }
@@ -128,7 +131,7 @@ impl BlobDb {
                             .col_expr(blob::Column::ObjectKey, Expr::value(to.as_str()))
                             .filter(blob::Column::Id.eq(blob_id))
                             .filter(blob::Column::ObjectKey.eq(from.as_str()))
-                            .filter(blob::Column::State.eq(blob::State::Stored))
+                            .filter(blob::Column::State.is_in(LIVE))
                             .exec(transaction)
                             .await?;
                         if updated.rows_affected == 0 {

@@ -11,7 +11,7 @@ use osproxy_types::uid::Uid;
 use sea_orm::{ConnectionTrait, DatabaseConnection, DatabaseTransaction, DbErr};
 
 use crate::{
-    Invalidation, MetaError, NodeStores,
+    Invalidation, MetaError, NodeStores, ProcessingPolicy,
     access::quotas::Quotas,
     boxed_future,
     db::{
@@ -50,6 +50,7 @@ pub(crate) struct Database {
     /// Whether changes record events.
     pub(crate) records_events: bool,
     pub(crate) event_signal: Arc<EventSignal>,
+    pub(crate) task_listener: OnceLock<TaskListener>,
 }
 
 /// The write path.
@@ -66,6 +67,9 @@ type Erased = Box<dyn Any + Send>;
 /// Work of a transaction, with the type of the outcome erased.
 type ErasedWork =
     Box<dyn for<'t> Fn(&'t DatabaseTransaction) -> BoxFuture<'t, Result<TxEnd<Erased>, DbErr>> + Send + Sync>;
+
+/// Called after this node has enqueued a processing task.
+pub(crate) type TaskListener = Box<dyn Fn() + Send + Sync>;
 
 /// Called for every invalidation that this node causes.
 pub(crate) type InvalidationListener = Box<dyn Fn(Invalidation) + Send + Sync>;
@@ -85,6 +89,16 @@ impl Database {
         self.invalidate(change);
         if let Some(listener) = self.listener.get() {
             listener(change);
+        }
+    }
+
+    /// Notifies the listener if files whose content became complete are processed. Called after a
+    /// transaction that may have made a file complete.
+    pub(crate) fn content_completed(&self) {
+        if self.node_stores.processing != ProcessingPolicy::default()
+            && let Some(listener) = self.task_listener.get()
+        {
+            listener();
         }
     }
 

@@ -53,6 +53,7 @@ migrations! {
     m0017_concatenation,
     m0018_events,
     m0019_webhooks,
+    m0020_processing,
     m0021_active_grants,
 }
 

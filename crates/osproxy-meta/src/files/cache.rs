@@ -145,6 +145,7 @@ mod tests {
         let (name, content_type) = (String::new(), String::new());
         let (uid, tenant) = (Uid::from_db(uid), Tenant::default());
         Arc::new(StoredFile {
+            dimensions: None,
             uid,
             tenant,
             name,

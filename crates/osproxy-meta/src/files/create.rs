@@ -8,7 +8,7 @@ use sea_orm::{
 
 use crate::MetaError;
 use crate::{
-    EventKind, ExpectedDigests, FileDb, FileMetadata,
+    EventKind, ExpectedDigests, FileDb, FileMetadata, FileState, NodeStores,
     access::{
         quotas::{Quotas, record_bytes},
         upload_grants::{self, GrantRefusal},
@@ -21,7 +21,7 @@ use crate::{
     },
     events::record::{EventContent, EventRecorder, FileEvent},
     files::listing,
-    now_ms,
+    now_ms, processing,
 };
 
 /// A file to be created.
@@ -120,7 +120,7 @@ const MAX_CLOCK_SKEW_MS: i64 = 10 * 60_000;
 
 impl FileDb {
     /// Creates files of one tenant, all or none. If the known content of a file is still stored,
-    /// the file shares this content and is `stored` from the start. All other files are `pending`
+    /// the file shares this content and is `stored` (or `processing`) from the start. All other files are `pending`
     /// or `partial` and accept content until `expires_at` (milliseconds since the Unix epoch). Charges
     /// the tenant for the rows and for the known or announced sizes. All files are created under the
     /// same upload grant, or none.
@@ -129,13 +129,18 @@ impl FileDb {
         let (generation, uids) =
             (self.db.file_cache.generation(), uploads.iter().map(|upload| upload.file.uid));
         let uids: Vec<_> = uids.collect();
-        let (quotas, now) = (self.db.quotas.clone(), self.db.clock.now_ms());
+        let (quotas, node_stores) = (self.db.quotas.clone(), self.db.node_stores.clone());
         let recorder = self.db.event_recorder();
         let created = self.db.write_or_rollback(move |transaction| {
             let (uploads, quotas, recorder) = (uploads.clone(), quotas.clone(), recorder.clone());
-            Box::pin(async move { create(transaction, &uploads, expires_at, &quotas, &recorder, now).await })
+            let node_stores = node_stores.clone();
+            Box::pin(async move {
+                create(transaction, &uploads, expires_at, &quotas, &recorder, &node_stores).await
+            })
         });
-        let stored = match created.await {
+        let created = created.await;
+        self.db.content_completed();
+        let stored = match created {
             Ok(CreateOutcome::Created(stored)) => stored,
             Ok(other) => return Ok(other),
             Err(MetaError::Conflict(_)) => return Ok(CreateOutcome::UidTaken),
@@ -153,17 +158,22 @@ impl FileDb {
     #[boxed_future]
     pub async fn create_stored(&self, files: Vec<NewStoredFile>) -> Result<Option<Vec<bool>>, MetaError> {
         let (quotas, recorder) = (self.db.quotas.clone(), self.db.event_recorder());
-        self.db
+        let node_stores = self.db.node_stores.clone();
+        let outcome = self
+            .db
             .write_or_rollback(move |transaction| {
                 let (files, quotas, recorder) = (files.clone(), quotas.clone(), recorder.clone());
+                let node_stores = node_stores.clone();
                 Box::pin(async move {
                     let (mut created, mut charge) = (Vec::with_capacity(files.len()), 0_i64);
                     for NewStoredFile { file, content } in &files {
                         let is_stored = blobs::add_references(transaction, content.blob_id, 1, None).await?;
                         if is_stored {
-                            let row = stored_row(file, content);
+                            let row = stored_row(file, content, node_stores.processing.completed_state());
                             file::Entity::insert(row.clone()).exec_without_returning(transaction).await?;
                             record_created(transaction, vec![row], &recorder).await?;
+                            let blob_id = content.blob_id;
+                            processing::enqueue_first(transaction, &node_stores, file.uid, blob_id).await?;
                             charge =
                                 charge.saturating_add_unsigned(content.size).saturating_add(row_charge(file));
                         }
@@ -176,7 +186,9 @@ impl FileDb {
                         .commit_or_roll_back(Some(created), None))
                 })
             })
-            .await
+            .await;
+        self.db.content_completed();
+        outcome
     }
 }
 
@@ -187,9 +199,11 @@ async fn create(
     expires_at: i64,
     quotas: &Quotas,
     recorder: &EventRecorder,
-    now: i64,
+    node_stores: &NodeStores,
 ) -> Result<TxEnd<CreateOutcome>, DbErr> {
+    let now = node_stores.clock.now_ms();
     let (mut rows, mut stored, mut charge, mut row_charges) = (Vec::new(), Vec::new(), 0_u64, 0_i64);
+    let mut complete = Vec::new();
     for NewUpload { file, known_content: shared } in uploads {
         let shared = match shared {
             Some(shared) if blobs::add_references(transaction, shared.blob_id, 1, None).await? => {
@@ -201,13 +215,17 @@ async fn create(
         charge = charge.saturating_add(size.unwrap_or(0));
         row_charges = row_charges.saturating_add(row_charge(file));
         stored.push(shared.is_some());
+        complete.extend(shared.map(|shared| (file.uid, shared.blob_id)));
         rows.push(match shared {
-            Some(shared) => stored_row(file, shared),
+            Some(shared) => stored_row(file, shared, node_stores.processing.completed_state()),
             None => pending_row(file, expires_at),
         });
     }
     file::Entity::insert_many(rows.clone()).exec_without_returning(transaction).await?;
     record_created(transaction, rows, recorder).await?;
+    for (uid, blob_id) in complete {
+        processing::enqueue_first(transaction, node_stores, uid, blob_id).await?;
+    }
     let grant = uploads.first().and_then(|upload| upload.file.grant.as_ref());
     if let Some(grant) = grant
         && let Some(refusal) = upload_grants::count_uploads(transaction, grant.id, uploads.len(), now).await?
@@ -241,7 +259,8 @@ pub(crate) async fn record_created(
     let events = files.iter().filter(|file| file.state != file::State::Partial).flat_map(|file| {
         let content = content_of(file).map(EventContent::of_blob);
         let created = content.unwrap_or(EventContent::announced(file));
-        let completed = content.map(|content| FileEvent::new(EventKind::FileCompleted, file, content));
+        let completed = content.filter(|_| file.state == file::State::Stored);
+        let completed = completed.map(|content| FileEvent::new(EventKind::FileCompleted, file, content));
         [Some(FileEvent::new(EventKind::FileCreated, file, created)), completed].into_iter().flatten()
     });
     recorder.record_files(transaction, events).await
@@ -296,15 +315,17 @@ pub(crate) fn pending_row(file: &NewFile, expires_at: i64) -> file::ActiveModel 
         required_types: Set(file.grant.as_ref().and_then(|grant| grant.required_types.clone())),
         final_uid: Set(None),
         partial_uids: Set(None),
+        media: Set(None),
+        verdict: Set(None),
     }
 }
 
-/// Row of a file that shares stored content.
-pub(crate) fn stored_row(file: &NewFile, content: &KnownContent) -> file::ActiveModel {
+/// Row of a file that shares stored content. Its state is `stored` or `processing`.
+pub(crate) fn stored_row(file: &NewFile, content: &KnownContent, state: FileState) -> file::ActiveModel {
     let created_at = created_at(file.uid);
     file::ActiveModel {
         charged: Set(content.size.cast_signed()),
-        state: Set(file::State::Stored),
+        state: Set(state),
         blob_id: Set(Some(content.blob_id)),
         content_type: Set(content.content_type.clone()),
         created_at: Set(created_at),

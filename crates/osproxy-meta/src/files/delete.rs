@@ -58,8 +58,10 @@ impl FileDb {
             file::State::Receiving,
             file::State::Completing,
             file::State::Partial,
+            file::State::Processing,
             file::State::Stored,
             file::State::Corrupt,
+            file::State::Rejected,
         ];
         let transition =
             FileTransition { from: deletable.to_vec(), to: FileState::Deleted, expired_before: None };
@@ -225,13 +227,17 @@ pub(crate) async fn reject_upload(
 
 /// Removes one file's reference to a blob. If no reference remains, marks the blob for deletion and
 /// returns the name of its store.
-async fn drop_reference(transaction: &DatabaseTransaction, blob_id: i64) -> Result<Option<String>, DbErr> {
+pub(crate) async fn drop_reference(
+    transaction: &DatabaseTransaction,
+    blob_id: i64,
+) -> Result<Option<String>, DbErr> {
     blob::Entity::update_many()
         .col_expr(blob::Column::Refs, Expr::col(blob::Column::Refs).sub(1))
         .filter(blob::Column::Id.eq(blob_id))
-        .filter(blob::Column::State.eq(blob::State::Stored))
+        .filter(blob::Column::State.is_in([blob::State::Stored, blob::State::Quarantined]))
         .exec(transaction)
         .await?;
+    let droppable = [blob::State::Stored, blob::State::Quarantined, blob::State::Receiving];
     let marked = blob::Entity::update_many()
         .col_expr(blob::Column::State, Expr::value(blob::State::Deleting))
         // Deduplication must not find the blob any more.
@@ -240,7 +246,7 @@ async fn drop_reference(transaction: &DatabaseTransaction, blob_id: i64) -> Resu
         .col_expr(blob::Column::Sha256, Expr::value(None::<Vec<u8>>))
         .filter(blob::Column::Id.eq(blob_id))
         .filter(blob::Column::Refs.lte(0))
-        .filter(blob::Column::State.is_in([blob::State::Stored, blob::State::Receiving]))
+        .filter(blob::Column::State.is_in(droppable))
         .exec(transaction)
         .await?;
     if marked.rows_affected == 0 {

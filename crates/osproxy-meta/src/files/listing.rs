@@ -58,6 +58,8 @@ pub struct FileRecord {
     pub content: Option<StoredContent>,
     /// Metadata set by the owner.
     pub metadata: FileMetadata,
+    /// What processing has found out about the content.
+    pub media: Option<serde_json::Map<String, serde_json::Value>>,
     /// The upload grant under which the file was created.
     pub grant: Option<Uid>,
     /// Role of the upload in a concatenation, if any.
@@ -257,8 +259,13 @@ pub(crate) fn record_from_row(file: file::Model, blob: Option<blob::Model>) -> R
     let content = blob.filter(|_| file.state == FileState::Stored).map(content_from_row).transpose()?;
     let received = u64::try_from(file.received).unwrap_or(0);
     let is_open = expiry::OPEN_STATES.contains(&file.state);
+    let is_unreadable = matches!(
+        file.state,
+        FileState::Corrupt | FileState::Processing | FileState::Rejected | FileState::Quarantined
+    );
     let size = match file.state {
-        FileState::Corrupt => Some(received).filter(|size| *size > 0),
+        FileState::Corrupt | FileState::Rejected => Some(received).filter(|size| *size > 0),
+        FileState::Processing | FileState::Quarantined => u64::try_from(file.charged).ok(),
         _ if is_open => file.announced_size.map(i64::unsigned_abs),
         _ => content.as_ref().map(|content| content.size),
     };
@@ -272,9 +279,10 @@ pub(crate) fn record_from_row(file: file::Model, blob: Option<blob::Model>) -> R
         content_type: file.content_type,
         created_at: file.created_at,
         expires_at: file.expires_at,
-        stored_at: file.stored_at.filter(|_| !is_open && file.state != FileState::Corrupt),
+        stored_at: file.stored_at.filter(|_| !is_open && !is_unreadable),
         content,
         metadata,
+        media: file.media.and_then(|media| serde_json::from_str(&media).ok()),
         grant: file.grant_id.map(Uid::from_db),
         concatenation,
     })

@@ -30,7 +30,7 @@ pub(crate) fn decode_part_size(column: Option<i64>) -> Option<u64> {
     column.and_then(|size| u64::try_from(size).ok()).filter(|size| *size > 0)
 }
 
-pub(super) fn file_from_row(file: file::Model, blob: Option<blob::Model>) -> Result<StoredFile, DbErr> {
+pub(crate) fn file_from_row(file: file::Model, blob: Option<blob::Model>) -> Result<StoredFile, DbErr> {
     let corrupt = || DbErr::Custom(format!("file {} is stored but its row is incomplete", file.uid));
     let blob = blob.ok_or_else(corrupt)?;
     Ok(StoredFile {
@@ -39,9 +39,17 @@ pub(super) fn file_from_row(file: file::Model, blob: Option<blob::Model>) -> Res
         content: content_from_row(blob)?,
         stored_at: file.stored_at.ok_or_else(corrupt)?,
         links_valid_from: file.links_from,
+        dimensions: file.media.as_deref().and_then(dimensions),
         name: file.name,
         content_type: file.content_type,
     })
+}
+
+/// Width and height in a JSON object `media`.
+fn dimensions(media: &str) -> Option<(u32, u32)> {
+    let media: serde_json::Map<String, serde_json::Value> = serde_json::from_str(media).ok()?;
+    let side = |name: &str| u32::try_from(media.get(name)?.as_u64()?).ok();
+    Some((side("width")?, side("height")?))
 }
 
 pub(crate) fn content_from_row(blob: blob::Model) -> Result<StoredContent, DbErr> {

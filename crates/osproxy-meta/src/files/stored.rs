@@ -34,6 +34,8 @@ pub struct StoredFile {
     /// Links issued before this time are revoked. In seconds since the Unix epoch; `None`: no link
     /// is revoked.
     pub links_valid_from: Option<i64>,
+    /// Width and height in pixels, as the image or film is shown, if processing has found them.
+    pub dimensions: Option<(u32, u32)>,
     /// Content.
     pub content: StoredContent,
 }
@@ -107,6 +109,18 @@ impl FileDb {
         let row = file::Entity::find_by_id(uid.get())
             .find_also_related(blob::Entity)
             .filter(file::Column::State.eq(file::State::Stored))
+            .one(&self.db.lookups)
+            .await?;
+        Ok(row.map(|(file, blob)| file_from_row(file, blob)).transpose()?.map(Arc::new))
+    }
+
+    /// Reads a complete file from the database: a stored one, or one that is being processed and
+    /// that only processing may read. `None` if the uid is unknown or the file is in another state.
+    #[boxed_future]
+    pub async fn complete_uncached(&self, uid: Uid) -> Result<Option<Arc<StoredFile>>, MetaError> {
+        let row = file::Entity::find_by_id(uid.get())
+            .find_also_related(blob::Entity)
+            .filter(file::Column::State.is_in([file::State::Stored, file::State::Processing]))
             .one(&self.db.lookups)
             .await?;
         Ok(row.map(|(file, blob)| file_from_row(file, blob)).transpose()?.map(Arc::new))

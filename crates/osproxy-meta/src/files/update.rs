@@ -232,7 +232,7 @@ async fn copy_file(
     let (tenant, name) = (Tenant::from_db(&source.tenant), name.unwrap_or(source.name));
     let file = NewFile { uid: copy, tenant, name, announced: AnnouncedContent::default(), grant: None };
     let content = KnownContent { blob_id, size: source.charged.cast_unsigned(), content_type };
-    let stored = stored_row(&file, &content);
+    let stored = stored_row(&file, &content, FileState::Stored);
     let row_charge = record_bytes(&file.name, metadata.as_deref());
     let row = file::ActiveModel { metadata: Set(metadata), record_bytes: Set(row_charge), ..stored };
     file::Entity::insert(row.clone()).exec_without_returning(transaction).await?;

@@ -357,7 +357,11 @@ impl ImportTransaction<'_> {
             stored_at: Set(Some(issued_at)),
             record_bytes: Set(0),
             part_count: Set(part_count),
-            ..files::create::stored_row(&new_file, &KnownContent { blob_id, size, content_type })
+            ..files::create::stored_row(
+                &new_file,
+                &KnownContent { blob_id, size, content_type },
+                file::State::Stored,
+            )
         };
         file::Entity::insert(row).exec_without_returning(self.transaction).await?;
         self.insert_leftovers(blob_id, &imported.leftovers).await?;

@@ -21,6 +21,8 @@ pub enum TaskKind {
     ExpireUploads,
     /// Merges the parts of a blob into one object.
     MergeParts,
+    /// Runs the steps of processing on a complete file.
+    ProcessFile,
     /// Removes orphans.
     Sweep,
     /// Computes the digests of a blob and compares them with the expected ones.
@@ -39,6 +41,7 @@ impl TaskKind {
             Self::DeliverWebhooks => "deliver_webhooks",
             Self::ExpireUploads => "expire_uploads",
             Self::MergeParts => "merge_parts",
+            Self::ProcessFile => "process_file",
             Self::Sweep => "sweep",
             Self::VerifyBlob => "verify_blob",
             Self::Other(name) => name,

@@ -24,7 +24,7 @@ use crate::{
         write_batcher::TxEnd,
     },
     events::record::{EventContent, EventRecorder, FileEvent},
-    files, now_ms,
+    files, now_ms, processing,
     tasks::kind::TaskSeed,
     uploads::{
         inspection::{InspectedUpload, InspectionVerdict, inspect},
@@ -173,7 +173,9 @@ async fn complete(
         None => None,
     };
     let blob = match (file.state, blob) {
-        (file::State::Stored, Some(blob)) => return Ok(compare_repeated(&file, &blob, &request)),
+        (file::State::Stored | file::State::Processing, Some(blob)) => {
+            return Ok(compare_repeated(&file, &blob, &request));
+        }
         (file::State::Receiving | file::State::Completing, Some(blob)) => blob,
         (file::State::Pending | file::State::Receiving, None) => {
             let expected_parts = expected_part_count(&file, &request).unwrap_or(1);
@@ -231,7 +233,7 @@ async fn complete(
         size,
         expected,
         received: parts.received,
-        node: &node_stores.node,
+        node_stores,
         multipart: multipart_upload,
         sniffed,
         required_type,
@@ -258,8 +260,7 @@ struct CompletedContent<'a> {
     size: u64,
     expected: ExpectedDigests,
     received: ReceiveSpan,
-    /// Name of this node.
-    node: &'a str,
+    node_stores: &'a NodeStores,
     /// The multipart upload that the store must complete first.
     multipart: Option<MultipartUpload>,
     sniffed: DetectedType,
@@ -281,7 +282,7 @@ async fn complete_locked(
         size,
         expected,
         received,
-        node,
+        node_stores,
         multipart: multipart_upload,
         sniffed,
         required_type,
@@ -300,7 +301,7 @@ async fn complete_locked(
     };
     let (file_state, blob_state, refs) = match multipart_upload {
         Some(_) => (file::State::Completing, blob::State::Receiving, 0),
-        None => (file::State::Stored, blob::State::Stored, 1),
+        None => (node_stores.processing.completed_state(), blob::State::Stored, 1),
     };
     let stored = blob::Entity::update_many()
         .col_expr(blob::Column::State, Expr::value(blob_state))
@@ -323,7 +324,7 @@ async fn complete_locked(
         .col_expr(file::Column::ContentType, Expr::value(&file.content_type))
         .col_expr(file::Column::RequiredType, Expr::value(required_type))
         .col_expr(file::Column::StoredAt, Expr::value(stored_at))
-        .col_expr(file::Column::StoredBy, Expr::value(node))
+        .col_expr(file::Column::StoredBy, Expr::value(node_stores.node.as_str()))
         .col_expr(file::Column::ReceivedAs, Expr::value(blob_id))
         .col_expr(file::Column::ReceivedFrom, Expr::value(received.from))
         .col_expr(file::Column::ReceivedUntil, Expr::value(received.until))
@@ -344,11 +345,14 @@ async fn complete_locked(
         return Ok(CompleteOutcome::Multipart(multipart_upload));
     }
     merge_task.enqueue(transaction, TaskKind::MergeParts, blob_id, blob.backend.clone()).await?;
-    // No digest of the whole content has been computed yet.
-    file.state = file::State::Stored;
-    let content = EventContent { size: Some(size), ..EventContent::default() };
-    let completed = FileEvent::new(EventKind::FileCompleted, &file, content);
-    recorder.record_files(transaction, [completed]).await?;
+    file.state = file_state;
+    if file_state == file::State::Stored {
+        // No digest of the whole content has been computed yet.
+        let content = EventContent { size: Some(size), ..EventContent::default() };
+        let completed = FileEvent::new(EventKind::FileCompleted, &file, content);
+        recorder.record_files(transaction, [completed]).await?;
+    }
+    processing::enqueue_first(transaction, node_stores, Uid::from_db(file.uid), blob_id).await?;
     Ok(CompleteOutcome::Completed)
 }
 

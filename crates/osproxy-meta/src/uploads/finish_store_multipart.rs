@@ -19,7 +19,7 @@ use crate::{
     },
     events::record::{EventContent, EventRecorder, FileEvent},
     files::delete::{self, RejectedUpload},
-    now_ms,
+    now_ms, processing,
     tasks::kind::{TaskKind, TaskSeed},
     uploads::{
         complete_parts::outcome_of,
@@ -165,7 +165,7 @@ async fn finish(
     if file.content_type.is_empty() {
         file.content_type = content_type::mime_type_of(sniffed.as_deref(), &file.name);
     }
-    (file.state, file.stored_at) = (file::State::Stored, Some(now_ms()));
+    (file.state, file.stored_at) = (node_stores.processing.completed_state(), Some(now_ms()));
     file::Entity::update_many()
         .col_expr(file::Column::State, Expr::value(file.state))
         .col_expr(file::Column::StoredAt, Expr::value(file.stored_at))
@@ -199,16 +199,19 @@ async fn finish(
         blake3_tree::delete_part_rows(transaction, blob_id).await?;
     }
     update.exec(transaction).await?;
-    let content = match &known_digests {
-        Some(digests) => EventContent::of_digests(digests),
-        None => EventContent { size: Some(blob.size.unsigned_abs()), ..EventContent::default() },
-    };
-    let completed = FileEvent::new(EventKind::FileCompleted, &file, content);
-    recorder.record_files(transaction, [completed]).await?;
+    if !node_stores.processing.blocking {
+        let content = match &known_digests {
+            Some(digests) => EventContent::of_digests(digests),
+            None => EventContent { size: Some(blob.size.unsigned_abs()), ..EventContent::default() },
+        };
+        let completed = FileEvent::new(EventKind::FileCompleted, &file, content);
+        recorder.record_files(transaction, [completed]).await?;
+    }
     if known_digests.is_none() {
         let kind = if is_whole { TaskKind::VerifyBlob } else { TaskKind::MergeParts };
         follow_up_task.enqueue(transaction, kind, blob_id, blob.backend).await?;
     }
+    processing::enqueue_first(transaction, node_stores, uid, blob_id).await?;
     Ok(CompleteOutcome::Completed)
 }
 

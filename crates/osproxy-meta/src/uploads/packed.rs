@@ -20,6 +20,7 @@ use crate::{
         listing::record_from_row,
         rows::expected_digests,
     },
+    processing,
     uploads::whole::{NewContent, StoreContext, store_file},
 };
 
@@ -111,11 +112,12 @@ impl UploadDb {
                     blob::Entity::insert(row).exec_without_returning(transaction).await?;
                     let content = NewContent { blob_id: id, digests, content_type: &content_type };
                     let shared =
-                        StoreContext { node: &node_stores.node, quotas: &quotas, recorder: &recorder };
+                        StoreContext { node_stores: &node_stores, quotas: &quotas, recorder: &recorder };
                     store_file(transaction, uid, &tenant, content, shared).await
                 })
             })
             .await;
+        self.db.content_completed();
         match outcome {
             Err(MetaError::Conflict(_)) => Ok(StoreOutcome::Conflict),
             outcome => outcome,
@@ -135,7 +137,7 @@ impl UploadDb {
         let file_row = file::ActiveModel {
             stored_by: Set(Some(self.db.node_stores.node.clone())),
             received_as: Set(Some(id)),
-            ..stored_row(&file, &known)
+            ..stored_row(&file, &known, self.db.node_stores.processing.completed_state())
         };
         let blob_row = blob::ActiveModel {
             // Both rows are created together. A blob that is older than its file counts as shared.
@@ -145,6 +147,7 @@ impl UploadDb {
         let record =
             record_from_row(file_row.clone().try_into_model()?, Some(blob_row.clone().try_into_model()?))?;
         let charge = row_charge(&file).saturating_add_unsigned(size);
+        let (uid, node_stores) = (file.uid, self.db.node_stores.clone());
         let recorder = self.db.event_recorder();
         let events = created_events(&recorder, &file_row, &content.digests)?;
         let (rows, quotas) = (Arc::new((file.tenant, file_row, blob_row, events)), self.db.quotas.clone());
@@ -152,16 +155,19 @@ impl UploadDb {
             .db
             .write_or_rollback(move |transaction| {
                 let (rows, quotas, recorder) = (rows.clone(), quotas.clone(), recorder.clone());
+                let node_stores = node_stores.clone();
                 Box::pin(async move {
                     let (tenant, file_row, blob_row, events) = &*rows;
                     blob::Entity::insert(blob_row.clone()).exec_without_returning(transaction).await?;
                     file::Entity::insert(file_row.clone()).exec_without_returning(transaction).await?;
                     recorder.insert(transaction, events.clone()).await?;
+                    processing::enqueue_first(transaction, &node_stores, uid, id).await?;
                     let charged = quotas.charge(transaction, tenant.as_str(), charge).await?;
                     Ok(charged.commit_or_roll_back(true, false))
                 })
             })
             .await;
+        self.db.content_completed();
         match created {
             Ok(true) => Ok(CreatePackedOutcome::Created(Box::new(record))),
             Ok(false) => Ok(CreatePackedOutcome::OverQuota),
@@ -183,6 +189,9 @@ fn created_events(
     let file = file.clone().try_into_model()?;
     let content = EventContent::of_digests(digests);
     let created = recorder.file_row(FileEvent::new(EventKind::FileCreated, &file, content))?;
+    if file.state != file::State::Stored {
+        return Ok(vec![created]);
+    }
     let kind = Set(EventKind::FileCompleted.name().to_owned());
     let completed = event::ActiveModel { kind, ..created.clone() };
     Ok(vec![created, completed])

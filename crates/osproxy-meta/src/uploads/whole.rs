@@ -20,7 +20,7 @@ use crate::{
     },
     events::record::{EventContent, EventRecorder, FileEvent},
     files::rows::{expected_digests, has_blob},
-    now_ms,
+    now_ms, processing,
     tasks::kind::{TaskKind, TaskSeed},
 };
 
@@ -149,11 +149,12 @@ impl UploadDb {
                     }
                     let content = NewContent { blob_id: intent_id, digests, content_type: &content_type };
                     let shared =
-                        StoreContext { node: &node_stores.node, quotas: &quotas, recorder: &recorder };
+                        StoreContext { node_stores: &node_stores, quotas: &quotas, recorder: &recorder };
                     store_file(transaction, uid, &tenant, content, shared).await
                 })
             })
             .await;
+        self.db.content_completed();
         match outcome {
             Err(MetaError::Conflict(_)) => Ok(StoreOutcome::Conflict),
             outcome => outcome,
@@ -174,7 +175,8 @@ impl UploadDb {
     ) -> Result<StoreOutcome, MetaError> {
         let (node_stores, quotas) = (self.db.node_stores.clone(), self.db.quotas.clone());
         let recorder = self.db.event_recorder();
-        self.db
+        let outcome = self
+            .db
             .write_or_rollback(move |transaction| {
                 let (content_type, node_stores) = (content_type.clone(), node_stores.clone());
                 let (tenant, quotas, recorder) = (tenant.clone(), quotas.clone(), recorder.clone());
@@ -191,11 +193,13 @@ impl UploadDb {
                     }
                     let content = NewContent { blob_id, digests, content_type: &content_type };
                     let shared =
-                        StoreContext { node: &node_stores.node, quotas: &quotas, recorder: &recorder };
+                        StoreContext { node_stores: &node_stores, quotas: &quotas, recorder: &recorder };
                     store_file(transaction, uid, &tenant, content, shared).await
                 })
             })
-            .await
+            .await;
+        self.db.content_completed();
+        outcome
     }
 }
 
@@ -210,7 +214,7 @@ async fn begin(
         return Ok(BeginUploadOutcome::Unknown);
     };
     let blob_id = match file.state {
-        file::State::Stored => return Ok(BeginUploadOutcome::Stored),
+        file::State::Stored | file::State::Processing => return Ok(BeginUploadOutcome::Stored),
         file::State::Pending => {
             let first = file::Entity::update_many()
                 .col_expr(file::Column::State, Expr::value(file::State::Receiving))
@@ -300,8 +304,7 @@ pub(super) struct NewContent<'a> {
 /// What [`store_file`] needs besides the file and its content.
 #[derive(Clone, Copy)]
 pub(super) struct StoreContext<'a> {
-    /// Name of this node.
-    pub(super) node: &'a str,
+    pub(super) node_stores: &'a NodeStores,
     pub(super) quotas: &'a Quotas,
     pub(super) recorder: &'a EventRecorder,
 }
@@ -312,17 +315,17 @@ pub(super) async fn store_file(
     uid: Uid,
     tenant: &Tenant,
     content: NewContent<'_>,
-    StoreContext { node, quotas, recorder }: StoreContext<'_>,
+    StoreContext { node_stores, quotas, recorder }: StoreContext<'_>,
 ) -> Result<TxEnd<StoreOutcome>, DbErr> {
     let charged = quotas.lock_charge(transaction, tenant.as_str(), uid).await?;
-    if !set_content(transaction, uid, None, content, node).await? {
+    if !set_content(transaction, uid, None, content, node_stores).await? {
         // A concurrent write of a part may have given the file a blob that receives parts.
         let receiving_blob = file::Entity::find_by_id(uid.get()).select_only().column(file::Column::BlobId);
         let receiving_blob: Option<Option<i64>> = receiving_blob.into_tuple().one(transaction).await?;
         let Some(receiving_blob) = receiving_blob.flatten() else {
             return Ok(TxEnd::Rollback(StoreOutcome::Superseded));
         };
-        if !set_content(transaction, uid, Some(receiving_blob), content, node).await? {
+        if !set_content(transaction, uid, Some(receiving_blob), content, node_stores).await? {
             return Ok(TxEnd::Rollback(StoreOutcome::Superseded));
         }
         // The parts are no longer needed; the sweep removes them.
@@ -334,32 +337,34 @@ pub(super) async fn store_file(
             .await?;
     }
     if recorder.is_enabled()
+        && !node_stores.processing.blocking
         && let Some(file) = file::Entity::find_by_id(uid.get()).one(transaction).await?
     {
         let completed = EventContent::of_digests(&content.digests);
         let completed = FileEvent::new(EventKind::FileCompleted, &file, completed);
         recorder.record_files(transaction, [completed]).await?;
     }
+    processing::enqueue_first(transaction, node_stores, uid, content.blob_id).await?;
     let charge = content.digests.size.cast_signed() - charged;
     let charged = quotas.charge(transaction, tenant.as_str(), charge).await?;
     Ok(charged.commit_or_roll_back(StoreOutcome::Stored, StoreOutcome::OverQuota))
 }
 
-/// Sets the content of an open upload, and moves the file to state `stored`. Changes nothing and
+/// Sets the content of an open upload, and moves the file to state `stored` or `processing`. Changes nothing and
 /// returns `false` if the file is in another state, or its blob is not `current_blob`.
 async fn set_content(
     transaction: &DatabaseTransaction,
     uid: Uid,
     current_blob: Option<i64>,
     NewContent { blob_id, digests, content_type }: NewContent<'_>,
-    node: &str,
+    node_stores: &NodeStores,
 ) -> Result<bool, DbErr> {
     let stored = file::Entity::update_many()
-        .col_expr(file::Column::State, Expr::value(file::State::Stored))
+        .col_expr(file::Column::State, Expr::value(node_stores.processing.completed_state()))
         .col_expr(file::Column::BlobId, Expr::value(blob_id))
         .col_expr(file::Column::ContentType, Expr::value(content_type))
         .col_expr(file::Column::StoredAt, Expr::value(now_ms()))
-        .col_expr(file::Column::StoredBy, Expr::value(node))
+        .col_expr(file::Column::StoredBy, Expr::value(node_stores.node.as_str()))
         .col_expr(file::Column::ReceivedAs, Expr::value(blob_id))
         .col_expr(file::Column::Charged, Expr::value(digests.size.cast_signed()))
         .filter(file::Column::Uid.eq(uid.get()))

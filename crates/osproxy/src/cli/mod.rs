@@ -11,6 +11,9 @@ pub mod link_key;
 pub mod migrate;
 pub mod nodes;
 pub mod openapi;
+pub mod quarantine;
+pub mod rescan;
+pub mod sandbox;
 pub mod scrub;
 pub mod serve;
 pub mod tasks;
@@ -23,7 +26,7 @@ use std::{io::Write, pin::Pin};
 use anyhow::{Context, bail};
 use clap::Args;
 use osproxy_meta::{DatabaseLocation, Meta, NodeStores};
-use osproxy_types::error_chain;
+use osproxy_types::{error_chain, uid::Uid};
 use time::{OffsetDateTime, macros::format_description};
 
 use crate::{config::Config, wiring};
@@ -109,6 +112,14 @@ async fn migrate(config: &Config) -> anyhow::Result<()> {
     }
     let migrated = osproxy_meta::migrate(&location).await;
     migrated.map_err(|error| anyhow::Error::msg(Meta::open_error_message(&location, &error)))
+}
+
+/// Returns an id for a task that a subcommand enqueues while services run. It is random and lower
+/// than all uids, which nodes issue.
+fn new_task_id() -> anyhow::Result<Uid> {
+    let mut random = [0; 8];
+    getrandom::fill(&mut random).context("cannot generate an id")?;
+    Ok(Uid::from_db((i64::from_le_bytes(random) & ((1 << 52) - 1)).max(1)))
 }
 
 /// Prints a table, or `none` if it has no rows.

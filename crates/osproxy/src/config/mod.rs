@@ -15,6 +15,7 @@ mod links;
 mod local;
 mod log;
 mod oss;
+mod processing;
 mod quantity;
 mod redis;
 mod s3;
@@ -50,6 +51,7 @@ pub use local::LocalSection;
 pub use log::{LogFormat, LogLevel, LogSection};
 pub use osproxy_types::secret::Secret;
 pub use oss::OssSection;
+pub use processing::{InfectedChoice, OnErrorChoice, PassOrReject, StepName, StepSection};
 pub use redis::{RedisPort, RedisSection, SentinelSection};
 pub use s3::S3Section;
 pub use server::ServerSection;
@@ -105,6 +107,8 @@ section! {
         minio: S3Section = S3Section::default(),
         /// Objects in Aliyun OSS.
         oss: OssSection = OssSection::default(),
+        /// Steps that look at the content of files before they become readable, or after that.
+        processing: Vec<StepSection> = Vec::new(),
         /// Coordination between the nodes of a cluster.
         redis: RedisSection = RedisSection::default(),
         /// Objects in an S3-compatible store.
@@ -265,6 +269,7 @@ impl Config {
         }
         self.uploads.check(findings);
         self.webhooks.check(findings);
+        self.check_processing(findings);
         self.tasks.check(findings);
         self.events.check(findings);
         self.telemetry.check(findings);

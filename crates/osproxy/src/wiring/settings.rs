@@ -22,6 +22,7 @@ pub fn node_settings(config: &Config) -> Result<Settings, StartupError> {
     let database = config.database_location().map_err(context("cannot use the database"))?;
     let redis = redis(config, &database)?;
     let link_keys = link_keys(config)?;
+    let processing = config.processing_settings().map_err(|problems| problems.join("; "));
     let secret = config.cluster.secret().map_err(context("cannot use the cluster secret"))?;
     Ok(Settings {
         database,
@@ -52,6 +53,7 @@ pub fn node_settings(config: &Config) -> Result<Settings, StartupError> {
         is_open: config.auth.mode == AuthMode::Open,
         webhooks: config.webhooks.settings().map_err(context("cannot use the settings of webhooks"))?,
         link_keys,
+        processing: processing.map_err(context("cannot use the processing pipeline"))?,
         build: version::BUILD,
     })
 }

@@ -92,7 +92,7 @@ fn kind_in_words(kind: &str, declared: &BTreeMap<String, Declaration>) -> String
         "Secret" => "text, never shown".to_owned(),
         "PathBuf" => "path".to_owned(),
         "IpNet" => "network".to_owned(),
-        "LinkKeySection" => "sections, see below".to_owned(),
+        "LinkKeySection" | "StepSection" => "sections, see below".to_owned(),
         choice => {
             let declared = declared.get(choice).unwrap_or_else(|| panic!("unknown type {choice}"));
             let words = declared.members.iter().map(|word| format!("`{}`", word.name));
@@ -170,14 +170,16 @@ fn describe(
         let keys: Vec<_> = section.ignored.iter().map(|key| format!("`{key}`")).collect();
         writeln!(page, "\nAccepted from the Go program, but ignored: {}.", keys.join(", ")).unwrap();
     }
-    let list = section.members.iter().find(|setting| setting.kind == "Vec<LinkKeySection>");
-    for setting in section.members.iter().filter(is_section).chain(list) {
-        let full = if list.is_some() { format!("{}[]", join(&setting.name)) } else { join(&setting.name) };
+    let is_list = |setting: &Setting| setting.kind.starts_with("Vec<") && setting.kind.ends_with("Section>");
+    let lists = section.members.iter().filter(|setting| is_list(setting));
+    for setting in section.members.iter().filter(is_section).chain(lists) {
+        let is_list = is_list(setting);
+        let full = if is_list { format!("{}[]", join(&setting.name)) } else { join(&setting.name) };
         let kind = setting.kind.trim_start_matches("Vec<").trim_end_matches('>');
         let inner = &declared[kind];
         let meaning = match inner.meaning.trim().strip_prefix(&format!("`{full}`: ")) {
             Some(own) => own.to_owned(),
-            None if list.is_some() => inner.meaning.trim().to_owned(),
+            None if is_list => inner.meaning.trim().to_owned(),
             None => setting.meaning.trim().to_owned(),
         };
         let capital = meaning[..1].to_uppercase() + &meaning[1..];

@@ -76,6 +76,7 @@ mod nodes;
 mod openapi;
 mod packs;
 mod parts_in_place;
+mod processing;
 mod protocols;
 mod prove_possession;
 mod public_url;

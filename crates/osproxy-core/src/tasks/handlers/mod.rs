@@ -7,6 +7,7 @@ mod delete_blob;
 mod deliver_webhooks;
 mod expire_uploads;
 mod merge_parts;
+mod process_file;
 mod sweep;
 mod verify_blob;
 
@@ -21,6 +22,7 @@ pub fn all() -> Registry {
         .with(deliver_webhooks::DeliverWebhooks)
         .with(expire_uploads::ExpireUploads)
         .with(merge_parts::MergeParts)
+        .with(process_file::ProcessFile)
         .with(sweep::Sweep)
         .with(verify_blob::VerifyBlob)
 }

@@ -70,6 +70,9 @@ pub enum State {
     /// Every byte is durable and readable.
     #[sea_orm(string_value = "stored")]
     Stored,
+    /// Every byte is durable, but nothing reads it: processing found it dangerous.
+    #[sea_orm(string_value = "quarantined")]
+    Quarantined,
     /// The object is being deleted; the row is deleted afterwards.
     #[sea_orm(string_value = "deleting")]
     Deleting,

@@ -78,6 +78,12 @@ pub struct Model {
     /// For a final upload: uids of its partial uploads in order, separated by spaces.
     #[sea_orm(column_type = "Text", nullable)]
     pub partial_uids: Option<String>,
+    /// What processing has found out about the content, a JSON object.
+    #[sea_orm(column_type = "Text", nullable)]
+    pub media: Option<String>,
+    /// What the steps of processing said, a JSON object.
+    #[sea_orm(column_type = "Text", nullable)]
+    pub verdict: Option<String>,
     #[sea_orm(belongs_to, from = "blob_id", to = "id")]
     pub blob: HasOne<super::blob::Entity>,
 }
@@ -100,6 +106,9 @@ pub enum State {
     /// upload.
     #[sea_orm(string_value = "completing")]
     Completing,
+    /// Complete; becomes readable when the steps of processing accept it.
+    #[sea_orm(string_value = "processing")]
+    Processing,
     /// Complete and readable. The content never changes.
     #[sea_orm(string_value = "stored")]
     Stored,
@@ -110,9 +119,26 @@ pub enum State {
     /// or the MIME type that a link requires.
     #[sea_orm(string_value = "corrupt")]
     Corrupt,
+    /// A step of processing did not accept the file. Its content is removed.
+    #[sea_orm(string_value = "rejected")]
+    Rejected,
+    /// A step of processing found the content dangerous. Nobody can read it; it is kept for the
+    /// operator.
+    #[sea_orm(string_value = "quarantined")]
+    Quarantined,
     /// Deleted by a client.
     #[sea_orm(string_value = "deleted")]
     Deleted,
+}
+
+impl State {
+    /// The states of files that have complete content.
+    pub(crate) const WITH_CONTENT: [Self; 3] = [Self::Processing, Self::Stored, Self::Quarantined];
+
+    /// Whether the content is complete and accepted, or may still be: the upload has succeeded.
+    pub fn is_complete(self) -> bool {
+        matches!(self, Self::Processing | Self::Stored)
+    }
 }
 
 impl ActiveModelBehavior for ActiveModel {}

@@ -40,6 +40,9 @@ pub(super) struct UploadHistory {
     made_of: Vec<String>,
     #[serde(skip_serializing_if = "Option::is_none")]
     content: Option<ContentReport>,
+    /// What the steps of processing said.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    processing: Option<serde_json::Value>,
     parts: Vec<PartReport>,
     tasks: Vec<BackgroundTask>,
     /// The events that were recorded for readers.
@@ -129,7 +132,14 @@ impl UploadHistory {
         events: Vec<Event>,
     ) -> Self {
         let FileHistory { state, created_at, expires_at, .. } = history;
-        let is_gone = matches!(state, FileState::Expired | FileState::Deleted | FileState::Corrupt);
+        let is_gone = matches!(
+            state,
+            FileState::Expired
+                | FileState::Deleted
+                | FileState::Corrupt
+                | FileState::Rejected
+                | FileState::Quarantined
+        );
         let is_open = matches!(
             state,
             FileState::Pending | FileState::Receiving | FileState::Completing | FileState::Partial
@@ -163,6 +173,7 @@ impl UploadHistory {
             part_count: history.part_count,
             received,
             content,
+            processing: history.verdict.and_then(|verdict| serde_json::from_str(&verdict).ok()),
             parts,
             tasks: tasks.into_iter().map(|(task, attempts)| background_task(task, attempts)).collect(),
             events: events.into_iter().map(recorded_event).collect(),
@@ -228,7 +239,25 @@ impl UploadHistory {
         events.extend(
             self.events.iter().map(|event| (event.created_at, format!("event {} {}", event.id, event.kind))),
         );
+        events.extend(self.verdict());
         events
+    }
+
+    /// The latest verdict of processing, and what each step said.
+    fn verdict(&self) -> Option<(i64, String)> {
+        let verdict = self.processing.as_ref()?;
+        let text = |value: &serde_json::Value, name: &str| {
+            value.get(name).and_then(serde_json::Value::as_str).map(escape_control)
+        };
+        let steps = verdict.get("steps").and_then(serde_json::Value::as_array);
+        let steps = steps.into_iter().flatten().map(|step| {
+            let said = text(step, "reason").or_else(|| text(step, "basis"));
+            let said = said.map_or(String::new(), |said| format!(" ({said})"));
+            let (name, outcome) = (text(step, "step"), text(step, "outcome"));
+            format!("{} {}{said}", name.unwrap_or_default(), outcome.unwrap_or_default())
+        });
+        let (steps, outcome) = (steps.collect::<Vec<_>>().join(", "), text(verdict, "verdict"));
+        Some((verdict.get("at")?.as_i64()?, format!("processing: {}; {steps}", outcome.unwrap_or_default())))
     }
 }
 

@@ -46,7 +46,7 @@ impl Fsck {
 
     async fn check_blob(&mut self, blob: &BlobRecord) -> Result<()> {
         match blob.state {
-            BlobState::Stored => self.check_stored(blob).await,
+            BlobState::Stored | BlobState::Quarantined => self.check_stored(blob).await,
             BlobState::Receiving => self.check_incomplete_upload(blob).await,
             BlobState::Deleting => self.check_unused(blob).await,
             BlobState::Writing => {
@@ -78,6 +78,10 @@ impl Fsck {
         let what = format!("blob {} ({})", blob.id, blob.object_key);
         let mut is_intact = self.compare_size(&what, blob.size, size);
         let has_stored_slot = parts.iter().any(|part| part.state == PartState::Stored && part.tag.is_some());
+        if blob.state == BlobState::Quarantined {
+            // Its digests are not recorded, so that nobody can share it.
+            return Ok(());
+        }
         if blob.digests.is_none() || blob.upload_id.is_some() || has_stored_slot {
             // A merge records the digests before it removes the parts. If the merge is unfinished,
             // its task will still remove the parts.
@@ -122,7 +126,7 @@ impl Fsck {
         let is_intact = |sizes: &HashMap<String, u64>, key: &String, size: i64| {
             sizes.get(key).copied() == u64::try_from(size).ok()
         };
-        if blob.state == BlobState::Stored && blob.layout == BlobLayout::Whole {
+        if has_content(blob.state) && blob.layout == BlobLayout::Whole {
             self.has_missing_content |= !is_intact(&self.sizes, &blob.object_key, blob.size);
         }
         let objects = parts.iter().filter(|part| part.state == PartState::Stored && part.tag.is_none());
@@ -139,7 +143,7 @@ impl Fsck {
             BlobState::Receiving => "is an incomplete upload that belongs to no file",
             _ => "is used by no file",
         };
-        let is_content = blob.state == BlobState::Stored && blob.layout == BlobLayout::Whole;
+        let is_content = has_content(blob.state) && blob.layout == BlobLayout::Whole;
         let has_object = blob.layout == BlobLayout::Whole || blob.upload_id.is_some();
         // Keys of the blob's objects, and whether the blob names them as content.
         let mut keys: Vec<_> =
@@ -147,8 +151,7 @@ impl Fsck {
         let parts = self.app.meta.admin.part_records(blob.id).await?.into_iter();
         let parts = parts.filter(|part| part.tag.is_none());
         keys.extend(parts.map(|part| (part.object_key, part.state == PartState::Stored)));
-        let may_be_needed =
-            self.has_dangling_files || (self.has_missing_content && blob.state == BlobState::Stored);
+        let may_be_needed = self.has_dangling_files || (self.has_missing_content && has_content(blob.state));
         let is_safe = !may_be_needed
             && !keys.iter().any(|(key, is_content)| self.is_content_of_other_row(key, *is_content));
         let what = format!("blob {} {why}", blob.id);
@@ -211,9 +214,14 @@ impl Fsck {
     }
 }
 
+/// Whether a blob in this state is complete content.
+fn has_content(state: BlobState) -> bool {
+    matches!(state, BlobState::Stored | BlobState::Quarantined)
+}
+
 fn is_unused(blob: &BlobRecord) -> bool {
     match blob.state {
-        BlobState::Stored => blob.files == 0,
+        BlobState::Stored | BlobState::Quarantined => blob.files == 0,
         BlobState::Receiving => blob.uploads == 0,
         BlobState::Deleting => true,
         BlobState::Writing => false,

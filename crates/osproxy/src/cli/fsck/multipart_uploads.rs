@@ -203,5 +203,5 @@ impl Fsck {
 
 /// Whether a blob is stored and used by a file, so that its multipart upload must have ended.
 fn is_content(blob: &BlobRecord) -> bool {
-    blob.state == BlobState::Stored && blob.files > 0
+    matches!(blob.state, BlobState::Stored | BlobState::Quarantined) && blob.files > 0
 }

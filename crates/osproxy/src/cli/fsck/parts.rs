@@ -1,7 +1,7 @@
 //! Checks the parts of content that waits to be merged, and of incomplete uploads.
 
 use osproxy_core::Result;
-use osproxy_meta::{BlobRecord, ObjectRowKind, PartRecord, PartState, TaskKind};
+use osproxy_meta::{BlobRecord, BlobState, ObjectRowKind, PartRecord, PartState, TaskKind};
 use osproxy_storage::Key;
 
 use super::checker::Fsck;
@@ -38,6 +38,10 @@ impl Fsck {
             );
         }
         self.check_multipart_object(blob, parts).await?;
+        if blob.state == BlobState::Quarantined {
+            // Released content is merged.
+            return Ok(());
+        }
         let merge = self.task(TaskKind::MergeParts, blob).await?;
         self.ensure_task(blob, merge, "is in parts, and no task merges them").await
     }

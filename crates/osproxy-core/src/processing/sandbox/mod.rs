@@ -1,0 +1,238 @@
+//! Runs programs that handle untrusted content: without network, with limits on time, memory and
+//! output, and without access to the files and processes of the service.
+//!
+//! The service starts its own binary with the hidden subcommand `sandbox` (or `decode-image`). That
+//! process restricts itself, see [`confine`], and then becomes the program.
+
+pub mod confine;
+
+use std::{
+    fs::File,
+    io,
+    path::PathBuf,
+    pin::pin,
+    process::{ExitStatus, Stdio},
+    time::Duration,
+};
+
+use futures_util::TryStreamExt;
+use rustix::process::{Pid, Signal, kill_process_group};
+use tokio::{
+    io::{AsyncRead, AsyncReadExt, AsyncWriteExt},
+    process::{Child, ChildStdin, Command},
+};
+
+use super::{ContentStream, StepError, answer, settings::ProgramLimits};
+use confine::Confinement;
+
+/// The running binary. Also works after the file was replaced by a newer version.
+const OWN_BINARY: &str = "/proc/self/exe";
+/// Maximum number of bytes of standard error that are kept.
+const MAX_STDERR: u64 = 4 << 10;
+
+/// A program to run in the sandbox.
+pub struct Program {
+    /// What runs.
+    pub target: Target,
+    /// The environment. There are no other variables.
+    pub environment: Vec<(&'static str, String)>,
+    /// Limits.
+    pub limits: ProgramLimits,
+}
+
+/// What runs in the sandbox.
+pub enum Target {
+    /// A program.
+    Program {
+        /// Absolute path and arguments.
+        argv: Vec<String>,
+        /// Files and folders that it may read, besides itself and the system's programs and
+        /// libraries.
+        readable: Vec<PathBuf>,
+    },
+    /// The image decoder of this binary, with these arguments.
+    ImageDecoder(Vec<String>),
+}
+
+/// The standard input of a program.
+pub enum Input {
+    /// A pipe.
+    Stream(ContentStream),
+    /// A file.
+    File(File),
+}
+
+/// Why a program gave no output.
+#[derive(Debug, thiserror::Error)]
+pub enum RunError {
+    /// It could not be started, or not get the content.
+    #[error(transparent)]
+    Unavailable(StepError),
+    /// It failed.
+    #[error("the program ended with {status}{}", shown(.stderr))]
+    Exited {
+        /// How it ended.
+        status: ExitStatus,
+        /// What it wrote to standard error.
+        stderr: String,
+    },
+    /// It was killed, because it did not end in time.
+    #[error("the program did not end within {} seconds", .0.as_secs())]
+    TimedOut(Duration),
+    /// It was killed, because it wrote too much.
+    #[error("the program wrote more than {0} bytes")]
+    TooMuchOutput(u64),
+}
+
+fn shown(stderr: &str) -> String {
+    if stderr.is_empty() { String::new() } else { format!(": {stderr}") }
+}
+
+impl From<RunError> for StepError {
+    fn from(error: RunError) -> Self {
+        match error {
+            RunError::Unavailable(error) => error,
+            other => Self::failed(other.to_string()),
+        }
+    }
+}
+
+impl Program {
+    /// Runs the program with `input`, and returns what it wrote to standard output. When this future
+    /// ends or is dropped, the program and all its descendants are dead.
+    pub async fn run(self, input: Input) -> Result<Vec<u8>, RunError> {
+        let (limits, mut command) = (self.limits, self.command());
+        let mut stream = None;
+        match input {
+            Input::Stream(content) => {
+                stream = Some(content);
+                command.stdin(Stdio::piped());
+            }
+            Input::File(file) => {
+                command.stdin(file);
+            }
+        }
+        let mut child = command.spawn().map_err(|error| unavailable("cannot start the sandbox", error))?;
+        let group = Group::of(&child);
+        let ended = tokio::time::timeout(limits.timeout, communicate(&mut child, stream, limits.max_output));
+        let result = ended.await.unwrap_or(Err(RunError::TimedOut(limits.timeout)));
+        drop(group);
+        // Reaps the process.
+        let _ = child.wait().await;
+        result
+    }
+
+    fn command(self) -> Command {
+        let Self { target, environment, limits } = self;
+        let mut command = Command::new(OWN_BINARY);
+        let confinement = |readable: Vec<PathBuf>| Confinement {
+            timeout: limits.timeout,
+            max_memory: limits.max_memory,
+            readable,
+        };
+        match target {
+            Target::Program { argv, readable } => {
+                command.arg("sandbox").args(confinement(readable).arguments()).arg("--").args(argv);
+            }
+            Target::ImageDecoder(arguments) => {
+                command.arg("decode-image").args(confinement(Vec::new()).arguments()).args(arguments);
+            }
+        }
+        let clean = |(name, value): (&'static str, String)| (name, value.replace('\0', ""));
+        command
+            .env_clear()
+            .envs(environment.into_iter().map(clean))
+            .current_dir("/")
+            .process_group(0)
+            .stdout(Stdio::piped())
+            .stderr(Stdio::piped())
+            .kill_on_drop(true);
+        command
+    }
+}
+
+fn unavailable(what: &str, error: io::Error) -> RunError {
+    RunError::Unavailable(StepError::unavailable(what, error))
+}
+
+/// Kills a process and its descendants when it is dropped. The sandbox does not let them leave their
+/// process group.
+struct Group(Option<Pid>);
+
+impl Group {
+    fn of(child: &Child) -> Self {
+        Self(child.id().and_then(|id| Pid::from_raw(id.cast_signed())))
+    }
+}
+
+impl Drop for Group {
+    fn drop(&mut self) {
+        if let Some(group) = self.0 {
+            // The error is ignored: the processes may have ended.
+            let _ = kill_process_group(group, Signal::KILL);
+        }
+    }
+}
+
+/// Sends the content to a process, and reads its output until it ends.
+async fn communicate(
+    child: &mut Child,
+    content: Option<ContentStream>,
+    max_output: u64,
+) -> Result<Vec<u8>, RunError> {
+    let (stdin, stdout, stderr) = (child.stdin.take(), child.stdout.take(), child.stderr.take());
+    let mut feeding = pin!(async {
+        match (content, stdin) {
+            (Some(content), Some(stdin)) => feed(stdin, content).await,
+            _ => Ok(()),
+        }
+    });
+    let mut output = pin!(async {
+        let (output, error) =
+            tokio::join!(read_limited(stdout, max_output), read_limited(stderr, MAX_STDERR));
+        Ok::<_, io::Error>((output?, error?))
+    });
+    let mut is_fed = false;
+    let (output, stderr) = loop {
+        tokio::select! {
+            fed = &mut feeding, if !is_fed => {
+                fed?;
+                is_fed = true;
+            }
+            read = &mut output => break read.map_err(|error| unavailable("cannot read the output", error))?,
+        }
+    };
+    if output.len() as u64 > max_output {
+        return Err(RunError::TooMuchOutput(max_output));
+    }
+    let status = child.wait().await.map_err(|error| unavailable("cannot wait for the program", error))?;
+    let stderr = answer::shorten(&String::from_utf8_lossy(&stderr), "");
+    match status.code() {
+        Some(0) => Ok(output),
+        Some(confine::FAILURE) => Err(RunError::Unavailable(StepError::unavailable_msg(stderr))),
+        _ => Err(RunError::Exited { status, stderr }),
+    }
+}
+
+/// Sends content until it or the process ends.
+async fn feed(mut stdin: ChildStdin, mut content: ContentStream) -> Result<(), RunError> {
+    while let Some(bytes) =
+        content.try_next().await.map_err(|error| RunError::Unavailable(StepError::from(error)))?
+    {
+        if stdin.write_all(&bytes).await.is_err() {
+            // The process takes no more, and may still give an answer.
+            return Ok(());
+        }
+    }
+    let _ = stdin.shutdown().await;
+    Ok(())
+}
+
+/// Reads at most `max` bytes and one more, which tells that there are too many.
+async fn read_limited(pipe: Option<impl AsyncRead + Unpin>, max: u64) -> io::Result<Vec<u8>> {
+    let mut bytes = Vec::new();
+    if let Some(pipe) = pipe {
+        pipe.take(max.saturating_add(1)).read_to_end(&mut bytes).await?;
+    }
+    Ok(bytes)
+}

@@ -1,0 +1,115 @@
+//! What programs can do in the sandbox.
+
+use osproxy_api::v1::FileState;
+use serde_json::{Value, json};
+
+use super::{start, wait_for};
+
+/// Tries what is forbidden, and reports what has worked.
+const PROGRAM: &str = r#"
+import json, os, resource, socket, sys
+
+worked = {}
+
+def attempt(name, call):
+    try:
+        call()
+        worked[name] = True
+    except OSError as error:
+        worked[name] = False
+
+def fork_and_leave():
+    pid = os.fork()
+    if pid == 0:
+        try:
+            os.setsid()
+            os._exit(0)
+        except OSError:
+            os._exit(1)
+    if os.waitpid(pid, 0)[1] != 0:
+        raise OSError("it cannot leave")
+
+attempt("inet", lambda: socket.socket(socket.AF_INET, socket.SOCK_STREAM))
+attempt("inet6", lambda: socket.socket(socket.AF_INET6, socket.SOCK_DGRAM))
+attempt("unix", lambda: socket.socket(socket.AF_UNIX, socket.SOCK_STREAM))
+attempt("kill", lambda: os.kill(os.getppid(), 0))
+attempt("leave", fork_and_leave)
+attempt("other", lambda: open(sys.argv[1], "rb"))
+attempt("secrets", lambda: open("/etc/shadow", "rb"))
+attempt("environment", lambda: open("/proc/%d/environ" % os.getppid(), "rb").read())
+attempt("write", lambda: open("/tmp/osproxy-sandbox-test", "wb"))
+attempt("programs", lambda: open("/usr/bin/env", "rb"))
+attempt("limits", lambda: resource.setrlimit(resource.RLIMIT_CORE, (0, 0)))
+open_files = []
+for number in range(3, 256):
+    try:
+        os.fstat(number)
+        open_files.append(number)
+    except OSError:
+        pass
+try:
+    bytearray(2 << 30)
+    worked["memory"] = True
+except MemoryError:
+    worked["memory"] = False
+read = len(sys.stdin.buffer.read())
+json.dump({"verdict": "accept", "media": {
+    "worked": worked, "read": read, "files": open_files, "environment": dict(os.environ),
+}}, sys.stdout)
+"#;
+
+#[tokio::test]
+async fn a_program_reaches_nothing_but_its_input() {
+    let folder = tempfile::tempdir().unwrap();
+    let program = folder.path().join("program.py");
+    std::fs::write(&program, PROGRAM).unwrap();
+    let secret = folder.path().join("secret");
+    std::fs::write(&secret, "secret").unwrap();
+    let step = json!({
+        "step": "command",
+        "command": ["/usr/bin/python3", "-I", "-S", program, secret],
+        "readable": [program],
+    });
+    let service = start(&[step]).await;
+    let uid = service.store("a name.txt", b"twelve bytes").await;
+    let stored = wait_for(&service, &uid, FileState::Stored).await;
+    let media = Value::from(stored.media.unwrap());
+    let expected = json!({
+        "inet": false, "inet6": false, "unix": false, "kill": false, "leave": false, "other": false,
+        "secrets": false, "environment": false, "write": false, "programs": true, "limits": false,
+        "memory": false,
+    });
+    assert_eq!(media["worked"], expected);
+    assert_eq!((&media["read"], &media["files"]), (&json!(12), &json!([])));
+    let mut environment = media["environment"].clone();
+    // Python sets this one itself, where there is no locale.
+    environment.as_object_mut().unwrap().remove("LC_CTYPE");
+    let expected = json!({
+        "OSPROXY_UID": uid, "OSPROXY_TENANT": "default", "OSPROXY_NAME": "a name.txt", "OSPROXY_SIZE": "12",
+        "OSPROXY_CONTENT_TYPE": "text/plain",
+    });
+    assert_eq!(environment, expected);
+}
+
+#[tokio::test]
+async fn the_configuration_names_missing_programs() {
+    let folder = tempfile::tempdir().unwrap();
+    let config = json!({"processing": [
+        {"step": "command", "command": ["/nowhere/program"]},
+        {"step": "scan", "clamd": "localhost"},
+        {"step": "type", "allow": ["image"]},
+    ]});
+    std::fs::write(folder.path().join("bad.yaml"), config.to_string()).unwrap();
+    for command in ["check-config", "serve"] {
+        let (status, _, said) =
+            crate::support::spawn_failing(folder.path(), &[], &[command, "--config", "bad.yaml"]).await;
+        assert_eq!(status.code(), Some(1));
+        for problem in [
+            "processing[0].command: there is no program /nowhere/program",
+            "processing[1].clamd: must be an address",
+            "processing[2].allow: \"image\" is no MIME type",
+        ] {
+            assert!(said.contains(problem), "{said}");
+        }
+    }
+}
