@@ -27,7 +27,10 @@ async fn delete(files: Arc<FileOps>, tenant: Tenant, uid: Uid, task_id: Uid) -> 
             Ok(())
         }
         // The file was deleted, aborted or expired before.
-        DeleteOutcome::Unchanged => Err(state_error(FileState::Deleted)),
+        DeleteOutcome::Unchanged => match files.meta.files.state(uid).await? {
+            Some(FileState::Quarantined) => Err(state_error(FileState::Quarantined)),
+            _ => Err(state_error(FileState::Deleted)),
+        },
         DeleteOutcome::Unknown => Err(unknown_uid_error()),
     }
 }

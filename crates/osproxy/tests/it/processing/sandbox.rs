@@ -15,7 +15,7 @@ def attempt(name, call):
     try:
         call()
         worked[name] = True
-    except OSError as error:
+    except (OSError, ValueError):
         worked[name] = False
 
 def fork_and_leave():
