@@ -16,8 +16,8 @@ const SHOWN: [&str; 4] = ["console", "mermaid", "rust,ignore", "text"];
 const EVERYWHERE: [(&str, &str); 2] =
     [("json", "documentation::every_json_is_one"), ("yaml", "documentation::every_configuration_is_one")];
 
-/// The test that runs all blocks of a language on a page. `task-handlers.md` is a doctest of the
-/// crate.
+/// The test that runs all blocks of a language on a page. `task-handlers.md` and `processing.md` are
+/// doctests of the crate.
 const RUN: [(&str, &str, &str); 36] = [
     ("README.md", "sh", "readme::the_quick_start_works_line_by_line"),
     ("docs/guides/access.md", "sh", "documentation::the_commands_about_access_work"),
@@ -103,7 +103,7 @@ fn every_block_is_run_or_only_shown() {
                 || RUN.iter().any(|(of, its, _)| (*of, *its) == (path, language))
                 // It has the same blocks as its original: `readme::both_languages_say_the_same`.
                 || path.ends_with(".zh-CN.md")
-                || (path, language) == ("docs/guides/task-handlers.md", "rust");
+                || (["docs/guides/task-handlers.md", "docs/guides/processing.md"].contains(&path) && language == "rust");
             assert!(
                 is_shown || is_run,
                 "no test runs the `{language}` of {path}: add one, or call it `console` or `text`\n{}",
