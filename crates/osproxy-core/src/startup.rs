@@ -293,7 +293,7 @@ impl Parts {
             build: self.build,
             node_id: self.node_id,
             started_at: self.started_at,
-            coordinator,
+            coordinator: self.coordinator,
             forwarder: self.forwarder,
             node: self.node,
             metrics_registry,

@@ -112,13 +112,11 @@ impl Step for Scan {
             let reply = self.scan(content.open(0..file.size).await?).await?;
             judge(&reply, version, settings.reject_infected)
         };
-        match tokio::time::timeout(settings.timeout, scanning).await {
-            Ok(verdict) => verdict,
-            Err(_) => {
-                let seconds = settings.timeout.as_secs();
-                Err(StepError::unavailable_msg(format!("clamd gave no verdict within {seconds} seconds")))
-            }
-        }
+        let scanned = tokio::time::timeout(settings.timeout, scanning).await;
+        scanned.unwrap_or_else(|_| {
+            let seconds = settings.timeout.as_secs();
+            Err(StepError::unavailable_msg(format!("clamd gave no verdict within {seconds} seconds")))
+        })
     }
 }
 

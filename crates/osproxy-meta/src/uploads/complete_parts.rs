@@ -173,9 +173,7 @@ async fn complete(
         None => None,
     };
     let blob = match (file.state, blob) {
-        (file::State::Stored | file::State::Processing, Some(blob)) => {
-            return Ok(compare_repeated(&file, &blob, &request));
-        }
+        (state, Some(blob)) if state.is_complete() => return Ok(compare_repeated(&file, &blob, &request)),
         (file::State::Receiving | file::State::Completing, Some(blob)) => blob,
         (file::State::Pending | file::State::Receiving, None) => {
             let expected_parts = expected_part_count(&file, &request).unwrap_or(1);

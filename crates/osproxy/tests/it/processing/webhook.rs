@@ -109,7 +109,7 @@ async fn a_service_gets_a_link_and_gives_a_verdict() {
         assert_eq!(file.metadata.contains_key("seen"), name == "accept");
         let said = said(&service, &uid).await;
         let reason = said["steps"][0]["reason"].as_str().unwrap_or_default().to_owned();
-        let part = match name {
+        let expected = match name {
             "accept" => "",
             "reject" => "no",
             "garbage" => "no verdict",
@@ -119,7 +119,7 @@ async fn a_service_gets_a_link_and_gives_a_verdict() {
             "broken" => "500",
             _ => "does not answer",
         };
-        assert!(reason.contains(part), "{name}: {reason}");
+        assert!(reason.contains(expected), "{name}: {reason}");
         let asked = log.lock().unwrap().pop().unwrap();
         assert_eq!(asked.authorization.as_deref(), Some("Bearer abc"));
         assert_eq!(asked.content, name.as_bytes());
