@@ -89,6 +89,15 @@ impl BlobDb {
             .await
     }
 
+    /// Whether the parts of a blob are its content, also in quarantine.
+    #[boxed_future]
+    pub async fn is_in_parts(&self, blob_id: i64) -> Result<bool, MetaError> {
+        let blob = blob::Entity::find_by_id(blob_id)
+            .filter(blob::Column::State.is_in([blob::State::Stored, blob::State::Quarantined]))
+            .filter(blob::Column::Layout.eq(blob::BlobLayout::Parts));
+        Ok(blob.one(&self.db.lookups).await?.is_some())
+    }
+
     /// Makes the object of `intent` the content of the blob. The object must be published and
     /// durable. Returns `Conflict` if another blob has the same content.
     #[boxed_future]

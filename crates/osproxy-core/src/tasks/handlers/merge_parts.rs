@@ -55,6 +55,10 @@ impl TaskHandler for MergeParts {
             }
             BeginMergeOutcome::Gone => return Ok(()),
         };
+        if app.meta.blobs.is_in_parts(blob_id).await? {
+            // Its content was put into quarantine during the merge; a release enqueues another one.
+            return Ok(());
+        }
         // Readers that still need a part continue with the merged object.
         let parts = app.meta.blobs.part_objects(blob_id).await?;
         app.objects.delete_parts(&store, &parts).await?;
