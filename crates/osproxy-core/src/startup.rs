@@ -267,8 +267,7 @@ impl Parts {
             limits,
             node: self.node.clone(),
         });
-        let coordinator = self.coordinator.clone();
-        let uploads = UploadOps::new(files.clone(), links.clone(), metrics.clone(), coordinator.clone());
+        let uploads = UploadOps::new(files.clone(), links.clone(), metrics.clone(), self.coordinator.clone());
         let tasks = TaskOps { db: meta.tasks.clone(), task_notifier: task_notifier.clone(), limits };
         let webhooks = WebhookOps::new(meta.clone(), self.webhooks, &task_notifier, &metrics);
         Ok(Arc::new(App {

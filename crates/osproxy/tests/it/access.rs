@@ -83,7 +83,7 @@ async fn no_operation_is_done_without_a_key_or_without_its_scope() {
             assert_eq!(answer.status() == 403, is_refused, "{what}");
         }
     }
-    assert_eq!(scoped, 27);
+    assert_eq!(scoped, 36);
 }
 
 #[tokio::test]

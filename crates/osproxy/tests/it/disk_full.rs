@@ -54,7 +54,7 @@ async fn a_full_disk_refuses_parts_and_keeps_what_it_cannot_merge_readable() {
     let cuts = [0, 1_900_000, 3_900_000, 5_900_000, 8_000_000];
     let parts: Vec<_> = cuts.windows(2).map(|cut| &bytes[cut[0]..cut[1]]).collect();
     service.put_parts(&link, &parts[..3]).await;
-    service.limit_file_size(Some(1_000_000));
+    service.limit_file_size(Some(1_500_000));
     expect_v0_error(service.put_part(&link, 4, parts[3]).await, 507).await;
     expect_v0_error(service.put_part(&link, 1, parts[3]).await, 507).await;
     // There is space for a part again, but not for all of them in one object.

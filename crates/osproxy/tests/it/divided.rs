@@ -426,7 +426,7 @@ async fn an_upload_survives_kills_and_lapses_without_a_trace() {
 #[tokio::test]
 async fn a_full_disk_is_told_when_an_upload_is_created() {
     let service = Service::start().await;
-    service.limit_file_size(Some(1_000_000));
+    service.limit_file_size(Some(1_500_000));
     let wish = json!({"name": "x.bin", "size": 2_000_000, "part_size": PART});
     let answer = service.v1_post("/uploads", &wish).await;
     expect_problem(answer, 507, "storage_full").await;

@@ -91,7 +91,7 @@ async fn start_with_a_pack() -> Service {
 /// Waits for the background work of every start, which syncs the database too.
 async fn wait_until_started(service: &Service) {
     eventually("the service is idle", async || {
-        (service.sql("SELECT count(*) FROM task_attempts WHERE outcome = 'done'").await == ["4"])
+        (service.sql("SELECT count(*) FROM task_attempts WHERE outcome = 'done'").await == ["5"])
             .then_some(())
     })
     .await;

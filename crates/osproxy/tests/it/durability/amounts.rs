@@ -77,7 +77,7 @@ impl NumberedContent {
 async fn start() -> (Service, usize) {
     let service = Service::start_traced(CALLS).await;
     eventually("the service is idle", async || {
-        (service.sql("SELECT count(*) FROM task_attempts WHERE outcome = 'done'").await == ["4"])
+        (service.sql("SELECT count(*) FROM task_attempts WHERE outcome = 'done'").await == ["5"])
             .then_some(())
     })
     .await;
