@@ -21,6 +21,8 @@ use crate::{App, Error, NodeState, Result, boxed_future};
 /// How often to look for events without a position, and for exceeded quotas, if nothing wakes the
 /// loop.
 const POLL_INTERVAL: Duration = Duration::from_secs(1);
+/// Minimum time between two assignments of a node.
+const MIN_INTERVAL: Duration = Duration::from_millis(20);
 /// Maximum number of clients that follow the events of this node at the same time.
 const MAX_WATCHES: usize = 256;
 /// Maximum number of clients of one tenant among them.
@@ -145,7 +147,11 @@ pub(crate) fn spawn_assignment(app: &Arc<App>) {
             };
             match assigning.await {
                 Ok(0) => {}
-                Ok(_) => app.coordinator.publish(Message::EventsRecorded),
+                Ok(_) => {
+                    app.coordinator.publish(Message::EventsRecorded);
+                    // Under load, one assignment and one message are for many events.
+                    tokio::time::sleep(MIN_INTERVAL).await;
+                }
                 Err(error) => {
                     let error = error_chain(&error);
                     tracing::warn!(error, "cannot assign positions to events; retrying");

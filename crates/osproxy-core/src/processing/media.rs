@@ -53,11 +53,13 @@ impl Step for Media {
         let probed = match program.run(Input::File(excerpt)).await {
             Ok(output) => parse(&output)?,
             Err(RunError::Unavailable(error)) => return Err(error),
-            // ffprobe ends with an error if it does not recognise the content.
-            Err(_) if *reject_damaged => {
+            // ffprobe ends with this status if it does not recognise the content. All else says nothing
+            // about the content: it may be missing, or the machine may be slow.
+            Err(RunError::Exited { status, .. }) if *reject_damaged && status.code() == Some(1) => {
                 let reason = "the content is no valid audio or video".to_owned();
                 return Ok(Verdict::Reject { reason });
             }
+            Err(error) if *reject_damaged => return Err(error.into()),
             Err(error) => {
                 let error = answer::shorten(&error.to_string(), "not recognised");
                 Map::from_iter([("error".to_owned(), error.into())])

@@ -123,6 +123,7 @@ impl Pipeline {
                     runs.push(run(outcome, Some(reason.clone()), None));
                     return Ok(Conclusion { verdict, runs });
                 }
+                Err(error @ StepError::Content(_)) => return Err(Held { step, error }),
                 Err(error) => {
                     let message = answer::shorten(&error_chain(&error), "unknown error");
                     match configured.on_error {

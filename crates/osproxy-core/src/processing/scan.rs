@@ -40,6 +40,14 @@ impl Scan {
         })
     }
 
+    /// The verdict about a file that is too large to be scanned.
+    fn too_large(&self) -> Verdict {
+        match self.settings.too_large {
+            TooLarge::Pass => Verdict::accept(),
+            TooLarge::Reject => Verdict::Reject { reason: "the file is too large to be scanned".to_owned() },
+        }
+    }
+
     /// Returns the versions of the scanner and of its signature database.
     async fn version(&self) -> io::Result<String> {
         let mut connection = self.connect().await?;
@@ -54,13 +62,20 @@ impl Scan {
         let sent = send(&mut connection, content).await;
         // At its size limit, clamd replies and closes the connection before it has all content.
         match (read_reply(&mut connection).await, sent) {
-            (Ok(reply), _) if !reply.is_empty() => Ok(reply),
             (_, Err(SendError::Content(error))) => Err(error),
+            // A file passes only if the scanner has all of it.
+            (Ok(reply), Ok(())) if !reply.is_empty() => Ok(reply),
+            (Ok(reply), Err(_)) if reply.ends_with(FOUND) || reply.contains(TOO_LARGE) => Ok(reply),
             (_, Err(SendError::Connection(error))) | (Err(error), Ok(())) => Err(away(error)),
             (Ok(_), Ok(())) => Err(StepError::unavailable_msg("clamd closed the connection without a reply")),
         }
     }
 }
+
+/// End of a reply about infected content.
+const FOUND: &str = " FOUND";
+/// Part of the reply about content above `StreamMaxLength`.
+const TOO_LARGE: &str = "size limit exceeded";
 
 /// Why content was not sent.
 enum SendError {
@@ -99,17 +114,15 @@ impl Step for Scan {
     async fn run(&self, file: &StepFile, content: &dyn OpenContent) -> Result<Verdict, StepError> {
         let settings = &self.settings;
         if file.size > settings.max_size {
-            return Ok(match settings.too_large {
-                TooLarge::Pass => Verdict::accept(),
-                TooLarge::Reject => {
-                    Verdict::Reject { reason: "the file is too large to be scanned".to_owned() }
-                }
-            });
+            return Ok(self.too_large());
         }
         let scanning = async {
             let version = self.version().await;
             let version = version.map_err(|error| StepError::unavailable("clamd does not answer", error))?;
             let reply = self.scan(content.open(0..file.size).await?).await?;
+            if reply.contains(TOO_LARGE) {
+                return Ok(self.too_large());
+            }
             judge(&reply, version, settings.reject_infected)
         };
         let scanned = tokio::time::timeout(settings.timeout, scanning).await;
@@ -126,7 +139,7 @@ fn judge(reply: &str, version: String, reject_infected: bool) -> Result<Verdict,
     if verdict == "OK" {
         return Ok(Verdict::Accept(Findings { basis: Some(version), ..Findings::default() }));
     }
-    if let Some(signature) = verdict.strip_suffix(" FOUND") {
+    if let Some(signature) = verdict.strip_suffix(FOUND) {
         let reason = format!("infected: {signature}");
         return Ok(if reject_infected { Verdict::Reject { reason } } else { Verdict::Quarantine { reason } });
     }

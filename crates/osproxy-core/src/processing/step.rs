@@ -127,6 +127,10 @@ pub enum StepError {
     /// The step cannot judge this file.
     #[error("{0}")]
     Failed(String),
+    /// The content cannot be read now. The file waits, whatever the policy of the step is: the store
+    /// says nothing about the file.
+    #[error("the content cannot be read")]
+    Content(#[source] Error),
 }
 
 impl StepError {
@@ -151,7 +155,7 @@ impl StepError {
 
 impl From<Error> for StepError {
     fn from(error: Error) -> Self {
-        Self::unavailable("the content cannot be read", error)
+        Self::Content(error)
     }
 }
 

@@ -108,6 +108,13 @@ pub struct SendReport {
     pub retry_after: Option<Duration>,
 }
 
+impl SendReport {
+    /// Whether the endpoint refuses this one event. It works, so others need not wait.
+    pub(super) fn is_about_event(&self) -> bool {
+        matches!(self.status, Some(400 | 409 | 413 | 422))
+    }
+}
+
 /// What an endpoint did with a message.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum SendOutcome {

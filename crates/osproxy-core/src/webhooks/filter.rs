@@ -31,8 +31,9 @@ pub struct WebhookFilter {
 struct Compared {
     #[serde(default)]
     category: String,
+    /// `None` if the event is not about a file, or if its metadata was left out because it is long.
     #[serde(default)]
-    metadata: FileMetadata,
+    metadata: Option<FileMetadata>,
 }
 
 impl WebhookFilter {
@@ -89,8 +90,12 @@ impl WebhookFilter {
         let Ok(compared) = serde_json::from_str::<Compared>(&event.payload) else {
             return false;
         };
-        (self.categories.is_empty() || self.categories.contains(&compared.category))
-            && self.metadata.iter().all(|(key, value)| compared.metadata.get(key) == Some(value))
+        let has_metadata = match &compared.metadata {
+            Some(metadata) => self.metadata.iter().all(|(key, value)| metadata.get(key) == Some(value)),
+            // Nobody must miss an event because its metadata is not known.
+            None => self.metadata.is_empty() || event.uid.is_some(),
+        };
+        has_metadata && (self.categories.is_empty() || self.categories.contains(&compared.category))
     }
 }
 

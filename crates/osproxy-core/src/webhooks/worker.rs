@@ -282,7 +282,9 @@ impl Run<'_> {
             return Ok(());
         }
         let due = due.into_iter().filter(|retry| {
-            !self.under_way.contains(&retry.position) && !self.progress.is_unrecorded(retry.position)
+            !self.under_way.contains(&retry.position)
+                && !self.progress.is_unrecorded(retry.position)
+                && !self.progress.is_open(retry.position)
         });
         self.retries = due.collect();
         self.open_retries = self.retries.iter().map(|retry| retry.position).collect();
@@ -395,6 +397,9 @@ impl Run<'_> {
             self.window = (self.window + 1).min(self.worker.ops.settings.max_concurrency);
             self.progress.failures = 0;
             self.progress.retry_at = None;
+            return;
+        }
+        if attempt.is_about_event() {
             return;
         }
         if attempt.outcome == SendOutcome::Gone {

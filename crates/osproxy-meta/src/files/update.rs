@@ -11,7 +11,7 @@ use sea_orm::{
 
 use crate::MetaError;
 use crate::{
-    AnnouncedContent, EventKind, FileDb, FileState, Invalidation, KnownContent, NewFile,
+    AnnouncedContent, EventKind, FileDb, FileState, Invalidation, KnownContent, NewFile, NodeStores,
     access::quotas::{ChargeOutcome, Quotas, record_bytes},
     blobs, boxed_future,
     db::{
@@ -23,6 +23,7 @@ use crate::{
         create::{record_created, stored_row},
         listing::{self, FileMetadata, name_start},
     },
+    processing,
 };
 
 /// Edits metadata in place. Returns `false` if the edited metadata is invalid and must not be
@@ -103,14 +104,18 @@ impl FileDb {
         metadata: Option<FileMetadata>,
     ) -> Result<CopyOutcome, MetaError> {
         let (quotas, recorder) = (self.db.quotas.clone(), self.db.event_recorder());
+        let node_stores = self.db.node_stores.clone();
         let copy_outcome = self.db.write_or_rollback(move |transaction| {
             let (tenant, quotas, recorder) = (tenant.clone(), quotas.clone(), recorder.clone());
+            let node_stores = node_stores.clone();
             let new = NewCopy { uid: copy, name: name.clone(), metadata: metadata.clone() };
             Box::pin(async move {
-                Ok(match copy_file(transaction, &tenant, uid, new, &quotas, &recorder).await? {
-                    CopyOutcome::Copied => TxEnd::Commit(CopyOutcome::Copied),
-                    other => TxEnd::Rollback(other),
-                })
+                Ok(
+                    match copy_file(transaction, &tenant, uid, new, &node_stores, &quotas, &recorder).await? {
+                        CopyOutcome::Copied => TxEnd::Commit(CopyOutcome::Copied),
+                        other => TxEnd::Rollback(other),
+                    },
+                )
             })
         });
         match copy_outcome.await {
@@ -204,6 +209,7 @@ async fn copy_file(
     tenant: &Tenant,
     uid: Uid,
     NewCopy { uid: copy, name, metadata }: NewCopy,
+    node_stores: &NodeStores,
     quotas: &Quotas,
     recorder: &EventRecorder,
 ) -> Result<CopyOutcome, DbErr> {
@@ -222,8 +228,9 @@ async fn copy_file(
         Some(metadata) => listing::encode_metadata(&metadata),
         None => source.metadata,
     };
+    let is_renamed = name.as_ref().is_some_and(|name| *name != source.name);
     let content_type = match &name {
-        Some(name) if Some(name) != Some(&source.name) => {
+        Some(name) if is_renamed => {
             let blob = blob::Entity::find_by_id(blob_id).one(transaction).await?;
             content_type::mime_type_of(blob.and_then(|blob| blob.sniffed).as_deref(), name)
         }
@@ -232,11 +239,16 @@ async fn copy_file(
     let (tenant, name) = (Tenant::from_db(&source.tenant), name.unwrap_or(source.name));
     let file = NewFile { uid: copy, tenant, name, announced: AnnouncedContent::default(), grant: None };
     let content = KnownContent { blob_id, size: source.charged.cast_unsigned(), content_type };
-    let stored = stored_row(&file, &content, FileState::Stored);
+    // Processing has accepted the content under its first name.
+    let state = if is_renamed { node_stores.processing.completed_state() } else { FileState::Stored };
+    let stored = stored_row(&file, &content, state);
     let row_charge = record_bytes(&file.name, metadata.as_deref());
     let row = file::ActiveModel { metadata: Set(metadata), record_bytes: Set(row_charge), ..stored };
     file::Entity::insert(row.clone()).exec_without_returning(transaction).await?;
     record_created(transaction, vec![row], recorder).await?;
+    if is_renamed {
+        processing::enqueue_first(transaction, node_stores, copy, blob_id).await?;
+    }
     let charge = source.charged.saturating_add(row_charge);
     Ok(match quotas.charge(transaction, file.tenant.as_str(), charge).await? {
         ChargeOutcome::Allowed => CopyOutcome::Copied,

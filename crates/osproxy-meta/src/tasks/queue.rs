@@ -90,7 +90,7 @@ impl TaskDb {
         }
     }
 
-    /// Makes a dead or queued task due now, with up to `attempts` more attempts. The attempts of a
+    /// Makes a dead or queued task due now, with at least `attempts` more attempts. The attempts of a
     /// recurring task stay unlimited. Returns `false` if the task does not exist, is running or is
     /// done.
     #[boxed_future]
@@ -100,10 +100,12 @@ impl TaskDb {
             .write(move |transaction| {
                 Box::pin(async move {
                     let max_attempts = Expr::col(task::Column::Attempts).add(attempts.cast_signed());
-                    // A recurring task has no limit of attempts.
-                    let unlimited = Expr::col(task::Column::MaxAttempts);
-                    let max_attempts = Expr::case(Expr::col(task::Column::UniqueKey).is_null(), max_attempts)
-                        .finally(unlimited);
+                    // A recurring task has no limit of attempts, and the limit of others never falls.
+                    let unchanged = Expr::col(task::Column::MaxAttempts);
+                    let has_fewer = Expr::col(task::Column::UniqueKey)
+                        .is_null()
+                        .and(Expr::col(task::Column::MaxAttempts).lt(max_attempts.clone()));
+                    let max_attempts = Expr::case(has_fewer, max_attempts).finally(unchanged);
                     let updated = task::Entity::update_many()
                         .col_expr(task::Column::State, Expr::value(TaskState::Queued))
                         .col_expr(task::Column::RunAt, Expr::value(now))

@@ -158,8 +158,8 @@ impl WebhookDb {
             .await
     }
 
-    /// Deletes up to `limit` deliveries whose latest attempt ended before `before`, in milliseconds
-    /// since the Unix epoch. Returns the number of deleted deliveries.
+    /// Deletes up to `limit` deliveries without further attempts whose latest attempt ended before
+    /// `before`, in milliseconds since the Unix epoch. Returns the number of deleted deliveries.
     #[boxed_future]
     pub async fn purge_deliveries(&self, before: i64, limit: u64) -> Result<u64, MetaError> {
         self.db
@@ -169,6 +169,7 @@ impl WebhookDb {
                         .select_only()
                         .columns([webhook_delivery::Column::WebhookId, webhook_delivery::Column::Position])
                         .filter(webhook_delivery::Column::AttemptedAt.lt(before))
+                        .filter(webhook_delivery::Column::NextAt.is_null())
                         .order_by_asc(webhook_delivery::Column::AttemptedAt)
                         .limit(limit);
                     let old: Vec<(i64, i64)> = old.into_tuple().all(transaction).await?;

@@ -232,7 +232,9 @@ async fn configure(transaction: &DatabaseTransaction, webhook: WebhookRecord) ->
     let is_same = existing.tenant == webhook.tenant.as_str()
         && existing.url == webhook.url
         && existing.secret == webhook.secret
-        && existing.filters == webhook.filters;
+        && existing.filters == webhook.filters
+        // A start enables an endpoint that was disabled because it answered 410.
+        && existing.state == WebhookState::Enabled;
     if is_same {
         return Ok(());
     }

@@ -57,6 +57,8 @@ impl Step for Image {
         let output = match decoder.run(Input::Stream(content.open(0..file.size).await?)).await {
             Ok(output) => output,
             Err(RunError::Unavailable(error)) => return Err(error),
+            // The store or the machine may be slow.
+            Err(error @ RunError::TimedOut(_)) => return Err(error.into()),
             Err(RunError::Exited { .. }) => {
                 return Ok(self.damaged("decoding it needs too much memory or time"));
             }

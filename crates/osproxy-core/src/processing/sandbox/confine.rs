@@ -158,6 +158,10 @@ fn restrict_system_calls() -> Result<(), Box<dyn std::error::Error>> {
         vec![SeccompRule::new(vec![argument(0, SeccompCmpOp::Ne, pid)?, argument(0, SeccompCmpOp::Ne, 0)?])?],
     );
     rules.insert(libc::SYS_tgkill, vec![not_own_process()?]);
+    // A pair of datagram sockets could send to sockets in the file system.
+    let is_datagram = argument(1, SeccompCmpOp::MaskedEq(0xf), 2)?;
+    rules.insert(libc::SYS_socketpair, vec![SeccompRule::new(vec![is_datagram])?]);
+    rules.extend(OLD_FORBIDDEN.iter().map(|number| (*number, Vec::new())));
     // Limits can be read, not set.
     let sets_limit = SeccompCondition::new(2, SeccompCmpArgLen::Qword, SeccompCmpOp::Ne, 0)?;
     rules.insert(libc::SYS_prlimit64, vec![SeccompRule::new(vec![sets_limit])?]);
@@ -174,8 +178,44 @@ fn restrict_system_calls() -> Result<(), Box<dyn std::error::Error>> {
     Ok(())
 }
 
+/// The number of `fchmodat2` on all architectures.
+const FCHMODAT2: i64 = 452;
+
+/// Forbidden system calls that new architectures do not have.
+#[cfg(target_arch = "x86_64")]
+const OLD_FORBIDDEN: [i64; 8] = [
+    libc::SYS_chmod,
+    libc::SYS_chown,
+    libc::SYS_lchown,
+    libc::SYS_utime,
+    libc::SYS_utimes,
+    libc::SYS_futimesat,
+    libc::SYS_mknod,
+    libc::SYS_inotify_init,
+];
+#[cfg(not(target_arch = "x86_64"))]
+const OLD_FORBIDDEN: [i64; 0] = [];
+
 /// System calls that are forbidden with all arguments.
-const FORBIDDEN: [i64; 52] = [
+const FORBIDDEN: [i64; 69] = [
+    // Changes of files that Landlock does not restrict, or not on all kernels.
+    libc::SYS_truncate,
+    libc::SYS_ftruncate,
+    libc::SYS_fchmod,
+    libc::SYS_fchmodat,
+    FCHMODAT2,
+    libc::SYS_fchown,
+    libc::SYS_fchownat,
+    libc::SYS_utimensat,
+    libc::SYS_setxattr,
+    libc::SYS_lsetxattr,
+    libc::SYS_fsetxattr,
+    libc::SYS_removexattr,
+    libc::SYS_lremovexattr,
+    libc::SYS_fremovexattr,
+    libc::SYS_mknodat,
+    libc::SYS_inotify_init1,
+    libc::SYS_fanotify_init,
     // Network. `io_uring` could open sockets too.
     libc::SYS_socket,
     libc::SYS_io_uring_setup,

@@ -189,7 +189,7 @@ async fn communicate(
     });
     let mut output = pin!(async {
         let (output, error) =
-            tokio::join!(read_limited(stdout, max_output), read_limited(stderr, MAX_STDERR));
+            tokio::join!(read_limited(stdout, max_output), read_beginning(stderr, MAX_STDERR));
         Ok::<_, io::Error>((output?, error?))
     });
     let mut is_fed = false;
@@ -226,6 +226,17 @@ async fn feed(mut stdin: ChildStdin, mut content: ContentStream) -> Result<(), R
     }
     let _ = stdin.shutdown().await;
     Ok(())
+}
+
+/// Reads a pipe to its end, and returns the first `max` bytes. A process that writes more must not be
+/// stopped by a closed pipe.
+async fn read_beginning(pipe: Option<impl AsyncRead + Unpin>, max: u64) -> io::Result<Vec<u8>> {
+    let mut bytes = Vec::new();
+    if let Some(mut pipe) = pipe {
+        (&mut pipe).take(max).read_to_end(&mut bytes).await?;
+        tokio::io::copy(&mut pipe, &mut tokio::io::sink()).await?;
+    }
+    Ok(bytes)
 }
 
 /// Reads at most `max` bytes and one more, which tells that there are too many.

@@ -71,7 +71,7 @@ async fn run_steps(app: &App, steps: ProcessSteps, found: &ProcessingFile) -> Re
         ProcessSteps::Rescan => {
             let first = app.pipeline.run(true, &file, &content).await?;
             let Verdict::Accept(mut findings) = first.verdict else {
-                return Ok(first);
+                return Ok(keep_content(first));
             };
             let mut second = app.pipeline.run(false, &file, &content).await?;
             second.runs.splice(0..0, first.runs);
@@ -79,9 +79,18 @@ async fn run_steps(app: &App, steps: ProcessSteps, found: &ProcessingFile) -> Re
                 findings.merge(found);
                 second.verdict = Verdict::Accept(findings);
             }
-            Ok(second)
+            Ok(keep_content(second))
         }
     }
+}
+
+/// A rescan removes no content, because rules that were changed by mistake must not cost files that
+/// could be read: what a step rejects comes into quarantine.
+fn keep_content(mut conclusion: Conclusion) -> Conclusion {
+    if let Verdict::Reject { reason } = conclusion.verdict {
+        conclusion.verdict = Verdict::Quarantine { reason };
+    }
+    conclusion
 }
 
 /// What is recorded about a file, for operators.

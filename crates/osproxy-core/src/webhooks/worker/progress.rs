@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use osproxy_meta::{DeliveryRecord, WebhookProgress, WebhookRecord};
+use osproxy_meta::{DeliveryRecord, DeliveryState, WebhookProgress, WebhookRecord};
 use tokio::time::Instant;
 
 use super::{BATCH, BATCH_DELAY, POSITION_DELAY};
@@ -63,8 +63,24 @@ impl Progress {
     /// A delivery has a result.
     pub(super) fn close(&mut self, delivery: DeliveryRecord) {
         self.open.remove(&delivery.position);
-        self.done.push(delivery);
+        self.add(delivery);
         self.touch();
+    }
+
+    /// Adds a result, or replaces an earlier one of the same event: one statement inserts all rows,
+    /// and may contain each row once. An event can have two results if it is replayed while it is
+    /// repeated.
+    fn add(&mut self, delivery: DeliveryRecord) {
+        match self.done.iter_mut().find(|earlier| earlier.position == delivery.position) {
+            Some(earlier) if earlier.state == DeliveryState::Delivered => {}
+            Some(earlier) => *earlier = delivery,
+            None => self.done.push(delivery),
+        }
+    }
+
+    /// Whether the event at `position` was read and has no result yet.
+    pub(super) fn is_open(&self, position: i64) -> bool {
+        self.open.contains_key(&position)
     }
 
     fn touch(&mut self) {
@@ -126,17 +142,19 @@ impl Progress {
     }
 
     /// What was taken could not be recorded.
-    pub(super) fn put_back(&mut self, mut rows: Vec<DeliveryRecord>) {
+    pub(super) fn put_back(&mut self, rows: Vec<DeliveryRecord>) {
         self.in_record = 0;
-        rows.append(&mut self.done);
-        self.done = rows;
+        let later = std::mem::replace(&mut self.done, rows);
+        for delivery in later {
+            self.add(delivery);
+        }
         self.touch();
     }
 }
 
 #[cfg(test)]
 mod tests {
-    use osproxy_meta::{DeliveryState, WebhookState};
+    use osproxy_meta::WebhookState;
     use osproxy_types::{tenant::Tenant, uid::Uid};
 
     use super::*;
@@ -209,6 +227,23 @@ mod tests {
         progress.set_position(&webhook(3, 1));
         assert_eq!(progress.take().1.epoch, 1);
         assert_eq!((progress.cursor, record(&mut progress)), (3, 3));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn an_event_has_one_result() {
+        let mut progress = Progress::new(&webhook(10, 0));
+        progress.open(13, 0);
+        assert!(progress.is_open(13));
+        let failed = DeliveryRecord { state: DeliveryState::Retrying, ..delivery(13) };
+        progress.close(failed.clone());
+        progress.close(delivery(13));
+        progress.close(failed.clone());
+        let (rows, _) = progress.take();
+        assert_eq!((rows.len(), rows[0].state), (1, DeliveryState::Delivered));
+        progress.close(failed);
+        progress.put_back(rows);
+        let (rows, _) = progress.take();
+        assert_eq!((rows.len(), rows[0].state), (1, DeliveryState::Delivered));
     }
 
     #[tokio::test(start_paused = true)]
