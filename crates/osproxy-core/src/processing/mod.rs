@@ -1,7 +1,7 @@
 //! The processing pipeline: steps that look at complete content and decide whether it becomes
 //! readable ([ADR 43](../../../../docs/adr/0043-processing.md)).
 //!
-//! Each kind of step is a file in this folder. [`build`] is the list that registers them.
+//! Each kind of step is a file in this folder. `build` is the list that registers them.
 
 mod answer;
 mod command;

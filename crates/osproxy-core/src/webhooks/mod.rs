@@ -2,7 +2,7 @@
 //!
 //! The task `deliver_webhooks` delivers for all endpoints. Its lease makes one node of the cluster
 //! the one that delivers, and another one takes over if that node fails. Within the node, each
-//! endpoint has a [`worker`](worker::Worker) with a queue, a window of concurrent attempts and a
+//! endpoint has a worker with a queue, a window of concurrent attempts and a
 //! backoff, so that endpoints do not wait for each other. A worker reads the events of its tenant
 //! after its position, sends them, and records results and position together.
 
