@@ -5,7 +5,7 @@ use tokio::sync::{Semaphore, SemaphorePermit};
 /// Maximum number of concurrent attempts of endpoints that answer quickly.
 const MAX_ATTEMPTS: usize = 1024;
 /// Maximum number of concurrent attempts of endpoints that failed or were slow in their latest
-/// attempt. They have slots of their own, so that they do not hold up the others.
+/// attempt. They have separate slots, so that they do not hold up the others.
 const MAX_SUSPECT_ATTEMPTS: usize = 256;
 
 /// Slots for attempts.

@@ -1,4 +1,4 @@
-//! Decodes images in a process of its own, so that a decoder that is attacked, loops or needs too
+//! Decodes images in a separate process, so that a decoder that is attacked, loops or needs too
 //! much memory harms nothing else.
 
 pub mod decode;
