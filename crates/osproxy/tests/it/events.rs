@@ -248,7 +248,8 @@ async fn a_stream_goes_on_where_it_broke() {
 #[tokio::test]
 async fn a_stream_without_an_event_can_be_continued_too() {
     let mut service = Service::start().await;
-    service.store("before.txt", b"1").await;
+    let before = service.store("before.txt", b"1").await;
+    wait_for_kinds(&service, &before, &["file.created", "file.completed"]).await;
     let mut stream = Stream::open(&service, "", None).await;
     service.signal(rustix::process::Signal::TERM);
     assert_eq!(stream.next().await, None);
@@ -284,7 +285,8 @@ async fn a_stream_ends_with_its_key_and_with_the_node() {
     tokio::join!(writing, reading);
     let mut stream = Stream::open(&service, "", None).await;
     service.signal(rustix::process::Signal::TERM);
-    assert_eq!(stream.next().await, None);
+    // The last events of the writer may follow.
+    while stream.next().await.is_some() {}
     assert!(service.exit_status().await.success());
 }
 
