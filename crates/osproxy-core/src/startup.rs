@@ -9,8 +9,7 @@ use osproxy_cluster::{
     Coordinator, Forwarder, LocalCoordinator, Owners, PeerClient, RedisCoordinator, UidGenerator,
 };
 use osproxy_meta::{
-    AccessDb, DatabaseLocation, DatabaseOptions, ExclusiveLock, LinkKeyRecord, Meta, NodeStores,
-    ProcessingPolicy, now_ms,
+    AccessDb, DatabaseLocation, DatabaseOptions, ExclusiveLock, LinkKeyRecord, Meta, NodeStores, now_ms,
 };
 use osproxy_storage::BufferBudget;
 use prometheus_client::registry::Registry;
@@ -119,8 +118,7 @@ impl Startup {
         let database = &settings.database;
         let mut here = NodeStores::new(node_id.clone(), stores.local_stores());
         let pipeline = Arc::new(Pipeline::new(settings.processing.clone()));
-        here.processing =
-            ProcessingPolicy { blocking: pipeline.has_steps(true), beside: pipeline.has_steps(false) };
+        here.processing = pipeline.policy();
         here.max_slot_start = here.max_slot_start.min(settings.limits.max_size);
         let options = DatabaseOptions {
             node_stores: here,

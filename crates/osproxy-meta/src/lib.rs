@@ -74,8 +74,8 @@ pub use import::go_database::{GoDatabase, GoFile, GoPart, GoTables, GoTaskCount}
 pub use import::{ImportContent, ImportDb, ImportFile, ImportOutcome, ImportPart, ImportTarget};
 pub use open::{CacheLimits, DatabaseOptions, migrate};
 pub use processing::quarantine::QuarantinedFile;
-pub use processing::rescan::RescanFilter;
-pub use processing::verdict::{AcceptedFile, Refusal, VerdictOutcome};
+pub use processing::rescan::{FileToProcess, RescanFilter};
+pub use processing::verdict::{AcceptedFile, NextSteps, Refusal, VerdictOutcome};
 pub use processing::{ProcessPayload, ProcessSteps, ProcessingDb, ProcessingFile, ProcessingPolicy};
 pub use stores::{LocalStore, NodeStores, PartSizeLimits};
 pub use tasks::kind::{BlobPayload, TaskKind};

@@ -2,6 +2,7 @@
 
 use std::time::{Duration, Instant};
 
+use osproxy_meta::ProcessingPolicy;
 use osproxy_types::{content_type, error_chain};
 use serde::Serialize;
 
@@ -86,9 +87,13 @@ impl Pipeline {
         Self { steps }
     }
 
-    /// Whether there is a step of this sort: blocking, or beside the reading of files.
-    pub fn has_steps(&self, blocking: bool) -> bool {
-        self.steps.iter().any(|step| step.blocking == blocking)
+    /// The names of the steps.
+    pub fn policy(&self) -> ProcessingPolicy {
+        let names = |blocking| {
+            let steps = self.steps.iter().filter(move |step| step.blocking == blocking);
+            steps.map(|step| step.step.name().to_owned()).collect()
+        };
+        ProcessingPolicy { blocking: names(true), beside: names(false) }
     }
 
     /// Runs the blocking steps on a file, or the others, until one does not accept it.

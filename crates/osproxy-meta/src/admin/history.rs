@@ -1,12 +1,13 @@
 //! The recorded history of a file and its upload, for diagnosis.
 
 use osproxy_types::uid::Uid;
-use sea_orm::{ActiveEnum, ColumnTrait, EntityTrait, QueryFilter, QueryOrder};
+use sea_orm::{ActiveEnum, ColumnTrait, Condition, EntityTrait, QueryFilter, QueryOrder};
 
 use crate::MetaError;
 use crate::{
     AdminDb, Attempt, BlobState, Concatenation, FileState, PartState, TaskRecord, boxed_future,
     db::entities::{blob, file, part, task},
+    processing,
     tasks::list,
 };
 
@@ -131,15 +132,19 @@ impl AdminDb {
         }))
     }
 
-    /// Returns the tasks whose payload is one of `payloads`, with their attempts, oldest task
-    /// first. Scans all tasks: use it for diagnosis only.
+    /// Returns the tasks of a file, with their attempts, oldest task first: those that process the
+    /// file, and those whose payload is one of `payloads`. Scans all tasks: use it for diagnosis only.
     #[boxed_future]
-    pub async fn tasks_with_payloads(
+    pub async fn tasks_of_file(
         &self,
+        uid: Uid,
         payloads: &[String],
     ) -> Result<Vec<(TaskRecord, Vec<Attempt>)>, MetaError> {
+        let is_of_file = Condition::any()
+            .add(task::Column::Payload.is_in(payloads))
+            .add(processing::waiting::is_about(uid.get()));
         let tasks = task::Entity::find()
-            .filter(task::Column::Payload.is_in(payloads))
+            .filter(is_of_file)
             .order_by_asc(task::Column::CreatedAt)
             .order_by_asc(task::Column::Id)
             .all(&self.db.reader)

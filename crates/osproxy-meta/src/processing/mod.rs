@@ -3,6 +3,7 @@
 pub(crate) mod quarantine;
 pub(crate) mod rescan;
 pub(crate) mod verdict;
+pub(crate) mod waiting;
 
 use std::sync::Arc;
 
@@ -30,29 +31,61 @@ pub struct ProcessingDb {
     pub(crate) db: Arc<Database>,
 }
 
-/// Which steps are configured.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+/// The names of steps: those that a node has, or those that must judge a file. A name occurs once
+/// for each step of this kind.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ProcessingPolicy {
-    /// Whether files become readable only after a verdict.
-    pub blocking: bool,
-    /// Whether files are processed after they have become readable.
-    pub beside: bool,
+    /// Steps that must accept a file before it becomes readable.
+    pub blocking: Vec<String>,
+    /// Steps that run after a file has become readable.
+    pub beside: Vec<String>,
 }
 
 impl ProcessingPolicy {
     /// The state of a file whose content has become complete.
-    pub(crate) fn completed_state(self) -> FileState {
-        if self.blocking { FileState::Processing } else { FileState::Stored }
+    pub(crate) fn completed_state(&self) -> FileState {
+        if self.blocking.is_empty() { FileState::Stored } else { FileState::Processing }
+    }
+
+    /// Returns the names of the steps in `required` that are not in `self`. Looks only at the steps
+    /// that a task runs which is about `steps`.
+    pub fn missing<'a>(&self, required: &'a Self, steps: ProcessSteps) -> Vec<&'a str> {
+        let mut missing = Vec::new();
+        if steps != ProcessSteps::Beside {
+            missing.extend(without(&required.blocking, &self.blocking));
+        }
+        if steps != ProcessSteps::Blocking {
+            missing.extend(without(&required.beside, &self.beside));
+        }
+        missing
     }
 }
 
+/// The names in `all` that are not in `known`. Each name in `known` counts once.
+fn without<'a>(all: &'a [String], known: &[String]) -> Vec<&'a str> {
+    let mut known: Vec<_> = known.iter().collect();
+    let mut missing = Vec::new();
+    for name in all {
+        match known.iter().position(|one| *one == name) {
+            Some(at) => drop(known.swap_remove(at)),
+            None => missing.push(name.as_str()),
+        }
+    }
+    missing
+}
+
 /// Payload of a processing task.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ProcessPayload {
     /// Uid of the file.
     pub uid: i64,
     /// Which steps run.
     pub steps: ProcessSteps,
+    /// The steps that must judge the file: those of the node on which it became complete. A node
+    /// that lacks one of them does not run the task. `None` in tasks of versions that did not record
+    /// them.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub required: Option<ProcessingPolicy>,
 }
 
 /// The steps that a processing task runs.
@@ -79,9 +112,9 @@ pub struct ProcessingFile {
 }
 
 impl ProcessPayload {
-    fn task(self, id: Uid) -> NewTask {
+    fn task(&self, id: Uid) -> NewTask {
         // Serializing this struct cannot fail.
-        let payload = serde_json::to_string(&self).unwrap_or_default();
+        let payload = serde_json::to_string(self).unwrap_or_default();
         NewTask { id: id.get(), kind: TaskKind::ProcessFile, payload, max_attempts: UNLIMITED }
     }
 }
@@ -94,13 +127,13 @@ pub(crate) async fn enqueue_first(
     uid: Uid,
     blob_id: i64,
 ) -> Result<(), DbErr> {
-    let ProcessingPolicy { blocking, beside } = node_stores.processing;
-    let steps = match (blocking, beside) {
-        (true, _) => ProcessSteps::Blocking,
-        (false, true) => ProcessSteps::Beside,
-        (false, false) => return Ok(()),
+    let required = &node_stores.processing;
+    let steps = match (required.blocking.is_empty(), required.beside.is_empty()) {
+        (false, _) => ProcessSteps::Blocking,
+        (true, false) => ProcessSteps::Beside,
+        (true, true) => return Ok(()),
     };
-    let task = ProcessPayload { uid: uid.get(), steps }.task(uid);
+    let task = ProcessPayload { uid: uid.get(), steps, required: Some(required.clone()) }.task(uid);
     enqueue(transaction, task, blob_id, node_stores.clock.now_ms()).await
 }
 
@@ -117,6 +150,11 @@ async fn enqueue(
 }
 
 impl ProcessingDb {
+    /// The steps that this node has.
+    pub fn policy(&self) -> &ProcessingPolicy {
+        &self.db.node_stores.processing
+    }
+
     /// The state of a file whose content becomes complete on this node.
     pub fn completed_state(&self) -> FileState {
         self.db.node_stores.processing.completed_state()
@@ -149,8 +187,44 @@ impl ProcessingDb {
         let now = self.db.clock.now_ms();
         self.db
             .write(move |transaction| {
-                Box::pin(async move { enqueue(transaction, payload.task(task_id), blob_id, now).await })
+                let task = payload.task(task_id);
+                Box::pin(async move { enqueue(transaction, task, blob_id, now).await })
             })
             .await
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn policy(blocking: &[&str], beside: &[&str]) -> ProcessingPolicy {
+        let names = |names: &[&str]| names.iter().map(|name| (*name).to_owned()).collect();
+        ProcessingPolicy { blocking: names(blocking), beside: names(beside) }
+    }
+
+    #[test]
+    fn missing_steps_are_named() {
+        let node = policy(&["scan", "command"], &["webhook"]);
+        for (required, steps, missing) in [
+            (policy(&["scan"], &[]), ProcessSteps::Blocking, vec![]),
+            (policy(&["command", "scan", "command"], &[]), ProcessSteps::Blocking, vec!["command"]),
+            (policy(&["webhook"], &[]), ProcessSteps::Blocking, vec!["webhook"]),
+            (policy(&["type"], &["image"]), ProcessSteps::Blocking, vec!["type"]),
+            (policy(&["type"], &["image"]), ProcessSteps::Beside, vec!["image"]),
+            (policy(&["type"], &["image"]), ProcessSteps::Rescan, vec!["type", "image"]),
+        ] {
+            assert_eq!(node.missing(&required, steps), missing, "{required:?}");
+        }
+    }
+
+    #[test]
+    fn payloads_of_older_versions_are_read() {
+        let payload: ProcessPayload = serde_json::from_str(r#"{"uid":7,"steps":"blocking"}"#).unwrap();
+        assert_eq!(payload, ProcessPayload { uid: 7, steps: ProcessSteps::Blocking, required: None });
+        let payload = ProcessPayload { required: Some(policy(&["scan"], &[])), ..payload };
+        let text = serde_json::to_string(&payload).unwrap();
+        assert!(text.starts_with(r#"{"uid":7,"steps":"blocking","#), "{text}");
+        assert_eq!(serde_json::from_str::<ProcessPayload>(&text).unwrap(), payload);
     }
 }

@@ -5,7 +5,7 @@ use sea_orm::{
     ColumnTrait, DatabaseTransaction, DbErr, EntityTrait, QueryFilter, QuerySelect, sea_query::Expr,
 };
 
-use super::{ProcessPayload, ProcessSteps, ProcessingDb, enqueue};
+use super::{ProcessPayload, ProcessSteps, ProcessingDb, ProcessingPolicy, enqueue};
 use crate::{
     EventKind, FileMetadata, FileState, Invalidation, MetaError, TaskKind,
     access::quotas::{ChargeOutcome, Quotas, record_bytes},
@@ -36,8 +36,17 @@ pub struct AcceptedFile {
     pub metadata: Vec<(String, Option<String>)>,
     /// JSON text with what the steps say.
     pub record: String,
-    /// An unused id for the task that runs the other steps, if there are any.
-    pub next_task: Option<Uid>,
+    /// The other steps, if there are any.
+    pub next: Option<NextSteps>,
+}
+
+/// The task that runs the other steps on a file that has become readable.
+#[derive(Clone, Debug)]
+pub struct NextSteps {
+    /// An unused id for the task.
+    pub task_id: Uid,
+    /// The steps that must judge the file.
+    pub required: Option<ProcessingPolicy>,
 }
 
 /// Why steps do not accept a file.
@@ -186,12 +195,13 @@ async fn accept(
     if !accepted.metadata.is_empty() {
         change_metadata(transaction, &file, &accepted.metadata, quotas).await?;
     }
-    if let (Some(task_id), Some(blob_id)) = (accepted.next_task, file.blob_id) {
-        let payload = ProcessPayload { uid: uid.get(), steps: ProcessSteps::Beside };
-        enqueue(transaction, payload.task(task_id), blob_id, now).await?;
+    if let (Some(next), Some(blob_id)) = (&accepted.next, file.blob_id) {
+        let required = next.required.clone();
+        let payload = ProcessPayload { uid: uid.get(), steps: ProcessSteps::Beside, required };
+        enqueue(transaction, payload.task(next.task_id), blob_id, now).await?;
     }
     let completed = (accepted.from == FileState::Processing).then_some(EventKind::FileCompleted);
-    let processed = accepted.next_task.is_none().then_some(EventKind::FileProcessed);
+    let processed = accepted.next.is_none().then_some(EventKind::FileProcessed);
     let kinds: Vec<_> = completed.into_iter().chain(processed).collect();
     record_accepted(transaction, &[uid], &kinds, recorder).await?;
     Ok(VerdictOutcome::Recorded)

@@ -33,14 +33,19 @@ pub(crate) async fn ask_for(
     unique_key: &str,
     now: i64,
 ) -> Result<(), DbErr> {
-    let is_running = task::Column::State.eq(TaskState::Running);
-    let run_at = Expr::case(is_running, ASKED_FOR).finally(now);
     let update = task::Entity::update_many()
-        .col_expr(task::Column::RunAt, run_at.into())
+        .col_expr(task::Column::RunAt, run_at_when_asked(now))
         .filter(task::Column::UniqueKey.eq(unique_key))
         .filter(task::Column::RunAt.ne(ASKED_FOR))
         .filter(task::Column::State.is_in([TaskState::Queued, TaskState::Running]));
     update.exec(transaction).await.map(drop)
+}
+
+/// New value of `run_at` of a task that is asked for: it is due now or, if it is running, as soon as
+/// it has ended.
+pub(crate) fn run_at_when_asked(now: i64) -> Expr {
+    let is_running = task::Column::State.eq(TaskState::Running);
+    Expr::case(is_running, ASKED_FOR).finally(now).into()
 }
 
 impl TaskDb {

@@ -199,7 +199,7 @@ async fn finish(
         blake3_tree::delete_part_rows(transaction, blob_id).await?;
     }
     update.exec(transaction).await?;
-    if !node_stores.processing.blocking {
+    if node_stores.processing.blocking.is_empty() {
         let content = match &known_digests {
             Some(digests) => EventContent::of_digests(digests),
             None => EventContent { size: Some(blob.size.unsigned_abs()), ..EventContent::default() },

@@ -337,7 +337,7 @@ pub(super) async fn store_file(
             .await?;
     }
     if recorder.is_enabled()
-        && !node_stores.processing.blocking
+        && node_stores.processing.blocking.is_empty()
         && let Some(file) = file::Entity::find_by_id(uid.get()).one(transaction).await?
     {
         let completed = EventContent::of_digests(&content.digests);

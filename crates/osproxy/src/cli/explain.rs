@@ -5,7 +5,7 @@ mod history;
 use anyhow::Context;
 use clap::Args;
 use history::UploadHistory;
-use osproxy_meta::{BlobPayload, Meta, NodeStores, ProcessPayload, ProcessSteps};
+use osproxy_meta::{BlobPayload, Meta, NodeStores};
 use osproxy_types::uid::Uid;
 
 use crate::{config::LoadedConfig, wiring};
@@ -55,11 +55,7 @@ async fn load_history(meta: &Meta, uid: i64) -> anyhow::Result<UploadHistory> {
     // All background tasks for a blob have the same payload.
     let payloads: Result<Vec<_>, _> =
         blobs.iter().map(|blob_id| serde_json::to_string(&BlobPayload { blob_id: *blob_id })).collect();
-    let mut payloads = payloads?;
-    for steps in [ProcessSteps::Blocking, ProcessSteps::Beside, ProcessSteps::Rescan] {
-        payloads.push(serde_json::to_string(&ProcessPayload { uid, steps })?);
-    }
-    let tasks = meta.admin.tasks_with_payloads(&payloads).await?;
+    let tasks = meta.admin.tasks_of_file(Uid::from_db(uid), &payloads?).await?;
     let events = meta.events.of_file(Uid::from_db(uid), MAX_EVENTS).await?;
     Ok(UploadHistory::new(uid, file, tasks, events))
 }

@@ -8,6 +8,7 @@ use osproxy_core::processing::settings::{
     CommandSettings, ImageSettings, MediaSettings, OnError, ProcessingSettings, ProgramLimits, ScanSettings,
     ScannerAddress, StepKind, StepSettings, TooLarge, TypeSettings, WebhookSettings,
 };
+use osproxy_meta::ProcessingPolicy;
 
 use super::{
     Config, Secret, secret,
@@ -386,6 +387,15 @@ impl Config {
             }
         }
         if problems.is_empty() { Ok(ProcessingSettings { steps }) } else { Err(problems) }
+    }
+
+    /// Returns the names of the configured steps.
+    pub fn processing_policy(&self) -> ProcessingPolicy {
+        let names = |blocking| {
+            let steps = self.processing.iter().filter(move |step| step.blocking == blocking);
+            steps.filter_map(|step| step.step).map(|name| name.as_str().to_owned()).collect()
+        };
+        ProcessingPolicy { blocking: names(true), beside: names(false) }
     }
 
     pub(super) fn check_processing(&self, findings: &mut Findings) {

@@ -437,15 +437,93 @@ async fn types_are_accepted_and_rejected_by_content() {
     }
 }
 
+/// Waits until a node has refused to judge a file because it lacks these steps.
+async fn wait_until_refused(service: &Service, uid: &str, steps: &str) {
+    let error = format!("this node lacks steps that must judge the file ({steps})");
+    eventually("the node refuses the task", async || {
+        let (code, tasks) = service.cli(&["tasks", "ls"]).await;
+        assert_eq!(code, 0, "{tasks}");
+        tasks.contains(&error).then_some(())
+    })
+    .await;
+    let (code, text) = service.cli(&["explain", uid]).await;
+    assert!(code == 0 && text.contains(&error), "{text}");
+    assert_eq!(service.describe(uid).await.state, FileState::Processing);
+}
+
 #[tokio::test]
-async fn without_its_steps_a_waiting_file_becomes_readable() {
+async fn a_waiting_file_stays_unreadable_without_its_steps() {
     let (mut service, _folder) = start_gated(&json!({"verdict": "accept"})).await;
     let uid = service.store("x.bin", b"waiting").await;
     assert_eq!(service.describe(&uid).await.state, FileState::Processing);
     service.kill_and_restart().await;
-    wait_for(&service, &uid, FileState::Stored).await;
+    wait_until_refused(&service, &uid, "command").await;
+    let type_only = configuration(&[json!({"step": "type"})]);
+    std::fs::write(service.folder().join("config.yaml"), type_only).unwrap();
+    service.sql("UPDATE tasks SET last_error = NULL").await;
+    service.restart_configured().await;
+    wait_until_refused(&service, &uid, "command").await;
+
+    // The operator has removed the step on purpose.
     let (code, text) = service.cli(&["rescan"]).await;
     assert_eq!((code, text.contains("no step is configured")), (1, true), "{text}");
+    let (code, text) = service.cli(&["rescan", "--waiting", "--config", "config.yaml", "1"]).await;
+    assert_eq!((code, text.contains("there is no waiting file 1")), (1, true), "{text}");
+    let (code, text) = service.cli(&["rescan", "--waiting", "--config", "config.yaml"]).await;
+    assert_eq!((code, text.as_str()), (0, "1 files will be processed\n"));
+    wait_for(&service, &uid, FileState::Stored).await;
+    assert_eq!(said(&service, &uid).await["steps"][0]["step"], "type");
+    assert_eq!(service.sql("SELECT id FROM tasks WHERE kind = 'process_file'").await.len(), 1);
+}
+
+#[tokio::test]
+async fn all_steps_can_be_removed_on_purpose() {
+    let (mut service, _folder) = start_gated(&json!({"verdict": "accept"})).await;
+    let uid = service.store("x.bin", b"waiting").await;
+    service.kill_and_restart().await;
+    wait_until_refused(&service, &uid, "command").await;
+    let (code, text) = service.cli(&["rescan", "--waiting", &uid]).await;
+    assert_eq!((code, text.as_str()), (0, "1 files will be processed\n"));
+    wait_for(&service, &uid, FileState::Stored).await;
+}
+
+#[tokio::test]
+async fn steps_beside_wait_for_a_node_that_has_them() {
+    let folder = tempfile::tempdir().unwrap();
+    let mut beside = gated_step(folder.path(), &json!({"verdict": "accept"}));
+    beside["blocking"] = false.into();
+    let mut service = start(&[json!({"step": "type"}), beside]).await;
+    let uid = service.store("x.bin", b"readable").await;
+    wait_for(&service, &uid, FileState::Stored).await;
+    let unfinished = "SELECT id FROM tasks WHERE kind = 'process_file' AND state <> 'done'";
+    eventually("only the task of the other step is left", async || {
+        (service.sql(unfinished).await.len() == 1).then_some(())
+    })
+    .await;
+    service.kill_and_restart().await;
+    let refused =
+        "SELECT id FROM tasks WHERE last_error LIKE '%lacks steps that must judge the file (command)%'";
+    eventually("the node refuses", async || service.sql(refused).await.pop()).await;
+    let (code, text) = service.cli(&["rescan", "--waiting"]).await;
+    assert_eq!((code, text.as_str()), (0, "0 files will be processed\n"));
+    eventually("the task ends", async || service.sql(unfinished).await.is_empty().then_some(())).await;
+}
+
+#[tokio::test]
+async fn tasks_without_names_of_steps_need_blocking_steps() {
+    let (mut service, folder) = start_gated(&json!({"verdict": "accept"})).await;
+    let uid = service.store("x.bin", b"waiting").await;
+    service.kill().await;
+    // As an older version records it.
+    let payload = format!(r#"{{"uid":{uid},"steps":"blocking"}}"#);
+    service.sql(&format!("UPDATE tasks SET payload = '{payload}' WHERE kind = 'process_file'")).await;
+    service.restart().await;
+    wait_until_refused(&service, &uid, "blocking steps").await;
+    service.restart_configured().await;
+    open_gate(&folder);
+    let retried = service.cli(&["tasks", "retry", &uid]).await;
+    assert_eq!(retried.0, 0, "{}", retried.1);
+    wait_for(&service, &uid, FileState::Stored).await;
 }
 
 #[tokio::test]

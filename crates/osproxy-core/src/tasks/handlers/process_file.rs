@@ -1,8 +1,8 @@
 //! Runs the steps of processing on a complete file, and records their verdict.
 
 use osproxy_meta::{
-    AcceptedFile, FileState, ProcessPayload, ProcessSteps, ProcessingFile, Refusal, TaskKind, VerdictOutcome,
-    now_ms,
+    AcceptedFile, FileState, NextSteps, ProcessPayload, ProcessSteps, ProcessingFile, ProcessingPolicy,
+    Refusal, TaskKind, VerdictOutcome, now_ms,
 };
 use osproxy_types::{error_chain, uid::Uid};
 use serde::Serialize;
@@ -32,10 +32,14 @@ impl TaskHandler for ProcessFile {
             // An earlier run has recorded its verdict.
             return Ok(());
         }
+        if let Some(missing) = missing_steps(app, &payload) {
+            tracing::warn!(%uid, steps = missing.steps, "this node lacks steps that must judge a file");
+            return Err(TaskError::retry(missing));
+        }
         if app.stores.get(&found.file.content.store).is_err() {
             // The content has moved to a store of another node.
             let (blob_id, task_id) = (found.file.content.blob_id, app.uids.next().await?);
-            app.meta.processing.enqueue_again(payload, blob_id, task_id).await?;
+            app.meta.processing.enqueue_again(payload.clone(), blob_id, task_id).await?;
             app.task_notifier.notify_cluster();
             return Ok(());
         }
@@ -43,7 +47,7 @@ impl TaskHandler for ProcessFile {
             tracing::warn!(%uid, step = held.step, error = error_chain(&held.error), "a file waits for a verdict");
             TaskError::retry(held)
         })?;
-        if record(app, payload.steps, &found, conclusion).await? == VerdictOutcome::Superseded {
+        if record(app, &payload, &found, conclusion).await? == VerdictOutcome::Superseded {
             let now = app.meta.processing.file(uid).await?;
             if now.is_some_and(|now| now.state == found.state) {
                 return Err(TaskError::retry("the content moved while it was processed"));
@@ -51,6 +55,31 @@ impl TaskHandler for ProcessFile {
         }
         Ok(())
     }
+}
+
+/// This node must not judge a file: it would be accepted without steps that have to see it.
+#[derive(Debug, thiserror::Error)]
+#[error(
+    "this node lacks steps that must judge the file ({steps}): add them to `processing`, or run `osproxy \
+     rescan --waiting` if they were removed on purpose"
+)]
+struct MissingSteps {
+    /// Names of the steps.
+    steps: String,
+}
+
+/// Returns the steps that a task requires and this node lacks.
+fn missing_steps(app: &App, payload: &ProcessPayload) -> Option<MissingSteps> {
+    let policy = app.meta.processing.policy();
+    let steps = match &payload.required {
+        Some(required) => policy.missing(required, payload.steps).join(", "),
+        // The task does not name them, but without blocking steps no file waits.
+        None if payload.steps == ProcessSteps::Blocking && policy.blocking.is_empty() => {
+            "blocking steps".to_owned()
+        }
+        None => String::new(),
+    };
+    (!steps.is_empty()).then_some(MissingSteps { steps })
 }
 
 async fn run_steps(app: &App, steps: ProcessSteps, found: &ProcessingFile) -> Result<Conclusion, Held> {
@@ -106,7 +135,7 @@ struct Record<'a> {
 
 async fn record(
     app: &App,
-    steps: ProcessSteps,
+    payload: &ProcessPayload,
     found: &ProcessingFile,
     Conclusion { verdict, runs }: Conclusion,
 ) -> Result<VerdictOutcome, TaskError> {
@@ -120,9 +149,8 @@ async fn record(
         |verdict, reason: &String| Refusal { reason: reason.clone(), record: text(verdict, Some(reason)) };
     let outcome = match &verdict {
         Verdict::Accept(findings) => {
-            let has_next = steps == ProcessSteps::Blocking && app.pipeline.has_steps(false);
-            let next_task = if has_next { Some(app.uids.next().await?) } else { None };
-            let accepted = accepted(findings.clone(), found.state, text("accepted", None), next_task);
+            let next = next_steps(app, payload).await?;
+            let accepted = accepted(findings.clone(), found.state, text("accepted", None), next);
             app.meta.processing.accept(uid, accepted).await?
         }
         Verdict::Reject { reason } => {
@@ -139,7 +167,22 @@ async fn record(
     Ok(outcome)
 }
 
-fn accepted(findings: Findings, from: FileState, record: String, next_task: Option<Uid>) -> AcceptedFile {
+/// The steps that follow the blocking ones: those of this node, or those that the task requires if
+/// this node lacks one of them.
+async fn next_steps(app: &App, payload: &ProcessPayload) -> Result<Option<NextSteps>, TaskError> {
+    if payload.steps != ProcessSteps::Blocking {
+        return Ok(None);
+    }
+    let policy = app.meta.processing.policy();
+    let lacks_one = |required: &&ProcessingPolicy| !policy.missing(required, ProcessSteps::Beside).is_empty();
+    let required = payload.required.as_ref().filter(lacks_one).unwrap_or(policy);
+    if required.beside.is_empty() {
+        return Ok(None);
+    }
+    Ok(Some(NextSteps { task_id: app.uids.next().await?, required: Some(required.clone()) }))
+}
+
+fn accepted(findings: Findings, from: FileState, record: String, next: Option<NextSteps>) -> AcceptedFile {
     let Findings { content_type, media, metadata, basis: _ } = findings;
-    AcceptedFile { from, content_type, media, metadata: metadata.into_iter().collect(), record, next_task }
+    AcceptedFile { from, content_type, media, metadata: metadata.into_iter().collect(), record, next }
 }
