@@ -527,6 +527,27 @@ async fn tasks_without_names_of_steps_need_blocking_steps() {
 }
 
 #[tokio::test]
+async fn a_waiting_file_without_a_task_is_found_and_gets_one() {
+    let (mut service, folder) = start_gated(&json!({"verdict": "accept"})).await;
+    let uid = service.store("x.bin", b"waiting").await;
+    service.assert_consistent().await;
+    service.sql("DELETE FROM tasks WHERE kind = 'process_file'").await;
+    let fsck =
+        async |options: &[&str]| service.cli(&[&["fsck", "--config", "config.yaml"], options].concat()).await;
+    let problem = format!("file {uid} waits for a verdict, and no task processes it");
+    let (code, text) = fsck(&[]).await;
+    assert!(code == 4 && text.contains(&problem), "{text}");
+    let (code, text) = fsck(&["--repair"]).await;
+    assert!(code == 3 && text.contains(&format!("{problem}: repaired")), "{text}");
+    let (code, text) = fsck(&[]).await;
+    assert_eq!(code, 0, "{text}");
+    service.resume_configured().await;
+    assert_eq!(service.describe(&uid).await.state, FileState::Processing);
+    open_gate(&folder);
+    wait_for(&service, &uid, FileState::Stored).await;
+}
+
+#[tokio::test]
 async fn grpc_names_the_state_in_its_errors() {
     let service = start(&[script_step(r#"echo '{"verdict": "quarantine", "reason": "bad"}'"#)]).await;
     let uid = service.store("x.bin", b"bad").await;

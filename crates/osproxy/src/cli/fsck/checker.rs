@@ -4,6 +4,7 @@ use std::{collections::HashMap, sync::Arc};
 
 use futures_util::{StreamExt, TryStreamExt, stream};
 use osproxy_core::{App, Result};
+use osproxy_meta::{FileToProcess, RescanFilter};
 use osproxy_storage::{DigestSelection, Digests, ErrorKind, Key};
 use osproxy_types::error_chain;
 
@@ -71,7 +72,33 @@ impl Fsck {
             self.has_missing_content = false;
             self.check_store().await?;
         }
-        Ok(())
+        self.check_waiting_files().await
+    }
+
+    /// Checks that a task will give a verdict about each file that waits for one.
+    async fn check_waiting_files(&mut self) -> Result<()> {
+        let app = self.app.clone();
+        // The steps that were configured when the file was uploaded are not known any more.
+        let required = Some(app.meta.processing.policy().clone()).filter(|it| !it.blocking.is_empty());
+        let mut filter = RescanFilter::default();
+        loop {
+            let page = app.meta.processing.waiting(filter.clone(), PAGE as u64).await?;
+            let Some((last, _)) = page.last() else {
+                return Ok(());
+            };
+            filter.after = Some(*last);
+            for (uid, blob_id) in page {
+                if app.meta.processing.has_task(uid).await? {
+                    continue;
+                }
+                if self.options.repair {
+                    let file = FileToProcess { uid, blob_id, task_id: app.uids.next().await? };
+                    app.meta.processing.judge_waiting(vec![file], required.clone()).await?;
+                }
+                let what = format!("file {uid} waits for a verdict, and no task processes it");
+                self.report(what, self.options.repair);
+            }
+        }
     }
 
     async fn check_store(&mut self) -> Result<()> {
