@@ -73,6 +73,8 @@ pub struct ProgramLimits {
     pub max_memory: u64,
     /// Maximum size of its output, in bytes.
     pub max_output: u64,
+    /// Whether the program must not run where Landlock cannot restrict its access to files.
+    pub require_landlock: bool,
 }
 
 /// Settings of the image step.

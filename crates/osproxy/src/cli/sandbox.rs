@@ -18,6 +18,9 @@ pub struct ConfinementArgs {
     /// Maximum address space, in bytes.
     #[arg(long)]
     max_memory: u64,
+    /// Run even if Landlock cannot restrict the access to files.
+    #[arg(long)]
+    without_landlock: bool,
     /// File or folder that may be read.
     #[arg(long)]
     readable: Vec<PathBuf>,
@@ -51,8 +54,9 @@ pub struct DecodeImageArgs {
 
 impl From<ConfinementArgs> for Confinement {
     fn from(arguments: ConfinementArgs) -> Self {
-        let ConfinementArgs { timeout_secs, max_memory, readable } = arguments;
-        Self { timeout: Duration::from_secs(timeout_secs), max_memory, readable }
+        let ConfinementArgs { timeout_secs, max_memory, without_landlock, readable } = arguments;
+        let timeout = Duration::from_secs(timeout_secs);
+        Self { timeout, max_memory, require_landlock: !without_landlock, readable }
     }
 }
 

@@ -70,6 +70,7 @@ async fn serve(
     for warning in warnings {
         tracing::warn!("{warning}");
     }
+    wiring::check_sandbox(&config)?;
     let signals = Signals::listen().await?;
     let app = wiring::open_node(&config).await?;
     let listeners = Listeners::open(&config).await?;

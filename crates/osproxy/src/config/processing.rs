@@ -137,6 +137,9 @@ section! {
         readable: Vec<PathBuf> = Vec::new(),
         /// `image`, `media`, `command`: most memory of a process, in bytes. When not set, 1GiB.
         max_memory: Option<u64> as bytes = None,
+        /// `image`, `media`, `command`: whether the service refuses to start where Landlock cannot
+        /// restrict the program's access to files. Linux has it since 5.13.
+        require_landlock: bool = true,
     }
     ignored []
 }
@@ -145,7 +148,7 @@ impl StepSection {
     /// The settings that are set and exist only for some kinds of steps, with these kinds.
     fn special(&self) -> Vec<(&'static str, &'static [StepName])> {
         use StepName::{Command, Image, Media, Scan, Type, Webhook};
-        let all: [(&str, bool, &[StepName]); 20] = [
+        let all: [(&str, bool, &[StepName]); 21] = [
             ("clamd", self.clamd.is_some(), &[Scan]),
             ("max_size", self.max_size.is_some(), &[Scan, Image]),
             ("too_large", self.too_large.is_some(), &[Scan]),
@@ -166,6 +169,7 @@ impl StepSection {
             ("command", !self.command.is_empty(), &[Command]),
             ("readable", !self.readable.is_empty(), &[Command]),
             ("max_memory", self.max_memory.is_some(), &[Image, Media, Command]),
+            ("require_landlock", !self.require_landlock, &[Image, Media, Command]),
         ];
         all.into_iter().filter(|(_, is_set, _)| *is_set).map(|(name, _, kinds)| (name, kinds)).collect()
     }
@@ -183,6 +187,7 @@ impl StepSection {
             timeout: self.timeout(name),
             max_memory: self.max_memory.unwrap_or(1 << 30),
             max_output: if name == StepName::Media { MAX_PROBE_OUTPUT } else { MAX_OUTPUT },
+            require_landlock: self.require_landlock,
         }
     }
 
@@ -389,6 +394,21 @@ impl Config {
         if problems.is_empty() { Ok(ProcessingSettings { steps }) } else { Err(problems) }
     }
 
+    /// Describes the steps whose programs Landlock does not protect: those that must therefore not
+    /// run, or those for which this is accepted.
+    pub fn steps_without_landlock(&self, is_accepted: bool) -> Vec<String> {
+        let has_program = |step: &StepSection| {
+            matches!(step.step, Some(StepName::Image | StepName::Media | StepName::Command))
+        };
+        let steps = self.processing.iter().enumerate().filter(|(_, step)| has_program(step));
+        let steps = steps.filter(|(_, step)| step.require_landlock != is_accepted);
+        let described = steps.map(|(index, step)| {
+            let name = step.step.map_or("", StepName::as_str);
+            format!("processing[{index}]: the program of the step {name} could read files of the service")
+        });
+        described.collect()
+    }
+
     /// Returns the names of the configured steps.
     pub fn processing_policy(&self) -> ProcessingPolicy {
         let names = |blocking| {
@@ -428,6 +448,19 @@ mod tests {
     }
 
     #[test]
+    fn steps_with_programs_need_landlock() {
+        let text = "processing: [{step: type}, {step: image}, {step: media, ffprobe: /bin/cat},\n\
+                    {step: command, command: [/bin/cat], require_landlock: false}]";
+        let config = parse(text, &[]).unwrap();
+        let starts = |steps: Vec<String>| {
+            let starts = steps.iter().map(|step| step.split(':').next().unwrap().to_owned());
+            starts.collect::<Vec<_>>()
+        };
+        assert_eq!(starts(config.steps_without_landlock(false)), ["processing[1]", "processing[2]"]);
+        assert_eq!(starts(config.steps_without_landlock(true)), ["processing[3]"]);
+    }
+
+    #[test]
     fn mistakes_are_named() {
         for (step, problem) in [
             ("{}", "step: must be one of scan, type, image, media, webhook, command"),
@@ -438,6 +471,10 @@ mod tests {
             ("{step: type, clamd: 'unix:/x'}", "clamd: is a setting of scan, not of type"),
             ("{step: type, allow: ['*']}", "allow: \"*\" is no MIME type"),
             ("{step: type, timeout: 0}", "timeout: must be 1 to 86400 seconds"),
+            (
+                "{step: scan, require_landlock: false}",
+                "require_landlock: is a setting of image, media, command",
+            ),
             ("{step: image, max_memory: 1MiB}", "max_memory: must be at least 67108864"),
             ("{step: media, ffprobe: /nowhere/ffprobe}", "ffprobe: there is no program /nowhere/ffprobe"),
             ("{step: command}", "command: must name a program"),

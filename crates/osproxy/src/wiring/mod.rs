@@ -12,6 +12,7 @@ use std::{os::unix::fs::DirBuilderExt, path::Path, sync::Arc};
 
 use osproxy_core::{
     App,
+    processing::sandbox::confine::has_landlock,
     startup::{Startup, StartupError, context},
 };
 
@@ -28,6 +29,26 @@ pub async fn open_node(config: &Config) -> Result<Arc<App>, StartupError> {
     let startup = Startup::lock(node_settings(config)?).await?;
     let stores = stores::open(config, &startup.settings().database, startup.buffers()).await?;
     startup.open(stores).await
+}
+
+/// Why a step with a program cannot be protected, and what to do.
+pub const LANDLOCK_ADVICE: &str = "this system has no Landlock (Linux 5.13 or later; enabled at boot, and not \
+                                   forbidden by the container); set `require_landlock: false` to accept this";
+
+/// Fails if steps of processing need Landlock and this system does not have it. Logs a warning if
+/// that is accepted.
+pub fn check_sandbox(config: &Config) -> Result<(), StartupError> {
+    let (refused, accepted) = (config.steps_without_landlock(false), config.steps_without_landlock(true));
+    if (refused.is_empty() && accepted.is_empty()) || has_landlock() {
+        return Ok(());
+    }
+    for step in accepted {
+        tracing::warn!("{step}: this system has no Landlock");
+    }
+    if refused.is_empty() {
+        return Ok(());
+    }
+    Err(StartupError::msg(format!("{}: {LANDLOCK_ADVICE}", refused.join("; "))))
 }
 
 /// Creates a folder, and its parents, if they are missing. Only the owner can access new folders,

@@ -13,8 +13,8 @@ use std::{
 };
 
 use landlock::{
-    ABI, Access, AccessFs, AccessNet, PathBeneath, Ruleset, RulesetAttr, RulesetCreatedAttr, Scope,
-    path_beneath_rules,
+    ABI, Access, AccessFs, AccessNet, CompatLevel, Compatible, PathBeneath, Ruleset, RulesetAttr,
+    RulesetCreatedAttr, RulesetStatus, Scope, path_beneath_rules,
 };
 use nix::{
     libc,
@@ -55,6 +55,8 @@ pub struct Confinement {
     pub timeout: Duration,
     /// Maximum address space, in bytes.
     pub max_memory: u64,
+    /// Whether to fail if Landlock cannot restrict the access to files.
+    pub require_landlock: bool,
     /// Files and folders that it may read, besides the system's programs and libraries.
     pub readable: Vec<PathBuf>,
 }
@@ -66,6 +68,9 @@ impl Confinement {
             format!("--timeout-secs={}", self.timeout.as_secs()).into(),
             format!("--max-memory={}", self.max_memory).into(),
         ];
+        if !self.require_landlock {
+            arguments.push("--without-landlock".into());
+        }
         for path in &self.readable {
             arguments.push("--readable".into());
             arguments.push(path.into());
@@ -109,7 +114,7 @@ impl Confinement {
         restrict_system_calls().map_err(|error| format!("cannot restrict system calls: {error}"))
     }
 
-    /// Allows to read the listed files only, and to write none. Kernels without Landlock do not
+    /// Allows to read the listed files only, and to write none. Kernels without Landlock cannot
     /// restrict this.
     fn restrict_files(&self) -> Result<(), Box<dyn std::error::Error>> {
         let abi = ABI::V6;
@@ -125,9 +130,20 @@ impl Confinement {
         if std::fs::File::from(stdin.try_clone()?).metadata()?.is_file() {
             rules = rules.add_rule(PathBeneath::new(stdin, AccessFs::ReadFile))?;
         }
-        rules.restrict_self()?;
+        let status = rules.restrict_self()?;
+        if self.require_landlock && status.ruleset == RulesetStatus::NotEnforced {
+            return Err("this system has no Landlock".into());
+        }
         Ok(())
     }
+}
+
+/// Whether this system has Landlock, which restricts the access of programs to files.
+pub fn has_landlock() -> bool {
+    let rules = Ruleset::default()
+        .set_compatibility(CompatLevel::HardRequirement)
+        .handle_access(AccessFs::from_all(ABI::V1));
+    rules.and_then(Ruleset::create).is_ok()
 }
 
 /// Closes all files but standard input, output and error.
@@ -284,9 +300,13 @@ mod tests {
         let confinement = Confinement {
             timeout: Duration::from_secs(7),
             max_memory: 1 << 30,
+            require_landlock: true,
             readable: vec!["/opt/a b".into()],
         };
         let expected = ["--timeout-secs=7", "--max-memory=1073741824", "--readable", "/opt/a b"];
         assert_eq!(confinement.arguments(), expected.map(OsString::from));
+        let without = Confinement { require_landlock: false, readable: Vec::new(), ..confinement };
+        let expected = ["--timeout-secs=7", "--max-memory=1073741824", "--without-landlock"];
+        assert_eq!(without.arguments(), expected.map(OsString::from));
     }
 }

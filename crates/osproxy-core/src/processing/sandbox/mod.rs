@@ -128,6 +128,7 @@ impl Program {
         let confinement = |readable: Vec<PathBuf>| Confinement {
             timeout: limits.timeout,
             max_memory: limits.max_memory,
+            require_landlock: limits.require_landlock,
             readable,
         };
         match target {

@@ -1,9 +1,14 @@
 //! What programs can do in the sandbox.
 
+use std::collections::BTreeMap;
+
 use osproxy_api::v1::FileState;
+use rustix::io::Errno;
+use seccompiler::{BpfProgram, SeccompAction, SeccompFilter};
 use serde_json::{Value, json};
 
 use super::{start, wait_for};
+use crate::support::{Service, spawn_failing};
 
 /// Tries what is forbidden, and reports what has worked.
 const PROGRAM: &str = r#"
@@ -112,4 +117,42 @@ async fn the_configuration_names_missing_programs() {
             assert!(said.contains(problem), "{said}");
         }
     }
+}
+
+/// Makes this system look like one without Landlock, to this thread and the processes that it starts.
+fn hide_landlock() {
+    /// The number on all architectures.
+    const LANDLOCK_CREATE_RULESET: i64 = 444;
+    let missing = SeccompAction::Errno(Errno::NOSYS.raw_os_error().cast_unsigned());
+    let rules = BTreeMap::from([(LANDLOCK_CREATE_RULESET, Vec::new())]);
+    let architecture = std::env::consts::ARCH.try_into().unwrap();
+    let filter = SeccompFilter::new(rules, SeccompAction::Allow, missing, architecture).unwrap();
+    let program: BpfProgram = filter.try_into().unwrap();
+    seccompiler::apply_filter(&program).unwrap();
+}
+
+#[tokio::test]
+async fn without_landlock_no_program_runs_unless_that_is_accepted() {
+    let script = |accepted: &str| format!(r#"[/bin/sh, -c, 'echo "{{\"verdict\": \"accept\"}}"']{accepted}"#);
+    let config = |accepted| format!("processing: [{{step: command, command: {}}}]", script(accepted));
+    let doctor = async |service: &Service| service.cli(&["doctor", "--config", "config.yaml"]).await.1;
+    let mut service = Service::start_configured(&config("")).await;
+    assert!(doctor(&service).await.contains("ok       sandbox"));
+    hide_landlock();
+    assert!(doctor(&service).await.contains("wrong    sandbox"));
+    // The node that runs already may judge files. Another one does not start.
+    let folder = tempfile::tempdir().unwrap();
+    std::fs::write(folder.path().join("config.yaml"), config("")).unwrap();
+    let serve = ["serve", "--listen", "127.0.0.1:0", "--config", "config.yaml"];
+    let (status, _, said) = spawn_failing(folder.path(), &[], &serve).await;
+    assert_eq!(status.code(), Some(1));
+    assert!(said.contains("processing[0]: the program of the step command"), "{said}");
+    assert!(said.contains("set `require_landlock: false` to accept this"), "{said}");
+
+    std::fs::write(service.folder().join("config.yaml"), config(", require_landlock: false")).unwrap();
+    service.restart_configured().await;
+    assert!(service.log().contains("this system has no Landlock"), "{}", service.log());
+    assert!(doctor(&service).await.contains("warning  sandbox"));
+    let uid = service.store("x.bin", b"x").await;
+    wait_for(&service, &uid, FileState::Stored).await;
 }
