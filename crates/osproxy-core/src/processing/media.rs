@@ -1,8 +1,9 @@
 //! Asks `ffprobe` for the duration, codecs and dimensions of audio and video.
 
 use std::{
-    fs::File,
+    fs::{File, Permissions},
     io::{Seek, SeekFrom, Write},
+    os::{fd::AsRawFd, unix::fs::PermissionsExt},
     sync::Arc,
 };
 
@@ -98,8 +99,14 @@ async fn excerpt(size: u64, content: &dyn OpenContent, probe_size: u64) -> Resul
             at += count;
         }
     }
-    file.seek(SeekFrom::Start(0)).map_err(failed)?;
-    Ok(file)
+    spawn_blocking(move || read_only(&file)).await.map_err(joined)?.map_err(failed)
+}
+
+/// Opens a file again, so that who gets it can read it and neither write it nor open it for writing.
+fn read_only(file: &File) -> std::io::Result<File> {
+    file.set_permissions(Permissions::from_mode(0o400))?;
+    #[expect(clippy::disallowed_methods, reason = "on a thread that may block")]
+    File::open(format!("/proc/self/fd/{}", file.as_raw_fd()))
 }
 
 /// The output of ffprobe.

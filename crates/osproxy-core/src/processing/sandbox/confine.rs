@@ -161,7 +161,7 @@ fn close_files() -> io::Result<()> {
 }
 
 /// Forbids system calls by which a process could reach the network or other processes, change its
-/// limits, or escape from its process group. They fail with `EPERM`.
+/// limits, or escape from its process group or namespaces. They fail with `EPERM`.
 fn restrict_system_calls() -> Result<(), Box<dyn std::error::Error>> {
     let pid = u64::from(getpid().as_raw().cast_unsigned());
     let argument = |index, op, value| SeccompCondition::new(index, SeccompCmpArgLen::Dword, op, value);
@@ -177,15 +177,32 @@ fn restrict_system_calls() -> Result<(), Box<dyn std::error::Error>> {
     // A pair of datagram sockets could send to sockets in the file system.
     let is_datagram = argument(1, SeccompCmpOp::MaskedEq(0xf), 2)?;
     rules.insert(libc::SYS_socketpair, vec![SeccompRule::new(vec![is_datagram])?]);
+    // New processes and threads stay in the namespaces of this process.
+    let has_flag = |flag: &i32| {
+        argument(0, SeccompCmpOp::MaskedEq(u64::from(flag.cast_unsigned())), u64::from(flag.cast_unsigned()))
+    };
+    let in_namespace = NAMESPACES.iter().map(|flag| SeccompRule::new(vec![has_flag(flag)?]));
+    rules.insert(libc::SYS_clone, in_namespace.collect::<Result<_, _>>()?);
     rules.extend(OLD_FORBIDDEN.iter().map(|number| (*number, Vec::new())));
     // Limits can be read, not set.
     let sets_limit = SeccompCondition::new(2, SeccompCmpArgLen::Qword, SeccompCmpOp::Ne, 0)?;
     rules.insert(libc::SYS_prlimit64, vec![SeccompRule::new(vec![sets_limit])?]);
+    // The flags of `clone3` are in memory, where a filter cannot look. Libraries use `clone` on
+    // kernels without it.
+    apply_filter(BTreeMap::from([(libc::SYS_clone3, Vec::new())]), libc::ENOSYS)?;
+    apply_filter(rules, libc::EPERM)
+}
+
+/// Makes system calls that match the rules fail with `error`.
+fn apply_filter(
+    mut rules: BTreeMap<i64, Vec<SeccompRule>>,
+    error: i32,
+) -> Result<(), Box<dyn std::error::Error>> {
     if cfg!(target_arch = "x86_64") {
         let same: Vec<_> = rules.iter().map(|(number, rules)| (number | X32, rules.clone())).collect();
         rules.extend(same);
     }
-    let forbidden = SeccompAction::Errno(libc::EPERM.cast_unsigned());
+    let forbidden = SeccompAction::Errno(error.cast_unsigned());
     let architecture = std::env::consts::ARCH.try_into()?;
     let filter = SeccompFilter::new(rules, SeccompAction::Allow, forbidden, architecture)?;
     let program: BpfProgram = filter.try_into()?;
@@ -193,6 +210,17 @@ fn restrict_system_calls() -> Result<(), Box<dyn std::error::Error>> {
     seccompiler::apply_filter(&program)?;
     Ok(())
 }
+
+/// Flags of `clone` that create namespaces.
+const NAMESPACES: [i32; 7] = [
+    libc::CLONE_NEWCGROUP,
+    libc::CLONE_NEWIPC,
+    libc::CLONE_NEWNET,
+    libc::CLONE_NEWNS,
+    libc::CLONE_NEWPID,
+    libc::CLONE_NEWUSER,
+    libc::CLONE_NEWUTS,
+];
 
 /// The number of `fchmodat2` on all architectures.
 const FCHMODAT2: i64 = 452;

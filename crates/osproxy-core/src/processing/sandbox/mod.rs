@@ -16,10 +16,15 @@ use std::{
 };
 
 use futures_util::TryStreamExt;
-use rustix::process::{Pid, Signal, kill_process_group};
+use rustix::{
+    io::Errno,
+    process::{Pid, Signal, WaitId, WaitIdOptions, WaitOptions, kill_process_group, waitid, waitpgid},
+};
 use tokio::{
     io::{AsyncRead, AsyncReadExt, AsyncWriteExt},
     process::{Child, ChildStdin, Command},
+    runtime::Handle,
+    task::spawn_blocking,
 };
 
 use super::{ContentStream, StepError, answer, settings::ProgramLimits};
@@ -112,14 +117,23 @@ impl Program {
                 command.stdin(file);
             }
         }
-        let mut child = command.spawn().map_err(|error| unavailable("cannot start the sandbox", error))?;
-        let group = Group::of(&child);
-        let ended = tokio::time::timeout(limits.timeout, communicate(&mut child, stream, limits.max_output));
-        let result = ended.await.unwrap_or(Err(RunError::TimedOut(limits.timeout)));
-        drop(group);
-        // Reaps the process.
-        let _ = child.wait().await;
-        result
+        let child = command.spawn().map_err(|error| unavailable("cannot start the sandbox", error))?;
+        let mut group = Group::of(child)?;
+        let ended = async {
+            let written = communicate(&mut group.first, stream, limits.max_output).await?;
+            group.first_ended().await?;
+            Ok(written)
+        };
+        let ended = tokio::time::timeout(limits.timeout, ended).await;
+        let ended = ended.unwrap_or(Err(RunError::TimedOut(limits.timeout)));
+        let status = group.end().await;
+        let Written { output, stderr } = ended?;
+        let status = status.map_err(|error| unavailable("cannot wait for the program", error))?;
+        match status.code() {
+            Some(0) => Ok(output),
+            Some(confine::FAILURE) => Err(RunError::Unavailable(StepError::unavailable_msg(stderr))),
+            _ => Err(RunError::Exited { status, stderr }),
+        }
     }
 
     fn command(self) -> Command {
@@ -156,32 +170,102 @@ fn unavailable(what: &str, error: io::Error) -> RunError {
     RunError::Unavailable(StepError::unavailable(what, error))
 }
 
-/// Kills a process and its descendants when it is dropped. The sandbox does not let them leave their
-/// process group.
-struct Group(Option<Pid>);
+/// The process group of a program. The sandbox does not let processes leave it. When it is dropped,
+/// its processes are killed and reaped.
+struct Group {
+    id: Pid,
+    /// `None` once all processes are reaped.
+    first: Option<Child>,
+}
 
 impl Group {
-    fn of(child: &Child) -> Self {
-        Self(child.id().and_then(|id| Pid::from_raw(id.cast_signed())))
+    fn of(first: Child) -> Result<Self, RunError> {
+        let id = first.id().and_then(|id| Pid::from_raw(id.cast_signed()));
+        let gone = || RunError::Unavailable(StepError::unavailable_msg("the sandbox has no process"));
+        Ok(Self { id: id.ok_or_else(gone)?, first: Some(first) })
+    }
+
+    /// Waits until the first process has ended, and does not reap it.
+    async fn first_ended(&self) -> Result<(), RunError> {
+        let first = self.id;
+        let wait =
+            move || retry(|| waitid(WaitId::Pid(first), WaitIdOptions::EXITED | WaitIdOptions::NOWAIT));
+        let waited = spawn_blocking(wait).await.map_err(io::Error::from);
+        let waited = waited.and_then(|waited| waited.map_err(io::Error::from));
+        waited.map(drop).map_err(|error| unavailable("cannot wait for the program", error))
+    }
+
+    /// Kills and reaps all processes. Returns how the first one ended.
+    async fn end(mut self) -> io::Result<ExitStatus> {
+        // Before the first process is reaped: until then, no other group can have this number.
+        self.kill();
+        let status = match &mut self.first {
+            Some(first) => first.wait().await,
+            None => Err(Errno::CHILD.into()),
+        };
+        self.first = None;
+        let group = self.id;
+        spawn_blocking(move || reap(group)).await?;
+        status
+    }
+
+    fn kill(&self) {
+        // The error is ignored: the processes may have ended.
+        let _ = kill_process_group(self.id, Signal::KILL);
     }
 }
 
 impl Drop for Group {
     fn drop(&mut self) {
-        if let Some(group) = self.0 {
-            // The error is ignored: the processes may have ended.
-            let _ = kill_process_group(group, Signal::KILL);
+        let Some(first) = self.first.take() else {
+            return;
+        };
+        self.kill();
+        if let Ok(runtime) = Handle::try_current() {
+            let group = self.id;
+            drop(runtime.spawn_blocking(move || {
+                // Dropping it kills the process once more, and so it must not be reaped yet.
+                drop(first);
+                reap(group);
+            }));
         }
     }
 }
 
-/// Sends the content to a process, and reads its output until it ends.
+/// Reaps the killed processes of a group that are children of this process. Those are its first
+/// process and, if orphans become children of this process, all others: in a container, the service
+/// often has the process id 1.
+fn reap(group: Pid) {
+    while retry(|| waitpgid(group, WaitOptions::empty())).is_ok() {}
+}
+
+/// Repeats a system call that a signal interrupts.
+fn retry<T>(call: impl Fn() -> rustix::io::Result<T>) -> rustix::io::Result<T> {
+    loop {
+        match call() {
+            Err(Errno::INTR) => {}
+            result => return result,
+        }
+    }
+}
+
+/// What a program has written.
+struct Written {
+    output: Vec<u8>,
+    /// The beginning of standard error.
+    stderr: String,
+}
+
+/// Sends the content to a process, and reads what it writes until it closes its output.
 async fn communicate(
-    child: &mut Child,
+    child: &mut Option<Child>,
     content: Option<ContentStream>,
     max_output: u64,
-) -> Result<Vec<u8>, RunError> {
-    let (stdin, stdout, stderr) = (child.stdin.take(), child.stdout.take(), child.stderr.take());
+) -> Result<Written, RunError> {
+    let (stdin, stdout, stderr) = match child {
+        Some(child) => (child.stdin.take(), child.stdout.take(), child.stderr.take()),
+        None => (None, None, None),
+    };
     let mut feeding = pin!(async {
         match (content, stdin) {
             (Some(content), Some(stdin)) => feed(stdin, content).await,
@@ -206,13 +290,7 @@ async fn communicate(
     if output.len() as u64 > max_output {
         return Err(RunError::TooMuchOutput(max_output));
     }
-    let status = child.wait().await.map_err(|error| unavailable("cannot wait for the program", error))?;
-    let stderr = answer::shorten(&String::from_utf8_lossy(&stderr), "");
-    match status.code() {
-        Some(0) => Ok(output),
-        Some(confine::FAILURE) => Err(RunError::Unavailable(StepError::unavailable_msg(stderr))),
-        _ => Err(RunError::Exited { status, stderr }),
-    }
+    Ok(Written { output, stderr: answer::shorten(&String::from_utf8_lossy(&stderr), "") })
 }
 
 /// Sends content until it or the process ends.

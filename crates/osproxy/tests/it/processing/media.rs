@@ -1,5 +1,7 @@
 //! The step `media`, with films that ffmpeg makes.
 
+use std::os::unix::fs::PermissionsExt;
+
 use osproxy_api::v1::FileState;
 use serde_json::{Value, json};
 use tokio::process::Command;
@@ -69,4 +71,39 @@ async fn what_is_no_film_is_named_or_rejected() {
             assert!(said(&service, &uid).await["reason"].as_str().unwrap().contains("no valid audio"));
         }
     }
+}
+
+/// In place of ffprobe: tries to change its input, and reports what has worked.
+const CHANGES_INPUT: &str = r#"#!/usr/bin/python3 -I
+import fcntl, json, mmap, os
+
+worked = []
+
+def attempt(name, call):
+    try:
+        call()
+        worked.append(name)
+    except (OSError, ValueError):
+        pass
+
+attempt("read", lambda: os.read(0, 1))
+if fcntl.fcntl(0, fcntl.F_GETFL) & os.O_ACCMODE != os.O_RDONLY:
+    worked.append("writable")
+attempt("write", lambda: os.write(0, b"x"))
+attempt("map", lambda: mmap.mmap(0, 0, mmap.MAP_SHARED, mmap.PROT_READ | mmap.PROT_WRITE))
+attempt("open", lambda: os.open("/dev/stdin", os.O_RDONLY))
+attempt("open to write", lambda: os.open("/dev/stdin", os.O_RDWR))
+print(json.dumps({"format": {"format_name": ",".join(worked)}}))
+"#;
+
+#[tokio::test]
+async fn ffprobe_cannot_change_its_input() {
+    let folder = tempfile::tempdir().unwrap();
+    let program = folder.path().join("ffprobe");
+    std::fs::write(&program, CHANGES_INPUT).unwrap();
+    std::fs::set_permissions(&program, std::fs::Permissions::from_mode(0o755)).unwrap();
+    let service = start(&[json!({"step": "media", "ffprobe": program})]).await;
+    let uid = store_v1(&service, "a.mp4", "video/mp4", &content(1, 100_000)).await;
+    let media = Value::from(wait_for(&service, &uid, FileState::Stored).await.media.unwrap());
+    assert_eq!(media, json!({"container": "read,open"}));
 }

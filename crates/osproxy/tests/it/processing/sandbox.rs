@@ -7,14 +7,20 @@ use rustix::io::Errno;
 use seccompiler::{BpfProgram, SeccompAction, SeccompFilter};
 use serde_json::{Value, json};
 
-use super::{start, wait_for};
+use super::{said, start, wait_for};
 use crate::support::{Service, spawn_failing};
 
 /// Tries what is forbidden, and reports what has worked.
 const PROGRAM: &str = r#"
-import json, os, resource, socket, sys
+import ctypes, errno, json, os, resource, socket, sys, threading
 
 worked = {}
+libc = ctypes.CDLL(None, use_errno=True)
+CLONE = {"x86_64": 56, "aarch64": 220}[os.uname().machine]
+NEW_NAMESPACES = [
+    ("mount", 0x20000), ("cgroup", 0x2000000), ("uts", 0x4000000), ("ipc", 0x8000000),
+    ("user", 0x10000000), ("pid", 0x20000000), ("net", 0x40000000),
+]
 
 def attempt(name, call):
     try:
@@ -33,6 +39,33 @@ def fork_and_leave():
             os._exit(1)
     if os.waitpid(pid, 0)[1] != 0:
         raise OSError("it cannot leave")
+
+def call(number, *arguments):
+    result = libc.syscall(ctypes.c_long(number), *map(ctypes.c_long, arguments))
+    if result == 0 and number == CLONE:
+        os._exit(0)
+    if result < 0:
+        raise OSError(ctypes.get_errno(), "it failed")
+
+def check(result):
+    if result < 0:
+        raise OSError(ctypes.get_errno(), "it failed")
+
+def run_thread():
+    thread = threading.Thread(target=lambda: None)
+    thread.start()
+    thread.join()
+
+for name, flag in NEW_NAMESPACES:
+    attempt("clone " + name, lambda: call(CLONE, flag | 17, 0, 0, 0, 0))
+    attempt("unshare " + name, lambda: check(libc.unshare(flag)))
+attempt("setns", lambda: check(libc.setns(0, 0)))
+try:
+    call(435, 0, 0)
+except OSError as error:
+    worked["clone3"] = errno.errorcode[error.errno]
+attempt("thread", run_thread)
+attempt("process", lambda: os.waitpid(os.posix_spawn("/bin/true", ["true"], {}), 0))
 
 attempt("inet", lambda: socket.socket(socket.AF_INET, socket.SOCK_STREAM))
 attempt("inet6", lambda: socket.socket(socket.AF_INET6, socket.SOCK_DGRAM))
@@ -82,9 +115,16 @@ async fn a_program_reaches_nothing_but_its_input() {
     let expected = json!({
         "inet": false, "inet6": false, "unix": false, "kill": false, "leave": false, "other": false,
         "secrets": false, "environment": false, "write": false, "programs": true, "limits": false,
-        "memory": false,
+        "memory": false, "setns": false, "clone3": "ENOSYS", "thread": true, "process": true,
     });
-    assert_eq!(media["worked"], expected);
+    let mut worked = media["worked"].clone();
+    let worked_object = worked.as_object_mut().unwrap();
+    for namespace in ["mount", "cgroup", "uts", "ipc", "user", "pid", "net"] {
+        for call in ["clone", "unshare"] {
+            assert_eq!(worked_object.remove(&format!("{call} {namespace}")), Some(false.into()), "{media}");
+        }
+    }
+    assert_eq!(worked, expected);
     assert_eq!((&media["read"], &media["files"]), (&json!(12), &json!([])));
     let mut environment = media["environment"].clone();
     // Python sets this one itself, where there is no locale.
@@ -155,4 +195,43 @@ async fn without_landlock_no_program_runs_unless_that_is_accepted() {
     assert!(doctor(&service).await.contains("warning  sandbox"));
     let uid = service.store("x.bin", b"x").await;
     wait_for(&service, &uid, FileState::Stored).await;
+}
+
+/// The process ids of the children of `parent`, and whether they are zombies.
+fn children(parent: u32) -> Vec<(u32, bool)> {
+    let children = std::fs::read_dir("/proc").unwrap().filter_map(|entry| {
+        let id = entry.ok()?.file_name().to_str()?.parse().ok()?;
+        let stat = std::fs::read_to_string(format!("/proc/{id}/stat")).ok()?;
+        let mut fields = stat.rsplit_once(')')?.1.split_whitespace();
+        let (state, found) = (fields.next()?, fields.next()?);
+        (found.parse() == Ok(parent)).then_some((id, state == "Z"))
+    });
+    children.collect()
+}
+
+/// In a container, the service often has the process id 1: orphans become its children.
+#[tokio::test]
+async fn orphans_of_a_program_are_killed_and_reaped() {
+    let folder = tempfile::tempdir().unwrap();
+    let script = r#"(sleep 1013 < /dev/null > /dev/null 2>&1 &); echo '{"verdict": "accept"}'"#;
+    let sleeps = "(sleep 1013 < /dev/null > /dev/null 2>&1 &); sleep 1013";
+    let config = json!({"processing": [
+        {"step": "command", "command": ["/bin/sh", "-c", script]},
+        {"step": "command", "command": ["/bin/sh", "-c", sleeps], "timeout": 1, "on_error": "pass"},
+    ]});
+    let path = folder.path().join("config.yaml");
+    std::fs::write(&path, config.to_string()).unwrap();
+    let setting = format!("OSPROXY_CONFIG={}", path.display());
+    let wrapper = ["env", &setting, "unshare", "--pid", "--fork", "--kill-child", "--mount-proc"];
+    let service = Service::start_wrapped(&[], &wrapper).await;
+    let unshare = service.pid().as_raw_nonzero().get().cast_unsigned();
+    let (osproxy, _) = children(unshare)[0];
+    let status = std::fs::read_to_string(format!("/proc/{osproxy}/status")).unwrap();
+    assert!(status.lines().any(|line| line.starts_with("NSpid:") && line.ends_with("\t1")), "{status}");
+    let uid = service.store("x.bin", b"x").await;
+    wait_for(&service, &uid, FileState::Stored).await;
+    let said = said(&service, &uid).await;
+    let outcomes: Vec<_> = said["steps"].as_array().unwrap().iter().map(|step| &step["outcome"]).collect();
+    assert_eq!(outcomes, ["accepted", "passed"]);
+    assert_eq!(children(osproxy), []);
 }

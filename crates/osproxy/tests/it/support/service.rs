@@ -175,7 +175,8 @@ impl Service {
         Self::start_wrapped(&[], &["sh", "-c", script, "sh"]).await
     }
 
-    async fn start_wrapped(settings: &[(&str, &str)], wrapper: &[&str]) -> Self {
+    /// Starts with these settings. `wrapper`, a command with arguments, starts the binary.
+    pub async fn start_wrapped(settings: &[(&str, &str)], wrapper: &[&str]) -> Self {
         let folder = tempfile::tempdir().unwrap();
         let database = Database::create(folder.path()).await;
         let mut known = database.settings();
