@@ -110,12 +110,13 @@ pub struct CreatedUpload {
     #[schema(value_type = Uid)]
     pub uid: String,
     /// `pending` if the client must send the content; `stored` if content with the expected digests
-    /// was already stored and the file is complete.
+    /// was already stored and the file is complete; `processing` if it is complete, but cannot be
+    /// read before it has been processed.
     pub state: CreatedState,
     /// Size of each part except the last, in bytes, if `size` was given.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub part_size: Option<u64>,
-    /// Links for sending the content; absent if the file is stored.
+    /// Links for sending the content; absent if the file is complete.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub links: Option<UploadLinks>,
     /// When the links expire.
@@ -201,6 +202,8 @@ pub struct ProofRequest {
 pub enum CreatedState {
     /// The content must be sent.
     Pending,
+    /// The file is complete, and is being processed before it can be read; no content need be sent.
+    Processing,
     /// The file is complete; no content need be sent.
     Stored,
 }

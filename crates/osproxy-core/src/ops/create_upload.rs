@@ -61,8 +61,9 @@ pub struct NewUploadSession {
     /// Size of every part but the last, in bytes; `None` if the size of the content was not
     /// announced.
     pub part_size: Option<u64>,
-    /// Whether the file is complete already, so that the client need not send anything.
-    pub is_stored: bool,
+    /// The state of a file that is complete already, `stored` or `processing`; `None` if the client
+    /// must send the content.
+    pub completed: Option<FileState>,
     /// If set, the client can prove possession with this challenge instead of sending the content.
     pub challenge: Option<PossessionChallenge>,
 }
@@ -154,20 +155,20 @@ pub async fn create_upload(
     if plans.is_empty() {
         return Ok(CreatedUploads { uploads: Vec::new(), is_new: true, created_at });
     }
-    let RecordedUploads { stored, created_before: before } =
+    let RecordedUploads { completed, created_before: before } =
         record(uploads, &mut plans, expires, key).await?;
-    let plan_of = |(plan, is_stored): (&PlannedUpload, &bool)| NewUploadSession {
+    let plan_of = |(plan, completed): (&PlannedUpload, &Option<FileState>)| NewUploadSession {
         uid: plan.file.uid,
         part_size: plan.file.announced.part_size,
-        is_stored: *is_stored,
+        completed: *completed,
         challenge: None,
     };
-    let mut created: Vec<_> = plans.iter().zip(&stored).map(plan_of).collect();
-    for (plan, upload) in plans.iter().zip(&mut created).filter(|(_, upload)| !upload.is_stored) {
+    let mut created: Vec<_> = plans.iter().zip(&completed).map(plan_of).collect();
+    for (plan, upload) in plans.iter().zip(&mut created).filter(|(_, upload)| upload.completed.is_none()) {
         match prepare(uploads, plan).await {
             Ok(challenge) => upload.challenge = challenge,
             Err(error) => {
-                undo(uploads, &plans, &stored, key).await;
+                undo(uploads, &plans, &completed, key).await;
                 return Err(error);
             }
         }
@@ -235,8 +236,8 @@ pub(super) fn validate(
 
 /// Result of recording plans.
 struct RecordedUploads {
-    /// For each plan, whether its file is complete already.
-    stored: Vec<bool>,
+    /// For each plan, the state of its file if it is complete already.
+    completed: Vec<Option<FileState>>,
     /// When an earlier request with the same idempotency key created the upload; `None` if this
     /// request did.
     created_before: Option<OffsetDateTime>,
@@ -254,7 +255,9 @@ async fn record(
         match uploads.meta.files.create(new, expires.unix_timestamp() * 1000).await? {
             CreateOutcome::Created(stored) => {
                 count_instant_uploads(uploads, plans, &stored);
-                return Ok(RecordedUploads { stored, created_before: None });
+                let state = uploads.meta.processing.completed_state();
+                let completed = stored.into_iter().map(|is_complete| is_complete.then_some(state));
+                return Ok(RecordedUploads { completed: completed.collect(), created_before: None });
             }
             CreateOutcome::OverQuota => return Err(Error::quota_exceeded()),
             CreateOutcome::Refused(refusal) => return Err(grant_error(refusal)),
@@ -289,7 +292,8 @@ async fn find_earlier(uploads: &UploadOps, file: &mut NewFile) -> Result<Option<
     file.announced.part_size = status.part_size;
     let before = OffsetDateTime::from_unix_timestamp(found.created_at.div_euclid(1000));
     let before = Some(before.map_err(Error::internal)?);
-    Ok(Some(RecordedUploads { stored: vec![found.state.is_complete()], created_before: before }))
+    let completed = vec![Some(found.state).filter(|state| state.is_complete())];
+    Ok(Some(RecordedUploads { completed, created_before: before }))
 }
 
 fn new_upload(uploads: &UploadOps, PlannedUpload { file, known }: &PlannedUpload) -> NewUpload {
@@ -343,17 +347,17 @@ async fn prepare(
 async fn undo(
     uploads: &Arc<UploadOps>,
     plans: &[PlannedUpload],
-    stored: &[bool],
+    completed: &[Option<FileState>],
     key: Option<&HeldIdempotencyKey>,
 ) {
     let is_ours = match key {
         Some(key) => uploads.idempotency.is_held(key).await,
         None => Ok(true),
     };
-    for (PlannedUpload { file, .. }, is_stored) in plans.iter().zip(stored) {
+    for (PlannedUpload { file, .. }, completed) in plans.iter().zip(completed) {
         let taken_back = match &is_ours {
             Ok(false) => return,
-            Ok(true) if *is_stored => undo_stored(uploads, file).await,
+            Ok(true) if completed.is_some() => undo_stored(uploads, file).await,
             Ok(true) => abort_upload(uploads, file.uid).await,
             Err(error) => {
                 tracing::warn!(uid = %file.uid, error = error_chain(error), "cannot undo an upload yet");

@@ -129,7 +129,7 @@ async fn create(
     let missing = || Error::internal("an upload was not created");
     let upload = created.uploads.into_iter().next().ok_or_else(missing)?;
     undo.uid = Some(upload.uid);
-    Ok(Created { uid: upload.uid, is_complete: upload.is_stored && created.is_new, undo })
+    Ok(Created { uid: upload.uid, is_complete: upload.completed.is_some() && created.is_new, undo })
 }
 
 /// Removes an incomplete file and releases the idempotency key when it is dropped, even if the

@@ -52,11 +52,11 @@ pub(super) async fn create(
         ops::create_upload::create_upload(&app.uploads, caller, vec![request], expire, None).await?;
     let upload = created.uploads.into_iter().next();
     let upload = upload.ok_or_else(|| Error::internal("no upload was created"))?;
-    let is_pending = !upload.is_stored;
+    let is_pending = upload.completed.is_none();
     let expires_at = created.created_at.unix_timestamp().saturating_add(expire).saturating_mul(1000);
     Ok(CreateUploadResponse {
         uid: upload.uid.to_string(),
-        state: if is_pending { FileState::Pending } else { FileState::Stored }.into(),
+        state: upload.completed.map_or(FileState::Pending, render::state).into(),
         part_size: upload.part_size.filter(|_| is_pending),
         expires_at: is_pending.then(|| render::timestamp(expires_at)),
     })

@@ -137,10 +137,14 @@ async fn new_uploads(
     // The parameter `date` of a link has no fractions of a second, so the expiry has none either.
     let expires_at = created.created_at.unix_timestamp().saturating_add(expire).saturating_mul(1000);
     let render = |(upload, constraints): (NewUploadSession, LinkConstraints)| {
-        let is_pending = !upload.is_stored;
+        let is_pending = upload.completed.is_none();
         CreatedUpload {
             uid: upload.uid.to_string(),
-            state: if is_pending { CreatedState::Pending } else { CreatedState::Stored },
+            state: match upload.completed {
+                None => CreatedState::Pending,
+                Some(FileState::Processing) => CreatedState::Processing,
+                Some(_) => CreatedState::Stored,
+            },
             part_size: upload.part_size.filter(|_| is_pending),
             links: is_pending.then(|| links.upload_links(upload.uid, period, &constraints)),
             expires_at: is_pending.then(|| format_time(expires_at)),

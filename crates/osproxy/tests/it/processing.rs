@@ -10,8 +10,8 @@ mod webhook;
 use std::path::Path;
 
 use osproxy_api::{
-    grpc::v1::{GetFileRequest, GetUploadRequest},
-    v1::{File, FileState, UploadState},
+    grpc::v1::{CreateUploadRequest, Digests, GetFileRequest, GetUploadRequest},
+    v1::{CreatedState, File, FileState, UploadState},
 };
 use reqwest::Method;
 use serde_json::{Value, json};
@@ -148,6 +148,17 @@ async fn every_way_to_complete_a_file_waits_for_the_verdict() {
     let known = json!({"name": "known.bin", "size": bytes.len(), "md5": md5});
     let known = service.create_upload(&known).await;
     assert!(known.links.is_none(), "the content is known");
+    assert_eq!(known.state, CreatedState::Processing);
+    uids.push(known.uid);
+    let digests = Digests { md5: hex::decode(&md5).unwrap().into(), ..Digests::default() };
+    let request = CreateUploadRequest {
+        name: "grpc.bin".to_owned(),
+        size: Some(bytes.len() as u64),
+        digests: Some(digests),
+        ..CreateUploadRequest::default()
+    };
+    let known = service.grpc().files.create_upload(request).await.unwrap().into_inner();
+    assert_eq!(known.state(), osproxy_api::grpc::v1::FileState::Processing);
     uids.push(known.uid);
     // An upload of tus in two requests.
     let created = tus::request(&service, Method::POST, "/tus").header("upload-length", 4000);
