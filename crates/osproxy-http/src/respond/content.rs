@@ -183,12 +183,13 @@ async fn respond(
 
 /// Returns the `Cache-Control` of content. A browser may cache content until the link expires,
 /// because content never changes. If the link has a limit on uses, no cache may store the content,
-/// so that each use reaches the service.
+/// so that each use reaches the service. No cache may store content for a step of processing: it may
+/// never be accepted.
 ///
 /// A shared cache may serve content even after its link is revoked. So shared caches are allowed
 /// only by a setting, and never for links that are restricted by network.
 fn cache_control(downloads: &Downloads, link: &ValidLink) -> String {
-    if link.constraints.uses.is_some() {
+    if link.constraints.uses.is_some() || link.constraints.for_processing {
         return "no-store, no-transform".to_owned();
     }
     let scope =

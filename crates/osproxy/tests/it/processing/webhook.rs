@@ -20,12 +20,13 @@ use serde_json::{Value, json};
 use tokio_util::sync::CancellationToken;
 
 use super::{said, start, store_v1, wait_for};
-use crate::support::eventually;
+use crate::support::{Service, eventually};
 
 /// A request that the service got: `Authorization`, the body, and what its link gave.
 struct Asked {
     authorization: Option<String>,
     question: Value,
+    cache_control: String,
     content: Vec<u8>,
 }
 
@@ -41,9 +42,10 @@ async fn answer(
     let question: Value = serde_json::from_slice(&body).unwrap();
     let link = question["link"].as_str().unwrap().to_owned();
     let downloaded = reqwest::get(link).await.unwrap();
+    let cache_control = downloaded.headers()["cache-control"].to_str().unwrap().to_owned();
     let content = downloaded.bytes().await.unwrap().to_vec();
     let authorization = headers.get("authorization").map(|value| value.to_str().unwrap().to_owned());
-    log.lock().unwrap().push(Asked { authorization, question, content });
+    log.lock().unwrap().push(Asked { authorization, question, cache_control, content });
     match wanted.as_str() {
         "accept" => json!({"verdict": "accept", "metadata": {"seen": "yes"}}).to_string().into_response(),
         "reject" => json!({"verdict": "reject", "reason": "no"}).to_string().into_response(),
@@ -90,7 +92,8 @@ async fn a_service_gets_a_link_and_gives_a_verdict() {
             })
         })
         .collect();
-    let service = start(&steps).await;
+    let config = json!({"processing": steps, "links": {"public_cache": true}});
+    let service = Service::start_configured(&config.to_string()).await;
     let forward = tokio::net::TcpListener::bind(("127.0.0.1", port)).await.unwrap();
     let to = service.address;
     tokio::spawn(async move {
@@ -123,6 +126,7 @@ async fn a_service_gets_a_link_and_gives_a_verdict() {
         let asked = log.lock().unwrap().pop().unwrap();
         assert_eq!(asked.authorization.as_deref(), Some("Bearer abc"));
         assert_eq!(asked.content, name.as_bytes());
+        assert_eq!(asked.cache_control, "no-store, no-transform");
         assert_eq!((&asked.question["uid"], &asked.question["size"]), (&json!(uid), &json!(name.len())));
         if name == "reject" {
             // The link does not outlive the file.
