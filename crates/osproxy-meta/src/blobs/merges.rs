@@ -89,6 +89,16 @@ impl BlobDb {
             .await
     }
 
+    /// Returns a stored blob in one object; `None` if the blob is in parts or in another state.
+    #[boxed_future]
+    pub async fn whole(&self, blob_id: i64) -> Result<Option<WholeBlob>, MetaError> {
+        let blob = blob::Entity::find_by_id(blob_id)
+            .filter(blob::Column::State.eq(blob::State::Stored))
+            .filter(blob::Column::Layout.eq(blob::BlobLayout::Whole));
+        let blob = blob.one(&self.db.lookups).await?;
+        Ok(blob.map(whole_blob).transpose()?)
+    }
+
     /// Whether the parts of a blob are its content, also in quarantine.
     #[boxed_future]
     pub async fn is_in_parts(&self, blob_id: i64) -> Result<bool, MetaError> {
@@ -150,6 +160,11 @@ pub(super) fn map_unique_conflict(
     }
 }
 
+fn whole_blob(blob: blob::Model) -> Result<WholeBlob, DbErr> {
+    let size = blobs::decode_size(blob.id, blob.size)?;
+    Ok(WholeBlob { key: decode_key(&blob.object_key)?, size, store: blob.backend })
+}
+
 async fn begin(
     transaction: &DatabaseTransaction,
     blob_id: i64,
@@ -162,12 +177,7 @@ async fn begin(
     match (blob.state, blob.layout) {
         (blob::State::Stored, blob::BlobLayout::Parts) => {}
         (blob::State::Stored, blob::BlobLayout::Whole) => {
-            let size = blobs::decode_size(blob.id, blob.size)?;
-            return Ok(BeginMergeOutcome::AlreadyMerged(WholeBlob {
-                key: decode_key(&blob.object_key)?,
-                size,
-                store: blob.backend,
-            }));
+            return Ok(BeginMergeOutcome::AlreadyMerged(whole_blob(blob)?));
         }
         _ => return Ok(BeginMergeOutcome::Gone),
     }

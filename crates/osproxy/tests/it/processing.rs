@@ -558,6 +558,41 @@ async fn a_waiting_file_without_a_task_is_found_and_gets_one() {
     wait_for(&service, &uid, FileState::Stored).await;
 }
 
+/// A crash can leave the parts of merged content. If the content was in quarantine when the merge was
+/// repeated, only its release can remove them.
+#[tokio::test]
+async fn a_release_removes_parts_that_a_crash_has_left() {
+    let folder = tempfile::tempdir().unwrap();
+    let bad = folder.path().join("bad");
+    let script = format!(
+        r#"test -e {} && echo '{{"verdict": "quarantine", "reason": "bad"}}' || echo '{{"verdict": "accept"}}'"#,
+        bad.display()
+    );
+    let mut service = start(&[script_step(&script)]).await;
+    let bytes = content(1, 100_000);
+    let uid = service.store_in_parts("x.bin", &bytes, 100_000).await;
+    wait_for(&service, &uid, FileState::Stored).await;
+    service.wait_until_merged(&uid).await;
+    service.database().wait_until_idle().await;
+    let objects = service.objects();
+    let part = format!("unknown/{uid}_1");
+    std::fs::write(service.object_path(&part), &bytes).unwrap();
+    let columns = "id, blob_id, number, state, object_key, size, md5, created_at";
+    let values = format!("1, id, 1, 'stored', '{part}', size, md5, 0 FROM blobs WHERE id = {uid}");
+    service.sql(&format!("INSERT INTO parts ({columns}) SELECT {values}")).await;
+
+    std::fs::write(&bad, "").unwrap();
+    assert_eq!(service.cli(&["rescan", "--config", "config.yaml", &uid]).await.0, 0);
+    wait_for(&service, &uid, FileState::Quarantined).await;
+    std::fs::remove_file(bad).unwrap();
+    assert_eq!(service.cli(&["quarantine", "release", &uid]).await, (0, String::new()));
+    wait_for(&service, &uid, FileState::Stored).await;
+    service.database().wait_until_idle().await;
+    assert!(service.read(&uid).await == bytes);
+    assert_eq!(service.objects(), objects);
+    service.assert_consistent().await;
+}
+
 #[tokio::test]
 async fn grpc_names_the_state_in_its_errors() {
     let service = start(&[script_step(r#"echo '{"verdict": "quarantine", "reason": "bad"}'"#)]).await;

@@ -40,10 +40,27 @@ impl TaskHandler for VerifyBlob {
             app.objects.abort_multipart_uploads(&blob.store, &blob.key, blob.slot_size).await?;
             verify(app, blob_id, &blob).await?;
         }
-        let parts = app.meta.blobs.part_objects(blob_id).await?;
-        app.meta.blobs.delete_part_rows(parts.into_iter().map(|(id, _)| id).collect()).await?;
+        remove_parts(app, blob_id).await?;
         Ok(app.meta.blobs.delete_gone_parts(Some(blob_id)).await?)
     }
+}
+
+/// Removes the parts of a blob in one object. Parts of a multipart upload have only rows. Others have
+/// objects: they are left if the content came into quarantine before its merge could remove them.
+async fn remove_parts(app: &App, blob_id: i64) -> Result<(), TaskError> {
+    let Some(whole) = app.meta.blobs.whole(blob_id).await? else {
+        // It is in quarantine, and verified again when it is released; or it is being deleted.
+        return Ok(());
+    };
+    let parts = app.meta.blobs.part_objects(blob_id).await?;
+    if parts.iter().all(|(_, key)| key.is_none()) {
+        return Ok(app.meta.blobs.delete_part_rows(parts.into_iter().map(|(id, _)| id).collect()).await?);
+    }
+    // If the object was lost in the meantime, the parts are the only copy: keep them.
+    if app.stores.get(&whole.store)?.size(&whole.key).await? != whole.size {
+        return Err(TaskError::fail("the merged object is damaged; its parts are kept"));
+    }
+    Ok(app.objects.delete_parts(&whole.store, &parts).await?)
 }
 
 async fn verify(app: &Arc<App>, blob_id: i64, blob: &UnverifiedBlob) -> Result<(), TaskError> {
