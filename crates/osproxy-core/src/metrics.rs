@@ -3,6 +3,7 @@
 
 pub(crate) mod encode;
 pub(crate) mod export;
+mod processing;
 mod requests;
 mod tasks;
 
@@ -16,6 +17,7 @@ use prometheus_client::{
     metrics::{counter::Counter, family::Family, gauge::Gauge},
 };
 
+pub use processing::ProcessingMetrics;
 pub use requests::{RequestMetrics, RouteMetrics};
 pub use tasks::{TaskMetrics, TaskOutcome};
 
@@ -35,6 +37,8 @@ pub struct Metrics {
     pub requests: RequestMetrics,
     /// Metrics of background tasks.
     pub tasks: TaskMetrics,
+    /// Metrics of the steps of processing.
+    pub processing: ProcessingMetrics,
     /// Uploads of content in progress.
     pub uploads: InFlight,
     /// Downloads of content in progress.
@@ -97,6 +101,7 @@ impl Metrics {
             transfers.map(|(direction, running)| ([("direction", direction)], gauge(running.count()))),
         )?;
         self.tasks.encode(encoder)?;
+        self.processing.encode(encoder)?;
         encoder.encode_metric(
             "shared_files",
             "Deduplicated files, by how the existing content was found",

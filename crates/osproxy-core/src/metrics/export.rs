@@ -191,6 +191,16 @@ fn encode_stats(encoder: &mut DescriptorEncoder<'_>, stats: &DatabaseStats) -> f
     encoder.encode_samples("tasks", "Tasks in the database", tasks)?;
     let files = stats.files.iter().map(|(state, count)| ([("state", state.name())], gauge(*count)));
     encoder.encode_samples("files", "Files in the database", files)?;
+    encoder.encode_metric(
+        "processing_held",
+        "Unfinished processing tasks whose latest attempt failed: a step gave no verdict, or is missing",
+        &gauge(stats.processing_held),
+    )?;
+    encoder.encode_metric(
+        "processing_oldest_seconds",
+        "Age of the oldest unfinished processing task",
+        &ConstGauge::new(Duration::from_millis(stats.processing_oldest_ms).as_secs_f64()),
+    )?;
     encoder.encode_metric("events", "Events recorded so far", &ConstCounter::new(stats.events))?;
     encoder.encode_metric(
         "event_lag_seconds",

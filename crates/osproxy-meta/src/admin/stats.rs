@@ -3,13 +3,13 @@
 use std::collections::BTreeMap;
 
 use sea_orm::{
-    ActiveEnum, ColumnTrait, ConnectionTrait, EntityTrait, ExprTrait, Order, QueryFilter, QuerySelect,
+    ActiveEnum, ColumnTrait, ConnectionTrait, DbErr, EntityTrait, ExprTrait, Order, QueryFilter, QuerySelect,
     sea_query::Expr,
 };
 
 use crate::MetaError;
 use crate::{
-    AdminDb, FileState, TaskState, boxed_future,
+    AdminDb, FileState, TaskKind, TaskState, boxed_future,
     db::{
         dialect,
         entities::{blob, file, task},
@@ -34,6 +34,10 @@ pub struct DatabaseStats {
     pub bytes_saved: u64,
     /// Number of tasks by kind and state.
     pub tasks_by_kind: Vec<(String, TaskState, u64)>,
+    /// Number of unfinished processing tasks whose latest attempt failed.
+    pub processing_held: u64,
+    /// Age of the oldest unfinished processing task, in milliseconds; 0 if there is none.
+    pub processing_oldest_ms: u64,
     /// Position of the newest event, which is the number of events so far.
     pub events: u64,
     /// Age of the oldest event without a position, in milliseconds; 0 if all have one.
@@ -93,10 +97,13 @@ impl AdminDb {
             .filter(blob::Column::Refs.gt(1));
         let saved: Option<Option<i64>> = saved.into_tuple().one(&self.db.reader).await?;
         let whole = |count: i64| Ord::max(count, 0).unsigned_abs();
+        let (held, oldest_task) = self.unfinished_processing().await?;
         let newest_event = read::position_at_end(&self.db, Order::Desc).await?.unwrap_or(0);
         let oldest_waiting = read::oldest_without_position(&self.db).await?;
         Ok(DatabaseStats {
             events: whole(newest_event),
+            processing_held: whole(held),
+            processing_oldest_ms: whole(oldest_task.map_or(0, |at| self.db.clock.now_ms() - at)),
             event_lag_ms: whole(oldest_waiting.map_or(0, |at| self.db.clock.now_ms() - at)),
             counted_at,
             files: files.into_iter().map(|(state, count)| (state, whole(count))).collect(),
@@ -108,5 +115,22 @@ impl AdminDb {
                 .map(|(kind, state, count)| (kind, state, whole(count)))
                 .collect(),
         })
+    }
+
+    /// Returns the number of unfinished processing tasks whose latest attempt failed, and when the
+    /// oldest unfinished one was created.
+    async fn unfinished_processing(&self) -> Result<(i64, Option<i64>), DbErr> {
+        let tasks = || {
+            let kind = task::Column::Kind.eq(TaskKind::ProcessFile.name());
+            let unfinished = task::Column::State.is_in([TaskState::Queued, TaskState::Running]);
+            task::Entity::find().select_only().filter(kind).filter(unfinished)
+        };
+        let held = tasks()
+            .column_as(task::Column::Id.count(), "count")
+            .filter(task::Column::LastError.is_not_null());
+        let held: Option<i64> = held.into_tuple().one(&self.db.reader).await?;
+        let oldest = tasks().column_as(task::Column::CreatedAt.min(), "at");
+        let oldest: Option<Option<i64>> = oldest.into_tuple().one(&self.db.reader).await?;
+        Ok((held.unwrap_or(0), oldest.flatten()))
     }
 }

@@ -300,8 +300,19 @@ async fn a_file_is_held_until_the_step_gives_a_verdict() {
     })
     .await;
     assert_eq!(service.describe(&uid).await.state, FileState::Processing);
+    let metrics = service.get("/metrics").await.text().await.unwrap();
+    let value = |sample: &str| -> Option<f64> {
+        metrics.lines().find_map(|line| line.strip_prefix(sample)?.trim().parse().ok())
+    };
+    let held = value(r#"osproxy_processing_runs_total{step="command",outcome="held"}"#);
+    assert!(held.is_some_and(|count| count >= 1.0), "{metrics}");
+    assert_eq!(value("osproxy_processing_held "), Some(1.0), "{metrics}");
+    assert!(value("osproxy_processing_oldest_seconds ").is_some_and(|age| age > 0.0), "{metrics}");
     std::fs::write(gate, "").unwrap();
     wait_for(&service, &uid, FileState::Stored).await;
+    let metrics = service.get("/metrics").await.text().await.unwrap();
+    let accepted = r#"osproxy_processing_runs_total{step="command",outcome="accepted"} 1"#;
+    assert!(metrics.contains(accepted), "{metrics}");
     assert!(service.log().contains("a file waits for a verdict"), "{}", service.log());
 }
 

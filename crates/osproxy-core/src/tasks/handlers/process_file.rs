@@ -43,7 +43,9 @@ impl TaskHandler for ProcessFile {
             app.task_notifier.notify_cluster();
             return Ok(());
         }
-        let conclusion = run_steps(app, payload.steps, &found).await.map_err(|held| {
+        let result = run_steps(app, payload.steps, &found).await;
+        app.metrics.processing.count_steps(&result);
+        let conclusion = result.map_err(|held| {
             tracing::warn!(%uid, step = held.step, error = error_chain(&held.error), "a file waits for a verdict");
             TaskError::retry(held)
         })?;

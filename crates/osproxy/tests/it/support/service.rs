@@ -127,9 +127,10 @@ impl Service {
     }
 
     /// Starts a service, and uses it so that all metrics have samples: stores a file in parts that
-    /// are then merged, stores another file, and downloads the first file.
+    /// are then merged, stores another file, and downloads the first file. A step processes the files
+    /// after they have become readable.
     pub async fn start_with_traffic() -> Self {
-        let service = Self::start().await;
+        let service = Self::start_configured("processing: [{step: type, blocking: false}]").await;
         let uid = service.store_in_parts("x.bin", &super::content(1, 50_000), 20_000).await;
         service.wait_until_merged(&uid).await;
         service.store("y.bin", &super::content(1, 50_000)).await;
