@@ -9,6 +9,7 @@ mod listing;
 pub(super) mod multipart;
 mod packs;
 mod parts;
+mod s3_keys;
 mod tasks;
 
 use osproxy_storage::{Digester, Digests, Key};
@@ -43,6 +44,7 @@ pub(super) async fn run(meta: &Meta) {
     listing::run(meta).await;
     packs::run(meta).await;
     grants::run(meta).await;
+    s3_keys::run(meta).await;
     events::run(meta).await;
     meta.ping().await.unwrap();
 }

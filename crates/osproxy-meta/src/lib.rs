@@ -39,6 +39,7 @@ pub use access::api_keys::ApiKeyRecord;
 pub use access::idempotency::{IdempotentRequest, KeyAcquisition, RecordedAnswer};
 pub use access::link_keys::LinkKeyRecord;
 pub use access::quotas::QuotaUsage;
+pub use access::s3_keys::S3KeyRecord;
 pub use access::tenants::TenantUsage;
 pub use access::upload_grants::{GrantRecord, GrantRefusal};
 pub use access::{AccessDb, IdempotencyDb, TenantDb};

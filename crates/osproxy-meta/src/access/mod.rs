@@ -1,10 +1,12 @@
-//! API keys, link keys, link revocation, upload grants, idempotency keys, tenants and their quotas.
+//! API keys, keys of the S3 API, link keys, link revocation, upload grants, idempotency keys, tenants
+//! and their quotas.
 
 pub(crate) mod api_keys;
 pub(crate) mod idempotency;
 pub(crate) mod link_keys;
 pub(crate) mod links;
 pub(crate) mod quotas;
+pub(crate) mod s3_keys;
 pub(crate) mod tenants;
 pub(crate) mod upload_grants;
 
@@ -12,7 +14,7 @@ use std::sync::Arc;
 
 use crate::db::database::Database;
 
-/// API keys, link keys, upload grants, and the revocation and use counts of links.
+/// API keys, keys of the S3 API, link keys, upload grants, and the revocation and use counts of links.
 #[derive(Clone)]
 pub struct AccessDb {
     pub(crate) db: Arc<Database>,

@@ -13,6 +13,7 @@ pub(crate) mod link_key;
 pub(crate) mod link_use;
 pub(crate) mod pack;
 pub(crate) mod part;
+pub(crate) mod s3_key;
 pub(crate) mod task;
 pub(crate) mod task_attempt;
 pub(crate) mod tenant;

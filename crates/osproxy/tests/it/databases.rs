@@ -92,6 +92,7 @@ async fn nodes_that_start_at_once_make_the_tables_once() {
             "link_keys",
             "link_uses",
             "api_keys",
+            "s3_keys",
             "idempotency_keys",
             "challenges",
             "upload_grants",
