@@ -52,6 +52,6 @@ pub use objects::Objects;
 pub use objects::inspect::is_gone;
 pub use objects::reader::ContentReader;
 pub use osproxy_cluster::{REQUEST_ID, RegisteredNode, X_FORWARDED_FOR};
-pub use request_context::{ClientAddr, RequestId, Subject};
+pub use request_context::{ClientAddr, ProtocolOutcome, RequestId, Subject};
 pub use stores::{StoreEntry, Stores};
 pub use uids::Uids;

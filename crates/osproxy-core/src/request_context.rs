@@ -55,3 +55,16 @@ impl Subject {
         self.0.get().copied()
     }
 }
+
+/// What the access log and the metrics show of a response, in place of the route and the error code
+/// of the HTTP APIs. An adapter of another protocol adds it to the extensions of its responses.
+#[derive(Clone, Debug, Default)]
+pub struct ProtocolOutcome {
+    /// Name of the operation, such as `s3:GetObject`; `None` if it is unknown. Must be one of few
+    /// names, because each has its metrics.
+    pub operation: Option<String>,
+    /// The error code of the protocol, such as `NoSuchKey`.
+    pub error: Option<String>,
+    /// The error message.
+    pub why: Option<String>,
+}

@@ -21,5 +21,7 @@ mod v1;
 
 pub use extract::public_url::PublicUrl;
 pub use middleware::{AccessLine, AccessLog, RequestLimiter};
-pub use routes::{GrpcRoutes, admin_router, grpc_router, router};
-pub use settings::{Allowed, CorsSettings, HttpSettings, ListenerSettings, RenderGrpcError, RequestLimits};
+pub use routes::{GrpcRoutes, admin_router, grpc_router, router, s3_router};
+pub use settings::{
+    Allowed, CorsSettings, HttpSettings, ListenerSettings, RenderGrpcError, RenderS3Error, RequestLimits,
+};

@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use axum::{
     Router,
-    middleware::{from_fn, from_fn_with_state},
+    middleware::{from_fn, from_fn_with_state, map_request},
     routing::{get, head, patch, post, put},
 };
 use osproxy_api::{tus::PREFIX, v1::LINKS};
@@ -12,12 +12,12 @@ use osproxy_core::App;
 
 use crate::{
     console::{health, metrics, start_page, swagger},
-    extract::auth,
+    extract::{auth, body::with_readable_errors},
     middleware::{self, BodyCheck, Concurrency, Edge, RequestChecks, RequestLimiter, cors::Cors},
     openapi,
     respond::error,
     resumable,
-    settings::HttpSettings,
+    settings::{HttpSettings, RenderS3Error},
     state::HttpState,
     tus, v0, v1,
 };
@@ -35,7 +35,7 @@ pub fn admin_router(app: Arc<App>, settings: &HttpSettings) -> Router {
 
 /// Wraps routes in the middleware that every request passes through.
 fn with_middleware(routes: Router<HttpState>, state: HttpState, cors: Option<Cors>) -> Router {
-    let edge = Edge { state: state.clone(), cors: cors.map(Arc::new) };
+    let edge = Edge { state: state.clone(), cors: cors.map(Arc::new), render_s3_error: None };
     routes.layer(from_fn_with_state(edge, middleware::request_context)).with_state(state)
 }
 
@@ -81,6 +81,26 @@ pub fn grpc_router(
 ) -> Router {
     let routes = grpc_routes.with_limits(&app, limiter);
     with_middleware(routes.fallback(error::unknown_route), HttpState::new(app, settings), None)
+}
+
+/// Builds the router of the S3 listener. The routes authenticate their requests themselves, after
+/// the limits are checked.
+pub fn s3_router(
+    app: Arc<App>,
+    settings: &HttpSettings,
+    limiter: &Arc<RequestLimiter>,
+    routes: Router,
+    render_error: RenderS3Error,
+) -> Router {
+    let checks = RequestChecks {
+        limiter: limiter.clone(),
+        body: BodyCheck::None,
+        concurrency: Concurrency::TransfersByMethod,
+    };
+    let state = HttpState::new(app, settings);
+    let edge = Edge { state: state.clone(), cors: None, render_s3_error: Some(render_error) };
+    let routes = routes.layer(map_request(with_readable_errors)).layer(checks);
+    routes.layer(from_fn_with_state(edge, middleware::request_context))
 }
 
 /// Builds the router of the main listener.

@@ -14,6 +14,9 @@ use crate::{extract::public_url::PublicUrl, middleware::AccessLog};
 /// Renders an error as a gRPC response.
 pub type RenderGrpcError = fn(Arc<Error>) -> Response;
 
+/// Renders an error as a response of the S3 API.
+pub type RenderS3Error = fn(&Error) -> Response;
+
 /// Settings of the routes.
 #[derive(Clone, Debug)]
 pub struct HttpSettings {

@@ -35,8 +35,8 @@ pub struct EventData {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schema(value_type = Option<Uid>)]
     pub uid: Option<String>,
-    /// The interface that caused the event: `v0`, `v1`, `tus`, `grpc`, or `service` for background
-    /// work.
+    /// The interface that caused the event: `v0`, `v1`, `tus`, `grpc`, `s3`, or `service` for
+    /// background work.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schema(example = "v1")]
     pub source: Option<String>,

@@ -2,7 +2,7 @@
 
 use std::pin::Pin;
 
-use axum::body::Body;
+use axum::{body::Body, extract::Request};
 use bytes::Bytes;
 use futures_util::{Stream, StreamExt};
 use http_body::Body as _;
@@ -38,6 +38,12 @@ pub(crate) async fn read_limited(body: Body, max: usize) -> Result<Bytes> {
         }
     })?;
     Ok(body.to_bytes())
+}
+
+/// Converts the errors of a body to [`Error`], for adapters that do not know the errors of this
+/// crate.
+pub(crate) async fn with_readable_errors(request: Request) -> Request {
+    request.map(|body| Body::new(body.map_err(|error| incomplete_body_error(&error))))
 }
 
 /// Converts an error from reading a body. The code is `InvalidArgument` if the chunked encoding is

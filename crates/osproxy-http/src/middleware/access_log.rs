@@ -23,7 +23,7 @@ use bytes::Bytes;
 use http_body::{Body as _, Frame, SizeHint};
 use osproxy_api::ERROR_HEADER;
 use osproxy_cluster::trace_context;
-use osproxy_core::{App, Error, LoadGuard, RequestId, Subject, metrics::RouteMetrics};
+use osproxy_core::{App, Error, LoadGuard, ProtocolOutcome, RequestId, Subject, metrics::RouteMetrics};
 use osproxy_types::error_chain;
 use tracing::Span;
 
@@ -88,6 +88,8 @@ pub(super) struct AccessLogEntry {
     error: Option<String>,
     /// The error that this node responded with, if any.
     source_error: Option<Arc<Error>>,
+    /// What an adapter of another protocol tells of its response.
+    outcome: ProtocolOutcome,
     bytes_sent: u64,
     complete: bool,
     /// Metrics of the route. They also provide the path template of the route for the log.
@@ -138,6 +140,7 @@ impl AccessLogEntry {
             status: None,
             error: None,
             source_error: None,
+            outcome: ProtocolOutcome::default(),
             bytes_sent: 0,
             complete: false,
             _load: LoadGuard::request(&app.node),
@@ -145,11 +148,18 @@ impl AccessLogEntry {
     }
 
     /// Records the head of the response.
-    pub(super) fn record_response(&mut self, response: &mut Response) {
+    pub(super) fn record_response(&mut self, app: &App, response: &mut Response) {
+        self.outcome = response.extensions_mut().remove().unwrap_or_default();
+        if let Some(operation) = &self.outcome.operation {
+            self.metrics = app.metrics.requests.route(operation);
+        }
         self.metrics.observe_response(self.started_at.elapsed());
         self.status = Some(response.status().as_u16());
         self.error =
             response.headers().get(ERROR_HEADER).and_then(|code| Some(code.to_str().ok()?.to_owned()));
+        if let Some(error) = self.outcome.error.take() {
+            self.error = Some(error);
+        }
         self.source_error = response.extensions_mut().remove();
         if response.headers().contains_key(GRPC_STATUS)
             && let Some(error) = &self.source_error
@@ -191,7 +201,7 @@ impl Drop for AccessLogEntry {
             uid,
             status: self.status,
             error: self.error.as_deref(),
-            why: self.source_error.as_ref().map(|error| &*error.message),
+            why: self.source_error.as_ref().map(|error| &*error.message).or(self.outcome.why.as_deref()),
             duration_us,
             bytes_received,
             bytes_sent: self.bytes_sent,

@@ -27,13 +27,13 @@ use super::{
     client_addr::client_addr,
     cors::Cors,
     request_head::check_head,
-    security_headers::insert_security_headers,
+    security_headers::{insert_s3_security_headers, insert_security_headers},
 };
 use crate::{
     listener::{RemoteAddr, UnparsableHead},
     rate_check::MinRateCheck,
     respond::error::{ErrorRenderer, Rejection},
-    settings::HttpSettings,
+    settings::{HttpSettings, RenderS3Error},
     state::HttpState,
 };
 
@@ -47,13 +47,15 @@ const MAX_REQUEST_ID: usize = 128;
 pub(crate) struct Edge {
     pub(crate) state: HttpState,
     pub(crate) cors: Option<Arc<Cors>>,
+    /// Set on the listener of the S3 API.
+    pub(crate) render_s3_error: Option<RenderS3Error>,
 }
 
 /// Assigns the request id and the client address, aborts bodies that arrive too slowly, checks the
 /// head, renders errors, and adds CORS and security headers. Writes the access log entry when the
 /// response has ended.
 pub(crate) async fn request_context(
-    State(Edge { state: HttpState { app, settings }, cors }): State<Edge>,
+    State(Edge { state: HttpState { app, settings }, cors, render_s3_error }): State<Edge>,
     request: Request,
     next: Next,
 ) -> Response {
@@ -87,16 +89,25 @@ pub(crate) async fn request_context(
     if let Some(client) = client {
         parts.extensions.insert(client);
     }
-    let (version, source) = (parts.version, event_source(parts.uri.path()));
+    let version = parts.version;
+    let source = if render_s3_error.is_some() { EventSource::S3 } else { event_source(parts.uri.path()) };
     let request = Request::from_parts(parts, body);
 
-    let response = respond(&settings, cors.as_deref(), &id, request, next);
+    let renderer = match render_s3_error {
+        Some(render) => ErrorRenderer::for_s3(render),
+        None => ErrorRenderer::new(&request, settings.render_grpc_error),
+    };
+    let response = respond(&settings, renderer, cors.as_deref(), &id, request, next);
     let response = source.scope(id.clone().scope(response.instrument(span)));
     let mut response = response.await;
     if let Ok(value) = HeaderValue::try_from(&*id.0) {
         response.headers_mut().insert(REQUEST_ID, value);
     }
-    insert_security_headers(response.headers_mut(), settings.is_tls);
+    if render_s3_error.is_some() {
+        insert_s3_security_headers(response.headers_mut(), settings.is_tls);
+    } else {
+        insert_security_headers(response.headers_mut(), settings.is_tls);
+    }
     // While the node is draining, the next request of the client should reach another node. After a
     // timeout, the rest of the body may still arrive, so the connection cannot be reused.
     let error = response.extensions().get::<Arc<Error>>().map(|error| error.code);
@@ -105,19 +116,19 @@ pub(crate) async fn request_context(
     if must_close && version < Version::HTTP_2 {
         response.headers_mut().insert(header::CONNECTION, HeaderValue::from_static("close"));
     }
-    entry.record_response(&mut response);
+    entry.record_response(&app, &mut response);
     response.map(|body| Body::new(LoggedBody::new(body, entry)))
 }
 
 /// Checks the head, runs the handler, renders its error, and applies CORS.
 async fn respond(
     settings: &HttpSettings,
+    renderer: ErrorRenderer,
     cors: Option<&Cors>,
     id: &RequestId,
     request: Request,
     next: Next,
 ) -> Response {
-    let renderer = ErrorRenderer::new(&request, settings.render_grpc_error);
     // Boxed: callers move their futures, which would contain this one.
     let handler = |request: Request| {
         let next = next.clone();

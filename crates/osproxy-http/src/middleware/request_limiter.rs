@@ -84,6 +84,8 @@ pub(crate) enum Concurrency {
     Changes,
     /// Every request counts as a transfer with an API key.
     Transfers,
+    /// PUT and POST, which may have content, count as transfers; all others as with `ByMethod`.
+    TransfersByMethod,
 }
 
 /// Permits that a request holds until its response begins.
@@ -110,13 +112,19 @@ impl RequestLimiter {
 
     /// Fails with `Overloaded` if the request is beyond a concurrency limit.
     pub(super) fn acquire(&self, concurrency: Concurrency, method: &Method) -> Result<RequestPermits> {
+        let concurrency = match concurrency {
+            Concurrency::TransfersByMethod if matches!(*method, Method::PUT | Method::POST) => {
+                Concurrency::Transfers
+            }
+            other => other,
+        };
         let changes = match concurrency {
             Concurrency::Unlimited => return Ok(RequestPermits { _permits: [None, None] }),
             Concurrency::Transfers => {
                 let permit = self.transfers.clone().try_acquire_owned().map_err(|_| too_many_transfers())?;
                 return Ok(RequestPermits { _permits: [Some(permit), None] });
             }
-            Concurrency::ByMethod => !method.is_safe(),
+            Concurrency::ByMethod | Concurrency::TransfersByMethod => !method.is_safe(),
             Concurrency::Reads => false,
             Concurrency::Changes => true,
         };

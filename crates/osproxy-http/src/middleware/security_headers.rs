@@ -59,6 +59,20 @@ pub(super) fn insert_security_headers(headers: &mut HeaderMap, is_tls: bool) {
     }
 }
 
+/// Adds the security headers of the S3 API. Its clients expect only the headers that they stored,
+/// and pages may embed its content.
+pub(super) fn insert_s3_security_headers(headers: &mut HeaderMap, is_tls: bool) {
+    for (name, value) in [
+        (header::X_CONTENT_TYPE_OPTIONS, HeaderValue::from_static("nosniff")),
+        (header::REFERRER_POLICY, HeaderValue::from_static("no-referrer")),
+    ] {
+        headers.entry(name).or_insert(value);
+    }
+    if is_tls {
+        headers.insert(header::STRICT_TRANSPORT_SECURITY, STRICT_TRANSPORT_SECURITY);
+    }
+}
+
 /// Sets the security headers of a response (200, 206 or 304) for content of type `content_type`.
 pub(crate) fn insert_content_security_headers(headers: &mut HeaderMap, content_type: &str) {
     for (name, value) in CONTENT_HEADERS {

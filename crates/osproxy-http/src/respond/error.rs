@@ -6,7 +6,7 @@ use std::{panic::AssertUnwindSafe, sync::Arc};
 
 use axum::{
     extract::Request,
-    http::{HeaderValue, Method, StatusCode, header},
+    http::{HeaderMap, HeaderValue, Method, StatusCode, header},
     response::{IntoResponse, Response},
 };
 use futures_util::FutureExt;
@@ -21,7 +21,7 @@ use osproxy_types::error_chain;
 
 use crate::{
     resumable::{self, Draft},
-    settings::RenderGrpcError,
+    settings::{RenderGrpcError, RenderS3Error},
     tus, v0, v1,
 };
 
@@ -96,8 +96,8 @@ fn log(error: &Error, status: StatusCode) {
     }
 }
 
-/// Renders and logs errors: as an envelope for API v0, as a gRPC status for gRPC, and as a problem
-/// document for everything else.
+/// Renders and logs errors: as an envelope for API v0, as a gRPC status for gRPC, as XML for S3, and
+/// as a problem document for everything else.
 pub(crate) struct ErrorRenderer {
     is_v0: bool,
     is_tus: bool,
@@ -106,6 +106,8 @@ pub(crate) struct ErrorRenderer {
     is_head: bool,
     /// Set if the request is a gRPC call.
     grpc: Option<RenderGrpcError>,
+    /// Set on the listener of the S3 API.
+    s3: Option<RenderS3Error>,
 }
 
 impl ErrorRenderer {
@@ -118,7 +120,13 @@ impl ErrorRenderer {
             draft: resumable::draft_of(request),
             is_head: request.method() == Method::HEAD,
             grpc,
+            s3: None,
         }
+    }
+
+    /// Renders all errors as errors of the S3 API, whatever the path.
+    pub(crate) fn for_s3(render: RenderS3Error) -> Self {
+        Self { is_v0: false, is_tus: false, draft: None, is_head: false, grpc: None, s3: Some(render) }
     }
 
     /// Runs a handler, and renders the error that it returns. A panic is an internal error.
@@ -154,6 +162,13 @@ impl ErrorRenderer {
         }
         let failure = ErrorContext { error: &error, request_id: Some(id) };
         let mut rendered = match self {
+            Self { s3: Some(render_s3_error), .. } => {
+                let mut rendered = render_s3_error(&error);
+                insert_retry_after(rendered.headers_mut(), &error);
+                // For the access log.
+                rendered.extensions_mut().insert(error);
+                return rendered;
+            }
             Self { is_v0: true, .. } => v0::render(status, &failure),
             Self { draft: Some(draft), .. } => draft.render_error(status, &failure),
             _ => v1::problem::render(status, &failure),
@@ -163,11 +178,7 @@ impl ErrorRenderer {
         if let Some(allow) = response.headers_mut().remove(header::ALLOW) {
             headers.insert(header::ALLOW, allow);
         }
-        if let Some(wait) = error.retry_after() {
-            // Round up: a client that retries earlier would be rejected again.
-            let seconds = wait.as_nanos().div_ceil(NANOS_PER_SECOND);
-            headers.insert(header::RETRY_AFTER, u64::try_from(seconds).unwrap_or(u64::MAX).max(1).into());
-        }
+        insert_retry_after(headers, &error);
         if code == ErrorCode::Unauthenticated {
             headers.insert(header::WWW_AUTHENTICATE, HeaderValue::from_static(r#"Bearer realm="osproxy""#));
         }
@@ -185,6 +196,14 @@ impl ErrorRenderer {
         // For the access log.
         rendered.extensions_mut().insert(error);
         rendered
+    }
+}
+
+fn insert_retry_after(headers: &mut HeaderMap, error: &Error) {
+    if let Some(wait) = error.retry_after() {
+        // Round up: a client that retries earlier would be rejected again.
+        let seconds = wait.as_nanos().div_ceil(NANOS_PER_SECOND);
+        headers.insert(header::RETRY_AFTER, u64::try_from(seconds).unwrap_or(u64::MAX).max(1).into());
     }
 }
 

@@ -17,6 +17,8 @@ pub enum EventSource {
     Tus,
     /// gRPC.
     Grpc,
+    /// The S3 API.
+    S3,
     /// The service itself: a background task or a command.
     #[default]
     Service,
@@ -30,6 +32,7 @@ impl EventSource {
             Self::V1 => "v1",
             Self::Tus => "tus",
             Self::Grpc => "grpc",
+            Self::S3 => "s3",
             Self::Service => "service",
         }
     }
