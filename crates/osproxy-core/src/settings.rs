@@ -5,7 +5,7 @@ use std::{path::PathBuf, time::Duration};
 use osproxy_cluster::{ClusterTiming, RedisSettings};
 use osproxy_meta::{CacheLimits, DatabaseLocation};
 
-use crate::{processing::ProcessingSettings, webhooks::WebhookSettings};
+use crate::{auth::S3MasterKeys, processing::ProcessingSettings, webhooks::WebhookSettings};
 
 /// All settings of a node except its stores, which the caller opens.
 pub struct Settings {
@@ -35,6 +35,8 @@ pub struct Settings {
     /// The keys that sign links: the first signs, all of them verify. If empty, the node uses the
     /// keys in the database; the first start creates a key there.
     pub link_keys: Vec<LinkKeySecret>,
+    /// The master keys of the S3 API: the first makes new keys. Empty if the node has no S3 API.
+    pub s3_master_keys: S3MasterKeys,
     /// The processing pipeline.
     pub processing: ProcessingSettings,
     /// The version of the program.

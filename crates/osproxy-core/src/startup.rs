@@ -18,6 +18,7 @@ use tokio::sync::Semaphore;
 use crate::{
     App, Authenticator, DetachedWork, IdempotencyKeys, NodeState, Stores, Transfers, Uids,
     admission::{Admission, reservations::DiskReservations},
+    auth::S3MasterKeys,
     boxed_future,
     cached::Cached,
     disks::DiskFolders,
@@ -180,6 +181,7 @@ impl Startup {
             limits: settings.limits,
             build: settings.build,
             is_open: settings.is_open,
+            s3_master_keys: settings.s3_master_keys,
             webhooks: settings.webhooks,
             node_id,
             started_at,
@@ -210,6 +212,7 @@ struct Parts {
     limits: Limits,
     build: BuildInfo,
     is_open: bool,
+    s3_master_keys: S3MasterKeys,
     webhooks: WebhookSettings,
     node_id: String,
     started_at: i64,
@@ -269,7 +272,7 @@ impl Parts {
         let tasks = TaskOps { db: meta.tasks.clone(), task_notifier: task_notifier.clone(), limits };
         let webhooks = WebhookOps::new(meta.clone(), self.webhooks, &task_notifier, &metrics);
         Ok(Arc::new(App {
-            auth: Arc::new(Authenticator::new(meta.access.clone(), self.is_open)),
+            auth: Arc::new(Authenticator::new(meta.access.clone(), self.is_open, self.s3_master_keys)),
             events: Arc::new(EventOps::new(meta.events.clone(), self.node.clone())),
             meta,
             stores,

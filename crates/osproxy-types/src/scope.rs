@@ -42,6 +42,12 @@ impl Scopes {
     /// Every scope.
     pub const ALL: Self = Self(u8::MAX);
 
+    /// The set with `scope` added.
+    #[must_use]
+    pub const fn with(self, scope: Scope) -> Self {
+        Self(self.0 | scope.bit())
+    }
+
     /// Whether the set contains `scope`.
     pub const fn contains(self, scope: Scope) -> bool {
         self.0 & scope.bit() != 0

@@ -63,6 +63,13 @@ enum CliCommand {
         #[command(flatten)]
         settings: ConfigArgs,
     },
+    /// Create, list and revoke keys of the S3 API
+    S3Key {
+        #[command(subcommand)]
+        command: cli::s3_key::S3KeyCommand,
+        #[command(flatten)]
+        settings: ConfigArgs,
+    },
     /// Rotate, list and revoke the keys that sign links
     LinkKey {
         #[command(subcommand)]
@@ -141,7 +148,7 @@ enum CliCommand {
 const COMMAND_GROUPS: [(&str, &[&str]); 5] = [
     ("Serve", &["serve", "check-config", "migrate", "health", "openapi"]),
     ("Inspect", &["doctor", "explain", "tasks", "nodes", "scrub"]),
-    ("Access", &["key", "link-key", "upload-grant", "tenant", "webhook"]),
+    ("Access", &["key", "s3-key", "link-key", "upload-grant", "tenant", "webhook"]),
     ("Processing", &["quarantine", "rescan"]),
     ("Repair", &["fsck", "import-go"]),
 ];
@@ -204,6 +211,7 @@ fn run(command: CliCommand) -> anyhow::Result<ExitCode> {
         CliCommand::UploadGrant { command, settings } => {
             cli::upload_grant::run(&settings.load(None)?, command)?;
         }
+        CliCommand::S3Key { command, settings } => cli::s3_key::run(&settings.load(None)?, command)?,
         CliCommand::LinkKey { command, settings } => cli::link_key::run(&settings.load(None)?, command)?,
         CliCommand::Webhook { command, settings } => cli::webhook::run(&settings.load(None)?, command)?,
         CliCommand::Explain { options, settings } => cli::explain::run(&settings.load(None)?, options)?,

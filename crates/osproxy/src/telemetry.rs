@@ -73,7 +73,11 @@ pub fn init(log: &LogSection, telemetry: &TelemetrySection) -> io::Result<Teleme
     };
     // Log lines of libraries below the level `warn` are dropped, unless the level is `trace`.
     let library_level = if level == LevelFilter::TRACE { level } else { level.min(LevelFilter::WARN) };
-    let filter = Targets::new().with_default(library_level).with_target("osproxy", level);
+    let filter = Targets::new()
+        .with_default(library_level)
+        .with_target("osproxy", level)
+        // Logs every request that fails as an error, and the signatures that it expected.
+        .with_target("s3s", LevelFilter::OFF);
     let coloured = log.format == LogFormat::Text && io::IsTerminal::is_terminal(&io::stderr());
     let (writer, flush) = LogWriter::start(io::stderr(), coloured)?;
     let access_log =

@@ -1,9 +1,11 @@
-//! Authentication with API keys and upload grants, and authorization by scope.
+//! Authentication with API keys, upload grants and keys of the S3 API, and authorization by scope.
 
 mod api_key;
+mod s3_key;
 pub(crate) mod upload_grant;
 
 pub use api_key::ApiKey;
+pub use s3_key::{S3_KEY_ID_CHARS, S3Key, S3KeyRecord, S3Keys, S3MasterKey, S3MasterKeys, find_master_key};
 pub use upload_grant::{GrantRecord, GrantRefusal, GrantTerms, UploadGrant};
 
 use std::{
@@ -55,6 +57,8 @@ pub struct Caller {
     scopes: Scopes,
     /// The upload grant, if the caller has no key but the URL of a grant.
     grant: Option<Arc<UploadGrant>>,
+    /// Id of the key of the S3 API, if the caller has one.
+    s3_key: Option<String>,
 }
 
 impl Caller {
@@ -67,6 +71,7 @@ impl Caller {
             max_transfers: None,
             scopes: Scopes::ALL,
             grant: None,
+            s3_key: None,
         }
     }
 
@@ -79,7 +84,13 @@ impl Caller {
             max_transfers: None,
             scopes: Scope::Upload.into(),
             grant: Some(grant),
+            s3_key: None,
         }
+    }
+
+    /// The caller that signs requests of the S3 API with the key `id`.
+    fn of_s3_key(tenant: Tenant, id: String, scopes: Scopes) -> Self {
+        Self { tenant, max_size: None, key: None, max_transfers: None, scopes, grant: None, s3_key: Some(id) }
     }
 
     /// The upload grant, if the caller has no key but the URL of a grant.
@@ -90,9 +101,10 @@ impl Caller {
     /// Idempotency keys of callers with different scope ids are different. `None` for a caller
     /// without key and grant.
     pub(crate) fn idempotency_scope(&self) -> Option<String> {
-        match &self.grant {
-            Some(grant) => Some(format!("grant {}", grant.record.id)),
-            None => self.key.clone(),
+        match (&self.grant, &self.s3_key) {
+            (Some(grant), _) => Some(format!("grant {}", grant.record.id)),
+            (None, Some(id)) => Some(id.clone()),
+            (None, None) => self.key.clone(),
         }
     }
 
@@ -145,11 +157,14 @@ pub struct Authenticator {
     /// Whether callers without a key are served.
     is_open: bool,
     keys: Cache<String, Arc<CachedKey>>,
+    /// The keys of the S3 API.
+    pub s3_keys: S3Keys,
 }
 
 impl Authenticator {
-    pub(crate) fn new(db: AccessDb, is_open: bool) -> Self {
-        Self { db, is_open, keys: Cache::new(CACHE_CAPACITY) }
+    pub(crate) fn new(db: AccessDb, is_open: bool, s3_masters: S3MasterKeys) -> Self {
+        let s3_keys = S3Keys::new(db.clone(), s3_masters);
+        Self { db, is_open, keys: Cache::new(CACHE_CAPACITY), s3_keys }
     }
 
     /// Returns the caller for the token in `Authorization: Bearer`, and counts the request against
@@ -173,18 +188,28 @@ impl Authenticator {
     /// client. Never returns if the caller has no key.
     #[boxed_future]
     pub async fn wait_for_revocation(&self, caller: &Caller) -> Error {
-        let Some(id) = &caller.key else {
+        if caller.key.is_none() && caller.s3_key.is_none() {
             return std::future::pending().await;
-        };
+        }
         loop {
             tokio::time::sleep(REVOCATION_CHECK_INTERVAL).await;
             // A database outage does not end running transfers.
-            if let Ok(known) = self.cached_key(id).await
-                && !known.record.as_ref().is_some_and(|kept| self.db.is_api_key_valid(kept))
-            {
+            if let Ok(false) = self.has_valid_key(caller).await {
                 return unauthenticated("the API key was revoked or has expired during the transfer");
             }
         }
+    }
+
+    /// Whether the key of a caller is still valid. A caller without a key has nothing to lose.
+    async fn has_valid_key(&self, caller: &Caller) -> Result<bool> {
+        if let Some(id) = &caller.s3_key {
+            return Ok(self.s3_keys.find(id).await?.is_some());
+        }
+        let Some(id) = &caller.key else {
+            return Ok(true);
+        };
+        let known = self.cached_key(id).await?;
+        Ok(known.record.as_ref().is_some_and(|kept| self.db.is_api_key_valid(kept)))
     }
 
     /// Returns the caller that owns this key. The error does not reveal whether the key is unknown,
@@ -209,6 +234,7 @@ impl Authenticator {
             max_transfers: kept.max_transfers,
             scopes: kept.scopes,
             grant: None,
+            s3_key: None,
         })
     }
 

@@ -13,6 +13,7 @@ pub mod nodes;
 pub mod openapi;
 pub mod quarantine;
 pub mod rescan;
+pub mod s3_key;
 pub mod sandbox;
 pub mod scrub;
 pub mod serve;

@@ -19,6 +19,7 @@ mod processing;
 mod quantity;
 mod redis;
 mod s3;
+mod s3_api;
 mod secret;
 mod server;
 mod stores;
@@ -54,6 +55,7 @@ pub use oss::OssSection;
 pub use processing::{InfectedChoice, OnErrorChoice, PassOrReject, StepName, StepSection};
 pub use redis::{RedisPort, RedisSection, SentinelSection};
 pub use s3::S3Section;
+pub use s3_api::{MISSING_MASTER_KEY, S3ApiSection, parse_master_keys};
 pub use server::ServerSection;
 pub use stores::{StoreDescription, StoreKind, StoresSection};
 pub use tasks::TasksSection;
@@ -113,6 +115,8 @@ section! {
         redis: RedisSection = RedisSection::default(),
         /// Objects in an S3-compatible store.
         s3: S3Section = S3Section::default(),
+        /// A listener for clients of S3.
+        s3_api: S3ApiSection = S3ApiSection::default(),
         /// The HTTP listener.
         server: ServerSection = ServerSection::default(),
         /// Which store receives new files, and how remote stores are accessed.
@@ -278,6 +282,8 @@ impl Config {
         self.server.check(findings);
         self.tls.check("tls", findings);
         self.grpc.check(findings);
+        let has_server = self.database.server().is_ok_and(|server| server.is_some());
+        self.s3_api.check(has_server, findings);
         if self.tls.is_enabled() && self.is_clustered() {
             findings.problem(
                 "tls",

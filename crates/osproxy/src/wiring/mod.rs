@@ -1,6 +1,7 @@
 //! Builds a node from the configuration.
 
 pub mod http;
+pub mod s3_master_key;
 mod settings;
 mod store_diagnosis;
 pub mod stores;

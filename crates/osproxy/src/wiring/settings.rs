@@ -23,6 +23,12 @@ pub fn node_settings(config: &Config) -> Result<Settings, StartupError> {
     let redis = redis(config, &database)?;
     let link_keys = link_keys(config)?;
     let processing = config.processing_settings().map_err(|problems| problems.join("; "));
+    let s3_master_keys = match config.s3_api.listen {
+        Some(_) => {
+            super::s3_master_key::existing_or_new(config).map_err(context("cannot serve the S3 API"))?
+        }
+        None => Vec::new(),
+    };
     let secret = config.cluster.secret().map_err(context("cannot use the cluster secret"))?;
     Ok(Settings {
         database,
@@ -53,6 +59,7 @@ pub fn node_settings(config: &Config) -> Result<Settings, StartupError> {
         is_open: config.auth.mode == AuthMode::Open,
         webhooks: config.webhooks.settings().map_err(context("cannot use the settings of webhooks"))?,
         link_keys,
+        s3_master_keys: s3_master_keys.into(),
         processing: processing.map_err(context("cannot use the processing pipeline"))?,
         build: version::BUILD,
     })

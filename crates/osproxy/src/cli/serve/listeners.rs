@@ -3,15 +3,15 @@
 use std::{fmt::Write, net::SocketAddr, sync::Arc, time::Duration};
 
 use anyhow::Context;
-use futures_util::future::join3;
+use futures_util::future::join4;
 use osproxy_core::App;
-use osproxy_http::{AccessLog, GrpcRoutes, ListenerSettings, RequestLimiter, listener::Tls};
+use osproxy_http::{AccessLog, GrpcRoutes, HttpSettings, ListenerSettings, RequestLimiter, listener::Tls};
 use tokio::{net::TcpListener, runtime::Handle};
 use tokio_util::{sync::CancellationToken, task::AbortOnDropHandle};
 
 use super::bootstrap_key::BootstrapKey;
 use crate::{
-    config::{Config, ServerSection, TlsSection},
+    config::{Config, S3ApiSection, ServerSection, TlsSection},
     wiring::http::{http_settings, listener_settings},
 };
 
@@ -38,6 +38,8 @@ pub(super) struct Listeners {
     main: TlsListener,
     /// Serves gRPC only.
     grpc: Option<TlsListener>,
+    /// Serves the S3 API only.
+    s3: Option<TlsListener>,
     admin: Option<TcpListener>,
 }
 
@@ -47,6 +49,10 @@ impl Listeners {
             main: TlsListener::open(config.listen_address()?, &config.tls).await?,
             grpc: match config.grpc.listen_address()? {
                 Some(address) => Some(TlsListener::open(address, &config.grpc.tls).await?),
+                None => None,
+            },
+            s3: match config.s3_api.listen_address()? {
+                Some(address) => Some(TlsListener::open(address, &config.s3_api.tls).await?),
                 None => None,
             },
             admin: match config.admin.listen_address()? {
@@ -68,6 +74,9 @@ impl Listeners {
         }
         if let Some(TlsListener { listener, .. }) = &self.grpc {
             tracing::info!(address = %listener.local_addr()?, "gRPC listener started");
+        }
+        if let Some(TlsListener { listener, .. }) = &self.s3 {
+            tracing::info!(address = %listener.local_addr()?, "S3 listener started");
         }
         let scheme = if self.main.tls.is_some() { "https" } else { "http" };
         let mut line = format!("osproxy is ready on {scheme}://{}", self.address()?);
@@ -109,6 +118,13 @@ impl Listeners {
                 run_on(connections, served).await;
             }
         };
+        let s3 = async {
+            if let Some(listener) = self.s3 {
+                let router = s3_router(app, config, &settings, &limiter);
+                let served = listener.serve(router, listener_settings(&config.server), drain.clone());
+                run_on(connections, served).await;
+            }
+        };
         let admin = async {
             if let Some(listener) = self.admin {
                 let router = osproxy_http::admin_router(app.clone(), &settings);
@@ -117,9 +133,23 @@ impl Listeners {
                 plain.serve(router, listener_settings(&section), drain.clone()).await;
             }
         };
-        join3(run_on(connections, main), grpc, admin).await;
+        join4(run_on(connections, main), grpc, s3, admin).await;
         Ok(())
     }
+}
+
+/// Builds the router of the S3 listener.
+fn s3_router(
+    app: &Arc<App>,
+    config: &Config,
+    settings: &HttpSettings,
+    limiter: &Arc<RequestLimiter>,
+) -> axum::Router {
+    let S3ApiSection { domain, region, tls, .. } = &config.s3_api;
+    let routes =
+        osproxy_s3::router(app, osproxy_s3::Settings { domain: domain.clone(), region: region.clone() });
+    let settings = HttpSettings { is_tls: tls.is_enabled(), ..settings.clone() };
+    osproxy_http::s3_router(app.clone(), &settings, limiter, routes, osproxy_s3::render_error)
 }
 
 impl TlsListener {
