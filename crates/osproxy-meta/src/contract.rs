@@ -7,6 +7,7 @@ mod grants;
 pub(super) mod growing_files;
 mod listing;
 pub(super) mod multipart;
+mod objects;
 mod packs;
 mod parts;
 mod s3_keys;
@@ -46,6 +47,7 @@ pub(super) async fn run(meta: &Meta) {
     grants::run(meta).await;
     s3_keys::run(meta).await;
     events::run(meta).await;
+    objects::run(meta).await;
     meta.ping().await.unwrap();
 }
 

@@ -2,7 +2,7 @@
 //!
 //! [`Meta`] has a handle for each domain: [`FileDb`], [`UploadDb`], [`BlobDb`], [`TaskDb`],
 //! [`EventDb`], [`ProcessingDb`], [`AccessDb`], [`TenantDb`], [`IdempotencyDb`], [`AdminDb`],
-//! [`WebhookDb`] and [`ImportDb`]. All handles share
+//! [`WebhookDb`], [`ObjectDb`] and [`ImportDb`]. All handles share
 //! one `Database`, which holds the connections, the clock and the caches. The methods of a handle
 //! are in the folder of its domain, one file per topic. The folder `access` contains the handles
 //! for access, tenants and idempotency keys.
@@ -22,6 +22,7 @@ mod events;
 mod files;
 mod ids;
 mod import;
+mod objects;
 mod open;
 mod processing;
 mod stores;
@@ -69,10 +70,15 @@ pub use files::create::{
 pub use files::delete::DeleteOutcome;
 pub use files::listing::{FileFilter, FileMetadata, FilePosition, FileRecord, MAX_PREFIX};
 pub use files::stored::{ContentLayout, StoredContent, StoredFile};
-pub use files::update::{CopyOutcome, MetadataEdit, UpdateOutcome};
+pub use files::update::{CopyOutcome, MetadataEdit, NewCopy, UpdateOutcome};
 pub use files::{FileDb, FileState};
 pub use import::go_database::{GoDatabase, GoFile, GoPart, GoTables, GoTaskCount};
 pub use import::{ImportContent, ImportDb, ImportFile, ImportOutcome, ImportPart, ImportTarget};
+pub use objects::{
+    AttachOutcome, BucketChanges, BucketRecord, CreateBucketOutcome, DeleteBucketOutcome, ListObjects,
+    MAX_OBJECT_KEY, NewObject, ObjectCondition, ObjectDb, ObjectEntry, ObjectName, ObjectPage, ObjectRecord,
+    ObjectRefusal, ObjectUploadRecord, SelectPartsOutcome, UploadedPart,
+};
 pub use open::{CacheLimits, DatabaseOptions, migrate};
 pub use processing::quarantine::QuarantinedFile;
 pub use processing::rescan::{FileToProcess, RescanFilter};
@@ -130,6 +136,8 @@ pub struct Meta {
     pub admin: AdminDb,
     /// Webhooks and their deliveries.
     pub webhooks: WebhookDb,
+    /// Buckets and objects.
+    pub objects: ObjectDb,
     /// Import from another program.
     pub import: ImportDb,
     db: Arc<Database>,
@@ -159,6 +167,7 @@ impl Meta {
             idempotency: IdempotencyDb { db: db.clone() },
             admin: AdminDb { db: db.clone() },
             webhooks: WebhookDb { db: db.clone() },
+            objects: ObjectDb { db: db.clone() },
             import: ImportDb { db: db.clone() },
             db,
         }

@@ -8,8 +8,8 @@ use osproxy_types::{tenant::Tenant, uid::Uid};
 use super::{begin, digests, finish, parts::enqueued, uid};
 use crate::{
     CopyOutcome, DeleteOutcome, FileFilter, FileMetadata, FilePosition, FileState, IdempotentRequest,
-    KeyAcquisition, Meta, MetadataEdit, RecordedAnswer, StoreOutcome, TaskFilter, TaskState, UpdateOutcome,
-    now_ms,
+    KeyAcquisition, Meta, MetadataEdit, NewCopy, RecordedAnswer, StoreOutcome, TaskFilter, TaskState,
+    UpdateOutcome, now_ms,
 };
 
 pub(super) async fn run(meta: &Meta) {
@@ -199,7 +199,9 @@ async fn copies_share_content(meta: &Meta) {
     let base = base();
     super::create(meta, base).await;
     let copy = async |from: i64, to: i64, name: Option<&str>| {
-        meta.files.copy(Tenant::default(), uid(from), uid(to), name.map(str::to_owned), None).await.unwrap()
+        let name = name.map(str::to_owned);
+        let copy = NewCopy { uid: uid(to), name, metadata: None, content_type: None, object: None };
+        meta.files.copy(Tenant::default(), uid(from), copy).await.unwrap()
     };
     assert_eq!(copy(base, base + 1, None).await, CopyOutcome::NotStored(FileState::Pending));
     assert_eq!(begin(meta, base, base + 5).await, base);

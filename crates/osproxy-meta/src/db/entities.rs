@@ -4,6 +4,7 @@
 
 pub(crate) mod api_key;
 pub(crate) mod blob;
+pub(crate) mod bucket;
 pub(crate) mod challenge;
 pub(crate) mod event;
 pub(crate) mod event_position;
@@ -11,6 +12,8 @@ pub(crate) mod file;
 pub(crate) mod idempotency_key;
 pub(crate) mod link_key;
 pub(crate) mod link_use;
+pub(crate) mod object;
+pub(crate) mod object_upload;
 pub(crate) mod pack;
 pub(crate) mod part;
 pub(crate) mod s3_key;

@@ -55,6 +55,7 @@ migrations! {
     m0019_webhooks,
     m0020_processing,
     m0021_active_grants,
+    m0024_objects,
     m0025_s3_keys,
 }
 

@@ -1,5 +1,7 @@
 //! Creation of files, with or without content.
 
+use std::sync::Arc;
+
 use osproxy_storage::Category;
 use osproxy_types::{tenant::Tenant, uid::Uid};
 use sea_orm::{
@@ -8,7 +10,7 @@ use sea_orm::{
 
 use crate::MetaError;
 use crate::{
-    EventKind, ExpectedDigests, FileDb, FileMetadata, FileState, NodeStores,
+    EventKind, ExpectedDigests, FileDb, FileMetadata, FileState, NewObject, NodeStores,
     access::{
         quotas::{Quotas, record_bytes},
         upload_grants::{self, GrantRefusal},
@@ -16,12 +18,14 @@ use crate::{
     blobs::{self, encode_digest},
     boxed_future,
     db::{
-        entities::{blob, file},
+        entities::{blob, file, object_upload},
         write_batcher::TxEnd,
     },
     events::record::{EventContent, EventRecorder, FileEvent},
     files::listing,
-    now_ms, processing,
+    now_ms,
+    objects::bind,
+    processing,
 };
 
 /// A file to be created.
@@ -108,6 +112,8 @@ pub struct AnnouncedContent {
     pub metadata: FileMetadata,
     /// Whether this is a partial upload, whose parts become parts of another file.
     pub is_partial: bool,
+    /// The object that the file becomes.
+    pub object: Option<Arc<NewObject>>,
 }
 
 /// Bytes that a tenant is charged for the row of a file, in addition to the content.
@@ -222,6 +228,12 @@ async fn create(
         });
     }
     file::Entity::insert_many(rows.clone()).exec_without_returning(transaction).await?;
+    for NewUpload { file, .. } in uploads {
+        if let Some(object) = &file.announced.object {
+            let row = bind::upload_row(file.uid, object, now);
+            object_upload::Entity::insert(row).exec_without_returning(transaction).await?;
+        }
+    }
     record_created(transaction, rows, recorder).await?;
     for (uid, blob_id) in complete {
         processing::enqueue_first(transaction, node_stores, uid, blob_id).await?;
@@ -317,6 +329,7 @@ pub(crate) fn pending_row(file: &NewFile, expires_at: i64) -> file::ActiveModel 
         partial_uids: Set(None),
         media: Set(None),
         verdict: Set(None),
+        bucket_id: Set(file.announced.object.as_ref().map(|object| object.bucket_id.get())),
     }
 }
 

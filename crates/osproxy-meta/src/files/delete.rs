@@ -19,6 +19,7 @@ use crate::{
     },
     events::record::{EventContent, EventRecorder, FileEvent, stored_blob},
     files::rows::has_blob,
+    objects::bind,
     tasks::kind::TaskSeed,
     uploads::expiry,
 };
@@ -47,13 +48,10 @@ pub(crate) struct FileTransition {
     pub(crate) expired_before: Option<i64>,
 }
 
-impl FileDb {
-    /// Deletes a file of a tenant, unless the file is already deleted or expired. If no other file
-    /// shares the blob of the file, marks the blob for deletion and enqueues the task that deletes
-    /// the blob; from then on no file can share the blob. `task_id` is an unused id for that task.
-    #[boxed_future]
-    pub async fn delete(&self, tenant: Tenant, uid: Uid, task_id: Uid) -> Result<DeleteOutcome, MetaError> {
-        let deletable = [
+impl FileTransition {
+    /// Deletes a file that is not deleted or expired.
+    pub(crate) fn delete() -> Self {
+        let from = vec![
             file::State::Pending,
             file::State::Receiving,
             file::State::Completing,
@@ -63,9 +61,17 @@ impl FileDb {
             file::State::Corrupt,
             file::State::Rejected,
         ];
-        let transition =
-            FileTransition { from: deletable.to_vec(), to: FileState::Deleted, expired_before: None };
-        remove(&self.db, Some(tenant), uid, transition, task_id).await
+        Self { from, to: FileState::Deleted, expired_before: None }
+    }
+}
+
+impl FileDb {
+    /// Deletes a file of a tenant, unless the file is already deleted or expired. If no other file
+    /// shares the blob of the file, marks the blob for deletion and enqueues the task that deletes
+    /// the blob; from then on no file can share the blob. `task_id` is an unused id for that task.
+    #[boxed_future]
+    pub async fn delete(&self, tenant: Tenant, uid: Uid, task_id: Uid) -> Result<DeleteOutcome, MetaError> {
+        remove(&self.db, Some(tenant), uid, FileTransition::delete(), task_id).await
     }
 
     /// Deletes up to `limit` rows of files that were deleted or expired before `gone_before`, in
@@ -120,13 +126,14 @@ pub(crate) async fn remove(
 }
 
 /// How to remove a file.
-struct RemoveContext<'a> {
-    transition: &'a FileTransition,
-    delete_task: TaskSeed,
-    recorder: &'a EventRecorder,
+pub(crate) struct RemoveContext<'a> {
+    pub(crate) transition: &'a FileTransition,
+    pub(crate) delete_task: TaskSeed,
+    pub(crate) recorder: &'a EventRecorder,
 }
 
-async fn remove_row(
+/// Removes a file, and its key if it is an object.
+pub(crate) async fn remove_row(
     transaction: &DatabaseTransaction,
     tenant: Option<&Tenant>,
     uid: Uid,
@@ -151,6 +158,7 @@ async fn remove_row(
         .col_expr(file::Column::Charged, Expr::value(0))
         .col_expr(file::Column::RecordBytes, Expr::value(0))
         .col_expr(file::Column::Metadata, Expr::value(None::<String>))
+        .col_expr(file::Column::BucketId, Expr::value(None::<i64>))
         .filter(file::Column::Uid.eq(uid.get()))
         .filter(file::Column::State.eq(file.state))
         .filter(has_blob(file.blob_id))
@@ -159,6 +167,7 @@ async fn remove_row(
     if updated.rows_affected == 0 {
         return Ok(DeleteOutcome::Unchanged);
     }
+    bind::unbind(transaction, &file).await?;
     record_removed(transaction, &file, *to, recorder).await?;
     if let Some(blob_id) = file.blob_id
         && let Some(store) = drop_reference(transaction, blob_id).await?
@@ -215,6 +224,7 @@ pub(crate) async fn reject_upload(
         .filter(file::Column::Uid.eq(file.uid))
         .exec(transaction)
         .await?;
+    bind::unbind(transaction, file).await?;
     let content = EventContent { size: Some(blob.size.unsigned_abs()), ..EventContent::default() };
     let corrupt = FileEvent::new(EventKind::FileCorrupt, file, content);
     recorder.record_files(transaction, [FileEvent { reason: Some(reason), ..corrupt }]).await?;

@@ -23,6 +23,7 @@ use crate::{
         create::{record_created, stored_row},
         listing::{self, FileMetadata, name_start},
     },
+    objects::bind::{BoundFile, NewObject, ObjectBinder, ObjectRefusal},
     processing,
 };
 
@@ -56,6 +57,8 @@ pub enum CopyOutcome {
     UidTaken,
     /// The copy would exceed the tenant's quota.
     OverQuota,
+    /// The copy cannot become the object that was asked for.
+    Refused(ObjectRefusal),
     /// The source is in this state and has no stored content.
     NotStored(FileState),
     /// The tenant has no file with this uid.
@@ -92,33 +95,33 @@ impl FileDb {
         outcome
     }
 
-    /// Creates a file with the uid `copy` that shares the content of the tenant's file `uid`. Name
-    /// and metadata default to those of the source.
+    /// Creates a file that shares the content of the tenant's file `uid`. An object with the key of
+    /// the copy that another transaction creates at the same moment counts as `UidTaken` too.
     #[boxed_future]
-    pub async fn copy(
-        &self,
-        tenant: Tenant,
-        uid: Uid,
-        copy: Uid,
-        name: Option<String>,
-        metadata: Option<FileMetadata>,
-    ) -> Result<CopyOutcome, MetaError> {
+    pub async fn copy(&self, tenant: Tenant, uid: Uid, copy: NewCopy) -> Result<CopyOutcome, MetaError> {
         let (quotas, recorder) = (self.db.quotas.clone(), self.db.event_recorder());
         let node_stores = self.db.node_stores.clone();
-        let copy_outcome = self.db.write_or_rollback(move |transaction| {
+        let binder = ObjectBinder::new(&self.db, recorder.clone());
+        let evicting = binder.clone();
+        let copied = self.db.write_or_rollback(move |transaction| {
             let (tenant, quotas, recorder) = (tenant.clone(), quotas.clone(), recorder.clone());
-            let node_stores = node_stores.clone();
-            let new = NewCopy { uid: copy, name: name.clone(), metadata: metadata.clone() };
+            let (node_stores, copy, binder) = (node_stores.clone(), copy.clone(), binder.clone());
             Box::pin(async move {
-                Ok(
-                    match copy_file(transaction, &tenant, uid, new, &node_stores, &quotas, &recorder).await? {
-                        CopyOutcome::Copied => TxEnd::Commit(CopyOutcome::Copied),
-                        other => TxEnd::Rollback(other),
-                    },
-                )
+                let context = CopyContext {
+                    node_stores: &node_stores,
+                    quotas: &quotas,
+                    recorder: &recorder,
+                    binder: &binder,
+                };
+                Ok(match copy_file(transaction, &tenant, uid, copy, context).await? {
+                    CopyOutcome::Copied => TxEnd::Commit(CopyOutcome::Copied),
+                    other => TxEnd::Rollback(other),
+                })
             })
         });
-        match copy_outcome.await {
+        let copied = copied.await;
+        evicting.evict_replaced(&self.db);
+        match copied {
             Err(MetaError::Conflict(_)) => Ok(CopyOutcome::UidTaken),
             outcome => outcome,
         }
@@ -196,22 +199,34 @@ async fn record_renamed(
 }
 
 /// A copy to be created.
-struct NewCopy {
-    uid: Uid,
+#[derive(Clone, Debug)]
+pub struct NewCopy {
+    /// Uid of the copy.
+    pub uid: Uid,
     /// Defaults to the name of the source.
-    name: Option<String>,
+    pub name: Option<String>,
     /// Defaults to the metadata of the source.
-    metadata: Option<FileMetadata>,
+    pub metadata: Option<FileMetadata>,
+    /// Defaults to the MIME type of the source or, with another name, to the one that is detected.
+    pub content_type: Option<String>,
+    /// The object that the copy becomes, and its `ETag`.
+    pub object: Option<(Arc<NewObject>, String)>,
+}
+
+/// What [`copy_file`] needs besides the files.
+struct CopyContext<'a> {
+    node_stores: &'a NodeStores,
+    quotas: &'a Quotas,
+    recorder: &'a EventRecorder,
+    binder: &'a ObjectBinder,
 }
 
 async fn copy_file(
     transaction: &DatabaseTransaction,
     tenant: &Tenant,
     uid: Uid,
-    NewCopy { uid: copy, name, metadata }: NewCopy,
-    node_stores: &NodeStores,
-    quotas: &Quotas,
-    recorder: &EventRecorder,
+    NewCopy { uid: copy, name, metadata, content_type, object }: NewCopy,
+    CopyContext { node_stores, quotas, recorder, binder }: CopyContext<'_>,
 ) -> Result<CopyOutcome, DbErr> {
     // Lock the row, so that the source keeps its blob until the copy refers to the blob too.
     let source = file::Entity::find_by_id(uid.get()).lock_exclusive().one(transaction).await?;
@@ -230,6 +245,7 @@ async fn copy_file(
     };
     let is_renamed = name.as_ref().is_some_and(|name| *name != source.name);
     let content_type = match &name {
+        _ if content_type.is_some() => content_type.unwrap_or_default(),
         Some(name) if is_renamed => {
             let blob = blob::Entity::find_by_id(blob_id).one(transaction).await?;
             content_type::mime_type_of(blob.and_then(|blob| blob.sniffed).as_deref(), name)
@@ -237,7 +253,9 @@ async fn copy_file(
         _ => source.content_type,
     };
     let (tenant, name) = (Tenant::from_db(&source.tenant), name.unwrap_or(source.name));
-    let file = NewFile { uid: copy, tenant, name, announced: AnnouncedContent::default(), grant: None };
+    let announced =
+        AnnouncedContent { object: object.as_ref().map(|it| it.0.clone()), ..AnnouncedContent::default() };
+    let file = NewFile { uid: copy, tenant, name, announced, grant: None };
     let content = KnownContent { blob_id, size: source.charged.cast_unsigned(), content_type };
     // Processing has accepted the content under its first name.
     let state = if is_renamed { node_stores.processing.completed_state() } else { FileState::Stored };
@@ -248,6 +266,18 @@ async fn copy_file(
     record_created(transaction, vec![row], recorder).await?;
     if is_renamed {
         processing::enqueue_first(transaction, node_stores, copy, blob_id).await?;
+    }
+    if let Some((object, etag)) = &object {
+        let (size, tenant) = (content.size, file.tenant.as_str());
+        let bound = BoundFile { uid: copy.get(), tenant, size, etag, owns_file: true };
+        let refusal = if state == FileState::Stored {
+            binder.bind(transaction, object, bound).await?
+        } else {
+            binder.complete(transaction, object, bound, node_stores).await?
+        };
+        if let Some(refusal) = refusal {
+            return Ok(CopyOutcome::Refused(refusal));
+        }
     }
     let charge = source.charged.saturating_add(row_charge);
     Ok(match quotas.charge(transaction, file.tenant.as_str(), charge).await? {

@@ -5,7 +5,7 @@ use sea_orm::{ColumnTrait, EntityTrait, QueryFilter, QueryOrder, QuerySelect, se
 
 use super::{
     ProcessingDb,
-    verdict::{VerdictOutcome, lock, record_accepted, reject},
+    verdict::{VerdictOutcome, bind_accepted, lock, record_accepted, reject},
 };
 use crate::{
     EventKind, FileState, Invalidation, MetaError, TaskKind, boxed_future,
@@ -13,6 +13,7 @@ use crate::{
         entities::{blob, file},
         write_batcher::TxEnd,
     },
+    objects::bind::ObjectBinder,
 };
 
 /// A file in quarantine.
@@ -74,10 +75,12 @@ impl ProcessingDb {
     #[boxed_future]
     pub async fn release(&self, uid: Uid, task_id: Uid) -> Result<VerdictOutcome, MetaError> {
         let (task, recorder) = (self.db.task_seed(task_id), self.db.event_recorder());
+        let binder = ObjectBinder::new(&self.db, recorder.clone());
+        let evicting = binder.clone();
         let outcome = self
             .db
             .write_or_rollback(move |transaction| {
-                let recorder = recorder.clone();
+                let (recorder, binder) = (recorder.clone(), binder.clone());
                 Box::pin(async move {
                     let superseded = TxEnd::Rollback((VerdictOutcome::Superseded, 0));
                     let file = lock(transaction, uid, &[FileState::Quarantined]).await?;
@@ -107,6 +110,7 @@ impl ProcessingDb {
                         .exec(transaction)
                         .await?;
                     let uids: Vec<_> = uids.into_iter().map(Uid::from_db).collect();
+                    bind_accepted(transaction, &uids, &binder).await?;
                     record_accepted(transaction, &uids, &[EventKind::FileCompleted], &recorder).await?;
                     let kind = match blob.layout {
                         blob::BlobLayout::Whole => TaskKind::VerifyBlob,
@@ -117,6 +121,7 @@ impl ProcessingDb {
                 })
             })
             .await;
+        evicting.evict_replaced(&self.db);
         let (outcome, blob_id) = outcome?;
         self.db.invalidate_everywhere(Invalidation::Blob(blob_id));
         self.db.invalidate_everywhere(Invalidation::File(uid));

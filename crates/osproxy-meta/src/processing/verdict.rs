@@ -20,6 +20,7 @@ use crate::{
         listing::{decode_metadata, encode_metadata},
         rows::has_blob,
     },
+    objects::bind::{self, ObjectBinder},
     tasks::kind::TaskSeed,
 };
 
@@ -82,15 +83,21 @@ impl ProcessingDb {
     pub async fn accept(&self, uid: Uid, accepted: AcceptedFile) -> Result<VerdictOutcome, MetaError> {
         let (quotas, now) = (self.db.quotas.clone(), self.db.clock.now_ms());
         let recorder = self.db.event_recorder();
+        let binder = ObjectBinder::new(&self.db, recorder.clone());
+        let evicting = binder.clone();
         let outcome = self
             .db
             .write_or_rollback(move |transaction| {
                 let (accepted, quotas, recorder) = (accepted.clone(), quotas.clone(), recorder.clone());
+                let binder = binder.clone();
                 Box::pin(async move {
-                    Ok(accept(transaction, uid, &accepted, &quotas, &recorder, now).await?.end())
+                    let context =
+                        AcceptContext { quotas: &quotas, recorder: &recorder, binder: &binder, now };
+                    Ok(accept(transaction, uid, &accepted, context).await?.end())
                 })
             })
             .await;
+        evicting.evict_replaced(&self.db);
         self.db.invalidate_everywhere(Invalidation::File(uid));
         outcome
     }
@@ -163,13 +170,19 @@ pub(super) async fn lock(
     Ok(file.filter(|file| states.contains(&file.state)))
 }
 
+/// What [`accept`] needs besides the file.
+struct AcceptContext<'a> {
+    quotas: &'a Quotas,
+    recorder: &'a EventRecorder,
+    binder: &'a ObjectBinder,
+    now: i64,
+}
+
 async fn accept(
     transaction: &DatabaseTransaction,
     uid: Uid,
     accepted: &AcceptedFile,
-    quotas: &Quotas,
-    recorder: &EventRecorder,
-    now: i64,
+    AcceptContext { quotas, recorder, binder, now }: AcceptContext<'_>,
 ) -> Result<VerdictOutcome, DbErr> {
     let Some(file) = lock(transaction, uid, &[accepted.from]).await? else {
         return Ok(VerdictOutcome::Superseded);
@@ -200,11 +213,31 @@ async fn accept(
         let payload = ProcessPayload { uid: uid.get(), steps: ProcessSteps::Beside, required };
         enqueue(transaction, payload.task(next.task_id), blob_id, now).await?;
     }
+    bind_accepted(transaction, &[uid], binder).await?;
     let completed = (accepted.from == FileState::Processing).then_some(EventKind::FileCompleted);
     let processed = accepted.next.is_none().then_some(EventKind::FileProcessed);
     let kinds: Vec<_> = completed.into_iter().chain(processed).collect();
     record_accepted(transaction, &[uid], &kinds, recorder).await?;
     Ok(VerdictOutcome::Recorded)
+}
+
+/// Binds files that are readable now to the keys that wait for them. A file that cannot become an
+/// object any more is a file without a key.
+pub(super) async fn bind_accepted(
+    transaction: &DatabaseTransaction,
+    uids: &[Uid],
+    binder: &ObjectBinder,
+) -> Result<(), DbErr> {
+    let waiting = file::Entity::find()
+        .filter(file::Column::Uid.is_in(uids.iter().map(|uid| uid.get())))
+        .filter(file::Column::BucketId.is_not_null());
+    for file in waiting.all(transaction).await? {
+        let size = file.charged.unsigned_abs();
+        if binder.bind_upload(transaction, &file, size).await?.is_some() {
+            binder.detach(transaction, file.uid).await?;
+        }
+    }
+    Ok(())
 }
 
 /// Records events of these kinds about files that are readable now.
@@ -301,6 +334,7 @@ pub(super) async fn reject(
     if updated.rows_affected == 0 {
         return Ok(VerdictOutcome::Superseded);
     }
+    bind::unbind(transaction, file).await?;
     if let Some(blob_id) = file.blob_id
         && let Some(store) = drop_reference(transaction, blob_id).await?
     {

@@ -24,7 +24,12 @@ use crate::{
         write_batcher::TxEnd,
     },
     events::record::{EventContent, EventRecorder, FileEvent},
-    files, now_ms, processing,
+    files, now_ms,
+    objects::{
+        bind::{self, ObjectBinder, ObjectRefusal},
+        multipart::multipart_etag,
+    },
+    processing,
     tasks::kind::TaskSeed,
     uploads::{
         inspection::{InspectedUpload, InspectionVerdict, inspect},
@@ -90,6 +95,8 @@ pub enum CompleteOutcome {
     NeedsInspection(Inspection),
     /// The content would exceed the tenant's quota.
     OverQuota,
+    /// The file cannot become the object that it was created as.
+    Refused(ObjectRefusal),
     /// The file is in this state and cannot be completed.
     NotOpen(FileState),
     /// No such uid.
@@ -110,10 +117,14 @@ impl UploadDb {
     ) -> Result<CompleteOutcome, MetaError> {
         let (node_stores, quotas) = (self.db.node_stores.clone(), self.db.quotas.clone());
         let (merge_task, recorder) = (self.db.task_seed(task_id), self.db.event_recorder());
-        self.db
+        let binder = ObjectBinder::new(&self.db, recorder.clone());
+        let evicting = binder.clone();
+        let completed = self
+            .db
             .write_or_rollback(move |transaction| {
                 let (node_stores, quotas) = (node_stores.clone(), quotas.clone());
                 let (preconditions, recorder) = (preconditions.clone(), recorder.clone());
+                let binder = binder.clone();
                 Box::pin(async move {
                     let context = CompleteContext {
                         uid,
@@ -122,6 +133,7 @@ impl UploadDb {
                         merge_task,
                         node_stores: &node_stores,
                         recorder: &recorder,
+                        binder: &binder,
                     };
                     Ok(match complete(transaction, context, &quotas).await? {
                         started @ (CompleteOutcome::Completed | CompleteOutcome::Multipart(_)) => {
@@ -131,7 +143,9 @@ impl UploadDb {
                     })
                 })
             })
-            .await
+            .await;
+        evicting.evict_replaced(&self.db);
+        completed
     }
 }
 
@@ -155,13 +169,15 @@ struct CompleteContext<'a> {
     merge_task: TaskSeed,
     node_stores: &'a NodeStores,
     recorder: &'a EventRecorder,
+    binder: &'a ObjectBinder,
 }
 
 async fn complete(
     transaction: &DatabaseTransaction,
-    CompleteContext { uid, request, preconditions, merge_task, node_stores, recorder }: CompleteContext<'_>,
+    context: CompleteContext<'_>,
     quotas: &Quotas,
 ) -> Result<CompleteOutcome, DbErr> {
+    let CompleteContext { uid, request, preconditions, merge_task, node_stores, recorder, binder } = context;
     // Lock the row until the end of the transaction, so that concurrent part uploads and a second
     // completion wait.
     let file = file::Entity::find_by_id(uid.get()).lock_exclusive().one(transaction).await?;
@@ -237,7 +253,28 @@ async fn complete(
         required_type,
     };
     let (tenant, charge) = (file.tenant.clone(), size.cast_signed() - file.charged);
+    // Before the rows of the parts may be removed.
+    let object = file.clone();
+    let etag = match file.bucket_id {
+        Some(_) => multipart_etag(transaction, blob_id).await?,
+        None => None,
+    };
     let outcome = complete_locked(transaction, file, &blob, content, merge_task, recorder).await?;
+    if matches!(outcome, CompleteOutcome::Completed | CompleteOutcome::Multipart(_))
+        && object.bucket_id.is_some()
+    {
+        let is_open = outcome != CompleteOutcome::Completed;
+        bind::set_etag(transaction, object.uid, etag, is_open).await?;
+        let is_readable = outcome == CompleteOutcome::Completed && !node_stores.processing.blocking;
+        let refusal = if is_readable {
+            binder.bind_upload(transaction, &object, size).await?
+        } else {
+            binder.check_upload(transaction, &object).await?
+        };
+        if let Some(refusal) = refusal {
+            return Ok(CompleteOutcome::Refused(refusal));
+        }
+    }
     let is_completed = matches!(outcome, CompleteOutcome::Completed | CompleteOutcome::Multipart(_));
     if is_completed && quotas.charge(transaction, &tenant, charge).await? == ChargeOutcome::OverQuota {
         return Ok(CompleteOutcome::OverQuota);

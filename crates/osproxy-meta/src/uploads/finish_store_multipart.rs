@@ -18,8 +18,10 @@ use crate::{
         write_batcher::TxEnd,
     },
     events::record::{EventContent, EventRecorder, FileEvent},
-    files::delete::{self, RejectedUpload},
-    now_ms, processing,
+    files::delete::{self, FileTransition, RejectedUpload, RemoveContext},
+    now_ms,
+    objects::bind::ObjectBinder,
+    processing,
     tasks::kind::{TaskKind, TaskSeed},
     uploads::{
         complete_parts::outcome_of,
@@ -91,9 +93,12 @@ impl UploadDb {
         retry_conflicts(MAX_FINISH_ATTEMPTS, || {
             let (preconditions, quotas) = (preconditions.clone(), self.db.quotas.clone());
             let (node_stores, recorder) = (node_stores.clone(), self.db.event_recorder());
-            self.db.write_or_rollback(move |transaction| {
+            let binder = ObjectBinder::new(&self.db, recorder.clone());
+            let evicting = binder.clone();
+            let finished = self.db.write_or_rollback(move |transaction| {
                 let (preconditions, quotas) = (preconditions.clone(), quotas.clone());
                 let (node_stores, recorder) = (node_stores.clone(), recorder.clone());
+                let binder = binder.clone();
                 Box::pin(async move {
                     let context = FinishContext {
                         uid,
@@ -102,15 +107,22 @@ impl UploadDb {
                         follow_up_task,
                         node_stores: &node_stores,
                         recorder: &recorder,
+                        binder: &binder,
                     };
                     Ok(match finish(transaction, context, &quotas).await? {
                         ended @ (CompleteOutcome::Completed
                         | CompleteOutcome::DigestMismatch(..)
-                        | CompleteOutcome::TypeMismatch { .. }) => TxEnd::Commit(ended),
+                        | CompleteOutcome::TypeMismatch { .. }
+                        | CompleteOutcome::Refused(_)) => TxEnd::Commit(ended),
                         other => TxEnd::Rollback(other),
                     })
                 })
-            })
+            });
+            async move {
+                let finished = finished.await;
+                evicting.evict_replaced(&self.db);
+                finished
+            }
         })
         .await
     }
@@ -125,15 +137,18 @@ struct FinishContext<'a> {
     follow_up_task: TaskSeed,
     node_stores: &'a NodeStores,
     recorder: &'a EventRecorder,
+    binder: &'a ObjectBinder,
 }
 
 /// Makes the file readable if its content passes inspection, or marks it corrupt if the inspection
 /// fails. Changes nothing if parts must be read first.
 async fn finish(
     transaction: &DatabaseTransaction,
-    FinishContext { uid, blob_id, preconditions, follow_up_task, node_stores, recorder }: FinishContext<'_>,
+    context: FinishContext<'_>,
     quotas: &Quotas,
 ) -> Result<CompleteOutcome, DbErr> {
+    let FinishContext { uid, blob_id, preconditions, follow_up_task, node_stores, recorder, binder } =
+        context;
     let file = file::Entity::find_by_id(uid.get()).lock_exclusive().one(transaction).await?;
     let Some(mut file) = file else {
         return Ok(CompleteOutcome::Unknown);
@@ -200,6 +215,12 @@ async fn finish(
     }
     update.exec(transaction).await?;
     if node_stores.processing.blocking.is_empty() {
+        if let Some(refusal) = binder.bind_upload(transaction, &file, blob.size.unsigned_abs()).await? {
+            let transition = FileTransition::delete();
+            let removal = RemoveContext { transition: &transition, delete_task: follow_up_task, recorder };
+            delete::remove_row(transaction, None, uid, removal, quotas).await?;
+            return Ok(CompleteOutcome::Refused(refusal));
+        }
         let content = match &known_digests {
             Some(digests) => EventContent::of_digests(digests),
             None => EventContent { size: Some(blob.size.unsigned_abs()), ..EventContent::default() },

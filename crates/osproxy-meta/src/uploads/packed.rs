@@ -13,13 +13,17 @@ use crate::{
     EventKind, ExpectedDigests, FileRecord, KnownContent, NewFile, NodeStores, StoreOutcome, UploadDb,
     blobs::{self, encode_digest},
     boxed_future,
-    db::entities::{blob, event, file},
+    db::{
+        entities::{blob, event, file},
+        write_batcher::TxEnd,
+    },
     events::record::{EventContent, EventRecorder, FileEvent},
     files::{
         create::{row_charge, stored_row},
         listing::record_from_row,
         rows::expected_digests,
     },
+    objects::bind::{self, BoundFile, ObjectBinder, ObjectRefusal},
     processing,
     uploads::whole::{NewContent, StoreContext, store_file},
 };
@@ -67,6 +71,8 @@ pub enum CreatePackedOutcome {
     Conflict,
     /// The content would exceed the tenant's quota.
     OverQuota,
+    /// The file cannot become the object that it is created as.
+    Refused(ObjectRefusal),
 }
 
 impl UploadDb {
@@ -100,24 +106,31 @@ impl UploadDb {
     ) -> Result<StoreOutcome, MetaError> {
         let (node_stores, quotas) = (self.db.node_stores.clone(), self.db.quotas.clone());
         let recorder = self.db.event_recorder();
+        let binder = ObjectBinder::new(&self.db, recorder.clone());
+        let evicting = binder.clone();
         let outcome = self
             .db
             .write_or_rollback(move |transaction| {
                 let (content, content_type) = (content.clone(), content_type.clone());
                 let (tenant, node_stores, quotas) = (tenant.clone(), node_stores.clone(), quotas.clone());
-                let recorder = recorder.clone();
+                let (recorder, binder) = (recorder.clone(), binder.clone());
                 Box::pin(async move {
                     let row = blob_row(tenant.as_str(), &content, &node_stores);
                     let PackedBlob { id, digests, .. } = content;
                     blob::Entity::insert(row).exec_without_returning(transaction).await?;
                     let content = NewContent { blob_id: id, digests, content_type: &content_type };
-                    let shared =
-                        StoreContext { node_stores: &node_stores, quotas: &quotas, recorder: &recorder };
+                    let shared = StoreContext {
+                        node_stores: &node_stores,
+                        quotas: &quotas,
+                        recorder: &recorder,
+                        binder: &binder,
+                    };
                     store_file(transaction, uid, &tenant, content, shared).await
                 })
             })
             .await;
         self.db.content_completed();
+        evicting.evict_replaced(&self.db);
         match outcome {
             Err(MetaError::Conflict(_)) => Ok(StoreOutcome::Conflict),
             outcome => outcome,
@@ -150,31 +163,53 @@ impl UploadDb {
         let (uid, node_stores) = (file.uid, self.db.node_stores.clone());
         let recorder = self.db.event_recorder();
         let events = created_events(&recorder, &file_row, &content.digests)?;
-        let (rows, quotas) = (Arc::new((file.tenant, file_row, blob_row, events)), self.db.quotas.clone());
+        let etag = bind::etag_of(&content.digests);
+        let object = file.announced.object.clone().map(|object| (object, etag));
+        let binder = ObjectBinder::new(&self.db, recorder.clone());
+        let evicting = binder.clone();
+        let rows = Arc::new((file.tenant, file_row, blob_row, events, object));
+        let quotas = self.db.quotas.clone();
         let created = self
             .db
             .write_or_rollback(move |transaction| {
                 let (rows, quotas, recorder) = (rows.clone(), quotas.clone(), recorder.clone());
-                let node_stores = node_stores.clone();
+                let (node_stores, binder) = (node_stores.clone(), binder.clone());
                 Box::pin(async move {
-                    let (tenant, file_row, blob_row, events) = &*rows;
+                    let (tenant, file_row, blob_row, events, object) = &*rows;
                     blob::Entity::insert(blob_row.clone()).exec_without_returning(transaction).await?;
                     file::Entity::insert(file_row.clone()).exec_without_returning(transaction).await?;
                     recorder.insert(transaction, events.clone()).await?;
                     processing::enqueue_first(transaction, &node_stores, uid, id).await?;
+                    if let Some((object, etag)) = object {
+                        let (uid, tenant) = (uid.get(), tenant.as_str());
+                        let bound = BoundFile { uid, tenant, size, etag, owns_file: true };
+                        let refusal = binder.complete(transaction, object, bound, &node_stores).await?;
+                        if let Some(refusal) = refusal {
+                            return Ok(TxEnd::Rollback(Packed::Refused(refusal)));
+                        }
+                    }
                     let charged = quotas.charge(transaction, tenant.as_str(), charge).await?;
-                    Ok(charged.commit_or_roll_back(true, false))
+                    Ok(charged.commit_or_roll_back(Packed::Created, Packed::OverQuota))
                 })
             })
             .await;
         self.db.content_completed();
+        evicting.evict_replaced(&self.db);
         match created {
-            Ok(true) => Ok(CreatePackedOutcome::Created(Box::new(record))),
-            Ok(false) => Ok(CreatePackedOutcome::OverQuota),
+            Ok(Packed::Created) => Ok(CreatePackedOutcome::Created(Box::new(record))),
+            Ok(Packed::OverQuota) => Ok(CreatePackedOutcome::OverQuota),
+            Ok(Packed::Refused(refusal)) => Ok(CreatePackedOutcome::Refused(refusal)),
             Err(MetaError::Conflict(_)) => Ok(CreatePackedOutcome::Conflict),
             Err(error) => Err(error),
         }
     }
+}
+
+/// How the transaction that creates a packed file ended.
+enum Packed {
+    Created,
+    OverQuota,
+    Refused(ObjectRefusal),
 }
 
 /// Rows of the events of a file that is created with its content.

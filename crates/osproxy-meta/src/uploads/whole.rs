@@ -20,7 +20,9 @@ use crate::{
     },
     events::record::{EventContent, EventRecorder, FileEvent},
     files::rows::{expected_digests, has_blob},
-    now_ms, processing,
+    now_ms,
+    objects::bind::{self, BoundFile, ObjectBinder, ObjectRefusal},
+    processing,
     tasks::kind::{TaskKind, TaskSeed},
 };
 
@@ -86,6 +88,8 @@ pub enum StoreOutcome {
     Swept,
     /// The content would exceed the tenant's quota.
     OverQuota,
+    /// The file cannot become the object that it was created as.
+    Refused(ObjectRefusal),
 }
 
 impl UploadDb {
@@ -126,11 +130,14 @@ impl UploadDb {
     ) -> Result<StoreOutcome, MetaError> {
         let (node_stores, quotas) = (self.db.node_stores.clone(), self.db.quotas.clone());
         let recorder = self.db.event_recorder();
+        let binder = ObjectBinder::new(&self.db, recorder.clone());
+        let evicting = binder.clone();
         let outcome = self
             .db
             .write_or_rollback(move |transaction| {
                 let (content_type, node_stores) = (content_type.clone(), node_stores.clone());
                 let (tenant, quotas, recorder) = (tenant.clone(), quotas.clone(), recorder.clone());
+                let binder = binder.clone();
                 Box::pin(async move {
                     let stored = blob::Entity::update_many()
                         .col_expr(blob::Column::State, Expr::value(blob::State::Stored))
@@ -148,13 +155,18 @@ impl UploadDb {
                         return Ok(TxEnd::Rollback(StoreOutcome::Swept));
                     }
                     let content = NewContent { blob_id: intent_id, digests, content_type: &content_type };
-                    let shared =
-                        StoreContext { node_stores: &node_stores, quotas: &quotas, recorder: &recorder };
+                    let shared = StoreContext {
+                        node_stores: &node_stores,
+                        quotas: &quotas,
+                        recorder: &recorder,
+                        binder: &binder,
+                    };
                     store_file(transaction, uid, &tenant, content, shared).await
                 })
             })
             .await;
         self.db.content_completed();
+        evicting.evict_replaced(&self.db);
         match outcome {
             Err(MetaError::Conflict(_)) => Ok(StoreOutcome::Conflict),
             outcome => outcome,
@@ -175,11 +187,14 @@ impl UploadDb {
     ) -> Result<StoreOutcome, MetaError> {
         let (node_stores, quotas) = (self.db.node_stores.clone(), self.db.quotas.clone());
         let recorder = self.db.event_recorder();
+        let binder = ObjectBinder::new(&self.db, recorder.clone());
+        let evicting = binder.clone();
         let outcome = self
             .db
             .write_or_rollback(move |transaction| {
                 let (content_type, node_stores) = (content_type.clone(), node_stores.clone());
                 let (tenant, quotas, recorder) = (tenant.clone(), quotas.clone(), recorder.clone());
+                let binder = binder.clone();
                 Box::pin(async move {
                     if !blobs::add_references(transaction, blob_id, 1, Some(&digests)).await? {
                         return Ok(TxEnd::Rollback(StoreOutcome::Conflict));
@@ -192,13 +207,18 @@ impl UploadDb {
                             .await?;
                     }
                     let content = NewContent { blob_id, digests, content_type: &content_type };
-                    let shared =
-                        StoreContext { node_stores: &node_stores, quotas: &quotas, recorder: &recorder };
+                    let shared = StoreContext {
+                        node_stores: &node_stores,
+                        quotas: &quotas,
+                        recorder: &recorder,
+                        binder: &binder,
+                    };
                     store_file(transaction, uid, &tenant, content, shared).await
                 })
             })
             .await;
         self.db.content_completed();
+        evicting.evict_replaced(&self.db);
         outcome
     }
 }
@@ -307,6 +327,7 @@ pub(super) struct StoreContext<'a> {
     pub(super) node_stores: &'a NodeStores,
     pub(super) quotas: &'a Quotas,
     pub(super) recorder: &'a EventRecorder,
+    pub(super) binder: &'a ObjectBinder,
 }
 
 /// Makes `content` the content of the file, unless the file takes no content any more.
@@ -315,7 +336,7 @@ pub(super) async fn store_file(
     uid: Uid,
     tenant: &Tenant,
     content: NewContent<'_>,
-    StoreContext { node_stores, quotas, recorder }: StoreContext<'_>,
+    StoreContext { node_stores, quotas, recorder, binder }: StoreContext<'_>,
 ) -> Result<TxEnd<StoreOutcome>, DbErr> {
     let charged = quotas.lock_charge(transaction, tenant.as_str(), uid).await?;
     if !set_content(transaction, uid, None, content, node_stores).await? {
@@ -336,13 +357,20 @@ pub(super) async fn store_file(
             .exec(transaction)
             .await?;
     }
-    if recorder.is_enabled()
-        && node_stores.processing.blocking.is_empty()
-        && let Some(file) = file::Entity::find_by_id(uid.get()).one(transaction).await?
-    {
-        let completed = EventContent::of_digests(&content.digests);
-        let completed = FileEvent::new(EventKind::FileCompleted, &file, completed);
-        recorder.record_files(transaction, [completed]).await?;
+    if let Some(file) = file::Entity::find_by_id(uid.get()).one(transaction).await? {
+        if node_stores.processing.blocking.is_empty() {
+            let completed = EventContent::of_digests(&content.digests);
+            let completed = FileEvent::new(EventKind::FileCompleted, &file, completed);
+            recorder.record_files(transaction, [completed]).await?;
+        }
+        if let Some((object, _)) = bind::pending(transaction, &file).await? {
+            bind::delete_upload(transaction, file.uid).await?;
+            let (size, etag) = (content.digests.size, bind::etag_of(&content.digests));
+            let bound = BoundFile { uid: file.uid, tenant: &file.tenant, size, etag: &etag, owns_file: true };
+            if let Some(refusal) = binder.complete(transaction, &object, bound, node_stores).await? {
+                return Ok(TxEnd::Rollback(StoreOutcome::Refused(refusal)));
+            }
+        }
     }
     processing::enqueue_first(transaction, node_stores, uid, content.blob_id).await?;
     let charge = content.digests.size.cast_signed() - charged;

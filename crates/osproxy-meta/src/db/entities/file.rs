@@ -84,6 +84,8 @@ pub struct Model {
     /// What the steps of processing said, a JSON object.
     #[sea_orm(column_type = "Text", nullable)]
     pub verdict: Option<String>,
+    /// The bucket in which the file is an object, or will be one when it is complete.
+    pub bucket_id: Option<i64>,
     #[sea_orm(belongs_to, from = "blob_id", to = "id")]
     pub blob: HasOne<super::blob::Entity>,
 }

@@ -1,0 +1,361 @@
+//! Binding of files to keys, within the transaction that makes the file readable.
+
+use std::sync::{Arc, Mutex, PoisonError};
+
+use osproxy_storage::Digests;
+use osproxy_types::uid::Uid;
+use sea_orm::{
+    ActiveValue::Set, ColumnTrait, ConnectionTrait, DatabaseTransaction, DbErr, EntityTrait, QueryFilter,
+    QuerySelect, sea_query::Expr,
+};
+
+use crate::{
+    Invalidation, NodeStores,
+    access::quotas::Quotas,
+    db::{
+        database::Database,
+        entities::{bucket, file, object, object_upload},
+    },
+    events::record::EventRecorder,
+    files::delete::{self, FileTransition, RemoveContext},
+    tasks::kind::TaskSeed,
+};
+
+/// The object that a new file becomes.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct NewObject {
+    /// Id of the bucket.
+    pub bucket_id: Uid,
+    /// The key; at most [`MAX_OBJECT_KEY`](super::MAX_OBJECT_KEY) bytes.
+    pub key: String,
+    /// What must hold for the object that has the key, when the new file gets it.
+    pub condition: Option<ObjectCondition>,
+    /// Headers, tags and checksums, in a format of the caller.
+    pub attributes: Option<String>,
+    /// Whether the content arrives in the parts of a multipart upload, which is listed until it is
+    /// complete.
+    pub is_multipart: bool,
+    /// An unused id for the task that deletes the content of the object that is replaced.
+    pub task_id: Uid,
+}
+
+/// A condition on the object that has a key.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum ObjectCondition {
+    /// There is no object.
+    Absent,
+    /// The object has this `ETag`, or any if it is `*`. Without quotes.
+    Matches(String),
+}
+
+impl ObjectCondition {
+    fn to_column(&self) -> String {
+        match self {
+            Self::Absent => String::new(),
+            Self::Matches(etag) => etag.clone(),
+        }
+    }
+
+    fn from_column(text: String) -> Self {
+        if text.is_empty() { Self::Absent } else { Self::Matches(text) }
+    }
+
+    fn holds_for(&self, current: Option<&object::Model>) -> bool {
+        match (self, current) {
+            (Self::Absent, None) => true,
+            (Self::Matches(etag), Some(current)) => etag == "*" || *etag == current.etag,
+            (Self::Absent, Some(_)) | (Self::Matches(_), None) => false,
+        }
+    }
+}
+
+/// Why a file cannot become an object.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum ObjectRefusal {
+    /// The bucket was deleted.
+    NoBucket,
+    /// There is no object with the key, and the condition requires one.
+    NoObject,
+    /// The condition does not hold.
+    ConditionFailed,
+}
+
+/// Binds files to keys. Create it before the transaction, and call
+/// [`evict_replaced`](Self::evict_replaced) after it.
+#[derive(Clone)]
+pub(crate) struct ObjectBinder {
+    quotas: Arc<Quotas>,
+    recorder: EventRecorder,
+    max_task_attempts: u32,
+    /// The time of the database's clock, in milliseconds since the Unix epoch.
+    now: i64,
+    /// Uids of files that were replaced.
+    replaced: Arc<Mutex<Vec<i64>>>,
+}
+
+/// A complete file that becomes an object.
+#[derive(Clone, Copy)]
+pub(crate) struct BoundFile<'a> {
+    pub(crate) uid: i64,
+    pub(crate) tenant: &'a str,
+    pub(crate) size: u64,
+    /// Without quotes.
+    pub(crate) etag: &'a str,
+    /// Whether the file is deleted with the object.
+    pub(crate) owns_file: bool,
+}
+
+impl ObjectBinder {
+    pub(crate) fn new(db: &Database, recorder: EventRecorder) -> Self {
+        Self {
+            quotas: db.quotas.clone(),
+            recorder,
+            max_task_attempts: db.max_task_attempts,
+            now: db.clock.now_ms(),
+            replaced: Arc::default(),
+        }
+    }
+
+    /// Evicts the files that were replaced from the caches of all nodes.
+    pub(crate) fn evict_replaced(&self, db: &Database) {
+        let replaced = std::mem::take(&mut *self.replaced.lock().unwrap_or_else(PoisonError::into_inner));
+        for uid in replaced {
+            db.invalidate_everywhere(Invalidation::File(Uid::from_db(uid)));
+        }
+    }
+
+    /// Binds a file that has become complete, or records its `ETag` if it waits for processing.
+    /// Deletes the file's row in `object_uploads`.
+    pub(crate) async fn complete(
+        &self,
+        transaction: &DatabaseTransaction,
+        object: &NewObject,
+        file: BoundFile<'_>,
+        node_stores: &NodeStores,
+    ) -> Result<Option<ObjectRefusal>, DbErr> {
+        if !node_stores.processing.blocking {
+            return self.bind(transaction, object, file).await;
+        }
+        if let Some(refusal) = self.check(transaction, object, file.tenant).await?.1 {
+            return Ok(Some(refusal));
+        }
+        let mut row = upload_row(Uid::from_db(file.uid), object, self.now);
+        row.etag = Set(Some(file.etag.to_owned()));
+        row.is_multipart = Set(0);
+        delete_upload(transaction, file.uid).await?;
+        object_upload::Entity::insert(row).exec_without_returning(transaction).await?;
+        Ok(None)
+    }
+
+    /// Returns why the object that a file is to become cannot be written now.
+    pub(crate) async fn check_upload(
+        &self,
+        transaction: &DatabaseTransaction,
+        file: &file::Model,
+    ) -> Result<Option<ObjectRefusal>, DbErr> {
+        match pending(transaction, file).await? {
+            Some((object, _)) => Ok(self.check(transaction, &object, &file.tenant).await?.1),
+            None => Ok(None),
+        }
+    }
+
+    /// Binds a file that has become readable, if it is to become an object.
+    pub(crate) async fn bind_upload(
+        &self,
+        transaction: &DatabaseTransaction,
+        file: &file::Model,
+        size: u64,
+    ) -> Result<Option<ObjectRefusal>, DbErr> {
+        let Some((object, etag)) = pending(transaction, file).await? else {
+            return Ok(None);
+        };
+        let etag = etag.unwrap_or_else(|| opaque_etag(file.uid));
+        delete_upload(transaction, file.uid).await?;
+        let bound = BoundFile { uid: file.uid, tenant: &file.tenant, size, etag: &etag, owns_file: true };
+        self.bind(transaction, &object, bound).await
+    }
+
+    /// Gives the key to the file, and deletes the file that had it, if that was created as an object.
+    pub(crate) async fn bind(
+        &self,
+        transaction: &DatabaseTransaction,
+        object: &NewObject,
+        file: BoundFile<'_>,
+    ) -> Result<Option<ObjectRefusal>, DbErr> {
+        let (current, refusal) = self.check(transaction, object, file.tenant).await?;
+        if refusal.is_some() {
+            return Ok(refusal);
+        }
+        let Some(current) = current else {
+            let row = object::ActiveModel {
+                bucket_id: Set(object.bucket_id.get()),
+                object_key: Set(object.key.clone().into_bytes()),
+                uid: Set(file.uid),
+                size: Set(file.size.cast_signed()),
+                etag: Set(file.etag.to_owned()),
+                modified_at: Set(self.now),
+                attributes: Set(object.attributes.clone()),
+                owns_file: Set(i32::from(file.owns_file)),
+            };
+            object::Entity::insert(row).exec_without_returning(transaction).await?;
+            return Ok(None);
+        };
+        object::Entity::update_many()
+            .col_expr(object::Column::Uid, Expr::value(file.uid))
+            .col_expr(object::Column::Size, Expr::value(file.size.cast_signed()))
+            .col_expr(object::Column::Etag, Expr::value(file.etag))
+            .col_expr(object::Column::ModifiedAt, Expr::value(self.now))
+            .col_expr(object::Column::Attributes, Expr::value(object.attributes.clone()))
+            .col_expr(object::Column::OwnsFile, Expr::value(i32::from(file.owns_file)))
+            .filter(object::Column::BucketId.eq(current.bucket_id))
+            .filter(object::Column::ObjectKey.eq(current.object_key.clone()))
+            .exec(transaction)
+            .await?;
+        if current.uid != file.uid {
+            self.release(transaction, &current, object.task_id).await?;
+        }
+        Ok(None)
+    }
+
+    /// Locks the bucket and the object. Returns the object, and why the key cannot be written.
+    async fn check(
+        &self,
+        transaction: &DatabaseTransaction,
+        object: &NewObject,
+        tenant: &str,
+    ) -> Result<(Option<object::Model>, Option<ObjectRefusal>), DbErr> {
+        let bucket = bucket::Entity::find_by_id(object.bucket_id.get())
+            .select_only()
+            .column(bucket::Column::Id)
+            .filter(bucket::Column::Tenant.eq(tenant))
+            .lock_shared();
+        if bucket.into_tuple::<i64>().one(transaction).await?.is_none() {
+            return Ok((None, Some(ObjectRefusal::NoBucket)));
+        }
+        let current = find_locked(transaction, object.bucket_id.get(), &object.key).await?;
+        let refusal = object.condition.as_ref().filter(|condition| !condition.holds_for(current.as_ref()));
+        let refusal = refusal.map(|condition| match condition {
+            ObjectCondition::Matches(_) if current.is_none() => ObjectRefusal::NoObject,
+            _ => ObjectRefusal::ConditionFailed,
+        });
+        Ok((current, refusal))
+    }
+
+    /// Records that a file has no key.
+    pub(crate) async fn detach(&self, transaction: &DatabaseTransaction, uid: i64) -> Result<(), DbErr> {
+        file::Entity::update_many()
+            .col_expr(file::Column::BucketId, Expr::value(None::<i64>))
+            .filter(file::Column::Uid.eq(uid))
+            .exec(transaction)
+            .await?;
+        Ok(())
+    }
+
+    /// Ends the relation of a file to its key: deletes the file if it was created as an object. The
+    /// row of the object no longer refers to the file.
+    pub(super) async fn release(
+        &self,
+        transaction: &DatabaseTransaction,
+        object: &object::Model,
+        task_id: Uid,
+    ) -> Result<(), DbErr> {
+        self.replaced.lock().unwrap_or_else(PoisonError::into_inner).push(object.uid);
+        self.detach(transaction, object.uid).await?;
+        if object.owns_file == 0 {
+            return Ok(());
+        }
+        let transition = FileTransition::delete();
+        let delete_task = TaskSeed { id: task_id, max_attempts: self.max_task_attempts, now: self.now };
+        let context = RemoveContext { transition: &transition, delete_task, recorder: &self.recorder };
+        delete::remove_row(transaction, None, Uid::from_db(object.uid), context, &self.quotas).await?;
+        Ok(())
+    }
+}
+
+/// Returns the object with this key, locked.
+pub(super) async fn find_locked(
+    transaction: &DatabaseTransaction,
+    bucket_id: i64,
+    key: &str,
+) -> Result<Option<object::Model>, DbErr> {
+    let object = object::Entity::find_by_id((bucket_id, key.as_bytes().to_vec())).lock_exclusive();
+    object.one(transaction).await
+}
+
+/// Returns the object that the file is to become, and its `ETag` if the content is complete.
+pub(crate) async fn pending(
+    connection: &impl ConnectionTrait,
+    file: &file::Model,
+) -> Result<Option<(NewObject, Option<String>)>, DbErr> {
+    if file.bucket_id.is_none() {
+        return Ok(None);
+    }
+    let row = object_upload::Entity::find_by_id(file.uid).one(connection).await?;
+    Ok(row.map(|row| {
+        let object = NewObject {
+            bucket_id: Uid::from_db(row.bucket_id),
+            key: super::decode_key(row.object_key),
+            condition: row.condition.map(ObjectCondition::from_column),
+            attributes: row.attributes,
+            is_multipart: row.is_multipart != 0,
+            task_id: Uid::from_db(row.task_id),
+        };
+        (object, row.etag)
+    }))
+}
+
+/// Row of a file that is to become an object.
+pub(crate) fn upload_row(uid: Uid, object: &NewObject, now: i64) -> object_upload::ActiveModel {
+    object_upload::ActiveModel {
+        uid: Set(uid.get()),
+        bucket_id: Set(object.bucket_id.get()),
+        object_key: Set(object.key.clone().into_bytes()),
+        condition: Set(object.condition.as_ref().map(ObjectCondition::to_column)),
+        attributes: Set(object.attributes.clone()),
+        etag: Set(None),
+        is_multipart: Set(i32::from(object.is_multipart)),
+        task_id: Set(object.task_id.get()),
+        created_at: Set(now),
+    }
+}
+
+/// Records the `ETag` of a file that the client has completed, and whether the upload continues.
+pub(crate) async fn set_etag(
+    transaction: &DatabaseTransaction,
+    uid: i64,
+    etag: Option<String>,
+    is_open: bool,
+) -> Result<(), DbErr> {
+    object_upload::Entity::update_many()
+        .col_expr(object_upload::Column::Etag, Expr::value(etag))
+        .col_expr(object_upload::Column::IsMultipart, Expr::value(i32::from(is_open)))
+        .filter(object_upload::Column::Uid.eq(uid))
+        .exec(transaction)
+        .await?;
+    Ok(())
+}
+
+/// Removes the key of a file that is deleted, or that will not become an object.
+pub(crate) async fn unbind(transaction: &DatabaseTransaction, file: &file::Model) -> Result<(), DbErr> {
+    if file.bucket_id.is_none() {
+        return Ok(());
+    }
+    object::Entity::delete_many().filter(object::Column::Uid.eq(file.uid)).exec(transaction).await?;
+    delete_upload(transaction, file.uid).await
+}
+
+pub(crate) async fn delete_upload(transaction: &DatabaseTransaction, uid: i64) -> Result<(), DbErr> {
+    object_upload::Entity::delete_by_id(uid).exec(transaction).await?;
+    Ok(())
+}
+
+/// The `ETag` of content that was received in one request: its MD5.
+pub(crate) fn etag_of(digests: &Digests) -> String {
+    digests.md5.map_or_else(|| format!("{}-1", hex::encode(&digests.blake3[..16])), hex::encode)
+}
+
+/// An `ETag` for content whose digests are unknown. It has the form of the `ETag` of a multipart
+/// upload, so clients do not compare it with an MD5.
+pub(crate) fn opaque_etag(uid: i64) -> String {
+    format!("{uid:032x}-1")
+}

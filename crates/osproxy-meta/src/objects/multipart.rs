@@ -1,0 +1,256 @@
+//! Multipart uploads of objects.
+
+use std::collections::HashMap;
+
+use osproxy_storage::{DigestSelection, Digester};
+use osproxy_types::{tenant::Tenant, uid::Uid};
+use sea_orm::{
+    ColumnTrait, Condition, ConnectionTrait, DatabaseTransaction, DbErr, EntityTrait, QueryFilter,
+    QueryOrder, QuerySelect, sea_query::Expr,
+};
+
+use super::{ObjectDb, decode_key};
+use crate::{
+    FileState, MetaError, boxed_future,
+    db::{
+        entities::{file, object_upload, part},
+        write_batcher::TxEnd,
+    },
+};
+
+/// A multipart upload of an object.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ObjectUploadRecord {
+    /// The file, whose uid is the id of the upload.
+    pub uid: Uid,
+    /// Owner.
+    pub tenant: Tenant,
+    /// State of the file.
+    pub state: FileState,
+    /// Id of the bucket.
+    pub bucket_id: Uid,
+    /// The key.
+    pub key: String,
+    /// Headers, tags and checksums, in a format of the caller.
+    pub attributes: Option<String>,
+    /// In milliseconds since the Unix epoch.
+    pub created_at: i64,
+}
+
+/// A part of a multipart upload.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct UploadedPart {
+    /// Part number, from 1.
+    pub number: u32,
+    /// Size in bytes.
+    pub size: u64,
+    /// MD5; `None` if it was not computed.
+    pub md5: Option<[u8; 16]>,
+    /// In milliseconds since the Unix epoch.
+    pub stored_at: i64,
+}
+
+/// Outcome of selecting the parts of the content.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum SelectPartsOutcome {
+    /// Exactly these parts are left.
+    Selected,
+    /// This part is missing, or has another MD5.
+    Missing(u32),
+    /// This part is not the last and is smaller than the minimum.
+    TooSmall(u32),
+    /// The upload is in this state and takes no parts.
+    NotOpen(FileState),
+    /// No such upload.
+    Unknown,
+}
+
+impl ObjectDb {
+    /// Returns a multipart upload that is not complete.
+    #[boxed_future]
+    pub async fn upload(&self, uid: Uid) -> Result<Option<ObjectUploadRecord>, MetaError> {
+        let row = object_upload::Entity::find_by_id(uid.get())
+            .filter(object_upload::Column::IsMultipart.eq(1))
+            .one(&self.db.lookups)
+            .await?;
+        let Some(row) = row else {
+            return Ok(None);
+        };
+        Ok(self.with_files(vec![row]).await?.pop())
+    }
+
+    /// Returns up to `limit` multipart uploads of a bucket whose keys start with `prefix`, in the
+    /// order of keys and ids, behind the key and id `after`.
+    #[boxed_future]
+    pub async fn uploads(
+        &self,
+        bucket_id: Uid,
+        prefix: &str,
+        after: (&str, Option<Uid>),
+        limit: u64,
+    ) -> Result<Vec<ObjectUploadRecord>, MetaError> {
+        let (column, id) = (object_upload::Column::ObjectKey, object_upload::Column::Uid);
+        let (key, uid) = (after.0.as_bytes().to_vec(), after.1);
+        let behind = match uid {
+            Some(uid) => Condition::any()
+                .add(column.gt(key.clone()))
+                .add(Condition::all().add(column.eq(key)).add(id.gt(uid.get()))),
+            None => Condition::all().add(column.gt(key)),
+        };
+        let mut page = object_upload::Entity::find()
+            .filter(object_upload::Column::BucketId.eq(bucket_id.get()))
+            .filter(object_upload::Column::IsMultipart.eq(1))
+            .filter(behind)
+            .filter(column.gte(prefix.as_bytes().to_vec()))
+            .order_by_asc(column)
+            .order_by_asc(id)
+            .limit(limit);
+        if let Some(end) = super::listing::end_of_prefix(prefix.as_bytes()) {
+            page = page.filter(column.lt(end));
+        }
+        let rows = page.all(&self.db.lookups).await?;
+        Ok(self.with_files(rows).await?)
+    }
+
+    /// Adds owner and state of the files.
+    async fn with_files(&self, rows: Vec<object_upload::Model>) -> Result<Vec<ObjectUploadRecord>, DbErr> {
+        let files = file::Entity::find()
+            .select_only()
+            .columns([file::Column::Uid, file::Column::Tenant, file::Column::State])
+            .filter(file::Column::Uid.is_in(rows.iter().map(|row| row.uid)));
+        let files: Vec<(i64, String, FileState)> = files.into_tuple().all(&self.db.lookups).await?;
+        let files: HashMap<_, _> =
+            files.into_iter().map(|(uid, tenant, state)| (uid, (tenant, state))).collect();
+        let uploads = rows.into_iter().filter_map(|row| {
+            let (tenant, state) = files.get(&row.uid)?;
+            Some(ObjectUploadRecord {
+                uid: Uid::from_db(row.uid),
+                tenant: Tenant::from_db(tenant),
+                state: *state,
+                bucket_id: Uid::from_db(row.bucket_id),
+                key: decode_key(row.object_key),
+                attributes: row.attributes,
+                created_at: row.created_at,
+            })
+        });
+        Ok(uploads.collect())
+    }
+
+    /// Returns up to `limit` stored parts of an upload with numbers above `after`, ascending.
+    #[boxed_future]
+    pub async fn parts(&self, uid: Uid, after: u32, limit: u64) -> Result<Vec<UploadedPart>, MetaError> {
+        let file = file::Entity::find_by_id(uid.get()).one(&self.db.lookups).await?;
+        let Some(blob_id) = file.and_then(|file| file.blob_id) else {
+            return Ok(Vec::new());
+        };
+        Ok(stored_parts(&self.db.lookups, blob_id, after, limit).await?)
+    }
+
+    /// Checks that the parts of an upload have these numbers and MD5s, and that all but the last
+    /// have at least `min_size` bytes. `parts` is in ascending order. The sweep removes all other
+    /// parts.
+    #[boxed_future]
+    pub async fn select_parts(
+        &self,
+        uid: Uid,
+        parts: Vec<(u32, [u8; 16])>,
+        min_size: u64,
+    ) -> Result<SelectPartsOutcome, MetaError> {
+        self.db
+            .write_or_rollback(move |transaction| {
+                let parts = parts.clone();
+                Box::pin(async move {
+                    Ok(match select(transaction, uid, &parts, min_size).await? {
+                        SelectPartsOutcome::Selected => TxEnd::Commit(SelectPartsOutcome::Selected),
+                        other => TxEnd::Rollback(other),
+                    })
+                })
+            })
+            .await
+    }
+}
+
+/// Maximum number of ids in one statement.
+const MAX_IDS: usize = 500;
+
+async fn select(
+    transaction: &DatabaseTransaction,
+    uid: Uid,
+    wanted: &[(u32, [u8; 16])],
+    min_size: u64,
+) -> Result<SelectPartsOutcome, DbErr> {
+    // Locked, so that no part is recorded meanwhile.
+    let Some(file) = file::Entity::find_by_id(uid.get()).lock_exclusive().one(transaction).await? else {
+        return Ok(SelectPartsOutcome::Unknown);
+    };
+    match file.state {
+        FileState::Pending | FileState::Receiving => {}
+        // The selection was made before.
+        FileState::Completing => return Ok(SelectPartsOutcome::Selected),
+        state => return Ok(SelectPartsOutcome::NotOpen(state)),
+    }
+    let first = wanted.first().map_or(1, |part| part.0);
+    let Some(blob_id) = file.blob_id else {
+        return Ok(SelectPartsOutcome::Missing(first));
+    };
+    let stored = stored_parts(transaction, blob_id, 0, u64::MAX >> 1).await?;
+    let mut by_number: HashMap<_, _> = stored.iter().map(|part| (part.number, part)).collect();
+    for (index, (number, md5)) in wanted.iter().enumerate() {
+        let Some(part) = by_number.remove(number).filter(|part| part.md5 == Some(*md5)) else {
+            return Ok(SelectPartsOutcome::Missing(*number));
+        };
+        if part.size < min_size && index + 1 < wanted.len() {
+            return Ok(SelectPartsOutcome::TooSmall(*number));
+        }
+    }
+    let unwanted: Vec<_> = by_number.into_keys().map(u32::cast_signed).collect();
+    for numbers in unwanted.chunks(MAX_IDS) {
+        part::Entity::update_many()
+            .col_expr(part::Column::State, Expr::value(part::State::Deleting))
+            .filter(part::Column::BlobId.eq(blob_id))
+            .filter(part::Column::Number.is_in(numbers.iter().copied()))
+            .filter(part::Column::State.eq(part::State::Stored))
+            .exec(transaction)
+            .await?;
+    }
+    Ok(SelectPartsOutcome::Selected)
+}
+
+async fn stored_parts(
+    connection: &impl ConnectionTrait,
+    blob_id: i64,
+    after: u32,
+    limit: u64,
+) -> Result<Vec<UploadedPart>, DbErr> {
+    let rows = part::Entity::find()
+        .filter(part::Column::BlobId.eq(blob_id))
+        .filter(part::Column::State.eq(part::State::Stored))
+        .filter(part::Column::Number.gt(i64::from(after)))
+        .order_by_asc(part::Column::Number)
+        .limit(limit);
+    let rows = rows.all(connection).await?;
+    Ok(rows
+        .into_iter()
+        .map(|row| UploadedPart {
+            number: row.number.cast_unsigned(),
+            size: row.size.unsigned_abs(),
+            md5: row.md5.and_then(|md5| md5.try_into().ok()),
+            stored_at: row.stored_at.unwrap_or(row.created_at),
+        })
+        .collect())
+}
+
+/// The `ETag` of content that was received in parts, as AWS makes it: the MD5 of the MD5s of the
+/// parts, and the number of parts. `None` if the MD5 of a part is unknown.
+pub(crate) async fn multipart_etag(
+    transaction: &DatabaseTransaction,
+    blob_id: i64,
+) -> Result<Option<String>, DbErr> {
+    let parts = stored_parts(transaction, blob_id, 0, u64::MAX >> 1).await?;
+    let Some(all) = parts.iter().map(|part| part.md5).collect::<Option<Vec<_>>>() else {
+        return Ok(None);
+    };
+    let mut digester = Digester::new(DigestSelection::MD5);
+    digester.update(&all.concat());
+    Ok(digester.finish().md5.map(|md5| format!("{}-{}", hex::encode(md5), all.len())))
+}
