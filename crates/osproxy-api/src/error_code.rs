@@ -67,6 +67,20 @@ codes! {
     WebhookConfigured = "webhook_configured",
     /// The tenant has the maximum number of webhooks.
     TooManyWebhooks = "too_many_webhooks",
+    /// There is no bucket with this name.
+    BucketNotFound = "bucket_not_found",
+    /// The tenant has a bucket with this name.
+    BucketExists = "bucket_exists",
+    /// Another tenant has a bucket with this name.
+    BucketTaken = "bucket_taken",
+    /// Only a bucket without objects can be deleted.
+    BucketNotEmpty = "bucket_not_empty",
+    /// The tenant has the maximum number of buckets.
+    TooManyBuckets = "too_many_buckets",
+    /// The bucket has no object with this key.
+    ObjectNotFound = "object_not_found",
+    /// The file is the object of another key.
+    FileIsObject = "file_is_object",
     /// There is no task with this id.
     TaskNotFound = "task_not_found",
     /// Only dead tasks can be retried.
@@ -93,6 +107,8 @@ codes! {
     CursorExpired = "cursor_expired",
     /// Parts of the upload are missing, or it has more parts than the client declared.
     PartsMissing = "parts_missing",
+    /// A part that is not the last is smaller than the minimum.
+    PartTooSmall = "part_too_small",
     /// The total size of the parts differs from the declared size.
     SizeMismatch = "size_mismatch",
     /// The client appends at another offset than the one where the received bytes end.
@@ -160,6 +176,13 @@ impl ErrorCode {
             | Self::WebhookNotFound
             | Self::WebhookConfigured
             | Self::TooManyWebhooks
+            | Self::BucketNotFound
+            | Self::BucketExists
+            | Self::BucketTaken
+            | Self::BucketNotEmpty
+            | Self::TooManyBuckets
+            | Self::ObjectNotFound
+            | Self::FileIsObject
             | Self::TaskNotFound
             | Self::TaskNotDead
             | Self::AlreadyStored
@@ -171,6 +194,7 @@ impl ErrorCode {
             | Self::ChallengeGone
             | Self::CursorExpired
             | Self::PartsMissing
+            | Self::PartTooSmall
             | Self::SizeMismatch
             | Self::OffsetMismatch
             | Self::DigestMismatch
@@ -191,6 +215,7 @@ impl ErrorCode {
         match self {
             Self::InvalidArgument
             | Self::UnsupportedMediaType
+            | Self::PartTooSmall
             | Self::SizeMismatch
             | Self::DigestMismatch
             | Self::TooLarge => Code::InvalidArgument,
@@ -205,15 +230,19 @@ impl ErrorCode {
             | Self::FileGone
             | Self::GrantNotFound
             | Self::WebhookNotFound
+            | Self::BucketNotFound
+            | Self::ObjectNotFound
             | Self::TaskNotFound
             | Self::ChallengeGone => Code::NotFound,
             Self::FileCorrupt => Code::DataLoss,
-            Self::AlreadyStored => Code::AlreadyExists,
+            Self::AlreadyStored | Self::BucketExists | Self::BucketTaken => Code::AlreadyExists,
             Self::NotStored
             | Self::FileRejected
             | Self::FileQuarantined
             | Self::TaskNotDead
             | Self::WebhookConfigured
+            | Self::BucketNotEmpty
+            | Self::FileIsObject
             | Self::KeyReused
             | Self::PartsMissing
             | Self::OffsetMismatch
@@ -224,6 +253,7 @@ impl ErrorCode {
             Self::DeadlineExceeded => Code::DeadlineExceeded,
             Self::RangeNotSatisfiable | Self::CursorExpired => Code::OutOfRange,
             Self::TooManyWebhooks
+            | Self::TooManyBuckets
             | Self::QuotaExceeded
             | Self::StorageFull
             | Self::RateLimited
@@ -245,6 +275,7 @@ impl ErrorCode {
             | Self::AlreadyStored
             | Self::KeyReused
             | Self::PartsMissing
+            | Self::PartTooSmall
             | Self::SizeMismatch
             | Self::DigestMismatch => 422,
             Self::Unauthenticated => 401,
@@ -255,6 +286,8 @@ impl ErrorCode {
             | Self::FileGone
             | Self::GrantNotFound
             | Self::WebhookNotFound
+            | Self::BucketNotFound
+            | Self::ObjectNotFound
             | Self::TaskNotFound
             | Self::ChallengeGone
             | Self::CursorExpired
@@ -267,6 +300,11 @@ impl ErrorCode {
             Self::TaskNotDead
             | Self::WebhookConfigured
             | Self::TooManyWebhooks
+            | Self::BucketExists
+            | Self::BucketTaken
+            | Self::BucketNotEmpty
+            | Self::TooManyBuckets
+            | Self::FileIsObject
             | Self::InProgress
             | Self::OffsetMismatch
             | Self::Superseded => 409,
@@ -286,7 +324,7 @@ impl ErrorCode {
     /// The HTTP status of API v1 and its links.
     pub const fn v1_status(self) -> u16 {
         match self {
-            Self::InvalidArgument => 400,
+            Self::InvalidArgument | Self::PartTooSmall => 400,
             Self::Unauthenticated => 401,
             Self::InvalidSignature
             | Self::LinkExpired
@@ -297,6 +335,8 @@ impl ErrorCode {
             | Self::FileNotFound
             | Self::GrantNotFound
             | Self::WebhookNotFound
+            | Self::BucketNotFound
+            | Self::ObjectNotFound
             | Self::TaskNotFound => 404,
             Self::MethodNotAllowed => 405,
             Self::IncompleteBody | Self::DeadlineExceeded => 408,
@@ -305,6 +345,11 @@ impl ErrorCode {
             | Self::TaskNotDead
             | Self::WebhookConfigured
             | Self::TooManyWebhooks
+            | Self::BucketExists
+            | Self::BucketTaken
+            | Self::BucketNotEmpty
+            | Self::TooManyBuckets
+            | Self::FileIsObject
             | Self::PartsMissing
             | Self::OffsetMismatch
             | Self::Superseded
@@ -350,6 +395,13 @@ impl ErrorCode {
             Self::WebhookNotFound => "Webhook not found",
             Self::WebhookConfigured => "Webhook in the configuration file",
             Self::TooManyWebhooks => "Too many webhooks",
+            Self::BucketNotFound => "Bucket not found",
+            Self::BucketExists => "Bucket exists",
+            Self::BucketTaken => "Bucket name taken",
+            Self::BucketNotEmpty => "Bucket not empty",
+            Self::TooManyBuckets => "Too many buckets",
+            Self::ObjectNotFound => "Object not found",
+            Self::FileIsObject => "File has another key",
             Self::TaskNotFound => "Task not found",
             Self::TaskNotDead => "Task not dead",
             Self::AlreadyStored => "Already stored",
@@ -363,6 +415,7 @@ impl ErrorCode {
             Self::ChallengeGone => "Challenge gone",
             Self::CursorExpired => "Cursor expired",
             Self::PartsMissing => "Parts missing",
+            Self::PartTooSmall => "Part too small",
             Self::SizeMismatch => "Size mismatch",
             Self::OffsetMismatch => "Offset mismatch",
             Self::DigestMismatch => "Digest mismatch",

@@ -2,7 +2,7 @@
 //! and file states.
 
 use osproxy_api::ErrorCode;
-use osproxy_meta::FileState;
+use osproxy_meta::{FileState, ObjectRefusal};
 use osproxy_types::content_type;
 
 use crate::{Error, Result, links::LinkConstraints, settings::Limits};
@@ -46,6 +46,28 @@ pub fn check_expire(limits: &Limits, expire: i64) -> Result<()> {
         Err(Error::invalid(format!("the lifetime of a link must be 1 to {max} seconds"))
             .with_field("expires_in"))
     }
+}
+
+/// The error for a file that cannot become the object of a key.
+pub(crate) fn object_refusal_error(refusal: ObjectRefusal) -> Error {
+    match refusal {
+        ObjectRefusal::NoBucket => unknown_bucket_error(),
+        ObjectRefusal::NoObject => unknown_object_error(),
+        ObjectRefusal::ConditionFailed => Error::new(
+            ErrorCode::PreconditionFailed,
+            "the object that has this key does not meet the condition of the request",
+        ),
+    }
+}
+
+/// The error for a bucket that the caller does not have.
+pub(crate) fn unknown_bucket_error() -> Error {
+    Error::new(ErrorCode::BucketNotFound, "there is no bucket with this name")
+}
+
+/// The error for a key that no object has.
+pub(crate) fn unknown_object_error() -> Error {
+    Error::new(ErrorCode::ObjectNotFound, "the bucket has no object with this key")
 }
 
 /// The error for a uid that was never issued, or whose row was purged.

@@ -7,7 +7,8 @@ use osproxy_api::ErrorCode;
 pub use osproxy_meta::{CompleteRequest, ExpectedDigests};
 
 use super::{
-    LinkConstraints, UploadOps, content_type_error, state_error, too_large_error, unknown_uid_error,
+    LinkConstraints, UploadOps, content_type_error, object_refusal_error, state_error, too_large_error,
+    unknown_uid_error,
 };
 use crate::{Error, Result, boxed_future};
 use osproxy_meta::{CompleteOutcome, CompletePreconditions, InspectionResult, MultipartUpload};
@@ -121,6 +122,7 @@ fn into_result(completed: CompleteOutcome) -> Result<()> {
             Err(Error::unavailable("the parts changed during completion; retry"))
         }
         CompleteOutcome::OverQuota => Err(Error::quota_exceeded()),
+        CompleteOutcome::Refused(refusal) => Err(object_refusal_error(refusal)),
         CompleteOutcome::NotOpen(state) => Err(state_error(state)),
         CompleteOutcome::Unknown => Err(unknown_uid_error()),
     }

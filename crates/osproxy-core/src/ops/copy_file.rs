@@ -3,11 +3,12 @@
 use std::sync::Arc;
 
 use osproxy_api::ErrorCode;
-use osproxy_meta::{CopyOutcome, FileMetadata, FileRecord, FileState};
+use osproxy_meta::{CopyOutcome, FileMetadata, FileRecord, FileState, NewCopy};
 use osproxy_types::uid::Uid;
 
 use super::{
-    FileOps, describe_file::describe_file, file_name, state_error, too_large_error, unknown_uid_error,
+    FileOps, describe_file::describe_file, file_name, object_refusal_error, state_error, too_large_error,
+    unknown_uid_error,
 };
 use crate::{Caller, Error, HeldIdempotencyKey, Result, boxed_future, check_metadata};
 
@@ -45,7 +46,8 @@ pub async fn copy_file(
     };
     for _ in 0..MAX_TRIES {
         let name = name.map(str::to_owned);
-        match files.meta.files.copy(tenant.clone(), uid, copy, name, metadata.clone()).await? {
+        let new = NewCopy { uid: copy, name, metadata: metadata.clone(), content_type: None, object: None };
+        match files.meta.files.copy(tenant.clone(), uid, new).await? {
             CopyOutcome::Copied => return describe_file(files, tenant, copy).await,
             CopyOutcome::Conflict => {}
             CopyOutcome::UidTaken => {
@@ -59,6 +61,7 @@ pub async fn copy_file(
                     made => return made,
                 }
             }
+            CopyOutcome::Refused(refusal) => return Err(object_refusal_error(refusal)),
             CopyOutcome::OverQuota => return Err(Error::quota_exceeded()),
             CopyOutcome::NotStored(FileState::Stored) => {
                 return Err(Error::internal("the file is stored but has no content"));

@@ -48,6 +48,27 @@ pub async fn store_file<'a>(
         ExpectedDigests { sha256: None, blake3: None, .. } => ExpectedDigests::default(),
         _ => expected,
     };
+    let options =
+        UploadOptions { expected, constraints: caller.upload_constraints(), ..UploadOptions::default() };
+    store_content(uploads, caller, request, options, NewContent { size, body }, key).await
+}
+
+/// The body of a request that creates a file.
+pub(super) struct NewContent<'a> {
+    pub(super) size: SizeHint,
+    pub(super) body: BoxStream<'a, Result<Bytes>>,
+}
+
+/// Like [`store_file`]. The content must have the digests in `options`; only the announced digests
+/// may replace it.
+pub(super) async fn store_content<'a>(
+    uploads: &'a Arc<UploadOps>,
+    caller: &'a Caller,
+    request: UploadRequest,
+    options: UploadOptions,
+    NewContent { mut size, mut body }: NewContent<'a>,
+    key: Option<HeldIdempotencyKey>,
+) -> Result<StoredUpload> {
     let may_read = caller.has_scope(Scope::Read);
     let max_size = uploads.limits.max_size.min(caller.max_size.unwrap_or(u64::MAX));
     if let SizeHint::Exact(size) = size
@@ -55,9 +76,6 @@ pub async fn store_file<'a>(
     {
         return Err(too_large_error(max_size));
     }
-    let options =
-        UploadOptions { expected, constraints: caller.upload_constraints(), ..UploadOptions::default() };
-    let (mut size, mut body) = (size, body);
     // With an idempotency key, the file must be recorded before its content. With digests that
     // identify content, that content may be stored already.
     let is_plain = key.is_none() && request.announced.expected == ExpectedDigests::default();

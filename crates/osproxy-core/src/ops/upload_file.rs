@@ -31,5 +31,6 @@ pub async fn upload_file<'a>(
     size: SizeHint,
     body: BoxStream<'a, Result<Bytes>>,
 ) -> Result<Option<UploadProgress>> {
-    session::write(uploads, WriteRequest { uid, piece: Piece::Whole, options, size }, body).await
+    let request = WriteRequest { uid, piece: Piece::Whole, options, size };
+    Ok(session::write(uploads, request, body).await?.progress)
 }

@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use futures_util::stream::BoxStream;
-use osproxy_storage::SizeHint;
+use osproxy_storage::{Digests, SizeHint};
 use osproxy_types::uid::Uid;
 
 use super::{UploadOps, UploadOptions};
@@ -20,6 +20,8 @@ use crate::{
 /// Parts may arrive in any order and concurrently. Sending a part again replaces it; of concurrent
 /// writes of the same part, the last to end counts. A write that fails leaves nothing behind, and
 /// an earlier part with this number stays.
+///
+/// Returns the computed digests of the part.
 #[boxed_future]
 pub async fn upload_part<'a>(
     uploads: &'a Arc<UploadOps>,
@@ -28,11 +30,11 @@ pub async fn upload_part<'a>(
     options: UploadOptions,
     size: SizeHint,
     body: BoxStream<'a, Result<Bytes>>,
-) -> Result<()> {
+) -> Result<Digests> {
     check_number(uploads, number)?;
-    session::write(uploads, WriteRequest { uid, piece: Piece::Part(number), options, size }, body)
-        .await
-        .map(drop)
+    let request = WriteRequest { uid, piece: Piece::Part(number), options, size };
+    let written = session::write(uploads, request, body).await?;
+    written.digests.ok_or_else(|| Error::internal("a stored part has no digests"))
 }
 
 /// Fails with `InvalidArgument` unless `number` is an allowed part number.

@@ -33,7 +33,7 @@ use crate::{
     admission::admit::AdmissionGuard,
     metrics::DedupSource,
     objects::deduplicate::SameContent,
-    ops::{UploadOps, UploadOptions, check_content_type},
+    ops::{UploadOps, UploadOptions, check_content_type, object_refusal_error},
 };
 
 /// How long after a failed write new files take the path that writes to the database first.
@@ -281,6 +281,7 @@ async fn commit_new(
     match appended.inspect_err(|_| uploads.write_failures.record())? {
         CreatePackedOutcome::Created(record) => Ok(Some(record)),
         CreatePackedOutcome::OverQuota => Err(Error::quota_exceeded()),
+        CreatePackedOutcome::Refused(refusal) => Err(object_refusal_error(refusal)),
         CreatePackedOutcome::Conflict => Ok(None),
     }
 }
@@ -355,6 +356,7 @@ async fn commit(uploads: Arc<UploadOps>, uid: Uid, file: OpenUpload, content: Sm
             Ok(true)
         }
         StoreOutcome::OverQuota => Err(Error::quota_exceeded()),
+        StoreOutcome::Refused(refusal) => Err(object_refusal_error(refusal)),
         StoreOutcome::Conflict | StoreOutcome::Superseded | StoreOutcome::Swept => Ok(false),
     }
 }

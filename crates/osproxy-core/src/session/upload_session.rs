@@ -8,7 +8,7 @@ use std::sync::Arc;
 use bytes::Bytes;
 use futures_util::Stream;
 use osproxy_meta::{ExpectedDigests, UploadProgress};
-use osproxy_storage::{DigestSelection, SizeHint};
+use osproxy_storage::{DigestSelection, Digests, SizeHint};
 use osproxy_types::{tenant::Tenant, uid::Uid};
 
 use super::{
@@ -40,23 +40,29 @@ pub(crate) enum Piece {
     Part(u32),
 }
 
+/// A body that is stored.
+#[derive(Default)]
+pub(crate) struct Written {
+    /// The status of the upload, if it is known without reading the database.
+    pub(crate) progress: Option<UploadProgress>,
+    /// Computed digests of the body, if it was stored as an object or a part.
+    pub(crate) digests: Option<Digests>,
+}
+
 /// Stores `body`, and returns when the body is durable. If this fails, or the future is dropped
 /// before the whole body has arrived, the stored bytes are removed.
-///
-/// Also returns the status of the upload if it is known without reading the database.
 pub(crate) async fn write(
     uploads: &Arc<UploadOps>,
     mut request: WriteRequest,
     body: impl Stream<Item = Result<Bytes>> + Send + Unpin,
-) -> Result<Option<UploadProgress>> {
+) -> Result<Written> {
     let mut admission = uploads.admission.admit_content(&request.options.constraints, request.size).await?;
     if request.piece == Piece::Whole {
         return match small::try_store(uploads, &request, &mut admission, body).await? {
-            SmallOutcome::Stored(progress) => Ok(Some(progress)),
+            SmallOutcome::Stored(progress) => Ok(Written { progress: Some(progress), digests: None }),
             SmallOutcome::Object { size, body } => {
                 request.size = size;
-                UploadSession::create(uploads, request, admission).await?.run(body).await?;
-                Ok(None)
+                UploadSession::create(uploads, request, admission).await?.run(body).await
             }
         };
     }
@@ -67,11 +73,10 @@ pub(crate) async fn write(
     if uploads.stores.needs_part_lengths() {
         let (size, body) = buffer_short_body(limit, request.size, body).await?;
         request.size = size;
-        UploadSession::create(uploads, request, admission).await?.run(body).await?;
+        UploadSession::create(uploads, request, admission).await?.run(body).await
     } else {
-        UploadSession::create(uploads, request, admission).await?.run(body).await?;
+        UploadSession::create(uploads, request, admission).await?.run(body).await
     }
-    Ok(None)
 }
 
 /// An admitted body on its way into a store. Dropping it before [`commit`](Self::commit) removes
@@ -127,9 +132,11 @@ impl UploadSession {
         Ok(Self { uploads: uploads.clone(), uid, options, size, admission, write })
     }
 
-    async fn run(mut self, body: impl Stream<Item = Result<Bytes>> + Send + Unpin) -> Result<()> {
+    async fn run(mut self, body: impl Stream<Item = Result<Bytes>> + Send + Unpin) -> Result<Written> {
         let received = self.stream(body).await?;
-        self.commit(received).await
+        let digests = Some(received.digests);
+        self.commit(received).await?;
+        Ok(Written { progress: None, digests })
     }
 
     /// Streams the body into the store and checks it. Nothing is published yet.

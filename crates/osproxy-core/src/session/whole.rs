@@ -23,7 +23,7 @@ use crate::{
     },
     ops::{
         UploadOps, UploadOptions, check_content_type, complete_upload::resume_completion,
-        download_file::download_file, state_error, unknown_uid_error,
+        download_file::download_file, object_refusal_error, state_error, unknown_uid_error,
     },
 };
 
@@ -166,6 +166,7 @@ impl WholeWrite {
                 StoreOutcome::Stored => return Ok(()),
                 StoreOutcome::Conflict => {}
                 StoreOutcome::OverQuota => return Err(Error::quota_exceeded()),
+                StoreOutcome::Refused(refusal) => return Err(object_refusal_error(refusal)),
                 StoreOutcome::Superseded => return compare_with_winner(&uploads, uid, &digests).await,
                 StoreOutcome::Swept => {
                     // The sweep removed the row before the object was published, so the object must
@@ -220,6 +221,7 @@ async fn share(uploads: Arc<UploadOps>, uid: Uid, blob: Blob) -> Result<()> {
         }
         StoreOutcome::Superseded => compare_with_winner(&uploads, uid, &blob.digests).await,
         StoreOutcome::OverQuota => Err(Error::quota_exceeded()),
+        StoreOutcome::Refused(refusal) => Err(object_refusal_error(refusal)),
         StoreOutcome::Conflict | StoreOutcome::Swept => {
             let message = "the known content was removed meanwhile; send the content";
             Err(Error::new(ErrorCode::ChallengeGone, message))

@@ -46,6 +46,7 @@ pub(super) async fn create(
         expected: parse::expected_digests(request.digests.as_ref())?,
         metadata: request.metadata.into_iter().collect(),
         is_partial: false,
+        object: None,
     };
     let request = UploadRequest { path: request.name, announced, arrives_in_order: false };
     let created =
@@ -92,6 +93,7 @@ pub(super) async fn store(
         expected: parse::expected_digests(digests.as_ref())?,
         metadata: metadata.into_iter().collect(),
         is_partial: false,
+        object: None,
     };
     let request = UploadRequest { path: name, announced, arrives_in_order: false };
     let content = until_revoked(app.clone(), caller.clone(), data_stream(messages));

@@ -111,6 +111,7 @@ fn upload_request(query: &Query<'_>, headers: &HeaderMap) -> Result<UploadReques
         expected: digest::from_headers(headers)?,
         metadata: query.get("metadata").map(parse_metadata).transpose()?.unwrap_or_default(),
         is_partial: false,
+        object: None,
     };
     Ok(UploadRequest { path: query.required("name")?.to_owned(), announced, arrives_in_order: false })
 }

@@ -183,6 +183,7 @@ fn upload_request(request: CreateUploadRequest) -> Result<UploadRequest> {
         expected: expected_digests,
         metadata: request.metadata,
         is_partial: false,
+        object: None,
     };
     Ok(UploadRequest { path: request.name, announced, arrives_in_order: false })
 }

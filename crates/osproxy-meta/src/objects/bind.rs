@@ -60,11 +60,14 @@ impl ObjectCondition {
         if text.is_empty() { Self::Absent } else { Self::Matches(text) }
     }
 
-    fn holds_for(&self, current: Option<&object::Model>) -> bool {
+    /// Returns why the condition does not hold for the object with this `ETag`; with `None`, if there
+    /// is no object.
+    pub fn refusal(&self, current: Option<&str>) -> Option<ObjectRefusal> {
         match (self, current) {
-            (Self::Absent, None) => true,
-            (Self::Matches(etag), Some(current)) => etag == "*" || *etag == current.etag,
-            (Self::Absent, Some(_)) | (Self::Matches(_), None) => false,
+            (Self::Absent, None) => None,
+            (Self::Matches(etag), Some(current)) if etag == "*" || etag == current => None,
+            (Self::Matches(_), None) => Some(ObjectRefusal::NoObject),
+            (Self::Absent | Self::Matches(_), Some(_)) => Some(ObjectRefusal::ConditionFailed),
         }
     }
 }
@@ -233,11 +236,8 @@ impl ObjectBinder {
             return Ok((None, Some(ObjectRefusal::NoBucket)));
         }
         let current = find_locked(transaction, object.bucket_id.get(), &object.key).await?;
-        let refusal = object.condition.as_ref().filter(|condition| !condition.holds_for(current.as_ref()));
-        let refusal = refusal.map(|condition| match condition {
-            ObjectCondition::Matches(_) if current.is_none() => ObjectRefusal::NoObject,
-            _ => ObjectRefusal::ConditionFailed,
-        });
+        let etag = current.as_ref().map(|current| current.etag.as_str());
+        let refusal = object.condition.as_ref().and_then(|condition| condition.refusal(etag));
         Ok((current, refusal))
     }
 

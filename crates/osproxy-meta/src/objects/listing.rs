@@ -7,7 +7,7 @@ use sea_orm::{ColumnTrait, DbErr, EntityTrait, QueryFilter, QueryOrder, QuerySel
 use super::{ObjectDb, ObjectName, ObjectRecord, decode_key};
 use crate::{
     MetaError, boxed_future,
-    db::entities::{bucket, object},
+    db::entities::{bucket, object, object_upload},
 };
 
 /// Maximum number of rows to read in one query.
@@ -65,6 +65,17 @@ impl ObjectDb {
             bucket: bucket.name,
             key: decode_key(row.object_key),
         }))
+    }
+
+    /// Returns the `ETag` of a file that is an object, or will be one when it is processed.
+    #[boxed_future]
+    pub async fn etag_of(&self, uid: Uid) -> Result<Option<String>, MetaError> {
+        let row = object::Entity::find().filter(object::Column::Uid.eq(uid.get()));
+        if let Some(row) = row.one(&self.db.lookups).await? {
+            return Ok(Some(row.etag));
+        }
+        let waiting = object_upload::Entity::find_by_id(uid.get()).one(&self.db.lookups).await?;
+        Ok(waiting.and_then(|row| row.etag))
     }
 
     /// Lists objects.

@@ -207,6 +207,7 @@ async fn commit_merge(
                     StoreOutcome::Stored
                     | StoreOutcome::Conflict
                     | StoreOutcome::Superseded
+                    | StoreOutcome::Refused(_)
                     | StoreOutcome::OverQuota => MergeOutcome::Conflict,
                     StoreOutcome::Swept => MergeOutcome::Swept,
                 }

@@ -1,0 +1,127 @@
+//! Store content under a key of a bucket.
+
+use std::sync::Arc;
+
+use bytes::Bytes;
+use futures_util::stream::BoxStream;
+use osproxy_meta::{AnnouncedContent, NewObject};
+pub use osproxy_meta::{BucketRecord, ExpectedDigests, FileMetadata, MAX_OBJECT_KEY, ObjectCondition};
+use osproxy_storage::{DigestSelection, SizeHint};
+use osproxy_types::uid::Uid;
+
+use super::{
+    UploadOps, UploadOptions,
+    create_upload::UploadRequest,
+    find_object::find_object,
+    object_refusal_error,
+    store_file::{NewContent, store_content},
+};
+use crate::{Caller, Error, Result, boxed_future};
+use osproxy_api::ErrorCode;
+
+/// What a client says about a new object.
+#[derive(Clone, Debug, Default)]
+pub struct ObjectRequest {
+    /// The key.
+    pub key: String,
+    /// MIME type.
+    pub content_type: Option<String>,
+    /// Metadata set by the owner.
+    pub metadata: FileMetadata,
+    /// Headers, tags and checksums, in a format of the caller.
+    pub attributes: Option<String>,
+    /// What must hold for the object that has the key now.
+    pub condition: Option<ObjectCondition>,
+}
+
+/// A new object.
+#[derive(Clone, Debug)]
+pub struct StoredObject {
+    /// Its file.
+    pub uid: Uid,
+    /// Its `ETag`, without quotes.
+    pub etag: String,
+}
+
+/// Stores `body` as an object, and returns when it is durable. The file that had the key before is
+/// deleted in the same moment, if it was created as an object. A body that fails, or does not have
+/// the expected digests, changes nothing.
+#[boxed_future]
+pub async fn put_object<'a>(
+    uploads: &'a Arc<UploadOps>,
+    caller: &'a Caller,
+    bucket: &'a BucketRecord,
+    request: ObjectRequest,
+    expected: ExpectedDigests,
+    size: SizeHint,
+    body: BoxStream<'a, Result<Bytes>>,
+) -> Result<StoredObject> {
+    check_condition(uploads, bucket, &request).await?;
+    let request = upload_request(uploads, bucket, request, false).await?;
+    let options =
+        UploadOptions { expected, digests: DigestSelection::MD5, constraints: caller.upload_constraints() };
+    let stored = store_content(uploads, caller, request, options, NewContent { size, body }, None).await?;
+    let uid = stored.uid;
+    let digests = stored.record.and_then(|record| record.content).and_then(|content| content.digests);
+    let etag = match digests.and_then(|digests| digests.md5) {
+        Some(md5) => hex::encode(md5),
+        None => etag_of(uploads, uid).await?,
+    };
+    Ok(StoredObject { uid, etag })
+}
+
+/// Fails early if the condition does not hold now. It is checked again when the key is written.
+pub(super) async fn check_condition(
+    uploads: &Arc<UploadOps>,
+    bucket: &BucketRecord,
+    request: &ObjectRequest,
+) -> Result<()> {
+    let Some(condition) = &request.condition else {
+        return Ok(());
+    };
+    let current = match find_object(uploads, bucket, &request.key).await {
+        Ok(object) => Some(object),
+        Err(error) if error.code == ErrorCode::ObjectNotFound => None,
+        Err(error) => return Err(error),
+    };
+    match condition.refusal(current.as_ref().map(|object| object.etag.as_str())) {
+        Some(refusal) => Err(object_refusal_error(refusal)),
+        None => Ok(()),
+    }
+}
+
+/// Returns the `ETag` of a complete file that is an object or waits for processing.
+pub(super) async fn etag_of(uploads: &UploadOps, uid: Uid) -> Result<String> {
+    let replaced = || Error::unavailable("the object was replaced at the same moment");
+    uploads.meta.objects.etag_of(uid).await?.ok_or_else(replaced)
+}
+
+/// Checks the request and converts it to the request for a file.
+pub(super) async fn upload_request(
+    uploads: &UploadOps,
+    bucket: &BucketRecord,
+    request: ObjectRequest,
+    is_multipart: bool,
+) -> Result<UploadRequest> {
+    let ObjectRequest { key, content_type, metadata, attributes, condition } = request;
+    let path = name_of_key(&key)?;
+    let task_id = uploads.uids.next().await?;
+    let object = NewObject { bucket_id: bucket.id, key, condition, attributes, is_multipart, task_id };
+    let object = Some(Arc::new(object));
+    let announced = AnnouncedContent { content_type, metadata, object, ..AnnouncedContent::default() };
+    Ok(UploadRequest { path, announced, arrives_in_order: false })
+}
+
+/// The name of the file of an object: the last component of the key that is not empty. Fails with
+/// `InvalidArgument` unless the key is valid.
+pub(super) fn name_of_key(key: &str) -> Result<String> {
+    if key.is_empty() || key.len() > MAX_OBJECT_KEY {
+        let message = format!("a key must have 1 to {MAX_OBJECT_KEY} bytes");
+        return Err(Error::invalid(message).with_field("key"));
+    }
+    if key.contains('\0') {
+        return Err(Error::invalid("a key must not contain NUL").with_field("key"));
+    }
+    let name = key.rsplit('/').find(|part| !part.is_empty()).unwrap_or("object");
+    Ok(name.to_owned())
+}
