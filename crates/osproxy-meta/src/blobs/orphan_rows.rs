@@ -143,22 +143,7 @@ impl BlobDb {
                             Some(PendingDelete { store: blob.backend, key, slot_size, slot: None })
                         }
                         ObjectRowKind::Part => {
-                            let receiving = blob::Entity::find()
-                                .select_only()
-                                .column(blob::Column::Id)
-                                .filter(blob::Column::State.eq(blob::State::Receiving))
-                                .filter(
-                                    Expr::col((blob::Entity, blob::Column::Id))
-                                        .equals((part::Entity, part::Column::BlobId)),
-                                );
-                            part::Entity::update_many()
-                                .col_expr(part::Column::State, Expr::value(part::State::Partial))
-                                .filter(part::Column::Id.eq(id))
-                                .filter(part::Column::State.eq(part::State::Writing))
-                                .filter(part::Column::Size.gt(0))
-                                .filter(Expr::exists(receiving.into_query()))
-                                .exec(transaction)
-                                .await?;
+                            suspend_again(transaction, id, None).await?;
                             let marked = part::Entity::update_many()
                                 .col_expr(part::Column::State, Expr::value(part::State::Deleting))
                                 .filter(part::Column::Id.eq(id))
@@ -177,6 +162,31 @@ impl BlobDb {
                             Some(PendingDelete { store: blob.backend, key, slot_size: None, slot })
                         }
                     })
+                })
+            })
+            .await
+    }
+
+    /// Marks a part for deletion that the process `writer` began to write; a part that was suspended
+    /// before that write becomes suspended again. Returns `false` and changes nothing if another
+    /// process continues the part meanwhile.
+    #[boxed_future]
+    pub async fn abandon_part(&self, id: i64, writer: String) -> Result<bool, MetaError> {
+        self.db
+            .write(move |transaction| {
+                let writer = writer.clone();
+                Box::pin(async move {
+                    if suspend_again(transaction, id, Some(&writer)).await? {
+                        return Ok(true);
+                    }
+                    let marked = part::Entity::update_many()
+                        .col_expr(part::Column::State, Expr::value(part::State::Deleting))
+                        .filter(part::Column::Id.eq(id))
+                        .filter(part::Column::State.eq(part::State::Writing))
+                        .filter(part::Column::WrittenBy.eq(writer))
+                        .exec(transaction)
+                        .await?;
+                    Ok(marked.rows_affected == 1)
                 })
             })
             .await
@@ -226,6 +236,30 @@ impl BlobDb {
             })
             .await
     }
+}
+
+/// Makes a part that is being written, by `writer` if given, suspended again, if it was suspended
+/// before and its upload is open. Returns whether it did.
+async fn suspend_again(
+    transaction: &DatabaseTransaction,
+    id: i64,
+    writer: Option<&str>,
+) -> Result<bool, DbErr> {
+    let receiving = blob::Entity::find()
+        .select_only()
+        .column(blob::Column::Id)
+        .filter(blob::Column::State.eq(blob::State::Receiving))
+        .filter(Expr::col((blob::Entity, blob::Column::Id)).equals((part::Entity, part::Column::BlobId)));
+    let mut suspend = part::Entity::update_many()
+        .col_expr(part::Column::State, Expr::value(part::State::Partial))
+        .filter(part::Column::Id.eq(id))
+        .filter(part::Column::State.eq(part::State::Writing))
+        .filter(part::Column::Size.gt(0))
+        .filter(Expr::exists(receiving.into_query()));
+    if let Some(writer) = writer {
+        suspend = suspend.filter(part::Column::WrittenBy.eq(writer));
+    }
+    Ok(suspend.exec(transaction).await?.rows_affected == 1)
 }
 
 /// Returns the slot to discard; `None` unless the part is in a growing file of an open upload.

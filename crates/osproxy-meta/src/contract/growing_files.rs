@@ -143,6 +143,14 @@ async fn a_suspended_part_is_continued(meta: &Meta) {
     assert!(meta.uploads.resume_part(uid(file), file + 2).await.unwrap().is_none());
     assert_eq!(meta.blobs.mark_deleting(ObjectRowKind::Part, file + 2).await.unwrap(), None);
     assert_eq!(position(meta, file).await, (SLOT + 100, 2, suspended(100, false)));
+    // A sweep that has read the row of an earlier write does not end the write that continues it.
+    meta.uploads.resume_part(uid(file), file + 2).await.unwrap().unwrap();
+    let abandon = async |writer: &str| meta.blobs.abandon_part(file + 2, writer.to_owned()).await.unwrap();
+    assert!(!abandon("another process").await);
+    assert_eq!(position(meta, file).await, (SLOT + 100, 2, suspended(100, true)));
+    assert!(abandon(&meta.db.node_stores.node).await);
+    assert_eq!(position(meta, file).await, (SLOT + 100, 2, suspended(100, false)));
+    assert!(!abandon(&meta.db.node_stores.node).await);
     let resumed = meta.uploads.resume_part(uid(file), file + 2).await.unwrap().unwrap();
     assert_eq!(suspend(meta, file, &resumed, 300).await, SuspendPartOutcome::Suspended(None));
     assert_eq!(received(meta, file).await, Some(SLOT + 300));

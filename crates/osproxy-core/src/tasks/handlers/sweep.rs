@@ -126,7 +126,7 @@ async fn sweep(app: &App, kind: ObjectRowKind, swept: &SweepScope<'_>) -> Result
                 continue;
             }
             let id = found.id;
-            match sweep_one(app, kind, id).await {
+            match sweep_one(app, kind, found).await {
                 Ok(true) => removed += 1,
                 Ok(false) => {}
                 // Continue with the other rows: removing them may succeed.
@@ -143,10 +143,19 @@ async fn sweep(app: &App, kind: ObjectRowKind, swept: &SweepScope<'_>) -> Result
     }
 }
 
-async fn sweep_one(app: &App, kind: ObjectRowKind, id: i64) -> Result<bool> {
-    match kind {
-        ObjectRowKind::Part => app.objects.delete_unreferenced(kind, id).await,
-        ObjectRowKind::Blob => {
+async fn sweep_one(
+    app: &App,
+    kind: ObjectRowKind,
+    UnfinishedRow { id, writer }: UnfinishedRow,
+) -> Result<bool> {
+    match (kind, writer) {
+        // A client may have continued the part after the row was read.
+        (ObjectRowKind::Part, Some(writer)) if writer != app.node_id => {
+            Ok(app.meta.blobs.abandon_part(id, writer).await?
+                && app.objects.delete_unreferenced(kind, id).await?)
+        }
+        (ObjectRowKind::Part, _) => app.objects.delete_unreferenced(kind, id).await,
+        (ObjectRowKind::Blob, _) => {
             Ok(app.meta.blobs.mark_deleting(kind, id).await?.is_some() && app.objects.delete_blob(id).await?)
         }
     }
