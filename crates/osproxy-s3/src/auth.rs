@@ -27,7 +27,6 @@ const COPY_SOURCE: &str = "x-amz-copy-source";
 #[derive(Clone)]
 pub(crate) struct Identity {
     /// The key that signs the request.
-    #[expect(dead_code, reason = "limits which buckets ListBuckets shows")]
     pub(crate) key: Arc<S3Key>,
     /// The caller for operations.
     pub(crate) caller: Caller,

@@ -77,7 +77,13 @@ fn code(code: ErrorCode) -> (S3ErrorCode, Option<StatusCode>) {
         | E::FileQuarantined => S::AccessDenied,
         E::Unauthenticated => S::InvalidAccessKeyId,
         E::MethodNotAllowed => S::MethodNotAllowed,
-        E::FileNotFound | E::NotStored | E::FileGone => S::NoSuchKey,
+        E::FileNotFound | E::NotStored | E::FileGone | E::ObjectNotFound => S::NoSuchKey,
+        E::BucketNotFound => S::NoSuchBucket,
+        E::BucketExists => S::BucketAlreadyOwnedByYou,
+        E::BucketTaken => S::BucketAlreadyExists,
+        E::BucketNotEmpty => S::BucketNotEmpty,
+        E::TooManyBuckets => S::TooManyBuckets,
+        E::PartTooSmall => S::EntityTooSmall,
         E::AlreadyStored | E::InProgress | E::Superseded => S::OperationAborted,
         E::PartsMissing => S::InvalidPart,
         E::DigestMismatch => S::BadDigest,
@@ -103,6 +109,7 @@ fn code(code: ErrorCode) -> (S3ErrorCode, Option<StatusCode>) {
         | E::KeyReused
         | E::UnsupportedMediaType
         | E::ChallengeGone
+        | E::FileIsObject
         | E::OffsetMismatch => S::InvalidRequest,
     };
     (code, None)

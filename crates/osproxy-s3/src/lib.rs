@@ -4,10 +4,13 @@
 //! The service is a route of an HTTP router, so the listener, TLS, limits, timeouts and access log
 //! of HTTP apply to it too.
 
+mod attributes;
 mod auth;
+mod body;
 mod context;
 mod errors;
 mod host;
+mod ops;
 mod request;
 mod service;
 mod signature;

@@ -3,34 +3,52 @@
 use std::sync::Arc;
 
 use osproxy_core::App;
-use s3s::{
-    S3, S3Request, S3Response, S3Result,
-    dto::{ListBucketsInput, ListBucketsOutput, Owner},
-};
+use s3s::{S3, S3Request, S3Response, S3Result, dto};
 
-use crate::{Settings, auth::Identity};
+use crate::Settings;
 
 /// The S3 API.
 pub(crate) struct Service {
-    #[expect(dead_code, reason = "the operations on buckets and objects need it")]
     pub(crate) app: Arc<App>,
-    #[expect(dead_code, reason = "the operations on buckets need it")]
     pub(crate) settings: Settings,
 }
 
-#[async_trait::async_trait]
-impl S3 for Service {
-    async fn list_buckets(
-        &self,
-        request: S3Request<ListBucketsInput>,
-    ) -> S3Result<S3Response<ListBucketsOutput>> {
-        let tenant = Identity::of(&request)?.caller.tenant.to_string();
-        let owner = Owner { id: Some(tenant.clone()), display_name: Some(tenant) };
-        Ok(S3Response::new(ListBucketsOutput {
-            buckets: Some(Vec::new()),
-            owner: Some(owner),
-            prefix: request.input.prefix,
-            ..ListBucketsOutput::default()
-        }))
-    }
+/// Implements operations by methods of [`Service`].
+macro_rules! operations {
+    ($($name:ident($input:ident) -> $output:ident = $method:ident,)*) => {
+        #[async_trait::async_trait]
+        impl S3 for Service {
+            $(async fn $name(&self, request: S3Request<dto::$input>) -> S3Result<S3Response<dto::$output>> {
+                self.$method(request).await
+            })*
+        }
+    };
+}
+
+operations! {
+    list_buckets(ListBucketsInput) -> ListBucketsOutput = list_buckets_of_caller,
+    create_bucket(CreateBucketInput) -> CreateBucketOutput = create,
+    head_bucket(HeadBucketInput) -> HeadBucketOutput = head,
+    delete_bucket(DeleteBucketInput) -> DeleteBucketOutput = delete,
+    get_bucket_location(GetBucketLocationInput) -> GetBucketLocationOutput = location,
+    get_bucket_versioning(GetBucketVersioningInput) -> GetBucketVersioningOutput = versioning,
+    list_objects(ListObjectsInput) -> ListObjectsOutput = list_v1,
+    list_objects_v2(ListObjectsV2Input) -> ListObjectsV2Output = list_v2,
+    put_object(PutObjectInput) -> PutObjectOutput = put,
+    get_object(GetObjectInput) -> GetObjectOutput = get,
+    head_object(HeadObjectInput) -> HeadObjectOutput = head_object_of,
+    get_object_attributes(GetObjectAttributesInput) -> GetObjectAttributesOutput = attributes,
+    copy_object(CopyObjectInput) -> CopyObjectOutput = copy,
+    delete_object(DeleteObjectInput) -> DeleteObjectOutput = delete_one,
+    delete_objects(DeleteObjectsInput) -> DeleteObjectsOutput = delete_many,
+    get_object_tagging(GetObjectTaggingInput) -> GetObjectTaggingOutput = tags,
+    put_object_tagging(PutObjectTaggingInput) -> PutObjectTaggingOutput = put_tags,
+    delete_object_tagging(DeleteObjectTaggingInput) -> DeleteObjectTaggingOutput = delete_tags,
+    create_multipart_upload(CreateMultipartUploadInput) -> CreateMultipartUploadOutput = create_multipart,
+    upload_part(UploadPartInput) -> UploadPartOutput = put_part,
+    upload_part_copy(UploadPartCopyInput) -> UploadPartCopyOutput = copy_part,
+    complete_multipart_upload(CompleteMultipartUploadInput) -> CompleteMultipartUploadOutput = complete_multipart,
+    abort_multipart_upload(AbortMultipartUploadInput) -> AbortMultipartUploadOutput = abort_multipart,
+    list_parts(ListPartsInput) -> ListPartsOutput = parts,
+    list_multipart_uploads(ListMultipartUploadsInput) -> ListMultipartUploadsOutput = multiparts,
 }

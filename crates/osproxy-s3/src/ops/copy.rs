@@ -1,0 +1,110 @@
+//! Copies of objects.
+
+use osproxy_core::ops::{
+    copy_object::{self, CopySource},
+    describe_file::describe_file,
+    find_object::find_content,
+    put_object::ObjectRequest,
+};
+use s3s::{
+    S3ErrorCode, S3Request, S3Response, S3Result,
+    dto::{self, CopyObjectInput, CopyObjectOutput, CopyObjectResult, MetadataDirective, TaggingDirective},
+    s3_error,
+};
+use time::OffsetDateTime;
+
+use super::{
+    etag,
+    objects::{DEFAULT_TYPE, ReadConditions, metadata_of, refuse_encryption, without_chunks},
+};
+use crate::{
+    attributes::{Attributes, parse_tags},
+    errors::to_s3,
+    service::Service,
+};
+
+/// Returns bucket and key of the header `x-amz-copy-source`.
+pub(crate) fn source_of(source: &dto::CopySource) -> S3Result<(&str, &str)> {
+    match source {
+        dto::CopySource::Bucket { bucket, key, version_id } => {
+            if version_id.as_deref().is_some_and(|version| version != "null") {
+                return Err(s3_error!(NoSuchVersion, "Versioning is not implemented"));
+            }
+            Ok((bucket, key))
+        }
+        _ => Err(s3_error!(NotImplemented, "Access points are not implemented")),
+    }
+}
+
+impl Service {
+    pub(crate) async fn copy(
+        &self,
+        request: S3Request<CopyObjectInput>,
+    ) -> S3Result<S3Response<CopyObjectOutput>> {
+        let (bucket, identity) = self.bucket(&request, &request.input.bucket).await?;
+        let input = request.input;
+        let is_encrypted = input.sse_customer_algorithm.is_some()
+            || input.ssekms_key_id.is_some()
+            || input.server_side_encryption.is_some();
+        refuse_encryption(is_encrypted)?;
+        let (source_bucket, source_key) = source_of(&input.copy_source)?;
+        let source_bucket = self.bucket_of(&identity, source_bucket).await?;
+        let (source, file) =
+            find_content(&self.app.uploads, &source_bucket, source_key).await.map_err(to_s3)?;
+        let conditions = ReadConditions {
+            if_match: input.copy_source_if_match.as_ref(),
+            if_none_match: input.copy_source_if_none_match.as_ref(),
+            if_modified_since: input.copy_source_if_modified_since.as_ref(),
+            if_unmodified_since: input.copy_source_if_unmodified_since.as_ref(),
+        };
+        conditions.check(&source, &S3ErrorCode::PreconditionFailed)?;
+        let is = |directive: Option<&str>| directive == Some("REPLACE");
+        let replaces = is(input.metadata_directive.as_ref().map(MetadataDirective::as_str));
+        let replaces_tags = is(input.tagging_directive.as_ref().map(TaggingDirective::as_str));
+        if !replaces && !replaces_tags && source_bucket.id == bucket.id && source.key == input.key {
+            return Err(s3_error!(
+                InvalidRequest,
+                "This copy request is illegal because it is trying to copy an object to itself without changing \
+                 the object's metadata"
+            ));
+        }
+        let old = Attributes::parse(source.attributes.as_deref());
+        let (metadata, content_type, mut attributes) = if replaces {
+            let mut attributes = Attributes {
+                cache_control: input.cache_control,
+                content_disposition: input.content_disposition,
+                content_encoding: input.content_encoding.map(without_chunks).filter(|it| !it.is_empty()),
+                content_language: input.content_language,
+                ..Attributes::default()
+            };
+            attributes.set_expires(input.expires.as_ref());
+            let content_type = input.content_type.unwrap_or_else(|| DEFAULT_TYPE.to_owned());
+            (metadata_of(input.metadata), content_type, attributes)
+        } else {
+            let record = describe_file(&self.app.files, &bucket.tenant, source.uid).await.map_err(to_s3)?;
+            (record.metadata, file.content_type.clone(), old.clone())
+        };
+        attributes.tags =
+            if replaces_tags { parse_tags(input.tagging.as_deref())? } else { old.tags.clone() };
+        attributes.checksums = old.checksums;
+        let new = ObjectRequest {
+            key: input.key,
+            content_type: Some(content_type),
+            metadata,
+            attributes: attributes.to_text(),
+            condition: None,
+        };
+        let source = CopySource { bucket: &source_bucket, key: source_key, etag: &source.etag };
+        let copied = copy_object::copy_object(&self.app.uploads, &identity.caller, source, &bucket, new);
+        let copied = copied.await.map_err(to_s3)?;
+        let result = CopyObjectResult {
+            e_tag: Some(etag(&copied.etag)),
+            last_modified: Some(OffsetDateTime::now_utc().into()),
+            ..CopyObjectResult::default()
+        };
+        Ok(S3Response::new(CopyObjectOutput {
+            copy_object_result: Some(result),
+            ..CopyObjectOutput::default()
+        }))
+    }
+}

@@ -1,0 +1,367 @@
+//! Multipart uploads.
+
+use futures_util::StreamExt;
+use osproxy_core::{
+    auth::S3Key,
+    ops::{
+        UploadOptions,
+        download_file::open_content,
+        find_object::{BucketRecord, find_content},
+        object_uploads::{
+            ObjectUploadRecord, abort_object_upload, complete_object_upload, create_object_upload,
+            find_object_upload, list_object_parts, list_object_uploads,
+        },
+        put_object::ObjectRequest,
+        upload_file::{DigestSelection, SizeHint},
+        upload_part::upload_part,
+    },
+};
+use osproxy_types::uid::Uid;
+use s3s::{
+    S3Error, S3ErrorCode, S3Request, S3Response, S3Result,
+    dto::{
+        self, AbortMultipartUploadInput, AbortMultipartUploadOutput, Checksum, CompleteMultipartUploadInput,
+        CompleteMultipartUploadOutput, CompletedPart, CopyPartResult, CreateMultipartUploadInput,
+        CreateMultipartUploadOutput, Initiator, ListMultipartUploadsInput, ListMultipartUploadsOutput,
+        ListPartsInput, ListPartsOutput, MultipartUpload, Part, StorageClass, UploadPartCopyInput,
+        UploadPartCopyOutput, UploadPartInput, UploadPartOutput,
+    },
+    s3_error,
+};
+
+use super::{
+    buckets::owner,
+    copy::source_of,
+    etag,
+    objects::{DEFAULT_TYPE, ReadConditions, metadata_of, no_upload, refuse_encryption, without_chunks},
+    timestamp,
+};
+use crate::{
+    attributes::{Attributes, parse_tags},
+    auth::Identity,
+    body::{Announced, Incoming},
+    errors::to_s3,
+    service::Service,
+};
+
+/// Highest part number.
+const MAX_PARTS: i32 = 10_000;
+/// Maximum number of parts or uploads in an answer.
+const MAX_LISTED: i32 = 1000;
+
+fn parse_id(id: &str) -> S3Result<Uid> {
+    let no_upload = || s3_error!(NoSuchUpload, "The specified upload does not exist");
+    id.parse().map_err(|_| no_upload())
+}
+
+fn part_number(number: i32) -> S3Result<u32> {
+    if (1..=MAX_PARTS).contains(&number) {
+        return Ok(number.unsigned_abs());
+    }
+    Err(s3_error!(InvalidArgument, "Part number must be an integer between 1 and 10000, inclusive"))
+}
+
+fn at_most(wanted: Option<i32>) -> S3Result<i32> {
+    let wanted = wanted.unwrap_or(MAX_LISTED);
+    if wanted < 0 { Err(s3_error!(InvalidArgument)) } else { Ok(wanted.min(MAX_LISTED)) }
+}
+
+fn part_options(identity: &Identity, incoming: &Incoming) -> UploadOptions {
+    UploadOptions {
+        expected: incoming.expected,
+        digests: DigestSelection::MD5,
+        constraints: identity.caller.link_constraints(),
+    }
+}
+
+fn initiator(key: &S3Key) -> Initiator {
+    Initiator { id: Some(key.id.clone()), display_name: Some(key.tenant.to_string()) }
+}
+
+impl Service {
+    /// Returns the upload of a request.
+    async fn upload(&self, bucket: &BucketRecord, key: &str, id: &str) -> S3Result<ObjectUploadRecord> {
+        let found = find_object_upload(&self.app.uploads, bucket, key, parse_id(id)?).await;
+        found.map_err(no_upload)
+    }
+
+    pub(crate) async fn create_multipart(
+        &self,
+        request: S3Request<CreateMultipartUploadInput>,
+    ) -> S3Result<S3Response<CreateMultipartUploadOutput>> {
+        let (bucket, identity) = self.bucket(&request, &request.input.bucket).await?;
+        let input = request.input;
+        let is_encrypted = input.sse_customer_algorithm.is_some()
+            || input.ssekms_key_id.is_some()
+            || input.server_side_encryption.is_some();
+        refuse_encryption(is_encrypted)?;
+        let mut attributes = Attributes {
+            cache_control: input.cache_control,
+            content_disposition: input.content_disposition,
+            content_encoding: input.content_encoding.map(without_chunks).filter(|it| !it.is_empty()),
+            content_language: input.content_language,
+            tags: parse_tags(input.tagging.as_deref())?,
+            ..Attributes::default()
+        };
+        attributes.set_expires(input.expires.as_ref());
+        let object = ObjectRequest {
+            key: input.key.clone(),
+            content_type: Some(input.content_type.unwrap_or_else(|| DEFAULT_TYPE.to_owned())),
+            metadata: metadata_of(input.metadata),
+            attributes: attributes.to_text(),
+            condition: None,
+        };
+        let uid = create_object_upload(&self.app.uploads, &identity.caller, &bucket, object)
+            .await
+            .map_err(to_s3)?;
+        Ok(S3Response::new(CreateMultipartUploadOutput {
+            bucket: Some(bucket.name),
+            key: Some(input.key),
+            upload_id: Some(uid.to_string()),
+            checksum_algorithm: input.checksum_algorithm,
+            checksum_type: input.checksum_type,
+            ..CreateMultipartUploadOutput::default()
+        }))
+    }
+
+    pub(crate) async fn put_part(
+        &self,
+        request: S3Request<UploadPartInput>,
+    ) -> S3Result<S3Response<UploadPartOutput>> {
+        let (bucket, identity) = self.bucket(&request, &request.input.bucket).await?;
+        let S3Request { input, headers, trailing_headers, .. } = request;
+        refuse_encryption(input.sse_customer_algorithm.is_some())?;
+        let number = part_number(input.part_number)?;
+        let upload = self.upload(&bucket, &input.key, &input.upload_id).await?;
+        let announced = Announced {
+            length: input.content_length,
+            md5: input.content_md5,
+            checksums: Checksum {
+                checksum_crc32: input.checksum_crc32,
+                checksum_crc32c: input.checksum_crc32c,
+                checksum_crc64nvme: input.checksum_crc64nvme,
+                checksum_sha1: input.checksum_sha1,
+                checksum_sha256: input.checksum_sha256,
+                checksum_type: None,
+            },
+            trailers: trailing_headers,
+        };
+        let incoming = Incoming::read(input.body, announced, &headers).await?;
+        let (sums, options) = (incoming.sums(), part_options(&identity, &incoming));
+        let uploads = &self.app.uploads;
+        let stored = upload_part(uploads, upload.uid, number, options, incoming.size, incoming.body);
+        let digests = stored.await.map_err(no_upload)?;
+        let sums = sums.get().unwrap_or_default();
+        Ok(S3Response::new(UploadPartOutput {
+            e_tag: digests.md5.map(|md5| etag(&hex::encode(md5))),
+            checksum_crc32: sums.checksum_crc32,
+            checksum_crc32c: sums.checksum_crc32c,
+            checksum_crc64nvme: sums.checksum_crc64nvme,
+            checksum_sha1: sums.checksum_sha1,
+            checksum_sha256: sums.checksum_sha256,
+            ..UploadPartOutput::default()
+        }))
+    }
+
+    pub(crate) async fn copy_part(
+        &self,
+        request: S3Request<UploadPartCopyInput>,
+    ) -> S3Result<S3Response<UploadPartCopyOutput>> {
+        let (bucket, identity) = self.bucket(&request, &request.input.bucket).await?;
+        let input = request.input;
+        let number = part_number(input.part_number)?;
+        let upload = self.upload(&bucket, &input.key, &input.upload_id).await?;
+        let (source_bucket, source_key) = source_of(&input.copy_source)?;
+        let source_bucket = self.bucket_of(&identity, source_bucket).await?;
+        let uploads = &self.app.uploads;
+        let (source, file) = find_content(uploads, &source_bucket, source_key).await.map_err(to_s3)?;
+        let conditions = ReadConditions {
+            if_match: input.copy_source_if_match.as_ref(),
+            if_none_match: input.copy_source_if_none_match.as_ref(),
+            if_modified_since: input.copy_source_if_modified_since.as_ref(),
+            if_unmodified_since: input.copy_source_if_unmodified_since.as_ref(),
+        };
+        conditions.check(&source, &S3ErrorCode::PreconditionFailed)?;
+        let size = file.content.size;
+        let range = match input.copy_source_range.as_deref() {
+            None => 0..size,
+            Some(text) => match dto::Range::parse(text) {
+                // The last byte must exist, other than in a download.
+                Ok(dto::Range::Int { first, last: Some(last) }) if last < size => first..last + 1,
+                _ => {
+                    return Err(s3_error!(
+                        InvalidArgument,
+                        "The x-amz-copy-source-range value must be of the form bytes=first-last within the source"
+                    ));
+                }
+            },
+        };
+        let length = range.end - range.start;
+        let constraints = identity.caller.link_constraints();
+        let content = open_content(&self.app.files, &file, range, &constraints).await.map_err(to_s3)?.boxed();
+        let options =
+            UploadOptions { digests: DigestSelection::MD5, constraints, ..UploadOptions::default() };
+        let stored = upload_part(uploads, upload.uid, number, options, SizeHint::Exact(length), content);
+        let digests = stored.await.map_err(no_upload)?;
+        let result = CopyPartResult {
+            e_tag: digests.md5.map(|md5| etag(&hex::encode(md5))),
+            last_modified: Some(time::OffsetDateTime::now_utc().into()),
+            ..CopyPartResult::default()
+        };
+        Ok(S3Response::new(UploadPartCopyOutput {
+            copy_part_result: Some(result),
+            ..UploadPartCopyOutput::default()
+        }))
+    }
+
+    pub(crate) async fn complete_multipart(
+        &self,
+        request: S3Request<CompleteMultipartUploadInput>,
+    ) -> S3Result<S3Response<CompleteMultipartUploadOutput>> {
+        let (bucket, _) = self.bucket(&request, &request.input.bucket).await?;
+        let input = request.input;
+        if input.if_match.is_some() || input.if_none_match.is_some() {
+            return Err(s3_error!(NotImplemented, "Conditional completion is not implemented"));
+        }
+        let parts = input.multipart_upload.and_then(|upload| upload.parts).unwrap_or_default();
+        let parts = parts_of(&parts)?;
+        let uid = parse_id(&input.upload_id)?;
+        // An upload that was completed by an earlier request is not listed any more.
+        if let Err(error) = self.upload(&bucket, &input.key, &input.upload_id).await {
+            self.completed_before(&bucket, &input.key, uid, error).await?;
+        }
+        let stored = complete_object_upload(&self.app.uploads, uid, parts).await.map_err(no_upload)?;
+        Ok(S3Response::new(CompleteMultipartUploadOutput {
+            location: Some(format!("/{}/{}", bucket.name, input.key)),
+            bucket: Some(bucket.name),
+            key: Some(input.key),
+            e_tag: Some(etag(&stored.etag)),
+            ..CompleteMultipartUploadOutput::default()
+        }))
+    }
+
+    /// Returns `error` unless the object with this key came from the upload `uid`.
+    async fn completed_before(
+        &self,
+        bucket: &BucketRecord,
+        key: &str,
+        uid: Uid,
+        error: S3Error,
+    ) -> S3Result<()> {
+        match find_content(&self.app.uploads, bucket, key).await {
+            Ok((object, _)) if object.uid == uid => Ok(()),
+            _ => Err(error),
+        }
+    }
+
+    pub(crate) async fn abort_multipart(
+        &self,
+        request: S3Request<AbortMultipartUploadInput>,
+    ) -> S3Result<S3Response<AbortMultipartUploadOutput>> {
+        let input = &request.input;
+        let (bucket, _) = self.bucket(&request, &input.bucket).await?;
+        let upload = self.upload(&bucket, &input.key, &input.upload_id).await?;
+        abort_object_upload(&self.app.uploads, upload.uid).await.map_err(no_upload)?;
+        Ok(S3Response::new(AbortMultipartUploadOutput::default()))
+    }
+
+    pub(crate) async fn parts(
+        &self,
+        request: S3Request<ListPartsInput>,
+    ) -> S3Result<S3Response<ListPartsOutput>> {
+        let (bucket, identity) = self.bucket(&request, &request.input.bucket).await?;
+        let input = request.input;
+        let upload = self.upload(&bucket, &input.key, &input.upload_id).await?;
+        let (max, marker) = (at_most(input.max_parts)?, input.part_number_marker.unwrap_or(0));
+        let after = u32::try_from(marker).map_err(|_| s3_error!(InvalidArgument))?;
+        let limit = u64::from(max.unsigned_abs()) + 1;
+        let mut found =
+            list_object_parts(&self.app.uploads, upload.uid, after, limit).await.map_err(to_s3)?;
+        let is_truncated = found.len() as u64 == limit;
+        found.truncate(usize::try_from(max).unwrap_or(0));
+        let next = found.last().filter(|_| is_truncated).map(|part| part.number.cast_signed());
+        let parts = found.into_iter().map(|part| Part {
+            e_tag: part.md5.map(|md5| etag(&hex::encode(md5))),
+            last_modified: Some(timestamp(part.stored_at)),
+            part_number: Some(part.number.cast_signed()),
+            size: Some(part.size.cast_signed()),
+            ..Part::default()
+        });
+        Ok(S3Response::new(ListPartsOutput {
+            bucket: Some(bucket.name),
+            key: Some(input.key),
+            upload_id: Some(input.upload_id),
+            initiator: Some(initiator(&identity.key)),
+            owner: Some(owner(bucket.tenant.as_str())),
+            storage_class: Some(StorageClass::from_static(StorageClass::STANDARD)),
+            max_parts: Some(max),
+            part_number_marker: Some(marker),
+            next_part_number_marker: next,
+            is_truncated: Some(is_truncated),
+            parts: Some(parts.collect()),
+            ..ListPartsOutput::default()
+        }))
+    }
+
+    pub(crate) async fn multiparts(
+        &self,
+        request: S3Request<ListMultipartUploadsInput>,
+    ) -> S3Result<S3Response<ListMultipartUploadsOutput>> {
+        let (bucket, identity) = self.bucket(&request, &request.input.bucket).await?;
+        let input = request.input;
+        if input.delimiter.as_deref().is_some_and(|delimiter| !delimiter.is_empty()) {
+            return Err(s3_error!(NotImplemented, "A delimiter of uploads is not implemented"));
+        }
+        let max = at_most(input.max_uploads)?;
+        let (prefix, marker) =
+            (input.prefix.as_deref().unwrap_or(""), input.key_marker.as_deref().unwrap_or(""));
+        let id_marker =
+            input.upload_id_marker.as_deref().filter(|id| !id.is_empty()).map(parse_id).transpose()?;
+        let limit = u64::from(max.unsigned_abs()) + 1;
+        let found = list_object_uploads(&self.app.uploads, &bucket, prefix, (marker, id_marker), limit);
+        let mut found = found.await.map_err(to_s3)?;
+        let is_truncated = found.len() as u64 == limit;
+        found.truncate(usize::try_from(max).unwrap_or(0));
+        let last = found.last().filter(|_| is_truncated).map(|upload| (upload.key.clone(), upload.uid));
+        let uploads = found.into_iter().map(|upload| MultipartUpload {
+            initiated: Some(timestamp(upload.created_at)),
+            initiator: Some(initiator(&identity.key)),
+            owner: Some(owner(upload.tenant.as_str())),
+            storage_class: Some(StorageClass::from_static(StorageClass::STANDARD)),
+            upload_id: Some(upload.uid.to_string()),
+            key: Some(upload.key),
+            ..MultipartUpload::default()
+        });
+        Ok(S3Response::new(ListMultipartUploadsOutput {
+            uploads: Some(uploads.collect()),
+            bucket: Some(bucket.name),
+            is_truncated: Some(is_truncated),
+            key_marker: input.key_marker.or(Some(String::new())),
+            upload_id_marker: input.upload_id_marker.or(Some(String::new())),
+            next_key_marker: last.as_ref().map(|last| last.0.clone()),
+            next_upload_id_marker: last.map(|last| last.1.to_string()),
+            max_uploads: Some(max),
+            prefix: input.prefix.or(Some(String::new())),
+            ..ListMultipartUploadsOutput::default()
+        }))
+    }
+}
+
+/// Returns numbers and MD5s of the parts of a request. The numbers must ascend.
+fn parts_of(parts: &[CompletedPart]) -> S3Result<Vec<(u32, [u8; 16])>> {
+    if parts.is_empty() {
+        return Err(s3_error!(MalformedXML, "You must specify at least one part"));
+    }
+    let mut numbered: Vec<(u32, [u8; 16])> = Vec::with_capacity(parts.len());
+    for part in parts {
+        let number = part_number(part.part_number.unwrap_or(0))?;
+        if numbered.last().is_some_and(|last| last.0 >= number) {
+            return Err(s3_error!(InvalidPartOrder, "The list of parts was not in ascending order"));
+        }
+        let md5 = part.e_tag.as_ref().and_then(|etag| hex::decode(etag.value()).ok());
+        let md5 = md5.and_then(|md5| md5.try_into().ok());
+        let wrong = || s3_error!(InvalidPart, "One or more of the specified parts could not be found");
+        numbered.push((number, md5.ok_or_else(wrong)?));
+    }
+    Ok(numbered)
+}

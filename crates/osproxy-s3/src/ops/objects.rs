@@ -1,0 +1,455 @@
+//! Objects: put, get, head, delete, attributes.
+
+use axum::http::StatusCode;
+use futures_util::TryStreamExt;
+use http_body_util::StreamBody;
+use osproxy_api::ErrorCode;
+use osproxy_core::{
+    Caller,
+    ops::{
+        delete_object::delete_object,
+        describe_file::describe_file,
+        download_file::open_content,
+        find_object::{BucketRecord, ObjectRecord, StoredFile, find_content, find_object},
+        put_object::{FileMetadata, ObjectCondition, ObjectRequest, put_object},
+        update_object::update_object,
+    },
+};
+use s3s::{
+    Body, S3Error, S3ErrorCode, S3Request, S3Response, S3Result,
+    dto::{
+        Checksum, ChecksumType, DeleteObjectInput, DeleteObjectOutput, DeleteObjectsInput,
+        DeleteObjectsOutput, DeletedObject, ETagCondition, Error, GetObjectAttributesInput,
+        GetObjectAttributesOutput, GetObjectInput, GetObjectOutput, HeadObjectInput, HeadObjectOutput,
+        Metadata, ObjectAttributes, PutObjectInput, PutObjectOutput, StorageClass, StreamingBlob, Timestamp,
+    },
+    s3_error,
+};
+
+use super::{etag, meets, timestamp};
+use crate::{
+    attributes::{Attributes, parse_tags},
+    body::{Announced, Incoming},
+    errors::to_s3,
+    service::Service,
+};
+
+/// The MIME type of objects without one, as in AWS.
+pub(crate) const DEFAULT_TYPE: &str = "binary/octet-stream";
+/// Maximum number of keys in one request to delete.
+const MAX_DELETES: usize = 1000;
+
+/// Refuses what the service does not have, so that no client relies on it.
+pub(crate) fn refuse_encryption(is_wanted: bool) -> S3Result<()> {
+    if is_wanted {
+        Err(s3_error!(NotImplemented, "Encryption by the service is not implemented"))
+    } else {
+        Ok(())
+    }
+}
+
+/// Converts the conditions of a request that writes a key.
+pub(crate) fn write_condition(
+    if_match: Option<&ETagCondition>,
+    if_none_match: Option<&ETagCondition>,
+) -> S3Result<Option<ObjectCondition>> {
+    match (if_match, if_none_match) {
+        (None, None) => Ok(None),
+        (Some(ETagCondition::ETag(etag)), None) => {
+            Ok(Some(ObjectCondition::Matches(etag.value().to_owned())))
+        }
+        (Some(ETagCondition::Any), None) => Ok(Some(ObjectCondition::Matches("*".to_owned()))),
+        (None, Some(ETagCondition::Any)) => Ok(Some(ObjectCondition::Absent)),
+        _ => Err(s3_error!(NotImplemented, "Of If-None-Match, only * is implemented, and not with If-Match")),
+    }
+}
+
+/// Metadata of a request, whose names are in lower case.
+pub(crate) fn metadata_of(metadata: Option<Metadata>) -> FileMetadata {
+    metadata.unwrap_or_default().into_iter().collect()
+}
+
+/// The conditions of a request that reads an object.
+#[derive(Default)]
+pub(crate) struct ReadConditions<'a> {
+    pub(crate) if_match: Option<&'a ETagCondition>,
+    pub(crate) if_none_match: Option<&'a ETagCondition>,
+    pub(crate) if_modified_since: Option<&'a Timestamp>,
+    pub(crate) if_unmodified_since: Option<&'a Timestamp>,
+}
+
+impl ReadConditions<'_> {
+    /// Fails with `PreconditionFailed`, or with `not_met` if the client has the object already.
+    pub(crate) fn check(&self, object: &ObjectRecord, not_met: &S3ErrorCode) -> S3Result<()> {
+        // Headers have only seconds.
+        let modified = timestamp(object.modified_at.div_euclid(1000) * 1000);
+        let failed =
+            || s3_error!(PreconditionFailed, "At least one of the pre-conditions you specified did not hold");
+        match (self.if_match, self.if_unmodified_since) {
+            (Some(condition), _) if !meets(condition, &object.etag) => return Err(failed()),
+            (None, Some(since)) if modified > *since => return Err(failed()),
+            _ => {}
+        }
+        let has_it = match (self.if_none_match, self.if_modified_since) {
+            (Some(condition), _) => meets(condition, &object.etag),
+            (None, Some(since)) => modified <= *since,
+            (None, None) => false,
+        };
+        if !has_it {
+            return Ok(());
+        }
+        let mut error = S3Error::new(not_met.clone());
+        if *not_met == S3ErrorCode::NotModified {
+            error.set_status_code(StatusCode::NOT_MODIFIED);
+        }
+        Err(error)
+    }
+}
+
+/// An object with everything that headers say about it.
+struct Found {
+    object: ObjectRecord,
+    file: std::sync::Arc<StoredFile>,
+    attributes: Attributes,
+    metadata: FileMetadata,
+    caller: Caller,
+}
+
+impl Service {
+    async fn find<T>(
+        &self,
+        request: &S3Request<T>,
+        bucket: &str,
+        key: &str,
+        version: Option<&str>,
+    ) -> S3Result<Found> {
+        if version.is_some_and(|version| version != "null") {
+            return Err(s3_error!(NoSuchVersion, "Versioning is not implemented"));
+        }
+        let (bucket, identity) = self.bucket(request, bucket).await?;
+        let uploads = &self.app.uploads;
+        let (object, file) = find_content(uploads, &bucket, key).await.map_err(to_s3)?;
+        let record = describe_file(&self.app.files, &bucket.tenant, object.uid).await.map_err(to_s3)?;
+        let attributes = Attributes::parse(object.attributes.as_deref());
+        Ok(Found { object, file, attributes, metadata: record.metadata, caller: identity.caller })
+    }
+
+    pub(crate) async fn put(
+        &self,
+        request: S3Request<PutObjectInput>,
+    ) -> S3Result<S3Response<PutObjectOutput>> {
+        let (bucket, identity) = self.bucket(&request, &request.input.bucket).await?;
+        let S3Request { input, headers, trailing_headers, .. } = request;
+        let is_encrypted = input.sse_customer_algorithm.is_some()
+            || input.ssekms_key_id.is_some()
+            || input.server_side_encryption.is_some();
+        refuse_encryption(is_encrypted)?;
+        if input.write_offset_bytes.is_some() {
+            return Err(s3_error!(NotImplemented, "Appending to an object is not implemented"));
+        }
+        let condition = write_condition(input.if_match.as_ref(), input.if_none_match.as_ref())?;
+        let mut attributes = Attributes {
+            cache_control: input.cache_control,
+            content_disposition: input.content_disposition,
+            content_encoding: input.content_encoding.map(without_chunks).filter(|it| !it.is_empty()),
+            content_language: input.content_language,
+            tags: parse_tags(input.tagging.as_deref())?,
+            ..Attributes::default()
+        };
+        attributes.set_expires(input.expires.as_ref());
+        let announced = Announced {
+            length: input.content_length,
+            md5: input.content_md5,
+            checksums: Checksum {
+                checksum_crc32: input.checksum_crc32,
+                checksum_crc32c: input.checksum_crc32c,
+                checksum_crc64nvme: input.checksum_crc64nvme,
+                checksum_sha1: input.checksum_sha1,
+                checksum_sha256: input.checksum_sha256,
+                checksum_type: None,
+            },
+            trailers: trailing_headers,
+        };
+        let incoming = Incoming::read(input.body, announced, &headers).await?;
+        let sums = incoming.sums();
+        let known = sums.get();
+        if let Some(known) = &known {
+            attributes.set_checksums(known);
+        }
+        let object = ObjectRequest {
+            key: input.key.clone(),
+            content_type: Some(input.content_type.unwrap_or_else(|| DEFAULT_TYPE.to_owned())),
+            metadata: metadata_of(input.metadata),
+            attributes: attributes.to_text(),
+            condition,
+        };
+        let Incoming { size, body, expected, .. } = incoming;
+        let uploads = &self.app.uploads;
+        let stored = put_object(uploads, &identity.caller, &bucket, object, expected, size, body);
+        let stored = stored.await.map_err(to_s3)?;
+        let sums = sums.get().unwrap_or_default();
+        if known.is_none() {
+            self.record_checksums(&bucket, &input.key, &stored.etag, &sums).await;
+        }
+        let has_sums = Checksum { checksum_type: None, ..sums.clone() } != Checksum::default();
+        Ok(S3Response::new(PutObjectOutput {
+            e_tag: Some(etag(&stored.etag)),
+            checksum_crc32: sums.checksum_crc32,
+            checksum_crc32c: sums.checksum_crc32c,
+            checksum_crc64nvme: sums.checksum_crc64nvme,
+            checksum_sha1: sums.checksum_sha1,
+            checksum_sha256: sums.checksum_sha256,
+            checksum_type: has_sums.then(|| ChecksumType::from_static(ChecksumType::FULL_OBJECT)),
+            ..PutObjectOutput::default()
+        }))
+    }
+
+    /// Records the checksums that became known with the last byte. The object is stored, so an error
+    /// does not fail the request: then the checksums are missing in answers.
+    async fn record_checksums(&self, bucket: &BucketRecord, key: &str, etag: &str, sums: &Checksum) {
+        let uploads = &self.app.uploads;
+        let Ok(object) = find_object(uploads, bucket, key).await else {
+            return;
+        };
+        let mut attributes = Attributes::parse(object.attributes.as_deref());
+        attributes.set_checksums(sums);
+        if object.etag != etag || attributes.to_text() == object.attributes {
+            return;
+        }
+        if let Err(error) = update_object(uploads, bucket, &object, attributes.to_text()).await {
+            tracing::debug!(why = &*error.message, "the checksums of an object are not recorded");
+        }
+    }
+
+    pub(crate) async fn get(
+        &self,
+        request: S3Request<GetObjectInput>,
+    ) -> S3Result<S3Response<GetObjectOutput>> {
+        let input = &request.input;
+        refuse_encryption(input.sse_customer_algorithm.is_some())?;
+        let found = self.find(&request, &input.bucket, &input.key, input.version_id.as_deref()).await?;
+        let Found { object, file, attributes, metadata, caller } = found;
+        let conditions = ReadConditions {
+            if_match: input.if_match.as_ref(),
+            if_none_match: input.if_none_match.as_ref(),
+            if_modified_since: input.if_modified_since.as_ref(),
+            if_unmodified_since: input.if_unmodified_since.as_ref(),
+        };
+        conditions.check(&object, &S3ErrorCode::NotModified)?;
+        check_part(input.part_number)?;
+        let size = file.content.size;
+        let range = match &input.range {
+            Some(range) => {
+                let wrong = |_| s3_error!(InvalidRange, "The requested range is not satisfiable");
+                Some(range.check(size).map_err(wrong)?)
+            }
+            None => None,
+        };
+        let (start, end) = range.as_ref().map_or((0, size), |range| (range.start, range.end));
+        let constraints = caller.link_constraints();
+        let content = open_content(&self.app.files, &file, start..end, &constraints).await.map_err(to_s3)?;
+        let frames = content.map_ok(http_body::Frame::data);
+        let body = StreamingBlob::from(Body::http_body_unsync(StreamBody::new(frames)));
+        let sums = checksums_of(&attributes, input.checksum_mode.is_some() && range.is_none());
+        let output = GetObjectOutput {
+            body: Some(body),
+            accept_ranges: Some("bytes".to_owned()),
+            content_length: Some((end - start).cast_signed()),
+            content_range: range.as_ref().map(|_| format!("bytes {start}-{}/{size}", end - 1)),
+            content_type: input.response_content_type.clone().or(Some(file.content_type.clone())),
+            cache_control: input.response_cache_control.clone().or_else(|| attributes.cache_control.clone()),
+            content_disposition: input
+                .response_content_disposition
+                .clone()
+                .or_else(|| attributes.content_disposition.clone()),
+            content_encoding: input
+                .response_content_encoding
+                .clone()
+                .or_else(|| attributes.content_encoding.clone()),
+            content_language: input
+                .response_content_language
+                .clone()
+                .or_else(|| attributes.content_language.clone()),
+            expires: input.response_expires.clone().or_else(|| attributes.expires()),
+            e_tag: Some(etag(&object.etag)),
+            last_modified: Some(timestamp(object.modified_at)),
+            metadata: Some(metadata.into_iter().collect()),
+            tag_count: tag_count(&attributes),
+            checksum_crc32: sums.checksum_crc32,
+            checksum_crc32c: sums.checksum_crc32c,
+            checksum_crc64nvme: sums.checksum_crc64nvme,
+            checksum_sha1: sums.checksum_sha1,
+            checksum_sha256: sums.checksum_sha256,
+            checksum_type: sums.checksum_type,
+            ..GetObjectOutput::default()
+        };
+        let status = range.map(|_| StatusCode::PARTIAL_CONTENT);
+        Ok(match status {
+            Some(status) => S3Response::with_status(output, status),
+            None => S3Response::new(output),
+        })
+    }
+
+    pub(crate) async fn head_object_of(
+        &self,
+        request: S3Request<HeadObjectInput>,
+    ) -> S3Result<S3Response<HeadObjectOutput>> {
+        let input = &request.input;
+        refuse_encryption(input.sse_customer_algorithm.is_some())?;
+        let found = self.find(&request, &input.bucket, &input.key, input.version_id.as_deref()).await?;
+        let Found { object, file, attributes, metadata, .. } = found;
+        let conditions = ReadConditions {
+            if_match: input.if_match.as_ref(),
+            if_none_match: input.if_none_match.as_ref(),
+            if_modified_since: input.if_modified_since.as_ref(),
+            if_unmodified_since: input.if_unmodified_since.as_ref(),
+        };
+        conditions.check(&object, &S3ErrorCode::NotModified)?;
+        check_part(input.part_number)?;
+        let size = file.content.size;
+        let range = match &input.range {
+            Some(range) => Some(range.check(size).map_err(|_| s3_error!(InvalidRange))?),
+            None => None,
+        };
+        let length = range.as_ref().map_or(size, |range| range.end - range.start);
+        let sums = checksums_of(&attributes, input.checksum_mode.is_some() && range.is_none());
+        let output = HeadObjectOutput {
+            accept_ranges: Some("bytes".to_owned()),
+            content_length: Some(length.cast_signed()),
+            content_range: range
+                .as_ref()
+                .map(|range| format!("bytes {}-{}/{size}", range.start, range.end - 1)),
+            content_type: Some(file.content_type.clone()),
+            expires: attributes.expires(),
+            cache_control: attributes.cache_control,
+            content_disposition: attributes.content_disposition,
+            content_encoding: attributes.content_encoding,
+            content_language: attributes.content_language,
+            e_tag: Some(etag(&object.etag)),
+            last_modified: Some(timestamp(object.modified_at)),
+            metadata: Some(metadata.into_iter().collect()),
+            checksum_crc32: sums.checksum_crc32,
+            checksum_crc32c: sums.checksum_crc32c,
+            checksum_crc64nvme: sums.checksum_crc64nvme,
+            checksum_sha1: sums.checksum_sha1,
+            checksum_sha256: sums.checksum_sha256,
+            checksum_type: sums.checksum_type,
+            ..HeadObjectOutput::default()
+        };
+        Ok(match range {
+            Some(_) => S3Response::with_status(output, StatusCode::PARTIAL_CONTENT),
+            None => S3Response::new(output),
+        })
+    }
+
+    pub(crate) async fn attributes(
+        &self,
+        request: S3Request<GetObjectAttributesInput>,
+    ) -> S3Result<S3Response<GetObjectAttributesOutput>> {
+        let input = &request.input;
+        let found = self.find(&request, &input.bucket, &input.key, input.version_id.as_deref()).await?;
+        let wants = |name: &'static str| input.object_attributes.iter().any(|wanted| wanted.as_str() == name);
+        let sums = checksums_of(&found.attributes, wants(ObjectAttributes::CHECKSUM));
+        let has_sums = sums.checksum_type.is_some();
+        Ok(S3Response::new(GetObjectAttributesOutput {
+            checksum: Some(sums).filter(|_| has_sums),
+            e_tag: wants(ObjectAttributes::ETAG).then(|| etag(&found.object.etag)),
+            last_modified: Some(timestamp(found.object.modified_at)),
+            object_size: wants(ObjectAttributes::OBJECT_SIZE).then_some(found.object.size.cast_signed()),
+            storage_class: wants(ObjectAttributes::STORAGE_CLASS)
+                .then(|| StorageClass::from_static(StorageClass::STANDARD)),
+            ..GetObjectAttributesOutput::default()
+        }))
+    }
+
+    pub(crate) async fn delete_one(
+        &self,
+        request: S3Request<DeleteObjectInput>,
+    ) -> S3Result<S3Response<DeleteObjectOutput>> {
+        let input = &request.input;
+        let (bucket, _) = self.bucket(&request, &input.bucket).await?;
+        if input.if_match.is_some()
+            || input.if_match_size.is_some()
+            || input.if_match_last_modified_time.is_some()
+        {
+            return Err(s3_error!(NotImplemented, "Conditional deletion is not implemented"));
+        }
+        check_version(input.version_id.as_deref())?;
+        delete_object(&self.app.uploads, &bucket, &input.key).await.map_err(to_s3)?;
+        Ok(S3Response::new(DeleteObjectOutput::default()))
+    }
+
+    pub(crate) async fn delete_many(
+        &self,
+        request: S3Request<DeleteObjectsInput>,
+    ) -> S3Result<S3Response<DeleteObjectsOutput>> {
+        let (bucket, _) = self.bucket(&request, &request.input.bucket).await?;
+        let delete = request.input.delete;
+        if delete.objects.len() > MAX_DELETES {
+            return Err(s3_error!(MalformedXML, "At most 1000 keys can be deleted at once"));
+        }
+        let is_quiet = delete.quiet.unwrap_or(false);
+        let (mut deleted, mut errors) = (Vec::new(), Vec::new());
+        for object in delete.objects {
+            let removed = match check_version(object.version_id.as_deref()) {
+                Ok(()) => delete_object(&self.app.uploads, &bucket, &object.key).await.map_err(to_s3),
+                Err(error) => Err(error),
+            };
+            match removed {
+                Ok(()) if is_quiet => {}
+                Ok(()) => deleted.push(DeletedObject { key: Some(object.key), ..DeletedObject::default() }),
+                Err(error) => errors.push(Error {
+                    code: Some(error.code().as_str().to_owned()),
+                    key: Some(object.key),
+                    message: error.message().map(str::to_owned),
+                    version_id: object.version_id,
+                }),
+            }
+        }
+        Ok(S3Response::new(DeleteObjectsOutput {
+            deleted: Some(deleted),
+            errors: Some(errors),
+            request_charged: None,
+        }))
+    }
+}
+
+/// Of objects that were not uploaded in parts, AWS knows part 1.
+fn check_part(number: Option<i32>) -> S3Result<()> {
+    match number {
+        None | Some(1) => Ok(()),
+        Some(_) => Err(s3_error!(NotImplemented, "Reading an object by part number is not implemented")),
+    }
+}
+
+fn check_version(version: Option<&str>) -> S3Result<()> {
+    match version {
+        None | Some("null" | "") => Ok(()),
+        Some(_) => Err(s3_error!(NoSuchVersion, "Versioning is not implemented")),
+    }
+}
+
+fn checksums_of(attributes: &Attributes, is_wanted: bool) -> Checksum {
+    if is_wanted { attributes.checksums() } else { Checksum::default() }
+}
+
+fn tag_count(attributes: &Attributes) -> Option<i32> {
+    i32::try_from(attributes.tags.len()).ok().filter(|count| *count > 0)
+}
+
+/// Removes the coding of the transfer from a content coding.
+pub(crate) fn without_chunks(encoding: String) -> String {
+    let codings =
+        encoding.split(',').map(str::trim).filter(|coding| !coding.eq_ignore_ascii_case("aws-chunked"));
+    codings.collect::<Vec<_>>().join(",")
+}
+
+/// Whether an error says that there is no upload.
+pub(crate) fn no_upload(error: osproxy_core::Error) -> S3Error {
+    match error.code {
+        ErrorCode::FileNotFound | ErrorCode::FileGone | ErrorCode::NotStored | ErrorCode::AlreadyStored => {
+            s3_error!(NoSuchUpload, "The specified upload does not exist")
+        }
+        _ => to_s3(error),
+    }
+}
