@@ -13,9 +13,13 @@ use crate::{
     boxed_future,
     db::{
         entities::{blob, file, object},
+        retry::retry_conflicts,
         write_batcher::TxEnd,
     },
 };
+
+/// Maximum attempts to give a key to a file if objects with this key are created meanwhile.
+const MAX_ATTEMPTS: u32 = 5;
 
 /// Outcome of giving a key to a file.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -86,6 +90,15 @@ impl ObjectDb {
     /// replaced.
     #[boxed_future]
     pub async fn attach(
+        &self,
+        tenant: Tenant,
+        uid: Uid,
+        object: NewObject,
+    ) -> Result<AttachOutcome, MetaError> {
+        retry_conflicts(MAX_ATTEMPTS, || self.try_attach(tenant.clone(), uid, object.clone())).await
+    }
+
+    async fn try_attach(
         &self,
         tenant: Tenant,
         uid: Uid,

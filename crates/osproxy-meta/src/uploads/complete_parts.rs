@@ -21,6 +21,7 @@ use crate::{
     db::{
         dialect,
         entities::{blob, file, part},
+        retry::retry_conflicts,
         write_batcher::TxEnd,
     },
     events::record::{EventContent, EventRecorder, FileEvent},
@@ -38,6 +39,8 @@ use crate::{
     },
 };
 
+/// Maximum attempts to complete an upload if objects with the same key are created meanwhile.
+const MAX_ATTEMPTS: u32 = 5;
 /// Maximum number of ranges in a list of missing parts.
 const MAX_MISSING_RANGES: usize = 1000;
 
@@ -109,6 +112,18 @@ impl UploadDb {
     /// number of SQL statements does not depend on the number of parts.
     #[boxed_future]
     pub async fn complete(
+        &self,
+        uid: Uid,
+        request: CompleteRequest,
+        preconditions: CompletePreconditions,
+        task_id: Uid,
+    ) -> Result<CompleteOutcome, MetaError> {
+        // An object with the same key may be created at the same moment.
+        retry_conflicts(MAX_ATTEMPTS, || self.try_complete(uid, request, preconditions.clone(), task_id))
+            .await
+    }
+
+    async fn try_complete(
         &self,
         uid: Uid,
         request: CompleteRequest,
