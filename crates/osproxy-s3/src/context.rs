@@ -2,7 +2,7 @@
 
 use std::sync::{
     Arc, OnceLock,
-    atomic::{AtomicBool, Ordering},
+    atomic::{AtomicBool, AtomicU64, Ordering},
 };
 
 use osproxy_core::Error;
@@ -21,6 +21,7 @@ struct Known {
     is_logged: AtomicBool,
     operation: OnceLock<String>,
     body_error: OnceLock<Error>,
+    received: AtomicU64,
 }
 
 impl Context {
@@ -62,6 +63,16 @@ impl Context {
     /// The name of the operation, such as `s3:GetObject`; `None` if it is not known yet.
     pub(crate) fn operation(&self) -> Option<&str> {
         self.0.operation.get().map(String::as_str)
+    }
+
+    /// Counts bytes of the body of the request.
+    pub(crate) fn count_received(&self, bytes: usize) {
+        self.0.received.fetch_add(bytes as u64, Ordering::Relaxed);
+    }
+
+    /// How many bytes of the body were read.
+    pub(crate) fn received(&self) -> u64 {
+        self.0.received.load(Ordering::Relaxed)
     }
 
     /// Records why the body of the request could not be read.

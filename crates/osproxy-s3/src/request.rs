@@ -1,6 +1,10 @@
 //! The way of a request through `s3s`.
 
-use std::sync::Arc;
+use std::{
+    pin::Pin,
+    sync::Arc,
+    task::{Poll, ready},
+};
 
 use axum::{
     body::Body,
@@ -8,12 +12,13 @@ use axum::{
     http::StatusCode,
     response::{IntoResponse, Response},
 };
-use http_body_util::BodyExt;
+use bytes::Bytes;
+use http_body::{Frame, SizeHint};
 use osproxy_core::{Error, ProtocolOutcome};
 use osproxy_types::error_chain;
-use s3s::{S3Result, service::S3Service};
+use s3s::{S3Error, S3ErrorCode, S3Result, s3_error, service::S3Service};
 
-use crate::{context::Context, errors, signature};
+use crate::{MAX_XML_BYTES, context::Context, errors, signature};
 
 /// Authenticates a request and runs its operation.
 pub(crate) async fn handle(service: S3Service, request: Request) -> Response {
@@ -31,10 +36,16 @@ pub(crate) async fn handle(service: S3Service, request: Request) -> Response {
         response.extensions_mut().insert(Arc::new(error.clone()));
         return response;
     }
-    let mut outcome: ProtocolOutcome = response.extensions_mut().remove().unwrap_or_default();
     if response.status() == StatusCode::INTERNAL_SERVER_ERROR && !context.is_logged() {
-        tracing::error!(code = outcome.error, why = outcome.why, "the request failed");
+        response = match invalid_body(&context) {
+            Some(error) => errors::render(&error),
+            None => {
+                tracing::error!("the request failed in s3s");
+                response
+            }
+        };
     }
+    let mut outcome: ProtocolOutcome = response.extensions_mut().remove().unwrap_or_default();
     errors::insert_request_id(response.headers_mut());
     outcome.operation = context.operation().map(str::to_owned);
     response.extensions_mut().insert(outcome);
@@ -44,19 +55,13 @@ pub(crate) async fn handle(service: S3Service, request: Request) -> Response {
 async fn respond(service: &S3Service, context: &Context, request: Request) -> S3Result<Response> {
     let (head, body) = request.into_parts();
     signature::check(&head)?;
-    let noted = context.clone();
-    let body = body.map_err(move |error| {
-        if let Some(error) = find_error(&error) {
-            noted.set_body_error(error.clone());
-        }
-        error
-    });
+    let body = NotedBody { body, context: context.clone() };
     let request = axum::http::Request::from_parts(head, s3s::Body::http_body_unsync(body));
     let response = service.call(request).await.map_err(|error| {
         let error = s3s::StdError::from(error);
         tracing::error!(error = error_chain(&*error), "a response could not be written");
         context.set_logged();
-        s3s::s3_error!(InternalError)
+        s3_error!(InternalError)
     })?;
     let (head, mut body) = response.into_parts();
     let is_error = head.status.is_client_error() || head.status.is_server_error();
@@ -67,7 +72,61 @@ async fn respond(service: &S3Service, context: &Context, request: Request) -> S3
     Ok(errors::complete(head, &xml))
 }
 
+/// Explains an internal error of `s3s`: it reports so that the body of a request is too large for
+/// XML, or differs from its digest. Errors of operations are logged, and do not come here.
+fn invalid_body(context: &Context) -> Option<S3Error> {
+    let received = context.received();
+    if received > MAX_XML_BYTES as u64 {
+        return Some(s3_error!(MaxMessageLengthExceeded, "Your request was too big."));
+    }
+    if received == 0 || context.operation().is_none() {
+        return None;
+    }
+    let code = S3ErrorCode::Custom("XAmzContentSHA256Mismatch".into());
+    let message = "The provided 'x-amz-content-sha256' header does not match what was computed.";
+    let mut error = S3Error::with_message(code, message);
+    error.set_status_code(StatusCode::BAD_REQUEST);
+    Some(error)
+}
+
 /// Finds the error of the layer that reads the body from the connection.
 fn find_error<'e>(error: &'e (dyn std::error::Error + 'static)) -> Option<&'e Error> {
     std::iter::successors(Some(error), |error| error.source()).find_map(|cause| cause.downcast_ref())
+}
+
+/// A request body that tells the context what was read, and why reading failed.
+struct NotedBody {
+    body: Body,
+    context: Context,
+}
+
+impl http_body::Body for NotedBody {
+    type Data = Bytes;
+    type Error = axum::Error;
+
+    fn poll_frame(
+        mut self: Pin<&mut Self>,
+        cx: &mut std::task::Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, axum::Error>>> {
+        let frame = ready!(Pin::new(&mut self.body).poll_frame(cx));
+        match &frame {
+            Some(Ok(frame)) => self.context.count_received(frame.data_ref().map_or(0, Bytes::len)),
+            Some(Err(error)) => {
+                if let Some(error) = find_error(error) {
+                    self.context.set_body_error(error.clone());
+                }
+            }
+            None => {}
+        }
+        Poll::Ready(frame)
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.body.is_end_stream()
+    }
+
+    // `s3s` needs the exact size of a body, also of one that is empty.
+    fn size_hint(&self) -> SizeHint {
+        self.body.size_hint()
+    }
 }

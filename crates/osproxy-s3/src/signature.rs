@@ -18,6 +18,8 @@ const PRESIGNED: [&str; 6] = [
 ];
 /// The query parameters of URLs that are signed with Signature Version 2.
 const PRESIGNED_V2: [&str; 2] = ["AWSAccessKeyId", "Signature"];
+/// Header with the time of the signature.
+const DATE: &str = "x-amz-date";
 /// A presigned URL does not sign this header, but the content is verified against it.
 const CONTENT_DIGEST: &str = "x-amz-content-sha256";
 
@@ -77,6 +79,13 @@ fn check_header(headers: &HeaderMap, text: &str) -> S3Result<()> {
     else {
         return Err(malformed_header("Credential, SignedHeaders and Signature are required"));
     };
+    let dates = headers.get_all(DATE);
+    if !dates.iter().all(|date| is_date(date.as_bytes())) {
+        return Err(s3_error!(
+            AccessDenied,
+            "AWS authentication requires a valid Date or x-amz-date header."
+        ));
+    }
     if !is_for_s3(credential) {
         return Err(malformed_header("the credential must be KEY/DATE/REGION/s3/aws4_request"));
     }
@@ -90,6 +99,9 @@ fn check_query<'v>(headers: &HeaderMap, value: impl Fn(&str) -> &'v str) -> S3Re
     if !is_for_s3(value("X-Amz-Credential")) {
         return Err(malformed_query("X-Amz-Credential must be KEY/DATE/REGION/s3/aws4_request"));
     }
+    if !is_date(value("X-Amz-Date").as_bytes()) {
+        return Err(malformed_query("X-Amz-Date must be in the format \"yyyyMMdd'T'HHmmss'Z'\""));
+    }
     let expires = value("X-Amz-Expires");
     let is_number = expires.bytes().all(|byte| byte.is_ascii_digit());
     if !is_number || !expires.parse().is_ok_and(|seconds: u32| (1..=MAX_EXPIRES_SECS).contains(&seconds)) {
@@ -100,8 +112,22 @@ fn check_query<'v>(headers: &HeaderMap, value: impl Fn(&str) -> &'v str) -> S3Re
 
 /// Whether a credential has the scope of S3. Any region is accepted.
 fn is_for_s3(credential: &str) -> bool {
-    let mut parts = credential.rsplit('/');
-    parts.next() == Some("aws4_request") && parts.next() == Some("s3") && parts.count() == 3
+    let parts: Vec<_> = credential.split('/').collect();
+    let [_, date, _, "s3", "aws4_request"] = parts.as_slice() else { return false };
+    is_digits(date.as_bytes(), 8)
+}
+
+/// Whether `text` is a date such as `20261201T083000Z`. `s3s` computes with other characters as if
+/// they were digits.
+fn is_date(text: &[u8]) -> bool {
+    text.split_at_checked(8).is_some_and(|(date, time)| {
+        let time = time.strip_prefix(b"T").and_then(|time| time.strip_suffix(b"Z"));
+        is_digits(date, 8) && time.is_some_and(|time| is_digits(time, 6))
+    })
+}
+
+fn is_digits(text: &[u8], count: usize) -> bool {
+    text.len() == count && text.iter().all(u8::is_ascii_digit)
 }
 
 /// Fails unless `Host` and all headers that AWS defines are signed. Otherwise, whoever has a
@@ -145,7 +171,7 @@ mod tests {
     }
 
     fn header_code(authorization: &str, more: &[(&str, &str)]) -> String {
-        let headers = [&[("authorization", authorization), ("x-amz-date", "x")], more].concat();
+        let headers = [&[("authorization", authorization), (DATE, "20261201T000000Z")], more].concat();
         code("/", &headers)
     }
 
@@ -164,11 +190,16 @@ mod tests {
             (of("OSPA/20261201/eu-1/sts/aws4_request", "host;x-amz-date"), "AuthorizationHeaderMalformed"),
             (of("OSPA/20261201/s3/aws4_request", "host;x-amz-date"), "AuthorizationHeaderMalformed"),
             (of("A/B/20261201/eu-1/s3/aws4_request", "host;x-amz-date"), "AuthorizationHeaderMalformed"),
+            (of("OSPA/2026120x/eu-1/s3/aws4_request", "host;x-amz-date"), "AuthorizationHeaderMalformed"),
             (valid.replace(", Signature=0", ""), "AuthorizationHeaderMalformed"),
             (of(CREDENTIAL, "x-amz-date"), "AccessDenied"),
             (of(CREDENTIAL, "host"), "AccessDenied"),
         ] {
             assert_eq!(header_code(&authorization, &[]), expected, "{authorization}");
+        }
+        for date in ["", "x", "\"0261201T000000Z", "20261201T00000Z", "20261201T0000000", "20261201t000000Z"]
+        {
+            assert_eq!(header_code(&valid, &[(DATE, date)]), "AccessDenied", "{date}");
         }
         assert_eq!(header_code(&valid, &[("x-amz-copy-source", "b/k")]), "AccessDenied");
         assert_eq!(header_code(&valid, &[("authorization", &valid)]), "AuthorizationHeaderMalformed");
@@ -195,6 +226,7 @@ mod tests {
             ("Expires=60", "Expires=%2B60"),
             ("Expires=60", "Expires=604801"),
             ("/s3/", "/sts/"),
+            ("20261201T", "2026120xT"),
         ] {
             let changed = url.replace(from, to);
             assert_eq!(code(&changed, &[]), "AuthorizationQueryParametersError", "{changed}");

@@ -136,7 +136,7 @@ impl ObjectBinder {
         file: BoundFile<'_>,
         node_stores: &NodeStores,
     ) -> Result<Option<ObjectRefusal>, DbErr> {
-        if !node_stores.processing.blocking {
+        if node_stores.processing.blocking.is_empty() {
             return self.bind(transaction, object, file).await;
         }
         if let Some(refusal) = self.check(transaction, object, file.tenant).await?.1 {

@@ -280,7 +280,7 @@ async fn complete(
     {
         let is_open = outcome != CompleteOutcome::Completed;
         bind::set_etag(transaction, object.uid, etag, is_open).await?;
-        let is_readable = outcome == CompleteOutcome::Completed && !node_stores.processing.blocking;
+        let is_readable = outcome == CompleteOutcome::Completed && node_stores.processing.blocking.is_empty();
         let refusal = if is_readable {
             binder.bind_upload(transaction, &object, size).await?
         } else {

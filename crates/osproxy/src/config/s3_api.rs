@@ -130,7 +130,7 @@ mod tests {
             ("domain: 'a.b:80'", "s3_api.domain: must be"),
             ("region: ''", "s3_api.region: must have"),
             ("master_key: short", "s3_api.master_key: each secret"),
-            ("master_key: x, master_key_file: y", "s3_api.master_key: set only one"),
+            ("master_key: x, master_key_file: key.txt", "s3_api.master_key: set only one"),
         ] {
             let problems = parse(&format!("s3_api: {{{section}}}"), &[]).unwrap_err();
             assert!(problems.iter().any(|problem| problem.starts_with(expected)), "{problems:?}");

@@ -86,6 +86,7 @@ mod readme;
 mod resumable;
 mod retry_task;
 mod revoke_links;
+mod s3_api;
 mod scrub;
 mod serve;
 mod shown;

@@ -1,0 +1,43 @@
+//! Clients of S3 that others wrote.
+
+use std::{path::Path, process::Stdio};
+
+use serde_json::{Value, json};
+use tokio::process::Command;
+
+use super::Scene;
+use crate::support::S3Key;
+
+/// Runs `client.py` with boto3.
+async fn boto3(scene: &Scene, key: &S3Key, options: &Value) -> Value {
+    let program = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/it/s3_api/client.py");
+    let python = std::env::var("OSPROXY_TEST_PYTHON").expect("run this by `just test-servers`");
+    let output = Command::new(python)
+        .arg(program)
+        .args([&format!("http://{}", scene.address), &key.access_key_id, &key.secret_access_key])
+        .arg(options.to_string())
+        .stdin(Stdio::null())
+        .kill_on_drop(true)
+        .output()
+        .await
+        .unwrap();
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    serde_json::from_slice(&output.stdout).unwrap()
+}
+
+#[tokio::test]
+#[ignore = "needs Python: just test-servers"]
+async fn boto3_lists_buckets() {
+    let scene = Scene::start().await;
+    assert_eq!(boto3(&scene, &scene.key, &json!({})).await, json!({"buckets": [], "owner": "shop"}));
+    let wrong = S3Key { secret_access_key: "x".repeat(40), ..scene.key.clone() };
+    assert_eq!(
+        boto3(&scene, &wrong, &json!({})).await,
+        json!({"error": "SignatureDoesNotMatch", "status": 403})
+    );
+    let version_2 = json!({"signature_version": "s3"});
+    assert_eq!(
+        boto3(&scene, &scene.key, &version_2).await,
+        json!({"error": "InvalidRequest", "status": 400})
+    );
+}
