@@ -35,7 +35,7 @@ impl Appending {
         let url = if size > 0 && random.percent(50) {
             // A remote store requires larger parts.
             let part_size = std::env::var("OSPROXY_TEST_STORE").is_err().then_some(PART);
-            let wish = json!({"name": "x.bin", "size": size, "part_size": part_size});
+            let wish = json!({"name": "x.bin", "size": size, "part_size": part_size, "expires_in": 86_400});
             let answer = api.client().post(api.url("/api/v1/uploads")).json(&wish).send().await.ok()?;
             assert_eq!(answer.status(), 201);
             answer.json::<osproxy_api::v1::CreatedUpload>().await.ok()?.links.unwrap().tus

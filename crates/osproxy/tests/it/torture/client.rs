@@ -67,7 +67,7 @@ impl Client {
     }
 
     async fn link(&self) -> Option<UploadLinks> {
-        let asked = json!({"filePath": ["x.bin"], "expire": 3600});
+        let asked = json!({"filePath": ["x.bin"], "expire": 86_400});
         let mut links = self.service.try_post::<Vec<UploadLinks>>("/link/upload", &asked).await?;
         Some(links.remove(0))
     }
