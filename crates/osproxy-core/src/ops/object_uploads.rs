@@ -5,6 +5,7 @@ use std::sync::Arc;
 use osproxy_api::ErrorCode;
 use osproxy_meta::{CompleteRequest, ExpectedDigests, SelectPartsOutcome};
 pub use osproxy_meta::{ObjectUploadRecord, UploadedPart};
+use osproxy_storage::{DigestSelection, Digester};
 use osproxy_types::uid::Uid;
 
 use super::{
@@ -13,7 +14,7 @@ use super::{
     complete_upload::complete_upload,
     create_upload::create_upload,
     find_object::BucketRecord,
-    put_object::{ObjectRequest, StoredObject, etag_of, upload_request},
+    put_object::{ObjectRequest, StoredObject, upload_request},
     state_error, unknown_uid_error,
 };
 use crate::{Caller, Error, Result, boxed_future};
@@ -89,27 +90,37 @@ pub async fn complete_object_upload(
         let message = "the numbers of the parts must be 1, 2, 3 and so on, without gaps";
         return Err(Error::new(ErrorCode::PartsMissing, message));
     }
+    let etag = multipart_etag(&parts);
     match uploads.meta.objects.select_parts(uid, parts, MIN_PART_SIZE).await? {
         SelectPartsOutcome::Selected => {
             let request =
                 CompleteRequest { parts: Some(count), size: None, expected: ExpectedDigests::default() };
             complete_upload(uploads, uid, request, &super::LinkConstraints::default()).await?;
+            Ok(StoredObject { uid, etag })
         }
         // An earlier request has completed it.
-        SelectPartsOutcome::NotOpen(state) if state.is_complete() => {}
-        SelectPartsOutcome::NotOpen(state) => return Err(state_error(state)),
+        SelectPartsOutcome::NotOpen(state) if state.is_complete() => {
+            let etag = uploads.meta.objects.etag_of(uid).await?.ok_or_else(unknown_uid_error)?;
+            Ok(StoredObject { uid, etag })
+        }
+        SelectPartsOutcome::NotOpen(state) => Err(state_error(state)),
         SelectPartsOutcome::Missing(number) => {
             let message = format!("part {number} is missing or has another ETag");
-            return Err(Error::new(ErrorCode::PartsMissing, message));
+            Err(Error::new(ErrorCode::PartsMissing, message))
         }
         SelectPartsOutcome::TooSmall(number) => {
             let message = format!("part {number} is smaller than {MIN_PART_SIZE} bytes and not the last");
-            return Err(Error::new(ErrorCode::PartTooSmall, message));
+            Err(Error::new(ErrorCode::PartTooSmall, message))
         }
-        SelectPartsOutcome::Unknown => return Err(unknown_uid_error()),
+        SelectPartsOutcome::Unknown => Err(unknown_uid_error()),
     }
-    let etag = etag_of(uploads, uid).await?;
-    Ok(StoredObject { uid, etag })
+}
+
+/// The `ETag` of content that was received in parts with these MD5s, as AWS makes it.
+fn multipart_etag(parts: &[(u32, [u8; 16])]) -> String {
+    let mut digester = Digester::new(DigestSelection::MD5);
+    digester.update(&parts.iter().map(|part| part.1).collect::<Vec<_>>().concat());
+    format!("{}-{}", hex::encode(digester.finish().md5.unwrap_or_default()), parts.len())
 }
 
 /// Ends a multipart upload; a task removes its parts.

@@ -60,14 +60,11 @@ pub async fn put_object<'a>(
     let request = upload_request(uploads, bucket, request, false).await?;
     let options =
         UploadOptions { expected, digests: DigestSelection::MD5, constraints: caller.upload_constraints() };
-    let stored = store_content(uploads, caller, request, options, NewContent { size, body }, None).await?;
-    let uid = stored.uid;
-    let digests = stored.record.and_then(|record| record.content).and_then(|content| content.digests);
-    let etag = match digests.and_then(|digests| digests.md5) {
-        Some(md5) => hex::encode(md5),
-        None => etag_of(uploads, uid).await?,
-    };
-    Ok(StoredObject { uid, etag })
+    let content = NewContent { size, body, describes: false };
+    let stored = store_content(uploads, caller, request, options, content, None).await?;
+    let md5 = stored.digests.and_then(|digests| digests.md5);
+    let md5 = md5.ok_or_else(|| Error::internal("the MD5 of an object was not computed"))?;
+    Ok(StoredObject { uid: stored.uid, etag: hex::encode(md5) })
 }
 
 /// Fails early if the condition does not hold now. It is checked again when the key is written.
@@ -88,12 +85,6 @@ pub(super) async fn check_condition(
         Some(refusal) => Err(object_refusal_error(refusal)),
         None => Ok(()),
     }
-}
-
-/// Returns the `ETag` of a complete file that is an object or waits for processing.
-pub(super) async fn etag_of(uploads: &UploadOps, uid: Uid) -> Result<String> {
-    let replaced = || Error::unavailable("the object was replaced at the same moment");
-    uploads.meta.objects.etag_of(uid).await?.ok_or_else(replaced)
 }
 
 /// Checks the request and converts it to the request for a file.

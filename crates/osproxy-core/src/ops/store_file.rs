@@ -5,6 +5,7 @@ use std::sync::Arc;
 use bytes::Bytes;
 use futures_util::{StreamExt, stream::BoxStream};
 use osproxy_meta::FileRecord;
+use osproxy_storage::Digests;
 use osproxy_types::{error_chain, scope::Scope, uid::Uid};
 
 use super::{
@@ -13,11 +14,11 @@ use super::{
     create_upload::{UploadRequest, admit_new_file, create_upload},
     describe_file::describe_file,
     too_large_error,
-    upload_file::{ExpectedDigests, SizeHint, upload_file},
+    upload_file::{ExpectedDigests, SizeHint},
 };
 use crate::{
     Caller, Error, HeldIdempotencyKey, Result, boxed_future,
-    session::{self, NewFileOutcome, NewSmallFile},
+    session::{self, NewFileOutcome, NewSmallFile, Piece, WriteRequest},
 };
 
 /// How long the body may take, in seconds. Then the incomplete file expires.
@@ -50,13 +51,16 @@ pub async fn store_file<'a>(
     };
     let options =
         UploadOptions { expected, constraints: caller.upload_constraints(), ..UploadOptions::default() };
-    store_content(uploads, caller, request, options, NewContent { size, body }, key).await
+    let content = NewContent { size, body, describes: true };
+    store_content(uploads, caller, request, options, content, key).await
 }
 
 /// The body of a request that creates a file.
 pub(super) struct NewContent<'a> {
     pub(super) size: SizeHint,
     pub(super) body: BoxStream<'a, Result<Bytes>>,
+    /// Whether the record of the file is wanted.
+    pub(super) describes: bool,
 }
 
 /// Like [`store_file`]. The content must have the digests in `options`; only the announced digests
@@ -66,7 +70,7 @@ pub(super) async fn store_content<'a>(
     caller: &'a Caller,
     request: UploadRequest,
     options: UploadOptions,
-    NewContent { mut size, mut body }: NewContent<'a>,
+    NewContent { mut size, mut body, describes }: NewContent<'a>,
     key: Option<HeldIdempotencyKey>,
 ) -> Result<StoredUpload> {
     let may_read = caller.has_scope(Scope::Read);
@@ -84,8 +88,9 @@ pub(super) async fn store_content<'a>(
         let file = NewSmallFile { tenant: caller.tenant.clone(), name, announced };
         match session::try_create(uploads, file, &options, size, body).await? {
             NewFileOutcome::Stored(record) => {
+                let digests = record.content.as_ref().and_then(|content| content.digests);
                 let uid = record.uid;
-                return Ok(StoredUpload { uid, record: Some(record).filter(|_| may_read) });
+                return Ok(StoredUpload { uid, digests, record: Some(record).filter(|_| may_read) });
             }
             NewFileOutcome::NotStored { size: known, body: rest } => (size, body) = (known, rest.boxed()),
         }
@@ -94,19 +99,21 @@ pub(super) async fn store_content<'a>(
     // Spawned, so that the file is removed even if this future is dropped meanwhile.
     let Created { uid, is_complete, undo } =
         uploads.detached_work.spawn(creating).await.map_err(Error::internal)??;
+    let mut digests = None;
     if !is_complete {
-        upload_file(uploads, uid, options, size, body).await?;
+        let request = WriteRequest { uid, piece: Piece::Whole, options, size };
+        digests = Some(session::write(uploads, request, body).await?.digests);
     }
     undo.disarm();
-    if !may_read {
-        return Ok(StoredUpload { uid, record: None });
+    if !may_read || !describes {
+        return Ok(StoredUpload { uid, digests, record: None });
     }
     let described = describe_file(&uploads.files, &caller.tenant, uid).await;
     // The file is stored, so the request must not fail.
     let described = described.inspect_err(|error| {
         tracing::warn!(error = error_chain(error), %uid, "cannot describe a file that was stored");
     });
-    Ok(StoredUpload { uid, record: described.ok().map(Box::new) })
+    Ok(StoredUpload { uid, digests, record: described.ok().map(Box::new) })
 }
 
 /// A stored file.
@@ -114,6 +121,8 @@ pub(super) async fn store_content<'a>(
 pub struct StoredUpload {
     /// The uid.
     pub uid: Uid,
+    /// Computed digests of the body; `None` if it was not read.
+    pub(crate) digests: Option<Digests>,
     /// The record; `None` if the caller lacks the scope `read`, or the record could not be read.
     pub record: Option<Box<FileRecord>>,
 }

@@ -33,8 +33,7 @@ pub async fn upload_part<'a>(
 ) -> Result<Digests> {
     check_number(uploads, number)?;
     let request = WriteRequest { uid, piece: Piece::Part(number), options, size };
-    let written = session::write(uploads, request, body).await?;
-    written.digests.ok_or_else(|| Error::internal("a stored part has no digests"))
+    Ok(session::write(uploads, request, body).await?.digests)
 }
 
 /// Fails with `InvalidArgument` unless `number` is an allowed part number.

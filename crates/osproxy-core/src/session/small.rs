@@ -49,7 +49,7 @@ pub(super) type Replayed<B> = Chain<stream::Iter<std::option::IntoIter<Result<By
 /// What is left to do after [`try_store`].
 pub(super) enum SmallOutcome<B> {
     /// Nothing: the content is stored.
-    Stored(UploadProgress),
+    Stored(UploadProgress, Digests),
     /// The content must be stored as an object: it is not small, or the file does not accept it in
     /// one step.
     Object { size: SizeHint, body: Replayed<B> },
@@ -139,10 +139,11 @@ where
         size: Some(content.digests.size),
         part_size: file.part_size,
     };
+    let digests = content.digests;
     // Spawned: this must complete even if the client disconnects.
     let committed = uploads.detached_work.spawn(commit(uploads.clone(), *uid, file, content));
     if committed.await.map_err(Error::internal)?? {
-        return Ok(SmallOutcome::Stored(progress));
+        return Ok(SmallOutcome::Stored(progress, digests));
     }
     Ok(replay(Some(bytes), body, received))
 }

@@ -41,12 +41,11 @@ pub(crate) enum Piece {
 }
 
 /// A body that is stored.
-#[derive(Default)]
 pub(crate) struct Written {
     /// The status of the upload, if it is known without reading the database.
     pub(crate) progress: Option<UploadProgress>,
-    /// Computed digests of the body, if it was stored as an object or a part.
-    pub(crate) digests: Option<Digests>,
+    /// Computed digests of the body.
+    pub(crate) digests: Digests,
 }
 
 /// Stores `body`, and returns when the body is durable. If this fails, or the future is dropped
@@ -59,7 +58,7 @@ pub(crate) async fn write(
     let mut admission = uploads.admission.admit_content(&request.options.constraints, request.size).await?;
     if request.piece == Piece::Whole {
         return match small::try_store(uploads, &request, &mut admission, body).await? {
-            SmallOutcome::Stored(progress) => Ok(Written { progress: Some(progress), digests: None }),
+            SmallOutcome::Stored(progress, digests) => Ok(Written { progress: Some(progress), digests }),
             SmallOutcome::Object { size, body } => {
                 request.size = size;
                 UploadSession::create(uploads, request, admission).await?.run(body).await
@@ -134,7 +133,7 @@ impl UploadSession {
 
     async fn run(mut self, body: impl Stream<Item = Result<Bytes>> + Send + Unpin) -> Result<Written> {
         let received = self.stream(body).await?;
-        let digests = Some(received.digests);
+        let digests = received.digests;
         self.commit(received).await?;
         Ok(Written { progress: None, digests })
     }

@@ -133,7 +133,7 @@ fn parse_metadata(text: &str) -> Result<FileMetadata> {
 
 /// The response for a stored file.
 fn answer(stored: StoredUpload) -> Result<RecordedAnswer> {
-    let StoredUpload { uid, record } = stored;
+    let StoredUpload { uid, record, .. } = stored;
     let body = match record {
         Some(record) => CopiedFile::Known(Box::new(render::file(*record))),
         None => CopiedFile::Unread(FileUid { uid: uid.to_string() }),
