@@ -3,6 +3,7 @@
 mod clients;
 mod keys;
 mod listener;
+mod objects;
 mod signatures;
 
 use std::net::SocketAddr;

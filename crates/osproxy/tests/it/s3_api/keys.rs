@@ -8,7 +8,7 @@ use std::{
 use serde_json::Value;
 
 use super::{Scene, listener_address};
-use crate::support::{S3Key, eventually, spawn_failing};
+use crate::support::{S3Answer, S3Key, eventually, spawn_failing};
 
 /// How long a revoked key may work.
 const REVOCATION: Duration = Duration::from_secs(5);
@@ -40,6 +40,15 @@ async fn a_revoked_key_is_rejected_within_5_seconds() {
     }
 }
 
+/// Whether the key permits what a request does, whatever comes of it then.
+fn verdict(answer: &S3Answer) -> &'static str {
+    match answer.outcome() {
+        (403, "AccessDenied") => "denied",
+        (200 | 204, "") | (404, "NoSuchBucket" | "NoSuchKey") => "passed",
+        other => panic!("{other:?}"),
+    }
+}
+
 #[tokio::test]
 async fn keys_are_limited_to_reading_and_to_buckets() {
     let scene = Scene::start().await;
@@ -51,12 +60,9 @@ async fn keys_are_limited_to_reading_and_to_buckets() {
         for (name, value) in headers {
             request = request.header(name, value);
         }
-        let answer = request.send(scene.address, key).await;
-        (answer.status, answer.element("Code").to_owned())
+        verdict(&request.send(scene.address, key).await)
     };
-    let denied = (403, "AccessDenied".to_owned());
-    // Nothing is implemented behind the check of access.
-    let passed = (501, "NotImplemented".to_owned());
+    let (denied, passed) = ("denied", "passed");
     for (method, path) in
         [("PUT", "/aaa"), ("PUT", "/aaa/k"), ("DELETE", "/aaa/k"), ("POST", "/aaa/k?uploads")]
     {
@@ -65,28 +71,27 @@ async fn keys_are_limited_to_reading_and_to_buckets() {
             let mut request = scene.get(path);
             (request.method, request.query) =
                 (method, if query.is_empty() { String::new() } else { format!("{query}=") });
-            let answer = request.send(scene.address, key).await;
-            (answer.status, answer.element("Code").to_owned())
+            verdict(&request.send(scene.address, key).await)
         };
         assert_eq!(send(&reading).await, denied, "{method} {path}");
         assert_eq!(send(&limited).await, passed, "{method} {path}");
     }
     for (path, expected) in
-        [("/aaa", &passed), ("/bbb/k", &passed), ("/ccc", &denied), ("/ccc/aaa", &denied), ("/aaab", &denied)]
+        [("/aaa", passed), ("/bbb/k", passed), ("/ccc", denied), ("/ccc/aaa", denied), ("/aaab", denied)]
     {
-        assert_eq!(outcome(&limited, "GET", path, &[]).await, *expected, "{path}");
+        assert_eq!(outcome(&limited, "GET", path, &[]).await, expected, "{path}");
         assert_eq!(outcome(&reading, "GET", path, &[]).await, passed, "{path}");
     }
     for (source, expected) in [
-        ("bbb/k", &passed),
-        ("/bbb/k", &passed),
-        ("ccc/k", &denied),
-        ("%63cc/k", &denied),
-        ("nothing", &denied),
-        ("arn:aws:s3:eu-1:123456789012:accesspoint/a/object/k", &denied),
+        ("bbb/k", passed),
+        ("/bbb/k", passed),
+        ("ccc/k", denied),
+        ("%63cc/k", denied),
+        ("nothing", denied),
+        ("arn:aws:s3:eu-1:123456789012:accesspoint/a/object/k", denied),
     ] {
         let headers = [("x-amz-copy-source", source)];
-        assert_eq!(outcome(&limited, "PUT", "/aaa/k", &headers).await, *expected, "{source}");
+        assert_eq!(outcome(&limited, "PUT", "/aaa/k", &headers).await, expected, "{source}");
         assert_eq!(outcome(&reading, "PUT", "/aaa/k", &headers).await, denied, "{source}");
     }
     for key in [&limited, &reading] {

@@ -34,10 +34,15 @@ impl RawConnection {
     }
 
     /// Reads until the other side closes or resets the connection.
-    pub async fn read_to_end(mut self) -> String {
-        let mut text = Vec::new();
-        let _ = self.0.read_to_end(&mut text).await;
-        String::from_utf8_lossy(&text).into_owned()
+    pub async fn read_to_end(self) -> String {
+        String::from_utf8_lossy(&self.read_all().await).into_owned()
+    }
+
+    /// All bytes until the connection ends.
+    pub async fn read_all(mut self) -> Vec<u8> {
+        let mut bytes = Vec::new();
+        let _ = self.0.read_to_end(&mut bytes).await;
+        bytes
     }
 
     /// The next bytes that arrive.

@@ -154,12 +154,26 @@ impl S3Request {
 pub struct S3Answer {
     pub status: u16,
     pub text: String,
+    bytes: Vec<u8>,
 }
 
 impl S3Answer {
     /// The status and the error code; the code is empty if there is none.
     pub fn outcome(&self) -> (u16, &str) {
         (self.status, self.element("Code"))
+    }
+
+    /// The value of a header; empty if it is missing.
+    pub fn header(&self, name: &str) -> &str {
+        let head = self.text.split_once("\r\n\r\n").unwrap_or_default().0;
+        let mut lines = head.lines().filter_map(|line| line.split_once(": "));
+        lines.find(|(known, _)| known.eq_ignore_ascii_case(name)).unwrap_or_default().1
+    }
+
+    /// The body, which must not be chunked.
+    pub fn body(&self) -> &[u8] {
+        let end = self.bytes.windows(4).position(|window| window == b"\r\n\r\n").expect("a body");
+        &self.bytes[end + 4..]
     }
 
     /// The text of the first element with this name; empty if there is none.
@@ -174,7 +188,8 @@ pub async fn send(address: SocketAddr, head: &[u8], body: &[u8]) -> S3Answer {
     let mut connection = RawConnection::open(address).await;
     let end = format!("connection: close\r\ncontent-length: {}\r\n\r\n", body.len());
     connection.try_send(&[head, end.as_bytes(), body].concat()).await;
-    let text = connection.read_to_end().await;
+    let bytes = connection.read_all().await;
+    let text = String::from_utf8_lossy(&bytes).into_owned();
     let status = text.split(' ').nth(1).and_then(|status| status.parse().ok());
-    S3Answer { status: status.unwrap_or_else(|| panic!("no response: {text}")), text }
+    S3Answer { status: status.unwrap_or_else(|| panic!("no response: {text}")), text, bytes }
 }
