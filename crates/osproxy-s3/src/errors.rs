@@ -31,7 +31,9 @@ pub fn render_error(error: &Error) -> Response {
     rendered
 }
 
-/// Converts the error of an operation, and logs it if the service is at fault.
+/// Converts the error of an operation, and logs it if the service is at fault. Every error of an
+/// operation must come here: see `request::invalid_body`.
+#[expect(clippy::needless_pass_by_value, reason = "for `map_err`")]
 pub(crate) fn to_s3(error: Error) -> S3Error {
     let converted = convert(&error);
     let code = converted.code().as_str();

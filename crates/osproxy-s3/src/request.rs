@@ -37,13 +37,11 @@ pub(crate) async fn handle(service: S3Service, request: Request) -> Response {
         return response;
     }
     if response.status() == StatusCode::INTERNAL_SERVER_ERROR && !context.is_logged() {
-        response = match invalid_body(&context) {
-            Some(error) => errors::render(&error),
-            None => {
-                tracing::error!("the request failed in s3s");
-                response
-            }
-        };
+        if let Some(error) = invalid_body(&context) {
+            response = errors::render(&error);
+        } else {
+            tracing::error!("the request failed in s3s");
+        }
     }
     let mut outcome: ProtocolOutcome = response.extensions_mut().remove().unwrap_or_default();
     errors::insert_request_id(response.headers_mut());

@@ -23,7 +23,11 @@ impl Scene {
     }
 
     async fn start_with(more: &[(&str, &str)]) -> Self {
-        let settings = [&[("S3_API__LISTEN", "127.0.0.1:0")], more].concat();
+        let mut settings = vec![("S3_API__LISTEN", "127.0.0.1:0")];
+        if std::env::var_os("OSPROXY_TEST_DATABASE").is_some() {
+            settings.push(("S3_API__MASTER_KEY", "a-master-key-for-all-nodes-of-a-test"));
+        }
+        settings.extend(more);
         Self::around(Service::start_with(&settings).await).await
     }
 

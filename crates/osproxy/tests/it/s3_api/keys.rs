@@ -132,7 +132,7 @@ async fn invented_ids_cost_no_lookups_and_unknown_ones_few() {
 }
 
 #[tokio::test]
-async fn no_secret_can_be_read_in_the_database_or_the_log() {
+async fn no_secret_can_be_read_in_the_file_of_sqlite_or_the_log() {
     let scene = Scene::start_with(&[("LOG__LEVEL", "trace")]).await;
     assert_eq!(scene.list_buckets(&scene.key).await.0, 200);
     let wrong = S3Key { secret_access_key: "x".repeat(40), ..scene.key.clone() };

@@ -1,5 +1,7 @@
 //! What a signature must be, and what it must cover.
 
+use std::fmt::Write;
+
 use base64::{Engine, prelude::BASE64_STANDARD};
 use hmac::{Hmac, KeyInit, Mac};
 use sha1::Sha1;
@@ -179,13 +181,21 @@ async fn forms_without_a_signature_are_refused() {
     let scene = Scene::start().await;
     let answer = send_form(&scene, &[("key", "k")]).await;
     assert_eq!(answer.outcome(), (403, "AccessDenied"), "{answer:?}");
+    // The file is not read: the answer comes although most of it is missing.
+    let mut connection = RawConnection::open(scene.address).await;
+    let head = "POST /photos HTTP/1.1\r\nhost: x\r\ncontent-type: multipart/form-data; boundary=edge\r\n\
+                content-length: 1000000\r\nconnection: close\r\n\r\n";
+    let part = "--edge\r\nContent-Disposition: form-data; name=\"file\"; filename=\"f\"\r\n\r\ncontent";
+    connection.send(format!("{head}{part}").as_bytes()).await;
+    let text = String::from_utf8(connection.read_some().await).unwrap();
+    assert!(text.starts_with("HTTP/1.1 403") && text.contains("<Code>AccessDenied</Code>"), "{text}");
 }
 
 /// Sends a form with these fields and a file to the bucket `photos`.
 async fn send_form(scene: &Scene, fields: &[(&str, &str)]) -> crate::support::S3Answer {
     let mut body = String::new();
     for (name, value) in fields {
-        body += &format!("--edge\r\nContent-Disposition: form-data; name=\"{name}\"\r\n\r\n{value}\r\n");
+        write!(body, "--edge\r\nContent-Disposition: form-data; name=\"{name}\"\r\n\r\n{value}\r\n").unwrap();
     }
     body += "--edge\r\nContent-Disposition: form-data; name=\"file\"; filename=\"f\"\r\n\r\ncontent\r\n--edge--\r\n";
     let head = format!(
