@@ -96,8 +96,8 @@ fn log(error: &Error, status: StatusCode) {
     }
 }
 
-/// Renders and logs errors: as an envelope for API v0, as a gRPC status for gRPC, as XML for S3, and
-/// as a problem document for everything else.
+/// Renders and logs errors: as an envelope for API v0, as a gRPC status for gRPC, as XML for S3,
+/// and as a problem document for everything else.
 pub(crate) struct ErrorRenderer {
     is_v0: bool,
     is_tus: bool,

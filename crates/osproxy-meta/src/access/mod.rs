@@ -1,5 +1,5 @@
-//! API keys, keys of the S3 API, link keys, link revocation, upload grants, idempotency keys, tenants
-//! and their quotas.
+//! API keys, keys of the S3 API, link keys, link revocation, upload grants, idempotency keys,
+//! tenants and their quotas.
 
 pub(crate) mod api_keys;
 pub(crate) mod idempotency;
@@ -14,7 +14,8 @@ use std::sync::Arc;
 
 use crate::db::database::Database;
 
-/// API keys, keys of the S3 API, link keys, upload grants, and the revocation and use counts of links.
+/// API keys, keys of the S3 API, link keys, upload grants, and the revocation and use counts of
+/// links.
 #[derive(Clone)]
 pub struct AccessDb {
     pub(crate) db: Arc<Database>,

@@ -108,7 +108,8 @@ impl S3Request {
         (names, hex::encode(secret))
     }
 
-    /// Signs the request in its headers. Returns the head without its last line break, and the body.
+    /// Signs the request in its headers. Returns the head without its last line break, and the
+    /// body.
     pub fn sign(&self, key: &S3Key) -> (String, Vec<u8>) {
         let digest = hex::encode(Sha256::digest(&self.body));
         let signed = self.clone().header("x-amz-date", &self.date()).header("x-amz-content-sha256", &digest);
