@@ -3,16 +3,17 @@ use std::{
     path::{Path, PathBuf},
 };
 
+use rcgen::{BasicConstraints, CertificateParams, IsCa, Issuer, KeyPair};
 use rustls::{
-    ClientConfig, RootCertStore,
+    ClientConfig, RootCertStore, ServerConfig,
     crypto::ring,
-    pki_types::{CertificateDer, ServerName, pem::PemObject},
+    pki_types::{CertificateDer, PrivateKeyDer, ServerName, pem::PemObject},
 };
 use tokio::{
     io::copy_bidirectional,
     net::{TcpListener, TcpStream},
 };
-use tokio_rustls::{TlsConnector, client::TlsStream};
+use tokio_rustls::{TlsAcceptor, TlsConnector, client::TlsStream};
 
 /// A self-signed certificate, and the key of the certificate.
 #[derive(Clone)]
@@ -26,6 +27,31 @@ impl Certificate {
         let names = ["localhost", "127.0.0.1"].map(str::to_owned);
         let made = rcgen::generate_simple_self_signed(names).unwrap();
         Self { cert: made.cert.pem(), key: made.signing_key.serialize_pem() }
+    }
+
+    /// Creates a certificate that a new CA has issued. Returns the certificate of the CA as PEM, too.
+    pub fn of_private_ca() -> (String, Self) {
+        let mut of_ca = CertificateParams::new(Vec::new()).unwrap();
+        of_ca.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
+        let ca_key = KeyPair::generate().unwrap();
+        let ca = of_ca.self_signed(&ca_key).unwrap().pem();
+        let issuer = Issuer::new(of_ca, ca_key);
+        let names = ["localhost", "127.0.0.1"].map(str::to_owned);
+        let key = KeyPair::generate().unwrap();
+        let cert = CertificateParams::new(names).unwrap().signed_by(&key, &issuer).unwrap().pem();
+        (ca, Self { cert, key: key.serialize_pem() })
+    }
+
+    /// Returns an acceptor for a TLS server that has this certificate.
+    pub fn acceptor(&self) -> TlsAcceptor {
+        let key = PrivateKeyDer::from_pem_slice(self.key.as_bytes()).unwrap();
+        let config = ServerConfig::builder_with_provider(ring::default_provider().into())
+            .with_safe_default_protocol_versions()
+            .unwrap()
+            .with_no_client_auth()
+            .with_single_cert(vec![self.der()], key)
+            .unwrap();
+        TlsAcceptor::from(std::sync::Arc::new(config))
     }
 
     /// Writes the certificate into a folder, and then the key. Tools for certificate renewal also

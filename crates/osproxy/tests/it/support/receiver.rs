@@ -6,13 +6,14 @@ use std::{
 
 use serde_json::Value;
 use tokio::{
-    io::{AsyncReadExt, AsyncWriteExt},
-    net::{TcpListener, TcpStream},
+    io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt},
+    net::TcpListener,
     sync::Semaphore,
     task::{JoinHandle, JoinSet},
 };
+use tokio_rustls::TlsAcceptor;
 
-use super::eventually;
+use super::{Certificate, eventually};
 
 /// What a receiver of webhooks does with a message.
 #[derive(Clone, Debug)]
@@ -25,8 +26,8 @@ pub enum Answer {
     Close,
     /// Sends these bytes and closes the connection.
     Raw(&'static [u8]),
-    /// Answers 204 when the test adds a permit.
-    Wait(Arc<Semaphore>),
+    /// Answers with this status when the test adds a permit.
+    Wait(Arc<Semaphore>, u16),
 }
 
 /// A message that a receiver has got.
@@ -72,6 +73,7 @@ pub struct Receiver {
     pub address: SocketAddr,
     log: Arc<Log>,
     serving: Option<JoinHandle<()>>,
+    tls: Option<TlsAcceptor>,
 }
 
 impl Drop for Receiver {
@@ -82,8 +84,17 @@ impl Drop for Receiver {
 
 impl Receiver {
     pub async fn start() -> Self {
-        let mut receiver =
-            Self { address: "127.0.0.1:0".parse().unwrap(), log: Arc::default(), serving: None };
+        Self::start_with(None).await
+    }
+
+    /// Starts a receiver with TLS.
+    pub async fn start_tls(certificate: &Certificate) -> Self {
+        Self::start_with(Some(certificate.acceptor())).await
+    }
+
+    async fn start_with(tls: Option<TlsAcceptor>) -> Self {
+        let address = "127.0.0.1:0".parse().unwrap();
+        let mut receiver = Self { address, log: Arc::default(), serving: None, tls };
         receiver.restart().await;
         receiver
     }
@@ -93,12 +104,23 @@ impl Receiver {
         let listener =
             eventually("the port is free", async || TcpListener::bind(self.address).await.ok()).await;
         self.address = listener.local_addr().unwrap();
-        let log = self.log.clone();
+        let (log, tls) = (self.log.clone(), self.tls.clone());
         self.serving = Some(tokio::spawn(async move {
             let mut connections = JoinSet::new();
             loop {
                 let (stream, _) = listener.accept().await.unwrap();
-                connections.spawn(serve(stream, log.clone()));
+                let (log, tls) = (log.clone(), tls.clone());
+                connections.spawn(async move {
+                    match tls {
+                        None => serve(stream, log).await,
+                        // The client may not trust the certificate.
+                        Some(tls) => {
+                            if let Ok(stream) = tls.accept(stream).await {
+                                serve(stream, log).await;
+                            }
+                        }
+                    }
+                });
                 while connections.try_join_next().is_some() {}
             }
         }));
@@ -112,7 +134,8 @@ impl Receiver {
     }
 
     pub fn url(&self) -> String {
-        format!("http://{}/hook?token=hush", self.address)
+        let scheme = if self.tls.is_some() { "https" } else { "http" };
+        format!("{scheme}://{}/hook?token=hush", self.address)
     }
 
     pub fn set_answer(&self, answer: Answer) {
@@ -147,7 +170,7 @@ impl Receiver {
 }
 
 /// Reads messages of a connection and answers them.
-async fn serve(mut stream: TcpStream, log: Arc<Log>) {
+async fn serve(mut stream: impl AsyncRead + AsyncWrite + Unpin, log: Arc<Log>) {
     let mut buffer = Vec::new();
     while let Some((headers, body)) = read_message(&mut stream, &mut buffer).await {
         let answer = log.answer.lock().unwrap().clone().unwrap_or(Answer::Status(204, ""));
@@ -160,10 +183,11 @@ async fn serve(mut stream: TcpStream, log: Arc<Log>) {
                     return;
                 }
             }
-            Answer::Wait(permits) => {
-                note(204);
+            Answer::Wait(permits, status) => {
+                note(status);
                 permits.acquire().await.unwrap().forget();
-                if stream.write_all(b"HTTP/1.1 204 No Content\r\n\r\n").await.is_err() {
+                let head = format!("HTTP/1.1 {status} Status\r\ncontent-length: 0\r\n\r\n");
+                if stream.write_all(head.as_bytes()).await.is_err() {
                     return;
                 }
             }
@@ -185,7 +209,7 @@ async fn serve(mut stream: TcpStream, log: Arc<Log>) {
 
 /// Reads a request with a body of known length. Returns `None` at the end of the connection.
 async fn read_message(
-    stream: &mut TcpStream,
+    stream: &mut (impl AsyncRead + Unpin),
     buffer: &mut Vec<u8>,
 ) -> Option<(BTreeMap<String, String>, Vec<u8>)> {
     loop {

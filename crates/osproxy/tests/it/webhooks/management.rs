@@ -5,7 +5,9 @@ use reqwest::Method;
 use serde_json::{Value, json};
 
 use super::{LOCAL, create, create_for, describe, start};
-use crate::support::{Answer, Receiver, Service, eventually, expect_json, expect_problem, spawn_failing};
+use crate::support::{
+    Answer, Certificate, Receiver, Service, eventually, expect_json, expect_problem, spawn_failing,
+};
 
 const SECRET: &str = "whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw";
 
@@ -93,6 +95,33 @@ async fn what_is_wrong_is_named_and_leaves_nothing_behind() {
     expect_problem(service.v1_get("/webhooks/x").await, 400, "invalid_argument").await;
     let list: Webhooks = expect_json(service.v1_get("/webhooks").await, 200).await;
     assert_eq!(list.webhooks, [Webhook { secret: None, ..webhook }]);
+}
+
+#[tokio::test]
+async fn an_endpoint_with_a_certificate_of_a_private_ca_is_trusted_if_the_ca_is_configured() {
+    let (ca, certificate) = Certificate::of_private_ca();
+    let receiver = Receiver::start_tls(&certificate).await;
+    let config = "webhooks: {allowed_networks: [127.0.0.0/8]}";
+    let mut service = Service::start_configured(config).await;
+    let webhook = create_for(&service, &receiver).await;
+    let route = format!("/webhooks/{}/test", webhook.id);
+    let test: WebhookTest = expect_json(service.v1(Method::POST, &route, None).await, 200).await;
+    assert!(!test.delivered && test.error.as_ref().unwrap().contains("certificate"), "{test:?}");
+    assert!(receiver.received().is_empty());
+
+    std::fs::write(service.folder().join("ca.pem"), ca).unwrap();
+    std::fs::write(service.folder().join("config.yaml"), config.replace('}', ", ca_file: ca.pem}")).unwrap();
+    service.restart_configured().await;
+    let test: WebhookTest = expect_json(service.v1(Method::POST, &route, None).await, 200).await;
+    assert!(test.delivered, "{test:?}");
+    let uid = service.store("a", b"x").await;
+    let message = receiver.wait_for_event("file.completed", &uid).await;
+    assert!(super::is_signed(&message, webhook.secret.as_ref().unwrap()));
+
+    let folder = tempfile::tempdir().unwrap();
+    std::fs::write(folder.path().join("config.yaml"), "webhooks: {ca_file: none.pem}").unwrap();
+    let (status, _, said) = spawn_failing(folder.path(), &[], &["serve", "--config", "config.yaml"]).await;
+    assert!(!status.success() && said.contains("webhooks.ca_file"), "{said}");
 }
 
 #[tokio::test]

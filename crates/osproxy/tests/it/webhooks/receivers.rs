@@ -134,7 +134,7 @@ async fn receivers_that_hang_or_are_slow_hold_up_nobody_else() {
     let (good, hanging, slow) = (Receiver::start().await, Receiver::start().await, Receiver::start().await);
     let permits = Arc::new(Semaphore::new(0));
     hanging.set_answer(Answer::Hang);
-    slow.set_answer(Answer::Wait(permits.clone()));
+    slow.set_answer(Answer::Wait(permits.clone(), 204));
     let late = create_for(&service, &hanging).await;
     create_for(&service, &slow).await;
     create_for(&service, &good).await;
