@@ -61,6 +61,8 @@ struct Finished {
     /// The delivery before the attempt.
     delivery: DeliveryRecord,
     is_retry: bool,
+    /// Version of the webhook when the attempt began.
+    version: i32,
     result: Result<SendReport, Unsent>,
 }
 
@@ -90,7 +92,7 @@ enum Work {
 /// What one run of a worker knows.
 struct Run<'w> {
     worker: &'w Worker,
-    webhook: WebhookRecord,
+    webhook: Arc<WebhookRecord>,
     filter: WebhookFilter,
     progress: Progress,
     /// Events that were read and not sent yet.
@@ -115,8 +117,8 @@ struct Run<'w> {
     recording: Option<BoxFuture<'w, Recorded>>,
     /// Nothing is read or recorded before this time, because the database failed.
     paused_until: Option<Instant>,
-    /// Why the webhook must be disabled.
-    refusal: Option<&'static str>,
+    /// Deliveries to which the endpoint answered 410: the webhook must be disabled.
+    gone: Vec<DeliveryRecord>,
 }
 
 /// Removes the status of an endpoint when its worker ends.
@@ -149,20 +151,12 @@ impl Worker {
             is_suspect: webhook.failures > 0,
             recording: None,
             paused_until: None,
-            refusal: None,
-            webhook,
+            gone: Vec::new(),
+            webhook: Arc::new(webhook),
         };
         let mut version = self.version.clone();
         loop {
-            if let Some(reason) = run.refusal {
-                run.finish().await;
-                self.ops.meta.webhooks.disable(run.webhook.id, reason).await?;
-                tracing::warn!(
-                    webhook = run.webhook.id.get(),
-                    url_host = host(&run.webhook),
-                    reason,
-                    "disabled a webhook"
-                );
+            if !run.gone.is_empty() && run.disable().await? {
                 return Ok(());
             }
             if let Err(error) = run.advance().await {
@@ -231,7 +225,7 @@ impl Run<'_> {
 
     /// Maximum number of concurrent attempts now.
     fn allowed_attempts(&self) -> usize {
-        if self.progress.unrecorded() >= MAX_UNRECORDED || self.refusal.is_some() {
+        if self.progress.unrecorded() >= MAX_UNRECORDED || !self.gone.is_empty() {
             return 0;
         }
         match self.progress.retry_at {
@@ -305,10 +299,8 @@ impl Run<'_> {
     }
 
     fn start_attempt(&mut self, work: Work) {
-        let worker = self.worker;
-        let (id, url) = (self.webhook.id, self.webhook.url.clone());
-        let secrets = signing_secrets(&self.webhook, self.now());
-        let (is_suspect, tenant) = (self.is_suspect, self.webhook.tenant.clone());
+        let (worker, webhook, is_suspect) = (self.worker, self.webhook.clone(), self.is_suspect);
+        let secrets = signing_secrets(&webhook, self.now());
         self.under_way.insert(match &work {
             Work::Event(event) => event.position,
             Work::Retry(retry) => retry.position,
@@ -317,7 +309,7 @@ impl Run<'_> {
             let (delivery, is_retry, event) = match work {
                 Work::Event(event) => (new_delivery(&event), false, Ok(Some(event))),
                 Work::Retry(retry) => {
-                    let filter = EventFilter { tenant: Some(tenant), kinds: Vec::new() };
+                    let filter = EventFilter { tenant: Some(webhook.tenant.clone()), kinds: Vec::new() };
                     let page = worker.ops.meta.events.after(&filter, retry.position - 1, 1).await;
                     let found = page.map(|page| page.events.into_iter().next());
                     let position = retry.position;
@@ -326,21 +318,22 @@ impl Run<'_> {
                 }
             };
             let result = match event {
-                Ok(Some(event)) => worker.send(&event, &url, &secrets, is_suspect).await,
+                Ok(Some(event)) => worker.send(&event, &webhook, &secrets, is_suspect).await,
                 Ok(None) => Err(Unsent::Never("the event is not kept any more")),
                 Err(error) => {
-                    tracing::warn!(webhook = id.get(), error = error_chain(&error), "cannot read an event");
+                    let webhook = webhook.id.get();
+                    tracing::warn!(webhook, error = error_chain(&error), "cannot read an event");
                     Err(Unsent::NotNow)
                 }
             };
-            Finished { delivery, is_retry, result }
+            Finished { delivery, is_retry, version: webhook.version, result }
         };
         self.attempts.push(attempt.boxed());
     }
 
     /// Takes the result of an attempt.
     fn complete(&mut self, finished: Finished) {
-        let Finished { mut delivery, is_retry, result } = finished;
+        let Finished { mut delivery, is_retry, version, result } = finished;
         self.under_way.remove(&delivery.position);
         let now = self.now();
         let attempt = match result {
@@ -367,7 +360,7 @@ impl Run<'_> {
         delivery.error.clone_from(&attempt.error);
         let retry_after = attempt.retry_after.unwrap_or_default();
         let delay = match attempt.outcome {
-            SendOutcome::Delivered | SendOutcome::Gone => None,
+            SendOutcome::Delivered => None,
             _ => schedule::retry_delay(delivery.attempts).map(|delay| delay.max(retry_after)),
         };
         delivery.next_at = delay.map(|delay| now + millis(delay));
@@ -377,7 +370,6 @@ impl Run<'_> {
             (false, None) => (DeliveryState::Dead, DeliveryOutcome::Dead),
         };
         delivery.state = state;
-        self.worker.ops.metrics.count(counted, attempt.duration);
         tracing::debug!(
             webhook = self.webhook.id.get(),
             position = delivery.position,
@@ -386,8 +378,51 @@ impl Run<'_> {
             error = delivery.error,
             "attempted a delivery"
         );
+        // The result says nothing about an endpoint that was changed meanwhile.
+        let is_current = version == self.webhook.version;
+        if is_current && attempt.outcome == SendOutcome::Gone {
+            return if self.is_disabled() { self.close_gone(delivery) } else { self.gone.push(delivery) };
+        }
+        self.worker.ops.metrics.count(counted, attempt.duration);
         self.progress.close(delivery);
-        self.adapt(&attempt, now);
+        if is_current {
+            self.adapt(&attempt, now);
+        }
+    }
+
+    /// Whether this worker has disabled the webhook.
+    fn is_disabled(&self) -> bool {
+        self.webhook.state == WebhookState::Disabled
+    }
+
+    /// Takes the result of an attempt to which the endpoint answered 410.
+    fn close_gone(&mut self, mut delivery: DeliveryRecord) {
+        if self.is_disabled() {
+            (delivery.state, delivery.next_at) = (DeliveryState::Dead, None);
+        }
+        let is_dead = delivery.state == DeliveryState::Dead;
+        let counted = if is_dead { DeliveryOutcome::Dead } else { DeliveryOutcome::Failed };
+        self.worker.ops.metrics.count(counted, Duration::from_millis(delivery.duration_ms.into()));
+        self.progress.close(delivery);
+    }
+
+    /// Disables the webhook, because its endpoint has answered 410. If somebody has changed the
+    /// webhook meanwhile, its deliveries are repeated instead. Returns whether this worker must end.
+    async fn disable(&mut self) -> Result<bool> {
+        const REASON: &str = "the endpoint answered 410 Gone";
+        let (id, version) = (self.webhook.id, self.webhook.version);
+        if self.worker.ops.meta.webhooks.disable(id, version, REASON).await? {
+            Arc::make_mut(&mut self.webhook).state = WebhookState::Disabled;
+        }
+        for delivery in std::mem::take(&mut self.gone) {
+            self.close_gone(delivery);
+        }
+        if !self.is_disabled() {
+            return Ok(!self.reload().await?);
+        }
+        self.finish().await;
+        tracing::warn!(webhook = id.get(), host = host(&self.webhook), reason = REASON, "disabled a webhook");
+        Ok(true)
     }
 
     /// Adapts the window and the backoff to the result of an attempt.
@@ -401,9 +436,6 @@ impl Run<'_> {
         }
         if attempt.is_about_event() {
             return;
-        }
-        if attempt.outcome == SendOutcome::Gone {
-            self.refusal = Some("the endpoint answered 410 Gone");
         }
         self.window = (self.window / 2).max(1);
         if self.progress.retry_at.is_some_and(|at| now < at) {
@@ -483,7 +515,7 @@ impl Run<'_> {
         if self.open_retries.is_empty() {
             self.next_retry = self.worker.ops.meta.webhooks.next_retry(webhook.id).await?;
         }
-        self.webhook = webhook;
+        self.webhook = Arc::new(webhook);
         Ok(true)
     }
 
@@ -539,14 +571,14 @@ impl Worker {
     async fn send(
         &self,
         event: &Event,
-        url: &str,
+        webhook: &WebhookRecord,
         secrets: &[WebhookSecret],
         is_suspect: bool,
     ) -> Result<SendReport, Unsent> {
         let message =
             message::of_event(event).map_err(|_| Unsent::Never("the event has no valid payload"))?;
         let _slot = self.slots.acquire(is_suspect).await;
-        Ok(self.ops.client.send(url, secrets, &message).await)
+        Ok(self.ops.client.send(&webhook.url, secrets, &message).await)
     }
 }
 

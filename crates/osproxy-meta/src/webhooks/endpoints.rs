@@ -115,10 +115,12 @@ impl WebhookDb {
         Ok(enabled.into_iter().map(|(id, version)| (Uid::from_db(id), version)).collect())
     }
 
-    /// Changes a webhook, and ends its backoff. Returns `false` if there is no such webhook.
+    /// Changes a webhook, and ends its backoff. Returns `false` if there is no such webhook, or if
+    /// its version is not `version`: somebody else has changed it.
     #[boxed_future]
-    pub async fn update(&self, id: Uid, changes: WebhookChanges) -> Result<bool, MetaError> {
-        self.change(id, move |mut update| {
+    pub async fn update(&self, id: Uid, version: i32, changes: WebhookChanges) -> Result<bool, MetaError> {
+        self.change(id, move |update| {
+            let mut update = update.filter(webhook::Column::Version.eq(version));
             if let Some(url) = &changes.url {
                 update = update.col_expr(webhook::Column::Url, Expr::value(url.as_str()));
             }
@@ -166,15 +168,17 @@ impl WebhookDb {
         .await
     }
 
-    /// Disables an enabled webhook.
+    /// Disables an enabled webhook. Returns `false` if it is not enabled, or if its version is not
+    /// `version`: somebody has changed it.
     #[boxed_future]
-    pub async fn disable(&self, id: Uid, reason: &str) -> Result<bool, MetaError> {
+    pub async fn disable(&self, id: Uid, version: i32, reason: &str) -> Result<bool, MetaError> {
         let reason = reason.chars().take(MAX_REASON / 4).collect::<String>();
         self.change(id, move |update| {
             update
                 .col_expr(webhook::Column::State, Expr::value(WebhookState::Disabled))
                 .col_expr(webhook::Column::Reason, Expr::value(reason.as_str()))
                 .filter(webhook::Column::State.eq(WebhookState::Enabled))
+                .filter(webhook::Column::Version.eq(version))
         })
         .await
     }

@@ -14,6 +14,8 @@ use crate::config::LoadedConfig;
 
 /// Number of dead deliveries that are changed in one transaction.
 const PAGE: u64 = 500;
+/// How often a change is tried if others change the same webhook at the same time.
+const MAX_TRIES: usize = 20;
 
 /// Subcommands of `osproxy webhook`.
 #[derive(Subcommand)]
@@ -169,10 +171,9 @@ async fn find(meta: &Meta, id: Uid) -> anyhow::Result<WebhookRecord> {
     meta.webhooks.find(id).await?.with_context(|| format!("there is no webhook {id}"))
 }
 
-/// Returns a webhook that is not in the configuration file.
-async fn find_changeable(meta: &Meta, id: Uid) -> anyhow::Result<WebhookRecord> {
-    let webhook = find(meta, id).await?;
-    if let Some(name) = &webhook.config_name {
+/// Fails if the webhook is in the configuration file.
+fn changeable(webhook: WebhookRecord) -> anyhow::Result<WebhookRecord> {
+    if let (id, Some(name)) = (webhook.id, &webhook.config_name) {
         bail!("webhook {id} is {name:?} in the configuration file; change it there");
     }
     Ok(webhook)
@@ -271,14 +272,19 @@ async fn test(meta: &Meta, loaded: &LoadedConfig, id: Uid) -> anyhow::Result<()>
 }
 
 async fn set_state(meta: &Meta, id: Uid, state: WebhookState) -> anyhow::Result<()> {
-    find_changeable(meta, id).await?;
-    meta.webhooks.update(id, WebhookChanges { state: Some(state), ..WebhookChanges::default() }).await?;
-    print_line(&format!("webhook {id} is {}", state.name()));
-    Ok(())
+    for _ in 0..MAX_TRIES {
+        let webhook = changeable(find(meta, id).await?)?;
+        let changes = WebhookChanges { state: Some(state), ..WebhookChanges::default() };
+        if meta.webhooks.update(id, webhook.version, changes).await? {
+            print_line(&format!("webhook {id} is {}", state.name()));
+            return Ok(());
+        }
+    }
+    bail!("webhook {id} changes all the time; try again")
 }
 
 async fn remove(meta: &Meta, id: Uid) -> anyhow::Result<()> {
-    find_changeable(meta, id).await?;
+    changeable(find(meta, id).await?)?;
     meta.webhooks.delete(id).await?;
     print_line(&format!("webhook {id} is deleted"));
     Ok(())

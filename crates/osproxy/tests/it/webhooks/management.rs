@@ -97,6 +97,31 @@ async fn what_is_wrong_is_named_and_leaves_nothing_behind() {
     assert_eq!(list.webhooks, [Webhook { secret: None, ..webhook }]);
 }
 
+#[tokio::test(flavor = "multi_thread")]
+async fn changes_at_the_same_time_all_take_effect() {
+    let service = Service::start().await;
+    let webhook = create(&service, &json!({"url": "https://app.example.org/"})).await;
+    for round in 0..30 {
+        let (metadata, categories) = (json!({"round": round.to_string()}), ["doc", "image"][round % 2]);
+        let state = [WebhookState::Disabled, WebhookState::Enabled][round % 2];
+        let types = ["file.deleted", "file.completed"][round % 2];
+        let wishes = [
+            json!({"types": [types]}),
+            json!({"categories": [categories]}),
+            json!({"metadata": metadata}),
+            json!({"state": state}),
+        ];
+        let changes = wishes.iter().map(|wish| super::update(&service, &webhook, wish));
+        futures_util::future::join_all(changes).await;
+        let found = describe(&service, &webhook).await;
+        assert_eq!(
+            (&found.types[..], &found.categories[..]),
+            (&[types.to_owned()][..], &[categories.to_owned()][..])
+        );
+        assert_eq!((json!(found.metadata), found.state), (metadata, state), "{round}");
+    }
+}
+
 #[tokio::test]
 async fn an_endpoint_with_a_certificate_of_a_private_ca_is_trusted_if_the_ca_is_configured() {
     let (ca, certificate) = Certificate::of_private_ca();

@@ -173,6 +173,26 @@ async fn a_receiver_that_is_gone_is_disabled() {
 }
 
 #[tokio::test]
+async fn an_endpoint_that_was_replaced_meanwhile_is_not_disabled() {
+    let service = start().await;
+    let (old, new) = (Receiver::start().await, Receiver::start().await);
+    let webhook = create_for(&service, &old).await;
+    let permits = Arc::new(Semaphore::new(0));
+    old.set_answer(Answer::Wait(permits.clone(), 410));
+    let uid = service.store("a", b"x").await;
+    old.wait_for(1).await;
+    update(&service, &webhook, &json!({"url": new.url()})).await;
+    permits.add_permits(1);
+    // Its message is sent to the other one, by the first retry.
+    new.wait_for_event("file.completed", &uid).await;
+    let changed = describe(&service, &webhook).await;
+    assert_eq!((changed.state, changed.reason), (WebhookState::Enabled, None));
+    let later = service.store("b", b"x").await;
+    new.wait_for_event("file.completed", &later).await;
+    assert_eq!(old.received().len(), 1);
+}
+
+#[tokio::test]
 async fn a_redirect_is_not_followed() {
     let service = start().await;
     let (receiver, elsewhere) = (Receiver::start().await, Receiver::start().await);
