@@ -65,6 +65,8 @@ codes! {
     WebhookNotFound = "webhook_not_found",
     /// The webhook is in the configuration file and can only be changed there.
     WebhookConfigured = "webhook_configured",
+    /// An earlier rotation of the secret of the webhook has not ended.
+    WebhookSecretRotating = "webhook_secret_rotating",
     /// The tenant has the maximum number of webhooks.
     TooManyWebhooks = "too_many_webhooks",
     /// There is no bucket with this name.
@@ -175,6 +177,7 @@ impl ErrorCode {
             | Self::GrantNotFound
             | Self::WebhookNotFound
             | Self::WebhookConfigured
+            | Self::WebhookSecretRotating
             | Self::TooManyWebhooks
             | Self::BucketNotFound
             | Self::BucketExists
@@ -243,6 +246,7 @@ impl ErrorCode {
             | Self::WebhookConfigured
             | Self::BucketNotEmpty
             | Self::FileIsObject
+            | Self::WebhookSecretRotating
             | Self::KeyReused
             | Self::PartsMissing
             | Self::OffsetMismatch
@@ -299,6 +303,7 @@ impl ErrorCode {
             Self::IncompleteBody | Self::DeadlineExceeded => 408,
             Self::TaskNotDead
             | Self::WebhookConfigured
+            | Self::WebhookSecretRotating
             | Self::TooManyWebhooks
             | Self::BucketExists
             | Self::BucketTaken
@@ -344,6 +349,7 @@ impl ErrorCode {
             | Self::AlreadyStored
             | Self::TaskNotDead
             | Self::WebhookConfigured
+            | Self::WebhookSecretRotating
             | Self::TooManyWebhooks
             | Self::BucketExists
             | Self::BucketTaken
@@ -394,6 +400,7 @@ impl ErrorCode {
             Self::GrantNotFound => "Upload grant not found",
             Self::WebhookNotFound => "Webhook not found",
             Self::WebhookConfigured => "Webhook in the configuration file",
+            Self::WebhookSecretRotating => "Secret of the webhook being rotated",
             Self::TooManyWebhooks => "Too many webhooks",
             Self::BucketNotFound => "Bucket not found",
             Self::BucketExists => "Bucket exists",

@@ -105,6 +105,7 @@ fn code(code: ErrorCode) -> (S3ErrorCode, Option<StatusCode>) {
         | E::GrantNotFound
         | E::WebhookNotFound
         | E::WebhookConfigured
+        | E::WebhookSecretRotating
         | E::TooManyWebhooks
         | E::TaskNotFound
         | E::TaskNotDead

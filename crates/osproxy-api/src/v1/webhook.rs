@@ -135,7 +135,8 @@ pub struct RotateWebhookSecretRequest {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schema(value_type = Option<WebhookSecret>)]
     pub secret: Option<String>,
-    /// For how many seconds the secret before also signs; defaults to one day.
+    /// For how many seconds the secret before also signs; defaults to one day. 0 ends all earlier
+    /// secrets at once.
     #[serde(default = "a_day", deserialize_with = "overlap")]
     #[schema(value_type = Option<i64>, required = false, example = 86_400, minimum = 0, maximum = 2_592_000)]
     pub overlap: i64,

@@ -1,12 +1,13 @@
 //! Rotate the secret of a webhook.
 
+use osproxy_api::ErrorCode;
 use osproxy_meta::WebhookRecord;
-use osproxy_types::uid::Uid;
+use osproxy_types::{timestamp, uid::Uid};
 
 use super::{
     Tenant, WebhookOps,
     create_webhook::secret_or_new,
-    describe_webhook::{changeable_webhook, describe_webhook, unknown_webhook_error},
+    describe_webhook::{changeable_webhook, describe_webhook},
 };
 use crate::{Error, Result, boxed_future};
 
@@ -14,8 +15,9 @@ use crate::{Error, Result, boxed_future};
 const MAX_OVERLAP_SECS: i64 = 30 * 24 * 3600;
 
 /// Replaces the secret of a webhook by `secret`, or by a generated one. The secret before also signs
-/// for `overlap_secs` seconds. Returns the webhook with the new secret. Fails with `InvalidArgument`,
-/// `WebhookNotFound` or `WebhookConfigured`.
+/// for `overlap_secs` seconds. If it is 0, all earlier secrets end. Returns the webhook with the new
+/// secret. Fails with `InvalidArgument`, `WebhookNotFound` or `WebhookConfigured`, and with
+/// `WebhookSecretRotating` if three secrets would sign.
 #[boxed_future]
 pub async fn rotate_webhook_secret(
     webhooks: &WebhookOps,
@@ -32,10 +34,21 @@ pub async fn rotate_webhook_secret(
     changeable_webhook(webhooks, tenant, id).await?;
     let until = webhooks.meta.now_ms() + overlap_secs * 1000;
     if !webhooks.meta.webhooks.rotate_secret(id, secret.bytes().to_vec(), until).await? {
-        return Err(unknown_webhook_error());
+        return Err(rotation_error(webhooks, tenant, id).await?);
     }
     webhooks.announce_change();
     let webhook = describe_webhook(webhooks, tenant, id).await?;
     // Another rotation may have followed: the caller gets the secret of this one.
     Ok(WebhookRecord { secret: secret.bytes().to_vec(), ..webhook })
+}
+
+/// Returns why a secret cannot be rotated.
+async fn rotation_error(webhooks: &WebhookOps, tenant: &Tenant, id: Uid) -> Result<Error> {
+    let webhook = describe_webhook(webhooks, tenant, id).await?;
+    let until = webhook.previous_secret.map_or(0, |(_, until)| until);
+    let message = format!(
+        "the secret before still signs until {}; wait until then, or end it now with the `overlap` 0",
+        timestamp::rfc3339(until)
+    );
+    Ok(Error::new(ErrorCode::WebhookSecretRotating, message))
 }

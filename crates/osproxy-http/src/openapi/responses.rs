@@ -176,6 +176,10 @@ responses! { V1:
             (ErrorCode::InProgress, "the first request with this idempotency key is still running; retry later"),
             (ErrorCode::TaskNotDead, "only a dead task can be retried; this one is queued"),
             (ErrorCode::WebhookConfigured, "this webhook is in the configuration file; change it there"),
+            (
+                ErrorCode::WebhookSecretRotating,
+                "the secret before still signs until 2026-12-01T12:00:00.000Z; wait until then, or end it now with the `overlap` 0",
+            ),
             (ErrorCode::TooManyWebhooks, "a tenant must have at most 100 webhooks; delete one that is not used"),
         ];
     Gone, "The file, its content, the challenge or the events no longer exist.", [],

@@ -183,7 +183,7 @@ pub(crate) async fn delete_webhook(
 /// `POST /webhooks/{id}/rotate-secret`
 #[utoipa::path(
     post, path = "/webhooks/{id}/rotate-secret", context_path = PREFIX, tag = "Webhooks", operation_id = "v1_rotate_webhook_secret",
-    summary = "Rotate the secret of a webhook", description = "For a while, messages have two signatures, by the new secret and by the one before.",
+    summary = "Rotate the secret of a webhook", description = "For a while, messages have two signatures, by the new secret and by the one before. Another rotation within this time is refused, unless its `overlap` is 0.",
     params(
         ("id" = schema::Uid, Path, description = "Id of the webhook.", example = "1882573056671744123"),
     ),

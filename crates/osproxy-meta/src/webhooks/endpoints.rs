@@ -138,7 +138,9 @@ impl WebhookDb {
     }
 
     /// Replaces the secret. The secret before also signs until `previous_until`, in milliseconds
-    /// since the Unix epoch. Returns `false` if there is no such webhook.
+    /// since the Unix epoch. There is room for one such secret: if an earlier one still signs, only a
+    /// rotation that ends it at once (`previous_until` is not in the future) is possible. Returns
+    /// `false` if it is not, or if there is no such webhook.
     #[boxed_future]
     pub async fn rotate_secret(
         &self,
@@ -146,9 +148,16 @@ impl WebhookDb {
         secret: Vec<u8>,
         previous_until: i64,
     ) -> Result<bool, MetaError> {
+        let now = self.db.clock.now_ms();
+        let has_room = Condition::any()
+            .add(webhook::Column::PreviousUntil.is_null())
+            .add(webhook::Column::PreviousUntil.lte(now));
+        let is_possible =
+            if previous_until > now { Condition::all().add(has_room) } else { Condition::all() };
         // MySQL assigns the columns in this order, and would see the new secret in the second.
         self.change(id, move |update| {
             update
+                .filter(is_possible.clone())
                 .col_expr(webhook::Column::PreviousSecret, Expr::col(webhook::Column::Secret))
                 .col_expr(webhook::Column::Secret, Expr::value(secret.clone()))
                 .col_expr(webhook::Column::PreviousUntil, Expr::value(previous_until))

@@ -40,7 +40,7 @@ pub struct WebhookRecord {
     /// Signs the events.
     pub secret: Vec<u8>,
     /// The secret before the latest rotation, and until when it also signs, in milliseconds since
-    /// the Unix epoch.
+    /// the Unix epoch. Two earlier secrets never sign at the same time.
     pub previous_secret: Option<(Vec<u8>, i64)>,
     /// Which events it gets, in a format of the caller.
     pub filters: String,

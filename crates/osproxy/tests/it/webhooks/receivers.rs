@@ -10,7 +10,7 @@ use tokio::sync::Semaphore;
 use super::{
     create, create_for, deliveries, describe, is_signed, make_due, start, update, wait_for_delivery,
 };
-use crate::support::{Answer, Receiver, eventually, expect_json};
+use crate::support::{Answer, Receiver, eventually, expect_json, expect_problem};
 
 #[tokio::test]
 async fn a_receiver_gets_signed_messages_about_its_events() {
@@ -283,6 +283,12 @@ async fn both_secrets_sign_while_they_are_rotated() {
     })
     .await;
     assert!(is_signed(&both, old));
+    // The receivers may still have the old one.
+    let refused = service.v1_post(&route, &json!({"overlap": 600})).await;
+    expect_problem(refused, 409, "webhook_secret_rotating").await;
+    let uid = service.store("b", b"x").await;
+    let message = receiver.wait_for_event("file.completed", &uid).await;
+    assert!(is_signed(&message, old) && is_signed(&message, &new));
     assert_eq!(both.headers["webhook-signature"].split(' ').count(), 2);
     let newest = "whsec_AAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA";
     let wish = json!({"overlap": 0, "secret": newest});
