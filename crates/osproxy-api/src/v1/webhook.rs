@@ -68,7 +68,7 @@ pub struct Webhook {
     /// Id of the webhook.
     #[schema(value_type = Uid)]
     pub id: String,
-    /// Where the events are sent.
+    /// Where the events are sent, in normal form.
     pub url: String,
     /// Whether it gets events.
     pub state: WebhookState,

@@ -28,7 +28,7 @@ pub async fn create_webhook(
     tenant: &Tenant,
     new: NewWebhook,
 ) -> Result<WebhookRecord> {
-    webhooks.client.check_url(&new.url)?;
+    let url = webhooks.client.check_url(&new.url)?;
     let filter = new.filter.checked()?;
     let secret = secret_or_new(new.secret.as_deref())?;
     let now = webhooks.meta.now_ms();
@@ -36,7 +36,7 @@ pub async fn create_webhook(
         id: new_id(now)?,
         tenant: tenant.clone(),
         config_name: None,
-        url: new.url,
+        url: url.into(),
         secret: secret.bytes().to_vec(),
         previous_secret: None,
         filters: filter.to_text()?,

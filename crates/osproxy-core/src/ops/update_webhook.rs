@@ -39,9 +39,7 @@ pub async fn update_webhook(
     edit: WebhookEdit,
 ) -> Result<WebhookRecord> {
     let WebhookEdit { url, types, categories, metadata, state } = edit;
-    if let Some(url) = &url {
-        webhooks.client.check_url(url)?;
-    }
+    let url = url.map(|url| webhooks.client.check_url(&url)).transpose()?.map(String::from);
     for _ in 0..MAX_TRIES {
         let known = changeable_webhook(webhooks, tenant, id).await?;
         let before = WebhookFilter::parse(&known.filters)?;

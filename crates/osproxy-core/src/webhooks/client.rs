@@ -47,12 +47,14 @@ pub struct WebhookClientSettings {
 }
 
 impl WebhookClientSettings {
-    /// Checks the URL of an endpoint. Does not resolve its host: the addresses of a host can change,
-    /// and are checked whenever a connection is made. Fails with `InvalidArgument`.
+    /// Checks the URL of an endpoint, and returns it in its normal form. Does not resolve its host:
+    /// the addresses of a host can change, and are checked whenever a connection is made. Fails with
+    /// `InvalidArgument`.
     pub fn check_url(&self, text: &str) -> Result<Url> {
         let invalid = |message: String| Error::invalid(message).with_field("url");
+        let too_long = || invalid(format!("`url` must have at most {MAX_URL_BYTES} bytes"));
         if text.len() > MAX_URL_BYTES {
-            return Err(invalid(format!("`url` must have at most {MAX_URL_BYTES} bytes")));
+            return Err(too_long());
         }
         let example = "such as https://app.example.org/webhooks";
         let url = Url::parse(text).map_err(|_| invalid(format!("`url` must be a URL {example}")))?;
@@ -72,6 +74,10 @@ impl WebhookClientSettings {
                 "`url` has the address {address}, which is not public; see `webhooks.allowed_networks`"
             );
             return Err(invalid(message));
+        }
+        // The normal form encodes some characters.
+        if url.as_str().len() > MAX_URL_BYTES {
+            return Err(too_long());
         }
         Ok(url)
     }
@@ -313,6 +319,10 @@ mod tests {
         assert!(client(false).check_url(&format!("https://example.org/{}", "x".repeat(2048))).is_err());
         assert!(client(true).check_url("http://example.org").is_ok());
         assert!(client(true).check_url("http://2130706433/").is_err());
+        let url = client(false).check_url(" https://APP.example.org:443/a/../h\took\r\n?x=\u{1}é\n").unwrap();
+        assert_eq!(url.as_str(), "https://app.example.org/hook?x=%01%C3%A9");
+        // Short as it is written, and too long in its normal form.
+        assert!(client(false).check_url(&format!("https://example.org/{}", "é".repeat(500))).is_err());
     }
 
     #[test]

@@ -38,7 +38,7 @@ async fn configure_webhooks(ops: &WebhookOps, configured: Vec<ConfiguredWebhook>
         }
     }
     for ConfiguredWebhook { name, tenant, url, secret, filter } in configured {
-        ops.client.check_url(&url)?;
+        let url = ops.client.check_url(&url)?.into();
         let now = ops.meta.now_ms();
         let webhook = WebhookRecord {
             id: new_id(now)?,

@@ -182,7 +182,7 @@ fn changeable(webhook: WebhookRecord) -> anyhow::Result<WebhookRecord> {
 async fn create(meta: &Meta, loaded: &LoadedConfig, properties: NewWebhookArgs) -> anyhow::Result<()> {
     let NewWebhookArgs { url, tenant, types, categories, metadata } = properties;
     let settings = loaded.config.webhooks.settings().map_err(anyhow::Error::msg)?;
-    settings.client.check_url(&url)?;
+    let url = settings.client.check_url(&url)?.into();
     let filter = WebhookFilter { types, categories, metadata: metadata.into_iter().collect() };
     let secret = WebhookSecret::generate().context("cannot generate a secret")?;
     let now = meta.now_ms();

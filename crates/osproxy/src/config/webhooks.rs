@@ -82,7 +82,7 @@ impl WebhookEndpointSection {
         if !(1..=MAX_NAME).contains(&self.name.len()) || !self.name.bytes().all(plain) {
             return Err(format!("the name must have 1 to {MAX_NAME} letters, digits, '-' or '_'"));
         }
-        client.check_url(&self.url).map_err(|error| error.message.into_owned())?;
+        let url = client.check_url(&self.url).map_err(|error| error.message.into_owned())?.into();
         let secret = secret::resolve("secret", self.secret.as_ref(), self.secret_file.as_deref())?;
         let Some(secret) = secret else {
             return Err("set `secret` or `secret_file`".to_owned());
@@ -100,7 +100,7 @@ impl WebhookEndpointSection {
         Ok(ConfiguredWebhook {
             name: self.name.clone(),
             tenant: self.tenant.parse::<Tenant>().map_err(|error| error.to_string())?,
-            url: self.url.clone(),
+            url,
             secret: WebhookSecret::parse(secret.reveal()).map_err(|error| error.to_string())?,
             filter: filter.checked().map_err(|error| error.message.into_owned())?,
         })

@@ -31,9 +31,9 @@ async fn a_webhook_is_created_listed_changed_and_deleted() {
     assert_eq!((list.webhooks[0].id.as_str(), list.next_cursor), (first.id.as_str(), None));
     assert!(describe(&service, &first).await.secret.is_none());
     let route = format!("/webhooks/{}", second.id);
-    let wish = json!({"url": "https://other.example.org", "state": "disabled", "metadata": null});
+    let wish = json!({"url": " https://OTHER.example.org:443\n", "state": "disabled", "metadata": null});
     let changed: Webhook = expect_json(service.v1(Method::PATCH, &route, Some(&wish)).await, 200).await;
-    assert_eq!((changed.url.as_str(), changed.state), ("https://other.example.org", WebhookState::Disabled));
+    assert_eq!((changed.url.as_str(), changed.state), ("https://other.example.org/", WebhookState::Disabled));
     assert_eq!(changed.metadata, second.metadata);
     assert_eq!(service.v1(Method::DELETE, &route, None).await.status(), 204);
     expect_problem(service.v1(Method::DELETE, &route, None).await, 404, "webhook_not_found").await;
@@ -95,6 +95,27 @@ async fn what_is_wrong_is_named_and_leaves_nothing_behind() {
     expect_problem(service.v1_get("/webhooks/x").await, 400, "invalid_argument").await;
     let list: Webhooks = expect_json(service.v1_get("/webhooks").await, 200).await;
     assert_eq!(list.webhooks, [Webhook { secret: None, ..webhook }]);
+}
+
+#[tokio::test]
+async fn the_normal_form_of_a_url_is_stored() {
+    let service = Service::start().await;
+    for (url, stored) in [
+        ("https://app.example.org", "https://app.example.org/"),
+        (" https://APP.example.org:443/a/../ho\tok\r\n?x=\u{1}y \n", "https://app.example.org/hook?x=%01y"),
+        ("https://bücher.example.org/", "https://xn--bcher-kva.example.org/"),
+    ] {
+        let webhook = create(&service, &json!({"url": url})).await;
+        assert_eq!(webhook.url, stored);
+        assert_eq!(
+            service.sql(&format!("SELECT url FROM webhooks WHERE id = {}", webhook.id)).await,
+            [stored]
+        );
+    }
+    let (code, said) = service.cli(&["webhook", "create", "https://CLI.example.org\t:443/"]).await;
+    assert_eq!(code, 0, "{said}");
+    let (_, said) = service.cli(&["webhook", "ls", "--json"]).await;
+    assert!(said.lines().next().unwrap().contains(r#""url":"https://cli.example.org/""#), "{said}");
 }
 
 #[tokio::test(flavor = "multi_thread")]
