@@ -7,6 +7,7 @@ use std::{
 };
 
 use ipnet::IpNet;
+use osproxy_types::tenant::Tenant;
 use reqwest::{
     Certificate, Response, StatusCode, Url,
     header::{CONTENT_TYPE, RETRY_AFTER},
@@ -14,7 +15,7 @@ use reqwest::{
 };
 
 use super::{
-    guard::{AddressGuard, ForbiddenAddress, GuardedResolver},
+    guard::{AddressGuard, ForbiddenHost, GuardedResolver, SENDER},
     secret::WebhookSecret,
 };
 use crate::{Error, Result};
@@ -69,11 +70,8 @@ impl WebhookClientSettings {
         if !url.username().is_empty() || url.password().is_some() || url.fragment().is_some() {
             return Err(invalid("`url` must have neither a user name, a password nor a fragment".into()));
         }
-        if let Some(address) = AddressGuard::new(self.allowed_networks.clone()).forbidden_literal(&url) {
-            let message = format!(
-                "`url` has the address {address}, which is not public; see `webhooks.allowed_networks`"
-            );
-            return Err(invalid(message));
+        if AddressGuard::new(self.allowed_networks.clone()).forbidden_literal(&url).is_some() {
+            return Err(invalid("`url` must have a public address; see `webhooks.allowed_networks`".into()));
         }
         // The normal form encodes some characters.
         if url.as_str().len() > MAX_URL_BYTES {
@@ -167,8 +165,14 @@ impl WebhookClient {
         self.settings.check_url(text)
     }
 
-    /// Sends a message once, signed with each of the secrets.
-    pub async fn send(&self, url: &str, secrets: &[WebhookSecret], message: &WebhookMessage) -> SendReport {
+    /// Sends a message of a tenant once, signed with each of the secrets.
+    pub async fn send(
+        &self,
+        tenant: &Tenant,
+        url: &str,
+        secrets: &[WebhookSecret],
+        message: &WebhookMessage,
+    ) -> SendReport {
         let started = Instant::now();
         let failed = |error: String| SendReport {
             outcome: SendOutcome::Unreachable,
@@ -194,7 +198,7 @@ impl WebhookClient {
             .header("webhook-timestamp", timestamp)
             .header("webhook-signature", signatures.join(" "))
             .body(message.body.clone());
-        match request.send().await {
+        match SENDER.scope(tenant.clone(), request.send()).await {
             Ok(response) => {
                 let attempt = describe_response(&response, started.elapsed());
                 drain(response).await;
@@ -262,7 +266,7 @@ fn describe_failure(error: &reqwest::Error) -> String {
     let mut innermost = None;
     let mut cause = error.source();
     while let Some(error) = cause {
-        if let Some(forbidden) = error.downcast_ref::<ForbiddenAddress>() {
+        if let Some(forbidden) = error.downcast_ref::<ForbiddenHost>() {
             return forbidden.to_string();
         }
         innermost = Some(error);

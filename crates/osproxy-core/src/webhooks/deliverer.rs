@@ -15,7 +15,7 @@ use tokio::{
 };
 use tokio_util::sync::CancellationToken;
 
-use super::{WebhookOps, slots::Slots, worker::Worker};
+use super::{WebhookOps, slots::AttemptSlots, worker::Worker};
 use crate::{Result, tasks::TaskError};
 
 /// How often to look for changes of webhooks, and for events, when no notification arrives.
@@ -61,7 +61,7 @@ pub(crate) async fn deliver(ops: &Arc<WebhookOps>, stop: &CancellationToken) -> 
 /// The workers of the enabled webhooks.
 struct Workers {
     ops: Arc<WebhookOps>,
-    slots: Arc<Slots>,
+    slots: Arc<AttemptSlots>,
     running: HashMap<Uid, RunningWorker>,
     tasks: JoinSet<Uid>,
     /// The position up to which new events were looked at; `None` while there are so few webhooks
@@ -78,7 +78,7 @@ struct RunningWorker {
 
 impl Workers {
     fn new(ops: Arc<WebhookOps>) -> Self {
-        let slots = Arc::new(Slots::new());
+        let slots = Arc::new(AttemptSlots::new());
         Self { ops, slots, running: HashMap::new(), tasks: JoinSet::new(), tail: None }
     }
 

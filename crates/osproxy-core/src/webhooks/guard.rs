@@ -9,15 +9,18 @@ use std::{
 };
 
 use ipnet::IpNet;
+use osproxy_types::tenant::Tenant;
 use reqwest::{
     Url,
     dns::{Addrs, Name, Resolve, Resolving},
 };
-use tokio::sync::Semaphore;
 
-/// Maximum number of names that are resolved at the same time. Each resolution occupies a blocking
-/// thread.
-const MAX_RESOLUTIONS: usize = 16;
+use super::lookups::Lookups;
+
+tokio::task_local! {
+    /// The tenant whose message the current task sends. `reqwest` calls the resolver in that task.
+    pub(super) static SENDER: Tenant;
+}
 
 /// Networks of IPv4 that are not on the public Internet.
 const FORBIDDEN_V4: [(Ipv4Addr, u8); 16] = [
@@ -99,41 +102,43 @@ fn is_public(address: IpAddr) -> bool {
     }
 }
 
-/// The host of an endpoint has no address that may be connected to.
+/// The host of an endpoint has no address that may be connected to. Says neither whether the host has
+/// addresses nor which, since tenants read this: they would learn about names in internal networks.
 #[derive(Debug, thiserror::Error)]
-#[error("{host} has the address {address}, which is not public; see `webhooks.allowed_networks`")]
-pub(super) struct ForbiddenAddress {
-    pub(super) host: String,
-    pub(super) address: IpAddr,
-}
+#[error("the host has no address that messages may be sent to; see `webhooks.allowed_networks`")]
+pub(super) struct ForbiddenHost;
 
 /// Resolves names to the addresses that may be connected to.
 pub(super) struct GuardedResolver {
     guard: Arc<AddressGuard>,
-    slots: Arc<Semaphore>,
+    lookups: Lookups,
 }
 
 impl GuardedResolver {
     pub(super) fn new(guard: Arc<AddressGuard>) -> Self {
-        Self { guard, slots: Arc::new(Semaphore::new(MAX_RESOLUTIONS)) }
+        Self { guard, lookups: Lookups::new() }
     }
 }
 
 impl Resolve for GuardedResolver {
     fn resolve(&self, name: Name) -> Resolving {
-        let (guard, slots) = (self.guard.clone(), self.slots.clone());
+        let (guard, lookups) = (self.guard.clone(), self.lookups.clone());
+        let tenant = SENDER.try_with(Clone::clone).unwrap_or_default();
         Box::pin(async move {
-            let _slot = slots.acquire_owned().await?;
-            let resolved: Vec<SocketAddr> = tokio::net::lookup_host((name.as_str(), 0)).await?.collect();
-            let allowed: Vec<_> =
-                resolved.iter().copied().filter(|address| guard.allows(address.ip())).collect();
-            match resolved.first() {
-                Some(first) if allowed.is_empty() => {
-                    let (host, address) = (name.as_str().to_owned(), first.ip());
-                    Err(ForbiddenAddress { host, address }.into())
+            let host = name.as_str();
+            let found = match lookups.look_up(&tenant, host).await {
+                Ok(found) => found,
+                Err(error) => {
+                    tracing::info!(%tenant, host, %error, "cannot look up the host of a webhook");
+                    return Err(ForbiddenHost.into());
                 }
-                _ => Ok(Box::new(allowed.into_iter()) as Addrs),
+            };
+            let allowed: Vec<_> = found.iter().copied().filter(|address| guard.allows(*address)).collect();
+            if allowed.is_empty() {
+                tracing::warn!(%tenant, host, addresses = ?found, "refused the addresses of a webhook");
+                return Err(ForbiddenHost.into());
             }
+            Ok(Box::new(allowed.into_iter().map(|address| SocketAddr::new(address, 0))) as Addrs)
         })
     }
 }
@@ -249,7 +254,12 @@ mod tests {
         let Err(error) = resolver.resolve("localhost".parse().unwrap()).await else {
             panic!("localhost is allowed")
         };
-        assert!(error.downcast_ref::<ForbiddenAddress>().is_some(), "{error}");
+        assert!(error.downcast_ref::<ForbiddenHost>().is_some(), "{error}");
+        let known = error.to_string();
+        let Err(error) = resolver.resolve("no-such-host.invalid".parse().unwrap()).await else {
+            panic!("there is such a host")
+        };
+        assert_eq!(error.to_string(), known, "the errors tell which names exist");
         let networks = vec!["127.0.0.0/8".parse().unwrap(), "::1/128".parse().unwrap()];
         let resolver = GuardedResolver::new(Arc::new(AddressGuard::new(networks)));
         let addresses = resolver.resolve("localhost".parse().unwrap()).await.unwrap();

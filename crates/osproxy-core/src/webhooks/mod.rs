@@ -11,6 +11,7 @@ pub mod configured;
 mod deliverer;
 mod filter;
 mod guard;
+mod lookups;
 mod message;
 mod schedule;
 mod secret;
@@ -113,5 +114,6 @@ pub fn signing_secrets(webhook: &WebhookRecord, now: i64) -> Vec<WebhookSecret> 
 /// the endpoint did.
 pub async fn send_test(client: &WebhookClient, webhook: &WebhookRecord, now: i64) -> Result<SendReport> {
     let message = message::test_message(&new_id(now)?.to_string(), &webhook.id.to_string(), now)?;
-    Ok(client.send(&webhook.url, &signing_secrets(webhook, now), &message).await)
+    let secrets = signing_secrets(webhook, now);
+    Ok(client.send(&webhook.tenant, &webhook.url, &secrets, &message).await)
 }

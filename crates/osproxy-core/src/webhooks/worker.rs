@@ -20,7 +20,7 @@ use tokio_util::sync::CancellationToken;
 use self::progress::Progress;
 use super::{
     SendOutcome, SendReport, WebhookFilter, WebhookOps, WebhookSecret, message, schedule, signing_secrets,
-    slots::Slots,
+    slots::AttemptSlots,
     status::{DeliveryOutcome, EndpointStatus},
 };
 use crate::{Result, tasks::millis};
@@ -48,7 +48,7 @@ const SLOW: Duration = Duration::from_secs(1);
 /// Delivers the events of one webhook.
 pub(super) struct Worker {
     pub(super) ops: Arc<WebhookOps>,
-    pub(super) slots: Arc<Slots>,
+    pub(super) slots: Arc<AttemptSlots>,
     /// Notified when there may be new events.
     pub(super) wake: Arc<Notify>,
     /// Version of the webhook. Changes when somebody changes the webhook or its deliveries.
@@ -577,8 +577,8 @@ impl Worker {
     ) -> Result<SendReport, Unsent> {
         let message =
             message::of_event(event).map_err(|_| Unsent::Never("the event has no valid payload"))?;
-        let _slot = self.slots.acquire(is_suspect).await;
-        Ok(self.ops.client.send(&webhook.url, secrets, &message).await)
+        let _slot = self.slots.acquire(&webhook.tenant, is_suspect).await;
+        Ok(self.ops.client.send(&webhook.tenant, &webhook.url, secrets, &message).await)
     }
 }
 

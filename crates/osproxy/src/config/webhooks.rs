@@ -176,7 +176,7 @@ mod tests {
         assert!(!format!("{config:?}").contains("MfKQ"));
         for (more, problem) in [
             (good.replace("name: a", "name: a.b"), "the name must have"),
-            (good.replace("https://example.org/x", "https://127.0.0.1/"), "is not public"),
+            (good.replace("https://example.org/x", "https://127.0.0.1/"), "must have a public address"),
             (good.replace("https://", "http://"), "must begin with https://"),
             (good.replace("https://example.org/x", "here"), "must be a URL"),
             (good.replace(secret, "whsec_c2hvcnQ="), "a secret must be"),

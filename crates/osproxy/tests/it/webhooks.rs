@@ -5,6 +5,7 @@ mod crashes;
 mod management;
 mod nodes;
 mod receivers;
+mod tenants;
 
 use osproxy_api::v1::{Webhook, WebhookDeliveries, WebhookDelivery};
 use reqwest::{Method, header::HeaderMap};

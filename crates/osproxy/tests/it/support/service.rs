@@ -293,6 +293,18 @@ impl Service {
             spawn(self.folder.path(), &self.settings, &self.listen, &["--config", "config.yaml"], &[]).await;
     }
 
+    /// Like [`restart_configured`](Self::restart_configured), but the service resolves names by this
+    /// file, which only the service sees as `/etc/resolv.conf`.
+    pub async fn restart_configured_with_names(&mut self, resolv_conf: &str) {
+        self.kill().await;
+        std::fs::write(self.folder().join("resolv.conf"), resolv_conf).unwrap();
+        let script = "mount --bind resolv.conf /etc/resolv.conf && exec \"$@\"";
+        let wrapper = ["unshare", "--mount", "sh", "-c", script, "sh"];
+        let more = ["--config", "config.yaml"];
+        (self.process, self.api.address, self.ready) =
+            spawn(self.folder.path(), &self.settings, &self.listen, &more, &wrapper).await;
+    }
+
     /// Kills the service with SIGKILL.
     pub async fn kill(&mut self) {
         self.signal(Signal::KILL);
