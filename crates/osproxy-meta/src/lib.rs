@@ -60,7 +60,7 @@ pub use db::exclusive_lock::ExclusiveLock;
 pub use db::location::{DatabaseLocation, DatabaseServer, DatabaseTarget, ServerKind, TlsMode};
 pub use db::metrics::{DatabaseSnapshot, OperationSnapshot};
 pub use error::{DriverError, MetaError};
-pub use events::read::{Event, EventFilter, EventPage};
+pub use events::read::{Event, EventFilter, EventHeader, EventHeaderPage, EventPage};
 pub use events::source::EventSource;
 pub use events::{EventDb, EventKind};
 pub use files::create::{

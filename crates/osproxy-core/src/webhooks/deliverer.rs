@@ -6,23 +6,25 @@ use std::{
     time::Duration,
 };
 
-use osproxy_meta::EventFilter;
 use osproxy_types::{error_chain, tenant::Tenant, uid::Uid};
 use tokio::{
     sync::{Notify, watch},
     task::JoinSet,
-    time::MissedTickBehavior,
+    time::{Instant, MissedTickBehavior},
 };
 use tokio_util::sync::CancellationToken;
 
-use super::{WebhookOps, slots::AttemptSlots, worker::Worker};
+use super::{WebhookFilter, WebhookOps, WebhookRecord, slots::AttemptSlots, worker::Worker};
 use crate::{Result, tasks::TaskError};
 
 /// How often to look for changes of webhooks, and for events, when no notification arrives.
 const POLL_INTERVAL: Duration = Duration::from_secs(2);
-/// Up to this number of webhooks, all of them look for new events when there are any. With more, this
-/// task reads the new events to see which tenants have some.
-const MAX_WOKEN_AT_ONCE: usize = 8;
+/// Shortest time between two looks for events. The first of many events is found at once; those that
+/// follow soon are found together.
+const LOOK_INTERVAL: Duration = Duration::from_millis(20);
+/// How often workers look at events of their tenants that they do not get. Their positions must not
+/// fall behind, or they had to look through many events at once later.
+const CATCH_UP_INTERVAL: Duration = Duration::from_mins(1);
 /// Number of events that are read at once.
 const PAGE: u64 = 500;
 
@@ -34,21 +36,29 @@ pub(crate) async fn deliver(ops: &Arc<WebhookOps>, stop: &CancellationToken) -> 
     poll.set_missed_tick_behavior(MissedTickBehavior::Delay);
     let mut workers = Workers::new(ops.clone());
     let mut is_subscribed = true;
+    let (mut has_events, mut next_look) = (true, Instant::now());
     loop {
-        let has_changed = tokio::select! {
+        let mut has_changed = false;
+        tokio::select! {
             () = stop.cancelled() => {
                 workers.finish().await;
                 return Err(TaskError::HandBack);
             }
-            () = ops.changed.notified() => true,
-            _ = poll.tick() => true,
-            changed = events.changed(), if is_subscribed => {
+            () = ops.changed.notified() => has_changed = true,
+            _ = poll.tick() => (has_changed, has_events) = (true, true),
+            changed = events.changed(), if is_subscribed && !has_events => {
                 is_subscribed = changed.is_ok();
-                false
+                has_events = true;
             }
-            true = workers.wait_for_one() => false,
+            () = tokio::time::sleep_until(next_look), if has_events => {}
+            true = workers.wait_for_one() => {}
         };
-        if let Err(error) = workers.update(has_changed).await {
+        let now = Instant::now();
+        let is_time = has_events && next_look <= now;
+        if is_time {
+            (has_events, next_look) = (false, now + LOOK_INTERVAL);
+        }
+        if let Err(error) = workers.update(has_changed, is_time).await {
             // The next poll repeats it.
             tracing::warn!(error = error_chain(&error), "cannot read webhooks or events");
         } else if has_changed && workers.running.is_empty() {
@@ -64,52 +74,95 @@ struct Workers {
     slots: Arc<AttemptSlots>,
     running: HashMap<Uid, RunningWorker>,
     tasks: JoinSet<Uid>,
-    /// The position up to which new events were looked at; `None` while there are so few webhooks
-    /// that nobody looks.
+    /// The position up to which new events were looked at.
     tail: Option<i64>,
+    next_catch_up: Instant,
 }
 
 struct RunningWorker {
     tenant: Tenant,
+    /// Types of the events that the webhook gets; empty: all types.
+    types: Vec<String>,
     wake: Arc<Notify>,
     version: watch::Sender<i32>,
     stop: CancellationToken,
+    /// Whether its tenant has had events since it was woken last.
+    is_behind: bool,
+}
+
+impl RunningWorker {
+    fn wake(&mut self) {
+        self.is_behind = false;
+        self.wake.notify_one();
+    }
+
+    /// Whether the webhook may get one of the events of its tenant.
+    fn may_get(&self, events: &HashSet<&str>) -> bool {
+        self.types.is_empty() || self.types.iter().any(|kind| events.contains(kind.as_str()))
+    }
+}
+
+/// Types of the events that a webhook gets; empty: all types. The worker reports an invalid filter.
+fn types(webhook: &WebhookRecord) -> Vec<String> {
+    WebhookFilter::parse(&webhook.filters).map(|filter| filter.types).unwrap_or_default()
 }
 
 impl Workers {
     fn new(ops: Arc<WebhookOps>) -> Self {
-        let slots = Arc::new(AttemptSlots::new());
-        Self { ops, slots, running: HashMap::new(), tasks: JoinSet::new(), tail: None }
+        Self {
+            ops,
+            slots: Arc::new(AttemptSlots::new()),
+            running: HashMap::new(),
+            tasks: JoinSet::new(),
+            tail: None,
+            next_catch_up: Instant::now() + CATCH_UP_INTERVAL,
+        }
     }
 
-    /// Reads the enabled webhooks if they may have changed, and wakes the workers that may have new
-    /// events.
-    async fn update(&mut self, has_changed: bool) -> Result<()> {
+    /// Reads the enabled webhooks if they may have changed, and new events if there may be any.
+    async fn update(&mut self, has_changed: bool, has_events: bool) -> Result<()> {
         if has_changed {
             self.update_webhooks().await?;
         }
-        if self.running.len() <= MAX_WOKEN_AT_ONCE {
-            self.tail = None;
-            self.running.values().for_each(|worker| worker.wake.notify_one());
-            return Ok(());
+        if has_events {
+            self.wake_concerned().await?;
         }
+        Ok(())
+    }
+
+    /// Wakes the workers whose webhooks may get new events.
+    async fn wake_concerned(&mut self) -> Result<()> {
         let Some(mut tail) = self.tail else {
             // Everything before this position is seen by the workers that are woken now.
             self.tail = Some(self.ops.meta.events.newest_position().await?);
-            self.running.values().for_each(|worker| worker.wake.notify_one());
+            self.running.values_mut().for_each(RunningWorker::wake);
             return Ok(());
         };
         loop {
-            let page = self.ops.meta.events.after(&EventFilter::default(), tail, PAGE).await?;
-            let tenants: HashSet<_> = page.events.iter().map(|event| &event.tenant).collect();
-            let concerned = self.running.values().filter(|worker| tenants.contains(&worker.tenant));
-            concerned.for_each(|worker| worker.wake.notify_one());
+            let page = self.ops.meta.events.headers_after(tail, PAGE).await?;
+            let mut found: HashMap<_, HashSet<_>> = HashMap::new();
+            for event in &page.events {
+                found.entry(&event.tenant).or_default().insert(event.kind.as_str());
+            }
+            for worker in self.running.values_mut() {
+                match found.get(&worker.tenant) {
+                    Some(events) if worker.may_get(events) => worker.wake(),
+                    Some(_) => worker.is_behind = true,
+                    None => {}
+                }
+            }
             tail = page.position;
             self.tail = Some(tail);
             if !page.has_more {
-                return Ok(());
+                break;
             }
         }
+        let now = Instant::now();
+        if self.next_catch_up <= now {
+            self.next_catch_up = now + CATCH_UP_INTERVAL;
+            self.running.values_mut().filter(|worker| worker.is_behind).for_each(RunningWorker::wake);
+        }
+        Ok(())
     }
 
     /// Starts workers of webhooks that are enabled, and stops those of webhooks that are not.
@@ -124,26 +177,38 @@ impl Workers {
             is_enabled
         });
         for (id, version) in enabled {
-            match self.running.get(&id) {
-                Some(worker) => {
-                    worker.version.send_if_modified(|known| std::mem::replace(known, version) != version);
-                }
-                None => self.start(id, version).await?,
+            match self.running.get(&id).map(|worker| *worker.version.borrow()) {
+                Some(known) if known == version => {}
+                Some(_) => self.announce_change(id).await?,
+                None => self.start(id).await?,
             }
         }
         Ok(())
     }
 
-    async fn start(&mut self, id: Uid, version: i32) -> Result<()> {
+    /// Tells a worker that its webhook has changed.
+    async fn announce_change(&mut self, id: Uid) -> Result<()> {
+        let webhook = self.ops.meta.webhooks.find(id).await?;
+        if let (Some(webhook), Some(worker)) = (webhook, self.running.get_mut(&id)) {
+            worker.types = types(&webhook);
+            // The worker then reads the webhook, and events by its new filter.
+            worker.version.send_replace(webhook.version);
+        }
+        Ok(())
+    }
+
+    async fn start(&mut self, id: Uid) -> Result<()> {
         let Some(webhook) = self.ops.meta.webhooks.find(id).await? else {
             return Ok(());
         };
-        let (version, changes) = watch::channel(version);
+        let (version, changes) = watch::channel(webhook.version);
         let running = RunningWorker {
             tenant: webhook.tenant.clone(),
+            types: types(&webhook),
             wake: Arc::default(),
             version,
             stop: CancellationToken::new(),
+            is_behind: false,
         };
         let worker = Worker {
             ops: self.ops.clone(),

@@ -54,6 +54,26 @@ pub struct EventPage {
     pub has_more: bool,
 }
 
+/// An event without its payload.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct EventHeader {
+    /// The tenant.
+    pub tenant: Tenant,
+    /// Name of the kind.
+    pub kind: String,
+}
+
+/// Events of all tenants in order, without their payloads.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct EventHeaderPage {
+    /// The events.
+    pub events: Vec<EventHeader>,
+    /// The position where the next call continues.
+    pub position: i64,
+    /// Whether there may be more events after `position`.
+    pub has_more: bool,
+}
+
 /// The column of the position. On SQLite, this is the id.
 pub(super) fn position(backend: DbBackend) -> event::Column {
     if backend == DbBackend::Sqlite { event::Column::Id } else { event::Column::Position }
@@ -93,6 +113,25 @@ impl EventDb {
         // A reader of few events must not fall behind the oldest event that is kept.
         let position = if is_full { last } else { scanned.unwrap_or(newest).max(last) };
         Ok(EventPage { position, newest, has_more: is_full || scanned.is_some(), events })
+    }
+
+    /// Returns up to `limit` events after a position without their payloads.
+    #[boxed_future]
+    pub async fn headers_after(&self, after: i64, limit: u64) -> Result<EventHeaderPage, MetaError> {
+        let position = position(self.db.reader.get_database_backend());
+        let page = event::Entity::find()
+            .select_only()
+            .columns([position, event::Column::Tenant, event::Column::Kind])
+            .filter(position.gt(after))
+            .order_by_asc(position)
+            .limit(limit);
+        let rows: Vec<(i64, String, String)> = page.into_tuple().all(&self.db.reader).await?;
+        let has_more = rows.len() as u64 == limit;
+        let position = rows.last().map_or(after, |(position, ..)| *position);
+        let events = rows.into_iter();
+        let events =
+            events.map(|(_, tenant, kind)| EventHeader { tenant: Tenant::from_db(&tenant), kind }).collect();
+        Ok(EventHeaderPage { events, position, has_more })
     }
 
     /// Returns the newest events of a file, oldest first; at most `limit`. Includes events that have

@@ -108,3 +108,42 @@ async fn slow_endpoints_of_one_tenant_leave_slots_to_others() {
     let hanging = slow.received().len() - ENDPOINTS * FILES;
     assert_eq!(hanging, 512, "half of all attempts");
 }
+
+/// The number of queries so far.
+async fn queries(service: &Service) -> u64 {
+    let page = service.get("/metrics").await.text().await.unwrap();
+    let name = "osproxy_database_operation_seconds_count{operation=\"read\"} ";
+    let count = page.lines().find_map(|line| line.strip_prefix(name)).expect(&page);
+    count.parse().unwrap()
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn events_are_read_once_for_endpoints_that_do_not_get_them() {
+    const FILES: usize = 100;
+    let service = super::start().await;
+    let receiver = Receiver::start().await;
+    let store_all = async || {
+        let before = queries(&service).await;
+        for number in 0..FILES {
+            service.store(&number.to_string(), b"x").await;
+        }
+        queries(&service).await - before
+    };
+    let alone = store_all().await;
+    for _ in 0..50 {
+        create(&service, &json!({"url": receiver.url(), "types": ["quota.exceeded"]})).await;
+    }
+    let webhook = create_for(&service, &receiver).await;
+    let first = service.store("first", b"x").await;
+    receiver.wait_for_event("file.completed", &first).await;
+    let with_endpoints = store_all().await;
+    receiver.wait_for(FILES + 1).await;
+    // The events are looked for every 20 ms at most, and then read for one endpoint.
+    println!("{alone} queries without endpoints, {with_endpoints} with 51");
+    assert!(with_endpoints < alone + 10 * FILES as u64, "{alone} {with_endpoints}");
+    assert!(receiver.accepted().iter().all(|message| message.kind() == "file.completed"));
+    // A filter that is changed takes effect for events that nobody was woken for.
+    super::update(&service, &webhook, &json!({"types": ["file.created"]})).await;
+    let uid = service.store("last", b"x").await;
+    receiver.wait_for_event("file.created", &uid).await;
+}
