@@ -96,7 +96,8 @@ pub struct Webhook {
     /// When the webhook was created.
     #[schema(value_type = Moment)]
     pub created_at: String,
-    /// Name of the webhook in the configuration file. Such a webhook cannot be changed by the API.
+    /// Name of the webhook in the configuration file. Such a webhook cannot be changed by the API, and
+    /// only be deleted if it is disabled.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub config_name: Option<String>,
     /// The secret. Only in the responses to its creation and rotation.

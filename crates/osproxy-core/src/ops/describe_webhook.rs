@@ -1,7 +1,7 @@
 //! Describe a webhook.
 
 use osproxy_api::ErrorCode;
-use osproxy_meta::WebhookRecord;
+use osproxy_meta::{WebhookRecord, WebhookState};
 use osproxy_types::uid::Uid;
 
 use super::{Tenant, WebhookOps};
@@ -21,12 +21,27 @@ pub(super) async fn changeable_webhook(
     tenant: &Tenant,
     id: Uid,
 ) -> Result<WebhookRecord> {
-    let webhook = describe_webhook(webhooks, tenant, id).await?;
+    changeable(describe_webhook(webhooks, tenant, id).await?)
+}
+
+fn changeable(webhook: WebhookRecord) -> Result<WebhookRecord> {
     if webhook.config_name.is_none() {
         return Ok(webhook);
     }
     let message = "this webhook is in the configuration file; change it there";
     Err(Error::new(ErrorCode::WebhookConfigured, message))
+}
+
+/// Returns a webhook of a tenant that may be deleted. Fails with `WebhookNotFound`, or with
+/// `WebhookConfigured` if it is in the configuration file and enabled. One that is disabled may have
+/// been removed from the file.
+pub(super) async fn deletable_webhook(
+    webhooks: &WebhookOps,
+    tenant: &Tenant,
+    id: Uid,
+) -> Result<WebhookRecord> {
+    let webhook = describe_webhook(webhooks, tenant, id).await?;
+    if webhook.state == WebhookState::Disabled { Ok(webhook) } else { changeable(webhook) }
 }
 
 /// The error for the id of a webhook that does not exist.

@@ -1,10 +1,15 @@
 //! Webhooks of the configuration file.
 
+use std::collections::HashSet;
+
 use osproxy_meta::{MetaError, WebhookRecord, WebhookState};
 use osproxy_types::tenant::Tenant;
 
 use super::{WebhookFilter, WebhookOps, WebhookSecret, new_id};
 use crate::{Result, boxed_future};
+
+/// Why a webhook is disabled that the configuration file does not have any more.
+const NOT_CONFIGURED: &str = "not in the configuration of a node that started later";
 
 /// A webhook of the configuration file.
 #[derive(Clone, Debug)]
@@ -22,19 +27,42 @@ pub struct ConfiguredWebhook {
 }
 
 impl WebhookOps {
-    /// Creates and changes the webhooks of the configuration file, and deletes those that it does not
-    /// have any more. All nodes must have the same. Fails if a URL or a filter is invalid.
+    /// Creates, changes and enables the webhooks of the configuration file.
+    ///
+    /// Deletes those that it does not have any more, unless there are other nodes: then it only
+    /// disables them. While the configuration of a cluster changes, a node with the earlier one may
+    /// start, and must not delete what a node with the later one has created. A disabled webhook keeps
+    /// its position, and the next node that has it in its configuration enables it.
+    ///
+    /// Fails if a URL or a filter is invalid.
     #[boxed_future]
-    pub async fn configure(&self, configured: Vec<ConfiguredWebhook>) -> Result<()> {
-        configure_webhooks(self, configured).await
+    pub async fn configure(&self, configured: Vec<ConfiguredWebhook>, is_clustered: bool) -> Result<()> {
+        configure_webhooks(self, configured, is_clustered).await?;
+        self.announce_change();
+        Ok(())
     }
 }
 
-async fn configure_webhooks(ops: &WebhookOps, configured: Vec<ConfiguredWebhook>) -> Result<()> {
+async fn configure_webhooks(
+    ops: &WebhookOps,
+    configured: Vec<ConfiguredWebhook>,
+    is_clustered: bool,
+) -> Result<()> {
     let existing = ops.meta.webhooks.configured().await?;
-    for (id, name) in existing {
-        if !configured.iter().any(|webhook| webhook.name == name) {
+    let names: HashSet<_> = configured.iter().map(|webhook| webhook.name.as_str()).collect();
+    for WebhookRecord { id, version, config_name, .. } in existing {
+        let name = config_name.unwrap_or_default();
+        if names.contains(name.as_str()) {
+            continue;
+        }
+        if !is_clustered {
             ops.meta.webhooks.delete(id).await?;
+        } else if ops.meta.webhooks.disable(id, version, NOT_CONFIGURED).await? {
+            tracing::warn!(
+                webhook = id.get(),
+                name,
+                "disabled a webhook that is not in the configuration of this node"
+            );
         }
     }
     for ConfiguredWebhook { name, tenant, url, secret, filter } in configured {

@@ -56,26 +56,26 @@ impl WebhookDb {
     }
 
     /// Creates the webhook of the configuration file with the name of `webhook`, or changes tenant,
-    /// URL, secret and filters of the existing one. Enables it if that changes something.
+    /// URL, secret and filters of the existing one. Enables it if it is disabled.
     #[boxed_future]
     pub async fn configure(&self, webhook: WebhookRecord) -> Result<(), MetaError> {
+        let now = self.db.clock.now_ms();
         self.db
             .write(move |transaction| {
                 let webhook = webhook.clone();
-                Box::pin(async move { configure(transaction, webhook).await })
+                Box::pin(async move {
+                    configure(transaction, webhook).await?;
+                    lease::ask_for(transaction, DELIVERIES, now).await
+                })
             })
             .await
     }
 
-    /// Returns id and name of the webhooks of the configuration file.
+    /// Returns the webhooks of the configuration file.
     #[boxed_future]
-    pub async fn configured(&self) -> Result<Vec<(Uid, String)>, MetaError> {
-        let configured = webhook::Entity::find()
-            .select_only()
-            .columns([webhook::Column::Id, webhook::Column::ConfigName])
-            .filter(webhook::Column::ConfigName.is_not_null());
-        let configured: Vec<(i64, String)> = configured.into_tuple().all(&self.db.reader).await?;
-        Ok(configured.into_iter().map(|(id, name)| (Uid::from_db(id), name)).collect())
+    pub async fn configured(&self) -> Result<Vec<WebhookRecord>, MetaError> {
+        let configured = webhook::Entity::find().filter(webhook::Column::ConfigName.is_not_null());
+        Ok(configured.all(&self.db.reader).await?.into_iter().map(from_row).collect())
     }
 
     /// Returns a webhook.

@@ -76,7 +76,8 @@ async fn serve(
     let listeners = Listeners::open(&config).await?;
     let bootstrap_key = bootstrap_key::create(&app, &config).await?;
     let configured = config.webhooks.configured().map_err(anyhow::Error::msg)?;
-    app.webhooks.configure(configured).await.context("cannot set up the webhooks of the configuration")?;
+    let configuring = app.webhooks.configure(configured, config.is_clustered());
+    configuring.await.context("cannot set up the webhooks of the configuration")?;
     let address = listeners.address()?;
     // Blocks if it has to resolve a host name.
     let settings = config.clone();

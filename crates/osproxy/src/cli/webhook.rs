@@ -284,7 +284,11 @@ async fn set_state(meta: &Meta, id: Uid, state: WebhookState) -> anyhow::Result<
 }
 
 async fn remove(meta: &Meta, id: Uid) -> anyhow::Result<()> {
-    changeable(find(meta, id).await?)?;
+    let webhook = find(meta, id).await?;
+    // One that is disabled may have been removed from the configuration file.
+    if webhook.state == WebhookState::Enabled {
+        changeable(webhook)?;
+    }
     meta.webhooks.delete(id).await?;
     print_line(&format!("webhook {id} is deleted"));
     Ok(())

@@ -44,8 +44,8 @@ section! {
         /// How long deliveries stay in the list of deliveries after their latest attempt, in seconds.
         /// Dead ones can be replayed for as long, and as long as their event is kept.
         delivery_retention: u64 as seconds = 7 * 24 * 60 * 60,
-        /// Webhooks that are created at startup. They are deleted when they are removed from this
-        /// list. All nodes must have the same list.
+        /// Webhooks that are created at startup. Those that are removed from this list are deleted at
+        /// startup; in a cluster, they are disabled. All nodes must have the same list.
         endpoints: Vec<WebhookEndpointSection> = Vec::new(),
     }
     ignored []

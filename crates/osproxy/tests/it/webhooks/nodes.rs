@@ -1,9 +1,10 @@
 //! One node of a cluster delivers, and another one takes over.
 
+use osproxy_api::v1::{Webhook, WebhookState, Webhooks};
 use serde_json::json;
 
 use super::{LOCAL, create};
-use crate::support::{Receiver, Service, eventually};
+use crate::support::{Api, Receiver, Service, eventually, expect_json};
 
 const OWNER: &str = "SELECT lease_owner FROM tasks WHERE kind = 'deliver_webhooks' AND state = 'running'";
 
@@ -44,4 +45,54 @@ async fn another_node_delivers_when_one_dies() {
         .await;
         assert_ne!(first, third);
     }
+}
+
+async fn configured(api: &Api, name: &str) -> Option<Webhook> {
+    let list: Webhooks = expect_json(api.v1_get("/webhooks").await, 200).await;
+    list.webhooks.into_iter().find(|webhook| webhook.config_name.as_deref() == Some(name))
+}
+
+#[tokio::test]
+#[ignore = "needs servers: just test-servers"]
+async fn a_node_with_the_earlier_configuration_deletes_no_endpoint() {
+    let settings = [("CLUSTER__HEARTBEAT", "1"), ("TASKS__LEASE", "3"), ("TASKS__POLL_INTERVAL", "1")];
+    let mut new = Service::start_on("OSPROXY_TEST_POSTGRES", &settings).await;
+    let mut old = new.start_second_node(&settings).await;
+    let receiver = Receiver::start().await;
+    let endpoint = |name: &str| {
+        let url = receiver.url();
+        format!(
+            "{{name: {name}, url: '{url}', secret: whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw, types: [file.completed]}}"
+        )
+    };
+    let config = |endpoints: &str| LOCAL.replace('}', &format!(", endpoints: [{endpoints}]}}"));
+    std::fs::write(old.folder().join("config.yaml"), config("")).unwrap();
+    std::fs::write(new.folder().join("config.yaml"), config(&endpoint("added"))).unwrap();
+    old.restart_configured().await;
+    new.restart_configured().await;
+    let first = old.store("a", b"x").await;
+    let position = receiver.wait_for_event("file.completed", &first).await.sequence();
+    eventually("the position is recorded", async || {
+        configured(&new, "added").await.filter(|webhook| webhook.position >= position)
+    })
+    .await;
+    old.restart_configured().await;
+    let disabled = configured(&new, "added").await.unwrap();
+    assert_eq!(disabled.state, WebhookState::Disabled);
+    assert_eq!(disabled.reason.as_deref(), Some("not in the configuration of a node that started later"));
+    let meanwhile = old.store("b", b"x").await;
+    // Now the old node gets the new configuration, too.
+    std::fs::write(old.folder().join("config.yaml"), config(&endpoint("added"))).unwrap();
+    old.restart_configured().await;
+    receiver.wait_for_event("file.completed", &meanwhile).await;
+    let enabled = configured(&new, "added").await.unwrap();
+    assert_eq!((enabled.state, &enabled.id), (WebhookState::Enabled, &disabled.id));
+    let (code, said) = new.cli(&["webhook", "rm", &enabled.id]).await;
+    assert!(code == 1 && said.contains("in the configuration file"), "{said}");
+
+    std::fs::write(new.folder().join("config.yaml"), config("")).unwrap();
+    new.restart_configured().await;
+    let (code, said) = new.cli(&["webhook", "rm", &enabled.id]).await;
+    assert_eq!(code, 0, "{said}");
+    assert!(configured(&new, "added").await.is_none());
 }
