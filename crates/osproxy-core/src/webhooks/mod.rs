@@ -19,7 +19,13 @@ mod slots;
 mod status;
 mod worker;
 
-use std::{sync::Arc, time::Duration};
+use std::{
+    sync::{
+        Arc,
+        atomic::{AtomicI64, Ordering},
+    },
+    time::Duration,
+};
 
 use osproxy_meta::Meta;
 use osproxy_types::uid::Uid;
@@ -37,6 +43,9 @@ pub(crate) use status::WebhookMetrics;
 
 use crate::{Error, Result, metrics::Metrics, tasks::TaskNotifier};
 
+/// How much later a delivery may be recorded than the end of its attempt, by the clock of another
+/// node, in milliseconds.
+const MAX_DELAY_MS: i64 = 3_600_000;
 /// Bits of an id that are random.
 const RANDOM_BITS: u32 = 20;
 
@@ -49,7 +58,8 @@ pub struct WebhookSettings {
     pub max_per_tenant: u64,
     /// Maximum number of concurrent attempts of one endpoint.
     pub max_concurrency: usize,
-    /// How long finished deliveries are kept.
+    /// How long deliveries are kept that were delivered. Others are kept as long as events, or longer
+    /// if this is longer.
     pub delivery_retention: Duration,
 }
 
@@ -62,6 +72,8 @@ pub struct WebhookOps {
     /// Wakes the task on this node when webhooks have changed.
     pub(crate) changed: Notify,
     pub(crate) metrics: Arc<WebhookMetrics>,
+    /// See [`purged_before`](Self::purged_before).
+    purged_before: AtomicI64,
 }
 
 impl WebhookOps {
@@ -79,12 +91,20 @@ impl WebhookOps {
             task_notifier: task_notifier.clone(),
             changed: Notify::new(),
             metrics: metrics.webhooks.clone(),
+            purged_before: AtomicI64::new(0),
         })
     }
 
-    /// How long finished deliveries are kept.
-    pub(crate) fn delivery_retention(&self) -> Duration {
-        self.settings.delivery_retention
+    /// Deliveries whose latest attempt ended before this time were purged if they were delivered, in
+    /// milliseconds since the Unix epoch; 0 if this process has purged none. So that a purge does not
+    /// look through the dead deliveries that are kept longer.
+    pub(crate) fn purged_before(&self) -> i64 {
+        self.purged_before.load(Ordering::Relaxed).saturating_sub(MAX_DELAY_MS)
+    }
+
+    /// Records that a purge has ended.
+    pub(crate) fn set_purged_before(&self, time: i64) {
+        self.purged_before.store(time, Ordering::Relaxed);
     }
 
     /// Makes a change of webhooks take effect soon. Without this, it takes effect within seconds.

@@ -246,7 +246,7 @@ pub(crate) async fn test_webhook(
 /// `GET /webhooks/{id}/deliveries`
 #[utoipa::path(
     get, path = "/webhooks/{id}/deliveries", context_path = PREFIX, tag = "Webhooks", operation_id = "v1_list_webhook_deliveries",
-    summary = "List the deliveries of a webhook", description = "Kept for `webhooks.delivery_retention` after the latest attempt.",
+    summary = "List the deliveries of a webhook", description = "Those that the endpoint accepted are kept for `webhooks.delivery_retention`, others as long as their event.",
     params(
         ("id" = schema::Uid, Path, description = "Id of the webhook.", example = "1882573056671744123"),
         ("state" = Option<WebhookDeliveryState>, Query, description = "Only deliveries in this state."),

@@ -1,12 +1,14 @@
 //! The log of deliveries, which is also the queue of retries.
 
+use std::ops::Range;
+
 use osproxy_types::uid::Uid;
 use sea_orm::{
     ActiveEnum,
     ActiveValue::Set,
-    ColumnTrait, Condition, DatabaseTransaction, DbErr, EntityTrait, ExprTrait, QueryFilter, QueryOrder,
-    QuerySelect,
-    sea_query::{Expr, OnConflict},
+    ColumnTrait, Condition, ConnectionTrait, DatabaseTransaction, DbBackend, DbErr, EntityTrait, ExprTrait,
+    QueryFilter, QueryOrder, QuerySelect,
+    sea_query::{Expr, OnConflict, Order, Query},
 };
 
 use super::{DeliveryRecord, DeliveryState, WebhookDb};
@@ -158,34 +160,54 @@ impl WebhookDb {
             .await
     }
 
-    /// Deletes up to `limit` deliveries without further attempts whose latest attempt ended before
-    /// `before`, in milliseconds since the Unix epoch. Returns the number of deleted deliveries.
+    /// Deletes up to `limit` delivered deliveries whose latest attempt ended within `attempted`, in
+    /// milliseconds since the Unix epoch. Returns the number of deleted deliveries. Looks through all
+    /// deliveries in `attempted`.
+    #[boxed_future]
+    pub async fn purge_delivered(&self, attempted: Range<i64>, limit: u64) -> Result<u64, MetaError> {
+        let delivered = Condition::all()
+            .add(webhook_delivery::Column::AttemptedAt.gte(attempted.start))
+            .add(webhook_delivery::Column::AttemptedAt.lt(attempted.end))
+            .add(webhook_delivery::Column::State.eq(DeliveryState::Delivered));
+        self.purge(delivered, limit).await
+    }
+
+    /// Deletes up to `limit` deliveries in any state whose latest attempt ended before `before`, in
+    /// milliseconds since the Unix epoch. Keeps those whose next attempt was due later: only retries
+    /// of webhooks that are deleted or disabled are due for so long. Returns the number of deleted
+    /// deliveries.
     #[boxed_future]
     pub async fn purge_deliveries(&self, before: i64, limit: u64) -> Result<u64, MetaError> {
+        let is_over = Condition::any()
+            .add(webhook_delivery::Column::NextAt.is_null())
+            .add(webhook_delivery::Column::NextAt.lt(before));
+        let old = Condition::all().add(webhook_delivery::Column::AttemptedAt.lt(before)).add(is_over);
+        self.purge(old, limit).await
+    }
+
+    /// Deletes up to `limit` deliveries that meet a condition, by one statement.
+    async fn purge(&self, condition: Condition, limit: u64) -> Result<u64, MetaError> {
+        let mut delete = Query::delete();
+        delete.from_table(webhook_delivery::Entity);
+        if self.db.reader.get_database_backend() == DbBackend::MySql {
+            // MySQL does not allow `LIMIT` in such a subquery, but has it in `DELETE`.
+            delete.cond_where(condition);
+            delete.order_by(webhook_delivery::Column::AttemptedAt, Order::Asc).limit(limit);
+        } else {
+            let key = [webhook_delivery::Column::WebhookId, webhook_delivery::Column::Position];
+            let page = Query::select()
+                .columns(key)
+                .from(webhook_delivery::Entity)
+                .cond_where(condition)
+                .order_by(webhook_delivery::Column::AttemptedAt, Order::Asc)
+                .limit(limit)
+                .take();
+            delete.and_where(Expr::tuple(key.map(Expr::col)).in_subquery(page));
+        }
         self.db
             .write(move |transaction| {
-                Box::pin(async move {
-                    let old = webhook_delivery::Entity::find()
-                        .select_only()
-                        .columns([webhook_delivery::Column::WebhookId, webhook_delivery::Column::Position])
-                        .filter(webhook_delivery::Column::AttemptedAt.lt(before))
-                        .filter(webhook_delivery::Column::NextAt.is_null())
-                        .order_by_asc(webhook_delivery::Column::AttemptedAt)
-                        .limit(limit);
-                    let old: Vec<(i64, i64)> = old.into_tuple().all(transaction).await?;
-                    let mut purged = 0;
-                    let mut ids: Vec<_> = old.iter().map(|(id, _)| *id).collect();
-                    ids.sort_unstable();
-                    ids.dedup();
-                    for id in ids {
-                        let positions = old.iter().filter(|(of, _)| *of == id).map(|(_, position)| *position);
-                        let delete = webhook_delivery::Entity::delete_many()
-                            .filter(webhook_delivery::Column::WebhookId.eq(id))
-                            .filter(webhook_delivery::Column::Position.is_in(positions));
-                        purged += delete.exec(transaction).await?.rows_affected;
-                    }
-                    Ok(purged)
-                })
+                let delete = delete.clone();
+                Box::pin(async move { Ok(transaction.execute(&delete).await?.rows_affected()) })
             })
             .await
     }

@@ -41,9 +41,9 @@ section! {
         max_concurrency: u32 = 8,
         /// Webhooks of one tenant.
         max_per_tenant: u32 = 100,
-        /// How long deliveries stay in the list of deliveries after their latest attempt, in seconds.
-        /// Dead ones can be replayed for as long, and as long as their event is kept.
-        delivery_retention: u64 as seconds = 7 * 24 * 60 * 60,
+        /// How long deliveries that the endpoint accepted stay in the list of deliveries, in seconds.
+        /// Others stay as long as their event (`events.retention`), or longer if this is longer.
+        delivery_retention: u64 as seconds = 24 * 60 * 60,
         /// Webhooks that are created at startup. Those that are removed from this list are deleted at
         /// startup; in a cluster, they are disabled. All nodes must have the same list.
         endpoints: Vec<WebhookEndpointSection> = Vec::new(),

@@ -19,7 +19,7 @@ const TASK_RETENTION: Duration = Duration::from_hours(24);
 const FILE_RETENTION: Duration = Duration::from_hours(7 * 24);
 /// Maximum number of rows to read in one query.
 const PAGE: u64 = 200;
-/// Maximum number of events to delete in one transaction.
+/// Maximum number of events, or of deliveries, to delete in one transaction.
 const EVENT_PAGE: u64 = 1000;
 
 /// Handler of the task `sweep`.
@@ -61,10 +61,23 @@ impl TaskHandler for Sweep {
         while app.meta.access.purge_grants(PAGE).await? > 0 {}
         let events_before = app.meta.now_ms().saturating_sub(app.limits.event_retention_ms);
         while app.meta.events.purge(events_before, EVENT_PAGE).await? > 0 {}
-        let old = time_before(app, app.webhooks.delivery_retention());
-        while app.meta.webhooks.purge_deliveries(old, PAGE).await? > 0 {}
+        purge_deliveries(app).await?;
         Ok(())
     }
+}
+
+/// Purges old deliveries. Those that are dead are kept as long as their events, because they can be
+/// replayed until then.
+async fn purge_deliveries(app: &App) -> Result<()> {
+    let delivered_before = time_before(app, app.webhooks.settings.delivery_retention);
+    let events_before = app.meta.now_ms().saturating_sub(app.limits.event_retention_ms);
+    let before = delivered_before.min(events_before);
+    while app.meta.webhooks.purge_deliveries(before, EVENT_PAGE).await? > 0 {}
+    // No older delivery is left that was delivered.
+    let since = app.webhooks.purged_before().max(before);
+    while app.meta.webhooks.purge_delivered(since..delivered_before, EVENT_PAGE).await? > 0 {}
+    app.webhooks.set_purged_before(delivered_before);
+    Ok(())
 }
 
 /// Releases the disk space reserved for uploads that were created more than

@@ -171,6 +171,44 @@ async fn an_endpoint_with_a_certificate_of_a_private_ca_is_trusted_if_the_ca_is_
 }
 
 #[tokio::test]
+async fn the_list_of_deliveries_keeps_failures_longer_than_successes() {
+    let mut service = start().await;
+    let receiver = Receiver::start().await;
+    let webhook = create_for(&service, &receiver).await;
+    let deleted = create_for(&service, &receiver).await;
+    let mut uids = Vec::new();
+    for name in ["fresh", "delivered", "dead", "retrying", "ancient"] {
+        let uid = service.store(name, b"x").await;
+        for webhook in [&webhook, &deleted] {
+            super::wait_for_delivery(&service, webhook, &uid, |_| true).await;
+        }
+        uids.push(uid);
+    }
+    service.v1(Method::DELETE, &format!("/webhooks/{}", deleted.id), None).await;
+    // Of each webhook.
+    let count = async |service: &Service, uid: &str| {
+        service.sql(&format!("SELECT count(*) FROM webhook_deliveries WHERE uid = {uid}")).await.remove(0)
+    };
+    for (name, days, state) in [(1, 2, "delivered"), (2, 6, "dead"), (3, 8, "retrying"), (4, 8, "dead")] {
+        let at = format!("attempted_at - {}", days * 24 * 3_600_000);
+        let next = if state == "retrying" { &at } else { "NULL" };
+        let uid = &uids[name];
+        let sql = format!(
+            "UPDATE webhook_deliveries SET next_at = {next}, attempted_at = {at}, state = '{state}' WHERE uid = {uid}"
+        );
+        service.sql(&sql).await;
+    }
+    service.sql(&format!("UPDATE webhooks SET state = 'disabled' WHERE id = {}", webhook.id)).await;
+    service.restart_configured().await;
+    for (name, left) in [(1, "0"), (3, "0"), (4, "0"), (0, "2"), (2, "2")] {
+        eventually(&format!("{left} deliveries are left of file {name}"), async || {
+            (count(&service, &uids[name]).await == left).then_some(())
+        })
+        .await;
+    }
+}
+
+#[tokio::test]
 async fn webhooks_belong_to_a_tenant_and_need_the_scope_admin() {
     let service = Service::start_with(&[("WEBHOOKS__MAX_PER_TENANT", "2")]).await;
     let admin = service.with_key(&service.create_key(&["--tenant", "shop", "--scopes", "admin"]).await);
