@@ -234,7 +234,8 @@ pub struct WebhookDeliveries {
 #[serde(deny_unknown_fields)]
 #[schema(as = v1::ReplayWebhookRequest, min_properties = 1, max_properties = 1)]
 pub struct ReplayWebhookRequest {
-    /// All events after this position, in order. A position that is ahead skips events.
+    /// All events after this position, in order. A position that is ahead of the webhook skips the events
+    /// up to it. One that is ahead of all events counts as that of the newest event.
     #[serde(default, deserialize_with = "integer::optional", skip_serializing_if = "Option::is_none")]
     #[schema(value_type = i64, required = false, minimum = 0, example = 17)]
     pub after: Option<i64>,

@@ -193,6 +193,40 @@ async fn an_endpoint_that_was_replaced_meanwhile_is_not_disabled() {
 }
 
 #[tokio::test]
+async fn a_replay_after_a_position_that_is_ahead_skips_events() {
+    let service = start().await;
+    let receiver = Receiver::start().await;
+    let webhook = create_for(&service, &receiver).await;
+    let first = service.store("a", b"x").await;
+    let position = receiver.wait_for_event("file.completed", &first).await.sequence();
+    update(&service, &webhook, &json!({"state": "disabled"})).await;
+    let skipped = service.store("b", b"x").await;
+    let delivered = service.store("c", b"x").await;
+    let replay = async |after: i64| {
+        let route = format!("/webhooks/{}/replay", webhook.id);
+        let replay = service.v1_post(&route, &json!({"after": after})).await;
+        expect_json::<WebhookReplay>(replay, 200).await;
+    };
+    // Each file has two events.
+    let uid = format!("SELECT uid FROM events WHERE id = {}", position + 2);
+    assert_eq!(service.sql(&uid).await, std::slice::from_ref(&skipped));
+    replay(position + 2).await;
+    assert_eq!(describe(&service, &webhook).await.position, position + 2);
+    update(&service, &webhook, &json!({"state": "enabled"})).await;
+    receiver.wait_for_event("file.completed", &delivered).await;
+
+    // Events that do not exist yet cannot be skipped.
+    replay(i64::MAX).await;
+    let newest = describe(&service, &webhook).await.position;
+    assert!((position + 4..position + 10).contains(&newest), "{position} {newest}");
+    let last = service.store("d", b"x").await;
+    receiver.wait_for_event("file.completed", &last).await;
+    let uids: Vec<_> = receiver.accepted().iter().map(crate::support::Received::uid).collect();
+    assert_eq!(uids, [first, delivered, last]);
+    assert!(!uids.contains(&skipped));
+}
+
+#[tokio::test]
 async fn a_redirect_is_not_followed() {
     let service = start().await;
     let (receiver, elsewhere) = (Receiver::start().await, Receiver::start().await);
