@@ -12,6 +12,7 @@ mod packs;
 mod parts;
 mod s3_keys;
 mod tasks;
+mod webhooks;
 
 use osproxy_storage::{Digester, Digests, Key};
 use osproxy_types::{tenant::Tenant, uid::Uid};
@@ -47,6 +48,7 @@ pub(super) async fn run(meta: &Meta) {
     grants::run(meta).await;
     s3_keys::run(meta).await;
     events::run(meta).await;
+    webhooks::run(meta).await;
     objects::run(meta).await;
     meta.ping().await.unwrap();
 }
