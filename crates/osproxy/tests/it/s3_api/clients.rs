@@ -6,7 +6,7 @@ use serde_json::{Value, json};
 use tokio::process::Command;
 
 use super::Scene;
-use crate::support::S3Key;
+use crate::support::{Page, S3Key};
 
 /// Runs `client.py` with boto3.
 async fn boto3(scene: &Scene, key: &S3Key, options: &Value) -> Value {
@@ -40,4 +40,24 @@ async fn boto3_lists_buckets() {
         boto3(&scene, &scene.key, &version_2).await,
         json!({"error": "InvalidRequest", "status": 400})
     );
+}
+
+#[tokio::test]
+#[ignore = "needs Python: just test-servers"]
+async fn the_commands_of_the_guide_work() {
+    let scene = Scene::start().await;
+    let script = Page::read("docs/guides/s3.md").joined_blocks("sh");
+    let script = script
+        .replace("127.0.0.1:9000", &scene.address.to_string())
+        .replace("OSPEXAMPLEEXAMPLE234", &scene.key.access_key_id)
+        .replace("secret-of-the-key", &scene.key.secret_access_key);
+    let folder = tempfile::tempdir().unwrap();
+    let python = std::env::var("OSPROXY_TEST_PYTHON").expect("run this by `just test-servers`");
+    let clients = Path::new(&python).parent().unwrap().display().to_string();
+    let script = format!("export PATH={clients}:$PATH HOME={}\n{script}", folder.path().display());
+    let output = scene.service.shell(folder.path(), &script).output().await.unwrap();
+    let said = String::from_utf8_lossy(&output.stdout);
+    assert!(output.status.success(), "{said}\n{}", String::from_utf8_lossy(&output.stderr));
+    assert!(said.contains("make_bucket: photos") && said.contains("hello.txt"), "{said}");
+    assert!(said.ends_with("hello\n"), "{said}");
 }
