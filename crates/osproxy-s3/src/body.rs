@@ -6,7 +6,7 @@ use std::{
     task::{Context, Poll},
 };
 
-use axum::http::HeaderMap;
+use axum::http::{HeaderMap, HeaderValue, header};
 use base64::{Engine, prelude::BASE64_STANDARD};
 use bytes::{Bytes, BytesMut};
 use futures_util::{Stream, StreamExt, stream, stream::BoxStream};
@@ -21,6 +21,7 @@ use s3s::{
     crypto::{Checksum as _, Crc32, Crc32c, Crc64Nvme, Sha1, Sha256},
     dto::{Checksum, StreamingBlob},
     s3_error,
+    stream::ByteStream as _,
 };
 
 /// Bodies up to this size, in bytes, are read before they are stored, so that the checksums that
@@ -64,6 +65,12 @@ impl Incoming {
         let Announced { length, md5, checksums, trailers } = announced;
         let expected = ExpectedDigests { md5: decode(md5.as_deref())?, ..ExpectedDigests::default() };
         let length = length.and_then(|length| u64::try_from(length).ok());
+        // The file of a form has no header with its length.
+        let content_type = headers.get(header::CONTENT_TYPE).map(HeaderValue::as_bytes);
+        let is_form =
+            content_type.is_some_and(|it| it.to_ascii_lowercase().starts_with(b"multipart/form-data"));
+        let known = body.as_ref().filter(|_| is_form).and_then(|body| body.remaining_length().exact());
+        let length = length.or(known.and_then(|known| u64::try_from(known).ok()));
         if length.is_none() {
             return Err(s3_error!(MissingContentLength));
         }

@@ -28,7 +28,7 @@ pub use errors::render_error;
 pub use host::is_domain;
 
 /// Maximum size of a body that is XML, in bytes. It is read whole.
-const MAX_XML_BYTES: usize = 1 << 20;
+const MAX_XML_BYTES: usize = 2 << 20;
 /// Maximum size of a file in a form, in bytes. `s3s` buffers it.
 const MAX_FORM_FILE_BYTES: u64 = 16 << 20;
 /// Maximum size of one field of a form and of all of them, in bytes. AWS allows 20 KB.

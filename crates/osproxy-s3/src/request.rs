@@ -9,7 +9,7 @@ use std::{
 use axum::{
     body::Body,
     extract::Request,
-    http::StatusCode,
+    http::{HeaderValue, StatusCode, header},
     response::{IntoResponse, Response},
 };
 use bytes::Bytes;
@@ -19,6 +19,10 @@ use osproxy_types::error_chain;
 use s3s::{S3Error, S3ErrorCode, S3Result, s3_error, service::S3Service};
 
 use crate::{MAX_XML_BYTES, context::Context, errors, signature};
+
+/// Maximum length of a frame of a form, in bytes: `s3s` cannot find the end of a file in a frame above
+/// 64 KiB that follows the beginning of a boundary.
+const MAX_FORM_FRAME: usize = 32 << 10;
 
 /// Authenticates a request and runs its operation.
 pub(crate) async fn handle(service: S3Service, request: Request) -> Response {
@@ -53,7 +57,10 @@ pub(crate) async fn handle(service: S3Service, request: Request) -> Response {
 async fn respond(service: &S3Service, context: &Context, request: Request) -> S3Result<Response> {
     let (head, body) = request.into_parts();
     signature::check(&head)?;
-    let body = NotedBody { body, context: context.clone() };
+    let content_type = head.headers.get(header::CONTENT_TYPE).map(HeaderValue::as_bytes);
+    let is_form = content_type.is_some_and(|it| it.to_ascii_lowercase().starts_with(b"multipart/form-data"));
+    let max_frame = if is_form { MAX_FORM_FRAME } else { usize::MAX };
+    let body = NotedBody { body, context: context.clone(), max_frame, rest: Bytes::new() };
     let request = axum::http::Request::from_parts(head, s3s::Body::http_body_unsync(body));
     let response = service.call(request).await.map_err(|error| {
         let error = s3s::StdError::from(error);
@@ -96,6 +103,10 @@ fn find_error<'e>(error: &'e (dyn std::error::Error + 'static)) -> Option<&'e Er
 struct NotedBody {
     body: Body,
     context: Context,
+    /// Maximum length of a frame in bytes.
+    max_frame: usize,
+    /// Received bytes that the next frames have.
+    rest: Bytes,
 }
 
 impl http_body::Body for NotedBody {
@@ -106,7 +117,18 @@ impl http_body::Body for NotedBody {
         mut self: Pin<&mut Self>,
         cx: &mut std::task::Context<'_>,
     ) -> Poll<Option<Result<Frame<Bytes>, axum::Error>>> {
-        let frame = ready!(Pin::new(&mut self.body).poll_frame(cx));
+        if !self.rest.is_empty() {
+            let length = self.rest.len().min(self.max_frame);
+            return Poll::Ready(Some(Ok(Frame::data(self.rest.split_to(length)))));
+        }
+        let mut frame = ready!(Pin::new(&mut self.body).poll_frame(cx));
+        if let Some(Ok(received)) = &mut frame
+            && let Some(data) = received.data_mut()
+            && data.len() > self.max_frame
+        {
+            self.context.count_received(data.len() - self.max_frame);
+            self.rest = data.split_off(self.max_frame);
+        }
         match &frame {
             Some(Ok(frame)) => self.context.count_received(frame.data_ref().map_or(0, Bytes::len)),
             Some(Err(error)) => {
@@ -120,11 +142,17 @@ impl http_body::Body for NotedBody {
     }
 
     fn is_end_stream(&self) -> bool {
-        self.body.is_end_stream()
+        self.rest.is_empty() && self.body.is_end_stream()
     }
 
     // `s3s` needs the exact size of a body, also of one that is empty.
     fn size_hint(&self) -> SizeHint {
-        self.body.size_hint()
+        let (body, rest) = (self.body.size_hint(), self.rest.len() as u64);
+        let mut hint = SizeHint::new();
+        hint.set_lower(body.lower() + rest);
+        if let Some(upper) = body.upper() {
+            hint.set_upper(upper + rest);
+        }
+        hint
     }
 }

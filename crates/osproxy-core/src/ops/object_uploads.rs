@@ -77,13 +77,14 @@ pub async fn list_object_parts(
 }
 
 /// Makes the parts with these numbers and MD5s the content of the object, and removes all others.
-/// `parts` must be the numbers from 1 in ascending order. Fails with `PartsMissing`, `PartTooSmall` or
+/// `parts` must be the numbers from 1 in ascending order; together they must have `size` bytes. Fails with `PartsMissing`, `PartTooSmall` or
 /// `PreconditionFailed`. Idempotent.
 #[boxed_future]
 pub async fn complete_object_upload(
     uploads: &Arc<UploadOps>,
     uid: Uid,
     parts: Vec<(u32, [u8; 16])>,
+    size: Option<u64>,
 ) -> Result<StoredObject> {
     let count = u32::try_from(parts.len()).unwrap_or(u32::MAX);
     if !parts.iter().map(|part| part.0).eq(1..=count) {
@@ -93,8 +94,7 @@ pub async fn complete_object_upload(
     let etag = multipart_etag(&parts);
     match uploads.meta.objects.select_parts(uid, parts, MIN_PART_SIZE).await? {
         SelectPartsOutcome::Selected => {
-            let request =
-                CompleteRequest { parts: Some(count), size: None, expected: ExpectedDigests::default() };
+            let request = CompleteRequest { parts: Some(count), size, expected: ExpectedDigests::default() };
             complete_upload(uploads, uid, request, &super::LinkConstraints::default()).await?;
             Ok(StoredObject { uid, etag })
         }

@@ -1,5 +1,6 @@
 //! Buckets.
 
+use osproxy_api::ErrorCode;
 use osproxy_core::ops::buckets::{BucketRecord, create_bucket, delete_bucket, list_buckets};
 use s3s::{
     S3Request, S3Response, S3Result,
@@ -9,9 +10,10 @@ use s3s::{
         GetBucketVersioningOutput, HeadBucketInput, HeadBucketOutput, ListBucketsInput, ListBucketsOutput,
         Owner,
     },
+    s3_error,
 };
 
-use super::timestamp;
+use super::{objects::refuse_unsupported, timestamp};
 use crate::{auth::Identity, errors::to_s3, service::Service};
 
 /// Maximum number of buckets in an answer, which is that of a tenant.
@@ -59,9 +61,14 @@ impl Service {
         &self,
         request: S3Request<CreateBucketInput>,
     ) -> S3Result<S3Response<CreateBucketOutput>> {
+        refuse_unsupported(&request.headers)?;
         let caller = &Identity::of(&request)?.caller;
         let name = &request.input.bucket;
-        create_bucket(&self.app.uploads, caller, name).await.map_err(to_s3)?;
+        let created = create_bucket(&self.app.uploads, caller, name).await;
+        created.map_err(|error| match error.code {
+            ErrorCode::InvalidArgument => s3_error!(InvalidBucketName, "The specified bucket is not valid"),
+            _ => to_s3(error),
+        })?;
         Ok(S3Response::new(CreateBucketOutput { location: Some(format!("/{name}")) }))
     }
 

@@ -1,21 +1,27 @@
 //! Copies of objects.
 
+use axum::http::{HeaderMap, header};
 use osproxy_core::ops::{
     copy_object::{self, CopySource},
-    describe_file::describe_file,
-    find_object::find_content,
-    put_object::ObjectRequest,
+    find_object::{FoundObject, find_content},
+    put_object::{ObjectCondition, ObjectRequest},
 };
 use s3s::{
     S3ErrorCode, S3Request, S3Response, S3Result,
-    dto::{self, CopyObjectInput, CopyObjectOutput, CopyObjectResult, MetadataDirective, TaggingDirective},
+    dto::{
+        self, CopyObjectInput, CopyObjectOutput, CopyObjectResult, ETagCondition, MetadataDirective,
+        TaggingDirective,
+    },
     s3_error,
 };
 use time::OffsetDateTime;
 
 use super::{
     etag,
-    objects::{DEFAULT_TYPE, ReadConditions, metadata_of, refuse_encryption, without_chunks},
+    objects::{
+        DEFAULT_TYPE, ReadConditions, metadata_of, refuse_encryption, refuse_unsupported, without_chunks,
+        write_condition,
+    },
 };
 use crate::{
     attributes::{Attributes, parse_tags},
@@ -36,12 +42,23 @@ pub(crate) fn source_of(source: &dto::CopySource) -> S3Result<(&str, &str)> {
     }
 }
 
+/// The conditions on the object that is replaced, which `s3s` does not parse.
+fn target_condition(headers: &HeaderMap) -> S3Result<Option<ObjectCondition>> {
+    let parse = |name| {
+        let value = headers.get(name).map(|value| ETagCondition::parse_http_header(value.as_bytes()));
+        value.transpose().map_err(|_| s3_error!(InvalidArgument, "The condition is malformed"))
+    };
+    write_condition(parse(header::IF_MATCH)?.as_ref(), parse(header::IF_NONE_MATCH)?.as_ref())
+}
+
 impl Service {
     pub(crate) async fn copy(
         &self,
         request: S3Request<CopyObjectInput>,
     ) -> S3Result<S3Response<CopyObjectOutput>> {
         let (bucket, identity) = self.bucket(&request, &request.input.bucket).await?;
+        refuse_unsupported(&request.headers)?;
+        let condition = target_condition(&request.headers)?;
         let input = request.input;
         let is_encrypted = input.sse_customer_algorithm.is_some()
             || input.ssekms_key_id.is_some()
@@ -49,8 +66,8 @@ impl Service {
         refuse_encryption(is_encrypted)?;
         let (source_bucket, source_key) = source_of(&input.copy_source)?;
         let source_bucket = self.bucket_of(&identity, source_bucket).await?;
-        let (source, file) =
-            find_content(&self.app.uploads, &source_bucket, source_key).await.map_err(to_s3)?;
+        let found = find_content(&self.app.uploads, &source_bucket, source_key).await.map_err(to_s3)?;
+        let FoundObject { object: source, file, record } = found;
         let conditions = ReadConditions {
             if_match: input.copy_source_if_match.as_ref(),
             if_none_match: input.copy_source_if_none_match.as_ref(),
@@ -79,9 +96,8 @@ impl Service {
             };
             attributes.set_expires(input.expires.as_ref());
             let content_type = input.content_type.unwrap_or_else(|| DEFAULT_TYPE.to_owned());
-            (metadata_of(input.metadata), content_type, attributes)
+            (metadata_of(input.metadata)?, content_type, attributes)
         } else {
-            let record = describe_file(&self.app.files, &bucket.tenant, source.uid).await.map_err(to_s3)?;
             (record.metadata, file.content_type.clone(), old.clone())
         };
         attributes.tags =
@@ -92,7 +108,7 @@ impl Service {
             content_type: Some(content_type),
             metadata,
             attributes: attributes.to_text(),
-            condition: None,
+            condition,
         };
         let source = CopySource { bucket: &source_bucket, key: source_key, etag: &source.etag };
         let copied = copy_object::copy_object(&self.app.uploads, &identity.caller, source, &bucket, new);

@@ -27,6 +27,11 @@ impl Service {
     ) -> S3Result<(BucketRecord, Identity)> {
         let identity = Identity::of(request)?.clone();
         let bucket = self.bucket_of(&identity, name).await?;
+        let owners = ["x-amz-expected-bucket-owner", "x-amz-source-expected-bucket-owner"];
+        let mut expected = owners.iter().flat_map(|name| request.headers.get_all(*name));
+        if expected.any(|owner| owner.as_bytes() != bucket.tenant.as_str().as_bytes()) {
+            return Err(s3_error!(AccessDenied, "Access Denied: another owner of the bucket is expected"));
+        }
         Ok((bucket, identity))
     }
 

@@ -1,12 +1,13 @@
 //! Multipart uploads.
 
 use futures_util::StreamExt;
+use osproxy_api::ErrorCode;
 use osproxy_core::{
     auth::S3Key,
     ops::{
         UploadOptions,
         download_file::open_content,
-        find_object::{BucketRecord, find_content},
+        find_object::{BucketRecord, FoundObject, find_content},
         object_uploads::{
             ObjectUploadRecord, abort_object_upload, complete_object_upload, create_object_upload,
             find_object_upload, list_object_parts, list_object_uploads,
@@ -33,7 +34,10 @@ use super::{
     buckets::owner,
     copy::source_of,
     etag,
-    objects::{DEFAULT_TYPE, ReadConditions, metadata_of, no_upload, refuse_encryption, without_chunks},
+    objects::{
+        DEFAULT_TYPE, ReadConditions, metadata_of, no_upload, refuse_encryption, refuse_unsupported,
+        without_chunks,
+    },
     timestamp,
 };
 use crate::{
@@ -90,6 +94,7 @@ impl Service {
         request: S3Request<CreateMultipartUploadInput>,
     ) -> S3Result<S3Response<CreateMultipartUploadOutput>> {
         let (bucket, identity) = self.bucket(&request, &request.input.bucket).await?;
+        refuse_unsupported(&request.headers)?;
         let input = request.input;
         let is_encrypted = input.sse_customer_algorithm.is_some()
             || input.ssekms_key_id.is_some()
@@ -107,7 +112,7 @@ impl Service {
         let object = ObjectRequest {
             key: input.key.clone(),
             content_type: Some(input.content_type.unwrap_or_else(|| DEFAULT_TYPE.to_owned())),
-            metadata: metadata_of(input.metadata),
+            metadata: metadata_of(input.metadata)?,
             attributes: attributes.to_text(),
             condition: None,
         };
@@ -174,7 +179,8 @@ impl Service {
         let (source_bucket, source_key) = source_of(&input.copy_source)?;
         let source_bucket = self.bucket_of(&identity, source_bucket).await?;
         let uploads = &self.app.uploads;
-        let (source, file) = find_content(uploads, &source_bucket, source_key).await.map_err(to_s3)?;
+        let found = find_content(uploads, &source_bucket, source_key).await.map_err(to_s3)?;
+        let FoundObject { object: source, file, .. } = found;
         let conditions = ReadConditions {
             if_match: input.copy_source_if_match.as_ref(),
             if_none_match: input.copy_source_if_none_match.as_ref(),
@@ -230,7 +236,12 @@ impl Service {
         if let Err(error) = self.upload(&bucket, &input.key, &input.upload_id).await {
             self.completed_before(&bucket, &input.key, uid, error).await?;
         }
-        let stored = complete_object_upload(&self.app.uploads, uid, parts).await.map_err(no_upload)?;
+        let size = input.mpu_object_size.and_then(|size| u64::try_from(size).ok());
+        let stored = complete_object_upload(&self.app.uploads, uid, parts, size).await;
+        let stored = stored.map_err(|error| match error.code {
+            ErrorCode::SizeMismatch => s3_error!(InvalidRequest, "The parts do not have the announced size"),
+            _ => no_upload(error),
+        })?;
         Ok(S3Response::new(CompleteMultipartUploadOutput {
             location: Some(format!("/{}/{}", bucket.name, input.key)),
             bucket: Some(bucket.name),
@@ -249,7 +260,7 @@ impl Service {
         error: S3Error,
     ) -> S3Result<()> {
         match find_content(&self.app.uploads, bucket, key).await {
-            Ok((object, _)) if object.uid == uid => Ok(()),
+            Ok(found) if found.object.uid == uid => Ok(()),
             _ => Err(error),
         }
     }

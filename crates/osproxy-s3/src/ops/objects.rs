@@ -1,16 +1,15 @@
 //! Objects: put, get, head, delete, attributes.
 
-use axum::http::StatusCode;
+use axum::http::{HeaderMap, HeaderValue, StatusCode, header};
 use futures_util::TryStreamExt;
 use http_body_util::StreamBody;
 use osproxy_api::ErrorCode;
 use osproxy_core::{
-    Caller,
+    Caller, check_metadata,
     ops::{
         delete_object::delete_object,
-        describe_file::describe_file,
         download_file::open_content,
-        find_object::{BucketRecord, ObjectRecord, StoredFile, find_content, find_object},
+        find_object::{BucketRecord, FoundObject, ObjectRecord, StoredFile, find_content, find_object},
         put_object::{FileMetadata, ObjectCondition, ObjectRequest, put_object},
         update_object::update_object,
     },
@@ -22,6 +21,7 @@ use s3s::{
         DeleteObjectsOutput, DeletedObject, ETagCondition, Error, GetObjectAttributesInput,
         GetObjectAttributesOutput, GetObjectInput, GetObjectOutput, HeadObjectInput, HeadObjectOutput,
         Metadata, ObjectAttributes, PutObjectInput, PutObjectOutput, StorageClass, StreamingBlob, Timestamp,
+        TimestampFormat,
     },
     s3_error,
 };
@@ -48,6 +48,35 @@ pub(crate) fn refuse_encryption(is_wanted: bool) -> S3Result<()> {
     }
 }
 
+/// Headers that change what a write means, in ways that the service does not have.
+const UNSUPPORTED: [&str; 10] = [
+    "x-amz-grant-full-control",
+    "x-amz-grant-read",
+    "x-amz-grant-read-acp",
+    "x-amz-grant-write",
+    "x-amz-grant-write-acp",
+    "x-amz-object-lock-mode",
+    "x-amz-object-lock-retain-until-date",
+    "x-amz-object-lock-legal-hold",
+    "x-amz-bucket-object-lock-enabled",
+    "x-amz-website-redirect-location",
+];
+/// Canned ACLs that change nothing: only the owner has access.
+const OWNER_ACLS: [&str; 3] = ["private", "bucket-owner-full-control", ""];
+
+/// Refuses access control lists, object locks and redirects: a client must not believe that they are
+/// in effect.
+pub(crate) fn refuse_unsupported(headers: &HeaderMap) -> S3Result<()> {
+    let mut acls = headers.get_all("x-amz-acl").iter();
+    if acls.any(|acl| !OWNER_ACLS.iter().any(|known| acl.as_bytes() == known.as_bytes())) {
+        return Err(s3_error!(NotImplemented, "Access control lists are not implemented"));
+    }
+    match UNSUPPORTED.iter().find(|name| headers.contains_key(**name)) {
+        Some(name) => Err(s3_error!(NotImplemented, "The header {name} is not implemented")),
+        None => Ok(()),
+    }
+}
+
 /// Converts the conditions of a request that writes a key.
 pub(crate) fn write_condition(
     if_match: Option<&ETagCondition>,
@@ -65,8 +94,11 @@ pub(crate) fn write_condition(
 }
 
 /// Metadata of a request, whose names are in lower case.
-pub(crate) fn metadata_of(metadata: Option<Metadata>) -> FileMetadata {
-    metadata.unwrap_or_default().into_iter().collect()
+pub(crate) fn metadata_of(metadata: Option<Metadata>) -> S3Result<FileMetadata> {
+    let metadata = metadata.unwrap_or_default().into_iter().collect();
+    let checked = check_metadata(&metadata);
+    checked.map_err(|error| S3Error::with_message(S3ErrorCode::MetadataTooLarge, error.message))?;
+    Ok(metadata)
 }
 
 /// The conditions of a request that reads an object.
@@ -101,9 +133,20 @@ impl ReadConditions<'_> {
         let mut error = S3Error::new(not_met.clone());
         if *not_met == S3ErrorCode::NotModified {
             error.set_status_code(StatusCode::NOT_MODIFIED);
+            error.set_headers(validators(object));
         }
         Err(error)
     }
+}
+
+/// The headers with which clients ask whether an object has changed.
+fn validators(object: &ObjectRecord) -> HeaderMap {
+    let mut date = Vec::new();
+    let formatted = timestamp(object.modified_at).format(TimestampFormat::HttpDate, &mut date);
+    let date = formatted.ok().and_then(|()| HeaderValue::from_bytes(&date).ok());
+    let etag = HeaderValue::try_from(format!("\"{}\"", object.etag)).ok();
+    let headers = [(header::ETAG, etag), (header::LAST_MODIFIED, date)];
+    headers.into_iter().filter_map(|(name, value)| Some((name, value?))).collect()
 }
 
 /// An object with everything that headers say about it.
@@ -128,8 +171,8 @@ impl Service {
         }
         let (bucket, identity) = self.bucket(request, bucket).await?;
         let uploads = &self.app.uploads;
-        let (object, file) = find_content(uploads, &bucket, key).await.map_err(to_s3)?;
-        let record = describe_file(&self.app.files, &bucket.tenant, object.uid).await.map_err(to_s3)?;
+        let found = find_content(uploads, &bucket, key).await.map_err(to_s3)?;
+        let FoundObject { object, file, record } = found;
         let attributes = Attributes::parse(object.attributes.as_deref());
         Ok(Found { object, file, attributes, metadata: record.metadata, caller: identity.caller })
     }
@@ -139,7 +182,15 @@ impl Service {
         request: S3Request<PutObjectInput>,
     ) -> S3Result<S3Response<PutObjectOutput>> {
         let (bucket, identity) = self.bucket(&request, &request.input.bucket).await?;
+        refuse_unsupported(&request.headers)?;
+        if request.uri.query().is_some_and(|query| query.split('&').any(|it| it.starts_with("renameObject")))
+        {
+            return Err(s3_error!(NotImplemented, "RenameObject is not implemented"));
+        }
         let S3Request { input, headers, trailing_headers, .. } = request;
+        if input.key.contains("${filename}") {
+            return Err(s3_error!(NotImplemented, "${{filename}} in the key of a form is not implemented"));
+        }
         let is_encrypted = input.sse_customer_algorithm.is_some()
             || input.ssekms_key_id.is_some()
             || input.server_side_encryption.is_some();
@@ -179,7 +230,7 @@ impl Service {
         let object = ObjectRequest {
             key: input.key.clone(),
             content_type: Some(input.content_type.unwrap_or_else(|| DEFAULT_TYPE.to_owned())),
-            metadata: metadata_of(input.metadata),
+            metadata: metadata_of(input.metadata)?,
             attributes: attributes.to_text(),
             condition,
         };
@@ -236,15 +287,10 @@ impl Service {
             if_unmodified_since: input.if_unmodified_since.as_ref(),
         };
         conditions.check(&object, &S3ErrorCode::NotModified)?;
-        check_part(input.part_number)?;
+        check_part(input.part_number, &object)?;
         let size = file.content.size;
-        let range = match &input.range {
-            Some(range) => {
-                let wrong = |_| s3_error!(InvalidRange, "The requested range is not satisfiable");
-                Some(range.check(size).map_err(wrong)?)
-            }
-            None => None,
-        };
+        let range = input.range.as_ref().filter(|_| is_same(&request.headers, &object));
+        let range = range.map(|range| within(range, size)).transpose()?;
         let (start, end) = range.as_ref().map_or((0, size), |range| (range.start, range.end));
         let constraints = caller.link_constraints();
         let content = open_content(&self.app.files, &file, start..end, &constraints).await.map_err(to_s3)?;
@@ -305,12 +351,9 @@ impl Service {
             if_unmodified_since: input.if_unmodified_since.as_ref(),
         };
         conditions.check(&object, &S3ErrorCode::NotModified)?;
-        check_part(input.part_number)?;
+        check_part(input.part_number, &object)?;
         let size = file.content.size;
-        let range = match &input.range {
-            Some(range) => Some(range.check(size).map_err(|_| s3_error!(InvalidRange))?),
-            None => None,
-        };
+        let range = input.range.as_ref().map(|range| within(range, size)).transpose()?;
         let length = range.as_ref().map_or(size, |range| range.end - range.start);
         let sums = checksums_of(&attributes, input.checksum_mode.is_some() && range.is_none());
         let output = HeadObjectOutput {
@@ -348,7 +391,11 @@ impl Service {
     ) -> S3Result<S3Response<GetObjectAttributesOutput>> {
         let input = &request.input;
         let found = self.find(&request, &input.bucket, &input.key, input.version_id.as_deref()).await?;
-        let wants = |name: &'static str| input.object_attributes.iter().any(|wanted| wanted.as_str() == name);
+        // `s3s` takes a list in one header for one name.
+        let wanted = request.headers.get_all("x-amz-object-attributes").iter();
+        let wanted: Vec<_> =
+            wanted.filter_map(|list| list.to_str().ok()).flat_map(|list| list.split(',')).collect();
+        let wants = |name: &'static str| wanted.iter().any(|wanted| wanted.trim() == name);
         let sums = checksums_of(&found.attributes, wants(ObjectAttributes::CHECKSUM));
         let has_sums = sums.checksum_type.is_some();
         Ok(S3Response::new(GetObjectAttributesOutput {
@@ -388,10 +435,18 @@ impl Service {
         if delete.objects.len() > MAX_DELETES {
             return Err(s3_error!(MalformedXML, "At most 1000 keys can be deleted at once"));
         }
+        if delete.objects.iter().any(|object| object.key.is_empty()) {
+            return Err(s3_error!(MalformedXML, "A key to delete is empty"));
+        }
         let is_quiet = delete.quiet.unwrap_or(false);
         let (mut deleted, mut errors) = (Vec::new(), Vec::new());
         for object in delete.objects {
+            let is_conditional =
+                object.e_tag.is_some() || object.size.is_some() || object.last_modified_time.is_some();
             let removed = match check_version(object.version_id.as_deref()) {
+                Ok(()) if is_conditional => {
+                    Err(s3_error!(NotImplemented, "Conditional deletion is not implemented"))
+                }
                 Ok(()) => delete_object(&self.app.uploads, &bucket, &object.key).await.map_err(to_s3),
                 Err(error) => Err(error),
             };
@@ -414,10 +469,24 @@ impl Service {
     }
 }
 
+/// Whether the client has the beginning of this object: `If-Range` has its `ETag`, or is missing.
+fn is_same(headers: &HeaderMap, object: &ObjectRecord) -> bool {
+    headers
+        .get(header::IF_RANGE)
+        .is_none_or(|known| known.as_bytes() == format!("\"{}\"", object.etag).as_bytes())
+}
+
+/// Returns the bytes of a range, which must not be empty.
+fn within(range: &s3s::dto::Range, size: u64) -> S3Result<std::ops::Range<u64>> {
+    let found = range.check(size).ok().filter(|found| !found.is_empty());
+    found.ok_or_else(|| s3_error!(InvalidRange, "The requested range is not satisfiable"))
+}
+
 /// Of objects that were not uploaded in parts, AWS knows part 1.
-fn check_part(number: Option<i32>) -> S3Result<()> {
+fn check_part(number: Option<i32>, object: &ObjectRecord) -> S3Result<()> {
     match number {
-        None | Some(1) => Ok(()),
+        None => Ok(()),
+        Some(1) if !object.etag.contains('-') => Ok(()),
         Some(_) => Err(s3_error!(NotImplemented, "Reading an object by part number is not implemented")),
     }
 }
