@@ -76,8 +76,10 @@ impl Incoming {
         }
         let size = length.map_or(SizeHint::Unknown, SizeHint::Exact);
         let sums = Arc::new(Mutex::new(None));
-        let body =
-            body.map_or_else(|| stream::empty().boxed(), |body| body.map(|it| it.map_err(broken)).boxed());
+        let body = body.map_or_else(
+            || stream::empty().boxed(),
+            |body| body.map(|it| it.map_err(|error| broken(&error))).boxed(),
+        );
         let checked = Checked {
             body,
             hasher: Some(hasher(&checksums, headers)),
@@ -116,8 +118,8 @@ impl Sums {
 }
 
 /// The error for a body that could not be read.
-fn broken(error: s3s::StdError) -> Error {
-    let mut cause: Option<&(dyn std::error::Error + 'static)> = Some(&*error);
+fn broken(error: &s3s::StdError) -> Error {
+    let mut cause: Option<&(dyn std::error::Error + 'static)> = Some(&**error);
     while let Some(error) = cause {
         if let Some(found) = error.downcast_ref::<Error>() {
             return found.clone();

@@ -63,12 +63,15 @@ pub async fn copy_object<'a>(
                 uploads.task_notifier.notify_node();
                 return Ok(StoredObject { uid, etag: object.etag });
             }
-            CopyOutcome::Conflict | CopyOutcome::UidTaken => {}
             CopyOutcome::Refused(refusal) => return Err(object_refusal_error(refusal)),
             CopyOutcome::OverQuota => return Err(Error::quota_exceeded()),
-            // The source was deleted or replaced meanwhile.
             CopyOutcome::NotStored(state) if state.is_complete() => return Err(state_error(state)),
-            CopyOutcome::NotStored(_) | CopyOutcome::Unknown => {}
+            // The source was deleted or replaced meanwhile, its content has moved, or another object
+            // got the key.
+            CopyOutcome::NotStored(_)
+            | CopyOutcome::Unknown
+            | CopyOutcome::Conflict
+            | CopyOutcome::UidTaken => {}
         }
     }
     Err(unknown_object_error())

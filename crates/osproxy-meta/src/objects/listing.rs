@@ -168,18 +168,23 @@ fn start(list: &ListObjects) -> Option<Start> {
 
 /// The key up to the first delimiter behind the prefix, inclusive.
 fn common_prefix(key: &[u8], list: &ListObjects) -> Option<Vec<u8>> {
-    let (prefix, delimiter) = (list.prefix.len(), list.delimiter.as_bytes());
-    if delimiter.is_empty() || !key.starts_with(list.prefix.as_bytes()) {
+    let delimiter = list.delimiter.as_bytes();
+    if delimiter.is_empty() {
         return None;
     }
-    let position = key[prefix..].windows(delimiter.len()).position(|window| window == delimiter)?;
-    Some(key[..prefix + position + delimiter.len()].to_vec())
+    let rest = key.strip_prefix(list.prefix.as_bytes())?;
+    let position = rest.windows(delimiter.len()).position(|window| window == delimiter)?;
+    key.get(..list.prefix.len() + position + delimiter.len()).map(<[u8]>::to_vec)
 }
 
 /// The first byte string behind all that start with `prefix`; `None` if there is none.
 pub(super) fn end_of_prefix(prefix: &[u8]) -> Option<Vec<u8>> {
-    let last = prefix.iter().rposition(|byte| *byte != u8::MAX)?;
-    let mut end = prefix[..=last].to_vec();
-    end[last] += 1;
-    Some(end)
+    let mut end = prefix.to_vec();
+    while let Some(last) = end.pop() {
+        if last != u8::MAX {
+            end.push(last + 1);
+            return Some(end);
+        }
+    }
+    None
 }

@@ -189,10 +189,11 @@ struct CompleteContext<'a> {
 
 async fn complete(
     transaction: &DatabaseTransaction,
-    context: CompleteContext<'_>,
+    completing: CompleteContext<'_>,
     quotas: &Quotas,
 ) -> Result<CompleteOutcome, DbErr> {
-    let CompleteContext { uid, request, preconditions, merge_task, node_stores, recorder, binder } = context;
+    let CompleteContext { uid, request, preconditions, merge_task, node_stores, recorder, binder } =
+        completing;
     // Lock the row until the end of the transaction, so that concurrent part uploads and a second
     // completion wait.
     let file = file::Entity::find_by_id(uid.get()).lock_exclusive().one(transaction).await?;
@@ -235,11 +236,8 @@ async fn complete(
         return Ok(CompleteOutcome::TooLarge(max));
     }
     let expected = request.expected.or(files::rows::expected_digests(&file));
-    if let Some(blake3) = expected.blake3
-        && let Some(combined) = blake3_tree::combined_blake3(transaction, &blob).await?
-        && blake3 != combined
-    {
-        return Ok(CompleteOutcome::DigestMismatch("blake3", hex::encode(combined)));
+    if let Some(found) = other_blake3(transaction, &blob, &expected).await? {
+        return Ok(CompleteOutcome::DigestMismatch("blake3", hex::encode(found)));
     }
     let multipart_upload = multipart::upload_to_complete(transaction, &blob, node_stores).await?;
     let upload = InspectedUpload { file: &file, blob: &blob, parts: expected_parts, size, expected };
@@ -252,11 +250,6 @@ async fn complete(
         }
         verdict => return Ok(outcome_of(verdict)),
     };
-    let required_type = preconditions
-        .content_type
-        .clone()
-        .filter(|types| is_single(types))
-        .or_else(|| file.required_type.clone());
     let content = CompletedContent {
         parts: expected_parts,
         size,
@@ -265,36 +258,84 @@ async fn complete(
         node_stores,
         multipart: multipart_upload,
         sniffed,
-        required_type,
+        required_type: required_type(preconditions, &file),
     };
     let (tenant, charge) = (file.tenant.clone(), size.cast_signed() - file.charged);
     // Before the rows of the parts may be removed.
-    let object = file.clone();
-    let etag = match file.bucket_id {
-        Some(_) => multipart_etag(transaction, blob_id).await?,
-        None => None,
-    };
+    let object = CompletedObject::read(transaction, &file, size).await?;
     let outcome = complete_locked(transaction, file, &blob, content, merge_task, recorder).await?;
-    if matches!(outcome, CompleteOutcome::Completed | CompleteOutcome::Multipart(_))
-        && object.bucket_id.is_some()
+    if let Some(object) = object
+        && let Some(refusal) = object.complete(transaction, &outcome, node_stores, binder).await?
     {
-        let is_open = outcome != CompleteOutcome::Completed;
-        bind::set_etag(transaction, object.uid, etag, is_open).await?;
-        let is_readable = outcome == CompleteOutcome::Completed && node_stores.processing.blocking.is_empty();
-        let refusal = if is_readable {
-            binder.bind_upload(transaction, &object, size).await?
-        } else {
-            binder.check_upload(transaction, &object).await?
-        };
-        if let Some(refusal) = refusal {
-            return Ok(CompleteOutcome::Refused(refusal));
-        }
+        return Ok(CompleteOutcome::Refused(refusal));
     }
     let is_completed = matches!(outcome, CompleteOutcome::Completed | CompleteOutcome::Multipart(_));
     if is_completed && quotas.charge(transaction, &tenant, charge).await? == ChargeOutcome::OverQuota {
         return Ok(CompleteOutcome::OverQuota);
     }
     Ok(outcome)
+}
+
+/// Returns the BLAKE3 that the parts combine to, if it is not the expected one.
+async fn other_blake3(
+    transaction: &DatabaseTransaction,
+    blob: &blob::Model,
+    expected: &ExpectedDigests,
+) -> Result<Option<[u8; 32]>, DbErr> {
+    match expected.blake3 {
+        Some(blake3) => {
+            let combined = blake3_tree::combined_blake3(transaction, blob).await?;
+            Ok(combined.filter(|combined| *combined != blake3))
+        }
+        None => Ok(None),
+    }
+}
+
+/// The MIME type that the content must have.
+fn required_type(preconditions: &CompletePreconditions, file: &file::Model) -> Option<String> {
+    let of_link = preconditions.content_type.clone().filter(|types| is_single(types));
+    of_link.or_else(|| file.required_type.clone())
+}
+
+/// A completed file that is to become an object.
+struct CompletedObject {
+    file: file::Model,
+    size: u64,
+    etag: Option<String>,
+}
+
+impl CompletedObject {
+    async fn read(
+        transaction: &DatabaseTransaction,
+        file: &file::Model,
+        size: u64,
+    ) -> Result<Option<Self>, DbErr> {
+        let (Some(_), Some(blob_id)) = (file.bucket_id, file.blob_id) else {
+            return Ok(None);
+        };
+        let etag = multipart_etag(transaction, blob_id).await?;
+        Ok(Some(Self { file: file.clone(), size, etag }))
+    }
+
+    /// Gives the key to the file, if it can be read now. Otherwise, checks that it could have the key.
+    async fn complete(
+        self,
+        transaction: &DatabaseTransaction,
+        outcome: &CompleteOutcome,
+        node_stores: &NodeStores,
+        binder: &ObjectBinder,
+    ) -> Result<Option<ObjectRefusal>, DbErr> {
+        let is_complete = *outcome == CompleteOutcome::Completed;
+        if !is_complete && !matches!(outcome, CompleteOutcome::Multipart(_)) {
+            return Ok(None);
+        }
+        bind::set_etag(transaction, self.file.uid, self.etag, !is_complete).await?;
+        if is_complete && node_stores.processing.blocking.is_empty() {
+            binder.bind_upload(transaction, &self.file, self.size).await
+        } else {
+            binder.check_upload(transaction, &self.file).await
+        }
+    }
 }
 
 /// The MIME type detected from the first bytes of an upload.

@@ -144,11 +144,11 @@ struct FinishContext<'a> {
 /// fails. Changes nothing if parts must be read first.
 async fn finish(
     transaction: &DatabaseTransaction,
-    context: FinishContext<'_>,
+    finishing: FinishContext<'_>,
     quotas: &Quotas,
 ) -> Result<CompleteOutcome, DbErr> {
     let FinishContext { uid, blob_id, preconditions, follow_up_task, node_stores, recorder, binder } =
-        context;
+        finishing;
     let file = file::Entity::find_by_id(uid.get()).lock_exclusive().one(transaction).await?;
     let Some(mut file) = file else {
         return Ok(CompleteOutcome::Unknown);
@@ -188,13 +188,7 @@ async fn finish(
         .filter(file::Column::Uid.eq(uid.get()))
         .exec(transaction)
         .await?;
-    let own_object = part::Entity::find()
-        .select_only()
-        .column(part::Column::Id)
-        .filter(part::Column::BlobId.eq(blob_id))
-        .filter(part::Column::State.eq(part::State::Stored))
-        .filter(part::Column::Tag.is_null());
-    let is_whole = own_object.into_tuple::<i64>().one(transaction).await?.is_none();
+    let is_whole = !has_own_objects(transaction, blob_id).await?;
     let layout = if is_whole { blob::BlobLayout::Whole } else { blob::BlobLayout::Parts };
     let mut update = blob::Entity::update_many()
         .col_expr(blob::Column::State, Expr::value(blob::State::Stored))
@@ -216,9 +210,7 @@ async fn finish(
     update.exec(transaction).await?;
     if node_stores.processing.blocking.is_empty() {
         if let Some(refusal) = binder.bind_upload(transaction, &file, blob.size.unsigned_abs()).await? {
-            let transition = FileTransition::delete();
-            let removal = RemoveContext { transition: &transition, delete_task: follow_up_task, recorder };
-            delete::remove_row(transaction, None, uid, removal, quotas).await?;
+            delete_file(transaction, uid, follow_up_task, quotas, recorder).await?;
             return Ok(CompleteOutcome::Refused(refusal));
         }
         let content = match &known_digests {
@@ -234,6 +226,30 @@ async fn finish(
     }
     processing::enqueue_first(transaction, node_stores, uid, blob_id).await?;
     Ok(CompleteOutcome::Completed)
+}
+
+/// Deletes a file that cannot become the object that it was created as.
+async fn delete_file(
+    transaction: &DatabaseTransaction,
+    uid: Uid,
+    delete_task: TaskSeed,
+    quotas: &Quotas,
+    recorder: &EventRecorder,
+) -> Result<(), DbErr> {
+    let transition = FileTransition::delete();
+    let removal = RemoveContext { transition: &transition, delete_task, recorder };
+    delete::remove_row(transaction, None, uid, removal, quotas).await.map(drop)
+}
+
+/// Whether parts of a blob are separate objects.
+async fn has_own_objects(transaction: &DatabaseTransaction, blob_id: i64) -> Result<bool, DbErr> {
+    let own_object = part::Entity::find()
+        .select_only()
+        .column(part::Column::Id)
+        .filter(part::Column::BlobId.eq(blob_id))
+        .filter(part::Column::State.eq(part::State::Stored))
+        .filter(part::Column::Tag.is_null());
+    Ok(own_object.into_tuple::<i64>().one(transaction).await?.is_some())
 }
 
 /// Returns the digests of a blob if verification can be skipped: the whole content was inspected

@@ -85,8 +85,7 @@ impl Service {
         let (bucket, identity) = self.bucket(request, bucket).await?;
         let owner: Option<Owner> = with_owner.then(|| owner(identity.caller.tenant.as_str()));
         let found = list_objects(&self.app.uploads, &bucket, &list).await.map_err(to_s3)?;
-        let last = found.entries.last().filter(|_| found.is_truncated);
-        let next = last.map(|entry| match entry {
+        let next = found.entries.last().filter(|_| found.is_truncated).map(|entry| match entry {
             ObjectEntry::Object(object) => object.key.clone(),
             ObjectEntry::Prefix(prefix) => prefix.clone(),
         });
@@ -176,7 +175,7 @@ impl Service {
             key_count: i32::try_from(count).ok(),
             continuation_token,
             is_truncated: Some(page.next.is_some()),
-            next_continuation_token: page.next.map(|next| hex::encode(next)),
+            next_continuation_token: page.next.map(hex::encode),
             contents: Some(page.contents),
             common_prefixes: Some(page.prefixes),
             delimiter: encoding.apply_to(delimiter.filter(|it| !it.is_empty())),

@@ -35,8 +35,8 @@ use super::{
     copy::source_of,
     etag,
     objects::{
-        DEFAULT_TYPE, ReadConditions, metadata_of, no_upload, refuse_encryption, refuse_unsupported,
-        without_chunks,
+        DEFAULT_TYPE, ReadConditions, content_coding, metadata_of, no_upload, refuse_encryption,
+        refuse_unsupported,
     },
     timestamp,
 };
@@ -103,7 +103,7 @@ impl Service {
         let mut attributes = Attributes {
             cache_control: input.cache_control,
             content_disposition: input.content_disposition,
-            content_encoding: input.content_encoding.map(without_chunks).filter(|it| !it.is_empty()),
+            content_encoding: content_coding(input.content_encoding.as_deref()),
             content_language: input.content_language,
             tags: parse_tags(input.tagging.as_deref())?,
             ..Attributes::default()
@@ -182,10 +182,10 @@ impl Service {
         let found = find_content(uploads, &source_bucket, source_key).await.map_err(to_s3)?;
         let FoundObject { object: source, file, .. } = found;
         let conditions = ReadConditions {
-            if_match: input.copy_source_if_match.as_ref(),
-            if_none_match: input.copy_source_if_none_match.as_ref(),
-            if_modified_since: input.copy_source_if_modified_since.as_ref(),
-            if_unmodified_since: input.copy_source_if_unmodified_since.as_ref(),
+            matches: input.copy_source_if_match.as_ref(),
+            none_matches: input.copy_source_if_none_match.as_ref(),
+            modified_since: input.copy_source_if_modified_since.as_ref(),
+            unmodified_since: input.copy_source_if_unmodified_since.as_ref(),
         };
         conditions.check(&source, &S3ErrorCode::PreconditionFailed)?;
         let size = file.content.size;

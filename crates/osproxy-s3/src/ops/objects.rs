@@ -104,10 +104,10 @@ pub(crate) fn metadata_of(metadata: Option<Metadata>) -> S3Result<FileMetadata> 
 /// The conditions of a request that reads an object.
 #[derive(Default)]
 pub(crate) struct ReadConditions<'a> {
-    pub(crate) if_match: Option<&'a ETagCondition>,
-    pub(crate) if_none_match: Option<&'a ETagCondition>,
-    pub(crate) if_modified_since: Option<&'a Timestamp>,
-    pub(crate) if_unmodified_since: Option<&'a Timestamp>,
+    pub(crate) matches: Option<&'a ETagCondition>,
+    pub(crate) none_matches: Option<&'a ETagCondition>,
+    pub(crate) modified_since: Option<&'a Timestamp>,
+    pub(crate) unmodified_since: Option<&'a Timestamp>,
 }
 
 impl ReadConditions<'_> {
@@ -117,12 +117,12 @@ impl ReadConditions<'_> {
         let modified = timestamp(object.modified_at.div_euclid(1000) * 1000);
         let failed =
             || s3_error!(PreconditionFailed, "At least one of the pre-conditions you specified did not hold");
-        match (self.if_match, self.if_unmodified_since) {
+        match (self.matches, self.unmodified_since) {
             (Some(condition), _) if !meets(condition, &object.etag) => return Err(failed()),
             (None, Some(since)) if modified > *since => return Err(failed()),
             _ => {}
         }
-        let has_it = match (self.if_none_match, self.if_modified_since) {
+        let has_it = match (self.none_matches, self.modified_since) {
             (Some(condition), _) => meets(condition, &object.etag),
             (None, Some(since)) => modified <= *since,
             (None, None) => false,
@@ -202,7 +202,7 @@ impl Service {
         let mut attributes = Attributes {
             cache_control: input.cache_control,
             content_disposition: input.content_disposition,
-            content_encoding: input.content_encoding.map(without_chunks).filter(|it| !it.is_empty()),
+            content_encoding: content_coding(input.content_encoding.as_deref()),
             content_language: input.content_language,
             tags: parse_tags(input.tagging.as_deref())?,
             ..Attributes::default()
@@ -281,10 +281,10 @@ impl Service {
         let found = self.find(&request, &input.bucket, &input.key, input.version_id.as_deref()).await?;
         let Found { object, file, attributes, metadata, caller } = found;
         let conditions = ReadConditions {
-            if_match: input.if_match.as_ref(),
-            if_none_match: input.if_none_match.as_ref(),
-            if_modified_since: input.if_modified_since.as_ref(),
-            if_unmodified_since: input.if_unmodified_since.as_ref(),
+            matches: input.if_match.as_ref(),
+            none_matches: input.if_none_match.as_ref(),
+            modified_since: input.if_modified_since.as_ref(),
+            unmodified_since: input.if_unmodified_since.as_ref(),
         };
         conditions.check(&object, &S3ErrorCode::NotModified)?;
         check_part(input.part_number, &object)?;
@@ -345,10 +345,10 @@ impl Service {
         let found = self.find(&request, &input.bucket, &input.key, input.version_id.as_deref()).await?;
         let Found { object, file, attributes, metadata, .. } = found;
         let conditions = ReadConditions {
-            if_match: input.if_match.as_ref(),
-            if_none_match: input.if_none_match.as_ref(),
-            if_modified_since: input.if_modified_since.as_ref(),
-            if_unmodified_since: input.if_unmodified_since.as_ref(),
+            matches: input.if_match.as_ref(),
+            none_matches: input.if_none_match.as_ref(),
+            modified_since: input.if_modified_since.as_ref(),
+            unmodified_since: input.if_unmodified_since.as_ref(),
         };
         conditions.check(&object, &S3ErrorCode::NotModified)?;
         check_part(input.part_number, &object)?;
@@ -506,11 +506,11 @@ fn tag_count(attributes: &Attributes) -> Option<i32> {
     i32::try_from(attributes.tags.len()).ok().filter(|count| *count > 0)
 }
 
-/// Removes the coding of the transfer from a content coding.
-pub(crate) fn without_chunks(encoding: String) -> String {
-    let codings =
-        encoding.split(',').map(str::trim).filter(|coding| !coding.eq_ignore_ascii_case("aws-chunked"));
-    codings.collect::<Vec<_>>().join(",")
+/// The coding of the content, without that of the transfer.
+pub(crate) fn content_coding(encoding: Option<&str>) -> Option<String> {
+    let codings = encoding?.split(',').map(str::trim);
+    let codings: Vec<_> = codings.filter(|coding| !coding.eq_ignore_ascii_case("aws-chunked")).collect();
+    Some(codings.join(",")).filter(|coding| !coding.is_empty())
 }
 
 /// Whether an error says that there is no upload.

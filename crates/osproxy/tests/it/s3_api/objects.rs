@@ -1,5 +1,7 @@
 //! Objects are files: what becomes of both.
 
+use std::fmt::Write;
+
 use futures_util::future::join_all;
 use md5::{Digest, Md5};
 use serde_json::{Value, json};
@@ -58,7 +60,7 @@ impl Scene {
             let answer = self.request("PUT", &path, &query, part).await;
             let etag = format!("\"{}\"", md5_of(part));
             assert_eq!((answer.status, answer.header("etag")), (200, etag.as_str()), "{}", answer.text);
-            list += &format!("<Part><PartNumber>{number}</PartNumber><ETag>{etag}</ETag></Part>");
+            write!(list, "<Part><PartNumber>{number}</PartNumber><ETag>{etag}</ETag></Part>").unwrap();
         }
         list += "</CompleteMultipartUpload>";
         (self.request("POST", &path, &format!("uploadId={id}"), list.as_bytes()).await, id)
