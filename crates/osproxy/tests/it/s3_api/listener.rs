@@ -79,7 +79,7 @@ async fn all_errors_are_those_of_s3() {
     // A body that stays away, and one that is too large.
     let mut request = scene.get("/photos");
     (request.method, request.query) = ("PUT", "cors=".to_owned());
-    request.body = vec![b' '; (1 << 20) + 1];
+    request.body = vec![b' '; (2 << 20) + 1];
     let answer = request.send(scene.address, &scene.key).await;
     assert_eq!(answer.outcome(), (400, "MaxMessageLengthExceeded"), "{answer:?}");
     request.body = b"<a/>".to_vec();
