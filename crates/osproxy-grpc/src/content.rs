@@ -2,16 +2,12 @@
 
 use std::{
     pin::Pin,
-    sync::Arc,
     task::{Context, Poll, ready},
 };
 
 use axum::{extract::Request, middleware::Next, response::Response};
 use bytes::Bytes;
-use futures_util::{
-    Stream, StreamExt, future,
-    stream::{self, BoxStream},
-};
+use futures_util::{Stream, StreamExt, future, stream::BoxStream};
 use http_body_util::BodyExt;
 use osproxy_api::{
     ErrorCode,
@@ -21,7 +17,7 @@ use osproxy_api::{
         upload_part_request,
     },
 };
-use osproxy_core::{App, Caller, Error, Result};
+use osproxy_core::{Error, Result};
 use osproxy_types::error_chain;
 use tonic::{Status, Streaming};
 
@@ -82,26 +78,6 @@ pub(super) fn data_stream<M: ContentMessage + Send + 'static>(
     });
     // Clients may send any number of messages with empty data; drop them.
     chunks.filter(|piece| future::ready(!piece.as_ref().is_ok_and(Bytes::is_empty)))
-}
-
-/// Wraps a stream of content. The stream fails soon after the API key of `caller` is revoked or
-/// expires.
-pub(super) fn until_revoked(
-    app: Arc<App>,
-    caller: Caller,
-    content: impl Stream<Item = Result<Bytes>> + Send + Unpin + 'static,
-) -> BoxStream<'static, Result<Bytes>> {
-    let revoked = Box::pin(async move { app.auth.wait_for_revocation(&caller).await });
-    let next = |state: Option<_>| async move {
-        let (mut content, mut revoked) = state?;
-        let chunk = tokio::select! {
-            biased;
-            error = &mut revoked => return Some((Err(error), None)),
-            piece = StreamExt::next(&mut content) => piece?,
-        };
-        Some((chunk, Some((content, revoked))))
-    };
-    stream::unfold(Some((content, revoked)), next).boxed()
 }
 
 /// Converts the error of a request stream. The code is `TooLarge` for a message that is too large,

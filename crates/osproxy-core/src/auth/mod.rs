@@ -17,6 +17,8 @@ use std::{
     time::{Duration, Instant},
 };
 
+use bytes::Bytes;
+use futures_util::{Stream, StreamExt, stream, stream::BoxStream};
 use governor::{DefaultDirectRateLimiter, Quota, RateLimiter, clock::Clock};
 use osproxy_api::ErrorCode;
 use osproxy_meta::{AccessDb, ApiKeyRecord};
@@ -138,6 +140,25 @@ impl Caller {
         let message = format!("this request requires an API key with the scope `{}`", scope.as_str());
         Err(Error::new(ErrorCode::PermissionDenied, message))
     }
+}
+
+/// Wraps a stream of content. The stream fails soon after the key of `caller` is revoked or expires.
+pub fn until_revoked(
+    auth: Arc<Authenticator>,
+    caller: Caller,
+    content: impl Stream<Item = Result<Bytes>> + Send + Unpin + 'static,
+) -> BoxStream<'static, Result<Bytes>> {
+    let revoked = Box::pin(async move { auth.wait_for_revocation(&caller).await });
+    let next = |state: Option<_>| async move {
+        let (mut content, mut revoked) = state?;
+        let chunk = tokio::select! {
+            biased;
+            error = &mut revoked => return Some((Err(error), None)),
+            piece = StreamExt::next(&mut content) => piece?,
+        };
+        Some((chunk, Some((content, revoked))))
+    };
+    stream::unfold(Some((content, revoked)), next).boxed()
 }
 
 /// A cached lookup of an API key. `record` is `None` if there is no such key.

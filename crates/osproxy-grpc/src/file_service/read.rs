@@ -16,6 +16,7 @@ use osproxy_api::{
 };
 use osproxy_core::{
     App, Caller, Error, Result,
+    auth::until_revoked,
     links::LinkConstraints,
     ops::{
         self,
@@ -28,7 +29,7 @@ use serde::{Deserialize, Serialize};
 use tonic::Extensions;
 
 use crate::{
-    content::{Download, until_revoked},
+    content::Download,
     forward::{self, ForwardTarget},
     parse, render,
 };
@@ -59,7 +60,7 @@ pub(super) async fn download(
         };
         ops::download_file::retry_if_moved(&app.files, file, open, has_moved).await?
     };
-    let content = until_revoked(app.clone(), caller.clone(), content);
+    let content = until_revoked(app.auth.clone(), caller.clone(), content);
     let part = Some(download_file_response::Part::File(render::file(record)));
     Ok(Download { first: Some(DownloadFileResponse { part }), content })
 }

@@ -13,6 +13,7 @@ use osproxy_api::grpc::v1::{
 };
 use osproxy_core::{
     App, Caller, Error, Result,
+    auth::until_revoked,
     ops::{
         self, UploadOptions,
         complete_upload::CompleteRequest,
@@ -25,7 +26,7 @@ use osproxy_types::uid::Uid;
 use tonic::{Extensions, Streaming};
 
 use crate::{
-    content::{data_stream, read_header, until_revoked},
+    content::{data_stream, read_header},
     forward::{self, ForwardTarget},
     parse, render,
 };
@@ -96,7 +97,7 @@ pub(super) async fn store(
         object: None,
     };
     let request = UploadRequest { path: name, announced, arrives_in_order: false };
-    let content = until_revoked(app.clone(), caller.clone(), data_stream(messages));
+    let content = until_revoked(app.auth.clone(), caller.clone(), data_stream(messages));
     let stored =
         ops::store_file::store_file(&app.uploads, caller, request, size_hint(size), content, None).await?;
     Ok(stored.record.map_or_else(|| render::unread_file(stored.uid), |record| render::file(*record)))
@@ -116,7 +117,7 @@ pub(super) async fn whole(
         digests: DigestSelection::default(),
         constraints: caller.upload_constraints(),
     };
-    let content = until_revoked(app.clone(), caller.clone(), data_stream(messages));
+    let content = until_revoked(app.auth.clone(), caller.clone(), data_stream(messages));
     match ops::upload_file::upload_file(&app.uploads, uid, options, size_hint(announced), content).await? {
         Some(status) => Ok(render::upload(uid, status)),
         None => status(app, uid).await,
@@ -141,7 +142,7 @@ pub(super) async fn part(
     let received = Arc::<AtomicU64>::default();
     let count = received.clone();
     let content =
-        until_revoked(app.clone(), caller.clone(), data_stream(messages)).inspect_ok(move |bytes| {
+        until_revoked(app.auth.clone(), caller.clone(), data_stream(messages)).inspect_ok(move |bytes| {
             count.fetch_add(bytes.len() as u64, Ordering::Relaxed);
         });
     if let Some(store) = ops::choose_part_node::choose_part_node(&app.uploads, uid).await? {

@@ -3,7 +3,7 @@
 use futures_util::StreamExt;
 use osproxy_api::ErrorCode;
 use osproxy_core::{
-    auth::S3Key,
+    auth::{S3Key, until_revoked},
     ops::{
         UploadOptions,
         download_file::open_content,
@@ -154,7 +154,8 @@ impl Service {
         let incoming = Incoming::read(input.body, announced, &headers).await?;
         let (sums, options) = (incoming.sums(), part_options(&identity, &incoming));
         let uploads = &self.app.uploads;
-        let stored = upload_part(uploads, upload.uid, number, options, incoming.size, incoming.body);
+        let body = until_revoked(self.app.auth.clone(), identity.caller.clone(), incoming.body);
+        let stored = upload_part(uploads, upload.uid, number, options, incoming.size, body);
         let digests = stored.await.map_err(no_upload)?;
         let sums = sums.get().unwrap_or_default();
         Ok(S3Response::new(UploadPartOutput {

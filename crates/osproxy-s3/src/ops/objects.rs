@@ -5,7 +5,9 @@ use futures_util::TryStreamExt;
 use http_body_util::StreamBody;
 use osproxy_api::ErrorCode;
 use osproxy_core::{
-    Caller, check_metadata,
+    Caller,
+    auth::until_revoked,
+    check_metadata,
     ops::{
         delete_object::delete_object,
         download_file::open_content,
@@ -235,6 +237,7 @@ impl Service {
             condition,
         };
         let Incoming { size, body, expected, .. } = incoming;
+        let body = until_revoked(self.app.auth.clone(), identity.caller.clone(), body);
         let uploads = &self.app.uploads;
         let stored = put_object(uploads, &identity.caller, &bucket, object, expected, size, body);
         let stored = stored.await.map_err(to_s3)?;
@@ -294,6 +297,7 @@ impl Service {
         let (start, end) = range.as_ref().map_or((0, size), |range| (range.start, range.end));
         let constraints = caller.link_constraints();
         let content = open_content(&self.app.files, &file, start..end, &constraints).await.map_err(to_s3)?;
+        let content = until_revoked(self.app.auth.clone(), caller, content);
         let frames = content.map_ok(http_body::Frame::data);
         let body = StreamingBlob::from(Body::http_body_unsync(StreamBody::new(frames)));
         let sums = checksums_of(&attributes, input.checksum_mode.is_some() && range.is_none());

@@ -7,7 +7,7 @@ use md5::{Digest, Md5};
 use serde_json::{Value, json};
 
 use super::Scene;
-use crate::support::{Api, S3Answer, content, eventually, expect_json, expect_problem};
+use crate::support::{Api, RawConnection, S3Answer, content, eventually, expect_json, expect_problem};
 
 fn md5_of(bytes: &[u8]) -> String {
     hex::encode(Md5::digest(bytes))
@@ -222,6 +222,30 @@ async fn what_was_acknowledged_survives_a_crash() {
     assert_eq!(scene.request("GET", "/photos/large", "", b"").await.body(), content(2, 200_000));
     let parts = scene.request("GET", "/photos/parts", "", b"").await;
     assert_eq!(parts.body(), [content(3, 5 << 20), b"end".to_vec()].concat());
+    scene.service.database().wait_until_idle().await;
+    scene.service.assert_consistent().await;
+}
+
+#[tokio::test]
+async fn a_revoked_key_ends_what_it_sends() {
+    let mut scene = Scene::with_bucket().await;
+    let mut request = scene.get("/photos/slow");
+    request.method = "PUT";
+    let head = format!(
+        "PUT {} HTTP/1.1\r\nhost: {}\r\nconnection: close\r\ncontent-length: 1000000\r\n\r\n",
+        request.presign(&scene.key, 600),
+        scene.address
+    );
+    let mut upload = RawConnection::open(scene.address).await;
+    upload.send(&[head.as_bytes(), &content(1, 200_000)].concat()).await;
+    eventually("the upload has begun", async || (scene.states().await == ["receiving"]).then_some(())).await;
+    assert_eq!(scene.service.cli(&["s3-key", "revoke", &scene.key.access_key_id]).await.0, 0);
+    let answer = upload.read_to_end().await;
+    assert!(
+        answer.starts_with("HTTP/1.1 403") && answer.contains("<Code>InvalidAccessKeyId</Code>"),
+        "{answer}"
+    );
+    eventually("nothing is left", async || (scene.states().await == ["deleted"]).then_some(())).await;
     scene.service.database().wait_until_idle().await;
     scene.service.assert_consistent().await;
 }
