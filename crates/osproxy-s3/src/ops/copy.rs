@@ -1,5 +1,7 @@
 //! Copies of objects.
 
+use std::collections::BTreeMap;
+
 use axum::http::{HeaderMap, header};
 use osproxy_core::ops::{
     copy_object::{self, CopySource},
@@ -18,10 +20,7 @@ use time::OffsetDateTime;
 
 use super::{
     etag,
-    objects::{
-        DEFAULT_TYPE, ReadConditions, content_coding, metadata_of, refuse_encryption, refuse_unsupported,
-        write_condition,
-    },
+    objects::{DEFAULT_TYPE, metadata_of, refuse_encryption, refuse_unsupported, write_condition},
 };
 use crate::{
     attributes::{Attributes, parse_tags},
@@ -60,20 +59,18 @@ impl Service {
         refuse_unsupported(&request.headers)?;
         let condition = target_condition(&request.headers)?;
         let input = request.input;
-        let is_encrypted = input.sse_customer_algorithm.is_some()
-            || input.ssekms_key_id.is_some()
-            || input.server_side_encryption.is_some();
-        refuse_encryption(is_encrypted)?;
+        refuse_encryption(is_encrypted!(input))?;
         let (source_bucket, source_key) = source_of(&input.copy_source)?;
         let source_bucket = self.bucket_of(&identity, source_bucket).await?;
         let found = find_content(&self.app.uploads, &source_bucket, source_key).await.map_err(to_s3)?;
         let FoundObject { object: source, file, record } = found;
-        let conditions = ReadConditions {
-            matches: input.copy_source_if_match.as_ref(),
-            none_matches: input.copy_source_if_none_match.as_ref(),
-            modified_since: input.copy_source_if_modified_since.as_ref(),
-            unmodified_since: input.copy_source_if_unmodified_since.as_ref(),
-        };
+        let conditions = read_conditions!(
+            input,
+            copy_source_if_match,
+            copy_source_if_none_match,
+            copy_source_if_modified_since,
+            copy_source_if_unmodified_since
+        );
         conditions.check(&source, &S3ErrorCode::PreconditionFailed)?;
         let is = |directive: Option<&str>| directive == Some("REPLACE");
         let replaces = is(input.metadata_directive.as_ref().map(MetadataDirective::as_str));
@@ -87,14 +84,7 @@ impl Service {
         }
         let old = Attributes::parse(source.attributes.as_deref());
         let (metadata, content_type, mut attributes) = if replaces {
-            let mut attributes = Attributes {
-                cache_control: input.cache_control,
-                content_disposition: input.content_disposition,
-                content_encoding: content_coding(input.content_encoding.as_deref()),
-                content_language: input.content_language,
-                ..Attributes::default()
-            };
-            attributes.set_expires(input.expires.as_ref());
+            let attributes = attributes!(input, BTreeMap::new());
             let content_type = input.content_type.unwrap_or_else(|| DEFAULT_TYPE.to_owned());
             (metadata_of(input.metadata)?, content_type, attributes)
         } else {

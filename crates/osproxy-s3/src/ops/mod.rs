@@ -1,5 +1,63 @@
 //! The operations, by resource.
 
+// The inputs of operations have the same fields, but no common type.
+
+/// What the headers of a request say about its body.
+macro_rules! announced {
+    ($input:ident, $trailers:expr) => {
+        $crate::body::Announced {
+            length: $input.content_length,
+            md5: $input.content_md5,
+            checksums: s3s::dto::Checksum {
+                checksum_crc32: $input.checksum_crc32,
+                checksum_crc32c: $input.checksum_crc32c,
+                checksum_crc64nvme: $input.checksum_crc64nvme,
+                checksum_sha1: $input.checksum_sha1,
+                checksum_sha256: $input.checksum_sha256,
+                checksum_type: None,
+            },
+            trailers: $trailers,
+        }
+    };
+}
+
+/// The attributes in the headers of a request.
+macro_rules! attributes {
+    ($input:ident, $tags:expr) => {{
+        let mut attributes = $crate::attributes::Attributes {
+            cache_control: $input.cache_control,
+            content_disposition: $input.content_disposition,
+            content_encoding: $crate::ops::objects::content_coding($input.content_encoding.as_deref()),
+            content_language: $input.content_language,
+            tags: $tags,
+            ..$crate::attributes::Attributes::default()
+        };
+        attributes.set_expires($input.expires.as_ref());
+        attributes
+    }};
+}
+
+/// The conditions of a request that reads an object.
+macro_rules! read_conditions {
+    ($input:ident, $matches:ident, $none_matches:ident, $modified:ident, $unmodified:ident) => {
+        $crate::ops::objects::ReadConditions {
+            matches: $input.$matches.as_ref(),
+            none_matches: $input.$none_matches.as_ref(),
+            modified_since: $input.$modified.as_ref(),
+            unmodified_since: $input.$unmodified.as_ref(),
+        }
+    };
+}
+
+/// Whether a request asks for encryption by the service.
+macro_rules! is_encrypted {
+    ($input:ident) => {
+        $input.sse_customer_algorithm.is_some()
+            || $input.ssekms_key_id.is_some()
+            || $input.server_side_encryption.is_some()
+    };
+}
+
 pub(crate) mod buckets;
 pub(crate) mod copy;
 pub(crate) mod listing;

@@ -21,7 +21,7 @@ use osproxy_types::uid::Uid;
 use s3s::{
     S3Error, S3ErrorCode, S3Request, S3Response, S3Result,
     dto::{
-        self, AbortMultipartUploadInput, AbortMultipartUploadOutput, Checksum, CompleteMultipartUploadInput,
+        self, AbortMultipartUploadInput, AbortMultipartUploadOutput, CompleteMultipartUploadInput,
         CompleteMultipartUploadOutput, CompletedPart, CopyPartResult, CreateMultipartUploadInput,
         CreateMultipartUploadOutput, Initiator, ListMultipartUploadsInput, ListMultipartUploadsOutput,
         ListPartsInput, ListPartsOutput, MultipartUpload, Part, StorageClass, UploadPartCopyInput,
@@ -34,19 +34,10 @@ use super::{
     buckets::owner,
     copy::source_of,
     etag,
-    objects::{
-        DEFAULT_TYPE, ReadConditions, content_coding, metadata_of, no_upload, refuse_encryption,
-        refuse_unsupported,
-    },
+    objects::{DEFAULT_TYPE, metadata_of, no_upload, refuse_encryption, refuse_unsupported},
     timestamp,
 };
-use crate::{
-    attributes::{Attributes, parse_tags},
-    auth::Identity,
-    body::{Announced, Incoming},
-    errors::to_s3,
-    service::Service,
-};
+use crate::{attributes::parse_tags, auth::Identity, body::Incoming, errors::to_s3, service::Service};
 
 /// Highest part number.
 const MAX_PARTS: i32 = 10_000;
@@ -96,19 +87,8 @@ impl Service {
         let (bucket, identity) = self.bucket(&request, &request.input.bucket).await?;
         refuse_unsupported(&request.headers)?;
         let input = request.input;
-        let is_encrypted = input.sse_customer_algorithm.is_some()
-            || input.ssekms_key_id.is_some()
-            || input.server_side_encryption.is_some();
-        refuse_encryption(is_encrypted)?;
-        let mut attributes = Attributes {
-            cache_control: input.cache_control,
-            content_disposition: input.content_disposition,
-            content_encoding: content_coding(input.content_encoding.as_deref()),
-            content_language: input.content_language,
-            tags: parse_tags(input.tagging.as_deref())?,
-            ..Attributes::default()
-        };
-        attributes.set_expires(input.expires.as_ref());
+        refuse_encryption(is_encrypted!(input))?;
+        let attributes = attributes!(input, parse_tags(input.tagging.as_deref())?);
         let object = ObjectRequest {
             key: input.key.clone(),
             content_type: Some(input.content_type.unwrap_or_else(|| DEFAULT_TYPE.to_owned())),
@@ -138,19 +118,7 @@ impl Service {
         refuse_encryption(input.sse_customer_algorithm.is_some())?;
         let number = part_number(input.part_number)?;
         let upload = self.upload(&bucket, &input.key, &input.upload_id).await?;
-        let announced = Announced {
-            length: input.content_length,
-            md5: input.content_md5,
-            checksums: Checksum {
-                checksum_crc32: input.checksum_crc32,
-                checksum_crc32c: input.checksum_crc32c,
-                checksum_crc64nvme: input.checksum_crc64nvme,
-                checksum_sha1: input.checksum_sha1,
-                checksum_sha256: input.checksum_sha256,
-                checksum_type: None,
-            },
-            trailers: trailing_headers,
-        };
+        let announced = announced!(input, trailing_headers);
         let incoming = Incoming::read(input.body, announced, &headers).await?;
         let (sums, options) = (incoming.sums(), part_options(&identity, &incoming));
         let uploads = &self.app.uploads;
@@ -182,12 +150,13 @@ impl Service {
         let uploads = &self.app.uploads;
         let found = find_content(uploads, &source_bucket, source_key).await.map_err(to_s3)?;
         let FoundObject { object: source, file, .. } = found;
-        let conditions = ReadConditions {
-            matches: input.copy_source_if_match.as_ref(),
-            none_matches: input.copy_source_if_none_match.as_ref(),
-            modified_since: input.copy_source_if_modified_since.as_ref(),
-            unmodified_since: input.copy_source_if_unmodified_since.as_ref(),
-        };
+        let conditions = read_conditions!(
+            input,
+            copy_source_if_match,
+            copy_source_if_none_match,
+            copy_source_if_modified_since,
+            copy_source_if_unmodified_since
+        );
         conditions.check(&source, &S3ErrorCode::PreconditionFailed)?;
         let size = file.content.size;
         let range = match input.copy_source_range.as_deref() {

@@ -31,7 +31,7 @@ use s3s::{
 use super::{etag, meets, timestamp};
 use crate::{
     attributes::{Attributes, parse_tags},
-    body::{Announced, Incoming},
+    body::Incoming,
     errors::to_s3,
     service::Service,
 };
@@ -193,36 +193,13 @@ impl Service {
         if input.key.contains("${filename}") {
             return Err(s3_error!(NotImplemented, "${{filename}} in the key of a form is not implemented"));
         }
-        let is_encrypted = input.sse_customer_algorithm.is_some()
-            || input.ssekms_key_id.is_some()
-            || input.server_side_encryption.is_some();
-        refuse_encryption(is_encrypted)?;
+        refuse_encryption(is_encrypted!(input))?;
         if input.write_offset_bytes.is_some() {
             return Err(s3_error!(NotImplemented, "Appending to an object is not implemented"));
         }
         let condition = write_condition(input.if_match.as_ref(), input.if_none_match.as_ref())?;
-        let mut attributes = Attributes {
-            cache_control: input.cache_control,
-            content_disposition: input.content_disposition,
-            content_encoding: content_coding(input.content_encoding.as_deref()),
-            content_language: input.content_language,
-            tags: parse_tags(input.tagging.as_deref())?,
-            ..Attributes::default()
-        };
-        attributes.set_expires(input.expires.as_ref());
-        let announced = Announced {
-            length: input.content_length,
-            md5: input.content_md5,
-            checksums: Checksum {
-                checksum_crc32: input.checksum_crc32,
-                checksum_crc32c: input.checksum_crc32c,
-                checksum_crc64nvme: input.checksum_crc64nvme,
-                checksum_sha1: input.checksum_sha1,
-                checksum_sha256: input.checksum_sha256,
-                checksum_type: None,
-            },
-            trailers: trailing_headers,
-        };
+        let mut attributes = attributes!(input, parse_tags(input.tagging.as_deref())?);
+        let announced = announced!(input, trailing_headers);
         let incoming = Incoming::read(input.body, announced, &headers).await?;
         let sums = incoming.sums();
         let known = sums.get();
@@ -283,12 +260,8 @@ impl Service {
         refuse_encryption(input.sse_customer_algorithm.is_some())?;
         let found = self.find(&request, &input.bucket, &input.key, input.version_id.as_deref()).await?;
         let Found { object, file, attributes, metadata, caller } = found;
-        let conditions = ReadConditions {
-            matches: input.if_match.as_ref(),
-            none_matches: input.if_none_match.as_ref(),
-            modified_since: input.if_modified_since.as_ref(),
-            unmodified_since: input.if_unmodified_since.as_ref(),
-        };
+        let conditions =
+            read_conditions!(input, if_match, if_none_match, if_modified_since, if_unmodified_since);
         conditions.check(&object, &S3ErrorCode::NotModified)?;
         check_part(input.part_number, &object)?;
         let size = file.content.size;
@@ -348,12 +321,8 @@ impl Service {
         refuse_encryption(input.sse_customer_algorithm.is_some())?;
         let found = self.find(&request, &input.bucket, &input.key, input.version_id.as_deref()).await?;
         let Found { object, file, attributes, metadata, .. } = found;
-        let conditions = ReadConditions {
-            matches: input.if_match.as_ref(),
-            none_matches: input.if_none_match.as_ref(),
-            modified_since: input.if_modified_since.as_ref(),
-            unmodified_since: input.if_unmodified_since.as_ref(),
-        };
+        let conditions =
+            read_conditions!(input, if_match, if_none_match, if_modified_since, if_unmodified_since);
         conditions.check(&object, &S3ErrorCode::NotModified)?;
         check_part(input.part_number, &object)?;
         let size = file.content.size;
