@@ -50,6 +50,8 @@ pub(crate) fn refuse_encryption(is_wanted: bool) -> S3Result<()> {
     }
 }
 
+/// Maximum length of an `ETag` in bytes: an MD5 and the number of parts.
+const MAX_ETAG: usize = 64;
 /// Headers that change what a write means, in ways that the service does not have.
 const UNSUPPORTED: [&str; 10] = [
     "x-amz-grant-full-control",
@@ -86,6 +88,9 @@ pub(crate) fn write_condition(
 ) -> S3Result<Option<ObjectCondition>> {
     match (if_match, if_none_match) {
         (None, None) => Ok(None),
+        (Some(ETagCondition::ETag(etag)), None) if etag.value().len() > MAX_ETAG => {
+            Err(s3_error!(PreconditionFailed, "No object has such an ETag"))
+        }
         (Some(ETagCondition::ETag(etag)), None) => {
             Ok(Some(ObjectCondition::Matches(etag.value().to_owned())))
         }

@@ -155,9 +155,11 @@ async fn of_conditional_writes_at_once_one_wins() {
         outcomes.sort_unstable();
         assert_eq!(outcomes, [200, 412, 412, 412, 412, 412, 412, 412], "{size}");
     }
-    let etag = format!("\"{}\"", "0".repeat(32));
-    let replaced = scene.conditional("PUT", "/photos/once-100", "", b"x", &[("if-match", &etag)]).await;
-    assert_eq!(replaced.outcome(), (412, "PreconditionFailed"));
+    for (size, length) in [(1, 32), (100_000, 32), (100_000, 1000)] {
+        let (etag, body) = (format!("\"{}\"", "0".repeat(length)), content(9, size));
+        let replaced = scene.conditional("PUT", "/photos/once-100", "", &body, &[("if-match", &etag)]).await;
+        assert_eq!(replaced.outcome(), (412, "PreconditionFailed"));
+    }
     scene.service.database().wait_until_idle().await;
     eventually("nothing is left of the others", async || (scene.service.objects().len() == 2).then_some(()))
         .await;
