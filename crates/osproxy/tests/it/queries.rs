@@ -100,10 +100,11 @@ async fn operations_ask_no_more_than_they_must() {
         // Lookup by md5; BEGIN, the reference, the file, COMMIT.
         ("instant_upload", 5),
         // Whether the link is revoked (normally cached, here and below); BEGIN, the file, its
-        // state, the write intent, COMMIT; lookup by BLAKE3; BEGIN, the blob, the file, COMMIT.
-        ("upload_file", 11),
+        // state, the write intent, COMMIT; lookup by BLAKE3; BEGIN, the blob, the file, whether it is
+        // an object (with events, the same query reads the file for its event), COMMIT.
+        ("upload_file", 12),
         // The same, but the reference is added and the write intent deleted.
-        ("upload_file of known content", 12),
+        ("upload_file of known content", 13),
         // Which node has the other parts; BEGIN, the file and earlier writes, the write intent,
         // COMMIT; BEGIN, the file, the part to replace, the part, the received bytes, COMMIT.
         ("upload_part", 12),
