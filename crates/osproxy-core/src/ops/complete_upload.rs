@@ -31,6 +31,24 @@ pub async fn complete_upload(
     request: CompleteRequest,
     constraints: &LinkConstraints,
 ) -> Result<()> {
+    complete(uploads, uid, request, Terms { constraints: constraints.clone(), etag: None }).await
+}
+
+/// What the content must meet besides the request.
+#[derive(Clone)]
+pub(super) struct Terms {
+    pub(super) constraints: LinkConstraints,
+    /// For an object, the `ETag` that its parts must have together.
+    pub(super) etag: Option<String>,
+}
+
+/// Like [`complete_upload`].
+pub(super) async fn complete(
+    uploads: &Arc<UploadOps>,
+    uid: Uid,
+    request: CompleteRequest,
+    terms: Terms,
+) -> Result<()> {
     let (max_parts, max_size) = (uploads.limits.max_parts, uploads.limits.max_size);
     if request.parts.is_some_and(|parts| !(1..=max_parts).contains(&parts)) {
         return Err(Error::invalid(format!("an upload must have 1 to {max_parts} parts")));
@@ -39,12 +57,12 @@ pub async fn complete_upload(
         let message = format!("a file must not be larger than {max_size} bytes");
         return Err(Error::new(ErrorCode::TooLarge, message));
     }
-    let Attempt { outcome, inspected } = try_complete(uploads, uid, request, constraints).await?;
+    let Attempt { outcome, inspected } = try_complete(uploads, uid, request, &terms).await?;
     match outcome {
         CompleteOutcome::Multipart(upload) => {
             let upload = InspectedMultipart { upload, inspected };
             // Spawned: this must complete even if the client disconnects.
-            let completing = complete_multipart(uploads.clone(), uid, request, constraints.clone(), upload);
+            let completing = complete_multipart(uploads.clone(), uid, request, terms, upload);
             uploads.detached_work.spawn(completing).await.map_err(Error::internal)?
         }
         other => into_result(other),
@@ -64,11 +82,12 @@ async fn try_complete(
     uploads: &Arc<UploadOps>,
     uid: Uid,
     said: CompleteRequest,
-    terms: &LinkConstraints,
+    Terms { constraints, etag }: &Terms,
 ) -> Result<Attempt> {
     let mut conditions = CompletePreconditions {
-        max_size: terms.max_size,
-        content_type: terms.content_type.clone(),
+        max_size: constraints.max_size,
+        content_type: constraints.content_type.clone(),
+        etag: etag.clone(),
         max_inline_verification_size: uploads.limits.max_inline_verification_size,
         inspected: None,
     };
@@ -141,7 +160,7 @@ async fn complete_multipart(
     uploads: Arc<UploadOps>,
     uid: Uid,
     said: CompleteRequest,
-    terms: LinkConstraints,
+    terms: Terms,
     InspectedMultipart { upload, inspected }: InspectedMultipart,
 ) -> Result<()> {
     match uploads.objects.finish_completion(uid, &upload, inspected).await? {

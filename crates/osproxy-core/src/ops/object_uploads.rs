@@ -9,9 +9,9 @@ use osproxy_storage::{DigestSelection, Digester};
 use osproxy_types::uid::Uid;
 
 use super::{
-    UploadOps,
+    LinkConstraints, UploadOps,
     abort_upload::abort_upload,
-    complete_upload::complete_upload,
+    complete_upload::{Terms, complete},
     create_upload::create_upload,
     find_object::BucketRecord,
     put_object::{ObjectRequest, StoredObject, upload_request},
@@ -92,10 +92,11 @@ pub async fn complete_object_upload(
         return Err(Error::new(ErrorCode::PartsMissing, message));
     }
     let etag = multipart_etag(&parts);
-    match uploads.meta.objects.select_parts(uid, parts, MIN_PART_SIZE).await? {
+    match uploads.meta.objects.select_parts(uid, parts, etag.clone(), MIN_PART_SIZE).await? {
         SelectPartsOutcome::Selected => {
             let request = CompleteRequest { parts: Some(count), size, expected: ExpectedDigests::default() };
-            complete_upload(uploads, uid, request, &super::LinkConstraints::default()).await?;
+            let terms = Terms { constraints: LinkConstraints::default(), etag: Some(etag.clone()) };
+            complete(uploads, uid, request, terms).await?;
             Ok(StoredObject { uid, etag })
         }
         // An earlier request has completed it.

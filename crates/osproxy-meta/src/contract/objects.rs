@@ -243,7 +243,7 @@ async fn parts_are_selected_and_listed(meta: &Meta) {
     assert_eq!(parts.iter().map(|part| (part.number, part.size)).collect::<Vec<_>>(), [(2, 6), (3, 5)]);
     let md5 = |content: &str| digests(content).md5.unwrap_or_default();
     let select = async |parts: Vec<(u32, [u8; 16])>, min_size| {
-        meta.objects.select_parts(uid(6090), parts, min_size).await.unwrap()
+        meta.objects.select_parts(uid(6090), parts, String::new(), min_size).await.unwrap()
     };
     let wanted = vec![(1, md5("first")), (2, md5("second"))];
     assert_eq!(select(vec![(1, md5("other"))], 0).await, SelectPartsOutcome::Missing(1));

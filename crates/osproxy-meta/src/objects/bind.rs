@@ -81,6 +81,29 @@ pub enum ObjectRefusal {
     NoObject,
     /// The condition does not hold.
     ConditionFailed,
+    /// A part was sent again while the upload was being completed.
+    PartsChanged,
+    /// The key was written after the file had become complete, while the file was processed.
+    Superseded,
+}
+
+/// A file that is to become an object.
+pub(crate) struct PendingObject {
+    pub(crate) object: NewObject,
+    /// Set when the content is complete.
+    pub(crate) etag: Option<String>,
+    /// When the upload began or, if the content is complete, when it became so; in milliseconds since
+    /// the Unix epoch.
+    since: i64,
+}
+
+/// Which of two writes of a key wins.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Order {
+    /// The one that is committed last.
+    Commit,
+    /// The one whose content was complete last, at this time. The file was processed meanwhile.
+    Completion(i64),
 }
 
 /// Binds files to keys. Create it before the transaction, and call
@@ -157,7 +180,7 @@ impl ObjectBinder {
         file: &file::Model,
     ) -> Result<Option<ObjectRefusal>, DbErr> {
         match pending(transaction, file).await? {
-            Some((object, _)) => Ok(self.check(transaction, &object, &file.tenant).await?.1),
+            Some(pending) => Ok(self.check(transaction, &pending.object, &file.tenant).await?.1),
             None => Ok(None),
         }
     }
@@ -169,13 +192,65 @@ impl ObjectBinder {
         file: &file::Model,
         size: u64,
     ) -> Result<Option<ObjectRefusal>, DbErr> {
-        let Some((object, etag)) = pending(transaction, file).await? else {
-            return Ok(None);
+        match pending(transaction, file).await? {
+            Some(pending) => self.bind_pending(transaction, file, pending, size, Order::Commit).await,
+            None => Ok(None),
+        }
+    }
+
+    /// Binds a file that processing has accepted, if it is to become an object. A file that cannot
+    /// become an object any more is deleted; with `keeps_file`, it is a file without a key.
+    pub(crate) async fn bind_accepted(
+        &self,
+        transaction: &DatabaseTransaction,
+        file: &file::Model,
+        keeps_file: bool,
+    ) -> Result<(), DbErr> {
+        let Some(pending) = pending(transaction, file).await? else {
+            return Ok(());
         };
+        let (task_id, order) = (pending.object.task_id, Order::Completion(pending.since));
+        let size = file.charged.unsigned_abs();
+        if self.bind_pending(transaction, file, pending, size, order).await?.is_none() {
+            return Ok(());
+        }
+        if keeps_file {
+            self.detach(transaction, file.uid).await
+        } else {
+            self.remove(transaction, file.uid, task_id).await
+        }
+    }
+
+    async fn bind_pending(
+        &self,
+        transaction: &DatabaseTransaction,
+        file: &file::Model,
+        PendingObject { object, etag, .. }: PendingObject,
+        size: u64,
+        order: Order,
+    ) -> Result<Option<ObjectRefusal>, DbErr> {
         let etag = etag.unwrap_or_else(|| opaque_etag(file.uid));
         delete_upload(transaction, file.uid).await?;
         let bound = BoundFile { uid: file.uid, tenant: &file.tenant, size, etag: &etag, owns_file: true };
-        self.bind(transaction, &object, bound).await
+        self.bind_in_order(transaction, &object, bound, order).await
+    }
+
+    /// Deletes the files that wait for processing to get this key.
+    pub(super) async fn cancel_waiting(
+        &self,
+        transaction: &DatabaseTransaction,
+        bucket_id: i64,
+        key: &str,
+    ) -> Result<(), DbErr> {
+        let waiting = object_upload::Entity::find()
+            .filter(object_upload::Column::BucketId.eq(bucket_id))
+            .filter(object_upload::Column::ObjectKey.eq(key.as_bytes().to_vec()))
+            .filter(object_upload::Column::IsMultipart.eq(0))
+            .filter(object_upload::Column::Etag.is_not_null());
+        for row in waiting.all(transaction).await? {
+            self.remove(transaction, row.uid, Uid::from_db(row.task_id)).await?;
+        }
+        Ok(())
     }
 
     /// Gives the key to the file, and deletes the file that had it, if that was created as an object.
@@ -185,9 +260,26 @@ impl ObjectBinder {
         object: &NewObject,
         file: BoundFile<'_>,
     ) -> Result<Option<ObjectRefusal>, DbErr> {
+        self.bind_in_order(transaction, object, file, Order::Commit).await
+    }
+
+    async fn bind_in_order(
+        &self,
+        transaction: &DatabaseTransaction,
+        object: &NewObject,
+        file: BoundFile<'_>,
+        order: Order,
+    ) -> Result<Option<ObjectRefusal>, DbErr> {
         let (current, refusal) = self.check(transaction, object, file.tenant).await?;
         if refusal.is_some() {
             return Ok(refusal);
+        }
+        let modified_at = match order {
+            Order::Commit => self.now,
+            Order::Completion(at) => at,
+        };
+        if order != Order::Commit && current.as_ref().is_some_and(|it| it.modified_at > modified_at) {
+            return Ok(Some(ObjectRefusal::Superseded));
         }
         let Some(current) = current else {
             let row = object::ActiveModel {
@@ -196,7 +288,7 @@ impl ObjectBinder {
                 uid: Set(file.uid),
                 size: Set(file.size.cast_signed()),
                 etag: Set(file.etag.to_owned()),
-                modified_at: Set(self.now),
+                modified_at: Set(modified_at),
                 attributes: Set(object.attributes.clone()),
                 owns_file: Set(i32::from(file.owns_file)),
             };
@@ -207,7 +299,7 @@ impl ObjectBinder {
             .col_expr(object::Column::Uid, Expr::value(file.uid))
             .col_expr(object::Column::Size, Expr::value(file.size.cast_signed()))
             .col_expr(object::Column::Etag, Expr::value(file.etag))
-            .col_expr(object::Column::ModifiedAt, Expr::value(self.now))
+            .col_expr(object::Column::ModifiedAt, Expr::value(modified_at))
             .col_expr(object::Column::Attributes, Expr::value(object.attributes.clone()))
             .col_expr(object::Column::OwnsFile, Expr::value(i32::from(file.owns_file)))
             .filter(object::Column::BucketId.eq(current.bucket_id))
@@ -264,10 +356,34 @@ impl ObjectBinder {
         if object.owns_file == 0 {
             return Ok(());
         }
+        self.remove(transaction, object.uid, task_id).await
+    }
+
+    /// Deletes a file. `task_id` is an unused id for the task that deletes its content.
+    async fn remove(&self, transaction: &DatabaseTransaction, uid: i64, task_id: Uid) -> Result<(), DbErr> {
+        self.replaced.lock().unwrap_or_else(PoisonError::into_inner).push(uid);
         let transition = FileTransition::delete();
         let delete_task = TaskSeed { id: task_id, max_attempts: self.max_task_attempts, now: self.now };
         let context = RemoveContext { transition: &transition, delete_task, recorder: &self.recorder };
-        delete::remove_row(transaction, None, Uid::from_db(object.uid), context, &self.quotas).await?;
+        delete::remove_row(transaction, None, Uid::from_db(uid), context, &self.quotas).await?;
+        Ok(())
+    }
+
+    /// Records the `ETag` of a file that the client has completed, and whether the upload continues.
+    pub(crate) async fn set_etag(
+        &self,
+        transaction: &DatabaseTransaction,
+        uid: i64,
+        etag: Option<String>,
+        is_open: bool,
+    ) -> Result<(), DbErr> {
+        object_upload::Entity::update_many()
+            .col_expr(object_upload::Column::Etag, Expr::value(etag))
+            .col_expr(object_upload::Column::IsMultipart, Expr::value(i32::from(is_open)))
+            .col_expr(object_upload::Column::CreatedAt, Expr::value(self.now))
+            .filter(object_upload::Column::Uid.eq(uid))
+            .exec(transaction)
+            .await?;
         Ok(())
     }
 }
@@ -282,11 +398,11 @@ pub(super) async fn find_locked(
     object.one(transaction).await
 }
 
-/// Returns the object that the file is to become, and its `ETag` if the content is complete.
+/// Returns the object that the file is to become.
 pub(crate) async fn pending(
     connection: &impl ConnectionTrait,
     file: &file::Model,
-) -> Result<Option<(NewObject, Option<String>)>, DbErr> {
+) -> Result<Option<PendingObject>, DbErr> {
     if file.bucket_id.is_none() {
         return Ok(None);
     }
@@ -300,7 +416,7 @@ pub(crate) async fn pending(
             is_multipart: row.is_multipart != 0,
             task_id: Uid::from_db(row.task_id),
         };
-        (object, row.etag)
+        PendingObject { object, etag: row.etag, since: row.created_at }
     }))
 }
 
@@ -317,22 +433,6 @@ pub(crate) fn upload_row(uid: Uid, object: &NewObject, now: i64) -> object_uploa
         task_id: Set(object.task_id.get()),
         created_at: Set(now),
     }
-}
-
-/// Records the `ETag` of a file that the client has completed, and whether the upload continues.
-pub(crate) async fn set_etag(
-    transaction: &DatabaseTransaction,
-    uid: i64,
-    etag: Option<String>,
-    is_open: bool,
-) -> Result<(), DbErr> {
-    object_upload::Entity::update_many()
-        .col_expr(object_upload::Column::Etag, Expr::value(etag))
-        .col_expr(object_upload::Column::IsMultipart, Expr::value(i32::from(is_open)))
-        .filter(object_upload::Column::Uid.eq(uid))
-        .exec(transaction)
-        .await?;
-    Ok(())
 }
 
 /// Removes the key of a file that is deleted, or that will not become an object.

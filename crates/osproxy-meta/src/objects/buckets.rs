@@ -95,7 +95,9 @@ impl ObjectDb {
         let created = self.db.write(move |transaction| {
             let (tenant, name) = (tenant.clone(), name.clone());
             Box::pin(async move {
-                if let Some(row) = find(transaction, &name).await? {
+                // Not locked: the bucket may belong to another tenant, whose writes must not wait.
+                let named = bucket::Entity::find().filter(bucket::Column::Name.eq(name.as_str()));
+                if let Some(row) = named.one(transaction).await? {
                     return Ok(if row.tenant == tenant.as_str() {
                         CreateBucketOutcome::AlreadyOwned
                     } else {
@@ -207,19 +209,17 @@ impl ObjectDb {
     }
 }
 
-async fn find(transaction: &DatabaseTransaction, name: &str) -> Result<Option<bucket::Model>, DbErr> {
-    // Locked, so that no object is bound to it meanwhile.
-    let row = bucket::Entity::find().filter(bucket::Column::Name.eq(name)).lock_exclusive();
-    row.one(transaction).await
-}
-
 async fn delete(
     transaction: &DatabaseTransaction,
     tenant: &Tenant,
     name: &str,
 ) -> Result<DeleteBucketOutcome, DbErr> {
-    let bucket = find(transaction, name).await?.filter(|bucket| bucket.tenant == tenant.as_str());
-    let Some(bucket) = bucket else {
+    // Locked, so that no object is bound to it meanwhile.
+    let bucket = bucket::Entity::find()
+        .filter(bucket::Column::Name.eq(name))
+        .filter(bucket::Column::Tenant.eq(tenant.as_str()))
+        .lock_exclusive();
+    let Some(bucket) = bucket.one(transaction).await? else {
         return Ok(DeleteBucketOutcome::Unknown);
     };
     let object = object::Entity::find()

@@ -46,6 +46,7 @@ impl ObjectDb {
         let deleted = self.db.write(move |transaction| {
             let (binder, key) = (binder.clone(), key.clone());
             Box::pin(async move {
+                binder.cancel_waiting(transaction, bucket_id.get(), &key).await?;
                 let Some(object) = find_locked(transaction, bucket_id.get(), &key).await? else {
                     return Ok(());
                 };

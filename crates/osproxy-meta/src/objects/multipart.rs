@@ -147,20 +147,21 @@ impl ObjectDb {
     }
 
     /// Checks that the parts of an upload have these numbers and MD5s, and that all but the last
-    /// have at least `min_size` bytes. `parts` is in ascending order. The sweep removes all other
-    /// parts.
+    /// have at least `min_size` bytes. `parts` is in ascending order, and `etag` is the `ETag` of all
+    /// of them. The sweep removes all other parts.
     #[boxed_future]
     pub async fn select_parts(
         &self,
         uid: Uid,
         parts: Vec<(u32, [u8; 16])>,
+        etag: String,
         min_size: u64,
     ) -> Result<SelectPartsOutcome, MetaError> {
         self.db
             .write_or_rollback(move |transaction| {
-                let parts = parts.clone();
+                let (parts, etag) = (parts.clone(), etag.clone());
                 Box::pin(async move {
-                    Ok(match select(transaction, uid, &parts, min_size).await? {
+                    Ok(match select(transaction, uid, &parts, &etag, min_size).await? {
                         SelectPartsOutcome::Selected => TxEnd::Commit(SelectPartsOutcome::Selected),
                         other => TxEnd::Rollback(other),
                     })
@@ -177,19 +178,28 @@ async fn select(
     transaction: &DatabaseTransaction,
     uid: Uid,
     wanted: &[(u32, [u8; 16])],
+    etag: &str,
     min_size: u64,
 ) -> Result<SelectPartsOutcome, DbErr> {
     // Locked, so that no part is recorded meanwhile.
     let Some(file) = file::Entity::find_by_id(uid.get()).lock_exclusive().one(transaction).await? else {
         return Ok(SelectPartsOutcome::Unknown);
     };
+    let first = wanted.first().map_or(1, |part| part.0);
     match file.state {
         FileState::Pending | FileState::Receiving => {}
         // The selection was made before.
-        FileState::Completing => return Ok(SelectPartsOutcome::Selected),
+        FileState::Completing => {
+            let row = object_upload::Entity::find_by_id(uid.get()).one(transaction).await?;
+            let is_same = row.is_some_and(|row| row.etag.as_deref() == Some(etag));
+            return Ok(if is_same {
+                SelectPartsOutcome::Selected
+            } else {
+                SelectPartsOutcome::Missing(first)
+            });
+        }
         state => return Ok(SelectPartsOutcome::NotOpen(state)),
     }
-    let first = wanted.first().map_or(1, |part| part.0);
     let Some(blob_id) = file.blob_id else {
         return Ok(SelectPartsOutcome::Missing(first));
     };

@@ -110,7 +110,7 @@ impl ProcessingDb {
                         .exec(transaction)
                         .await?;
                     let uids: Vec<_> = uids.into_iter().map(Uid::from_db).collect();
-                    bind_accepted(transaction, &uids, &binder).await?;
+                    bind_accepted(transaction, &uids, &binder, true).await?;
                     record_accepted(transaction, &uids, &[EventKind::FileCompleted], &recorder).await?;
                     let kind = match blob.layout {
                         blob::BlobLayout::Whole => TaskKind::VerifyBlob,

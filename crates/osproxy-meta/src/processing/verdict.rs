@@ -213,7 +213,7 @@ async fn accept(
         let payload = ProcessPayload { uid: uid.get(), steps: ProcessSteps::Beside, required };
         enqueue(transaction, payload.task(next.task_id), blob_id, now).await?;
     }
-    bind_accepted(transaction, &[uid], binder).await?;
+    bind_accepted(transaction, &[uid], binder, false).await?;
     let completed = (accepted.from == FileState::Processing).then_some(EventKind::FileCompleted);
     let processed = accepted.next.is_none().then_some(EventKind::FileProcessed);
     let kinds: Vec<_> = completed.into_iter().chain(processed).collect();
@@ -221,21 +221,19 @@ async fn accept(
     Ok(VerdictOutcome::Recorded)
 }
 
-/// Binds files that are readable now to the keys that wait for them. A file that cannot become an
-/// object any more is a file without a key.
+/// Binds files that are readable now to the keys that wait for them. Files that cannot become objects
+/// any more are deleted; with `keeps_files`, they are files without a key.
 pub(super) async fn bind_accepted(
     transaction: &DatabaseTransaction,
     uids: &[Uid],
     binder: &ObjectBinder,
+    keeps_files: bool,
 ) -> Result<(), DbErr> {
     let waiting = file::Entity::find()
         .filter(file::Column::Uid.is_in(uids.iter().map(|uid| uid.get())))
         .filter(file::Column::BucketId.is_not_null());
     for file in waiting.all(transaction).await? {
-        let size = file.charged.unsigned_abs();
-        if binder.bind_upload(transaction, &file, size).await?.is_some() {
-            binder.detach(transaction, file.uid).await?;
-        }
+        binder.bind_accepted(transaction, &file, keeps_files).await?;
     }
     Ok(())
 }
@@ -253,6 +251,7 @@ pub(super) async fn record_accepted(
     let files = file::Entity::find()
         .find_also_related(blob::Entity)
         .filter(file::Column::Uid.is_in(uids.iter().map(|uid| uid.get())))
+        .filter(file::Column::State.eq(FileState::Stored))
         .all(transaction)
         .await?;
     let mut events = Vec::new();

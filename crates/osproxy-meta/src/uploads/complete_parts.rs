@@ -27,7 +27,7 @@ use crate::{
     events::record::{EventContent, EventRecorder, FileEvent},
     files, now_ms,
     objects::{
-        bind::{self, ObjectBinder, ObjectRefusal},
+        bind::{ObjectBinder, ObjectRefusal},
         multipart::multipart_etag,
     },
     processing,
@@ -265,7 +265,8 @@ async fn complete(
     let object = CompletedObject::read(transaction, &file, size).await?;
     let outcome = complete_locked(transaction, file, &blob, content, merge_task, recorder).await?;
     if let Some(object) = object
-        && let Some(refusal) = object.complete(transaction, &outcome, node_stores, binder).await?
+        && let Some(refusal) =
+            object.complete(transaction, &outcome, preconditions.etag.as_ref(), node_stores, binder).await?
     {
         return Ok(CompleteOutcome::Refused(refusal));
     }
@@ -322,6 +323,7 @@ impl CompletedObject {
         self,
         transaction: &DatabaseTransaction,
         outcome: &CompleteOutcome,
+        expected_etag: Option<&String>,
         node_stores: &NodeStores,
         binder: &ObjectBinder,
     ) -> Result<Option<ObjectRefusal>, DbErr> {
@@ -329,7 +331,10 @@ impl CompletedObject {
         if !is_complete && !matches!(outcome, CompleteOutcome::Multipart(_)) {
             return Ok(None);
         }
-        bind::set_etag(transaction, self.file.uid, self.etag, !is_complete).await?;
+        if expected_etag.is_some() && expected_etag != self.etag.as_ref() {
+            return Ok(Some(ObjectRefusal::PartsChanged));
+        }
+        binder.set_etag(transaction, self.file.uid, self.etag, !is_complete).await?;
         if is_complete && node_stores.processing.blocking.is_empty() {
             binder.bind_upload(transaction, &self.file, self.size).await
         } else {

@@ -28,6 +28,8 @@ pub struct CompletePreconditions {
     /// Result of the [`Inspection`] that an earlier attempt to complete the upload requested;
     /// `None` on the first attempt.
     pub inspected: Option<InspectionResult>,
+    /// For an object, the `ETag` that its parts must have together.
+    pub etag: Option<String>,
 }
 
 /// Parts to read before an upload can be completed.

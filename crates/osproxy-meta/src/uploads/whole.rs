@@ -219,7 +219,11 @@ impl UploadDb {
             .await;
         self.db.content_completed();
         evicting.evict_replaced(&self.db);
-        outcome
+        match outcome {
+            // An object with the same key was created at the same moment.
+            Err(MetaError::Conflict(_)) => Ok(StoreOutcome::Conflict),
+            outcome => outcome,
+        }
     }
 }
 
@@ -363,11 +367,11 @@ pub(super) async fn store_file(
             let completed = FileEvent::new(EventKind::FileCompleted, &file, completed);
             recorder.record_files(transaction, [completed]).await?;
         }
-        if let Some((object, _)) = bind::pending(transaction, &file).await? {
+        if let Some(pending) = bind::pending(transaction, &file).await? {
             bind::delete_upload(transaction, file.uid).await?;
             let (size, etag) = (content.digests.size, bind::etag_of(&content.digests));
             let bound = BoundFile { uid: file.uid, tenant: &file.tenant, size, etag: &etag, owns_file: true };
-            if let Some(refusal) = binder.complete(transaction, &object, bound, node_stores).await? {
+            if let Some(refusal) = binder.complete(transaction, &pending.object, bound, node_stores).await? {
                 return Ok(TxEnd::Rollback(StoreOutcome::Refused(refusal)));
             }
         }

@@ -1,6 +1,5 @@
 //! Multipart uploads.
 
-use futures_util::StreamExt;
 use osproxy_api::ErrorCode;
 use osproxy_core::{
     auth::{S3Key, until_revoked},
@@ -174,7 +173,8 @@ impl Service {
         };
         let length = range.end - range.start;
         let constraints = identity.caller.link_constraints();
-        let content = open_content(&self.app.files, &file, range, &constraints).await.map_err(to_s3)?.boxed();
+        let content = open_content(&self.app.files, &file, range, &constraints).await.map_err(to_s3)?;
+        let content = until_revoked(self.app.auth.clone(), identity.caller.clone(), content);
         let options =
             UploadOptions { digests: DigestSelection::MD5, constraints, ..UploadOptions::default() };
         let stored = upload_part(uploads, upload.uid, number, options, SizeHint::Exact(length), content);

@@ -21,7 +21,7 @@ use crate::support::{
 };
 
 /// A step that waits until the file `gate` exists in `folder`, and then prints this.
-fn gated_step(folder: &Path, output: &Value) -> Value {
+pub fn gated_step(folder: &Path, output: &Value) -> Value {
     let script = format!("while ! test -e {}/gate; do sleep 0.02; done; echo '{output}'", folder.display());
     json!({"step": "command", "command": ["/bin/sh", "-c", script]})
 }
@@ -47,7 +47,7 @@ async fn start_gated(output: &Value) -> (Service, tempfile::TempDir) {
     (service, folder)
 }
 
-fn open_gate(folder: &tempfile::TempDir) {
+pub fn open_gate(folder: &tempfile::TempDir) {
     std::fs::write(folder.path().join("gate"), "").unwrap();
 }
 

@@ -7,7 +7,10 @@ use md5::{Digest, Md5};
 use serde_json::{Value, json};
 
 use super::Scene;
-use crate::support::{Api, RawConnection, S3Answer, content, eventually, expect_json, expect_problem};
+use crate::processing::{gated_step, open_gate};
+use crate::support::{
+    Api, RawConnection, S3Answer, Service, content, eventually, expect_json, expect_problem,
+};
 
 fn md5_of(bytes: &[u8]) -> String {
     hex::encode(Md5::digest(bytes))
@@ -248,6 +251,40 @@ async fn a_revoked_key_ends_what_it_sends() {
         "{answer}"
     );
     eventually("nothing is left", async || (scene.states().await == ["deleted"]).then_some(())).await;
+    scene.service.database().wait_until_idle().await;
+    scene.service.assert_consistent().await;
+}
+
+#[tokio::test]
+async fn the_newest_write_wins_after_processing_too() {
+    let folder = tempfile::tempdir().unwrap();
+    let config = json!({"processing": [gated_step(folder.path(), &json!({"verdict": "accept"}))]});
+    let mut service = Service::start().await;
+    std::fs::write(service.folder().join("config.yaml"), config.to_string()).unwrap();
+    service.set_setting("S3_API__LISTEN", "127.0.0.1:0");
+    service.set_setting("S3_API__MASTER_KEY", &"0".repeat(64));
+    service.restart_configured().await;
+    let mut scene = Scene::around(service).await;
+    assert_eq!(scene.request("PUT", "/photos", "", b"").await.status, 200);
+    for (seed, key) in [(1, "key"), (2, "gone"), (3, "key"), (4, "key")] {
+        let answer = scene.request("PUT", &format!("/photos/{key}"), "", &content(seed, 100_000)).await;
+        assert_eq!(answer.status, 200, "{}", answer.text);
+    }
+    // Nothing can be read before it is accepted, and what was deleted does not come back.
+    assert_eq!(scene.request("GET", "/photos/key", "", b"").await.outcome(), (404, "NoSuchKey"));
+    assert_eq!(scene.request("DELETE", "/photos/gone", "", b"").await.status, 204);
+    open_gate(&folder);
+    eventually("the newest is accepted", async || {
+        let states = scene.states().await;
+        assert!(
+            states.iter().all(|state| ["deleted", "processing", "stored"].contains(&&**state)),
+            "{states:?}"
+        );
+        (states == ["deleted", "deleted", "deleted", "stored"]).then_some(())
+    })
+    .await;
+    assert_eq!(scene.request("GET", "/photos/key", "", b"").await.body(), content(4, 100_000));
+    assert_eq!(scene.request("GET", "/photos/gone", "", b"").await.outcome(), (404, "NoSuchKey"));
     scene.service.database().wait_until_idle().await;
     scene.service.assert_consistent().await;
 }
