@@ -362,8 +362,8 @@ async fn the_configuration_file_has_webhooks() {
     let list: Webhooks = expect_json(service.v1_get("/webhooks").await, 200).await;
     // Where nodes share a database, another one may still have it in its configuration.
     let is_shared = std::env::var_os("OSPROXY_TEST_DATABASE").is_some();
-    let states: Vec<_> = list.webhooks.iter().map(|webhook| webhook.state).collect();
-    assert_eq!(states, if is_shared { vec![WebhookState::Disabled] } else { Vec::new() });
+    let left: Vec<_> = list.webhooks.iter().map(|webhook| webhook.state).collect();
+    assert_eq!(left, if is_shared { vec![WebhookState::Disabled] } else { Vec::new() });
 
     let folder = tempfile::tempdir().unwrap();
     let short = endpoint("").replace(SECRET, "whsec_c2hvcnQ=");
