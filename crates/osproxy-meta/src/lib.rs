@@ -77,7 +77,7 @@ pub use import::{ImportContent, ImportDb, ImportFile, ImportOutcome, ImportPart,
 pub use objects::{
     AttachOutcome, BucketChanges, BucketRecord, CreateBucketOutcome, DeleteBucketOutcome, ListObjects,
     MAX_OBJECT_KEY, NewObject, ObjectCondition, ObjectDb, ObjectEntry, ObjectName, ObjectPage, ObjectRecord,
-    ObjectRefusal, ObjectUploadRecord, SelectPartsOutcome, UploadedPart,
+    ObjectRefusal, ObjectUploadRecord, SelectPartsOutcome, UploadedPart, etag_of_parts,
 };
 pub use open::{CacheLimits, DatabaseOptions, migrate};
 pub use processing::quarantine::QuarantinedFile;

@@ -52,7 +52,7 @@ pub async fn list_buckets(
     Ok(uploads.meta.objects.buckets(&caller.tenant, after, limit).await?)
 }
 
-/// Returns a bucket, whoever owns it. Fails with `BucketNotFound`.
+/// Returns a bucket of any tenant. Fails with `BucketNotFound`.
 #[boxed_future]
 pub async fn find_bucket(uploads: &UploadOps, name: &str) -> Result<BucketRecord> {
     uploads.meta.objects.bucket(name).await?.ok_or_else(unknown_bucket_error)

@@ -3,9 +3,8 @@
 use std::sync::Arc;
 
 use osproxy_api::ErrorCode;
-use osproxy_meta::{CompleteRequest, ExpectedDigests, SelectPartsOutcome};
+use osproxy_meta::{CompleteRequest, ExpectedDigests, SelectPartsOutcome, etag_of_parts};
 pub use osproxy_meta::{ObjectUploadRecord, UploadedPart};
-use osproxy_storage::{DigestSelection, Digester};
 use osproxy_types::uid::Uid;
 
 use super::{
@@ -91,7 +90,7 @@ pub async fn complete_object_upload(
         let message = "the numbers of the parts must be 1, 2, 3 and so on, without gaps";
         return Err(Error::new(ErrorCode::PartsMissing, message));
     }
-    let etag = multipart_etag(&parts);
+    let etag = etag_of_parts(&parts.iter().map(|part| part.1).collect::<Vec<_>>());
     match uploads.meta.objects.select_parts(uid, parts, etag.clone(), MIN_PART_SIZE).await? {
         SelectPartsOutcome::Selected => {
             let request = CompleteRequest { parts: Some(count), size, expected: ExpectedDigests::default() };
@@ -115,13 +114,6 @@ pub async fn complete_object_upload(
         }
         SelectPartsOutcome::Unknown => Err(unknown_uid_error()),
     }
-}
-
-/// The `ETag` of content that was received in parts with these MD5s, as AWS makes it.
-fn multipart_etag(parts: &[(u32, [u8; 16])]) -> String {
-    let mut digester = Digester::new(DigestSelection::MD5);
-    digester.update(&parts.iter().map(|part| part.1).collect::<Vec<_>>().concat());
-    format!("{}-{}", hex::encode(digester.finish().md5.unwrap_or_default()), parts.len())
 }
 
 /// Ends a multipart upload; a task removes its parts.

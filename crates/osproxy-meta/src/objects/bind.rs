@@ -150,8 +150,7 @@ impl ObjectBinder {
         }
     }
 
-    /// Binds a file that has become complete, or records its `ETag` if it waits for processing.
-    /// Deletes the file's row in `object_uploads`.
+    /// Binds a file that has become complete, or records its key and `ETag` if it waits for processing.
     pub(crate) async fn complete(
         &self,
         transaction: &DatabaseTransaction,

@@ -20,7 +20,7 @@ pub use bind::{NewObject, ObjectCondition, ObjectRefusal};
 pub use buckets::{BucketChanges, BucketRecord, CreateBucketOutcome, DeleteBucketOutcome};
 pub use changes::AttachOutcome;
 pub use listing::{ListObjects, ObjectEntry, ObjectPage};
-pub use multipart::{ObjectUploadRecord, SelectPartsOutcome, UploadedPart};
+pub use multipart::{ObjectUploadRecord, SelectPartsOutcome, UploadedPart, etag_of_parts};
 
 /// Maximum length of a key in bytes.
 pub const MAX_OBJECT_KEY: usize = 1024;

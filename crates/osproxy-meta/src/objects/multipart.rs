@@ -250,8 +250,15 @@ async fn stored_parts(
         .collect())
 }
 
-/// The `ETag` of content that was received in parts, as AWS makes it: the MD5 of the MD5s of the
-/// parts, and the number of parts. `None` if the MD5 of a part is unknown.
+/// The `ETag` of content that was received in parts with these MD5s, as AWS makes it: the MD5 of the
+/// MD5s, and the number of parts.
+pub fn etag_of_parts(md5s: &[[u8; 16]]) -> String {
+    let mut digester = Digester::new(DigestSelection::MD5);
+    digester.update(&md5s.concat());
+    format!("{}-{}", hex::encode(digester.finish().md5.unwrap_or_default()), md5s.len())
+}
+
+/// The `ETag` of the stored parts of a blob. `None` if the MD5 of a part is unknown.
 pub(crate) async fn multipart_etag(
     transaction: &DatabaseTransaction,
     blob_id: i64,
@@ -260,7 +267,5 @@ pub(crate) async fn multipart_etag(
     let Some(all) = parts.iter().map(|part| part.md5).collect::<Option<Vec<_>>>() else {
         return Ok(None);
     };
-    let mut digester = Digester::new(DigestSelection::MD5);
-    digester.update(&all.concat());
-    Ok(digester.finish().md5.map(|md5| format!("{}-{}", hex::encode(md5), all.len())))
+    Ok(Some(etag_of_parts(&all)))
 }
