@@ -373,7 +373,7 @@ async fn the_film_of_the_web_guide_goes_on_at_the_same_time_with_a_new_link() {
     eventually("the film continues there", async || is_beyond(90).await).await;
     let played = browser.execute(&format!("{film} return [film.playbackRate, film.error]")).await;
     assert_eq!(played, json!([1.5, null]));
-    assert!(service.log().contains("error=\"link_revoked\""));
+    service.wait_for_log("error=\"link_revoked\"").await;
 
     let deleted = owner.v1(Method::DELETE, &format!("/files/{uid}"), None).await;
     assert_eq!(deleted.status(), 204);

@@ -135,12 +135,12 @@ async fn what_is_remembered_is_not_trusted_while_others_are_not_heard() {
     let uid = two.store("x.bin", b"x").await;
     assert_eq!(two.read(&uid).await, b"x");
     proxy.set(ProxyMode::Close);
-    eventually("Redis is lost", async || two.log().contains("lost the connection").then_some(())).await;
+    two.wait_for_log("lost the connection").await;
     let deleter = TestNode::start_second_node(&one).await;
     deleter.delete(&uid).await;
     assert!(two.download_link(&uid).await.is_none());
     proxy.set(ProxyMode::Forward);
-    eventually("Redis is back", async || two.log().contains("reconnected to Redis").then_some(())).await;
+    two.wait_for_log("reconnected to Redis").await;
     assert!(two.download_link(&uid).await.is_none());
 }
 

@@ -313,7 +313,7 @@ async fn a_file_is_held_until_the_step_gives_a_verdict() {
     let metrics = service.get("/metrics").await.text().await.unwrap();
     let accepted = r#"osproxy_processing_runs_total{step="command",outcome="accepted"} 1"#;
     assert!(metrics.contains(accepted), "{metrics}");
-    assert!(service.log().contains("a file waits for a verdict"), "{}", service.log());
+    service.wait_for_log("a file waits for a verdict").await;
 }
 
 #[tokio::test]

@@ -80,7 +80,7 @@ async fn the_quick_start_works_line_by_line() {
     assert!(said.contains("\n1000000\n"), "{said}");
     assert_eq!(said.matches("\"state\":\"stored\"").count(), 3, "{said}");
     // wget resumed where the copy ended, instead of starting again.
-    eventually("the log says so", async || service.log().contains("status=206").then_some(())).await;
+    service.wait_for_log("status=206").await;
     service.assert_consistent().await;
 }
 

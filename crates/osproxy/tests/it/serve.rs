@@ -21,7 +21,7 @@ async fn a_signal_lets_running_requests_end_and_exits_with_0() {
         eventually("the upload has begun", async || (!service.objects().is_empty()).then_some(())).await;
 
         service.signal(signal);
-        eventually("shutdown started", async || service.log().contains("stopping").then_some(())).await;
+        service.wait_for_log("stopping").await;
         eventually("no connection is accepted", async || {
             tokio::net::TcpStream::connect(service.address).await.is_err().then_some(())
         })
@@ -171,7 +171,7 @@ async fn a_second_signal_ends_at_once() {
     let mut service = Service::start().await;
     let connection = start_upload(&service).await;
     service.signal(Signal::TERM);
-    eventually("shutdown started", async || service.log().contains("stopping").then_some(())).await;
+    service.wait_for_log("stopping").await;
     service.signal(Signal::TERM);
     assert_eq!(service.exit_status().await.code(), Some(0));
     drop(connection);

@@ -101,5 +101,5 @@ async fn a_call_can_be_tried_in_a_browser() {
     let elsewhere = "return performance.getEntriesByType('resource').map(entry => entry.name)\
                      .filter(name => !name.startsWith(location.origin) && !name.startsWith('data:'))";
     assert_eq!(browser.execute(elsewhere).await, Value::Array(Vec::new()));
-    assert!(service.log().contains("/api/storage/v0/ping"));
+    service.wait_for_log("/api/storage/v0/ping").await;
 }

@@ -47,7 +47,7 @@ async fn a_failing_handler_is_tried_again_dies_visibly_and_goes_on_by_hand() {
                  WHERE a.number = 1 AND b.number = 2 AND a.outcome = 'failed'";
     let pause: i64 = service.sql(pause).await[0].parse().unwrap();
     assert!(pause >= 500, "{pause} ms");
-    eventually("the log says so", async || service.log().contains("is dead; see").then_some(())).await;
+    service.wait_for_log("is dead; see").await;
 
     let (code, list) = service.cli(&["tasks", "ls", "--state", "dead"]).await;
     assert_eq!(code, 0);

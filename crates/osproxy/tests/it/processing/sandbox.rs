@@ -191,7 +191,7 @@ async fn without_landlock_no_program_runs_unless_that_is_accepted() {
 
     std::fs::write(service.folder().join("config.yaml"), config(", require_landlock: false")).unwrap();
     service.restart_configured().await;
-    assert!(service.log().contains("this system has no Landlock"), "{}", service.log());
+    service.wait_for_log("this system has no Landlock").await;
     assert!(doctor(&service).await.contains("warning  sandbox"));
     let uid = service.store("x.bin", b"x").await;
     wait_for(&service, &uid, FileState::Stored).await;

@@ -95,7 +95,7 @@ async fn a_flipped_bit_is_noticed(server: StoreServer) {
             }
         }
     }
-    assert!(service.log().contains("the store received different bytes than were sent"));
+    service.wait_for_log("the store received different bytes than were sent").await;
     service.kill().await;
     service.restart().await;
     service.database().wait_until_idle().await;

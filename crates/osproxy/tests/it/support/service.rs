@@ -402,6 +402,11 @@ impl Service {
         std::fs::read_to_string(self.folder.path().join("log")).unwrap()
     }
 
+    /// Waits until the log contains `text`. Lines are written by a thread, so they may be late.
+    pub async fn wait_for_log(&self, text: &str) {
+        super::eventually(text, async || self.log().contains(text).then_some(())).await;
+    }
+
     pub fn objects_folder(&self) -> PathBuf {
         self.folder.path().join("osproxy-data/objects")
     }
