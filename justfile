@@ -53,6 +53,10 @@ bench *args:
 bench-peers *args:
     .ci/peers cargo bench -p osproxy --features jemalloc --bench transfers -- peers {{ args }}
 
+# Compare the S3 API with rclone and s3s-fs, in turn. Takes 10 minutes, the first time longer.
+bench-s3 *args:
+    .ci/peers cargo bench -p osproxy --features jemalloc --bench transfers -- s3-peers {{ args }}
+
 # Kill the service repeatedly while clients use it, and check the result. OSPROXY_TORTURE_SEED sets the seed.
 torture rounds="200":
     OSPROXY_TORTURE_ROUNDS={{ rounds }} cargo test --release -p osproxy --test it torture:: -- --nocapture

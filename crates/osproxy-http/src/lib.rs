@@ -21,7 +21,7 @@ mod v1;
 
 pub use extract::public_url::PublicUrl;
 pub use middleware::{AccessLine, AccessLog, RequestLimiter};
-pub use routes::{GrpcRoutes, admin_router, grpc_router, router, s3_router};
+pub use routes::{ForwardedS3, GrpcRoutes, admin_router, grpc_router, router, s3_router};
 pub use settings::{
     Allowed, CorsSettings, HttpSettings, ListenerSettings, RenderGrpcError, RenderS3Error, RequestLimits,
 };

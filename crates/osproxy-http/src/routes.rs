@@ -4,11 +4,16 @@ use std::sync::Arc;
 
 use axum::{
     Router,
-    middleware::{from_fn, from_fn_with_state, map_request},
+    extract::{Request, State},
+    http::{HeaderName, StatusCode},
+    middleware::{Next, from_fn, from_fn_with_state, map_request},
+    response::{IntoResponse, Response},
     routing::{get, head, patch, post, put},
 };
-use osproxy_api::{tus::PREFIX, v1::LINKS};
+use osproxy_api::{ERROR_HEADER, ErrorCode, tus::PREFIX, v1::LINKS};
+use osproxy_cluster::Forwarder;
 use osproxy_core::App;
+use tower::ServiceExt;
 
 use crate::{
     console::{health, metrics, start_page, swagger},
@@ -109,7 +114,9 @@ pub fn router(
     settings: &HttpSettings,
     limiter: &Arc<RequestLimiter>,
     grpc_routes: GrpcRoutes,
+    s3: Option<ForwardedS3>,
 ) -> Router {
+    let forwarder = app.forwarder.clone();
     let checks = |body, concurrency| RequestChecks { limiter: limiter.clone(), body, concurrency };
     let routes = Router::new()
         .nest(osproxy_api::v0::PREFIX, v0_routes(limiter))
@@ -133,7 +140,39 @@ pub fn router(
         .route("/swagger/{file}", get(swagger::file))
         .fallback(error::unknown_route)
         .method_not_allowed_fallback(error::method_not_allowed);
-    with_middleware(routes, HttpState::new(app, settings), Cors::new(&settings.cors))
+    let router = with_middleware(routes, HttpState::new(app, settings), Cors::new(&settings.cors));
+    match s3 {
+        Some(s3) => router.layer(from_fn_with_state((forwarder, s3), take_forwarded_s3)),
+        None => router,
+    }
+}
+
+/// The S3 API, for requests that other nodes forward to the main listener of this node.
+#[derive(Clone, Debug)]
+pub struct ForwardedS3 {
+    /// Header that these requests have.
+    pub header: HeaderName,
+    /// The router of the S3 listener.
+    pub router: Router,
+}
+
+/// Passes requests of the S3 API that another node has forwarded to the S3 API.
+async fn take_forwarded_s3(
+    State((forwarder, s3)): State<(Forwarder, ForwardedS3)>,
+    request: Request,
+    next: Next,
+) -> Response {
+    if !request.headers().contains_key(&s3.header) {
+        return next.run(request).await;
+    }
+    match forwarder.is_forwarded(request.method(), request.uri(), request.headers()) {
+        Ok(true) => s3.router.oneshot(request).await.into_response(),
+        Ok(false) => next.run(request).await,
+        Err(error) => {
+            tracing::warn!(%error, "rejected a forwarded request");
+            (StatusCode::FORBIDDEN, [(ERROR_HEADER, ErrorCode::PermissionDenied.as_str())]).into_response()
+        }
+    }
 }
 
 /// The routes of API v0. The concurrency limit does not apply to uploads of content: their

@@ -9,6 +9,8 @@ use s3s::{
 };
 use serde::{Deserialize, Serialize};
 
+use crate::checksums::{self, ALGORITHMS, UploadChecksum};
+
 /// Maximum number of tags of an object.
 const MAX_TAGS: usize = 10;
 /// Maximum length of the key and of the value of a tag, in characters.
@@ -35,6 +37,9 @@ pub(crate) struct Attributes {
     /// Names and values, in base64, of the checksums of the whole content.
     #[serde(skip_serializing_if = "BTreeMap::is_empty")]
     pub(crate) checksums: BTreeMap<String, String>,
+    /// The checksum that was chosen for a multipart upload.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) upload_checksum: Option<UploadChecksum>,
 }
 
 impl Attributes {
@@ -59,20 +64,27 @@ impl Attributes {
     }
 
     pub(crate) fn set_checksums(&mut self, sums: &Checksum) {
-        let named = [
-            ("crc32", &sums.checksum_crc32),
-            ("crc32c", &sums.checksum_crc32c),
-            ("crc64nvme", &sums.checksum_crc64nvme),
-            ("sha1", &sums.checksum_sha1),
-            ("sha256", &sums.checksum_sha256),
-        ];
-        let known = named.into_iter().filter_map(|(name, sum)| Some((name.to_owned(), sum.clone()?)));
+        let known = ALGORITHMS.into_iter();
+        let known = known.filter_map(|it| Some((it.name().to_owned(), checksums::get(sums, it)?.to_owned())));
         self.checksums = known.collect();
+    }
+
+    /// Parses checksums of a part as [`checksums_to_text`](Self::checksums_to_text) writes them.
+    pub(crate) fn parse_checksums(text: Option<&str>) -> Checksum {
+        let checksums = text.and_then(|text| serde_json::from_str(text).ok()).unwrap_or_default();
+        Self { checksums, ..Self::default() }.checksums()
+    }
+
+    /// Returns the checksums alone as text to store.
+    pub(crate) fn checksums_to_text(&self) -> String {
+        serde_json::json!(self.checksums).to_string()
     }
 
     /// The checksums of the whole content.
     pub(crate) fn checksums(&self) -> Checksum {
         let sum = |name: &str| self.checksums.get(name).cloned();
+        let whole = || ChecksumType::from_static(ChecksumType::FULL_OBJECT);
+        let kind = self.upload_checksum.map_or_else(whole, UploadChecksum::kind);
         let is_known = !self.checksums.is_empty();
         Checksum {
             checksum_crc32: sum("crc32"),
@@ -80,7 +92,7 @@ impl Attributes {
             checksum_crc64nvme: sum("crc64nvme"),
             checksum_sha1: sum("sha1"),
             checksum_sha256: sum("sha256"),
-            checksum_type: is_known.then(|| ChecksumType::from_static(ChecksumType::FULL_OBJECT)),
+            checksum_type: is_known.then_some(kind),
         }
     }
 

@@ -63,7 +63,11 @@ pub(crate) struct Access(pub(crate) Arc<Authenticator>);
 #[async_trait::async_trait]
 impl S3Access for Access {
     async fn check(&self, cx: &mut S3AccessContext<'_>) -> S3Result<()> {
-        Context::current().set_operation(cx.s3_op().name());
+        let context = Context::current();
+        context.set_operation(cx.s3_op().name());
+        if let S3Path::Object { key, .. } = cx.s3_path() {
+            context.set_key(key);
+        }
         let Some(access_key) = cx.credentials().map(|credentials| credentials.access_key.clone()) else {
             return check_anonymous(cx);
         };

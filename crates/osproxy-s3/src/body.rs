@@ -2,26 +2,35 @@
 
 use std::{
     pin::Pin,
-    sync::{Arc, Mutex, PoisonError},
+    sync::{Arc, OnceLock},
     task::{Context, Poll},
 };
 
-use axum::http::{HeaderMap, HeaderValue, header};
+use axum::http::HeaderMap;
 use base64::{Engine, prelude::BASE64_STANDARD};
 use bytes::{Bytes, BytesMut};
 use futures_util::{Stream, StreamExt, stream, stream::BoxStream};
 use osproxy_api::ErrorCode;
 use osproxy_core::{
     Error,
-    ops::upload_file::{ExpectedDigests, SizeHint},
+    ops::{
+        LateChecksums,
+        upload_file::{ExpectedDigests, SizeHint},
+    },
 };
 use s3s::{
     S3Result, TrailingHeaders,
     checksum::ChecksumHasher,
-    crypto::{Checksum as _, Crc32, Crc32c, Crc64Nvme, Sha1, Sha256},
+    crypto::{Checksum as _, Crc32, Crc32c, Crc64Nvme, Md5, Sha1, Sha256},
     dto::{Checksum, StreamingBlob},
     s3_error,
     stream::ByteStream as _,
+};
+
+use crate::{
+    attributes::Attributes,
+    checksums::{self, ALGORITHMS, Algorithm},
+    headers,
 };
 
 /// Bodies up to this size, in bytes, are read before they are stored, so that the checksums that
@@ -42,7 +51,7 @@ pub(crate) struct Incoming {
     pub(crate) size: SizeHint,
     pub(crate) body: BoxStream<'static, Result<Bytes, Error>>,
     pub(crate) expected: ExpectedDigests,
-    sums: Arc<Mutex<Option<Checksum>>>,
+    sums: Sums,
 }
 
 /// What the headers of a request say about its body.
@@ -66,27 +75,20 @@ impl Incoming {
         let expected = ExpectedDigests { md5: decode(md5.as_deref())?, ..ExpectedDigests::default() };
         let length = length.and_then(|length| u64::try_from(length).ok());
         // The file of a form has no header with its length.
-        let content_type = headers.get(header::CONTENT_TYPE).map(HeaderValue::as_bytes);
-        let is_form =
-            content_type.is_some_and(|it| it.to_ascii_lowercase().starts_with(b"multipart/form-data"));
+        let is_form = headers::is_form(headers);
         let known = body.as_ref().filter(|_| is_form).and_then(|body| body.remaining_length().exact());
         let length = length.or(known.and_then(|known| u64::try_from(known).ok()));
         if length.is_none() {
             return Err(s3_error!(MissingContentLength));
         }
         let size = length.map_or(SizeHint::Unknown, SizeHint::Exact);
-        let sums = Arc::new(Mutex::new(None));
+        let sums = Sums::default();
         let body = body.map_or_else(
             || stream::empty().boxed(),
             |body| body.map(|it| it.map_err(|error| broken(&error))).boxed(),
         );
-        let checked = Checked {
-            body,
-            hasher: Some(hasher(&checksums, headers)),
-            checksums,
-            trailers,
-            sums: sums.clone(),
-        };
+        let hasher = Some(hasher(&checksums, headers));
+        let checked = Checked { body, hasher, announced: Some((checksums, trailers)), sums: sums.clone() };
         let mut body = checked.boxed();
         if length.is_some_and(|length| length <= SMALL) {
             let mut all = BytesMut::new();
@@ -103,17 +105,93 @@ impl Incoming {
 
     /// The checksums of the body, once it was read.
     pub(crate) fn sums(&self) -> Sums {
-        Sums(self.sums.clone())
+        self.sums.clone()
     }
 }
 
 /// The checksums of a body.
-pub(crate) struct Sums(Arc<Mutex<Option<Checksum>>>);
+#[derive(Clone, Default)]
+pub(crate) struct Sums {
+    known: Arc<OnceLock<Checksum>>,
+    text: LateChecksums,
+}
 
 impl Sums {
     /// Returns the checksums that the client has sent; `None` until the whole body was read.
     pub(crate) fn get(&self) -> Option<Checksum> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner).clone()
+        self.known.get().cloned()
+    }
+
+    /// The checksums as text to store with a part, if there are any.
+    pub(crate) fn text(&self) -> LateChecksums {
+        self.text.clone()
+    }
+
+    fn set(&self, sums: Checksum) {
+        let mut attributes = Attributes::default();
+        attributes.set_checksums(&sums);
+        if !attributes.checksums.is_empty() {
+            let _ = self.text.set(attributes.checksums_to_text());
+        }
+        let _ = self.known.set(sums);
+    }
+}
+
+/// Computes a checksum of content that the service reads itself.
+pub(crate) fn hash(
+    body: BoxStream<'static, Result<Bytes, Error>>,
+    algorithm: Algorithm,
+) -> (BoxStream<'static, Result<Bytes, Error>>, Sums) {
+    let sums = Sums::default();
+    let hasher = Some(algorithm.hasher());
+    let checked = Checked { body, hasher, announced: None, sums: sums.clone() };
+    (checked.boxed(), sums)
+}
+
+/// Compares a body with the digests in the headers of its request. Digests in trailing headers are
+/// not compared.
+pub(crate) struct DigestCheck {
+    md5: Option<([u8; 16], Md5)>,
+    checksum: Option<(Algorithm, String, ChecksumHasher)>,
+}
+
+impl DigestCheck {
+    /// Fails with `InvalidRequest` if no digest is announced.
+    pub(crate) fn of(headers: &HeaderMap) -> S3Result<Self> {
+        let sent = |name: &str| headers.get(name).and_then(|value| value.to_str().ok());
+        let checksum = ALGORITHMS
+            .into_iter()
+            .zip(TRAILERS)
+            .find_map(|(algorithm, name)| Some((algorithm, sent(name)?.to_owned(), algorithm.hasher())));
+        let md5 = decode(sent("content-md5"))?.map(|md5| (md5, Md5::new()));
+        let follows = headers.contains_key("x-amz-trailer");
+        if md5.is_none() && checksum.is_none() && !follows {
+            return Err(s3_error!(InvalidRequest, "Missing required header for this request: Content-MD5"));
+        }
+        // The digests are those of the content, which comes in chunks with signatures.
+        let is_chunked = sent("x-amz-content-sha256").is_some_and(|hash| hash.starts_with("STREAMING-"));
+        Ok(if is_chunked { Self { md5: None, checksum: None } } else { Self { md5, checksum } })
+    }
+
+    pub(crate) fn update(&mut self, bytes: &[u8]) {
+        if let Some((_, hasher)) = &mut self.md5 {
+            hasher.update(bytes);
+        }
+        if let Some((_, _, hasher)) = &mut self.checksum {
+            hasher.update(bytes);
+        }
+    }
+
+    /// Fails with `DigestMismatch` if the bytes have another digest.
+    pub(crate) fn verify(self) -> Result<(), Error> {
+        let is_md5 = self.md5.is_none_or(|(announced, hasher)| announced == hasher.finalize());
+        let is_checksum = self.checksum.is_none_or(|(algorithm, announced, hasher)| {
+            checksums::get(&hasher.finalize(), algorithm) == Some(&announced)
+        });
+        if is_md5 && is_checksum {
+            return Ok(());
+        }
+        Err(Error::new(ErrorCode::DigestMismatch, "the body does not have the digest in the headers"))
     }
 }
 
@@ -157,9 +235,9 @@ fn hasher(sums: &Checksum, headers: &HeaderMap) -> ChecksumHasher {
 struct Checked {
     body: BoxStream<'static, Result<Bytes, Error>>,
     hasher: Option<ChecksumHasher>,
-    checksums: Checksum,
-    trailers: Option<TrailingHeaders>,
-    sums: Arc<Mutex<Option<Checksum>>>,
+    /// What the body must have: the checksums in the headers, or in the trailing headers.
+    announced: Option<(Checksum, Option<TrailingHeaders>)>,
+    sums: Sums,
 }
 
 impl Stream for Checked {
@@ -184,7 +262,10 @@ impl Stream for Checked {
 
 impl Checked {
     fn verify(&self, computed: Checksum) -> Result<(), Error> {
-        let announced = &self.checksums;
+        let Some((announced, trailers)) = &self.announced else {
+            self.sums.set(computed);
+            return Ok(());
+        };
         let pairs = [
             (&announced.checksum_crc32, &computed.checksum_crc32),
             (&announced.checksum_crc32c, &computed.checksum_crc32c),
@@ -194,7 +275,7 @@ impl Checked {
         ];
         for (name, (announced, computed)) in TRAILERS.iter().zip(pairs) {
             let Some(computed) = computed else { continue };
-            let trailing = self.trailers.as_ref().and_then(|trailers| {
+            let trailing = trailers.as_ref().and_then(|trailers| {
                 trailers.read(|headers| headers.get(*name).and_then(|it| it.to_str().ok()).map(str::to_owned))
             });
             let announced = announced.clone().or(trailing.flatten());
@@ -204,7 +285,7 @@ impl Checked {
                 return Err(Error::new(ErrorCode::DigestMismatch, message));
             }
         }
-        *self.sums.lock().unwrap_or_else(PoisonError::into_inner) = Some(computed);
+        self.sums.set(computed);
         Ok(())
     }
 }

@@ -1,10 +1,11 @@
 //! What is known about the current request. `s3s` has no way to pass it between its hooks.
 
 use std::sync::{
-    Arc, OnceLock,
+    Arc, Mutex, OnceLock, PoisonError,
     atomic::{AtomicBool, AtomicU64, Ordering},
 };
 
+use axum::body::Body;
 use osproxy_core::Error;
 
 tokio::task_local! {
@@ -20,7 +21,10 @@ struct Known {
     is_signed: AtomicBool,
     is_logged: AtomicBool,
     operation: OnceLock<String>,
+    key: OnceLock<String>,
     body_error: OnceLock<Error>,
+    elsewhere: OnceLock<String>,
+    unread: Mutex<Option<Body>>,
     received: AtomicU64,
 }
 
@@ -65,6 +69,16 @@ impl Context {
         self.0.operation.get().map(String::as_str)
     }
 
+    /// Records the key of the object that the request is about.
+    pub(crate) fn set_key(&self, key: &str) {
+        let _ = self.0.key.set(key.to_owned());
+    }
+
+    /// The key of the object that the request is about; `None` if it is not known yet.
+    pub(crate) fn key(&self) -> Option<&str> {
+        self.0.key.get().map(String::as_str)
+    }
+
     /// Counts bytes of the body of the request.
     pub(crate) fn count_received(&self, bytes: usize) {
         self.0.received.fetch_add(bytes as u64, Ordering::Relaxed);
@@ -73,6 +87,26 @@ impl Context {
     /// How many bytes of the body were read.
     pub(crate) fn received(&self) -> u64 {
         self.0.received.load(Ordering::Relaxed)
+    }
+
+    /// Records that only another node has `store`, which the request needs.
+    pub(crate) fn set_elsewhere(&self, store: &str) {
+        let _ = self.0.elsewhere.set(store.to_owned());
+    }
+
+    /// The store that the request needs, if only another node has it.
+    pub(crate) fn elsewhere(&self) -> Option<&str> {
+        self.0.elsewhere.get().map(String::as_str)
+    }
+
+    /// Keeps a body of which nothing was read.
+    pub(crate) fn put_back(&self, body: Body) {
+        *self.0.unread.lock().unwrap_or_else(PoisonError::into_inner) = Some(body);
+    }
+
+    /// Returns the body of the request, if nothing of it was read.
+    pub(crate) fn take_unread(&self) -> Option<Body> {
+        self.0.unread.lock().unwrap_or_else(PoisonError::into_inner).take()
     }
 
     /// Records why the body of the request could not be read.

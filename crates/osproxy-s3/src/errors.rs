@@ -144,6 +144,9 @@ pub(crate) fn complete(mut head: response::Parts, xml: &[u8]) -> Response {
         append(&mut text, "Message", default_message(&code));
         message = Some(default_message(&code).to_owned());
     }
+    if let Some(key) = Context::current().key().filter(|_| code == "NoSuchKey") {
+        append(&mut text, "Key", key);
+    }
     if let Some(RequestId(id)) = RequestId::current() {
         append(&mut text, "RequestId", &id);
     }

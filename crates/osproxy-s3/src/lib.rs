@@ -7,8 +7,11 @@
 mod attributes;
 mod auth;
 mod body;
+mod checksums;
 mod context;
 mod errors;
+mod forward;
+mod headers;
 mod host;
 mod ops;
 mod request;
@@ -25,12 +28,15 @@ use s3s::{
 };
 
 pub use errors::render_error;
+pub use forward::FORWARDED;
 pub use host::is_domain;
 
 /// Maximum size of a body that is XML, in bytes. It is read whole.
 const MAX_XML_BYTES: usize = 2 << 20;
 /// Maximum size of a file in a form, in bytes. `s3s` buffers it.
 const MAX_FORM_FILE_BYTES: u64 = 16 << 20;
+/// Maximum memory of all forms, in bytes.
+const MAX_FORMS_BYTES: usize = 8 * MAX_FORM_FILE_BYTES as usize;
 /// Maximum size of one field of a form and of all of them, in bytes. AWS allows 20 KB.
 const MAX_FORM_FIELD_BYTES: usize = 32 << 10;
 const MAX_FORM_BYTES: usize = 64 << 10;
@@ -66,6 +72,7 @@ pub fn router(app: &Arc<App>, settings: Settings) -> Router {
     builder.set_route(auth::UnsignedPosts);
     builder.set_host(host::Domain::new(domain));
     let service = builder.build();
+    let service = Arc::new(request::Front::new(service, app.forwarder.clone()));
     // One route for all paths: object keys are not paths of a router.
     Router::new().fallback(move |request: Request| request::handle(service.clone(), request))
 }

@@ -9,26 +9,55 @@ use std::{
 use axum::{
     body::Body,
     extract::Request,
-    http::{HeaderValue, StatusCode, header},
+    http::{HeaderMap, Method, StatusCode, header},
     response::{IntoResponse, Response},
 };
 use bytes::Bytes;
 use http_body::{Frame, SizeHint};
+use osproxy_cluster::Forwarder;
 use osproxy_core::{Error, ProtocolOutcome};
 use osproxy_types::error_chain;
 use s3s::{S3Error, S3ErrorCode, S3Result, s3_error, service::S3Service};
+use tokio::sync::{Semaphore, SemaphorePermit};
 
-use crate::{MAX_XML_BYTES, context::Context, errors, signature};
+use crate::{
+    MAX_FORM_BYTES, MAX_FORM_FILE_BYTES, MAX_FORMS_BYTES, MAX_XML_BYTES, body::DigestCheck, context::Context,
+    errors, forward, headers, signature,
+};
 
 /// Maximum length of a frame of a form, in bytes: `s3s` cannot find the end of a file in a frame above
 /// 64 KiB that follows the beginning of a boundary.
 const MAX_FORM_FRAME: usize = 32 << 10;
 
+/// What comes before `s3s`.
+pub(crate) struct Front {
+    service: S3Service,
+    forwarder: Forwarder,
+    /// Memory for forms, in bytes: `s3s` buffers their files.
+    forms: Semaphore,
+}
+
+impl Front {
+    pub(crate) fn new(service: S3Service, forwarder: Forwarder) -> Self {
+        Self { service, forwarder, forms: Semaphore::new(MAX_FORMS_BYTES) }
+    }
+
+    /// Reserves memory for a form, by the length that its head announces.
+    fn reserve(&self, headers: &HeaderMap) -> S3Result<SemaphorePermit<'_>> {
+        let length =
+            headers.get(header::CONTENT_LENGTH).and_then(|length| length.to_str().ok()?.parse().ok());
+        let max = MAX_FORM_FILE_BYTES.saturating_add(MAX_FORM_BYTES as u64);
+        let bytes = u32::try_from(length.unwrap_or(max).min(max)).unwrap_or(u32::MAX);
+        let busy = |_| s3_error!(SlowDown, "Too many forms are being received; retry later");
+        self.forms.try_acquire_many(bytes).map_err(busy)
+    }
+}
+
 /// Authenticates a request and runs its operation.
-pub(crate) async fn handle(service: S3Service, request: Request) -> Response {
+pub(crate) async fn handle(service: Arc<Front>, request: Request) -> Response {
     let context = Context::default();
     // Boxed, because the future of `s3s` is large.
-    let response = context.clone().scope(Box::pin(respond(&service, &context, request))).await;
+    let response = context.clone().scope(Box::pin(respond_or_forward(&service, &context, request))).await;
     let mut response = match response {
         Ok(response) => response,
         Err(error) => errors::render(&error),
@@ -54,21 +83,47 @@ pub(crate) async fn handle(service: S3Service, request: Request) -> Response {
     response
 }
 
-async fn respond(service: &S3Service, context: &Context, request: Request) -> S3Result<Response> {
+/// Forwards the request of a client if only another node has the bytes.
+async fn respond_or_forward(front: &Front, context: &Context, request: Request) -> S3Result<Response> {
+    let (head, body) = request.into_parts();
+    let original = head.clone();
+    let response = respond(front, context, Request::from_parts(head, body)).await;
+    let (Some(store), Some(body)) = (context.elsewhere(), context.take_unread()) else {
+        return response;
+    };
+    let head = original;
+    match front.forwarder.is_forwarded(&head.method, &head.uri, &head.headers) {
+        Ok(false) => forward::forward(&front.forwarder, store, head, body).await.map_err(errors::to_s3),
+        // A forwarded request is never forwarded again.
+        Ok(true) => response,
+        Err(error) => Err(s3_error!(AccessDenied, "{error}")),
+    }
+}
+
+async fn respond(front: &Front, context: &Context, request: Request) -> S3Result<Response> {
     let (head, body) = request.into_parts();
     signature::check(&head)?;
-    let content_type = head.headers.get(header::CONTENT_TYPE).map(HeaderValue::as_bytes);
-    let is_form = content_type.is_some_and(|it| it.to_ascii_lowercase().starts_with(b"multipart/form-data"));
+    headers::check(&head)?;
+    let is_form = head.method == Method::POST && headers::is_form(&head.headers);
+    let _memory = if is_form { Some(front.reserve(&head.headers)?) } else { None };
+    let is_head = head.method == Method::HEAD;
     let max_frame = if is_form { MAX_FORM_FRAME } else { usize::MAX };
-    let body = NotedBody { body, context: context.clone(), max_frame, rest: Bytes::new() };
+    // `s3s` does not check the digest of this body.
+    let check = headers::is_multi_delete(&head).then(|| DigestCheck::of(&head.headers)).transpose()?;
+    let body =
+        NotedBody { body, context: context.clone(), max_frame, rest: Bytes::new(), check, is_read: false };
     let request = axum::http::Request::from_parts(head, s3s::Body::http_body_unsync(body));
-    let response = service.call(request).await.map_err(|error| {
+    let response = front.service.call(request).await.map_err(|error| {
         let error = s3s::StdError::from(error);
         tracing::error!(error = error_chain(&*error), "a response could not be written");
         context.set_logged();
         s3_error!(InternalError)
     })?;
-    let (head, mut body) = response.into_parts();
+    let (mut head, mut body) = response.into_parts();
+    if is_head && head.headers.contains_key(header::CONTENT_RANGE) {
+        // `s3s` answers 200.
+        head.status = StatusCode::PARTIAL_CONTENT;
+    }
     let is_error = head.status.is_client_error() || head.status.is_server_error();
     let Some(xml) = body.bytes().filter(|_| is_error) else {
         return Ok(Response::from_parts(head, Body::new(body)));
@@ -107,6 +162,18 @@ struct NotedBody {
     max_frame: usize,
     /// Received bytes that the next frames have.
     rest: Bytes,
+    /// The digest that is checked at the end.
+    check: Option<DigestCheck>,
+    /// Whether reading has begun.
+    is_read: bool,
+}
+
+impl Drop for NotedBody {
+    fn drop(&mut self) {
+        if !self.is_read && self.context.elsewhere().is_some() {
+            self.context.put_back(std::mem::take(&mut self.body));
+        }
+    }
 }
 
 impl http_body::Body for NotedBody {
@@ -117,6 +184,7 @@ impl http_body::Body for NotedBody {
         mut self: Pin<&mut Self>,
         cx: &mut std::task::Context<'_>,
     ) -> Poll<Option<Result<Frame<Bytes>, axum::Error>>> {
+        self.is_read = true;
         if !self.rest.is_empty() {
             let length = self.rest.len().min(self.max_frame);
             return Poll::Ready(Some(Ok(Frame::data(self.rest.split_to(length)))));
@@ -130,19 +198,30 @@ impl http_body::Body for NotedBody {
             self.rest = data.split_off(self.max_frame);
         }
         match &frame {
-            Some(Ok(frame)) => self.context.count_received(frame.data_ref().map_or(0, Bytes::len)),
+            Some(Ok(frame)) => {
+                let data = frame.data_ref().map_or(&[][..], |data| data);
+                self.context.count_received(data.len());
+                if let Some(check) = &mut self.check {
+                    check.update(data);
+                }
+            }
             Some(Err(error)) => {
                 if let Some(error) = find_error(error) {
                     self.context.set_body_error(error.clone());
                 }
             }
-            None => {}
+            None => {
+                if let Some(Err(error)) = self.check.take().map(DigestCheck::verify) {
+                    self.context.set_body_error(error.clone());
+                    frame = Some(Err(axum::Error::new(error)));
+                }
+            }
         }
         Poll::Ready(frame)
     }
 
     fn is_end_stream(&self) -> bool {
-        self.rest.is_empty() && self.body.is_end_stream()
+        self.rest.is_empty() && self.check.is_none() && self.body.is_end_stream()
     }
 
     // `s3s` needs the exact size of a body, also of one that is empty.

@@ -57,6 +57,8 @@ pub mod upload_part;
 pub mod upload_status;
 pub mod watch_events;
 
+use std::sync::{Arc, OnceLock};
+
 use osproxy_meta::ExpectedDigests;
 use osproxy_storage::DigestSelection;
 pub use osproxy_types::tenant::Tenant;
@@ -80,4 +82,9 @@ pub struct UploadOptions {
     pub digests: DigestSelection,
     /// Constraints of the link.
     pub constraints: LinkConstraints,
+    /// Checksums to record with a part, in a format of the caller.
+    pub checksums: Option<LateChecksums>,
 }
+
+/// Checksums that are known when the whole body was read.
+pub type LateChecksums = Arc<OnceLock<String>>;

@@ -75,6 +75,18 @@ pub async fn list_object_parts(
     Ok(uploads.meta.objects.parts(uid, after, limit).await?)
 }
 
+/// Replaces the attributes of a multipart upload, for example with the checksums of the whole
+/// content. Does nothing if they changed since `upload` was read.
+#[boxed_future]
+pub async fn set_upload_attributes(
+    uploads: &UploadOps,
+    upload: &ObjectUploadRecord,
+    attributes: Option<String>,
+) -> Result<()> {
+    let old = upload.attributes.clone();
+    Ok(uploads.meta.objects.set_upload_attributes(upload.uid, old, attributes).await?)
+}
+
 /// Makes the parts with these numbers and MD5s the content of the object, and removes all others.
 /// `parts` must be the numbers from 1 in ascending order; together they must have `size` bytes. Fails with `PartsMissing`, `PartTooSmall` or
 /// `PreconditionFailed`. Idempotent.

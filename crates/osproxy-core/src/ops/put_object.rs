@@ -58,8 +58,9 @@ pub async fn put_object<'a>(
 ) -> Result<StoredObject> {
     check_condition(uploads, bucket, &request).await?;
     let request = upload_request(uploads, bucket, request, false).await?;
+    let constraints = caller.upload_constraints();
     let options =
-        UploadOptions { expected, digests: DigestSelection::MD5, constraints: caller.upload_constraints() };
+        UploadOptions { expected, digests: DigestSelection::MD5, constraints, ..UploadOptions::default() };
     let content = NewContent { size, body, describes: false };
     let stored = store_content(uploads, caller, request, options, content, None).await?;
     let md5 = stored.digests.and_then(|digests| digests.md5);

@@ -32,11 +32,12 @@ use crate::{
 /// Maximum attempts when concurrent requests start the same upload.
 const MAX_TRIES: usize = 3;
 
-/// Digests, MIME type and tag of a part whose bytes are durable.
+/// Digests, MIME type, tag and checksums of a part whose bytes are durable.
 struct ReceivedBytes {
     digests: Digests,
     sniffed: Option<&'static str>,
     tag: String,
+    checksums: Option<String>,
 }
 
 /// A write of a part. The write intent is recorded.
@@ -233,7 +234,7 @@ impl PartWrite {
         uploads: Arc<UploadOps>,
         uid: Uid,
         received: Received,
-        constraints: LinkConstraints,
+        options: UploadOptions,
     ) -> Result<()> {
         let _committing = uploads.metrics.commits.begin();
         let Received { writer, digests, sniffed, buffers: _buffers } = received;
@@ -246,7 +247,9 @@ impl PartWrite {
         } else {
             write.guard.publish(&mut Some(writer)).await?;
         }
-        write.record(&uploads, uid, ReceivedBytes { digests, sniffed, tag }, constraints).await
+        let UploadOptions { checksums, constraints, .. } = options;
+        let checksums = checksums.and_then(|checksums| checksums.get().cloned());
+        write.record(&uploads, uid, ReceivedBytes { digests, sniffed, tag, checksums }, constraints).await
     }
 
     /// Records the part as stored. Its bytes are durable. Replaces an earlier part with this
@@ -255,12 +258,12 @@ impl PartWrite {
         self,
         uploads: &Arc<UploadOps>,
         uid: Uid,
-        ReceivedBytes { digests, sniffed, tag }: ReceivedBytes,
+        ReceivedBytes { digests, sniffed, tag, checksums }: ReceivedBytes,
         constraints: LinkConstraints,
     ) -> Result<()> {
         let Self { guard, intent, multipart } = self;
         let LinkConstraints { max_size, content_type, .. } = constraints;
-        let part = ReceivedPart { digests, sniffed, tag, max_size, content_type };
+        let part = ReceivedPart { digests, sniffed, tag, max_size, content_type, checksums };
         let outcome = uploads.meta.uploads.finish_part(uid, &intent, part).await?;
         if !matches!(outcome, FinishPartOutcome::Stored(_)) && multipart.is_none() {
             // Delete the object here: the row of the part may be gone already, and the write guard
@@ -350,7 +353,8 @@ impl IncomingPart {
             Some(_) => writer.suspend().await?,
             None => write.guard.publish(&mut Some(writer)).await?,
         }
-        Ok(DurablePart { write, is_whole, received: ReceivedBytes { digests, sniffed, tag } })
+        let received = ReceivedBytes { digests, sniffed, tag, checksums: None };
+        Ok(DurablePart { write, is_whole, received })
     }
 }
 

@@ -191,7 +191,7 @@ impl UploadSession {
             }
             PendingWrite::Part(part) => {
                 let multipart = part.multipart();
-                let committed = part.commit(uploads.clone(), uid, received, options.constraints);
+                let committed = part.commit(uploads.clone(), uid, received, options);
                 match uploads.detached_work.spawn(committed).await.map_err(Error::internal)? {
                     Ok(()) => Ok(()),
                     Err(error) => Err(part::explain_failure(&uploads, uid, multipart, error).await),

@@ -116,6 +116,7 @@ pub(super) async fn whole(
         expected,
         digests: DigestSelection::default(),
         constraints: caller.upload_constraints(),
+        ..UploadOptions::default()
     };
     let content = until_revoked(app.auth.clone(), caller.clone(), data_stream(messages));
     match ops::upload_file::upload_file(&app.uploads, uid, options, size_hint(announced), content).await? {
@@ -138,6 +139,7 @@ pub(super) async fn part(
         expected,
         digests: DigestSelection::default(),
         constraints: caller.upload_constraints(),
+        ..UploadOptions::default()
     };
     let received = Arc::<AtomicU64>::default();
     let count = received.clone();

@@ -68,6 +68,7 @@ pub(crate) async fn upload_file(
         expected: ExpectedDigests::md5_only(md5),
         digests: DigestSelection::MD5,
         constraints,
+        ..UploadOptions::default()
     };
     ops::upload_file::upload_file(&uploads, uid, options, size, content).await?;
     Ok(Json(Envelope::ok("")))
@@ -131,6 +132,7 @@ pub(crate) async fn upload_part(
         // Only the MD5 of the whole content is recorded. A part has its BLAKE3.
         digests: DigestSelection::default(),
         constraints,
+        ..UploadOptions::default()
     };
     ops::upload_part::upload_part(&uploads, uid, number, options, size, content).await?;
     Ok(Json(Envelope::ok("")).into_response())

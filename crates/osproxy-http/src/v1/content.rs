@@ -73,7 +73,7 @@ pub(crate) async fn upload_file(
         let request = ContentRequest { draft, ends_content, uid, constraints, head: request, body: content };
         return resumable::upload_content(&uploads, &forwarder, &settings, request).await;
     }
-    let options = UploadOptions { expected, digests: DigestSelection::default(), constraints };
+    let options = UploadOptions { expected, constraints, ..UploadOptions::default() };
     let (size, content) = body::into_content(content);
     match ops::upload_file::upload_file(&uploads, uid, options, size, content).await? {
         Some(status) => Ok(uploads::render_status(uid, status).into_response()),
@@ -122,6 +122,7 @@ pub(crate) async fn upload_part(
         expected: digest::from_headers(&request.headers)?,
         digests: DigestSelection::default(),
         constraints,
+        ..UploadOptions::default()
     };
     if forward::request_source(&forwarder, &request)? == RequestSource::Client
         && let Some(store) = ops::choose_part_node::choose_part_node(&uploads, uid).await?

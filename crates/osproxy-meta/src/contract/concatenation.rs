@@ -56,6 +56,7 @@ async fn send(meta: &Meta, file: i64, number: u32, size: u64) -> String {
         tag: String::new(),
         max_size: None,
         content_type: None,
+        checksums: None,
     };
     let finished = meta.uploads.finish_part(uid(file), &intent, part).await.unwrap();
     assert_eq!(finished, FinishPartOutcome::Stored(None));

@@ -33,8 +33,14 @@ async fn send(meta: &Meta, file: i64, number: u32, attempt: i64, size: u64) -> P
     let intent = begin(meta, file, number, attempt, Some(size)).await;
     meta.uploads.record_upload_id(intent.blob_id, "65536+".to_owned()).await.unwrap();
     let digests = osproxy_storage::Digests { size, ..digests(&format!("{file} {number}")) };
-    let part =
-        ReceivedPart { digests, sniffed: None, tag: String::new(), max_size: None, content_type: None };
+    let part = ReceivedPart {
+        digests,
+        sniffed: None,
+        tag: String::new(),
+        max_size: None,
+        content_type: None,
+        checksums: None,
+    };
     let finished = meta.uploads.finish_part(uid(file), &intent, part).await.unwrap();
     assert_eq!(finished, FinishPartOutcome::Stored(None));
     intent
@@ -162,8 +168,14 @@ async fn a_suspended_part_is_continued(meta: &Meta) {
 
 async fn finish(meta: &Meta, file: i64, intent: &PartIntent, size: u64) -> FinishPartOutcome {
     let digests = osproxy_storage::Digests { size, ..digests(&format!("{file} {}", intent.id)) };
-    let part =
-        ReceivedPart { digests, sniffed: None, tag: String::new(), max_size: None, content_type: None };
+    let part = ReceivedPart {
+        digests,
+        sniffed: None,
+        tag: String::new(),
+        max_size: None,
+        content_type: None,
+        checksums: None,
+    };
     meta.uploads.finish_part(uid(file), intent, part).await.unwrap()
 }
 

@@ -40,7 +40,14 @@ async fn begin(meta: &Meta, file: i64, number: u32, attempt: i64) -> PartIntent 
 }
 
 pub(super) fn received(content: &str, sniffed: Option<&'static str>, tag: String) -> ReceivedPart {
-    ReceivedPart { digests: digests(content), sniffed, tag, max_size: None, content_type: None }
+    ReceivedPart {
+        digests: digests(content),
+        sniffed,
+        tag,
+        max_size: None,
+        content_type: None,
+        checksums: None,
+    }
 }
 
 async fn finish(meta: &Meta, file: i64, intent: &PartIntent, content: &str) -> FinishPartOutcome {

@@ -474,6 +474,7 @@ impl ImportTransaction<'_> {
                 tag: Set(None),
                 piece: Set(None),
                 stored_at: Set(Some(self.now)),
+                checksums: Set(None),
             });
             part::Entity::insert_many(rows).exec_without_returning(self.transaction).await?;
         }

@@ -48,6 +48,8 @@ pub struct UploadedPart {
     pub md5: Option<[u8; 16]>,
     /// In milliseconds since the Unix epoch.
     pub stored_at: i64,
+    /// Checksums that the client sent, in a format of the caller.
+    pub checksums: Option<String>,
 }
 
 /// Outcome of selecting the parts of the content.
@@ -144,6 +146,32 @@ impl ObjectDb {
             return Ok(Vec::new());
         };
         Ok(stored_parts(&self.db.lookups, blob_id, after, limit).await?)
+    }
+
+    /// Replaces the attributes of a multipart upload. Does nothing if the upload has ended, or has
+    /// other attributes than `old` meanwhile.
+    #[boxed_future]
+    pub async fn set_upload_attributes(
+        &self,
+        uid: Uid,
+        old: Option<String>,
+        new: Option<String>,
+    ) -> Result<(), MetaError> {
+        self.db
+            .write(move |transaction| {
+                let (old, new) = (old.clone(), new.clone());
+                Box::pin(async move {
+                    let column = object_upload::Column::Attributes;
+                    object_upload::Entity::update_many()
+                        .col_expr(column, Expr::value(new))
+                        .filter(object_upload::Column::Uid.eq(uid.get()))
+                        .filter(old.map_or_else(|| column.is_null(), |old| column.eq(old)))
+                        .exec(transaction)
+                        .await?;
+                    Ok(())
+                })
+            })
+            .await
     }
 
     /// Checks that the parts of an upload have these numbers and MD5s, and that all but the last
@@ -246,6 +274,7 @@ async fn stored_parts(
             size: row.size.unsigned_abs(),
             md5: row.md5.and_then(|md5| md5.try_into().ok()),
             stored_at: row.stored_at.unwrap_or(row.created_at),
+            checksums: row.checksums,
         })
         .collect())
 }

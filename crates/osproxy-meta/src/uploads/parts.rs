@@ -92,6 +92,8 @@ pub struct ReceivedPart {
     pub max_size: Option<u64>,
     /// MIME type that the link requires for the content.
     pub content_type: Option<String>,
+    /// Checksums that the client sent, in a format of the caller.
+    pub checksums: Option<String>,
 }
 
 /// Outcome of [`UploadDb::finish_part`].
@@ -183,7 +185,7 @@ impl UploadDb {
             .write_or_rollback(move |transaction| {
                 let (part, quotas) = (part.clone(), quotas.clone());
                 Box::pin(async move {
-                    let ReceivedPart { digests, sniffed, tag, max_size, content_type } = part;
+                    let ReceivedPart { digests, sniffed, tag, max_size, content_type, checksums } = part;
                     let tag = is_multipart.then_some(tag);
                     let Some(receiving) = lock_receiving(transaction, uid, blob_id).await? else {
                         return Ok(TxEnd::Rollback(FinishPartOutcome::Closed));
@@ -206,6 +208,7 @@ impl UploadDb {
                         .col_expr(part::Column::Sniffed, Expr::value(sniffed))
                         .col_expr(part::Column::Tag, Expr::value(tag))
                         .col_expr(part::Column::StoredAt, Expr::value(now_ms()))
+                        .col_expr(part::Column::Checksums, Expr::value(checksums))
                         .filter(part::Column::Id.eq(id))
                         .filter(part::Column::State.eq(part::State::Writing))
                         .exec(transaction)
@@ -322,6 +325,7 @@ async fn begin(
         tag: Set(slot.as_ref().map(|_| String::new())),
         piece: Set(None),
         stored_at: Set(None),
+        checksums: Set(None),
     };
     part::Entity::insert(row).exec_without_returning(transaction).await?;
     let tenant = Tenant::from_db(&tenant);

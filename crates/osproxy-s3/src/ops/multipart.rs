@@ -5,14 +5,15 @@ use osproxy_core::{
     auth::{S3Key, until_revoked},
     ops::{
         UploadOptions,
+        choose_part_node::choose_part_node,
         download_file::open_content,
         find_object::{BucketRecord, FoundObject, find_content},
         object_uploads::{
             ObjectUploadRecord, abort_object_upload, complete_object_upload, create_object_upload,
-            find_object_upload, list_object_parts, list_object_uploads,
+            find_object_upload, list_object_parts, list_object_uploads, set_upload_attributes,
         },
         put_object::ObjectRequest,
-        upload_file::{DigestSelection, SizeHint},
+        upload_file::{DigestSelection, ExpectedDigests, SizeHint},
         upload_part::upload_part,
     },
 };
@@ -20,7 +21,7 @@ use osproxy_types::uid::Uid;
 use s3s::{
     S3Error, S3ErrorCode, S3Request, S3Response, S3Result,
     dto::{
-        self, AbortMultipartUploadInput, AbortMultipartUploadOutput, CompleteMultipartUploadInput,
+        self, AbortMultipartUploadInput, AbortMultipartUploadOutput, Checksum, CompleteMultipartUploadInput,
         CompleteMultipartUploadOutput, CompletedPart, CopyPartResult, CreateMultipartUploadInput,
         CreateMultipartUploadOutput, Initiator, ListMultipartUploadsInput, ListMultipartUploadsOutput,
         ListPartsInput, ListPartsOutput, MultipartUpload, Part, StorageClass, UploadPartCopyInput,
@@ -36,7 +37,15 @@ use super::{
     objects::{DEFAULT_TYPE, metadata_of, no_upload, refuse_encryption, refuse_unsupported},
     timestamp,
 };
-use crate::{attributes::parse_tags, auth::Identity, body::Incoming, errors::to_s3, service::Service};
+use crate::{
+    attributes::{Attributes, parse_tags},
+    auth::Identity,
+    body::{self, Incoming, Sums},
+    checksums::{self, UploadChecksum},
+    errors::to_s3,
+    forward::elsewhere,
+    service::Service,
+};
 
 /// Highest part number.
 const MAX_PARTS: i32 = 10_000;
@@ -60,11 +69,12 @@ fn at_most(wanted: Option<i32>) -> S3Result<i32> {
     if wanted < 0 { Err(s3_error!(InvalidArgument)) } else { Ok(wanted.min(MAX_LISTED)) }
 }
 
-fn part_options(identity: &Identity, incoming: &Incoming) -> UploadOptions {
+fn part_options(identity: &Identity, expected: ExpectedDigests, sums: &Sums) -> UploadOptions {
     UploadOptions {
-        expected: incoming.expected,
+        expected,
         digests: DigestSelection::MD5,
         constraints: identity.caller.link_constraints(),
+        checksums: Some(sums.text()),
     }
 }
 
@@ -79,6 +89,14 @@ impl Service {
         found.map_err(no_upload)
     }
 
+    /// Fails if only another node can receive the parts of an upload.
+    async fn check_node(&self, uid: Uid) -> S3Result<()> {
+        match choose_part_node(&self.app.uploads, uid).await.map_err(no_upload)? {
+            Some(store) => Err(elsewhere(&store)),
+            None => Ok(()),
+        }
+    }
+
     pub(crate) async fn create_multipart(
         &self,
         request: S3Request<CreateMultipartUploadInput>,
@@ -87,7 +105,9 @@ impl Service {
         refuse_unsupported(&request.headers)?;
         let input = request.input;
         refuse_encryption(is_encrypted!(input))?;
-        let attributes = attributes!(input, parse_tags(input.tagging.as_deref())?);
+        let mut attributes = attributes!(input, parse_tags(input.tagging.as_deref())?);
+        attributes.upload_checksum =
+            UploadChecksum::of_request(input.checksum_algorithm.as_ref(), input.checksum_type.as_ref())?;
         let object = ObjectRequest {
             key: input.key.clone(),
             content_type: Some(input.content_type.unwrap_or_else(|| DEFAULT_TYPE.to_owned())),
@@ -103,7 +123,7 @@ impl Service {
             key: Some(input.key),
             upload_id: Some(uid.to_string()),
             checksum_algorithm: input.checksum_algorithm,
-            checksum_type: input.checksum_type,
+            checksum_type: attributes.upload_checksum.map(UploadChecksum::kind),
             ..CreateMultipartUploadOutput::default()
         }))
     }
@@ -117,9 +137,11 @@ impl Service {
         refuse_encryption(input.sse_customer_algorithm.is_some())?;
         let number = part_number(input.part_number)?;
         let upload = self.upload(&bucket, &input.key, &input.upload_id).await?;
+        self.check_node(upload.uid).await?;
         let announced = announced!(input, trailing_headers);
         let incoming = Incoming::read(input.body, announced, &headers).await?;
-        let (sums, options) = (incoming.sums(), part_options(&identity, &incoming));
+        let sums = incoming.sums();
+        let options = part_options(&identity, incoming.expected, &sums);
         let uploads = &self.app.uploads;
         let body = until_revoked(self.app.auth.clone(), identity.caller.clone(), incoming.body);
         let stored = upload_part(uploads, upload.uid, number, options, incoming.size, body);
@@ -144,6 +166,7 @@ impl Service {
         let input = request.input;
         let number = part_number(input.part_number)?;
         let upload = self.upload(&bucket, &input.key, &input.upload_id).await?;
+        self.check_node(upload.uid).await?;
         let (source_bucket, source_key) = source_of(&input.copy_source)?;
         let source_bucket = self.bucket_of(&identity, source_bucket).await?;
         let uploads = &self.app.uploads;
@@ -174,15 +197,23 @@ impl Service {
         let length = range.end - range.start;
         let constraints = identity.caller.link_constraints();
         let content = open_content(&self.app.files, &file, range, &constraints).await.map_err(to_s3)?;
-        let content = until_revoked(self.app.auth.clone(), identity.caller.clone(), content);
-        let options =
-            UploadOptions { digests: DigestSelection::MD5, constraints, ..UploadOptions::default() };
+        let mut content = until_revoked(self.app.auth.clone(), identity.caller.clone(), content);
+        let mut sums = Sums::default();
+        if let Some(checksum) = Attributes::parse(upload.attributes.as_deref()).upload_checksum {
+            (content, sums) = body::hash(content, checksum.algorithm);
+        }
+        let options = part_options(&identity, ExpectedDigests::default(), &sums);
         let stored = upload_part(uploads, upload.uid, number, options, SizeHint::Exact(length), content);
         let digests = stored.await.map_err(no_upload)?;
+        let sums = sums.get().unwrap_or_default();
         let result = CopyPartResult {
             e_tag: digests.md5.map(|md5| etag(&hex::encode(md5))),
             last_modified: Some(time::OffsetDateTime::now_utc().into()),
-            ..CopyPartResult::default()
+            checksum_crc32: sums.checksum_crc32,
+            checksum_crc32c: sums.checksum_crc32c,
+            checksum_crc64nvme: sums.checksum_crc64nvme,
+            checksum_sha1: sums.checksum_sha1,
+            checksum_sha256: sums.checksum_sha256,
         };
         Ok(S3Response::new(UploadPartCopyOutput {
             copy_part_result: Some(result),
@@ -199,13 +230,25 @@ impl Service {
         if input.if_match.is_some() || input.if_none_match.is_some() {
             return Err(s3_error!(NotImplemented, "Conditional completion is not implemented"));
         }
-        let parts = input.multipart_upload.and_then(|upload| upload.parts).unwrap_or_default();
-        let parts = parts_of(&parts)?;
+        let completed = input.multipart_upload.and_then(|upload| upload.parts).unwrap_or_default();
+        let parts = parts_of(&completed)?;
         let uid = parse_id(&input.upload_id)?;
-        // An upload that was completed by an earlier request is not listed any more.
-        if let Err(error) = self.upload(&bucket, &input.key, &input.upload_id).await {
-            self.completed_before(&bucket, &input.key, uid, error).await?;
-        }
+        let whole = Checksum {
+            checksum_crc32: input.checksum_crc32,
+            checksum_crc32c: input.checksum_crc32c,
+            checksum_crc64nvme: input.checksum_crc64nvme,
+            checksum_sha1: input.checksum_sha1,
+            checksum_sha256: input.checksum_sha256,
+            checksum_type: input.checksum_type,
+        };
+        let sums = match self.upload(&bucket, &input.key, &input.upload_id).await {
+            Ok(upload) => self.check_checksums(&upload, &completed, &whole).await?,
+            // An upload that was completed by an earlier request is not listed any more.
+            Err(error) => {
+                self.completed_before(&bucket, &input.key, uid, error).await?;
+                Checksum::default()
+            }
+        };
         let size = input.mpu_object_size.and_then(|size| u64::try_from(size).ok());
         let stored = complete_object_upload(&self.app.uploads, uid, parts, size).await;
         let stored = stored.map_err(|error| match error.code {
@@ -217,8 +260,36 @@ impl Service {
             bucket: Some(bucket.name),
             key: Some(input.key),
             e_tag: Some(etag(&stored.etag)),
+            checksum_crc32: sums.checksum_crc32,
+            checksum_crc32c: sums.checksum_crc32c,
+            checksum_crc64nvme: sums.checksum_crc64nvme,
+            checksum_sha1: sums.checksum_sha1,
+            checksum_sha256: sums.checksum_sha256,
+            checksum_type: sums.checksum_type,
             ..CompleteMultipartUploadOutput::default()
         }))
+    }
+
+    /// Compares the checksums of a request that completes `upload` with those of the parts. Records
+    /// and returns the checksum of the content.
+    async fn check_checksums(
+        &self,
+        upload: &ObjectUploadRecord,
+        completed: &[CompletedPart],
+        whole: &Checksum,
+    ) -> S3Result<Checksum> {
+        let uploads = &self.app.uploads;
+        let mut attributes = Attributes::parse(upload.attributes.as_deref());
+        let stored = list_object_parts(uploads, upload.uid, 0, u64::from(MAX_PARTS.unsigned_abs()));
+        let stored = stored.await.map_err(to_s3)?;
+        let checked = checksums::complete(attributes.upload_checksum, completed, &stored, whole)?;
+        let Some((checksum, sum)) = checked else {
+            return Ok(Checksum::default());
+        };
+        attributes.upload_checksum = Some(checksum);
+        attributes.checksums = [(checksum.algorithm.name().to_owned(), sum)].into();
+        set_upload_attributes(uploads, upload, attributes.to_text()).await.map_err(to_s3)?;
+        Ok(attributes.checksums())
     }
 
     /// Returns `error` unless the object with this key came from the upload `uid`.
@@ -261,13 +332,21 @@ impl Service {
         let is_truncated = found.len() as u64 == limit;
         found.truncate(usize::try_from(max).unwrap_or(0));
         let next = found.last().filter(|_| is_truncated).map(|part| part.number.cast_signed());
-        let parts = found.into_iter().map(|part| Part {
-            e_tag: part.md5.map(|md5| etag(&hex::encode(md5))),
-            last_modified: Some(timestamp(part.stored_at)),
-            part_number: Some(part.number.cast_signed()),
-            size: Some(part.size.cast_signed()),
-            ..Part::default()
+        let parts = found.into_iter().map(|part| {
+            let sums = Attributes::parse_checksums(part.checksums.as_deref());
+            Part {
+                e_tag: part.md5.map(|md5| etag(&hex::encode(md5))),
+                last_modified: Some(timestamp(part.stored_at)),
+                part_number: Some(part.number.cast_signed()),
+                size: Some(part.size.cast_signed()),
+                checksum_crc32: sums.checksum_crc32,
+                checksum_crc32c: sums.checksum_crc32c,
+                checksum_crc64nvme: sums.checksum_crc64nvme,
+                checksum_sha1: sums.checksum_sha1,
+                checksum_sha256: sums.checksum_sha256,
+            }
         });
+        let checksum = Attributes::parse(upload.attributes.as_deref()).upload_checksum;
         Ok(S3Response::new(ListPartsOutput {
             bucket: Some(bucket.name),
             key: Some(input.key),
@@ -280,6 +359,8 @@ impl Service {
             next_part_number_marker: next,
             is_truncated: Some(is_truncated),
             parts: Some(parts.collect()),
+            checksum_algorithm: checksum.map(|checksum| checksum.algorithm.to_dto()),
+            checksum_type: checksum.map(UploadChecksum::kind),
             ..ListPartsOutput::default()
         }))
     }
@@ -304,14 +385,18 @@ impl Service {
         let is_truncated = found.len() as u64 == limit;
         found.truncate(usize::try_from(max).unwrap_or(0));
         let last = found.last().filter(|_| is_truncated).map(|upload| (upload.key.clone(), upload.uid));
-        let uploads = found.into_iter().map(|upload| MultipartUpload {
-            initiated: Some(timestamp(upload.created_at)),
-            initiator: Some(initiator(&identity.key)),
-            owner: Some(owner(upload.tenant.as_str())),
-            storage_class: Some(StorageClass::from_static(StorageClass::STANDARD)),
-            upload_id: Some(upload.uid.to_string()),
-            key: Some(upload.key),
-            ..MultipartUpload::default()
+        let uploads = found.into_iter().map(|upload| {
+            let checksum = Attributes::parse(upload.attributes.as_deref()).upload_checksum;
+            MultipartUpload {
+                initiated: Some(timestamp(upload.created_at)),
+                initiator: Some(initiator(&identity.key)),
+                owner: Some(owner(upload.tenant.as_str())),
+                storage_class: Some(StorageClass::from_static(StorageClass::STANDARD)),
+                upload_id: Some(upload.uid.to_string()),
+                key: Some(upload.key),
+                checksum_algorithm: checksum.map(|checksum| checksum.algorithm.to_dto()),
+                checksum_type: checksum.map(UploadChecksum::kind),
+            }
         });
         Ok(S3Response::new(ListMultipartUploadsOutput {
             uploads: Some(uploads.collect()),

@@ -12,6 +12,7 @@ use osproxy_core::{
         delete_object::delete_object,
         download_file::open_content,
         find_object::{BucketRecord, FoundObject, ObjectRecord, StoredFile, find_content, find_object},
+        locate_content::store_elsewhere,
         put_object::{FileMetadata, ObjectCondition, ObjectRequest, put_object},
         update_object::update_object,
     },
@@ -21,9 +22,9 @@ use s3s::{
     dto::{
         Checksum, ChecksumType, DeleteObjectInput, DeleteObjectOutput, DeleteObjectsInput,
         DeleteObjectsOutput, DeletedObject, ETagCondition, Error, GetObjectAttributesInput,
-        GetObjectAttributesOutput, GetObjectInput, GetObjectOutput, HeadObjectInput, HeadObjectOutput,
-        Metadata, ObjectAttributes, PutObjectInput, PutObjectOutput, StorageClass, StreamingBlob, Timestamp,
-        TimestampFormat,
+        GetObjectAttributesOutput, GetObjectAttributesParts, GetObjectInput, GetObjectOutput,
+        HeadObjectInput, HeadObjectOutput, Metadata, ObjectAttributes, PutObjectInput, PutObjectOutput,
+        StorageClass, StreamingBlob, Timestamp, TimestampFormat,
     },
     s3_error,
 };
@@ -33,6 +34,7 @@ use crate::{
     attributes::{Attributes, parse_tags},
     body::Incoming,
     errors::to_s3,
+    forward::elsewhere,
     service::Service,
 };
 
@@ -273,6 +275,9 @@ impl Service {
         let range = input.range.as_ref().filter(|_| is_same(&request.headers, &object));
         let range = range.map(|range| within(range, size)).transpose()?;
         let (start, end) = range.as_ref().map_or((0, size), |range| (range.start, range.end));
+        if let Some(store) = store_elsewhere(&self.app.files, &file) {
+            return Err(elsewhere(store));
+        }
         let constraints = caller.link_constraints();
         let content = open_content(&self.app.files, &file, start..end, &constraints).await.map_err(to_s3)?;
         let content = until_revoked(self.app.auth.clone(), caller, content);
@@ -333,6 +338,7 @@ impl Service {
         let size = file.content.size;
         let range = input.range.as_ref().map(|range| within(range, size)).transpose()?;
         let length = range.as_ref().map_or(size, |range| range.end - range.start);
+        let tag_count = tag_count(&attributes);
         let sums = checksums_of(&attributes, input.checksum_mode.is_some() && range.is_none());
         let output = HeadObjectOutput {
             accept_ranges: Some("bytes".to_owned()),
@@ -340,12 +346,15 @@ impl Service {
             content_range: range
                 .as_ref()
                 .map(|range| format!("bytes {}-{}/{size}", range.start, range.end - 1)),
-            content_type: Some(file.content_type.clone()),
-            expires: attributes.expires(),
-            cache_control: attributes.cache_control,
-            content_disposition: attributes.content_disposition,
-            content_encoding: attributes.content_encoding,
-            content_language: attributes.content_language,
+            content_type: input.response_content_type.clone().or(Some(file.content_type.clone())),
+            expires: input.response_expires.clone().or_else(|| attributes.expires()),
+            cache_control: input.response_cache_control.clone().or(attributes.cache_control),
+            content_disposition: input
+                .response_content_disposition
+                .clone()
+                .or(attributes.content_disposition),
+            content_encoding: input.response_content_encoding.clone().or(attributes.content_encoding),
+            content_language: input.response_content_language.clone().or(attributes.content_language),
             e_tag: Some(etag(&object.etag)),
             last_modified: Some(timestamp(object.modified_at)),
             metadata: Some(metadata.into_iter().collect()),
@@ -357,10 +366,12 @@ impl Service {
             checksum_type: sums.checksum_type,
             ..HeadObjectOutput::default()
         };
-        Ok(match range {
-            Some(_) => S3Response::with_status(output, StatusCode::PARTIAL_CONTENT),
-            None => S3Response::new(output),
-        })
+        let mut response = S3Response::new(output);
+        if let Some(count) = tag_count {
+            // `s3s` has no field for it.
+            response.headers.insert("x-amz-tagging-count", count.into());
+        }
+        Ok(response)
     }
 
     pub(crate) async fn attributes(
@@ -376,7 +387,13 @@ impl Service {
         let wants = |name: &'static str| wanted.iter().any(|wanted| wanted.trim() == name);
         let sums = checksums_of(&found.attributes, wants(ObjectAttributes::CHECKSUM));
         let has_sums = sums.checksum_type.is_some();
+        let parts = parts_count(&found.object).filter(|_| wants(ObjectAttributes::OBJECT_PARTS));
+        let parts = parts.map(|count| GetObjectAttributesParts {
+            total_parts_count: Some(count),
+            ..GetObjectAttributesParts::default()
+        });
         Ok(S3Response::new(GetObjectAttributesOutput {
+            object_parts: parts,
             checksum: Some(sums).filter(|_| has_sums),
             e_tag: wants(ObjectAttributes::ETAG).then(|| etag(&found.object.etag)),
             last_modified: Some(timestamp(found.object.modified_at)),
@@ -458,6 +475,12 @@ fn is_same(headers: &HeaderMap, object: &ObjectRecord) -> bool {
 fn within(range: &s3s::dto::Range, size: u64) -> S3Result<std::ops::Range<u64>> {
     let found = range.check(size).ok().filter(|found| !found.is_empty());
     found.ok_or_else(|| s3_error!(InvalidRange, "The requested range is not satisfiable"))
+}
+
+/// The number of parts that the object was uploaded in, which ends its `ETag`; `None` if it was
+/// uploaded whole.
+fn parts_count(object: &ObjectRecord) -> Option<i32> {
+    object.etag.split_once('-')?.1.parse().ok()
 }
 
 /// Of objects that were not uploaded in parts, AWS knows part 1.

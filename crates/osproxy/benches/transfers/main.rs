@@ -60,7 +60,7 @@ fn main() -> Result<()> {
     let scale = Scale::new(quick);
     let mut report = Report::default();
     for (name, run) in CASES {
-        if wanted.iter().any(|wanted| wanted == name) || wanted.is_empty() && name != PEERS {
+        if wanted.iter().any(|wanted| wanted == name) || wanted.is_empty() && !PEERS.contains(&name) {
             eprintln!("{name}");
             // On a real disk: `/tmp` may be in memory.
             let parent = std::env::var_os("OSPROXY_BENCH_FOLDER").unwrap_or_else(|| TARGET.into());

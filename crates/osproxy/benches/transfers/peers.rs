@@ -221,6 +221,14 @@ impl Peer {
         }
     }
 
+    /// The store that this peer is, if its protocol is S3.
+    pub(crate) fn s3(&self) -> Result<&Store> {
+        match &self.protocol {
+            Protocol::S3(store) => Ok(store),
+            _ => bail!("{} is no S3 store", self.name),
+        }
+    }
+
     /// Removes a large file, so that the disk does not fill up.
     pub(crate) fn remove(&self, connection: &mut Connection, stored: &str) -> Result<()> {
         match &self.protocol {
@@ -234,7 +242,8 @@ impl Peer {
                 let request = head("DELETE", stored, "tus-resumable: 1.0.0\r\n", 0);
                 connection.exchange(&[&request], |_| {}).map(drop)
             }
-            Protocol::Put | Protocol::S3(_) => remove_larger(&self.place, LARGE),
+            Protocol::S3(store) => connection.exchange(&[&store.delete(stored)?], |_| {}).map(drop),
+            Protocol::Put => remove_larger(&self.place, LARGE),
         }
     }
 }
@@ -373,10 +382,7 @@ const PROGRAMS: [Program; 6] = [
 /// Starts osproxy, a server that only answers, and every peer that is installed, each in a folder of
 /// its own under `folder` that has its name.
 pub(crate) fn start_all(folder: &Path) -> Result<Vec<Peer>> {
-    let own = |name: &str| {
-        let own = folder.join(name);
-        fs::create_dir_all(&own).map(|()| own)
-    };
+    let own = |name: &str| create_folder(folder, name);
     let mut peers = Vec::new();
     let place = own("osproxy")?;
     let server = Server::start_with(&place, &[("AUTH__MODE".to_owned(), "keys".to_owned())])?;
@@ -394,12 +400,46 @@ pub(crate) fn start_all(folder: &Path) -> Result<Vec<Peer>> {
     let nginx = Nginx::start(&place)?;
     let (address, running) = (nginx.address(), Arc::new(Running::Nginx(nginx)));
     peers.push(Peer::new("nginx", false, Protocol::Put, address, place, running));
+    peers.extend(start_programs(folder, |_| true)?);
+    let place = own("answer")?;
+    let (process, address) = spawn(Command::new(env::current_exe()?), &place, &[ANSWER, "{port}"])?;
+    let running = Arc::new(Running::Other(process));
+    peers.push(Peer::new(ONLY_AN_ANSWER, false, Protocol::Put, address, place, running));
+    Ok(peers)
+}
+
+/// Starts the S3 API of osproxy, and every S3 server that is installed.
+pub(crate) fn start_s3(folder: &Path) -> Result<Vec<Peer>> {
+    let place = create_folder(folder, "osproxy")?;
+    let address = TcpListener::bind((Ipv4Addr::LOCALHOST, 0))?.local_addr()?;
+    let server = Server::start_with(&place, &[("S3_API__LISTEN".to_owned(), address.to_string())])?;
+    let (key_id, secret) = server.create_s3_key()?;
+    let store = Store::at(address, &key_id, &secret);
+    Connection::open(address)?.exchange(&[&store.create_bucket()?], |_| {})?;
+    let running = Arc::new(Running::Osproxy(server));
+    let mut peers = vec![Peer::new("osproxy", true, Protocol::S3(store), address, place, running)];
+    peers.extend(start_programs(folder, |way| matches!(way, Way::S3))?);
+    Ok(peers)
+}
+
+fn create_folder(folder: &Path, name: &str) -> Result<PathBuf> {
+    let own = folder.join(name);
+    fs::create_dir_all(&own)?;
+    Ok(own)
+}
+
+/// Starts the installed programs that are used in a way that `is_wanted`.
+fn start_programs(folder: &Path, is_wanted: impl Fn(&Way) -> bool) -> Result<Vec<Peer>> {
+    let mut peers = Vec::new();
     for Program { name, variable, ways, arguments } in PROGRAMS {
+        if !ways.iter().any(|(_, way)| is_wanted(way)) {
+            continue;
+        }
         let Some(program) = env::var_os(variable) else {
             eprintln!("  {name} is not installed");
             continue;
         };
-        let place = own(name)?;
+        let place = create_folder(folder, name)?;
         let started = spawn(Command::new(program), &place, arguments);
         let (process, address) = started.with_context(|| format!("{name} does not start"))?;
         let running = Arc::new(Running::Other(process));
@@ -413,10 +453,6 @@ pub(crate) fn start_all(folder: &Path) -> Result<Vec<Peer>> {
             peers.push(Peer::new(name, false, protocol, address, place.clone(), Arc::clone(&running)));
         }
     }
-    let place = own("answer")?;
-    let (process, address) = spawn(Command::new(env::current_exe()?), &place, &[ANSWER, "{port}"])?;
-    let running = Arc::new(Running::Other(process));
-    peers.push(Peer::new(ONLY_AN_ANSWER, false, Protocol::Put, address, place, running));
     Ok(peers)
 }
 

@@ -104,6 +104,16 @@ impl Store {
         self.head("PUT", object, &[], length)
     }
 
+    /// The request that creates the bucket.
+    pub(crate) fn create_bucket(&self) -> Result<Vec<u8>> {
+        self.head("PUT", "", &[], 0)
+    }
+
+    /// The request that deletes an object.
+    pub(crate) fn delete(&self, object: &str) -> Result<Vec<u8>> {
+        self.head("DELETE", object, &[], 0)
+    }
+
     /// The request for an object.
     pub(crate) fn get(&self, object: &str) -> Result<Vec<u8>> {
         self.head("GET", object, &[], 0)

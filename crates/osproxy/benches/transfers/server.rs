@@ -17,6 +17,7 @@ use rustix::{
     io::{Errno, ReadWriteFlags},
     process::{Pid, Signal, kill_process},
 };
+use serde::Deserialize;
 
 pub(crate) const BINARY: &str = env!("CARGO_BIN_EXE_osproxy");
 
@@ -83,6 +84,22 @@ impl Server {
         // The first start also prints an API key.
         let address = address.split(' ').next().unwrap_or_default().parse()?;
         Ok(Self { process, address, data, startup_time: took })
+    }
+
+    /// Creates a key of the S3 API. Returns its id and its secret.
+    pub(crate) fn create_s3_key(&self) -> Result<(String, String)> {
+        #[derive(Deserialize)]
+        struct Created {
+            access_key_id: String,
+            secret_access_key: String,
+        }
+
+        let mut command = Command::new(BINARY);
+        command.args(["s3-key", "create", "--json", "--data-dir"]).arg(&self.data).env_clear();
+        let output = command.output()?;
+        ensure!(output.status.success(), "no key: {}", String::from_utf8_lossy(&output.stderr));
+        let Created { access_key_id, secret_access_key } = serde_json::from_slice(&output.stdout)?;
+        Ok((access_key_id, secret_access_key))
     }
 
     pub(crate) fn id(&self) -> u32 {

@@ -7,6 +7,7 @@ mod events;
 mod forwarding;
 mod leaving;
 mod removed_store;
+mod s3;
 pub mod stack;
 mod strangers;
 mod takeover;

@@ -5,7 +5,7 @@ use std::process::Stdio;
 
 use tokio::io::{AsyncBufReadExt, BufReader};
 
-use crate::support::{Page, Service, eventually};
+use crate::support::{Page, Service};
 
 fn readme() -> Page {
     Page::read("README.md")

@@ -50,7 +50,7 @@ impl Scene {
 
 /// The address of the S3 listener of a service that has started `starts` times. The log can be in
 /// any format.
-async fn listener_address(service: &Service, starts: usize) -> SocketAddr {
+pub async fn listener_address(service: &Service, starts: usize) -> SocketAddr {
     let line = eventually("the listener is started", async || {
         let log = service.log();
         log.lines().filter(|line| line.contains("S3 listener started")).nth(starts - 1).map(str::to_owned)

@@ -35,6 +35,8 @@ pub struct Model {
     pub piece: Option<Vec<u8>>,
     /// In milliseconds since the Unix epoch; set once stored.
     pub stored_at: Option<i64>,
+    /// Checksums that the client sent, in a format of the caller; set once stored.
+    pub checksums: Option<String>,
     #[sea_orm(belongs_to, from = "blob_id", to = "id")]
     pub blob: HasOne<super::blob::Entity>,
 }

@@ -9,6 +9,7 @@ mod overload;
 mod parts;
 mod peers;
 mod refusals;
+mod s3_api;
 mod small;
 mod stored;
 mod stores;
@@ -26,13 +27,13 @@ use crate::{
 
 const GIB: f64 = (1_u64 << 30) as f64;
 
-/// The case that needs other programs. It runs only if it is named.
-pub(crate) const PEERS: &str = "peers";
+/// The cases that need other programs. They run only if they are named.
+pub(crate) const PEERS: [&str; 2] = ["peers", "s3-peers"];
 
 type Case = fn(&Scale, &Path, &mut Report) -> Result<()>;
 
 /// Every case by name, in the order of execution.
-pub(crate) const CASES: [(&str, Case); 27] = [
+pub(crate) const CASES: [(&str, Case); 28] = [
     ("upload-raw", large::upload_raw),
     ("upload-form", large::upload_form),
     ("parts-1m", parts::of_1_mib),
@@ -59,7 +60,8 @@ pub(crate) const CASES: [(&str, Case); 27] = [
     ("start", footprint::start),
     ("overload", overload::overload),
     ("probes", overload::probes),
-    (PEERS, peers::peers),
+    ("peers", peers::peers),
+    ("s3-peers", s3_api::peers),
 ];
 
 /// The amount of work.

@@ -25,14 +25,14 @@ const FILES: usize = 200;
 
 /// What one program did in all rounds of one kind of work. The samples are those of one request.
 #[derive(Default)]
-struct Results {
-    rounds: Rounds,
+pub(super) struct Results {
+    pub(super) rounds: Rounds,
     /// 99th percentiles, in seconds.
-    p99: Vec<f64>,
+    pub(super) p99: Vec<f64>,
 }
 
 /// The results of all programs, in their order.
-type Column = Vec<Results>;
+pub(super) type Column = Vec<Results>;
 
 pub(super) fn peers(scale: &Scale, folder: &Path, report: &mut Report) -> Result<()> {
     let peers = peers::start_all(folder)?;
@@ -123,7 +123,7 @@ fn targets(
 }
 
 /// Uploads and downloads a large file over one connection.
-fn large_files(scale: &Scale, peers: &[Peer], content: &Content) -> Result<(Column, Column)> {
+pub(super) fn large_files(scale: &Scale, peers: &[Peer], content: &Content) -> Result<(Column, Column)> {
     let mut up: Column = peers.iter().map(|_| Results::default()).collect();
     let mut down: Column = peers.iter().map(|_| Results::default()).collect();
     for round in 0..=scale.rounds {
@@ -165,7 +165,12 @@ fn large_files(scale: &Scale, peers: &[Peer], content: &Content) -> Result<(Colu
     Ok((up, down))
 }
 
-fn small_uploads(scale: &Scale, peers: &[Peer], content: &Content, connections: usize) -> Result<Column> {
+pub(super) fn small_uploads(
+    scale: &Scale,
+    peers: &[Peer],
+    content: &Content,
+    connections: usize,
+) -> Result<Column> {
     measure_all(scale, peers, connections, |peer, connection, [round, thread, index]| {
         let number = (round * 1000 + thread) * 1_000_000 + index;
         let name = format!("{SMALL}.{round}-{thread}-{index}.bin");
@@ -173,7 +178,7 @@ fn small_uploads(scale: &Scale, peers: &[Peer], content: &Content, connections: 
     })
 }
 
-fn small_downloads(scale: &Scale, peers: &[Peer], content: &Content) -> Result<Column> {
+pub(super) fn small_downloads(scale: &Scale, peers: &[Peer], content: &Content) -> Result<Column> {
     let mut requests = Vec::new();
     for peer in peers {
         let own = peer.attempt(|| {
@@ -205,7 +210,7 @@ fn small_downloads(scale: &Scale, peers: &[Peer], content: &Content) -> Result<C
 
 /// In each round, all programs in turn do as much work as they can in a fixed time. `work` gets the
 /// round, the number of the connection, and the number of the request.
-fn measure_all(
+pub(super) fn measure_all(
     scale: &Scale,
     peers: &[Peer],
     connections: usize,
@@ -266,7 +271,7 @@ fn measure_all(
 }
 
 /// Formats a table whose first row has the titles.
-fn markdown(table: &[Vec<String>]) -> Result<String> {
+pub(super) fn markdown(table: &[Vec<String>]) -> Result<String> {
     let mut text = String::new();
     for (number, row) in table.iter().enumerate() {
         writeln!(text, "| {} |", row.join(" | "))?;

@@ -5,7 +5,9 @@ use std::{fmt::Write, net::SocketAddr, sync::Arc, time::Duration};
 use anyhow::Context;
 use futures_util::future::join4;
 use osproxy_core::App;
-use osproxy_http::{AccessLog, GrpcRoutes, HttpSettings, ListenerSettings, RequestLimiter, listener::Tls};
+use osproxy_http::{
+    AccessLog, ForwardedS3, GrpcRoutes, HttpSettings, ListenerSettings, RequestLimiter, listener::Tls,
+};
 use tokio::{net::TcpListener, runtime::Handle};
 use tokio_util::{sync::CancellationToken, task::AbortOnDropHandle};
 
@@ -106,8 +108,12 @@ impl Listeners {
         };
         let settings = http_settings(config, Some(access_log));
         let limiter = RequestLimiter::new(settings.limits);
+        let s3 = self.s3.map(|listener| (listener, s3_router(app, config, &settings, &limiter)));
+        let forwarded = s3
+            .as_ref()
+            .map(|(_, router)| ForwardedS3 { header: osproxy_s3::FORWARDED, router: router.clone() });
         let main = self.main.serve(
-            osproxy_http::router(app.clone(), &settings, &limiter, main_grpc_routes),
+            osproxy_http::router(app.clone(), &settings, &limiter, main_grpc_routes, forwarded),
             listener_settings(&config.server),
             drain.clone(),
         );
@@ -118,9 +124,8 @@ impl Listeners {
                 run_on(connections, served).await;
             }
         };
-        let s3 = async {
-            if let Some(listener) = self.s3 {
-                let router = s3_router(app, config, &settings, &limiter);
+        let s3_api = async {
+            if let Some((listener, router)) = s3 {
                 let served = listener.serve(router, listener_settings(&config.server), drain.clone());
                 run_on(connections, served).await;
             }
@@ -133,7 +138,7 @@ impl Listeners {
                 plain.serve(router, listener_settings(&section), drain.clone()).await;
             }
         };
-        join4(run_on(connections, main), grpc, s3, admin).await;
+        join4(run_on(connections, main), grpc, s3_api, admin).await;
         Ok(())
     }
 }

@@ -3604,7 +3604,6 @@ def wrong_checksum_in_complete(t):
 
 @case("checksums")
 def wrong_checksum_of_whole_in_complete(t):
-    # osproxy keeps no checksum of multipart uploads, but must not accept a wrong one.
     upload = Upload(t, ChecksumAlgorithm="CRC32", ChecksumType="FULL_OBJECT")
     etag = upload.part(1, b"data", ChecksumCRC32=checksum("CRC32", b"data"))
     refused(

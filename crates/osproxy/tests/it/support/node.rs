@@ -69,7 +69,7 @@ impl Running {
         let engine = tokio::spawn(engine.run(stop.clone(), abort.clone()));
         let settings = http_settings(&config, None);
         let limiter = RequestLimiter::new(settings.limits);
-        let router = http::router(app.clone(), &settings, &limiter, GrpcRoutes::default());
+        let router = http::router(app.clone(), &settings, &limiter, GrpcRoutes::default(), None);
         let settings = listener_settings(&config.server);
         let shutdown = stop.clone();
         let server = tokio::spawn(async move {
