@@ -77,7 +77,11 @@ impl Incoming {
         // The file of a form has no header with its length.
         let is_form = headers::is_form(headers);
         let known = body.as_ref().filter(|_| is_form).and_then(|body| body.remaining_length().exact());
-        let length = length.or(known.and_then(|known| u64::try_from(known).ok()));
+        // With aws-chunked, HTTP can be chunked too, and the length is signed in another header.
+        let decoded = headers.get("x-amz-decoded-content-length").filter(|_| length.is_none());
+        let decoded = decoded.and_then(|value| value.to_str().ok()?.parse().ok());
+        let known = known.and_then(|known| u64::try_from(known).ok());
+        let length = length.or(known).or(decoded);
         if length.is_none() {
             return Err(s3_error!(MissingContentLength));
         }

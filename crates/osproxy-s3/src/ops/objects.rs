@@ -1,6 +1,6 @@
 //! Objects: put, get, head, delete, attributes.
 
-use axum::http::{HeaderMap, HeaderValue, StatusCode, header};
+use axum::http::{HeaderMap, HeaderName, HeaderValue, StatusCode, header};
 use futures_util::TryStreamExt;
 use http_body_util::StreamBody;
 use osproxy_api::ErrorCode;
@@ -40,6 +40,7 @@ use crate::{
 
 /// The MIME type of objects without one, as in AWS.
 pub(crate) const DEFAULT_TYPE: &str = "binary/octet-stream";
+const TAG_COUNT: HeaderName = HeaderName::from_static("x-amz-tagging-count");
 /// Maximum number of keys in one request to delete.
 const MAX_DELETES: usize = 1000;
 
@@ -67,6 +68,8 @@ const UNSUPPORTED: [&str; 10] = [
     "x-amz-bucket-object-lock-enabled",
     "x-amz-website-redirect-location",
 ];
+/// Values of these headers that ask for nothing: rclone sends `false` when it creates a bucket.
+const OFF: [&str; 2] = ["false", "OFF"];
 /// Canned ACLs that change nothing: only the owner has access.
 const OWNER_ACLS: [&str; 3] = ["private", "bucket-owner-full-control", ""];
 
@@ -77,7 +80,8 @@ pub(crate) fn refuse_unsupported(headers: &HeaderMap) -> S3Result<()> {
     if acls.any(|acl| !OWNER_ACLS.iter().any(|known| acl.as_bytes() == known.as_bytes())) {
         return Err(s3_error!(NotImplemented, "Access control lists are not implemented"));
     }
-    match UNSUPPORTED.iter().find(|name| headers.contains_key(**name)) {
+    let is_off = |value: &HeaderValue| OFF.iter().any(|off| value.as_bytes() == off.as_bytes());
+    match UNSUPPORTED.iter().find(|name| headers.get_all(**name).iter().any(|value| !is_off(value))) {
         Some(name) => Err(s3_error!(NotImplemented, "The header {name} is not implemented")),
         None => Ok(()),
     }
@@ -369,7 +373,7 @@ impl Service {
         let mut response = S3Response::new(output);
         if let Some(count) = tag_count {
             // `s3s` has no field for it.
-            response.headers.insert("x-amz-tagging-count", count.into());
+            response.headers.insert(TAG_COUNT, count.into());
         }
         Ok(response)
     }

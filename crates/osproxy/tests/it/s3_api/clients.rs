@@ -1,6 +1,9 @@
 //! Clients of S3 that others wrote.
 
-use std::{path::Path, process::Stdio};
+use std::{
+    path::{Path, PathBuf},
+    process::Stdio,
+};
 
 use serde_json::{Value, json};
 use tokio::process::Command;
@@ -8,21 +11,120 @@ use tokio::process::Command;
 use super::Scene;
 use crate::support::{Page, S3Key, amount};
 
-/// Runs `client.py` with boto3.
+/// The folder with the programs that use clients.
+fn programs() -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/it/s3_api/programs")
+}
+
+/// The Python of the tests.
+fn python() -> PathBuf {
+    std::env::var_os("OSPROXY_TEST_PYTHON").expect("run this by `just test-servers`").into()
+}
+
+/// A command that runs a program with the key and the address of a scene in its environment, in a
+/// folder that is also its home. The clients of Python are in its path.
+fn command(scene: &Scene, program: &str, folder: &Path) -> Command {
+    let mut command = match Path::new(program).extension().unwrap().to_str().unwrap() {
+        "sh" => {
+            let mut bash = Command::new("bash");
+            bash.args(["-euxo", "pipefail"]);
+            bash
+        }
+        "py" => Command::new(python()),
+        _ => Command::new("node"),
+    };
+    let path = std::env::var("PATH").unwrap();
+    command.arg(programs().join(program)).current_dir(folder).env("HOME", folder);
+    command.env("PATH", format!("{}:{path}", python().parent().unwrap().display()));
+    command.env("S3_ENDPOINT", format!("http://{}", scene.address)).env("AWS_DEFAULT_REGION", "us-east-1");
+    command.env("AWS_ACCESS_KEY_ID", &scene.key.access_key_id);
+    command.env("AWS_SECRET_ACCESS_KEY", &scene.key.secret_access_key);
+    command.stdin(Stdio::null()).kill_on_drop(true);
+    command
+}
+
+/// Runs a program, which must succeed.
+async fn run(mut command: Command) -> String {
+    let output = command.output().await.unwrap();
+    let said = String::from_utf8_lossy(&output.stdout).into_owned();
+    assert!(output.status.success(), "{said}\n{}", String::from_utf8_lossy(&output.stderr));
+    said
+}
+
+/// Asserts that nothing is left of what the client has deleted, that the rest is consistent, and that
+/// the service has logged no error.
+async fn assert_sound(mut scene: Scene) {
+    scene.service.database().wait_until_idle().await;
+    let log = scene.service.log();
+    assert!(!log.contains(" ERROR ") && !log.contains("panicked"), "{log}");
+    scene.service.assert_consistent().await;
+}
+
+/// Runs a program with a client, which checks what it reads, against a service of its own.
+async fn check_client(program: &str) {
+    let scene = Scene::start().await;
+    let folder = tempfile::tempdir().unwrap();
+    run(command(&scene, program, folder.path())).await;
+    assert_sound(scene).await;
+}
+
+#[tokio::test]
+#[ignore = "needs Python: just test-servers"]
+async fn rclone_copies_synchronizes_and_checks() {
+    check_client("rclone.sh").await;
+}
+
+#[tokio::test]
+#[ignore = "needs s3cmd: just test-servers"]
+async fn s3cmd_stores_and_synchronizes() {
+    check_client("s3cmd.sh").await;
+}
+
+#[tokio::test]
+#[ignore = "needs Python: just test-servers"]
+async fn s5cmd_copies_and_synchronizes() {
+    check_client("s5cmd.sh").await;
+}
+
+#[tokio::test]
+#[ignore = "needs restic: just test-servers"]
+async fn restic_backs_up_restores_and_prunes() {
+    check_client("restic.sh").await;
+}
+
+#[tokio::test]
+#[ignore = "needs duplicity: just nightly"]
+async fn duplicity_backs_up_and_restores() {
+    if amount(false, true) {
+        check_client("duplicity.sh").await;
+    }
+}
+
+#[tokio::test]
+#[ignore = "needs Python: just test-servers"]
+async fn minio_py_stores_composes_and_signs() {
+    check_client("minio_client.py").await;
+}
+
+#[tokio::test]
+#[ignore = "needs Node: just test-servers"]
+async fn the_sdk_for_javascript_stores_streams() {
+    check_client("sdk.mjs").await;
+}
+
+#[tokio::test]
+#[ignore = "needs Node: just test-servers"]
+async fn minio_js_stores_and_signs() {
+    check_client("minio.mjs").await;
+}
+
+/// Lists buckets with boto3.
 async fn boto3(scene: &Scene, key: &S3Key, options: &Value) -> Value {
-    let program = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/it/s3_api/client.py");
-    let python = std::env::var("OSPROXY_TEST_PYTHON").expect("run this by `just test-servers`");
-    let output = Command::new(python)
-        .arg(program)
-        .args([&format!("http://{}", scene.address), &key.access_key_id, &key.secret_access_key])
-        .arg(options.to_string())
-        .stdin(Stdio::null())
-        .kill_on_drop(true)
-        .output()
-        .await
-        .unwrap();
-    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
-    serde_json::from_slice(&output.stdout).unwrap()
+    let folder = tempfile::tempdir().unwrap();
+    let mut program = command(scene, "list_buckets.py", folder.path());
+    program.args([&format!("http://{}", scene.address), &key.access_key_id, &key.secret_access_key]);
+    program.arg(options.to_string());
+    serde_json::from_str(&run(program).await).unwrap()
 }
 
 #[tokio::test]
@@ -52,8 +154,7 @@ async fn the_commands_of_the_guide_work() {
         .replace("OSPEXAMPLEEXAMPLE234", &scene.key.access_key_id)
         .replace("secret-of-the-key", &scene.key.secret_access_key);
     let folder = tempfile::tempdir().unwrap();
-    let python = std::env::var("OSPROXY_TEST_PYTHON").expect("run this by `just test-servers`");
-    let clients = Path::new(&python).parent().unwrap().display().to_string();
+    let clients = python().parent().unwrap().display().to_string();
     let script = format!("export PATH={clients}:$PATH HOME={}\n{script}", folder.path().display());
     let output = scene.service.shell(folder.path(), &script).output().await.unwrap();
     let said = String::from_utf8_lossy(&output.stdout);
@@ -86,8 +187,7 @@ async fn the_conformance_suite_finds_only_known_differences() {
     let file = folder.path().join("keys.json");
     std::fs::write(&file, keys.to_string()).unwrap();
     let here = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/it/s3_api");
-    let python = std::env::var("OSPROXY_TEST_PYTHON").expect("run this by `just test-servers`");
-    let mut suite = Command::new(python);
+    let mut suite = Command::new(python());
     suite.arg(here.join("suite.py")).arg(format!("http://{}", scene.address)).arg(file);
     suite.arg("--known").arg(here.join("known_differences.txt"));
     if let Some(groups) = amount(Some(GROUPS), None) {
