@@ -47,6 +47,7 @@ pub use access::{AccessDb, IdempotencyDb, TenantDb};
 pub use admin::AdminDb;
 pub use admin::history::{BlobHistory, FileHistory, PartHistory};
 pub use admin::integrity::{BlobLayout, BlobRecord, BlobState, ContentRecord, PartRecord, PartState};
+pub use admin::keys::KeyRecord;
 pub use admin::stats::DatabaseStats;
 pub use blobs::blake3_tree::PartDigests;
 pub use blobs::deletion::DeletingBlob;

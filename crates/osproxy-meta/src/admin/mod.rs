@@ -2,6 +2,7 @@
 
 pub(crate) mod history;
 pub(crate) mod integrity;
+pub(crate) mod keys;
 pub(crate) mod recorded_objects;
 pub(crate) mod stats;
 

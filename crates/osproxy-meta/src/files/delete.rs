@@ -218,6 +218,7 @@ pub(crate) async fn reject_upload(
     file::Entity::update_many()
         .col_expr(file::Column::State, Expr::value(FileState::Corrupt))
         .col_expr(file::Column::BlobId, Expr::value(None::<i64>))
+        .col_expr(file::Column::BucketId, Expr::value(None::<i64>))
         .col_expr(file::Column::StoredAt, Expr::value(None::<i64>))
         .col_expr(file::Column::ExpiresAt, Expr::value(delete_task.now))
         .col_expr(file::Column::Charged, Expr::value(0))

@@ -62,7 +62,7 @@ impl ObjectRecord {
 }
 
 /// Keys are UTF-8 when they are written.
-fn decode_key(key: Vec<u8>) -> String {
+pub(crate) fn decode_key(key: Vec<u8>) -> String {
     String::from_utf8(key).unwrap_or_else(|key| String::from_utf8_lossy(key.as_bytes()).into_owned())
 }
 

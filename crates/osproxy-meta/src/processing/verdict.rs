@@ -321,6 +321,7 @@ pub(super) async fn reject(
     let updated = file::Entity::update_many()
         .col_expr(file::Column::State, Expr::value(FileState::Rejected))
         .col_expr(file::Column::BlobId, Expr::value(None::<i64>))
+        .col_expr(file::Column::BucketId, Expr::value(None::<i64>))
         .col_expr(file::Column::ExpiresAt, Expr::value(delete_task.now))
         .col_expr(file::Column::Charged, Expr::value(0))
         .col_expr(file::Column::Media, Expr::value(None::<String>))

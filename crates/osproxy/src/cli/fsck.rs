@@ -2,6 +2,7 @@
 
 mod blobs;
 mod checker;
+mod keys;
 mod multipart_uploads;
 mod orphan_objects;
 mod parts;
@@ -29,8 +30,8 @@ pub struct FsckArgs {
     /// Also read every object and compare its digests.
     #[arg(long)]
     deep: bool,
-    /// Repair what is safe to repair: reference counts, missing tasks, and data that belongs to no
-    /// file. Content of files is never changed.
+    /// Repair what is safe to repair: reference counts, missing tasks, keys without a file, and data
+    /// that belongs to no file. Content of files is never changed.
     #[arg(long)]
     repair: bool,
     /// Delete orphans: objects and multipart uploads that no metadata refers to. Do not use this if

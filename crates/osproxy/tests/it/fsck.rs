@@ -101,6 +101,40 @@ async fn counts_and_leftovers_are_repaired() {
 }
 
 #[tokio::test]
+async fn keys_and_files_refer_to_each_other() {
+    let (service, whole, parts) = stopped_service().await;
+    service
+        .sql("INSERT INTO buckets (id, name, tenant, created_at, is_public) VALUES (1, 'photos', 'default', 0, 0)")
+        .await;
+    let object = "INSERT INTO objects (bucket_id, object_key, uid, size, etag, modified_at, owns_file)";
+    // An object with a file, one without, one whose upload is not complete, and one without a bucket.
+    for (bucket, key, uid) in [(1, "61", whole.as_str()), (1, "62", "2"), (1, "63", &parts), (9, "64", "4")] {
+        service.sql(&format!("{object} VALUES ({bucket}, x'{key}', {uid}, 5, 'etag', 0, 1)")).await;
+    }
+    let upload = "INSERT INTO object_uploads (uid, bucket_id, object_key, is_multipart, task_id, created_at)";
+    service.sql(&format!("{upload} VALUES (5, 1, x'65', 1, 6, 0)")).await;
+    service.sql(&format!("UPDATE files SET bucket_id = 1 WHERE uid = {parts}")).await;
+    let (code, said) = fsck(&service, &[]).await;
+    assert_eq!((code, said.contains("5 differences, 0 repaired")), (4, true), "{said}");
+    for difference in [
+        format!("object \"a\" is in another bucket than its file ({whole})"),
+        "object \"b\" has no file (2)".to_owned(),
+        format!("object \"c\" has no readable file ({parts})"),
+        "object \"d\" has no file (4)".to_owned(),
+        "the upload of object \"e\" has no open file (5)".to_owned(),
+    ] {
+        assert!(said.contains(&difference), "{difference}: {said}");
+    }
+    let (code, said) = fsck(&service, &["--repair"]).await;
+    assert_eq!(code, 3, "{said}");
+    // Without its object, the file names a bucket in vain.
+    assert!(said.contains("6 differences, 6 repaired"), "{said}");
+    assert_eq!(fsck(&service, &["--deep"]).await.0, 0);
+    assert_eq!(service.sql("SELECT uid FROM objects").await, [whole.as_str()]);
+    assert_eq!(service.sql(&format!("SELECT bucket_id FROM files WHERE uid = {whole}")).await, ["1"]);
+}
+
+#[tokio::test]
 async fn complete_parts_that_nobody_merges_get_a_task() {
     let mut service = Service::start().await;
     service.database().hold_merges().await;

@@ -72,7 +72,8 @@ impl Fsck {
             self.has_missing_content = false;
             self.check_store().await?;
         }
-        self.check_waiting_files().await
+        self.check_waiting_files().await?;
+        self.check_keys().await
     }
 
     /// Checks that a task will give a verdict about each file that waits for one.
