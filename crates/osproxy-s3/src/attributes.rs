@@ -16,6 +16,8 @@ const MAX_TAGS: usize = 10;
 /// Maximum length of the key and of the value of a tag, in characters.
 const MAX_TAG_KEY: usize = 128;
 const MAX_TAG_VALUE: usize = 256;
+/// Maximum size of the names and values of the content headers, in bytes.
+const MAX_HEADERS: usize = 2048;
 
 /// Attributes as they are stored.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -51,6 +53,22 @@ impl Attributes {
     /// Returns the attributes as text to store; `None` if there are none.
     pub(crate) fn to_text(&self) -> Option<String> {
         if *self == Self::default() { None } else { serde_json::to_string(self).ok() }
+    }
+
+    /// Fails with `MetadataTooLarge` if the headers are too large.
+    pub(crate) fn check_headers(&self) -> S3Result<()> {
+        let named = [
+            ("cache-control", &self.cache_control),
+            ("content-disposition", &self.content_disposition),
+            ("content-encoding", &self.content_encoding),
+            ("content-language", &self.content_language),
+            ("expires", &self.expires),
+        ];
+        let sizes = named.iter().filter_map(|(name, value)| Some(name.len() + value.as_ref()?.len()));
+        if sizes.sum::<usize>() <= MAX_HEADERS {
+            return Ok(());
+        }
+        Err(s3_error!(MetadataTooLarge, "The content headers exceed the maximum size of {MAX_HEADERS} bytes"))
     }
 
     pub(crate) fn set_expires(&mut self, expires: Option<&Expires>) {
@@ -149,6 +167,16 @@ mod tests {
         assert_eq!(stored, attributes);
         assert_eq!((stored.expires(), stored.tags["b"].as_str()), (Some(at), "x y"));
         assert_eq!(stored.checksums().checksum_crc32.as_deref(), Some("AAAAAA=="));
+    }
+
+    #[test]
+    fn headers_are_limited() {
+        let of = |length| Attributes { cache_control: Some("x".repeat(length)), ..Attributes::default() };
+        assert!(of(2035).check_headers().is_ok());
+        let both = Attributes { content_language: Some("de".to_owned()), ..of(2030) };
+        for too_large in [of(2036), both] {
+            assert_eq!(*too_large.check_headers().unwrap_err().code(), s3s::S3ErrorCode::MetadataTooLarge);
+        }
     }
 
     #[test]

@@ -21,7 +21,8 @@ macro_rules! announced {
     };
 }
 
-/// The attributes in the headers of a request.
+/// The attributes in the headers of a request. Returns `MetadataTooLarge` from the function if they
+/// are too large.
 macro_rules! attributes {
     ($input:ident, $tags:expr) => {{
         let mut attributes = $crate::attributes::Attributes {
@@ -33,6 +34,7 @@ macro_rules! attributes {
             ..$crate::attributes::Attributes::default()
         };
         attributes.set_expires($input.expires.as_ref());
+        attributes.check_headers()?;
         attributes
     }};
 }

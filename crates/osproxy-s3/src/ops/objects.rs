@@ -1,5 +1,7 @@
 //! Objects: put, get, head, delete, attributes.
 
+use std::{ops::Range, sync::Arc};
+
 use axum::http::{HeaderMap, HeaderName, HeaderValue, StatusCode, header};
 use futures_util::TryStreamExt;
 use http_body_util::StreamBody;
@@ -10,7 +12,7 @@ use osproxy_core::{
     check_metadata,
     ops::{
         delete_object::delete_object,
-        download_file::open_content,
+        download_file::{AdmittedContent, open_content},
         find_object::{BucketRecord, FoundObject, ObjectRecord, StoredFile, find_content, find_object},
         locate_content::store_elsewhere,
         put_object::{FileMetadata, ObjectCondition, ObjectRequest, put_object},
@@ -43,6 +45,10 @@ pub(crate) const DEFAULT_TYPE: &str = "binary/octet-stream";
 const TAG_COUNT: HeaderName = HeaderName::from_static("x-amz-tagging-count");
 /// Maximum number of keys in one request to delete.
 const MAX_DELETES: usize = 1000;
+/// Maximum size of the names and values of user metadata, in bytes.
+const MAX_METADATA: usize = 2048;
+/// Maximum attempts to read an object that is replaced meanwhile.
+const MAX_TRIES: usize = 3;
 
 /// Refuses what the service does not have, so that no client relies on it.
 pub(crate) fn refuse_encryption(is_wanted: bool) -> S3Result<()> {
@@ -108,7 +114,13 @@ pub(crate) fn write_condition(
 
 /// Metadata of a request, whose names are in lower case.
 pub(crate) fn metadata_of(metadata: Option<Metadata>) -> S3Result<FileMetadata> {
-    let metadata = metadata.unwrap_or_default().into_iter().collect();
+    let metadata: FileMetadata = metadata.unwrap_or_default().into_iter().collect();
+    if metadata.iter().map(|(name, value)| name.len() + value.len()).sum::<usize>() > MAX_METADATA {
+        return Err(s3_error!(
+            MetadataTooLarge,
+            "Your metadata headers exceed the maximum allowed metadata size of 2048 bytes"
+        ));
+    }
     let checked = check_metadata(&metadata);
     checked.map_err(|error| S3Error::with_message(S3ErrorCode::MetadataTooLarge, error.message))?;
     Ok(metadata)
@@ -165,10 +177,18 @@ fn validators(object: &ObjectRecord) -> HeaderMap {
 /// An object with everything that headers say about it.
 struct Found {
     object: ObjectRecord,
-    file: std::sync::Arc<StoredFile>,
+    file: Arc<StoredFile>,
     attributes: Attributes,
     metadata: FileMetadata,
     caller: Caller,
+}
+
+/// An object whose content is open.
+struct Opened {
+    found: Found,
+    /// The bytes that are sent, if these are not all.
+    range: Option<Range<u64>>,
+    content: AdmittedContent,
 }
 
 impl Service {
@@ -263,27 +283,43 @@ impl Service {
         }
     }
 
+    /// Finds an object and opens the content that is asked for.
+    async fn open(&self, request: &S3Request<GetObjectInput>) -> S3Result<Opened> {
+        let input = &request.input;
+        let conditions =
+            read_conditions!(input, if_match, if_none_match, if_modified_since, if_unmodified_since);
+        let mut tries = 0;
+        loop {
+            let found = self.find(request, &input.bucket, &input.key, input.version_id.as_deref()).await?;
+            conditions.check(&found.object, &S3ErrorCode::NotModified)?;
+            check_part(input.part_number, &found.object)?;
+            let size = found.file.content.size;
+            let range = input.range.as_ref().filter(|_| is_same(&request.headers, &found.object));
+            let range = range.map(|range| within(range, size)).transpose()?;
+            let bytes = range.clone().unwrap_or(0..size);
+            if let Some(store) = store_elsewhere(&self.app.files, &found.file) {
+                return Err(elsewhere(store));
+            }
+            let constraints = found.caller.link_constraints();
+            tries += 1;
+            match open_content(&self.app.files, &found.file, bytes, &constraints).await {
+                // The object was replaced after it was found.
+                Err(error) if tries < MAX_TRIES && is_absent(&error) => {}
+                Err(error) => return Err(to_s3(error)),
+                Ok(content) => return Ok(Opened { found, range, content }),
+            }
+        }
+    }
+
     pub(crate) async fn get(
         &self,
         request: S3Request<GetObjectInput>,
     ) -> S3Result<S3Response<GetObjectOutput>> {
-        let input = &request.input;
-        refuse_encryption(input.sse_customer_algorithm.is_some())?;
-        let found = self.find(&request, &input.bucket, &input.key, input.version_id.as_deref()).await?;
+        refuse_encryption(request.input.sse_customer_algorithm.is_some())?;
+        let Opened { found, range, content } = self.open(&request).await?;
         let Found { object, file, attributes, metadata, caller } = found;
-        let conditions =
-            read_conditions!(input, if_match, if_none_match, if_modified_since, if_unmodified_since);
-        conditions.check(&object, &S3ErrorCode::NotModified)?;
-        check_part(input.part_number, &object)?;
-        let size = file.content.size;
-        let range = input.range.as_ref().filter(|_| is_same(&request.headers, &object));
-        let range = range.map(|range| within(range, size)).transpose()?;
+        let (input, size) = (&request.input, file.content.size);
         let (start, end) = range.as_ref().map_or((0, size), |range| (range.start, range.end));
-        if let Some(store) = store_elsewhere(&self.app.files, &file) {
-            return Err(elsewhere(store));
-        }
-        let constraints = caller.link_constraints();
-        let content = open_content(&self.app.files, &file, start..end, &constraints).await.map_err(to_s3)?;
         let content = until_revoked(self.app.auth.clone(), caller, content);
         let frames = content.map_ok(http_body::Frame::data);
         let body = StreamingBlob::from(Body::http_body_unsync(StreamBody::new(frames)));
@@ -476,7 +512,7 @@ fn is_same(headers: &HeaderMap, object: &ObjectRecord) -> bool {
 }
 
 /// Returns the bytes of a range, which must not be empty.
-fn within(range: &s3s::dto::Range, size: u64) -> S3Result<std::ops::Range<u64>> {
+fn within(range: &s3s::dto::Range, size: u64) -> S3Result<Range<u64>> {
     let found = range.check(size).ok().filter(|found| !found.is_empty());
     found.ok_or_else(|| s3_error!(InvalidRange, "The requested range is not satisfiable"))
 }
@@ -516,6 +552,11 @@ pub(crate) fn content_coding(encoding: Option<&str>) -> Option<String> {
     let codings = encoding?.split(',').map(str::trim);
     let codings: Vec<_> = codings.filter(|coding| !coding.eq_ignore_ascii_case("aws-chunked")).collect();
     Some(codings.join(",")).filter(|coding| !coding.is_empty())
+}
+
+/// Whether an error says that a file has no content any more.
+fn is_absent(error: &osproxy_core::Error) -> bool {
+    matches!(error.code, ErrorCode::FileNotFound | ErrorCode::FileGone | ErrorCode::NotStored)
 }
 
 /// Whether an error says that there is no upload.
