@@ -12,6 +12,7 @@ mod packs;
 mod parts;
 mod s3_keys;
 mod tasks;
+pub(super) mod waiting_objects;
 mod webhooks;
 
 use osproxy_storage::{Digester, Digests, Key};

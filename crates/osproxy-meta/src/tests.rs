@@ -143,6 +143,11 @@ async fn check_contract(location: &DatabaseLocation) {
     let s3_first = Meta::open(location, options(s3_first)).await.unwrap();
     contract::multipart::run(&s3_first).await;
     contract::concatenation::run(&s3_first, 95_000_000).await;
+    let mut processed = node_stores();
+    processed.stores.reverse();
+    processed.processing.blocking = vec!["scan".to_owned()];
+    let processed = Meta::open(location, options(processed)).await.unwrap();
+    contract::waiting_objects::run(&processed).await;
     let part_sizes = Some(PartSizeLimits { min: 0, max: u64::MAX, preallocated: true });
     let disk = LocalStore { name: "local".to_owned(), part_sizes, has_shards: false };
     let mut with_disk = NodeStores::new("this".to_owned(), vec![disk]);

@@ -22,7 +22,8 @@ impl Objects {
     /// in the meantime.
     pub async fn inspect(&self, inspection: &Inspection) -> Result<Option<InspectionResult>> {
         let _permit = self.inspections.acquire().await.map_err(Error::internal)?;
-        let parts = self.meta.blobs.parts(inspection.blob_id).await?;
+        let mut parts = self.meta.blobs.parts(inspection.blob_id).await?;
+        parts.truncate(inspection.parts as usize);
         match self.read_parts(inspection, &parts).await {
             Err(error) if is_gone(&error) => Ok(None),
             read => read,

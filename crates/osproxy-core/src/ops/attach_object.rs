@@ -31,7 +31,11 @@ pub async fn attach_object(
         is_multipart: false,
         task_id: uploads.uids.next().await?,
     };
-    match uploads.meta.objects.attach(caller.tenant.clone(), uid, object).await? {
+    let (attaching, tenant) = (uploads.clone(), caller.tenant.clone());
+    // Spawned: the object that is replaced must leave the caches even if the client disconnects.
+    let attached =
+        uploads.detached_work.spawn(async move { attaching.meta.objects.attach(tenant, uid, object).await });
+    match attached.await.map_err(Error::internal)?? {
         AttachOutcome::Attached => {
             uploads.task_notifier.notify_node();
             Ok(())
@@ -40,6 +44,7 @@ pub async fn attach_object(
             Err(Error::new(ErrorCode::FileIsObject, "the file is the object of another key"))
         }
         AttachOutcome::NotStored(state) => Err(state_error(state)),
+        AttachOutcome::OverQuota => Err(Error::quota_exceeded()),
         AttachOutcome::Refused(refusal) => Err(object_refusal_error(refusal)),
         AttachOutcome::Unknown => Err(unknown_uid_error()),
     }

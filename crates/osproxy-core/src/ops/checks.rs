@@ -53,9 +53,6 @@ pub(crate) fn object_refusal_error(refusal: ObjectRefusal) -> Error {
     match refusal {
         ObjectRefusal::NoBucket => unknown_bucket_error(),
         ObjectRefusal::NoObject => unknown_object_error(),
-        ObjectRefusal::PartsChanged => {
-            Error::new(ErrorCode::PartsMissing, "a part was sent again during completion; list its new ETag")
-        }
         ObjectRefusal::Superseded => Error::unavailable("the key was written meanwhile; retry"),
         ObjectRefusal::ConditionFailed => Error::new(
             ErrorCode::PreconditionFailed,

@@ -11,7 +11,9 @@ use super::{
     unknown_uid_error,
 };
 use crate::{Error, Result, boxed_future};
-use osproxy_meta::{CompleteOutcome, CompletePreconditions, InspectionResult, MultipartUpload};
+use osproxy_meta::{
+    CompleteOutcome, CompletePreconditions, InspectionResult, MultipartUpload, PartSelection,
+};
 use osproxy_types::uid::Uid;
 
 /// Maximum attempts if parts change while they are inspected.
@@ -31,15 +33,15 @@ pub async fn complete_upload(
     request: CompleteRequest,
     constraints: &LinkConstraints,
 ) -> Result<()> {
-    complete(uploads, uid, request, Terms { constraints: constraints.clone(), etag: None }).await
+    complete(uploads, uid, request, Terms { constraints: constraints.clone(), selection: None }).await
 }
 
 /// What the content must meet besides the request.
 #[derive(Clone)]
 pub(super) struct Terms {
     pub(super) constraints: LinkConstraints,
-    /// For an object, the `ETag` that its parts must have together.
-    pub(super) etag: Option<String>,
+    /// For an object, the parts that become its content.
+    pub(super) selection: Option<Arc<PartSelection>>,
 }
 
 /// Like [`complete_upload`].
@@ -82,12 +84,12 @@ async fn try_complete(
     uploads: &Arc<UploadOps>,
     uid: Uid,
     said: CompleteRequest,
-    Terms { constraints, etag }: &Terms,
+    Terms { constraints, selection }: &Terms,
 ) -> Result<Attempt> {
     let mut conditions = CompletePreconditions {
         max_size: constraints.max_size,
         content_type: constraints.content_type.clone(),
-        etag: etag.clone(),
+        selection: selection.clone(),
         max_inline_verification_size: uploads.limits.max_inline_verification_size,
         inspected: None,
     };
@@ -122,6 +124,14 @@ fn into_result(completed: CompleteOutcome) -> Result<()> {
             ErrorCode::AlreadyStored,
             "this file is already complete; the content cannot be compared until its digest is known",
         )),
+        CompleteOutcome::PartMissing(number) => {
+            let message = format!("part {number} is missing or has another ETag");
+            Err(Error::new(ErrorCode::PartsMissing, message))
+        }
+        CompleteOutcome::PartTooSmall(number) => {
+            let message = format!("part {number} is too small; only the last part may be");
+            Err(Error::new(ErrorCode::PartTooSmall, message))
+        }
         CompleteOutcome::PartsMismatch { there, wanted, missing } => {
             let message = part_count_message(there, &missing, wanted);
             Err(Error::new(ErrorCode::PartsMissing, message).with_missing_parts(&missing))

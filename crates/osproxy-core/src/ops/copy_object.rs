@@ -58,7 +58,12 @@ pub async fn copy_object<'a>(
             content_type: content_type.clone(),
             object: Some((new.clone(), object.etag.clone())),
         };
-        match uploads.meta.files.copy(caller.tenant.clone(), object.uid, copy).await? {
+        let (copying, tenant, source_uid) = (uploads.clone(), caller.tenant.clone(), object.uid);
+        // Spawned: the object that is replaced must leave the caches even if the client disconnects.
+        let copied = uploads
+            .detached_work
+            .spawn(async move { copying.meta.files.copy(tenant, source_uid, copy).await });
+        match copied.await.map_err(Error::internal)?? {
             CopyOutcome::Copied => {
                 uploads.task_notifier.notify_node();
                 return Ok(StoredObject { uid, etag: object.etag });

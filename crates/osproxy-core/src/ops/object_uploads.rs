@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use osproxy_api::ErrorCode;
-use osproxy_meta::{CompleteRequest, ExpectedDigests, SelectPartsOutcome, etag_of_parts};
+use osproxy_meta::{CompleteRequest, ExpectedDigests, PartSelection, etag_of_parts};
 pub use osproxy_meta::{ObjectUploadRecord, UploadedPart};
 use osproxy_types::uid::Uid;
 
@@ -14,7 +14,7 @@ use super::{
     create_upload::create_upload,
     find_object::BucketRecord,
     put_object::{ObjectRequest, StoredObject, upload_request},
-    state_error, unknown_uid_error,
+    unknown_uid_error,
 };
 use crate::{Caller, Error, Result, boxed_future};
 
@@ -88,8 +88,9 @@ pub async fn set_upload_attributes(
 }
 
 /// Makes the parts with these numbers and MD5s the content of the object, and removes all others.
-/// `parts` must be the numbers from 1 in ascending order; together they must have `size` bytes. Fails with `PartsMissing`, `PartTooSmall` or
-/// `PreconditionFailed`. Idempotent.
+/// `parts` must be the numbers from 1 in ascending order; together they must have `size` bytes. Fails
+/// with `PartsMissing`, `PartTooSmall`, `SizeMismatch` or `PreconditionFailed`; then the upload stays
+/// as it was. Idempotent.
 #[boxed_future]
 pub async fn complete_object_upload(
     uploads: &Arc<UploadOps>,
@@ -103,29 +104,37 @@ pub async fn complete_object_upload(
         return Err(Error::new(ErrorCode::PartsMissing, message));
     }
     let etag = etag_of_parts(&parts.iter().map(|part| part.1).collect::<Vec<_>>());
-    match uploads.meta.objects.select_parts(uid, parts, etag.clone(), MIN_PART_SIZE).await? {
-        SelectPartsOutcome::Selected => {
-            let request = CompleteRequest { parts: Some(count), size, expected: ExpectedDigests::default() };
-            let terms = Terms { constraints: LinkConstraints::default(), etag: Some(etag.clone()) };
-            complete(uploads, uid, request, terms).await?;
-            Ok(StoredObject { uid, etag })
-        }
+    let request = CompleteRequest { parts: Some(count), size, expected: ExpectedDigests::default() };
+    let selection = Some(Arc::new(PartSelection { parts, min_size: MIN_PART_SIZE }));
+    let terms = Terms { constraints: LinkConstraints::default(), selection };
+    let completing = uploads.clone();
+    // Spawned: the object that is replaced must leave the caches even if the client disconnects.
+    let completed =
+        uploads.detached_work.spawn(async move { complete(&completing, uid, request, terms).await });
+    let is_new = match completed.await.map_err(Error::internal)? {
+        Ok(()) => true,
         // An earlier request has completed it.
-        SelectPartsOutcome::NotOpen(state) if state.is_complete() => {
-            let etag = uploads.meta.objects.etag_of(uid).await?.ok_or_else(unknown_uid_error)?;
-            Ok(StoredObject { uid, etag })
-        }
-        SelectPartsOutcome::NotOpen(state) => Err(state_error(state)),
-        SelectPartsOutcome::Missing(number) => {
-            let message = format!("part {number} is missing or has another ETag");
-            Err(Error::new(ErrorCode::PartsMissing, message))
-        }
-        SelectPartsOutcome::TooSmall(number) => {
-            let message = format!("part {number} is smaller than {MIN_PART_SIZE} bytes and not the last");
-            Err(Error::new(ErrorCode::PartTooSmall, message))
-        }
-        SelectPartsOutcome::Unknown => Err(unknown_uid_error()),
+        Err(error) if error.code == ErrorCode::AlreadyStored => false,
+        Err(error) => return Err(error),
+    };
+    match uploads.meta.objects.completed_upload(uid).await? {
+        Some(completed) => Ok(StoredObject { uid, etag: completed.etag }),
+        // The object was replaced or deleted meanwhile.
+        None if is_new => Ok(StoredObject { uid, etag }),
+        None => Err(unknown_uid_error()),
     }
+}
+
+/// Whether the upload `uid` of this key was completed, and its object has not been replaced.
+#[boxed_future]
+pub async fn is_completed_upload(
+    uploads: &UploadOps,
+    bucket: &BucketRecord,
+    key: &str,
+    uid: Uid,
+) -> Result<bool> {
+    let completed = uploads.meta.objects.completed_upload(uid).await?;
+    Ok(completed.is_some_and(|upload| upload.bucket_id == bucket.id && upload.key == key))
 }
 
 /// Ends a multipart upload; a task removes its parts.

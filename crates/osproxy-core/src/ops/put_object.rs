@@ -12,12 +12,10 @@ use osproxy_types::uid::Uid;
 use super::{
     UploadOps, UploadOptions,
     create_upload::UploadRequest,
-    find_object::find_object,
     object_refusal_error,
     store_file::{NewContent, store_content},
 };
 use crate::{Caller, Error, Result, boxed_future};
-use osproxy_api::ErrorCode;
 
 /// What a client says about a new object.
 #[derive(Clone, Debug, Default)]
@@ -77,12 +75,8 @@ pub(super) async fn check_condition(
     let Some(condition) = &request.condition else {
         return Ok(());
     };
-    let current = match find_object(uploads, bucket, &request.key).await {
-        Ok(object) => Some(object),
-        Err(error) if error.code == ErrorCode::ObjectNotFound => None,
-        Err(error) => return Err(error),
-    };
-    match condition.refusal(current.as_ref().map(|object| object.etag.as_str())) {
+    let current = uploads.meta.objects.last_etag(bucket.id, &request.key).await?;
+    match condition.refusal(current.as_deref()) {
         Some(refusal) => Err(object_refusal_error(refusal)),
         None => Ok(()),
     }

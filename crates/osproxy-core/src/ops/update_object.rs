@@ -1,23 +1,20 @@
 //! Change what is recorded about an object besides its content.
 
-use super::{
-    UploadOps,
-    find_object::{BucketRecord, ObjectRecord},
-};
+pub use osproxy_meta::AttributesEdit;
+use osproxy_meta::EditAttributesOutcome;
+use osproxy_types::uid::Uid;
+
+use super::UploadOps;
 use crate::{Error, Result, boxed_future};
 
-/// Sets the attributes of an object. Fails with `Unavailable` if the object was replaced after it
-/// was read.
+/// Edits the attributes of the object that the file `uid` is, or will be when it is processed. `edit`
+/// may be called more than once. Returns `false` if the file is no object: it was replaced or
+/// deleted.
 #[boxed_future]
-pub async fn update_object(
-    uploads: &UploadOps,
-    bucket: &BucketRecord,
-    object: &ObjectRecord,
-    attributes: Option<String>,
-) -> Result<()> {
-    let key = object.key.clone();
-    if uploads.meta.objects.set_attributes(bucket.id, key, object.uid, attributes).await? {
-        return Ok(());
+pub async fn update_object(uploads: &UploadOps, uid: Uid, edit: AttributesEdit) -> Result<bool> {
+    match uploads.meta.objects.edit_attributes(uid, edit).await? {
+        EditAttributesOutcome::Edited => Ok(true),
+        EditAttributesOutcome::OverQuota => Err(Error::quota_exceeded()),
+        EditAttributesOutcome::Unknown => Ok(false),
     }
-    Err(Error::unavailable("the object was replaced meanwhile; retry"))
 }

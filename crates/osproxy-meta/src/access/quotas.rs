@@ -49,6 +49,13 @@ pub(crate) fn record_bytes(name: &str, metadata: Option<&str>) -> i64 {
     i64::try_from(bytes).unwrap_or(i64::MAX)
 }
 
+/// Bytes that a tenant is charged for the key and the attributes of an object, as a part of the
+/// charge for the row of its file.
+pub(crate) fn object_bytes(key: &str, attributes: Option<&str>) -> i64 {
+    let bytes = key.len() + attributes.map_or(0, str::len);
+    i64::try_from(bytes).unwrap_or(i64::MAX)
+}
+
 /// Which tenants have no quota, and which have exceeded theirs.
 pub(crate) struct Quotas {
     /// Tenants without a quota, and when this node found that out.

@@ -36,7 +36,7 @@ async fn finish(meta: &Meta, file: i64, intent: &PartIntent, content: &str) -> F
 }
 
 /// Stores a part, and returns whether it went into the multipart upload.
-async fn send(meta: &Meta, file: i64, number: u32, attempt: i64, content: &str) -> bool {
+pub(super) async fn send(meta: &Meta, file: i64, number: u32, attempt: i64, content: &str) -> bool {
     let intent = begin(meta, file, number, attempt, content.len() as u64).await;
     if intent.slot.is_some() {
         meta.uploads.record_upload_id(intent.blob_id, "upload".to_owned()).await.unwrap();
@@ -53,7 +53,7 @@ async fn complete(meta: &Meta, file: i64, parts: u32, size: u64, task_id: i64) -
 
 /// Finishes a completion, and returns whether the file is complete. The id of the enqueued task is
 /// `file + 20`.
-async fn finish_completion(meta: &Meta, file: i64, blob_id: i64) -> bool {
+pub(super) async fn finish_completion(meta: &Meta, file: i64, blob_id: i64) -> bool {
     let mut preconditions = CompletePreconditions::default();
     loop {
         let finishing =
@@ -67,7 +67,7 @@ async fn finish_completion(meta: &Meta, file: i64, blob_id: i64) -> bool {
     }
 }
 
-async fn multipart_to_complete(meta: &Meta, file: i64, parts: u32, size: u64) -> MultipartUpload {
+pub(super) async fn multipart_to_complete(meta: &Meta, file: i64, parts: u32, size: u64) -> MultipartUpload {
     match complete(meta, file, parts, size, file + 900).await {
         CompleteOutcome::Multipart(upload) => upload,
         other => panic!("{other:?}"),

@@ -2,34 +2,40 @@
 
 use std::sync::Arc;
 
+use futures_util::future::join_all;
 use osproxy_types::tenant::Tenant;
+use sea_orm::{ActiveValue::Set, ColumnTrait, EntityTrait, QueryFilter};
 
 use super::{
     begin, digests, finish,
-    parts::{complete_as, received},
+    parts::{complete_with, received},
     uid, upload,
 };
 use crate::{
-    AttachOutcome, BeginPartOutcome, BucketChanges, CompleteOutcome, CompleteRequest, CopyOutcome,
-    CreateBucketOutcome, DeleteBucketOutcome, DeleteOutcome, ExpectedDigests, FileState, ListObjects, Meta,
-    NewCopy, NewObject, NewUpload, ObjectCondition, ObjectEntry, ObjectRefusal, SelectPartsOutcome,
-    StoreOutcome,
+    AttachOutcome, BeginPartOutcome, BucketChanges, CompleteOutcome, CompletePreconditions, CompleteRequest,
+    CopyOutcome, CreateBucketOutcome, DeleteBucketOutcome, DeleteOutcome, EditAttributesOutcome,
+    ExpectedDigests, FileState, ListObjects, Meta, NewCopy, NewObject, NewUpload, ObjectCondition,
+    ObjectEntry, ObjectRefusal, PartSelection, StoreOutcome,
+    access::quotas::record_bytes,
+    db::entities::{file, object},
 };
 
-const BUCKET: i64 = 6000;
+pub(super) const BUCKET: i64 = 6000;
 
 pub(super) async fn run(meta: &Meta) {
     buckets_belong_to_a_tenant(meta).await;
     an_object_is_replaced_in_one_transaction(meta).await;
     conditions_are_checked_when_the_key_is_written(meta).await;
+    attributes_are_edited_one_after_the_other_and_charged(meta).await;
     listings_skip_common_prefixes(meta).await;
+    a_page_takes_few_queries(meta).await;
     keys_are_compared_bytewise(meta).await;
     parts_are_selected_and_listed(meta).await;
     files_get_and_lose_keys(meta).await;
     only_an_empty_bucket_can_be_deleted(meta).await;
 }
 
-fn owner() -> Tenant {
+pub(super) fn owner() -> Tenant {
     Tenant::default()
 }
 
@@ -63,7 +69,7 @@ async fn buckets_belong_to_a_tenant(meta: &Meta) {
     assert!(meta.objects.bucket("Photos").await.unwrap().is_none());
 }
 
-fn object(key: &str, task_id: i64, condition: Option<ObjectCondition>) -> NewObject {
+pub(super) fn object(key: &str, task_id: i64, condition: Option<ObjectCondition>) -> NewObject {
     NewObject {
         bucket_id: uid(BUCKET),
         key: key.to_owned(),
@@ -75,24 +81,29 @@ fn object(key: &str, task_id: i64, condition: Option<ObjectCondition>) -> NewObj
 }
 
 /// Creates the file `number`, which is to become an object.
-async fn create(meta: &Meta, number: i64, object: NewObject) {
+pub(super) async fn create(meta: &Meta, number: i64, object: NewObject) {
     let mut new: NewUpload = upload(number, &format!("{number}.txt"));
     new.file.announced.object = Some(Arc::new(object));
     meta.files.create(vec![new], i64::MAX).await.unwrap();
 }
 
 /// Stores content as an object.
-async fn put(meta: &Meta, number: i64, key: &str, condition: Option<ObjectCondition>) -> StoreOutcome {
+pub(super) async fn put(
+    meta: &Meta,
+    number: i64,
+    key: &str,
+    condition: Option<ObjectCondition>,
+) -> StoreOutcome {
     create(meta, number, object(key, number + 500, condition)).await;
     let blob = begin(meta, number, number + 200).await;
     finish(meta, number, blob, &format!("content of {number}")).await
 }
 
-async fn uid_at(meta: &Meta, key: &str) -> Option<i64> {
+pub(super) async fn uid_at(meta: &Meta, key: &str) -> Option<i64> {
     meta.objects.object(uid(BUCKET), key).await.unwrap().map(|object| object.uid.get())
 }
 
-async fn state(meta: &Meta, number: i64) -> Option<FileState> {
+pub(super) async fn state(meta: &Meta, number: i64) -> Option<FileState> {
     meta.files.state(uid(number)).await.unwrap()
 }
 
@@ -143,16 +154,42 @@ async fn conditions_are_checked_when_the_key_is_written(meta: &Meta) {
     let etag = meta.objects.object(uid(BUCKET), "c").await.unwrap().unwrap().etag;
     assert_eq!(put(meta, 6024, "c", matches(&etag)).await, StoreOutcome::Stored);
     assert_eq!(uid_at(meta, "c").await, Some(6024));
-    let attributes = async |number: i64| {
-        let new = Some("{\"tags\":1}".to_owned());
-        meta.objects.set_attributes(uid(BUCKET), "c".to_owned(), uid(number), new).await.unwrap()
-    };
-    assert!(!attributes(6021).await);
-    assert!(attributes(6024).await);
     // An upload that ends without content leaves nothing.
     assert_eq!(meta.uploads.abort(uid(6020), uid(6025)).await.unwrap(), DeleteOutcome::Deleted);
     assert!(meta.objects.upload(uid(6020)).await.unwrap().is_none());
     meta.objects.delete_object(uid(BUCKET), "c".to_owned(), uid(6026)).await.unwrap();
+}
+
+/// Bytes that are charged for the row of a file.
+pub(super) async fn charge(meta: &Meta, number: i64) -> i64 {
+    let file = file::Entity::find_by_id(number).one(&meta.db.reader).await.unwrap();
+    file.unwrap().record_bytes
+}
+
+/// Edits the attributes of a file many times at once. Returns what became of the first edit.
+pub(super) async fn edit(meta: &Meta, number: i64) -> EditAttributesOutcome {
+    let edits = (0..8).map(|_| {
+        let edit = |text: Option<&str>| Some(format!("{}+", text.unwrap_or_default()));
+        meta.objects.edit_attributes(uid(number), Arc::new(edit))
+    });
+    let outcomes: Vec<_> = join_all(edits).await.into_iter().map(Result::unwrap).collect();
+    assert!(outcomes.iter().all(|outcome| *outcome == outcomes[0]), "{outcomes:?}");
+    outcomes[0]
+}
+
+async fn attributes_are_edited_one_after_the_other_and_charged(meta: &Meta) {
+    for number in [6027, 6028] {
+        assert_eq!(put(meta, number, "attributes", None).await, StoreOutcome::Stored);
+    }
+    let before = charge(meta, 6028).await;
+    assert_eq!(before, record_bytes("6028.txt", None) + 10 + 2);
+    assert_eq!(edit(meta, 6027).await, EditAttributesOutcome::Unknown);
+    assert_eq!(edit(meta, 6028).await, EditAttributesOutcome::Edited);
+    let edited = meta.objects.object(uid(BUCKET), "attributes").await.unwrap().unwrap();
+    assert_eq!(edited.attributes.as_deref(), Some("{}++++++++"));
+    assert_eq!(charge(meta, 6028).await, before + 8);
+    meta.objects.delete_object(uid(BUCKET), "attributes".to_owned(), uid(6029)).await.unwrap();
+    assert_eq!(charge(meta, 6028).await, 0);
 }
 
 async fn list(meta: &Meta, prefix: &str, delimiter: &str, after: &str, limit: u64) -> (Vec<String>, bool) {
@@ -204,6 +241,70 @@ async fn listings_skip_common_prefixes(meta: &Meta) {
     }
 }
 
+/// Rows with these keys, without files.
+async fn insert_rows(meta: &Meta, first: i64, keys: impl Iterator<Item = String>) {
+    let row = |(number, key): (i64, String)| object::ActiveModel {
+        bucket_id: Set(BUCKET),
+        object_key: Set(key.into_bytes()),
+        uid: Set(number),
+        size: Set(1),
+        etag: Set("etag".to_owned()),
+        modified_at: Set(1),
+        attributes: Set(None),
+        owns_file: Set(0),
+    };
+    let rows: Vec<_> = (first..).zip(keys).map(row).collect();
+    meta.db
+        .write(move |transaction| {
+            let rows = rows.clone();
+            Box::pin(async move {
+                for rows in rows.chunks(100) {
+                    object::Entity::insert_many(rows.to_vec()).exec_without_returning(transaction).await?;
+                }
+                Ok(())
+            })
+        })
+        .await
+        .unwrap();
+}
+
+async fn a_page_takes_few_queries(meta: &Meta) {
+    let folders = |name: &'static str, count: i64, files: i64| {
+        (0..count).flat_map(move |folder| (0..files).map(move |file| format!("{name}/{folder:03}/{file:03}")))
+    };
+    insert_rows(meta, 970_000, folders("short", 300, 1)).await;
+    insert_rows(meta, 971_000, folders("pairs", 300, 2)).await;
+    insert_rows(meta, 972_000, folders("long", 10, 100)).await;
+    insert_rows(meta, 974_000, (0..1001).map(|file| format!("flat/{file:04}"))).await;
+    for (prefix, limit, entries, queries) in [
+        ("short/", 1000, 300, 3),
+        ("pairs/", 1000, 300, 5),
+        // One for each, to skip the rest of it.
+        ("long/", 1000, 10, 11),
+        ("long/", 3, 3, 4),
+        ("flat/", 1000, 1000, 4),
+    ] {
+        let before = meta.metrics().reads.durations.count;
+        let (page, is_truncated) = list(meta, prefix, "/", "", limit).await;
+        let needed = meta.metrics().reads.durations.count - before;
+        assert_eq!((page.len(), is_truncated), (entries, limit == 3 || prefix == "flat/"), "{prefix}");
+        assert!(needed <= queries, "{prefix} took {needed} queries");
+    }
+    let before = meta.metrics().reads.durations.count;
+    assert_eq!(list(meta, "flat/", "", "", 1000).await.0.len(), 1000);
+    assert_eq!(meta.metrics().reads.durations.count - before, 1);
+    meta.db
+        .write(|transaction| {
+            Box::pin(async move {
+                let rows = object::Entity::delete_many().filter(object::Column::Uid.gte(970_000));
+                rows.exec(transaction).await?;
+                Ok(())
+            })
+        })
+        .await
+        .unwrap();
+}
+
 async fn keys_are_compared_bytewise(meta: &Meta) {
     let longest = "x".repeat(1024);
     let keys = ["A", "B", "Z", "a", "a ", "b", &longest, "\u{e9}", "\u{4e2d}", "\u{1f600}"];
@@ -242,18 +343,26 @@ async fn parts_are_selected_and_listed(meta: &Meta) {
     let parts = meta.objects.parts(uid(6090), 1, 10).await.unwrap();
     assert_eq!(parts.iter().map(|part| (part.number, part.size)).collect::<Vec<_>>(), [(2, 6), (3, 5)]);
     let md5 = |content: &str| digests(content).md5.unwrap_or_default();
-    let select = async |parts: Vec<(u32, [u8; 16])>, min_size| {
-        meta.objects.select_parts(uid(6090), parts, String::new(), min_size).await.unwrap()
+    let complete = async |parts: Vec<(u32, [u8; 16])>, min_size, size| {
+        let request = CompleteRequest { parts: Some(2), size, expected: ExpectedDigests::default() };
+        let selection = Some(Arc::new(PartSelection { parts, min_size }));
+        let preconditions = CompletePreconditions { selection, ..CompletePreconditions::default() };
+        complete_with(meta, 6090, request, preconditions, 6096).await
     };
     let wanted = vec![(1, md5("first")), (2, md5("second"))];
-    assert_eq!(select(vec![(1, md5("other"))], 0).await, SelectPartsOutcome::Missing(1));
-    assert_eq!(select(vec![(4, md5("first"))], 0).await, SelectPartsOutcome::Missing(4));
-    assert_eq!(select(wanted.clone(), 6).await, SelectPartsOutcome::TooSmall(1));
-    assert_eq!(meta.objects.parts(uid(6090), 0, 10).await.unwrap().len(), 3);
-    assert_eq!(select(wanted, 5).await, SelectPartsOutcome::Selected);
+    for (parts, min_size, size, refusal) in [
+        (vec![(1, md5("other"))], 0, None, CompleteOutcome::PartMissing(1)),
+        (vec![(4, md5("first"))], 0, None, CompleteOutcome::PartMissing(4)),
+        (wanted.clone(), 6, None, CompleteOutcome::PartTooSmall(1)),
+        (wanted.clone(), 5, Some(16), CompleteOutcome::SizeMismatch(11, 16)),
+    ] {
+        assert_eq!(complete(parts, min_size, size).await, refusal);
+        // The upload is as it was.
+        assert_eq!(meta.objects.parts(uid(6090), 0, 10).await.unwrap().len(), 3);
+    }
+    assert_eq!(complete(wanted.clone(), 5, None).await, CompleteOutcome::Completed);
     assert_eq!(meta.objects.parts(uid(6090), 0, 10).await.unwrap().len(), 2);
-    let request = CompleteRequest { parts: Some(2), size: None, expected: ExpectedDigests::default() };
-    assert_eq!(complete_as(meta, 6090, request, 6096).await, CompleteOutcome::Completed);
+    assert_eq!(complete(wanted, 5, None).await, CompleteOutcome::AlreadyCompleted);
     let stored = meta.objects.object(uid(BUCKET), "big").await.unwrap().unwrap();
     assert_eq!((stored.uid, stored.size), (uid(6090), 11));
     assert!(stored.etag.ends_with("-2"), "{}", stored.etag);
@@ -270,8 +379,10 @@ async fn files_get_and_lose_keys(meta: &Meta) {
     assert_eq!(attach(6999, "v1").await, AttachOutcome::Unknown);
     let blob = begin(meta, 6200, 6202).await;
     assert_eq!(finish(meta, 6200, blob, "of api v1").await, StoreOutcome::Stored);
+    let before = charge(meta, 6200).await;
     for _ in 0..2 {
         assert_eq!(attach(6200, "v1").await, AttachOutcome::Attached);
+        assert_eq!(charge(meta, 6200).await, before + 2 + 2);
     }
     assert_eq!(attach(6200, "v2").await, AttachOutcome::HasKey);
     // A copy is another file; it replaces the object, but the file stays.
@@ -284,6 +395,7 @@ async fn files_get_and_lose_keys(meta: &Meta) {
     };
     assert_eq!(meta.files.copy(owner(), uid(6200), new(6203, "v1")).await.unwrap(), CopyOutcome::Copied);
     assert_eq!((uid_at(meta, "v1").await, state(meta, 6200).await), (Some(6203), Some(FileState::Stored)));
+    assert_eq!(charge(meta, 6200).await, before);
     assert_eq!(attach(6200, "v2").await, AttachOutcome::Attached);
     meta.objects.delete_object(uid(BUCKET), "v2".to_owned(), uid(6205)).await.unwrap();
     assert_eq!((uid_at(meta, "v2").await, state(meta, 6200).await), (None, Some(FileState::Stored)));

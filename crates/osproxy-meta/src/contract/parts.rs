@@ -80,11 +80,23 @@ pub(super) async fn complete_as(
     request: CompleteRequest,
     task_id: i64,
 ) -> CompleteOutcome {
-    let mut preconditions = CompletePreconditions::default();
+    complete_with(meta, file, request, CompletePreconditions::default(), task_id).await
+}
+
+/// Like [`complete_as`], with these preconditions.
+pub(super) async fn complete_with(
+    meta: &Meta,
+    file: i64,
+    request: CompleteRequest,
+    mut preconditions: CompletePreconditions,
+    task_id: i64,
+) -> CompleteOutcome {
     loop {
         match meta.uploads.complete(uid(file), request, preconditions.clone(), uid(task_id)).await.unwrap() {
             CompleteOutcome::NeedsInspection(inspection) => {
-                preconditions.inspected = Some(inspected(meta, inspection.blob_id).await);
+                let mut result = inspected(meta, inspection.blob_id).await;
+                result.part_ids.truncate(inspection.parts as usize);
+                preconditions.inspected = Some(result);
             }
             completed => return completed,
         }

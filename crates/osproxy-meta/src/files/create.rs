@@ -118,7 +118,9 @@ pub struct AnnouncedContent {
 
 /// Bytes that a tenant is charged for the row of a file, in addition to the content.
 pub fn row_charge_of(name: &str, announced: &AnnouncedContent) -> u64 {
-    record_bytes(name, listing::encode_metadata(&announced.metadata).as_deref()).unsigned_abs()
+    let row = record_bytes(name, listing::encode_metadata(&announced.metadata).as_deref());
+    let object = announced.object.as_ref().map_or(0, |object| object.charge());
+    row.saturating_add(object).unsigned_abs()
 }
 
 /// Maximum distance between a file's `created_at` and the time in its uid, in milliseconds.

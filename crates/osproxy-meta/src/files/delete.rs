@@ -49,7 +49,7 @@ pub(crate) struct FileTransition {
 }
 
 impl FileTransition {
-    /// Deletes a file that is not deleted or expired.
+    /// Deletes a file that is not deleted or expired. A file in quarantine is kept for the operator.
     pub(crate) fn delete() -> Self {
         let from = vec![
             file::State::Pending,
@@ -62,6 +62,14 @@ impl FileTransition {
             file::State::Rejected,
         ];
         Self { from, to: FileState::Deleted, expired_before: None }
+    }
+
+    /// Deletes a file whose object is deleted or replaced, in quarantine too: nobody could name it any
+    /// more, and its tenant would pay for it.
+    pub(crate) fn delete_with_object() -> Self {
+        let mut transition = Self::delete();
+        transition.from.push(FileState::Quarantined);
+        transition
     }
 }
 

@@ -260,7 +260,8 @@ async fn copy_file(
     // Processing has accepted the content under its first name.
     let state = if is_renamed { node_stores.processing.completed_state() } else { FileState::Stored };
     let stored = stored_row(&file, &content, state);
-    let row_charge = record_bytes(&file.name, metadata.as_deref());
+    let object_charge = object.as_ref().map_or(0, |(object, _)| object.charge());
+    let row_charge = record_bytes(&file.name, metadata.as_deref()).saturating_add(object_charge);
     let row = file::ActiveModel { metadata: Set(metadata), record_bytes: Set(row_charge), ..stored };
     file::Entity::insert(row.clone()).exec_without_returning(transaction).await?;
     record_created(transaction, vec![row], recorder).await?;

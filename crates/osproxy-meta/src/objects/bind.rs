@@ -5,13 +5,13 @@ use std::sync::{Arc, Mutex, PoisonError};
 use osproxy_storage::Digests;
 use osproxy_types::uid::Uid;
 use sea_orm::{
-    ActiveValue::Set, ColumnTrait, ConnectionTrait, DatabaseTransaction, DbErr, EntityTrait, QueryFilter,
-    QuerySelect, sea_query::Expr,
+    ActiveValue::Set, ColumnTrait, ConnectionTrait, DatabaseTransaction, DbErr, EntityTrait, JoinType,
+    QueryFilter, QueryOrder, QuerySelect, Select, sea_query::Expr,
 };
 
 use crate::{
-    Invalidation, NodeStores,
-    access::quotas::Quotas,
+    FileState, Invalidation, NodeStores,
+    access::quotas::{Quotas, object_bytes},
     db::{
         database::Database,
         entities::{bucket, file, object, object_upload},
@@ -37,6 +37,13 @@ pub struct NewObject {
     pub is_multipart: bool,
     /// An unused id for the task that deletes the content of the object that is replaced.
     pub task_id: Uid,
+}
+
+impl NewObject {
+    /// Bytes charged for the key and the attributes, as a part of the charge for the row of the file.
+    pub(crate) fn charge(&self) -> i64 {
+        object_bytes(&self.key, self.attributes.as_deref())
+    }
 }
 
 /// A condition on the object that has a key.
@@ -81,20 +88,32 @@ pub enum ObjectRefusal {
     NoObject,
     /// The condition does not hold.
     ConditionFailed,
-    /// A part was sent again while the upload was being completed.
-    PartsChanged,
     /// The key was written after the file had become complete, while the file was processed.
     Superseded,
 }
 
 /// A file that is to become an object.
-pub(crate) struct PendingObject {
-    pub(crate) object: NewObject,
+struct PendingObject {
+    object: NewObject,
     /// Set when the content is complete.
-    pub(crate) etag: Option<String>,
-    /// When the upload began or, if the content is complete, when it became so; in milliseconds since
-    /// the Unix epoch.
+    etag: Option<String>,
+    /// When the upload began or, if the file waits for processing, when the key was written; in
+    /// milliseconds since the Unix epoch.
     since: i64,
+}
+
+/// The last write of a key that was acknowledged: that of the object, or of a file that waits for
+/// processing.
+pub(super) struct LastWrite {
+    pub(super) etag: String,
+    /// In milliseconds since the Unix epoch.
+    at: i64,
+}
+
+impl LastWrite {
+    fn of(object: &object::Model) -> Self {
+        Self { etag: object.etag.clone(), at: object.modified_at }
+    }
 }
 
 /// Which of two writes of a key wins.
@@ -102,8 +121,8 @@ pub(crate) struct PendingObject {
 enum Order {
     /// The one that is committed last.
     Commit,
-    /// The one whose content was complete last, at this time. The file was processed meanwhile.
-    Completion(i64),
+    /// The one that was acknowledged last; this one at this time. The file was processed meanwhile.
+    Acknowledgement(i64),
 }
 
 /// Binds files to keys. Create it before the transaction, and call
@@ -150,7 +169,8 @@ impl ObjectBinder {
         }
     }
 
-    /// Binds a file that has become complete, or records its key and `ETag` if it waits for processing.
+    /// Binds a file that has become complete. If it must be processed first, decides that it gets the
+    /// key afterwards: from now on it counts for the conditions of other writes.
     pub(crate) async fn complete(
         &self,
         transaction: &DatabaseTransaction,
@@ -159,42 +179,74 @@ impl ObjectBinder {
         node_stores: &NodeStores,
     ) -> Result<Option<ObjectRefusal>, DbErr> {
         if node_stores.processing.blocking.is_empty() {
-            return self.bind(transaction, object, file).await;
-        }
-        if let Some(refusal) = self.check(transaction, object, file.tenant).await?.1 {
-            return Ok(Some(refusal));
-        }
-        let mut row = upload_row(Uid::from_db(file.uid), object, self.now);
-        row.etag = Set(Some(file.etag.to_owned()));
-        row.is_multipart = Set(0);
-        delete_upload(transaction, file.uid).await?;
-        object_upload::Entity::insert(row).exec_without_returning(transaction).await?;
-        Ok(None)
-    }
-
-    /// Returns why the object that a file is to become cannot be written now.
-    pub(crate) async fn check_upload(
-        &self,
-        transaction: &DatabaseTransaction,
-        file: &file::Model,
-    ) -> Result<Option<ObjectRefusal>, DbErr> {
-        match pending(transaction, file).await? {
-            Some(pending) => Ok(self.check(transaction, &pending.object, &file.tenant).await?.1),
-            None => Ok(None),
+            self.bind(transaction, object, file).await
+        } else {
+            self.wait(transaction, object, file).await
         }
     }
 
-    /// Binds a file that has become readable, if it is to become an object.
-    pub(crate) async fn bind_upload(
+    /// Like [`complete`](Self::complete), for a file whose row says whether it is to become an object.
+    /// `etag` is `None` if it is recorded, or unknown.
+    pub(crate) async fn complete_upload(
         &self,
         transaction: &DatabaseTransaction,
         file: &file::Model,
         size: u64,
+        etag: Option<String>,
+        node_stores: &NodeStores,
     ) -> Result<Option<ObjectRefusal>, DbErr> {
-        match pending(transaction, file).await? {
-            Some(pending) => self.bind_pending(transaction, file, pending, size, Order::Commit).await,
-            None => Ok(None),
+        let Some(pending) = pending(transaction, file).await? else {
+            return Ok(None);
+        };
+        let etag = etag.or(pending.etag).unwrap_or_else(|| opaque_etag(file.uid));
+        let bound = BoundFile { uid: file.uid, tenant: &file.tenant, size, etag: &etag, owns_file: true };
+        delete_upload(transaction, file.uid).await?;
+        self.complete(transaction, &pending.object, bound, node_stores).await
+    }
+
+    /// Records the `ETag` of an upload that the store must complete. Returns why the object that it is
+    /// to become cannot be written now.
+    pub(crate) async fn begin_completion(
+        &self,
+        transaction: &DatabaseTransaction,
+        file: &file::Model,
+        etag: Option<String>,
+    ) -> Result<Option<ObjectRefusal>, DbErr> {
+        let Some(pending) = pending(transaction, file).await? else {
+            return Ok(None);
+        };
+        object_upload::Entity::update_many()
+            .col_expr(object_upload::Column::Etag, Expr::value(etag))
+            .filter(object_upload::Column::Uid.eq(file.uid))
+            .exec(transaction)
+            .await?;
+        Ok(self.check(transaction, &pending.object, &file.tenant).await?.1)
+    }
+
+    /// Decides that a file gets the key when processing accepts it.
+    async fn wait(
+        &self,
+        transaction: &DatabaseTransaction,
+        object: &NewObject,
+        file: BoundFile<'_>,
+    ) -> Result<Option<ObjectRefusal>, DbErr> {
+        // One after the other, so that each sees the writes before it.
+        let bucket = find_bucket(object, file.tenant).lock_exclusive();
+        if bucket.into_tuple::<i64>().one(transaction).await?.is_none() {
+            return Ok(Some(ObjectRefusal::NoBucket));
         }
+        let last = last_write(transaction, object.bucket_id.get(), &object.key).await?;
+        let etag = last.as_ref().map(|last| last.etag.as_str());
+        if let Some(refusal) = object.condition.as_ref().and_then(|condition| condition.refusal(etag)) {
+            return Ok(Some(refusal));
+        }
+        // The condition is decided. The times of the writes of a key ascend.
+        let decided = NewObject { condition: None, is_multipart: false, ..object.clone() };
+        let since = last.map_or(self.now, |last| self.now.max(last.at + 1));
+        let mut row = upload_row(Uid::from_db(file.uid), &decided, since);
+        row.etag = Set(Some(file.etag.to_owned()));
+        object_upload::Entity::insert(row).exec_without_returning(transaction).await?;
+        Ok(None)
     }
 
     /// Binds a file that processing has accepted, if it is to become an object. A file that cannot
@@ -205,33 +257,22 @@ impl ObjectBinder {
         file: &file::Model,
         keeps_file: bool,
     ) -> Result<(), DbErr> {
-        let Some(pending) = pending(transaction, file).await? else {
+        let Some(PendingObject { object, etag, since }) = pending(transaction, file).await? else {
             return Ok(());
         };
-        let (task_id, order) = (pending.object.task_id, Order::Completion(pending.since));
+        let etag = etag.unwrap_or_else(|| opaque_etag(file.uid));
         let size = file.charged.unsigned_abs();
-        if self.bind_pending(transaction, file, pending, size, order).await?.is_none() {
+        let bound = BoundFile { uid: file.uid, tenant: &file.tenant, size, etag: &etag, owns_file: true };
+        delete_upload(transaction, file.uid).await?;
+        let order = Order::Acknowledgement(since);
+        if self.bind_in_order(transaction, &object, bound, order).await?.is_none() {
             return Ok(());
         }
         if keeps_file {
-            self.detach(transaction, file.uid).await
+            self.detach(transaction, file, object.charge()).await
         } else {
-            self.remove(transaction, file.uid, task_id).await
+            self.remove(transaction, file.uid, object.task_id).await
         }
-    }
-
-    async fn bind_pending(
-        &self,
-        transaction: &DatabaseTransaction,
-        file: &file::Model,
-        PendingObject { object, etag, .. }: PendingObject,
-        size: u64,
-        order: Order,
-    ) -> Result<Option<ObjectRefusal>, DbErr> {
-        let etag = etag.unwrap_or_else(|| opaque_etag(file.uid));
-        delete_upload(transaction, file.uid).await?;
-        let bound = BoundFile { uid: file.uid, tenant: &file.tenant, size, etag: &etag, owns_file: true };
-        self.bind_in_order(transaction, &object, bound, order).await
     }
 
     /// Deletes the files that wait for processing to get this key.
@@ -241,11 +282,7 @@ impl ObjectBinder {
         bucket_id: i64,
         key: &str,
     ) -> Result<(), DbErr> {
-        let waiting = object_upload::Entity::find()
-            .filter(object_upload::Column::BucketId.eq(bucket_id))
-            .filter(object_upload::Column::ObjectKey.eq(key.as_bytes().to_vec()))
-            .filter(object_upload::Column::IsMultipart.eq(0))
-            .filter(object_upload::Column::Etag.is_not_null());
+        let waiting = waiting(bucket_id).filter(object_upload::Column::ObjectKey.eq(key.as_bytes().to_vec()));
         for row in waiting.all(transaction).await? {
             self.remove(transaction, row.uid, Uid::from_db(row.task_id)).await?;
         }
@@ -275,11 +312,11 @@ impl ObjectBinder {
         }
         let modified_at = match order {
             Order::Commit => self.now,
-            Order::Completion(at) => at,
+            Order::Acknowledgement(at) if current.as_ref().is_some_and(|it| it.modified_at >= at) => {
+                return Ok(Some(ObjectRefusal::Superseded));
+            }
+            Order::Acknowledgement(at) => at,
         };
-        if order != Order::Commit && current.as_ref().is_some_and(|it| it.modified_at > modified_at) {
-            return Ok(Some(ObjectRefusal::Superseded));
-        }
         let Some(current) = current else {
             let row = object::ActiveModel {
                 bucket_id: Set(object.bucket_id.get()),
@@ -318,27 +355,35 @@ impl ObjectBinder {
         object: &NewObject,
         tenant: &str,
     ) -> Result<(Option<object::Model>, Option<ObjectRefusal>), DbErr> {
-        let bucket = bucket::Entity::find_by_id(object.bucket_id.get())
-            .select_only()
-            .column(bucket::Column::Id)
-            .filter(bucket::Column::Tenant.eq(tenant))
-            .lock_shared();
+        let bucket = find_bucket(object, tenant).lock_shared();
         if bucket.into_tuple::<i64>().one(transaction).await?.is_none() {
             return Ok((None, Some(ObjectRefusal::NoBucket)));
         }
         let current = find_locked(transaction, object.bucket_id.get(), &object.key).await?;
-        let etag = current.as_ref().map(|current| current.etag.as_str());
-        let refusal = object.condition.as_ref().and_then(|condition| condition.refusal(etag));
+        let Some(condition) = &object.condition else {
+            return Ok((current, None));
+        };
+        let waiting = last_waiting(transaction, object.bucket_id.get(), &object.key).await?;
+        let last = later(waiting, current.as_ref().map(LastWrite::of));
+        let refusal = condition.refusal(last.as_ref().map(|last| last.etag.as_str()));
         Ok((current, refusal))
     }
 
-    /// Records that a file has no key.
-    pub(crate) async fn detach(&self, transaction: &DatabaseTransaction, uid: i64) -> Result<(), DbErr> {
+    /// Records that a locked file has no key any more, which was charged with these bytes.
+    async fn detach(
+        &self,
+        transaction: &DatabaseTransaction,
+        file: &file::Model,
+        charge: i64,
+    ) -> Result<(), DbErr> {
+        let charge = charge.min(file.record_bytes);
         file::Entity::update_many()
             .col_expr(file::Column::BucketId, Expr::value(None::<i64>))
-            .filter(file::Column::Uid.eq(uid))
+            .col_expr(file::Column::RecordBytes, Expr::value(file.record_bytes - charge))
+            .filter(file::Column::Uid.eq(file.uid))
             .exec(transaction)
             .await?;
+        self.quotas.charge(transaction, &file.tenant, -charge).await?;
         Ok(())
     }
 
@@ -350,39 +395,26 @@ impl ObjectBinder {
         object: &object::Model,
         task_id: Uid,
     ) -> Result<(), DbErr> {
-        self.replaced.lock().unwrap_or_else(PoisonError::into_inner).push(object.uid);
-        self.detach(transaction, object.uid).await?;
-        if object.owns_file == 0 {
-            return Ok(());
+        if object.owns_file != 0 {
+            return self.remove(transaction, object.uid, task_id).await;
         }
-        self.remove(transaction, object.uid, task_id).await
+        self.replaced.lock().unwrap_or_else(PoisonError::into_inner).push(object.uid);
+        let file = file::Entity::find_by_id(object.uid).lock_exclusive().one(transaction).await?;
+        let key = super::decode_key(object.object_key.clone());
+        let charge = object_bytes(&key, object.attributes.as_deref());
+        match file {
+            Some(file) => self.detach(transaction, &file, charge).await,
+            None => Ok(()),
+        }
     }
 
     /// Deletes a file. `task_id` is an unused id for the task that deletes its content.
     async fn remove(&self, transaction: &DatabaseTransaction, uid: i64, task_id: Uid) -> Result<(), DbErr> {
         self.replaced.lock().unwrap_or_else(PoisonError::into_inner).push(uid);
-        let transition = FileTransition::delete();
+        let transition = FileTransition::delete_with_object();
         let delete_task = TaskSeed { id: task_id, max_attempts: self.max_task_attempts, now: self.now };
         let context = RemoveContext { transition: &transition, delete_task, recorder: &self.recorder };
         delete::remove_row(transaction, None, Uid::from_db(uid), context, &self.quotas).await?;
-        Ok(())
-    }
-
-    /// Records the `ETag` of a file that the client has completed, and whether the upload continues.
-    pub(crate) async fn set_etag(
-        &self,
-        transaction: &DatabaseTransaction,
-        uid: i64,
-        etag: Option<String>,
-        is_open: bool,
-    ) -> Result<(), DbErr> {
-        object_upload::Entity::update_many()
-            .col_expr(object_upload::Column::Etag, Expr::value(etag))
-            .col_expr(object_upload::Column::IsMultipart, Expr::value(i32::from(is_open)))
-            .col_expr(object_upload::Column::CreatedAt, Expr::value(self.now))
-            .filter(object_upload::Column::Uid.eq(uid))
-            .exec(transaction)
-            .await?;
         Ok(())
     }
 }
@@ -397,8 +429,74 @@ pub(super) async fn find_locked(
     object.one(transaction).await
 }
 
+/// The bucket of an object, if this tenant has it.
+fn find_bucket(object: &NewObject, tenant: &str) -> Select<bucket::Entity> {
+    bucket::Entity::find_by_id(object.bucket_id.get())
+        .select_only()
+        .column(bucket::Column::Id)
+        .filter(bucket::Column::Tenant.eq(tenant))
+}
+
+/// Complete files that are to become objects of a bucket when they are processed, or released from
+/// quarantine.
+fn waiting(bucket_id: i64) -> Select<object_upload::Entity> {
+    object_upload::Entity::find()
+        .filter(object_upload::Column::BucketId.eq(bucket_id))
+        .filter(object_upload::Column::IsMultipart.eq(0))
+        .filter(object_upload::Column::Etag.is_not_null())
+}
+
+/// Like [`waiting`], without files in quarantine.
+pub(super) fn in_process(bucket_id: i64) -> Select<object_upload::Entity> {
+    waiting(bucket_id)
+        .join(
+            JoinType::InnerJoin,
+            object_upload::Entity::belongs_to(file::Entity)
+                .from(object_upload::Column::Uid)
+                .to(file::Column::Uid)
+                .into(),
+        )
+        .filter(file::Column::State.eq(FileState::Processing))
+}
+
+/// The last write of a key by a file that is processed now.
+async fn last_waiting(
+    connection: &impl ConnectionTrait,
+    bucket_id: i64,
+    key: &str,
+) -> Result<Option<LastWrite>, DbErr> {
+    let last = in_process(bucket_id)
+        .select_only()
+        .columns([object_upload::Column::Etag, object_upload::Column::CreatedAt])
+        .filter(object_upload::Column::ObjectKey.eq(key.as_bytes().to_vec()))
+        .order_by_desc(object_upload::Column::CreatedAt)
+        .limit(1);
+    let last: Option<(String, i64)> = last.into_tuple().one(connection).await?;
+    Ok(last.map(|(etag, at)| LastWrite { etag, at }))
+}
+
+/// Returns the last write of a key that was acknowledged; `None` if nobody has written it, or it was
+/// deleted.
+pub(super) async fn last_write(
+    connection: &impl ConnectionTrait,
+    bucket_id: i64,
+    key: &str,
+) -> Result<Option<LastWrite>, DbErr> {
+    // In this order, so that a file that is accepted meanwhile is found.
+    let waiting = last_waiting(connection, bucket_id, key).await?;
+    let object = object::Entity::find_by_id((bucket_id, key.as_bytes().to_vec())).one(connection).await?;
+    Ok(later(waiting, object.as_ref().map(LastWrite::of)))
+}
+
+fn later(waiting: Option<LastWrite>, bound: Option<LastWrite>) -> Option<LastWrite> {
+    match (waiting, bound) {
+        (Some(waiting), Some(bound)) => Some(if waiting.at > bound.at { waiting } else { bound }),
+        (waiting, bound) => waiting.or(bound),
+    }
+}
+
 /// Returns the object that the file is to become.
-pub(crate) async fn pending(
+async fn pending(
     connection: &impl ConnectionTrait,
     file: &file::Model,
 ) -> Result<Option<PendingObject>, DbErr> {
@@ -443,7 +541,7 @@ pub(crate) async fn unbind(transaction: &DatabaseTransaction, file: &file::Model
     delete_upload(transaction, file.uid).await
 }
 
-pub(crate) async fn delete_upload(transaction: &DatabaseTransaction, uid: i64) -> Result<(), DbErr> {
+async fn delete_upload(transaction: &DatabaseTransaction, uid: i64) -> Result<(), DbErr> {
     object_upload::Entity::delete_by_id(uid).exec(transaction).await?;
     Ok(())
 }

@@ -6,10 +6,10 @@ use sea_orm::{
     QueryOrder, QuerySelect, sea_query::Expr,
 };
 
-use super::ObjectDb;
+use super::{ObjectDb, bind};
 use crate::{
     MetaError, boxed_future,
-    db::entities::{bucket, object},
+    db::entities::{bucket, object, object_upload},
 };
 
 /// A bucket.
@@ -74,14 +74,16 @@ pub enum CreateBucketOutcome {
 pub enum DeleteBucketOutcome {
     /// Deleted.
     Deleted,
-    /// It has objects.
+    /// It has objects, or will have some when files are processed.
     NotEmpty,
     /// No such bucket of this tenant.
     Unknown,
 }
 
 impl ObjectDb {
-    /// Creates a bucket, unless the tenant has `max` of them.
+    /// Creates a bucket, unless the tenant has `max` of them. Without a lock: requests that run at the
+    /// same moment can exceed `max` by their number, which is harmless for a limit that only keeps
+    /// lists of buckets short.
     #[boxed_future]
     pub async fn create_bucket(
         &self,
@@ -227,7 +229,10 @@ async fn delete(
         .column(object::Column::Uid)
         .filter(object::Column::BucketId.eq(bucket.id))
         .limit(1);
-    if object.into_tuple::<i64>().one(transaction).await?.is_some() {
+    let in_process = bind::in_process(bucket.id).select_only().column(object_upload::Column::Uid).limit(1);
+    if object.into_tuple::<i64>().one(transaction).await?.is_some()
+        || in_process.into_tuple::<i64>().one(transaction).await?.is_some()
+    {
         return Ok(DeleteBucketOutcome::NotEmpty);
     }
     bucket::Entity::delete_by_id(bucket.id).exec(transaction).await?;

@@ -1,7 +1,12 @@
 //! Deletion and change of objects.
 
+use std::sync::Arc;
+
 use osproxy_types::{tenant::Tenant, uid::Uid};
-use sea_orm::{ColumnTrait, DatabaseTransaction, DbErr, EntityTrait, QueryFilter, sea_query::Expr};
+use sea_orm::{
+    ColumnTrait, DatabaseTransaction, DbErr, EntityTrait, ExprTrait, QueryFilter, QuerySelect,
+    sea_query::Expr,
+};
 
 use super::{
     NewObject, ObjectDb, ObjectRefusal,
@@ -9,10 +14,11 @@ use super::{
 };
 use crate::{
     FileState, MetaError,
+    access::quotas::{ChargeOutcome, Quotas, object_bytes},
     blobs::computed_digests,
     boxed_future,
     db::{
-        entities::{blob, file, object},
+        entities::{blob, file, object, object_upload},
         retry::retry_conflicts,
         write_batcher::TxEnd,
     },
@@ -20,6 +26,20 @@ use crate::{
 
 /// Maximum attempts to give a key to a file if objects with this key are created meanwhile.
 const MAX_ATTEMPTS: u32 = 5;
+
+/// Returns the new attributes for these.
+pub type AttributesEdit = Arc<dyn Fn(Option<&str>) -> Option<String> + Send + Sync>;
+
+/// Outcome of editing the attributes of an object.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum EditAttributesOutcome {
+    /// Edited.
+    Edited,
+    /// The change would exceed the tenant's quota.
+    OverQuota,
+    /// The file is no object: it was deleted or replaced.
+    Unknown,
+}
 
 /// Outcome of giving a key to a file.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -32,6 +52,8 @@ pub enum AttachOutcome {
     NotStored(FileState),
     /// The key cannot be written.
     Refused(ObjectRefusal),
+    /// The key would exceed the tenant's quota.
+    OverQuota,
     /// The tenant has no file with this uid.
     Unknown,
 }
@@ -61,27 +83,22 @@ impl ObjectDb {
         deleted
     }
 
-    /// Sets the attributes of an object, unless it was replaced. Returns whether it is changed.
+    /// Edits the attributes of the object that the file `uid` is, or will be when it is processed.
     #[boxed_future]
-    pub async fn set_attributes(
+    pub async fn edit_attributes(
         &self,
-        bucket_id: Uid,
-        key: String,
         uid: Uid,
-        attributes: Option<String>,
-    ) -> Result<bool, MetaError> {
+        edit: AttributesEdit,
+    ) -> Result<EditAttributesOutcome, MetaError> {
+        let quotas = self.db.quotas.clone();
         self.db
-            .write(move |transaction| {
-                let (key, attributes) = (key.clone(), attributes.clone());
+            .write_or_rollback(move |transaction| {
+                let (edit, quotas) = (edit.clone(), quotas.clone());
                 Box::pin(async move {
-                    let changed = object::Entity::update_many()
-                        .col_expr(object::Column::Attributes, Expr::value(attributes))
-                        .filter(object::Column::BucketId.eq(bucket_id.get()))
-                        .filter(object::Column::ObjectKey.eq(key.into_bytes()))
-                        .filter(object::Column::Uid.eq(uid.get()))
-                        .exec(transaction)
-                        .await?;
-                    Ok(changed.rows_affected == 1)
+                    Ok(match edit_attributes(transaction, uid, &edit, &quotas).await? {
+                        EditAttributesOutcome::Edited => TxEnd::Commit(EditAttributesOutcome::Edited),
+                        other => TxEnd::Rollback(other),
+                    })
                 })
             })
             .await
@@ -105,12 +122,14 @@ impl ObjectDb {
         uid: Uid,
         object: NewObject,
     ) -> Result<AttachOutcome, MetaError> {
+        let quotas = self.db.quotas.clone();
         let binder = ObjectBinder::new(&self.db, self.db.event_recorder());
         let evicting = binder.clone();
         let attached = self.db.write_or_rollback(move |transaction| {
             let (binder, tenant, object) = (binder.clone(), tenant.clone(), object.clone());
+            let quotas = quotas.clone();
             Box::pin(async move {
-                Ok(match attach(transaction, &tenant, uid, &object, &binder).await? {
+                Ok(match attach(transaction, &tenant, uid, &object, &binder, &quotas).await? {
                     AttachOutcome::Attached => TxEnd::Commit(AttachOutcome::Attached),
                     other => TxEnd::Rollback(other),
                 })
@@ -128,6 +147,7 @@ async fn attach(
     uid: Uid,
     object: &NewObject,
     binder: &ObjectBinder,
+    quotas: &Quotas,
 ) -> Result<AttachOutcome, DbErr> {
     let file = file::Entity::find_by_id(uid.get()).find_also_related(blob::Entity);
     let Some((file, blob)) = file.one(transaction).await?.filter(|it| it.0.tenant == tenant.as_str()) else {
@@ -143,6 +163,7 @@ async fn attach(
     }
     let marked = file::Entity::update_many()
         .col_expr(file::Column::BucketId, Expr::value(object.bucket_id.get()))
+        .col_expr(file::Column::RecordBytes, Expr::col(file::Column::RecordBytes).add(object.charge()))
         .filter(file::Column::Uid.eq(file.uid))
         .filter(file::Column::State.eq(FileState::Stored))
         .filter(file::Column::BucketId.is_null())
@@ -160,6 +181,55 @@ async fn attach(
         etag: &etag,
         owns_file: false,
     };
-    let refusal = binder.bind(transaction, object, bound).await?;
-    Ok(refusal.map_or(AttachOutcome::Attached, AttachOutcome::Refused))
+    if let Some(refusal) = binder.bind(transaction, object, bound).await? {
+        return Ok(AttachOutcome::Refused(refusal));
+    }
+    Ok(match quotas.charge(transaction, &file.tenant, object.charge()).await? {
+        ChargeOutcome::Allowed => AttachOutcome::Attached,
+        ChargeOutcome::OverQuota => AttachOutcome::OverQuota,
+    })
+}
+
+async fn edit_attributes(
+    transaction: &DatabaseTransaction,
+    uid: Uid,
+    edit: &AttributesEdit,
+    quotas: &Quotas,
+) -> Result<EditAttributesOutcome, DbErr> {
+    // Locked, so that another edit starts from the result of this one, and processing does not make
+    // the file an object meanwhile.
+    let Some(file) = file::Entity::find_by_id(uid.get()).lock_exclusive().one(transaction).await? else {
+        return Ok(EditAttributesOutcome::Unknown);
+    };
+    let object = object::Entity::find().filter(object::Column::Uid.eq(uid.get())).lock_exclusive();
+    let (old, new) = if let Some(object) = object.one(transaction).await? {
+        let new = edit(object.attributes.as_deref());
+        object::Entity::update_many()
+            .col_expr(object::Column::Attributes, Expr::value(new.clone()))
+            .filter(object::Column::Uid.eq(uid.get()))
+            .exec(transaction)
+            .await?;
+        (object.attributes, new)
+    } else {
+        let Some(waiting) = object_upload::Entity::find_by_id(uid.get()).one(transaction).await? else {
+            return Ok(EditAttributesOutcome::Unknown);
+        };
+        let new = edit(waiting.attributes.as_deref());
+        object_upload::Entity::update_many()
+            .col_expr(object_upload::Column::Attributes, Expr::value(new.clone()))
+            .filter(object_upload::Column::Uid.eq(uid.get()))
+            .exec(transaction)
+            .await?;
+        (waiting.attributes, new)
+    };
+    let growth = object_bytes("", new.as_deref()) - object_bytes("", old.as_deref());
+    file::Entity::update_many()
+        .col_expr(file::Column::RecordBytes, Expr::value(file.record_bytes + growth))
+        .filter(file::Column::Uid.eq(uid.get()))
+        .exec(transaction)
+        .await?;
+    Ok(match quotas.charge(transaction, &file.tenant, growth).await? {
+        ChargeOutcome::Allowed => EditAttributesOutcome::Edited,
+        ChargeOutcome::OverQuota => EditAttributesOutcome::OverQuota,
+    })
 }

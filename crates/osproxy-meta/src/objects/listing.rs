@@ -1,17 +1,20 @@
-//! Lookup and listing of objects. A listing is a walk along the primary key: common prefixes are
-//! skipped by seeking, so the number of rows that are read does not depend on what lies below them.
+//! Lookup and listing of objects. A listing is a walk along the primary key: what is left of a common
+//! prefix is skipped by seeking, so the number of rows that are read does not depend on what lies
+//! below it.
 
 use osproxy_types::{tenant::Tenant, uid::Uid};
 use sea_orm::{ColumnTrait, DbErr, EntityTrait, QueryFilter, QueryOrder, QuerySelect};
 
-use super::{ObjectDb, ObjectName, ObjectRecord, decode_key};
+use super::{ObjectDb, ObjectName, ObjectRecord, bind, decode_key};
 use crate::{
     MetaError, boxed_future,
     db::entities::{bucket, object, object_upload},
 };
 
 /// Maximum number of rows to read in one query.
-const PAGE: u64 = 1000;
+const PAGE: u64 = 1001;
+/// How many rows to read for each entry that is expected, if common prefixes may follow.
+const ROWS_PER_ENTRY: u64 = 16;
 
 /// Which objects of a bucket to list.
 #[derive(Clone, Debug, Default)]
@@ -26,11 +29,26 @@ pub struct ListObjects {
     pub limit: u64,
 }
 
+/// What a listing says about an object.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ListedObject {
+    /// The key.
+    pub key: String,
+    /// The file that has the content.
+    pub uid: Uid,
+    /// Size in bytes.
+    pub size: u64,
+    /// The `ETag`, without quotes.
+    pub etag: String,
+    /// When the key was last written, in milliseconds since the Unix epoch.
+    pub modified_at: i64,
+}
+
 /// An element of a listing.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum ObjectEntry {
     /// An object.
-    Object(ObjectRecord),
+    Object(ListedObject),
     /// The common prefix of several keys.
     Prefix(String),
 }
@@ -42,6 +60,17 @@ pub struct ObjectPage {
     pub entries: Vec<ObjectEntry>,
     /// Whether there is more behind the last entry.
     pub is_truncated: bool,
+}
+
+/// An object that a file is, or will be when it is processed.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct CompletedUpload {
+    /// Id of the bucket.
+    pub bucket_id: Uid,
+    /// The key.
+    pub key: String,
+    /// The `ETag`, without quotes.
+    pub etag: String,
 }
 
 impl ObjectDb {
@@ -67,15 +96,35 @@ impl ObjectDb {
         }))
     }
 
-    /// Returns the `ETag` of a file that is an object, or will be one when it is processed.
+    /// Returns the object that a complete file is, or will be when it is processed.
     #[boxed_future]
-    pub async fn etag_of(&self, uid: Uid) -> Result<Option<String>, MetaError> {
-        let row = object::Entity::find().filter(object::Column::Uid.eq(uid.get()));
-        if let Some(row) = row.one(&self.db.lookups).await? {
-            return Ok(Some(row.etag));
+    pub async fn completed_upload(&self, uid: Uid) -> Result<Option<CompletedUpload>, MetaError> {
+        let completed = |bucket_id, key, etag| CompletedUpload {
+            bucket_id: Uid::from_db(bucket_id),
+            key: decode_key(key),
+            etag,
+        };
+        // In this order, so that a file that is accepted meanwhile is found.
+        let waiting = object_upload::Entity::find_by_id(uid.get())
+            .filter(object_upload::Column::IsMultipart.eq(0))
+            .one(&self.db.lookups)
+            .await?;
+        if let Some(row) = waiting
+            && let Some(etag) = row.etag
+        {
+            return Ok(Some(completed(row.bucket_id, row.object_key, etag)));
         }
-        let waiting = object_upload::Entity::find_by_id(uid.get()).one(&self.db.lookups).await?;
-        Ok(waiting.and_then(|row| row.etag))
+        let object = object::Entity::find().filter(object::Column::Uid.eq(uid.get()));
+        let object = object.one(&self.db.lookups).await?;
+        Ok(object.map(|row| completed(row.bucket_id, row.object_key, row.etag)))
+    }
+
+    /// Returns the `ETag` of the last write of a key that was acknowledged: of the object, or of a file
+    /// that will be the object when it is processed.
+    #[boxed_future]
+    pub async fn last_etag(&self, bucket_id: Uid, key: &str) -> Result<Option<String>, MetaError> {
+        let last = bind::last_write(&self.db.lookups, bucket_id.get(), key).await?;
+        Ok(last.map(|last| last.etag))
     }
 
     /// Lists objects.
@@ -91,35 +140,42 @@ impl ObjectDb {
         }
         let end = end_of_prefix(list.prefix.as_bytes());
         let mut from = start(list);
-        // Without a delimiter every row is an entry. With one, a common prefix may follow: read few
-        // rows first.
-        let mut size = if list.delimiter.is_empty() { PAGE.min(list.limit + 1) } else { 2 };
+        // How many entries the next query probably finds. Without a delimiter, every row is one.
+        let (mut expected, rows_per_entry) =
+            if list.delimiter.is_empty() { (list.limit + 1, 1) } else { (1, ROWS_PER_ENTRY) };
         while let Some(start) = from.take() {
+            let missing = list.limit + 1 - page.entries.len() as u64;
+            let size = (expected.min(missing) * rows_per_entry).min(PAGE);
             let rows = self.read(bucket_id, &start, end.as_deref(), size).await?;
             let is_last = (rows.len() as u64) < size;
+            let before = page.entries.len();
+            // The last common prefix.
+            let mut rolled_up: Option<Vec<u8>> = None;
             for row in rows {
+                if rolled_up.as_ref().is_some_and(|prefix| row.key.starts_with(prefix)) {
+                    continue;
+                }
                 if page.entries.len() as u64 == list.limit {
                     page.is_truncated = true;
                     return Ok(page);
                 }
-                let Some(common) = common_prefix(&row.object_key, list) else {
-                    from = Some(Start::After(row.object_key.clone()));
-                    page.entries.push(ObjectEntry::Object(ObjectRecord::from_row(row)));
-                    continue;
+                rolled_up = common_prefix(&row.key, list);
+                let entry = if let Some(prefix) = &rolled_up {
+                    ObjectEntry::Prefix(decode_key(prefix.clone()))
+                } else {
+                    from = Some(Start::After(row.key.clone()));
+                    ObjectEntry::Object(row.into_entry())
                 };
-                // The rest of the rows probably has the same prefix.
-                from = end_of_prefix(&common).map(Start::At);
-                page.entries.push(ObjectEntry::Prefix(decode_key(common)));
-                size = 2;
-                break;
+                page.entries.push(entry);
             }
-            let skipped = matches!(from, Some(Start::At(_)));
-            if is_last && !skipped {
+            if is_last {
                 return Ok(page);
             }
-            if !skipped {
-                size = (size * 4).min(PAGE);
+            if let Some(prefix) = rolled_up {
+                from = end_of_prefix(&prefix).map(Start::At);
             }
+            // Long common prefixes are skipped by seeking, and many short ones are read at once.
+            expected = (page.entries.len() - before) as u64;
         }
         Ok(page)
     }
@@ -130,9 +186,17 @@ impl ObjectDb {
         start: &Start,
         end: Option<&[u8]>,
         limit: u64,
-    ) -> Result<Vec<object::Model>, DbErr> {
+    ) -> Result<Vec<ListedRow>, DbErr> {
         let key = object::Column::ObjectKey;
         let mut rows = object::Entity::find()
+            .select_only()
+            .columns([
+                key,
+                object::Column::Uid,
+                object::Column::Size,
+                object::Column::Etag,
+                object::Column::ModifiedAt,
+            ])
             .filter(object::Column::BucketId.eq(bucket_id.get()))
             .filter(match start {
                 Start::At(start) => key.gte(start.clone()),
@@ -143,7 +207,30 @@ impl ObjectDb {
         if let Some(end) = end {
             rows = rows.filter(key.lt(end.to_vec()));
         }
-        rows.all(&self.db.lookups).await
+        let rows: Vec<(Vec<u8>, i64, i64, String, i64)> = rows.into_tuple().all(&self.db.lookups).await?;
+        let row = |(key, uid, size, etag, modified_at)| ListedRow { key, uid, size, etag, modified_at };
+        Ok(rows.into_iter().map(row).collect())
+    }
+}
+
+/// The columns of a row that a listing reads.
+struct ListedRow {
+    key: Vec<u8>,
+    uid: i64,
+    size: i64,
+    etag: String,
+    modified_at: i64,
+}
+
+impl ListedRow {
+    fn into_entry(self) -> ListedObject {
+        ListedObject {
+            key: decode_key(self.key),
+            uid: Uid::from_db(self.uid),
+            size: self.size.unsigned_abs(),
+            etag: self.etag,
+            modified_at: self.modified_at,
+        }
     }
 }
 

@@ -18,9 +18,9 @@ use crate::db::{database::Database, entities::object};
 
 pub use bind::{NewObject, ObjectCondition, ObjectRefusal};
 pub use buckets::{BucketChanges, BucketRecord, CreateBucketOutcome, DeleteBucketOutcome};
-pub use changes::AttachOutcome;
-pub use listing::{ListObjects, ObjectEntry, ObjectPage};
-pub use multipart::{ObjectUploadRecord, SelectPartsOutcome, UploadedPart, etag_of_parts};
+pub use changes::{AttachOutcome, AttributesEdit, EditAttributesOutcome};
+pub use listing::{CompletedUpload, ListObjects, ListedObject, ObjectEntry, ObjectPage};
+pub use multipart::{ObjectUploadRecord, PartSelection, UploadedPart, etag_of_parts};
 
 /// Maximum length of a key in bytes.
 pub const MAX_OBJECT_KEY: usize = 1024;

@@ -11,11 +11,8 @@ use sea_orm::{
 
 use super::{ObjectDb, decode_key};
 use crate::{
-    FileState, MetaError, boxed_future,
-    db::{
-        entities::{file, object_upload, part},
-        write_batcher::TxEnd,
-    },
+    CompleteOutcome, CompletePreconditions, FileState, MetaError, boxed_future,
+    db::entities::{file, object_upload, part},
 };
 
 /// A multipart upload of an object.
@@ -52,19 +49,13 @@ pub struct UploadedPart {
     pub checksums: Option<String>,
 }
 
-/// Outcome of selecting the parts of the content.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum SelectPartsOutcome {
-    /// Exactly these parts are left.
-    Selected,
-    /// This part is missing, or has another MD5.
-    Missing(u32),
-    /// This part is not the last and is smaller than the minimum.
-    TooSmall(u32),
-    /// The upload is in this state and takes no parts.
-    NotOpen(FileState),
-    /// No such upload.
-    Unknown,
+/// The parts that become the content.
+#[derive(Debug)]
+pub struct PartSelection {
+    /// Their numbers, ascending, and their MD5s. The others are removed.
+    pub parts: Vec<(u32, [u8; 16])>,
+    /// Minimum size of all but the last, in bytes.
+    pub min_size: u64,
 }
 
 impl ObjectDb {
@@ -173,75 +164,39 @@ impl ObjectDb {
             })
             .await
     }
-
-    /// Checks that the parts of an upload have these numbers and MD5s, and that all but the last
-    /// have at least `min_size` bytes. `parts` is in ascending order, and `etag` is the `ETag` of all
-    /// of them. The sweep removes all other parts.
-    #[boxed_future]
-    pub async fn select_parts(
-        &self,
-        uid: Uid,
-        parts: Vec<(u32, [u8; 16])>,
-        etag: String,
-        min_size: u64,
-    ) -> Result<SelectPartsOutcome, MetaError> {
-        self.db
-            .write_or_rollback(move |transaction| {
-                let (parts, etag) = (parts.clone(), etag.clone());
-                Box::pin(async move {
-                    Ok(match select(transaction, uid, &parts, &etag, min_size).await? {
-                        SelectPartsOutcome::Selected => TxEnd::Commit(SelectPartsOutcome::Selected),
-                        other => TxEnd::Rollback(other),
-                    })
-                })
-            })
-            .await
-    }
 }
 
 /// Maximum number of ids in one statement.
 const MAX_IDS: usize = 500;
 
-async fn select(
+/// Checks that the selected parts of a locked file are stored, and marks the others for deletion by
+/// the sweep. Returns why they cannot become the content. Does nothing without a selection.
+pub(crate) async fn select_parts(
     transaction: &DatabaseTransaction,
-    uid: Uid,
-    wanted: &[(u32, [u8; 16])],
-    etag: &str,
-    min_size: u64,
-) -> Result<SelectPartsOutcome, DbErr> {
-    // Locked, so that no part is recorded meanwhile.
-    let Some(file) = file::Entity::find_by_id(uid.get()).lock_exclusive().one(transaction).await? else {
-        return Ok(SelectPartsOutcome::Unknown);
-    };
-    let first = wanted.first().map_or(1, |part| part.0);
-    match file.state {
-        FileState::Pending | FileState::Receiving => {}
-        // The selection was made before.
-        FileState::Completing => {
-            let row = object_upload::Entity::find_by_id(uid.get()).one(transaction).await?;
-            let is_same = row.is_some_and(|row| row.etag.as_deref() == Some(etag));
-            return Ok(if is_same {
-                SelectPartsOutcome::Selected
-            } else {
-                SelectPartsOutcome::Missing(first)
-            });
-        }
-        state => return Ok(SelectPartsOutcome::NotOpen(state)),
-    }
-    let Some(blob_id) = file.blob_id else {
-        return Ok(SelectPartsOutcome::Missing(first));
+    file: &file::Model,
+    blob_id: i64,
+    preconditions: &CompletePreconditions,
+) -> Result<Option<CompleteOutcome>, DbErr> {
+    let Some(selection) = &preconditions.selection else {
+        return Ok(None);
     };
     let stored = stored_parts(transaction, blob_id, 0, u64::MAX >> 1).await?;
     let mut by_number: HashMap<_, _> = stored.iter().map(|part| (part.number, part)).collect();
-    for (index, (number, md5)) in wanted.iter().enumerate() {
+    for (index, (number, md5)) in selection.parts.iter().enumerate() {
         let Some(part) = by_number.remove(number).filter(|part| part.md5 == Some(*md5)) else {
-            return Ok(SelectPartsOutcome::Missing(*number));
+            return Ok(Some(CompleteOutcome::PartMissing(*number)));
         };
-        if part.size < min_size && index + 1 < wanted.len() {
-            return Ok(SelectPartsOutcome::TooSmall(*number));
+        if part.size < selection.min_size && index + 1 < selection.parts.len() {
+            return Ok(Some(CompleteOutcome::PartTooSmall(*number)));
         }
     }
-    let unwanted: Vec<_> = by_number.into_keys().map(u32::cast_signed).collect();
+    let mut unwanted: Vec<_> = by_number.into_keys().map(u32::cast_signed).collect();
+    if file.state == FileState::Completing
+        && let Some(number) = unwanted.pop()
+    {
+        // An earlier request has selected this part too.
+        return Ok(Some(CompleteOutcome::PartMissing(number.cast_unsigned())));
+    }
     for numbers in unwanted.chunks(MAX_IDS) {
         part::Entity::update_many()
             .col_expr(part::Column::State, Expr::value(part::State::Deleting))
@@ -251,7 +206,7 @@ async fn select(
             .exec(transaction)
             .await?;
     }
-    Ok(SelectPartsOutcome::Selected)
+    Ok(None)
 }
 
 async fn stored_parts(

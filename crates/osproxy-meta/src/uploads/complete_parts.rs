@@ -28,7 +28,7 @@ use crate::{
     files, now_ms,
     objects::{
         bind::{ObjectBinder, ObjectRefusal},
-        multipart::multipart_etag,
+        multipart::{multipart_etag, select_parts},
     },
     processing,
     tasks::kind::TaskSeed,
@@ -72,6 +72,10 @@ pub enum CompleteOutcome {
     /// The file was already complete. Whether it matches the request is unknown until a digest is
     /// computed.
     AlreadyCompletedUnverified,
+    /// This selected part is missing, or has another MD5.
+    PartMissing(u32),
+    /// This selected part is not the last and is smaller than the minimum.
+    PartTooSmall(u32),
     /// The numbers of the stored parts are not exactly 1 to `wanted`.
     PartsMismatch {
         /// How many parts are stored.
@@ -218,6 +222,9 @@ async fn complete(
         (closed, _) => return Ok(CompleteOutcome::NotOpen(closed)),
     };
     let blob_id = blob.id;
+    if let Some(refusal) = select_parts(transaction, &file, blob_id, preconditions).await? {
+        return Ok(refusal);
+    }
     let parts = total_parts(transaction, blob_id).await?;
     let expected_parts = expected_part_count(&file, &request).unwrap_or(parts.highest.max(1));
     if (parts.count, parts.highest) != (u64::from(expected_parts), expected_parts) {
@@ -264,10 +271,7 @@ async fn complete(
     // Before the rows of the parts may be removed.
     let object = CompletedObject::read(transaction, &file, size).await?;
     let outcome = complete_locked(transaction, file, &blob, content, merge_task, recorder).await?;
-    if let Some(object) = object
-        && let Some(refusal) =
-            object.complete(transaction, &outcome, preconditions.etag.as_ref(), node_stores, binder).await?
-    {
+    if let Some(refusal) = bind(transaction, object, &outcome, node_stores, binder).await? {
         return Ok(CompleteOutcome::Refused(refusal));
     }
     let is_completed = matches!(outcome, CompleteOutcome::Completed | CompleteOutcome::Multipart(_));
@@ -317,29 +321,26 @@ impl CompletedObject {
         let etag = multipart_etag(transaction, blob_id).await?;
         Ok(Some(Self { file: file.clone(), size, etag }))
     }
+}
 
-    /// Gives the key to the file, if it can be read now. Otherwise, checks that it could have the key.
-    async fn complete(
-        self,
-        transaction: &DatabaseTransaction,
-        outcome: &CompleteOutcome,
-        expected_etag: Option<&String>,
-        node_stores: &NodeStores,
-        binder: &ObjectBinder,
-    ) -> Result<Option<ObjectRefusal>, DbErr> {
-        let is_complete = *outcome == CompleteOutcome::Completed;
-        if !is_complete && !matches!(outcome, CompleteOutcome::Multipart(_)) {
-            return Ok(None);
+/// Gives the key to the file, now or when it is processed. If the store must complete the upload
+/// first, checks that the file could have the key.
+async fn bind(
+    transaction: &DatabaseTransaction,
+    object: Option<CompletedObject>,
+    outcome: &CompleteOutcome,
+    node_stores: &NodeStores,
+    binder: &ObjectBinder,
+) -> Result<Option<ObjectRefusal>, DbErr> {
+    let Some(CompletedObject { file, size, etag }) = object else {
+        return Ok(None);
+    };
+    match outcome {
+        CompleteOutcome::Completed => {
+            binder.complete_upload(transaction, &file, size, etag, node_stores).await
         }
-        if expected_etag.is_some() && expected_etag != self.etag.as_ref() {
-            return Ok(Some(ObjectRefusal::PartsChanged));
-        }
-        binder.set_etag(transaction, self.file.uid, self.etag, !is_complete).await?;
-        if is_complete && node_stores.processing.blocking.is_empty() {
-            binder.bind_upload(transaction, &self.file, self.size).await
-        } else {
-            binder.check_upload(transaction, &self.file).await
-        }
+        CompleteOutcome::Multipart(_) => binder.begin_completion(transaction, &file, etag).await,
+        _ => Ok(None),
     }
 }
 

@@ -144,13 +144,11 @@ struct FinishContext<'a> {
 /// fails. Changes nothing if parts must be read first.
 async fn finish(
     transaction: &DatabaseTransaction,
-    finishing: FinishContext<'_>,
+    FinishContext { uid, blob_id, preconditions, follow_up_task, node_stores, recorder, binder }: FinishContext<'_>,
     quotas: &Quotas,
 ) -> Result<CompleteOutcome, DbErr> {
-    let FinishContext { uid, blob_id, preconditions, follow_up_task, node_stores, recorder, binder } =
-        finishing;
-    let file = file::Entity::find_by_id(uid.get()).lock_exclusive().one(transaction).await?;
-    let Some(mut file) = file else {
+    let file = file::Entity::find_by_id(uid.get()).lock_exclusive();
+    let Some(mut file) = file.one(transaction).await? else {
         return Ok(CompleteOutcome::Unknown);
     };
     let blob = blob::Entity::find_by_id(blob_id).one(transaction).await?;
@@ -158,11 +156,12 @@ async fn finish(
     else {
         return Ok(CompleteOutcome::NotOpen(file.state));
     };
+    let size = blob.size.unsigned_abs();
     let upload = InspectedUpload {
         file: &file,
         blob: &blob,
         parts: file.part_count.unwrap_or(1).cast_unsigned(),
-        size: blob.size.unsigned_abs(),
+        size,
         expected: blobs::expected_digests(&blob),
     };
     let PassedInspection { sniffed, digests } = match inspect(transaction, upload, preconditions).await? {
@@ -208,14 +207,14 @@ async fn finish(
         blake3_tree::delete_part_rows(transaction, blob_id).await?;
     }
     update.exec(transaction).await?;
+    if let Some(refusal) = binder.complete_upload(transaction, &file, size, None, node_stores).await? {
+        let deleted = delete_file(transaction, uid, follow_up_task, quotas, recorder).await;
+        return deleted.map(|()| CompleteOutcome::Refused(refusal));
+    }
     if node_stores.processing.blocking.is_empty() {
-        if let Some(refusal) = binder.bind_upload(transaction, &file, blob.size.unsigned_abs()).await? {
-            delete_file(transaction, uid, follow_up_task, quotas, recorder).await?;
-            return Ok(CompleteOutcome::Refused(refusal));
-        }
         let content = match &known_digests {
             Some(digests) => EventContent::of_digests(digests),
-            None => EventContent { size: Some(blob.size.unsigned_abs()), ..EventContent::default() },
+            None => EventContent { size: Some(size), ..EventContent::default() },
         };
         let completed = FileEvent::new(EventKind::FileCompleted, &file, content);
         recorder.record_files(transaction, [completed]).await?;

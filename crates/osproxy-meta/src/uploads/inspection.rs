@@ -2,14 +2,14 @@
 //! that the links require, and the digests that the client expects? If the part rows do not contain
 //! the answer, the caller must read the parts first.
 
-use std::fmt;
+use std::{fmt, sync::Arc};
 
 use osproxy_storage::{DigestSelection, Digests};
 use osproxy_types::content_type::{self, HEAD};
 use sea_orm::{ColumnTrait, DatabaseTransaction, DbErr, EntityTrait, QueryFilter, QueryOrder, QuerySelect};
 
 use crate::{
-    ExpectedDigests,
+    ExpectedDigests, PartSelection,
     blobs::blake3_tree,
     db::entities::{blob, file, part},
 };
@@ -28,8 +28,8 @@ pub struct CompletePreconditions {
     /// Result of the [`Inspection`] that an earlier attempt to complete the upload requested;
     /// `None` on the first attempt.
     pub inspected: Option<InspectionResult>,
-    /// For an object, the `ETag` that its parts must have together.
-    pub etag: Option<String>,
+    /// For an object, the parts that become its content.
+    pub selection: Option<Arc<PartSelection>>,
 }
 
 /// Parts to read before an upload can be completed.
@@ -39,6 +39,8 @@ pub struct Inspection {
     pub blob_id: i64,
     /// Name of the store that holds the parts.
     pub store: String,
+    /// How many parts the content has, from the first. The blob may have others.
+    pub parts: u32,
     /// Whether to detect the MIME type from the first bytes of the content. Needed if the first
     /// part alone is too short.
     pub needs_first_bytes: bool,
@@ -127,7 +129,7 @@ pub(crate) async fn inspect(
     let mut computed_digests = None;
     if needs_first_bytes || digests.is_some() {
         let inspection =
-            Inspection { blob_id: blob.id, store: blob.backend.clone(), needs_first_bytes, digests };
+            Inspection { blob_id: blob.id, store: blob.backend.clone(), parts, needs_first_bytes, digests };
         let Some(inspected) = &preconditions.inspected else {
             return Ok(InspectionVerdict::NeedsInspection(inspection));
         };

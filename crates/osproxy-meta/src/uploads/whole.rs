@@ -21,7 +21,7 @@ use crate::{
     events::record::{EventContent, EventRecorder, FileEvent},
     files::rows::{expected_digests, has_blob},
     now_ms,
-    objects::bind::{self, BoundFile, ObjectBinder, ObjectRefusal},
+    objects::bind::{self, ObjectBinder, ObjectRefusal},
     processing,
     tasks::kind::{TaskKind, TaskSeed},
 };
@@ -367,13 +367,10 @@ pub(super) async fn store_file(
             let completed = FileEvent::new(EventKind::FileCompleted, &file, completed);
             recorder.record_files(transaction, [completed]).await?;
         }
-        if let Some(pending) = bind::pending(transaction, &file).await? {
-            bind::delete_upload(transaction, file.uid).await?;
-            let (size, etag) = (content.digests.size, bind::etag_of(&content.digests));
-            let bound = BoundFile { uid: file.uid, tenant: &file.tenant, size, etag: &etag, owns_file: true };
-            if let Some(refusal) = binder.complete(transaction, &pending.object, bound, node_stores).await? {
-                return Ok(TxEnd::Rollback(StoreOutcome::Refused(refusal)));
-            }
+        let (size, etag) = (content.digests.size, Some(bind::etag_of(&content.digests)));
+        let refusal = binder.complete_upload(transaction, &file, size, etag, node_stores).await?;
+        if let Some(refusal) = refusal {
+            return Ok(TxEnd::Rollback(StoreOutcome::Refused(refusal)));
         }
     }
     processing::enqueue_first(transaction, node_stores, uid, content.blob_id).await?;

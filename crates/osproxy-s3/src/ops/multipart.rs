@@ -10,7 +10,8 @@ use osproxy_core::{
         find_object::{BucketRecord, FoundObject, find_content},
         object_uploads::{
             ObjectUploadRecord, abort_object_upload, complete_object_upload, create_object_upload,
-            find_object_upload, list_object_parts, list_object_uploads, set_upload_attributes,
+            find_object_upload, is_completed_upload, list_object_parts, list_object_uploads,
+            set_upload_attributes,
         },
         put_object::ObjectRequest,
         upload_file::{DigestSelection, ExpectedDigests, SizeHint},
@@ -292,7 +293,8 @@ impl Service {
         Ok(attributes.checksums())
     }
 
-    /// Returns `error` unless the object with this key came from the upload `uid`.
+    /// Returns `error` unless the upload `uid` became the object with this key, or will when it is
+    /// processed.
     async fn completed_before(
         &self,
         bucket: &BucketRecord,
@@ -300,10 +302,8 @@ impl Service {
         uid: Uid,
         error: S3Error,
     ) -> S3Result<()> {
-        match find_content(&self.app.uploads, bucket, key).await {
-            Ok(found) if found.object.uid == uid => Ok(()),
-            _ => Err(error),
-        }
+        let is_completed = is_completed_upload(&self.app.uploads, bucket, key, uid).await.map_err(to_s3)?;
+        if is_completed { Ok(()) } else { Err(error) }
     }
 
     pub(crate) async fn abort_multipart(

@@ -13,12 +13,13 @@ use osproxy_core::{
     ops::{
         delete_object::delete_object,
         download_file::{AdmittedContent, open_content},
-        find_object::{BucketRecord, FoundObject, ObjectRecord, StoredFile, find_content, find_object},
+        find_object::{FoundObject, ObjectRecord, StoredFile, find_content},
         locate_content::store_elsewhere,
         put_object::{FileMetadata, ObjectCondition, ObjectRequest, put_object},
         update_object::update_object,
     },
 };
+use osproxy_types::uid::Uid;
 use s3s::{
     Body, S3Error, S3ErrorCode, S3Request, S3Response, S3Result,
     dto::{
@@ -250,10 +251,10 @@ impl Service {
         let stored = put_object(uploads, &identity.caller, &bucket, object, expected, size, body);
         let stored = stored.await.map_err(to_s3)?;
         let sums = sums.get().unwrap_or_default();
-        if known.is_none() {
-            self.record_checksums(&bucket, &input.key, &stored.etag, &sums).await;
-        }
         let has_sums = Checksum { checksum_type: None, ..sums.clone() } != Checksum::default();
+        if known.is_none() && has_sums {
+            self.record_checksums(stored.uid, sums.clone()).await;
+        }
         Ok(S3Response::new(PutObjectOutput {
             e_tag: Some(etag(&stored.etag)),
             checksum_crc32: sums.checksum_crc32,
@@ -268,17 +269,13 @@ impl Service {
 
     /// Records the checksums that became known with the last byte. The object is stored, so an error
     /// does not fail the request: then the checksums are missing in answers.
-    async fn record_checksums(&self, bucket: &BucketRecord, key: &str, etag: &str, sums: &Checksum) {
-        let uploads = &self.app.uploads;
-        let Ok(object) = find_object(uploads, bucket, key).await else {
-            return;
+    async fn record_checksums(&self, uid: Uid, sums: Checksum) {
+        let edit = move |text: Option<&str>| {
+            let mut attributes = Attributes::parse(text);
+            attributes.set_checksums(&sums);
+            attributes.to_text()
         };
-        let mut attributes = Attributes::parse(object.attributes.as_deref());
-        attributes.set_checksums(sums);
-        if object.etag != etag || attributes.to_text() == object.attributes {
-            return;
-        }
-        if let Err(error) = update_object(uploads, bucket, &object, attributes.to_text()).await {
+        if let Err(error) = update_object(&self.app.uploads, uid, Arc::new(edit)).await {
             tracing::debug!(why = &*error.message, "the checksums of an object are not recorded");
         }
     }

@@ -1,14 +1,18 @@
 //! Tags of objects.
 
-use std::collections::BTreeMap;
+use std::{collections::BTreeMap, sync::Arc};
 
-use osproxy_core::ops::{find_object::find_object, update_object::update_object};
+use osproxy_core::ops::{
+    find_object::find_object,
+    update_object::{AttributesEdit, update_object},
+};
 use s3s::{
     S3Request, S3Response, S3Result,
     dto::{
         DeleteObjectTaggingInput, DeleteObjectTaggingOutput, GetObjectTaggingInput, GetObjectTaggingOutput,
         PutObjectTaggingInput, PutObjectTaggingOutput,
     },
+    s3_error,
 };
 
 use crate::{
@@ -16,6 +20,9 @@ use crate::{
     errors::to_s3,
     service::Service,
 };
+
+/// Maximum attempts if the object is replaced meanwhile.
+const MAX_TRIES: usize = 3;
 
 impl Service {
     pub(crate) async fn tags(
@@ -56,8 +63,15 @@ impl Service {
         tags: BTreeMap<String, String>,
     ) -> S3Result<()> {
         let (bucket, _) = self.bucket(request, bucket).await?;
-        let object = find_object(&self.app.uploads, &bucket, key).await.map_err(to_s3)?;
-        let attributes = Attributes { tags, ..Attributes::parse(object.attributes.as_deref()) };
-        update_object(&self.app.uploads, &bucket, &object, attributes.to_text()).await.map_err(to_s3)
+        let uploads = &self.app.uploads;
+        let edit: AttributesEdit =
+            Arc::new(move |text| Attributes { tags: tags.clone(), ..Attributes::parse(text) }.to_text());
+        for _ in 0..MAX_TRIES {
+            let object = find_object(uploads, &bucket, key).await.map_err(to_s3)?;
+            if update_object(uploads, object.uid, edit.clone()).await.map_err(to_s3)? {
+                return Ok(());
+            }
+        }
+        Err(s3_error!(OperationAborted, "The object is replaced too often; try again"))
     }
 }

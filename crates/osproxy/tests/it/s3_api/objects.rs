@@ -2,6 +2,7 @@
 
 use std::fmt::Write;
 
+use base64::{Engine, prelude::BASE64_STANDARD};
 use futures_util::future::join_all;
 use md5::{Digest, Md5};
 use serde_json::{Value, json};
@@ -21,6 +22,20 @@ impl Scene {
         let scene = Self::start().await;
         assert_eq!(scene.request("PUT", "/photos", "", b"").await.status, 200);
         scene
+    }
+
+    /// A scene with a bucket, in which files wait for a gate, and then get this verdict.
+    async fn gated(verdict: &Value) -> (Self, tempfile::TempDir) {
+        let folder = tempfile::tempdir().unwrap();
+        let config = json!({"processing": [gated_step(folder.path(), verdict)]});
+        let mut service = Service::start().await;
+        std::fs::write(service.folder().join("config.yaml"), config.to_string()).unwrap();
+        service.set_setting("S3_API__LISTEN", "127.0.0.1:0");
+        service.set_setting("S3_API__MASTER_KEY", &"0".repeat(64));
+        service.restart_configured().await;
+        let scene = Self::around(service).await;
+        assert_eq!(scene.request("PUT", "/photos", "", b"").await.status, 200);
+        (scene, folder)
     }
 
     async fn request(&self, method: &'static str, path: &str, query: &str, body: &[u8]) -> S3Answer {
@@ -257,15 +272,7 @@ async fn a_revoked_key_ends_what_it_sends() {
 
 #[tokio::test]
 async fn the_newest_write_wins_after_processing_too() {
-    let folder = tempfile::tempdir().unwrap();
-    let config = json!({"processing": [gated_step(folder.path(), &json!({"verdict": "accept"}))]});
-    let mut service = Service::start().await;
-    std::fs::write(service.folder().join("config.yaml"), config.to_string()).unwrap();
-    service.set_setting("S3_API__LISTEN", "127.0.0.1:0");
-    service.set_setting("S3_API__MASTER_KEY", &"0".repeat(64));
-    service.restart_configured().await;
-    let mut scene = Scene::around(service).await;
-    assert_eq!(scene.request("PUT", "/photos", "", b"").await.status, 200);
+    let (mut scene, folder) = Scene::gated(&json!({"verdict": "accept"})).await;
     for (seed, key) in [(1, "key"), (2, "gone"), (3, "key"), (4, "key")] {
         let answer = scene.request("PUT", &format!("/photos/{key}"), "", &content(seed, 100_000)).await;
         assert_eq!(answer.status, 200, "{}", answer.text);
@@ -285,6 +292,246 @@ async fn the_newest_write_wins_after_processing_too() {
     .await;
     assert_eq!(scene.request("GET", "/photos/key", "", b"").await.body(), content(4, 100_000));
     assert_eq!(scene.request("GET", "/photos/gone", "", b"").await.outcome(), (404, "NoSuchKey"));
+    scene.service.database().wait_until_idle().await;
+    scene.service.assert_consistent().await;
+}
+
+#[tokio::test]
+async fn conditions_are_decided_before_processing() {
+    let (mut scene, folder) = Scene::gated(&json!({"verdict": "accept"})).await;
+    for size in [100, 100_000] {
+        let path = format!("/photos/once-{size}");
+        let put = async |seed, header: (&str, &str)| {
+            scene.conditional("PUT", &path, "", &content(seed, size), &[header]).await.outcome().0
+        };
+        let writes = (0..6).map(|seed| put(seed + size as u64, ("if-none-match", "*")));
+        let mut outcomes = join_all(writes).await;
+        outcomes.sort_unstable();
+        assert_eq!(outcomes, [200, 412, 412, 412, 412, 412], "{size}");
+        assert_eq!(put(90, ("if-match", "\"00\"")).await, 412);
+        let body = content(91, size);
+        let etag = format!("\"{}\"", md5_of(&body));
+        assert_eq!(put(91, ("if-match", "*")).await, 200);
+        assert_eq!(put(92 + size as u64, ("if-match", &etag)).await, 200);
+        assert_eq!(put(93, ("if-match", &etag)).await, 412);
+    }
+    open_gate(&folder);
+    scene.service.database().wait_until_idle().await;
+    for size in [100, 100_000] {
+        let read = scene.request("GET", &format!("/photos/once-{size}"), "", b"").await;
+        assert_eq!(read.body(), content(92 + size as u64, size));
+    }
+    scene.service.assert_consistent().await;
+}
+
+#[tokio::test]
+async fn a_rejected_file_frees_its_key() {
+    let (mut scene, folder) = Scene::gated(&json!({"verdict": "reject", "reason": "bad"})).await;
+    let put = async || {
+        scene
+            .conditional("PUT", "/photos/key", "", &content(1, 100_000), &[("if-none-match", "*")])
+            .await
+            .status
+    };
+    assert_eq!((put().await, put().await), (200, 412));
+    assert_eq!(scene.request("DELETE", "/photos", "", b"").await.outcome(), (409, "BucketNotEmpty"));
+    open_gate(&folder);
+    eventually("the key is free", async || (put().await == 200).then_some(())).await;
+    scene.service.database().wait_until_idle().await;
+    scene.service.assert_consistent().await;
+}
+
+#[tokio::test]
+async fn a_completed_upload_waits_for_processing() {
+    let (mut scene, folder) = Scene::gated(&json!({"verdict": "accept"})).await;
+    let parts = [content(1, 5 << 20), content(2, 1000)];
+    let (completed, id) = scene.put_parts("big", &[&parts[0], &parts[1]]).await;
+    assert_eq!(completed.status, 200, "{}", completed.text);
+    let uploads = scene.request("GET", "/photos", "uploads=", b"").await;
+    assert!(!uploads.text.contains(&id), "{}", uploads.text);
+    let list = format!(
+        "<CompleteMultipartUpload><Part><PartNumber>1</PartNumber><ETag>{}</ETag></Part></CompleteMultipartUpload>",
+        md5_of(&parts[0])
+    );
+    let again = scene.request("POST", "/photos/big", &format!("uploadId={id}"), list.as_bytes()).await;
+    assert_eq!((again.status, again.element("ETag")), (200, completed.element("ETag")), "{}", again.text);
+    let other = scene.request("POST", "/photos/other", &format!("uploadId={id}"), list.as_bytes()).await;
+    assert_eq!(other.outcome(), (404, "NoSuchUpload"));
+    open_gate(&folder);
+    scene.service.database().wait_until_idle().await;
+    assert_eq!(scene.request("GET", "/photos/big", "", b"").await.body(), parts.concat());
+    scene.service.assert_consistent().await;
+}
+
+#[tokio::test]
+async fn a_failed_completion_changes_nothing() {
+    let scene = Scene::with_bucket().await;
+    let (large, small) = (content(1, 5 << 20), content(2, 1000));
+    let id = scene.request("POST", "/photos/big", "uploads=", b"").await.element("UploadId").to_owned();
+    for (number, part) in [(1, &large), (2, &small), (3, &small)] {
+        let query = format!("partNumber={number}&uploadId={id}");
+        assert_eq!(scene.request("PUT", "/photos/big", &query, part).await.status, 200);
+    }
+    let complete = async |parts: &[(u32, &[u8])], size: &str| {
+        let mut list = String::from("<CompleteMultipartUpload>");
+        for (number, part) in parts {
+            write!(list, "<Part><PartNumber>{number}</PartNumber><ETag>{}</ETag></Part>", md5_of(part))
+                .unwrap();
+        }
+        list += "</CompleteMultipartUpload>";
+        let (query, size) = (format!("uploadId={id}"), [("x-amz-mp-object-size", size)]);
+        let answer = scene.conditional("POST", "/photos/big", &query, list.as_bytes(), &size).await;
+        (answer.status, answer.element("Code").to_owned())
+    };
+    for (parts, size, code) in [
+        (&[(1, &*large)][..], "7", "InvalidRequest"),
+        (&[(1, &small)], "1000", "InvalidPart"),
+        (&[(1, &large), (2, &large)], "7", "InvalidPart"),
+        (&[(1, &large), (2, &small), (3, &small)], "5244880", "EntityTooSmall"),
+    ] {
+        assert_eq!(complete(parts, size).await, (400, code.to_owned()));
+        let listed = scene.request("GET", "/photos/big", &format!("uploadId={id}"), b"").await;
+        assert_eq!(listed.text.matches("<PartNumber>").count(), 3, "{}", listed.text);
+    }
+    assert_eq!(complete(&[(1, &large), (2, &small)], "5243880").await.0, 200);
+    assert_eq!(scene.request("GET", "/photos/big", "", b"").await.body(), [large, small].concat());
+}
+
+#[tokio::test]
+async fn an_object_in_quarantine_can_be_deleted_and_replaced() {
+    let (mut scene, folder) = Scene::gated(&json!({"verdict": "quarantine", "reason": "bad"})).await;
+    open_gate(&folder);
+    for seed in [1, 2] {
+        let answer = scene.request("PUT", "/photos/key", "", &content(seed, 100_000)).await;
+        assert_eq!(answer.status, 200, "{}", answer.text);
+    }
+    eventually("both are in quarantine", async || {
+        (scene.states().await == ["quarantined", "quarantined"]).then_some(())
+    })
+    .await;
+    assert_eq!(scene.request("DELETE", "/photos/key", "", b"").await.status, 204);
+    assert_eq!(scene.states().await, ["deleted", "deleted"]);
+    assert_eq!(scene.service.sql("SELECT SUM(charged + record_bytes) FROM files").await, ["0"]);
+    eventually("the content is removed", async || scene.service.objects().is_empty().then_some(())).await;
+    scene.service.database().wait_until_idle().await;
+    scene.service.assert_consistent().await;
+}
+
+#[tokio::test]
+async fn late_checksums_and_tags_are_kept() {
+    let (mut scene, folder) = Scene::gated(&json!({"verdict": "accept"})).await;
+    let body = content(1, 100_000);
+    let sum = crc32_base64(&body);
+    let mut chunked = format!("{:x}\r\n", body.len()).into_bytes();
+    chunked.extend_from_slice(&body);
+    chunked.extend_from_slice(format!("\r\n0\r\nx-amz-checksum-crc32:{sum}\r\n\r\n").as_bytes());
+    let headers = [
+        ("content-encoding", "aws-chunked"),
+        ("x-amz-content-sha256", "STREAMING-UNSIGNED-PAYLOAD-TRAILER"),
+        ("x-amz-decoded-content-length", "100000"),
+        ("x-amz-tagging", "a=1"),
+        ("x-amz-trailer", "x-amz-checksum-crc32"),
+    ];
+    let stored = scene.conditional("PUT", "/photos/key", "", &chunked, &headers).await;
+    assert_eq!((stored.status, stored.header("x-amz-checksum-crc32")), (200, &*sum), "{}", stored.text);
+    open_gate(&folder);
+    scene.service.database().wait_until_idle().await;
+    let tags = b"<Tagging><TagSet><Tag><Key>b</Key><Value>2</Value></Tag></TagSet></Tagging>";
+    assert_eq!(scene.request("PUT", "/photos/key", "tagging=", tags).await.status, 200);
+    let checked =
+        scene.conditional("HEAD", "/photos/key", "", b"", &[("x-amz-checksum-mode", "ENABLED")]).await;
+    assert_eq!((checked.status, checked.header("x-amz-checksum-crc32")), (200, &*sum), "{}", checked.text);
+    let tags = scene.request("GET", "/photos/key", "tagging=", b"").await;
+    assert_eq!((tags.element("Key"), tags.element("Value")), ("b", "2"), "{}", tags.text);
+    scene.service.assert_consistent().await;
+}
+
+fn crc32_base64(bytes: &[u8]) -> String {
+    let mut crc = !0_u32;
+    for byte in bytes {
+        crc ^= u32::from(*byte);
+        for _ in 0..8 {
+            crc = (crc >> 1) ^ (0xEDB8_8320 & (crc & 1).wrapping_neg());
+        }
+    }
+    BASE64_STANDARD.encode((!crc).to_be_bytes())
+}
+
+#[tokio::test]
+async fn what_is_said_about_an_object_is_limited_and_charged() {
+    let scene = Scene::with_bucket().await;
+    let charge = async || {
+        let rows = scene.service.sql("SELECT record_bytes FROM files WHERE state = 'stored'").await;
+        rows[0].parse::<i64>().unwrap()
+    };
+    let put = async |headers: &[(&str, &str)]| {
+        let answer = scene.conditional("PUT", "/photos/key", "", b"x", headers).await;
+        (answer.status, answer.element("Code").to_owned())
+    };
+    assert_eq!(put(&[]).await.0, 200);
+    let bare = charge().await;
+    let (long, longer) = ("v".repeat(1000), "v".repeat(2048));
+    assert_eq!(
+        put(&[("x-amz-meta-a", &long), ("cache-control", &long), ("x-amz-tagging", "a=1")]).await.0,
+        200
+    );
+    assert!(charge().await >= bare + 2000, "{bare}");
+    for name in ["x-amz-meta-a", "cache-control"] {
+        assert_eq!(put(&[(name, &longer)]).await, (400, "MetadataTooLarge".to_owned()), "{name}");
+    }
+    let tags = format!(
+        "<Tagging><TagSet><Tag><Key>b</Key><Value>{}</Value></Tag></TagSet></Tagging>",
+        "v".repeat(200)
+    );
+    let before = charge().await;
+    assert_eq!(scene.request("PUT", "/photos/key", "tagging=", tags.as_bytes()).await.status, 200);
+    assert_eq!(charge().await, before + 199);
+}
+
+#[tokio::test]
+async fn a_reader_that_waits_finds_the_object_that_is_replaced_meanwhile() {
+    let mut scene = Scene::start_with(&[("LIMITS__MAX_BUFFER_MEMORY", "16MiB")]).await;
+    assert_eq!(scene.request("PUT", "/photos", "", b"").await.status, 200);
+    scene.put("source", &content(1, 100_000)).await;
+    let old = scene.put("key", &content(2, 100_000)).await;
+    // Uploads that do not end take all memory for transfers.
+    let mut slow = Vec::new();
+    for number in 0..16 {
+        let mut request = scene.get(&format!("/photos/slow-{number}"));
+        request.method = "PUT";
+        let head = format!(
+            "PUT {} HTTP/1.1\r\nhost: {}\r\ncontent-length: 1000000\r\n\r\n",
+            request.presign(&scene.key, 600),
+            scene.address
+        );
+        let mut upload = RawConnection::open(scene.address).await;
+        upload.send(&[head.as_bytes(), &content(1, 1000)].concat()).await;
+        slow.push(upload);
+    }
+    let receiving = "SELECT uid FROM files WHERE state = 'receiving'";
+    eventually("all send", async || (scene.service.sql(receiving).await.len() == 16).then_some(())).await;
+    let (head, _) = scene.get("/photos/key").sign(&scene.key);
+    let mut reader = RawConnection::open(scene.address).await;
+    reader.send(format!("{head}connection: close\r\n\r\n").as_bytes()).await;
+    eventually("the reader waits", async || {
+        let page = scene.service.get("/metrics").await.text().await.unwrap();
+        page.contains("osproxy_requests_in_flight 18.0\n").then_some(())
+    })
+    .await;
+    let copied =
+        scene.conditional("PUT", "/photos/key", "", b"", &[("x-amz-copy-source", "/photos/source")]).await;
+    assert_eq!(copied.status, 200, "{}", copied.text);
+    let blob = format!("SELECT id FROM blobs WHERE id = {old}");
+    eventually("the old content is gone", async || scene.service.sql(&blob).await.is_empty().then_some(()))
+        .await;
+    slow.clear();
+    let answer = reader.read_all().await;
+    assert!(answer.starts_with(b"HTTP/1.1 200"), "{}", String::from_utf8_lossy(&answer[..200]));
+    assert!(answer.ends_with(&content(1, 100_000)));
+    eventually("nothing is left of the uploads", async || {
+        scene.service.sql(receiving).await.is_empty().then_some(())
+    })
+    .await;
     scene.service.database().wait_until_idle().await;
     scene.service.assert_consistent().await;
 }
