@@ -163,6 +163,38 @@ async fn the_commands_of_the_guide_work() {
     assert!(said.ends_with("hello\n"), "{said}");
 }
 
+#[tokio::test]
+#[ignore = "needs Python: just test-servers"]
+async fn another_server_is_migrated_as_the_guide_says() {
+    let scene = Scene::start().await;
+    let folder = tempfile::tempdir().unwrap();
+    let mut program = command(&scene, "migration.py", folder.path());
+    let blocks = Page::read("docs/guides/s3-migration.md").blocks_in("sh");
+    program.args(blocks.into_iter().map(|block| {
+        block
+            .replace("127.0.0.1:9000", &scene.address.to_string())
+            .replace("OSPEXAMPLEEXAMPLE234", &scene.key.access_key_id)
+            .replace("secret-of-the-key", &scene.key.secret_access_key)
+    }));
+    program.env("RCLONE_CONFIG", "/dev/null");
+    run(program).await;
+    assert_sound(scene).await;
+}
+
+#[tokio::test]
+#[ignore = "needs servers: just test-servers"]
+async fn another_server_gives_the_same_answers() {
+    let scene = Scene::start().await;
+    let folder = tempfile::tempdir().unwrap();
+    let peer = std::env::var("OSPROXY_TEST_S3_PARTS").expect("run this by `just test-servers`");
+    for seed in amount(1..2, 1..11) {
+        let mut program = command(&scene, "differential.py", folder.path());
+        program.args([&seed.to_string(), &amount(300, 2000).to_string(), &peer]);
+        run(program).await;
+    }
+    assert_sound(scene).await;
+}
+
 /// Groups of cases that are not only run at night.
 const GROUPS: &str = "objects,conditional,copy,delete,multipart,checksums,races";
 

@@ -4192,13 +4192,13 @@ def malformed(t, target, body):
     answers(send_xml(t, target, "", body), 400, "MalformedXML")
 
 
-@each("xml", ["&amp;&lt;&gt;&quot;&apos;", "&#65;&#x42;", "<![CDATA[a&b]]>"])
+@each("xml", ["&amp;&lt;&gt;&quot;&apos;", "&#65;&#x42;", "<![CDATA[a&b]]>", "&#128196;"])
 def references(t, text):
     bucket = t.bucket()
     t.put(bucket, "key")
     body = TARGETS["tagging"][3].format(text).encode()
     answers(t.raw("PUT", f"/{bucket}/key", "tagging=", {"content-md5": md5_base64(body)}, body), 200)
-    equal(tags_of(t, bucket)["a"], {"&amp;": "&<>\"'", "&#65;": "AB", "<![CD": "a&b"}[text[:5]])
+    equal(tags_of(t, bucket)["a"], {"&amp;": "&<>\"'", "&#65;": "AB", "<![CD": "a&b", "&#128": "📄"}[text[:5]])
 
 
 @case("xml")

@@ -79,6 +79,9 @@ names = ["a b+%2F/", "composed", "copy", "file", "form/", "parts", "signed +", "
 assert listed == [(name, name.endswith("/")) for name in names], listed
 assert [one.object_name for one in client.list_objects(bucket, prefix="a", recursive=True)] == ["a b+%2F/🎞.txt"]
 
+# This client writes the emoji in XML as a reference, which osproxy does not read; see docs/guides/s3.md.
+client.remove_object(bucket, "a b+%2F/🎞.txt")
+client.put_object(bucket, "ü b+%2F/ü.txt", io.BytesIO(b"hello"), 5)
 client.remove_object(bucket, "copy")
 try:
     client.stat_object(bucket, "copy")
