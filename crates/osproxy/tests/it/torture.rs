@@ -25,7 +25,7 @@ use objects::{Endpoint, Objects};
 
 const CLIENTS: u64 = 4;
 /// Number of clients of the S3 API.
-const S3_CLIENTS: u64 = 2;
+const S3_CLIENTS: u64 = 4;
 /// Number of rounds after which everything ever sent is checked.
 const CHECK_EVERY: u64 = 5;
 /// Number of files and uploads of earlier rounds that are checked in the other rounds.
@@ -73,13 +73,15 @@ async fn kills_at_any_moment_lose_nothing_and_leave_nothing() {
             check_some(&service, &mut all, &mut random).await;
         }
         println!(
-            "  {} files, {} uploads in parts, {} over tus",
+            "  {} files, {} uploads in parts, {} over tus, {} changes of objects",
             all.sent.len(),
             all.uploads.len(),
-            all.appends.len()
+            all.appends.len(),
+            objects.iter().map(|client| client.changes).sum::<u64>()
         );
     }
     assert!(all.sent.len() as u64 > rounds, "only {} files were sent", all.sent.len());
+    assert!(objects.iter().all(|client| client.changes > 0), "a client has written no object");
 }
 
 /// Lets clients work for a moment, and kills the service.

@@ -13,8 +13,8 @@ use std::{
 use super::content::{Piece, Recipe, bytes_of};
 use crate::support::{Random, S3Answer, S3Key, S3Request, Service, md5_hex};
 
-/// The number of keys of a client.
-const KEYS: u64 = 6;
+/// The number of keys of a client: few, so that most changes replace or delete an object.
+const KEYS: u64 = 3;
 /// Minimum size in bytes of a part that is not the last.
 const PART: usize = 5 << 20;
 
@@ -48,11 +48,13 @@ pub struct Objects {
     /// The possible contents of each key; `None` stands for no object. The first one is that of the
     /// last acknowledged change; the others are those of later changes without an answer.
     possible: BTreeMap<String, Vec<Option<Recipe>>>,
+    /// The number of acknowledged changes.
+    pub changes: u64,
 }
 
 impl Objects {
     pub fn new(client: u64) -> Self {
-        Self { client, possible: BTreeMap::new() }
+        Self { client, possible: BTreeMap::new(), changes: 0 }
     }
 
     /// Writes and reads until the service goes away.
@@ -91,6 +93,7 @@ impl Objects {
         let is_done = matches!(answer.status, 200 | 204) && answer.element("Code").is_empty();
         assert!(is_done, "{method} {path}: {}", answer.text);
         self.possible.insert(path.to_owned(), vec![content]);
+        self.changes += 1;
         Some(())
     }
 
