@@ -220,7 +220,7 @@ async fn the_conformance_suite_finds_only_known_differences() {
     std::fs::write(&file, keys.to_string()).unwrap();
     let here = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/it/s3_api");
     let mut suite = Command::new(python());
-    suite.arg(here.join("suite.py")).arg(format!("http://{}", scene.address)).arg(file);
+    suite.arg(here.join("suite")).arg(format!("http://{}", scene.address)).arg(file);
     suite.arg("--known").arg(here.join("known_differences.txt"));
     if let Some(groups) = amount(Some(GROUPS), None) {
         suite.args(["--groups", groups]);

@@ -1,0 +1,185 @@
+"""Cases: checksums."""
+
+import io
+
+from boto3.s3.transfer import TransferConfig
+
+from .multipart import Upload
+from .objects import KIB64
+from .tools import CHECKSUMS, MIB, answers, case, checksum, each, equal, pattern, refused, true
+
+ALGORITHMS = list(CHECKSUMS)
+
+
+@each("checksums", ALGORITHMS)
+def checksum_in_header(t, algorithm):
+    bucket, value = t.bucket(), checksum(algorithm, b"data")
+    found = t.plain.put_object(Bucket=bucket, Key="key", Body=b"data", **{f"Checksum{algorithm}": value})
+    equal(found.get(f"Checksum{algorithm}"), value, "PutObject")
+    for call in (t.plain.head_object, t.plain.get_object):
+        equal(call(Bucket=bucket, Key="key", ChecksumMode="ENABLED").get(f"Checksum{algorithm}"), value, call.__name__)
+        equal(call(Bucket=bucket, Key="key").get(f"Checksum{algorithm}"), None, call.__name__ + " without mode")
+
+
+@each("checksums", ALGORITHMS)
+def checksum_in_attributes(t, algorithm):
+    bucket, value = t.bucket(), checksum(algorithm, b"data")
+    t.plain.put_object(Bucket=bucket, Key="key", Body=b"data", **{f"Checksum{algorithm}": value})
+    found = t.plain.get_object_attributes(Bucket=bucket, Key="key", ObjectAttributes=["Checksum"])
+    equal(found.get("Checksum", {}).get(f"Checksum{algorithm}"), value)
+
+
+@each("checksums", ALGORITHMS)
+def wrong_checksum_in_header(t, algorithm):
+    bucket = t.bucket()
+    refused(
+        lambda: t.plain.put_object(Bucket=bucket, Key="key", Body=b"data", **{f"Checksum{algorithm}": checksum(algorithm, b"other")}),
+        "BadDigest", "InvalidRequest", status=400,
+    )
+    refused(lambda: t.s3.head_object(Bucket=bucket, Key="key"), "404")
+
+
+@each("checksums", [(algorithm, signed) for algorithm in ALGORITHMS for signed in (True, False)])
+def checksum_in_trailer(t, algorithm, signed):
+    bucket, value = t.bucket(), checksum(algorithm, b"data" * 1000)
+    answers(t.chunked(bucket, "key", [b"data" * 1000], (f"x-amz-checksum-{algorithm.lower()}", value), signed), 200)
+    equal(t.plain.head_object(Bucket=bucket, Key="key", ChecksumMode="ENABLED").get(f"Checksum{algorithm}"), value)
+    equal(t.read(bucket, "key"), b"data" * 1000)
+
+
+@each("checksums", [(algorithm, signed) for algorithm in ALGORITHMS for signed in (True, False)])
+def wrong_checksum_in_trailer(t, algorithm, signed):
+    bucket = t.bucket()
+    trailer = (f"x-amz-checksum-{algorithm.lower()}", checksum(algorithm, b"other"))
+    answers(t.chunked(bucket, "key", [b"data"], trailer, signed), 400, "BadDigest", "InvalidRequest")
+    refused(lambda: t.s3.head_object(Bucket=bucket, Key="key"), "404")
+
+
+@case("checksums")
+def wrong_signature_of_trailer(t):
+    bucket = t.bucket()
+    found = t.chunked(bucket, "key", [b"data"], ("x-amz-checksum-crc32", checksum("CRC32", b"data")),
+                      corrupt=lambda body: body.replace(b"trailer-signature:", b"trailer-signature:0000", 1))
+    true(found.status in (400, 403), "403 SignatureDoesNotMatch", found)
+    refused(lambda: t.s3.head_object(Bucket=bucket, Key="key"), "404")
+
+
+@case("checksums")
+def trailer_that_is_missing(t):
+    bucket = t.bucket()
+    found = t.chunked(bucket, "key", [b"data"], ("x-amz-checksum-crc32", checksum("CRC32", b"data")), signed=False,
+                      corrupt=lambda body: body[:body.index(b"x-amz-checksum")] + b"\r\n")
+    true(found.status == 400, "400 MalformedTrailerError or IncompleteBody", found)
+
+
+@each("checksums", ["", "zzzz", "AAAA", "not base64!", "AAAAAAA="])
+def malformed_checksum(t, value):
+    found = t.raw("PUT", f"/{t.bucket()}/key", headers={"x-amz-checksum-crc32": value}, body=b"data")
+    answers(found, 400, "InvalidRequest", "BadDigest")
+
+
+@case("checksums")
+def two_checksums(t):
+    headers = {"x-amz-checksum-crc32": checksum("CRC32", b"data"), "x-amz-checksum-sha1": checksum("SHA1", b"data")}
+    answers(t.raw("PUT", f"/{t.bucket()}/key", headers=headers, body=b"data"), 400, "InvalidRequest")
+
+
+@case("checksums")
+def unknown_algorithm(t):
+    answers(t.raw("PUT", f"/{t.bucket()}/key", headers={"x-amz-sdk-checksum-algorithm": "MD4"}, body=b"data"), 400, "InvalidRequest", "InvalidArgument")
+
+
+@each("checksums", [0, 1, KIB64 + 1, 9 * MIB])
+def default_of_boto3(t, size):
+    bucket, body = t.bucket(), pattern(size, 9)
+    t.s3.put_object(Bucket=bucket, Key="key", Body=io.BytesIO(body))
+    true(t.read(bucket, "key") == body, "the same bytes", "others")
+    equal(t.plain.head_object(Bucket=bucket, Key="key", ChecksumMode="ENABLED").get("ChecksumCRC32"), checksum("CRC32", body))
+
+
+@case("checksums")
+def ranges_have_no_checksum_of_the_whole(t):
+    # A client that verifies would find the range wrong.
+    bucket = t.bucket()
+    t.plain.put_object(Bucket=bucket, Key="key", Body=b"0123456789", ChecksumCRC32=checksum("CRC32", b"0123456789"))
+    equal(t.s3.get_object(Bucket=bucket, Key="key", Range="bytes=0-3", ChecksumMode="ENABLED")["Body"].read(), b"0123")
+
+
+@case("checksums")
+def checksum_ends_with_its_object(t):
+    bucket = t.bucket()
+    t.plain.put_object(Bucket=bucket, Key="key", Body=b"one", ChecksumSHA1=checksum("SHA1", b"one"))
+    t.put(bucket, "key", body=b"two")
+    true(t.plain.head_object(Bucket=bucket, Key="key", ChecksumMode="ENABLED").get("ChecksumSHA1") in (None, checksum("SHA1", b"two")),
+         "no checksum of the old object", "it")
+
+
+@case("checksums")
+def same_content_with_other_checksum(t):
+    # Equal files share their content, but not what their clients sent.
+    bucket = t.bucket()
+    t.plain.put_object(Bucket=bucket, Key="a", Body=b"same", ChecksumSHA1=checksum("SHA1", b"same"))
+    t.plain.put_object(Bucket=bucket, Key="b", Body=b"same", ChecksumCRC32C=checksum("CRC32C", b"same"))
+    equal(t.plain.head_object(Bucket=bucket, Key="a", ChecksumMode="ENABLED").get("ChecksumSHA1"), checksum("SHA1", b"same"))
+    equal(t.plain.head_object(Bucket=bucket, Key="b", ChecksumMode="ENABLED").get("ChecksumCRC32C"), checksum("CRC32C", b"same"))
+
+
+@each("checksums", ALGORITHMS)
+def checksum_of_part(t, algorithm):
+    upload = Upload(t) if algorithm == "CRC64NVME" else Upload(t, ChecksumAlgorithm=algorithm)
+    value = checksum(algorithm, b"data")
+    found = t.plain.upload_part(**upload.names(), PartNumber=1, Body=b"data", **{f"Checksum{algorithm}": value})
+    equal(found.get(f"Checksum{algorithm}"), value)
+    t.plain.complete_multipart_upload(**upload.names(), MultipartUpload={"Parts": [
+        {"PartNumber": 1, "ETag": found["ETag"], f"Checksum{algorithm}": value}]})
+    equal(t.read(upload.bucket, "key"), b"data")
+
+
+@each("checksums", ALGORITHMS)
+def wrong_checksum_of_part(t, algorithm):
+    upload = Upload(t)
+    refused(
+        lambda: t.plain.upload_part(**upload.names(), PartNumber=1, Body=b"data", **{f"Checksum{algorithm}": checksum(algorithm, b"other")}),
+        "BadDigest", "InvalidRequest", status=400,
+    )
+    equal(t.s3.list_parts(**upload.names()).get("Parts", []), [])
+
+
+@case("checksums")
+def wrong_checksum_in_complete(t):
+    upload = Upload(t, ChecksumAlgorithm="CRC32")
+    etag = upload.part(1, b"data", ChecksumCRC32=checksum("CRC32", b"data"))
+    refused(
+        lambda: t.plain.complete_multipart_upload(**upload.names(), MultipartUpload={"Parts": [
+            {"PartNumber": 1, "ETag": etag, "ChecksumCRC32": checksum("CRC32", b"other")}]}),
+        "InvalidPart", "BadDigest", "InvalidRequest", status=400,
+    )
+
+
+@case("checksums")
+def wrong_checksum_of_whole_in_complete(t):
+    upload = Upload(t, ChecksumAlgorithm="CRC32", ChecksumType="FULL_OBJECT")
+    etag = upload.part(1, b"data", ChecksumCRC32=checksum("CRC32", b"data"))
+    refused(
+        lambda: t.plain.complete_multipart_upload(
+            **upload.names(), ChecksumCRC32=checksum("CRC32", b"other"), ChecksumType="FULL_OBJECT",
+            MultipartUpload={"Parts": [{"PartNumber": 1, "ETag": etag}]}),
+        "BadDigest", "InvalidRequest", "NotImplemented",
+    )
+
+
+@each("checksums", [3, 5])
+def wrong_size_in_complete(t, size):
+    upload = Upload(t)
+    etag = upload.part(1, b"data")
+    refused(
+        lambda: t.plain.complete_multipart_upload(**upload.names(), MpuObjectSize=size, MultipartUpload={"Parts": [{"PartNumber": 1, "ETag": etag}]}),
+        "InvalidRequest", "NotImplemented",
+    )
+
+
+@case("checksums")
+def default_multipart_of_boto3(t):
+    bucket, body = t.bucket(), pattern(11 * MIB, 10)
+    t.s3.upload_fileobj(io.BytesIO(body), bucket, "key", Config=TransferConfig(multipart_threshold=MIB, multipart_chunksize=5 * MIB))
+    true(t.read(bucket, "key", ChecksumMode="ENABLED") == body, "the same bytes", "others")
