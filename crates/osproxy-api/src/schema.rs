@@ -13,7 +13,7 @@ use utoipa::{
 use crate::v1::{MAX_METADATA_KEY, MAX_METADATA_KEYS, MAX_METADATA_VALUE};
 
 /// Names of the types of events.
-const EVENT_NAMES: [&str; 10] = [
+const EVENT_NAMES: [&str; 11] = [
     "file.created",
     "file.completed",
     "file.processed",
@@ -21,6 +21,7 @@ const EVENT_NAMES: [&str; 10] = [
     "file.corrupt",
     "file.renamed",
     "file.deleted",
+    "file.expired",
     "upload.expired",
     "task.dead",
     "quota.exceeded",
@@ -41,6 +42,10 @@ pub enum Digest {}
 /// A timestamp in RFC 3339 format.
 #[derive(Debug)]
 pub enum Moment {}
+
+/// A day.
+#[derive(Debug)]
+pub enum Day {}
 
 /// Metadata of a file.
 #[derive(Debug)]
@@ -158,6 +163,17 @@ impl PartialSchema for Moment {
 }
 
 impl ToSchema for Moment {}
+
+impl PartialSchema for Day {
+    fn schema() -> RefOr<Schema> {
+        text("A day in UTC.")
+            .format(Some(SchemaFormat::KnownFormat(KnownFormat::Date)))
+            .examples(["2026-12-31"])
+            .into()
+    }
+}
+
+impl ToSchema for Day {}
 
 /// Returns the schema of metadata. `value` is the schema of each metadata value.
 fn notes(value: ObjectBuilder, example: Value) -> Object {

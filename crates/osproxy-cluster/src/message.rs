@@ -17,6 +17,11 @@ pub enum Message {
         /// Id of the blob.
         blob_id: i64,
     },
+    /// A bucket was created, changed or deleted: evict it from the cache.
+    BucketChanged {
+        /// Name of the bucket.
+        name: String,
+    },
     /// The sender enqueued a task that the sender may be unable to run.
     TaskEnqueued,
     /// The sender has recorded events, which readers on all nodes can see now.

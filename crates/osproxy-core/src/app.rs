@@ -121,9 +121,11 @@ impl App {
                     }
                     Event::Message(Message::TaskEnqueued) => app.task_notifier.notify_node(),
                     Event::Message(Message::EventsRecorded) => app.meta.events.notify(),
+                    Event::Message(Message::BucketChanged { name }) => app.uploads.bucket_cache.forget(&name),
                     Event::Message(message) => app.uploads.append_locks.elsewhere.receive(&message),
                     Event::MayHaveMissed => {
                         app.uploads.append_locks.elsewhere.forget_all();
+                        app.uploads.bucket_cache.forget_all();
                         app.meta.set_cache_enabled(app.coordinator.is_connected());
                         app.task_notifier.notify_node();
                     }

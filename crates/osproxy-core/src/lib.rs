@@ -6,6 +6,7 @@ mod app;
 mod appends;
 mod appends_elsewhere;
 pub mod auth;
+pub mod buckets;
 mod cached;
 mod detached_work;
 mod digests;

@@ -216,6 +216,12 @@ fn v1_routes(limiter: &Arc<RequestLimiter>) -> Router<HttpState> {
         .route("/files/{uid}/copy", post(v1::files::copy_file))
         .route("/files/{uid}/links", post(v1::links::create_link).delete(v1::links::revoke_links))
         .route("/links", post(v1::links::create_links))
+        .route("/buckets", get(v1::buckets::list_buckets))
+        .route(
+            "/buckets/{bucket}",
+            get(v1::buckets::describe_bucket).put(v1::buckets::put_bucket).delete(v1::buckets::delete_bucket),
+        )
+        .route("/buckets/{bucket}/objects/{*key}", put(v1::buckets::attach_object))
         .route("/tasks", get(v1::tasks::list_tasks))
         .route("/tasks/{id}", get(v1::tasks::describe_task))
         .route("/tasks/{id}/retry", post(v1::tasks::retry_task))

@@ -76,10 +76,10 @@ pub use files::{FileDb, FileState};
 pub use import::go_database::{GoDatabase, GoFile, GoPart, GoTables, GoTaskCount};
 pub use import::{ImportContent, ImportDb, ImportFile, ImportOutcome, ImportPart, ImportTarget};
 pub use objects::{
-    AttachOutcome, AttributesEdit, BucketChanges, BucketRecord, CompletedUpload, CreateBucketOutcome,
-    DeleteBucketOutcome, EditAttributesOutcome, ListObjects, ListedObject, MAX_OBJECT_KEY, NewObject,
-    ObjectCondition, ObjectDb, ObjectEntry, ObjectName, ObjectPage, ObjectRecord, ObjectRefusal,
-    ObjectUploadRecord, PartSelection, UploadedPart, etag_of_parts,
+    AttachOutcome, AttributesEdit, BucketChanges, BucketRecord, BucketSummary, CompletedUpload,
+    CreateBucketOutcome, DeleteBucketOutcome, EditAttributesOutcome, LifecycleBucket, ListObjects, ListedObject,
+    MAX_OBJECT_KEY, NewObject, ObjectCondition, ObjectDb, ObjectEntry, ObjectName, ObjectPage, ObjectRecord,
+    ObjectRefusal, ObjectUploadRecord, PartSelection, UploadedPart, etag_of_parts,
 };
 pub use open::{CacheLimits, DatabaseOptions, migrate};
 pub use processing::quarantine::QuarantinedFile;

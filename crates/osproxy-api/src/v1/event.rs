@@ -82,6 +82,14 @@ pub struct EventData {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schema(value_type = Option<Uid>)]
     pub upload_grant: Option<String>,
+    /// The bucket in which the file is an object, or will be one when it is complete.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schema(example = "photos")]
+    pub bucket: Option<String>,
+    /// The key of the file in its bucket.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schema(example = "2026/film.mp4")]
+    pub key: Option<String>,
     /// Metadata of the file. Absent in the rare case that the event would exceed 20 kB.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schema(value_type = Option<Metadata>)]
@@ -115,6 +123,9 @@ pub enum EventType {
     /// A file was deleted, or an upload was aborted.
     #[serde(rename = "file.deleted")]
     FileDeleted,
+    /// A file was deleted by a lifecycle rule of its bucket.
+    #[serde(rename = "file.expired")]
+    FileExpired,
     /// An upload was not completed in time.
     #[serde(rename = "upload.expired")]
     UploadExpired,

@@ -112,6 +112,14 @@ pub struct File {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schema(value_type = Option<Uid>)]
     pub upload_grant: Option<String>,
+    /// The bucket in which the file is an object, if any.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schema(example = "photos")]
+    pub bucket: Option<String>,
+    /// The key of the file in its bucket.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schema(example = "2026/film.mp4")]
+    pub key: Option<String>,
 }
 
 /// The state of a file.

@@ -4,6 +4,7 @@
 //! timestamps are RFC 3339 in UTC with three decimals: `2026-11-22T12:00:00.000Z`. A field is
 //! omitted while its value is not known.
 
+mod bucket;
 mod event;
 mod file;
 mod link;
@@ -15,6 +16,9 @@ mod upload;
 mod upload_grant;
 mod webhook;
 
+pub use bucket::{
+    AttachObjectRequest, Bucket, BucketSettings, BucketSummary, Buckets, CorsRule, LifecycleRule,
+};
 pub use event::{Event, EventData, EventType, Events, MAX_EVENTS};
 pub use file::{
     CopiedFile, CopyFileRequest, DEFAULT_PAGE, File, FileState, FileUid, Files, Layout, MAX_METADATA_BYTES,

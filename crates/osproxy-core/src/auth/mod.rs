@@ -77,6 +77,11 @@ impl Caller {
         }
     }
 
+    /// The caller that reads a public bucket of `tenant` without a key.
+    pub fn of_public_bucket(tenant: Tenant) -> Self {
+        Self { tenant, scopes: Scope::Read.into(), ..Self::anonymous() }
+    }
+
     /// The caller that has the URL of an upload grant.
     pub(crate) fn of_grant(grant: Arc<UploadGrant>) -> Self {
         Self {

@@ -2,12 +2,19 @@
 
 use std::sync::Arc;
 
-use osproxy_api::ErrorCode;
-pub use osproxy_meta::{BucketChanges, BucketRecord};
+use osproxy_api::{ErrorCode, v1::BucketSettings};
+use osproxy_cluster::Message;
+pub use osproxy_meta::{BucketChanges, BucketRecord, BucketSummary};
 use osproxy_meta::{CreateBucketOutcome, DeleteBucketOutcome};
 
+use osproxy_types::scope::Scope;
+
 use super::{UploadOps, unknown_bucket_error};
-use crate::{Caller, Error, Result, boxed_future};
+pub use crate::buckets::{KnownBucket, cors::CorsRule, lifecycle::LifecycleRule};
+use crate::{
+    Caller, Error, Result, boxed_future,
+    buckets::{encode_cors, encode_lifecycle},
+};
 
 /// Maximum number of buckets of a tenant.
 const MAX_BUCKETS: u64 = 1000;
@@ -24,8 +31,10 @@ pub async fn create_bucket(uploads: &Arc<UploadOps>, caller: &Caller, name: &str
     }
     uploads.admission.check_database_space()?;
     let id = uploads.uids.next().await?;
-    let (tenant, name) = (caller.tenant.clone(), name.to_owned());
-    match uploads.meta.objects.create_bucket(id, tenant, name, MAX_BUCKETS).await? {
+    let (tenant, wanted) = (caller.tenant.clone(), name.to_owned());
+    let created = uploads.meta.objects.create_bucket(id, tenant, wanted, MAX_BUCKETS).await?;
+    announce_change(uploads, name);
+    match created {
         CreateBucketOutcome::Created => Ok(()),
         CreateBucketOutcome::AlreadyOwned => {
             Err(Error::new(ErrorCode::BucketExists, "you have a bucket with this name"))
@@ -48,7 +57,7 @@ pub async fn list_buckets(
     caller: &Caller,
     after: Option<&str>,
     limit: u64,
-) -> Result<Vec<BucketRecord>> {
+) -> Result<Vec<BucketSummary>> {
     Ok(uploads.meta.objects.buckets(&caller.tenant, after, limit).await?)
 }
 
@@ -56,6 +65,14 @@ pub async fn list_buckets(
 #[boxed_future]
 pub async fn find_bucket(uploads: &UploadOps, name: &str) -> Result<BucketRecord> {
     uploads.meta.objects.bucket(name).await?.ok_or_else(unknown_bucket_error)
+}
+
+/// Returns a bucket of the caller's tenant. Fails with `BucketNotFound`, also for the buckets of
+/// other tenants.
+#[boxed_future]
+pub async fn own_bucket(uploads: &UploadOps, caller: &Caller, name: &str) -> Result<BucketRecord> {
+    let bucket = find_bucket(uploads, name).await?;
+    if bucket.tenant == caller.tenant { Ok(bucket) } else { Err(unknown_bucket_error()) }
 }
 
 /// Changes a bucket of the caller's tenant.
@@ -66,15 +83,80 @@ pub async fn update_bucket(
     name: &str,
     changes: BucketChanges,
 ) -> Result<()> {
-    let updated = uploads.meta.objects.update_bucket(caller.tenant.clone(), name.to_owned(), changes);
-    if updated.await? { Ok(()) } else { Err(unknown_bucket_error()) }
+    let updated = uploads.meta.objects.update_bucket(caller.tenant.clone(), name.to_owned(), changes).await?;
+    announce_change(uploads, name);
+    if updated { Ok(()) } else { Err(unknown_bucket_error()) }
+}
+
+/// Sets the CORS rules of a bucket of the caller's tenant. Fails with `InvalidArgument`.
+#[boxed_future]
+pub async fn set_cors(uploads: &UploadOps, caller: &Caller, name: &str, rules: &[CorsRule]) -> Result<()> {
+    let changes = BucketChanges { cors: Some(encode_cors(rules)?), ..BucketChanges::default() };
+    update_bucket(uploads, caller, name, changes).await
+}
+
+/// Sets the lifecycle rules of a bucket of the caller's tenant. Fails with `InvalidArgument`.
+#[boxed_future]
+pub async fn set_lifecycle(
+    uploads: &UploadOps,
+    caller: &Caller,
+    name: &str,
+    rules: Vec<LifecycleRule>,
+) -> Result<()> {
+    let changes = BucketChanges { lifecycle: Some(encode_lifecycle(rules)?), ..BucketChanges::default() };
+    update_bucket(uploads, caller, name, changes).await
+}
+
+/// Sets all settings of a bucket of the caller's tenant, and creates the bucket if there is none.
+/// Returns the bucket, and whether it is new. A setting needs the scope for what it does: `read` to
+/// make objects public, and `delete` to let them expire.
+#[boxed_future]
+pub async fn put_bucket(
+    uploads: &Arc<UploadOps>,
+    caller: &Caller,
+    name: &str,
+    settings: BucketSettings,
+) -> Result<(BucketRecord, bool)> {
+    if settings.public_read {
+        caller.require_scope(Scope::Read)?;
+    }
+    if !settings.lifecycle.is_empty() {
+        caller.require_scope(Scope::Delete)?;
+    }
+    let changes = BucketChanges {
+        is_public: Some(settings.public_read),
+        cors: Some(encode_cors(&settings.cors)?),
+        lifecycle: Some(encode_lifecycle(settings.lifecycle)?),
+    };
+    let is_new = match create_bucket(uploads, caller, name).await {
+        Ok(()) => true,
+        Err(error) if error.code == ErrorCode::BucketExists => false,
+        Err(error) => return Err(error),
+    };
+    update_bucket(uploads, caller, name, changes).await?;
+    Ok((own_bucket(uploads, caller, name).await?, is_new))
+}
+
+/// Returns a bucket of any tenant as it was a few seconds ago, without its rules except CORS. For
+/// requests that everybody can send.
+#[boxed_future]
+pub async fn known_bucket(uploads: &UploadOps, name: &str) -> Result<Option<Arc<KnownBucket>>> {
+    uploads.bucket_cache.get(&uploads.meta.objects, name).await
+}
+
+/// Evicts a bucket from the caches of all nodes.
+fn announce_change(uploads: &UploadOps, name: &str) {
+    uploads.bucket_cache.forget(name);
+    uploads.coordinator.publish(Message::BucketChanged { name: name.to_owned() });
 }
 
 /// Deletes a bucket of the caller's tenant. Fails with `BucketNotEmpty` if it has objects. Uploads
 /// to the bucket that are not complete can no longer be completed.
 #[boxed_future]
 pub async fn delete_bucket(uploads: &UploadOps, caller: &Caller, name: &str) -> Result<()> {
-    match uploads.meta.objects.delete_bucket(caller.tenant.clone(), name.to_owned()).await? {
+    let deleted = uploads.meta.objects.delete_bucket(caller.tenant.clone(), name.to_owned()).await?;
+    announce_change(uploads, name);
+    match deleted {
         DeleteBucketOutcome::Deleted => Ok(()),
         DeleteBucketOutcome::NotEmpty => {
             Err(Error::new(ErrorCode::BucketNotEmpty, "the bucket has objects; delete them first"))

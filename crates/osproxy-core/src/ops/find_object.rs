@@ -3,8 +3,7 @@
 use std::sync::Arc;
 
 use osproxy_api::ErrorCode;
-pub use osproxy_meta::{BucketRecord, FileRecord, ObjectName, ObjectRecord, StoredFile};
-use osproxy_types::uid::Uid;
+pub use osproxy_meta::{BucketRecord, FileRecord, ObjectRecord, StoredFile};
 
 use super::{UploadOps, describe_file::describe_file, download_file::download_file, unknown_object_error};
 use crate::{Error, Result, boxed_future};
@@ -48,10 +47,4 @@ async fn content_of(uploads: &UploadOps, bucket: &BucketRecord, object: ObjectRe
     let file = download_file(&uploads.files, object.uid).await?;
     let record = describe_file(&uploads.files, &bucket.tenant, object.uid).await?;
     Ok(FoundObject { object, file, record })
-}
-
-/// Returns bucket and key of a file; `None` if it is no object.
-#[boxed_future]
-pub async fn name_of_file(uploads: &UploadOps, uid: Uid) -> Result<Option<ObjectName>> {
-    Ok(uploads.meta.objects.name_of(uid).await?)
 }

@@ -7,8 +7,8 @@ use osproxy_meta::{Meta, TaskDb};
 
 use crate::{
     DetachedWork, IdempotencyKeys, NodeState, Stores, admission::Admission, appends::AppendLocks,
-    links::LinkConstraints, links::Links, metrics::Metrics, objects::Objects, session::WriteFailures,
-    settings::Limits, tasks::TaskNotifier, uids::Uids,
+    buckets::BucketCache, links::LinkConstraints, links::Links, metrics::Metrics, objects::Objects,
+    session::WriteFailures, settings::Limits, tasks::TaskNotifier, uids::Uids,
 };
 
 /// Handle for operations on files: describe, list, download, update, copy, delete, links.
@@ -42,6 +42,7 @@ pub struct UploadOps {
     pub(crate) write_failures: WriteFailures,
     pub(crate) append_locks: Arc<AppendLocks>,
     pub(crate) coordinator: Arc<dyn Coordinator>,
+    pub(crate) bucket_cache: BucketCache,
 }
 
 impl UploadOps {
@@ -77,6 +78,7 @@ impl UploadOps {
             write_failures: WriteFailures::default(),
             append_locks: AppendLocks::new(coordinator.clone()),
             coordinator,
+            bucket_cache: BucketCache::default(),
         }
     }
 }

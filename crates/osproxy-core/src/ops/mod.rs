@@ -39,6 +39,7 @@ pub mod list_upload_grants;
 pub mod list_webhook_deliveries;
 pub mod list_webhooks;
 pub mod locate_content;
+pub mod name_files;
 pub mod object_uploads;
 pub mod prove_possession;
 pub mod put_object;

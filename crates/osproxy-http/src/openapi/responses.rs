@@ -156,15 +156,16 @@ responses! { V1:
             (ErrorCode::LinkUsedUp, "this link has no uses left"),
             (ErrorCode::PermissionDenied, "this request requires an API key with the scope `read`"),
         ];
-    Missing, "No file has this uid, or no task, webhook or upload grant has this id.", [],
+    Missing, "No file has this uid, no bucket this name, or no task, webhook or upload grant this id.", [],
         [
             (ErrorCode::FileNotFound, "there is no file with this uid"),
+            (ErrorCode::BucketNotFound, "there is no bucket with this name"),
             (ErrorCode::GrantNotFound, "there is no upload grant with this id"),
             (ErrorCode::TaskNotFound, "there is no task with this id"),
             (ErrorCode::WebhookNotFound, "there is no webhook with this id"),
             (ErrorCode::UnknownRoute, "the path is not valid UTF-8"),
         ];
-    Conflict, "The request conflicts with the state of the file, the upload, the task or the webhook.", [],
+    Conflict, "The request conflicts with the state of the file, the upload, the bucket, the task or the webhook.", [],
         [
             (ErrorCode::NotStored, "the upload of this file is not complete"),
             (ErrorCode::AlreadyStored, "this file is already complete, with other content"),
@@ -174,6 +175,10 @@ responses! { V1:
                 "this file is complete and is being checked; it cannot be read or changed yet",
             ),
             (ErrorCode::InProgress, "the first request with this idempotency key is still running; retry later"),
+            (ErrorCode::BucketTaken, "another tenant has a bucket with this name"),
+            (ErrorCode::BucketNotEmpty, "the bucket has objects; delete them first"),
+            (ErrorCode::TooManyBuckets, "a tenant can have at most 1000 buckets"),
+            (ErrorCode::FileIsObject, "the file is the object of another key"),
             (ErrorCode::TaskNotDead, "only a dead task can be retried; this one is queued"),
             (ErrorCode::WebhookConfigured, "this webhook is in the configuration file; change it there"),
             (

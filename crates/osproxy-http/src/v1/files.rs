@@ -18,7 +18,8 @@ use osproxy_core::{
     links::Links,
     ops::{
         self, FileOps,
-        list_files::{Category, FileFilter, FilePosition},
+        list_files::{Category, FileFilter, FilePosition, FileRecord},
+        name_files::name_files,
     },
 };
 use osproxy_types::{scope::Scope, uid::Uid};
@@ -86,8 +87,13 @@ pub(crate) async fn list_files(
         // Needed only with `prefix`. Omitted otherwise, because names may be long.
         name_start: filter.prefix.as_ref().map(|_| hex::encode(next.name_start)).unwrap_or_default(),
     });
+    let mut names = name_files(&files, &page.files).await?;
+    let file = |file: FileRecord| {
+        let name = names.remove(&file.uid);
+        render::file(file, name)
+    };
     Ok(Json(Files {
-        files: page.files.into_iter().map(render::file).collect(),
+        files: page.files.into_iter().map(file).collect(),
         next_cursor: next.map(|next| links.sign_cursor(&filters, &next)).transpose()?,
     }))
 }
@@ -131,7 +137,7 @@ pub(crate) async fn describe_file(
 ) -> HandlerResult<Json<File>> {
     Query::parse(uri.query(), &[])?;
     let file = ops::describe_file::describe_file(&files, &caller.tenant, path::uid(uid)?).await?;
-    Ok(Json(render::file(file)))
+    Ok(Json(with_name(&files, file).await?))
 }
 
 /// `PATCH /files/{uid}`
@@ -170,7 +176,13 @@ pub(crate) async fn update_file(
     if !caller.has_scope(Scope::Read) {
         return Ok(StatusCode::NO_CONTENT.into_response());
     }
-    Ok(Json(render::file(file)).into_response())
+    Ok(Json(with_name(&files, file).await?).into_response())
+}
+
+/// Renders a file with its bucket and key.
+pub(super) async fn with_name(files: &FileOps, file: FileRecord) -> Result<File> {
+    let name = name_files(files, std::slice::from_ref(&file)).await?.remove(&file.uid);
+    Ok(render::file(file, name))
 }
 
 /// `DELETE /files/{uid}`
@@ -249,7 +261,7 @@ async fn new_copy(
     let location = format!("{PREFIX}/files/{uid}");
     // The scope `upload` does not include reading files.
     let body = if caller.has_scope(Scope::Read) {
-        CopiedFile::Known(Box::new(render::file(copy)))
+        CopiedFile::Known(Box::new(render::file(copy, None)))
     } else {
         CopiedFile::Unread(FileUid { uid })
     };

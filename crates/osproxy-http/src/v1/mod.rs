@@ -1,6 +1,7 @@
 //! API v1. Applications call operations with an API key. The clients of applications call
 //! operations with a signed link.
 
+pub(super) mod buckets;
 pub(super) mod content;
 pub(super) mod digest;
 pub(super) mod downloads;

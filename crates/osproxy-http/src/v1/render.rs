@@ -4,17 +4,20 @@ use osproxy_api::v1;
 use osproxy_core::ops::{
     describe_file::{ContentLayout, FileRecord, FileState},
     list_tasks::{TaskRecord, TaskState},
+    name_files::ObjectName,
 };
 
 use super::time_format::format_time;
 
-pub(super) fn file(file: FileRecord) -> v1::File {
+/// Renders a file. `name` is its bucket and key, if it is an object.
+pub(super) fn file(file: FileRecord, name: Option<ObjectName>) -> v1::File {
     let is_open = matches!(
         file.state,
         FileState::Pending | FileState::Receiving | FileState::Completing | FileState::Partial
     );
     let category = file.category().as_str().to_owned();
     let content = file.content.as_ref();
+    let (bucket, key) = name.map(|name| (name.bucket, name.key)).unzip();
     let digests = content.and_then(|content| content.digests.as_ref());
     v1::File {
         uid: file.uid.to_string(),
@@ -37,6 +40,8 @@ pub(super) fn file(file: FileRecord) -> v1::File {
         metadata: file.metadata,
         media: file.media,
         upload_grant: file.grant.map(|grant| grant.to_string()),
+        bucket,
+        key,
     }
 }
 

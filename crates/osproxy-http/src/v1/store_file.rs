@@ -135,7 +135,7 @@ fn parse_metadata(text: &str) -> Result<FileMetadata> {
 fn answer(stored: StoredUpload) -> Result<RecordedAnswer> {
     let StoredUpload { uid, record, .. } = stored;
     let body = match record {
-        Some(record) => CopiedFile::Known(Box::new(render::file(*record))),
+        Some(record) => CopiedFile::Known(Box::new(render::file(*record, None))),
         None => CopiedFile::Unread(FileUid { uid: uid.to_string() }),
     };
     Ok(RecordedAnswer {

@@ -1,6 +1,6 @@
 //! Buckets and objects.
 
-use std::sync::Arc;
+use std::{collections::HashMap, sync::Arc};
 
 use futures_util::future::join_all;
 use osproxy_types::tenant::Tenant;
@@ -14,8 +14,8 @@ use super::{
 use crate::{
     AttachOutcome, BeginPartOutcome, BucketChanges, CompleteOutcome, CompletePreconditions, CompleteRequest,
     CopyOutcome, CreateBucketOutcome, DeleteBucketOutcome, DeleteOutcome, EditAttributesOutcome,
-    ExpectedDigests, FileState, ListObjects, Meta, NewCopy, NewObject, NewUpload, ObjectCondition,
-    ObjectEntry, ObjectRefusal, PartSelection, StoreOutcome,
+    ExpectedDigests, FileState, LifecycleBucket, ListObjects, Meta, NewCopy, NewObject, NewUpload,
+    ObjectCondition, ObjectEntry, ObjectName, ObjectRecord, ObjectRefusal, PartSelection, StoreOutcome,
     access::quotas::record_bytes,
     db::entities::{file, object},
 };
@@ -32,11 +32,54 @@ pub(super) async fn run(meta: &Meta) {
     keys_are_compared_bytewise(meta).await;
     parts_are_selected_and_listed(meta).await;
     files_get_and_lose_keys(meta).await;
+    objects_expire_unless_they_were_written_again(meta).await;
+    lifecycle_rules_are_due_until_they_are_walked(meta).await;
     only_an_empty_bucket_can_be_deleted(meta).await;
 }
 
 pub(super) fn owner() -> Tenant {
     Tenant::default()
+}
+
+async fn objects_expire_unless_they_were_written_again(meta: &Meta) {
+    assert_eq!(put(meta, 6150, "expires", None).await, StoreOutcome::Stored);
+    let first = meta.objects.object(uid(BUCKET), "expires").await.unwrap().unwrap();
+    assert_eq!(put(meta, 6151, "expires", None).await, StoreOutcome::Stored);
+    let second = meta.objects.object(uid(BUCKET), "expires").await.unwrap().unwrap();
+    let older = ObjectRecord { modified_at: second.modified_at - 1, ..second.clone() };
+    for stale in [first, older] {
+        assert!(!meta.objects.expire_object(uid(BUCKET), stale, uid(6155)).await.unwrap());
+    }
+    assert_eq!(uid_at(meta, "expires").await, Some(6151));
+    assert!(meta.objects.expire_object(uid(BUCKET), second.clone(), uid(6156)).await.unwrap());
+    assert!(!meta.objects.expire_object(uid(BUCKET), second, uid(6157)).await.unwrap());
+    assert_eq!((uid_at(meta, "expires").await, state(meta, 6151).await), (None, Some(FileState::Deleted)));
+    assert!(meta.tasks.find(6156).await.unwrap().is_some());
+}
+
+async fn lifecycle_rules_are_due_until_they_are_walked(meta: &Meta) {
+    let set = async |lifecycle: Option<&str>| {
+        let changes =
+            BucketChanges { lifecycle: Some(lifecycle.map(str::to_owned)), ..BucketChanges::default() };
+        assert!(meta.objects.update_bucket(owner(), "photos".to_owned(), changes).await.unwrap());
+    };
+    let due = async || meta.objects.due_lifecycle(meta.now_ms()).await.unwrap();
+    assert_eq!(due().await, None);
+    set(Some("[1]")).await;
+    let bucket = due().await.unwrap();
+    assert_eq!((bucket.id, &*bucket.lifecycle, &bucket.position), (uid(BUCKET), "[1]", &None));
+    let position = Some("half".to_owned());
+    assert!(meta.objects.save_lifecycle(&bucket, bucket.due_at, position.clone()).await.unwrap());
+    assert_eq!(due().await, Some(LifecycleBucket { position, ..bucket.clone() }));
+    // Whoever walks by other rules than those that are set stops.
+    let other = LifecycleBucket { due_at: bucket.due_at - 1, ..bucket.clone() };
+    assert!(!meta.objects.save_lifecycle(&other, i64::MAX, None).await.unwrap());
+    assert!(meta.objects.save_lifecycle(&bucket, i64::MAX, None).await.unwrap());
+    assert_eq!(due().await, None);
+    set(Some("[2]")).await;
+    assert_eq!(due().await.unwrap().lifecycle, "[2]");
+    set(None).await;
+    assert_eq!(due().await, None);
 }
 
 async fn buckets_belong_to_a_tenant(meta: &Meta) {
@@ -116,15 +159,16 @@ async fn an_object_is_replaced_in_one_transaction(meta: &Meta) {
     if let Some(md5) = expected.md5 {
         assert_eq!(stored.etag, hex::encode(md5));
     }
-    let name = meta.objects.name_of(uid(6010)).await.unwrap().unwrap();
-    assert_eq!((name.bucket.as_str(), name.key.as_str(), name.tenant), ("photos", "a/b.txt", owner()));
+    let names = meta.objects.names_of(vec![uid(6010), uid(6011)]).await.unwrap();
+    let expected = ObjectName { bucket: "photos".to_owned(), key: "a/b.txt".to_owned() };
+    assert_eq!(names, HashMap::from([(uid(6010), expected)]));
     // A reader may have cached the file.
     assert!(meta.files.stored(uid(6010)).await.unwrap().is_some());
     assert_eq!(put(meta, 6011, "a/b.txt", None).await, StoreOutcome::Stored);
     assert_eq!(uid_at(meta, "a/b.txt").await, Some(6011));
     assert_eq!(state(meta, 6010).await, Some(FileState::Deleted));
     assert!(meta.files.stored(uid(6010)).await.unwrap().is_none());
-    assert!(meta.objects.name_of(uid(6010)).await.unwrap().is_none());
+    assert!(meta.objects.names_of(vec![uid(6010)]).await.unwrap().is_empty());
     // The content of the replaced file is deleted by a task.
     assert!(meta.tasks.find(6511).await.unwrap().is_some());
     // Deleting the file deletes the object.

@@ -57,6 +57,7 @@ migrations! {
     m0021_active_grants,
     m0024_objects,
     m0025_s3_keys,
+    m0027_lifecycle,
     m0028_part_checksums,
 }
 

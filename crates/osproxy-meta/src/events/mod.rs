@@ -40,6 +40,8 @@ pub enum EventKind {
     FileRenamed,
     /// A file was deleted, or an upload was aborted.
     FileDeleted,
+    /// A file was deleted by a lifecycle rule of its bucket.
+    FileExpired,
     /// An upload was not completed in time.
     UploadExpired,
     /// A background task about the content of a file has used up its attempts.
@@ -50,7 +52,7 @@ pub enum EventKind {
 
 impl EventKind {
     /// All kinds.
-    pub const ALL: [Self; 10] = [
+    pub const ALL: [Self; 11] = [
         Self::FileCreated,
         Self::FileCompleted,
         Self::FileProcessed,
@@ -58,6 +60,7 @@ impl EventKind {
         Self::FileCorrupt,
         Self::FileRenamed,
         Self::FileDeleted,
+        Self::FileExpired,
         Self::UploadExpired,
         Self::TaskDead,
         Self::QuotaExceeded,
@@ -73,6 +76,7 @@ impl EventKind {
             Self::FileCorrupt => "file.corrupt",
             Self::FileRenamed => "file.renamed",
             Self::FileDeleted => "file.deleted",
+            Self::FileExpired => "file.expired",
             Self::UploadExpired => "upload.expired",
             Self::TaskDead => "task.dead",
             Self::QuotaExceeded => "quota.exceeded",

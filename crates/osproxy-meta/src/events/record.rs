@@ -18,6 +18,7 @@ use crate::{
     },
     events::signal::EventSignal,
     files::listing,
+    objects::{ObjectName, names::names_of},
 };
 
 /// Maximum length of a payload in bytes. If the metadata does not fit, the payload omits it.
@@ -106,11 +107,13 @@ pub(crate) struct FileEvent<'a> {
     pub(crate) reason: Option<&'a str>,
     /// The name before it was changed.
     pub(crate) old_name: Option<&'a str>,
+    /// The bucket and key of the file; `None`: look them up.
+    pub(crate) object: Option<&'a ObjectName>,
 }
 
 impl<'a> FileEvent<'a> {
     pub(crate) fn new(kind: EventKind, file: &'a file::Model, content: EventContent<'a>) -> Self {
-        Self { kind, file, content, reason: None, old_name: None }
+        Self { kind, file, content, reason: None, old_name: None, object: None }
     }
 }
 
@@ -139,6 +142,10 @@ struct FilePayload<'a> {
     stored_at: Option<String>,
     #[serde(skip_serializing_if = "Option::is_none")]
     upload_grant: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    bucket: Option<&'a str>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    key: Option<&'a str>,
     #[serde(skip_serializing_if = "Option::is_none")]
     metadata: Option<FileMetadata>,
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -171,7 +178,7 @@ impl EventRecorder {
 
     /// Returns the row of an event about a file.
     pub(crate) fn file_row(&self, event: FileEvent<'_>) -> Result<event::ActiveModel, DbErr> {
-        let FileEvent { kind, file, content, reason, old_name } = event;
+        let FileEvent { kind, file, content, reason, old_name, object } = event;
         let hex = |digest: Option<&[u8]>| digest.map(hex::encode);
         let mut payload = FilePayload {
             uid: file.uid.to_string(),
@@ -188,6 +195,8 @@ impl EventRecorder {
             created_at: timestamp::rfc3339(file.created_at),
             stored_at: file.stored_at.filter(|_| file.state == file::State::Stored).map(timestamp::rfc3339),
             upload_grant: file.grant_id.map(|id| id.to_string()),
+            bucket: object.map(|object| &*object.bucket),
+            key: object.map(|object| &*object.key),
             // Metadata that cannot be decoded must not prevent the change.
             metadata: listing::decode_metadata(file).ok(),
             reason,
@@ -210,7 +219,14 @@ impl EventRecorder {
         if !self.0.is_enabled {
             return Ok(());
         }
-        let rows: Result<Vec<_>, _> = events.into_iter().map(|event| self.file_row(event)).collect();
+        let events: Vec<_> = events.into_iter().collect();
+        let unnamed = events.iter().filter(|event| event.object.is_none() && event.file.bucket_id.is_some());
+        let names = names_of(transaction, unnamed.map(|event| event.file.uid).collect(), true).await?;
+        let row = |event: FileEvent<'_>| {
+            let object = event.object.or_else(|| names.get(&event.file.uid));
+            self.file_row(FileEvent { object, ..event })
+        };
+        let rows: Result<Vec<_>, _> = events.into_iter().map(row).collect();
         self.insert(transaction, rows?).await
     }
 

@@ -19,7 +19,7 @@ use crate::{
     },
     events::record::{EventContent, EventRecorder, FileEvent, stored_blob},
     files::rows::has_blob,
-    objects::bind,
+    objects::{ObjectName, bind},
     tasks::kind::TaskSeed,
     uploads::expiry,
 };
@@ -46,6 +46,8 @@ pub(crate) struct FileTransition {
     pub(crate) to: FileState,
     /// If set, the file must have expired before this time, in milliseconds since the Unix epoch.
     pub(crate) expired_before: Option<i64>,
+    /// The event that tells of it.
+    pub(crate) event: EventKind,
 }
 
 impl FileTransition {
@@ -61,7 +63,7 @@ impl FileTransition {
             file::State::Corrupt,
             file::State::Rejected,
         ];
-        Self { from, to: FileState::Deleted, expired_before: None }
+        Self { from, to: FileState::Deleted, expired_before: None, event: EventKind::FileDeleted }
     }
 
     /// Deletes a file whose object is deleted or replaced, in quarantine too: nobody could name it any
@@ -120,7 +122,8 @@ pub(crate) async fn remove(
             let (tenant, transition) = (tenant.clone(), transition.clone());
             let (quotas, recorder) = (quotas.clone(), recorder.clone());
             Box::pin(async move {
-                let context = RemoveContext { transition: &transition, delete_task, recorder: &recorder };
+                let context =
+                    RemoveContext { transition: &transition, delete_task, recorder: &recorder, name: None };
                 let outcome = remove_row(transaction, tenant.as_ref(), uid, context, &quotas).await?;
                 Ok(match outcome {
                     DeleteOutcome::Deleted => TxEnd::Commit(DeleteOutcome::Deleted),
@@ -138,6 +141,8 @@ pub(crate) struct RemoveContext<'a> {
     pub(crate) transition: &'a FileTransition,
     pub(crate) delete_task: TaskSeed,
     pub(crate) recorder: &'a EventRecorder,
+    /// The bucket and key that the file had, if it no longer has them.
+    pub(crate) name: Option<&'a ObjectName>,
 }
 
 /// Removes a file, and its key if it is an object.
@@ -145,10 +150,10 @@ pub(crate) async fn remove_row(
     transaction: &DatabaseTransaction,
     tenant: Option<&Tenant>,
     uid: Uid,
-    RemoveContext { transition, delete_task, recorder }: RemoveContext<'_>,
+    RemoveContext { transition, delete_task, recorder, name }: RemoveContext<'_>,
     quotas: &Quotas,
 ) -> Result<DeleteOutcome, DbErr> {
-    let FileTransition { from, to, expired_before } = transition;
+    let FileTransition { from, to, expired_before, event } = transition;
     // The lock ensures that the file refers to the same blob until the reference is dropped.
     let file = file::Entity::find_by_id(uid.get()).lock_exclusive().one(transaction).await?;
     let is_of_tenant = |file: &file::Model| tenant.is_none_or(|tenant| file.tenant == tenant.as_str());
@@ -175,8 +180,8 @@ pub(crate) async fn remove_row(
     if updated.rows_affected == 0 {
         return Ok(DeleteOutcome::Unchanged);
     }
+    record_removed(transaction, &file, *event, name, recorder).await?;
     bind::unbind(transaction, &file).await?;
-    record_removed(transaction, &file, *to, recorder).await?;
     if let Some(blob_id) = file.blob_id
         && let Some(store) = drop_reference(transaction, blob_id).await?
     {
@@ -189,11 +194,13 @@ pub(crate) async fn remove_row(
     Ok(DeleteOutcome::Deleted)
 }
 
-/// Records that a file was deleted or has expired. Call it before the blob loses its digests.
+/// Records that a file was deleted or has expired. Call it before the blob loses its digests and the
+/// file its key.
 async fn record_removed(
     transaction: &DatabaseTransaction,
     file: &file::Model,
-    state: FileState,
+    kind: EventKind,
+    name: Option<&ObjectName>,
     recorder: &EventRecorder,
 ) -> Result<(), DbErr> {
     if !recorder.is_enabled() || file.state == FileState::Partial {
@@ -201,8 +208,8 @@ async fn record_removed(
     }
     let blob = stored_blob(transaction, file).await?;
     let content = blob.as_ref().map_or(EventContent::announced(file), EventContent::of_blob);
-    let kind = if state == FileState::Expired { EventKind::UploadExpired } else { EventKind::FileDeleted };
-    recorder.record_files(transaction, [FileEvent::new(kind, file, content)]).await
+    let removed = FileEvent::new(kind, file, content);
+    recorder.record_files(transaction, [FileEvent { object: name, ..removed }]).await
 }
 
 /// An upload whose content has failed inspection.
@@ -233,10 +240,10 @@ pub(crate) async fn reject_upload(
         .filter(file::Column::Uid.eq(file.uid))
         .exec(transaction)
         .await?;
-    bind::unbind(transaction, file).await?;
     let content = EventContent { size: Some(blob.size.unsigned_abs()), ..EventContent::default() };
     let corrupt = FileEvent::new(EventKind::FileCorrupt, file, content);
     recorder.record_files(transaction, [FileEvent { reason: Some(reason), ..corrupt }]).await?;
+    bind::unbind(transaction, file).await?;
     if let Some(store) = drop_reference(transaction, blob.id).await? {
         delete_task.enqueue(transaction, TaskKind::DeleteBlob, blob.id, store).await?;
     }

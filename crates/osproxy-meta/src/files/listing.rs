@@ -62,6 +62,8 @@ pub struct FileRecord {
     pub media: Option<serde_json::Map<String, serde_json::Value>>,
     /// The upload grant under which the file was created.
     pub grant: Option<Uid>,
+    /// The bucket in which the file is an object, or will be one when it is complete.
+    pub bucket_id: Option<Uid>,
     /// Role of the upload in a concatenation, if any.
     pub concatenation: Option<Concatenation>,
 }
@@ -284,6 +286,7 @@ pub(crate) fn record_from_row(file: file::Model, blob: Option<blob::Model>) -> R
         metadata,
         media: file.media.and_then(|media| serde_json::from_str(&media).ok()),
         grant: file.grant_id.map(Uid::from_db),
+        bucket_id: file.bucket_id.map(Uid::from_db),
         concatenation,
     })
 }

@@ -21,6 +21,8 @@ use crate::{
     tasks::kind::TaskSeed,
 };
 
+use super::{ObjectName, names::name_of_key};
+
 /// The object that a new file becomes.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct NewObject {
@@ -271,7 +273,7 @@ impl ObjectBinder {
         if keeps_file {
             self.detach(transaction, file, object.charge()).await
         } else {
-            self.remove(transaction, file.uid, object.task_id).await
+            self.remove(transaction, file.uid, object.task_id, FileTransition::delete_with_object(), None).await
         }
     }
 
@@ -284,7 +286,8 @@ impl ObjectBinder {
     ) -> Result<(), DbErr> {
         let waiting = waiting(bucket_id).filter(object_upload::Column::ObjectKey.eq(key.as_bytes().to_vec()));
         for row in waiting.all(transaction).await? {
-            self.remove(transaction, row.uid, Uid::from_db(row.task_id)).await?;
+            let task_id = Uid::from_db(row.task_id);
+            self.remove(transaction, row.uid, task_id, FileTransition::delete_with_object(), None).await?;
         }
         Ok(())
     }
@@ -343,7 +346,7 @@ impl ObjectBinder {
             .exec(transaction)
             .await?;
         if current.uid != file.uid {
-            self.release(transaction, &current, object.task_id).await?;
+            self.release(transaction, &current, object.task_id, FileTransition::delete_with_object()).await?;
         }
         Ok(None)
     }
@@ -394,9 +397,15 @@ impl ObjectBinder {
         transaction: &DatabaseTransaction,
         object: &object::Model,
         task_id: Uid,
+        transition: FileTransition,
     ) -> Result<(), DbErr> {
         if object.owns_file != 0 {
-            return self.remove(transaction, object.uid, task_id).await;
+            let name = if self.recorder.is_enabled() {
+                name_of_key(transaction, object.bucket_id, &object.object_key).await?
+            } else {
+                None
+            };
+            return self.remove(transaction, object.uid, task_id, transition, name).await;
         }
         self.replaced.lock().unwrap_or_else(PoisonError::into_inner).push(object.uid);
         let file = file::Entity::find_by_id(object.uid).lock_exclusive().one(transaction).await?;
@@ -408,12 +417,20 @@ impl ObjectBinder {
         }
     }
 
-    /// Deletes a file. `task_id` is an unused id for the task that deletes its content.
-    async fn remove(&self, transaction: &DatabaseTransaction, uid: i64, task_id: Uid) -> Result<(), DbErr> {
+    /// Removes a file. `task_id` is an unused id for the task that deletes its content, and `name` the
+    /// key that the file had, if it no longer has it.
+    async fn remove(
+        &self,
+        transaction: &DatabaseTransaction,
+        uid: i64,
+        task_id: Uid,
+        transition: FileTransition,
+        name: Option<ObjectName>,
+    ) -> Result<(), DbErr> {
         self.replaced.lock().unwrap_or_else(PoisonError::into_inner).push(uid);
-        let transition = FileTransition::delete_with_object();
         let delete_task = TaskSeed { id: task_id, max_attempts: self.max_task_attempts, now: self.now };
-        let context = RemoveContext { transition: &transition, delete_task, recorder: &self.recorder };
+        let (transition, name) = (&transition, name.as_ref());
+        let context = RemoveContext { transition, delete_task, recorder: &self.recorder, name };
         delete::remove_row(transaction, None, Uid::from_db(uid), context, &self.quotas).await?;
         Ok(())
     }

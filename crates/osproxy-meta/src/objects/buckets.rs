@@ -45,6 +45,17 @@ impl BucketRecord {
     }
 }
 
+/// A bucket in a list, without its rules, which may be long.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct BucketSummary {
+    /// Name.
+    pub name: String,
+    /// In milliseconds since the Unix epoch.
+    pub created_at: i64,
+    /// Whether everybody may read the objects.
+    pub is_public: bool,
+}
+
 /// Changes of a bucket. The outer `None` keeps a value.
 #[derive(Clone, Debug, Default)]
 pub struct BucketChanges {
@@ -118,6 +129,8 @@ impl ObjectDb {
                     is_public: Set(0),
                     cors: Set(None),
                     lifecycle: Set(None),
+                    lifecycle_due_at: Set(None),
+                    lifecycle_position: Set(None),
                 };
                 bucket::Entity::insert(row).exec_without_returning(transaction).await?;
                 Ok(CreateBucketOutcome::Created)
@@ -148,16 +161,20 @@ impl ObjectDb {
         tenant: &Tenant,
         after: Option<&str>,
         limit: u64,
-    ) -> Result<Vec<BucketRecord>, MetaError> {
+    ) -> Result<Vec<BucketSummary>, MetaError> {
         let mut page = bucket::Entity::find()
+            .select_only()
+            .columns([bucket::Column::Name, bucket::Column::CreatedAt, bucket::Column::IsPublic])
             .filter(bucket::Column::Tenant.eq(tenant.as_str()))
             .order_by_asc(bucket::Column::Name)
             .limit(limit);
         if let Some(after) = after {
             page = page.filter(bucket::Column::Name.gt(after));
         }
-        let rows = page.all(&self.db.lookups).await?;
-        Ok(rows.into_iter().map(BucketRecord::from_row).collect())
+        let rows: Vec<(String, i64, i32)> = page.into_tuple().all(&self.db.lookups).await?;
+        let summary =
+            |(name, created_at, is_public)| BucketSummary { name, created_at, is_public: is_public != 0 };
+        Ok(rows.into_iter().map(summary).collect())
     }
 
     /// Changes a bucket. Returns whether the tenant has it.
@@ -168,6 +185,7 @@ impl ObjectDb {
         name: String,
         changes: BucketChanges,
     ) -> Result<bool, MetaError> {
+        let now = self.db.clock.now_ms();
         self.db
             .write(move |transaction| {
                 let (tenant, name, changes) = (tenant.clone(), name.clone(), changes.clone());
@@ -183,7 +201,12 @@ impl ObjectDb {
                         update = update.col_expr(bucket::Column::Cors, Expr::value(cors));
                     }
                     if let Some(lifecycle) = changes.lifecycle {
-                        update = update.col_expr(bucket::Column::Lifecycle, Expr::value(lifecycle));
+                        // New rules apply to all objects at once.
+                        let due_at = lifecycle.is_some().then_some(now);
+                        update = update
+                            .col_expr(bucket::Column::Lifecycle, Expr::value(lifecycle))
+                            .col_expr(bucket::Column::LifecycleDueAt, Expr::value(due_at))
+                            .col_expr(bucket::Column::LifecyclePosition, Expr::value(None::<String>));
                     }
                     let update = update
                         .filter(bucket::Column::Name.eq(name.as_str()))

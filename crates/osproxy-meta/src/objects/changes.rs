@@ -22,6 +22,7 @@ use crate::{
         retry::retry_conflicts,
         write_batcher::TxEnd,
     },
+    files::delete::FileTransition,
 };
 
 /// Maximum attempts to give a key to a file if objects with this key are created meanwhile.
@@ -75,7 +76,7 @@ impl ObjectDb {
                 object::Entity::delete_by_id((object.bucket_id, object.object_key.clone()))
                     .exec(transaction)
                     .await?;
-                binder.release(transaction, &object, task_id).await
+                binder.release(transaction, &object, task_id, FileTransition::delete_with_object()).await
             })
         });
         let deleted = deleted.await;

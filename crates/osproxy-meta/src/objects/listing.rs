@@ -2,13 +2,13 @@
 //! prefix is skipped by seeking, so the number of rows that are read does not depend on what lies
 //! below it.
 
-use osproxy_types::{tenant::Tenant, uid::Uid};
+use osproxy_types::uid::Uid;
 use sea_orm::{ColumnTrait, DbErr, EntityTrait, QueryFilter, QueryOrder, QuerySelect};
 
-use super::{ObjectDb, ObjectName, ObjectRecord, bind, decode_key};
+use super::{ObjectDb, ObjectRecord, bind, decode_key};
 use crate::{
     MetaError, boxed_future,
-    db::entities::{bucket, object, object_upload},
+    db::entities::{object, object_upload},
 };
 
 /// Maximum number of rows to read in one query.
@@ -79,21 +79,6 @@ impl ObjectDb {
     pub async fn object(&self, bucket_id: Uid, key: &str) -> Result<Option<ObjectRecord>, MetaError> {
         let row = object::Entity::find_by_id((bucket_id.get(), key.as_bytes().to_vec()));
         Ok(row.one(&self.db.lookups).await?.map(ObjectRecord::from_row))
-    }
-
-    /// Returns the name of a file as an object, if it has one.
-    #[boxed_future]
-    pub async fn name_of(&self, uid: Uid) -> Result<Option<ObjectName>, MetaError> {
-        let row = object::Entity::find().filter(object::Column::Uid.eq(uid.get()));
-        let Some(row) = row.one(&self.db.lookups).await? else {
-            return Ok(None);
-        };
-        let bucket = bucket::Entity::find_by_id(row.bucket_id).one(&self.db.lookups).await?;
-        Ok(bucket.map(|bucket| ObjectName {
-            tenant: Tenant::from_db(&bucket.tenant),
-            bucket: bucket.name,
-            key: decode_key(row.object_key),
-        }))
     }
 
     /// Returns the object that a complete file is, or will be when it is processed.

@@ -7,18 +7,21 @@
 pub(crate) mod bind;
 mod buckets;
 mod changes;
+mod lifecycle;
 mod listing;
 pub(crate) mod multipart;
+pub(crate) mod names;
 
 use std::sync::Arc;
 
-use osproxy_types::{tenant::Tenant, uid::Uid};
+use osproxy_types::uid::Uid;
 
 use crate::db::{database::Database, entities::object};
 
 pub use bind::{NewObject, ObjectCondition, ObjectRefusal};
-pub use buckets::{BucketChanges, BucketRecord, CreateBucketOutcome, DeleteBucketOutcome};
+pub use buckets::{BucketChanges, BucketRecord, BucketSummary, CreateBucketOutcome, DeleteBucketOutcome};
 pub use changes::{AttachOutcome, AttributesEdit, EditAttributesOutcome};
+pub use lifecycle::LifecycleBucket;
 pub use listing::{CompletedUpload, ListObjects, ListedObject, ObjectEntry, ObjectPage};
 pub use multipart::{ObjectUploadRecord, PartSelection, UploadedPart, etag_of_parts};
 
@@ -69,8 +72,6 @@ pub(crate) fn decode_key(key: Vec<u8>) -> String {
 /// The bucket and the key of a file.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ObjectName {
-    /// The owner of the bucket.
-    pub tenant: Tenant,
     /// Name of the bucket.
     pub bucket: String,
     /// The key.

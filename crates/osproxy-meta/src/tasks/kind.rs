@@ -17,6 +17,8 @@ pub enum TaskKind {
     DeleteBlob,
     /// Delivers events to webhooks.
     DeliverWebhooks,
+    /// Applies the lifecycle rules of buckets.
+    ExpireObjects,
     /// Expires uploads.
     ExpireUploads,
     /// Merges the parts of a blob into one object.
@@ -39,6 +41,7 @@ impl TaskKind {
             Self::CompleteUploads => "complete_uploads",
             Self::DeleteBlob => "delete_blob",
             Self::DeliverWebhooks => "deliver_webhooks",
+            Self::ExpireObjects => "expire_objects",
             Self::ExpireUploads => "expire_uploads",
             Self::MergeParts => "merge_parts",
             Self::ProcessFile => "process_file",

@@ -5,7 +5,7 @@ use sea_orm::{ColumnTrait, EntityTrait, ExprTrait, QueryFilter, QueryOrder, Quer
 
 use crate::MetaError;
 use crate::{
-    DeleteOutcome, FileState, UploadDb, boxed_future,
+    DeleteOutcome, EventKind, FileState, UploadDb, boxed_future,
     db::entities::file,
     files::delete::{self, FileTransition},
 };
@@ -30,6 +30,7 @@ impl UploadDb {
             from: OPEN_STATES.to_vec(),
             to: FileState::Expired,
             expired_before: Some(expired_before),
+            event: EventKind::UploadExpired,
         };
         delete::remove(&self.db, None, uid, transition, task_id).await
     }
@@ -61,8 +62,20 @@ impl UploadDb {
     /// is an unused id for that task.
     #[boxed_future]
     pub async fn abort(&self, uid: Uid, task_id: Uid) -> Result<DeleteOutcome, MetaError> {
-        let transition =
-            FileTransition { from: OPEN_STATES.to_vec(), to: FileState::Deleted, expired_before: None };
+        let transition = FileTransition { from: OPEN_STATES.to_vec(), ..FileTransition::delete() };
+        delete::remove(&self.db, None, uid, transition, task_id).await
+    }
+
+    /// Expires an upload that still receives content, whatever its expiry. `task_id` is an unused id
+    /// for the task that deletes the content.
+    #[boxed_future]
+    pub async fn expire_now(&self, uid: Uid, task_id: Uid) -> Result<DeleteOutcome, MetaError> {
+        let transition = FileTransition {
+            from: vec![FileState::Pending, FileState::Receiving],
+            to: FileState::Expired,
+            expired_before: None,
+            event: EventKind::UploadExpired,
+        };
         delete::remove(&self.db, None, uid, transition, task_id).await
     }
 

@@ -236,7 +236,7 @@ async fn delete_file(
     recorder: &EventRecorder,
 ) -> Result<(), DbErr> {
     let transition = FileTransition::delete();
-    let removal = RemoveContext { transition: &transition, delete_task, recorder };
+    let removal = RemoveContext { transition: &transition, delete_task, recorder, name: None };
     delete::remove_row(transaction, None, uid, removal, quotas).await.map(drop)
 }
 

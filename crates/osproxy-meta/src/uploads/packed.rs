@@ -23,7 +23,11 @@ use crate::{
         listing::record_from_row,
         rows::expected_digests,
     },
-    objects::bind::{self, BoundFile, ObjectBinder, ObjectRefusal},
+    objects::{
+        ObjectName,
+        bind::{self, BoundFile, ObjectBinder, ObjectRefusal},
+        names::name_of_key,
+    },
     processing,
     uploads::whole::{NewContent, StoreContext, store_file},
 };
@@ -162,7 +166,13 @@ impl UploadDb {
         let charge = row_charge(&file).saturating_add_unsigned(size);
         let (uid, node_stores) = (file.uid, self.db.node_stores.clone());
         let recorder = self.db.event_recorder();
-        let events = created_events(&recorder, &file_row, &content.digests)?;
+        let name = match file.announced.object.as_deref().filter(|_| recorder.is_enabled()) {
+            Some(object) => {
+                name_of_key(&self.db.lookups, object.bucket_id.get(), object.key.as_bytes()).await?
+            }
+            None => None,
+        };
+        let events = created_events(&recorder, &file_row, &content.digests, name.as_ref())?;
         let etag = bind::etag_of(&content.digests);
         let object = file.announced.object.clone().map(|object| (object, etag));
         let binder = ObjectBinder::new(&self.db, recorder.clone());
@@ -217,13 +227,15 @@ fn created_events(
     recorder: &EventRecorder,
     file: &file::ActiveModel,
     digests: &Digests,
+    name: Option<&ObjectName>,
 ) -> Result<Vec<event::ActiveModel>, DbErr> {
     if !recorder.is_enabled() {
         return Ok(Vec::new());
     }
     let file = file.clone().try_into_model()?;
     let content = EventContent::of_digests(digests);
-    let created = recorder.file_row(FileEvent::new(EventKind::FileCreated, &file, content))?;
+    let created = FileEvent::new(EventKind::FileCreated, &file, content);
+    let created = recorder.file_row(FileEvent { object: name, ..created })?;
     if file.state != file::State::Stored {
         return Ok(vec![created]);
     }

@@ -1,7 +1,7 @@
 //! Buckets.
 
 use osproxy_api::ErrorCode;
-use osproxy_core::ops::buckets::{BucketRecord, create_bucket, delete_bucket, list_buckets};
+use osproxy_core::ops::buckets::{BucketSummary, create_bucket, delete_bucket, list_buckets};
 use s3s::{
     S3Request, S3Response, S3Result,
     dto::{
@@ -35,7 +35,7 @@ impl Service {
         let after = continuation_token.as_deref();
         let all =
             list_buckets(&self.app.uploads, &identity.caller, after, MAX_BUCKETS).await.map_err(to_s3)?;
-        let is_shown = |bucket: &BucketRecord| {
+        let is_shown = |bucket: &BucketSummary| {
             identity.key.allows_bucket(&bucket.name)
                 && prefix.as_deref().is_none_or(|prefix| bucket.name.starts_with(prefix))
         };

@@ -165,10 +165,13 @@ fn every_json_is_one() {
         }
     }
     let examples = Page::read("docs/guides/api-v1.md").blocks_in("json");
-    let [upload, grant, challenge, link, event, problem] = &examples[..] else { panic!("{examples:?}") };
+    let [upload, grant, challenge, bucket, link, event, problem] = &examples[..] else {
+        panic!("{examples:?}")
+    };
     serde_json::from_str::<osproxy_api::v1::CreateUploadRequest>(upload).unwrap();
     serde_json::from_str::<osproxy_api::v1::UploadGrant>(grant).unwrap();
     serde_json::from_str::<osproxy_api::v1::Challenge>(challenge).unwrap();
+    serde_json::from_str::<osproxy_api::v1::BucketSettings>(bucket).unwrap();
     serde_json::from_str::<osproxy_api::v1::CreateLinkRequest>(link).unwrap();
     serde_json::from_str::<osproxy_api::v1::Event>(event).unwrap();
     serde_json::from_str::<osproxy_api::v1::Problem>(problem).unwrap();

@@ -39,6 +39,7 @@ fn routes() -> BTreeSet<String> {
         for route in router.split(".route(").skip(1) {
             let path_and_handlers = route.trim_start().strip_prefix('"').unwrap().split_once("\",");
             let (path, handlers) = path_and_handlers.expect("a path is followed by its handlers");
+            let path = path.replace("{*", "{");
             let handlers = handlers.split("\n        .").next().unwrap();
             let before = found.len();
             for method in ["get", "put", "post", "patch", "delete", "head"] {

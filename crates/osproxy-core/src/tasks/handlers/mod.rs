@@ -5,6 +5,7 @@ mod compact_packs;
 mod complete_uploads;
 mod delete_blob;
 mod deliver_webhooks;
+mod expire_objects;
 mod expire_uploads;
 mod merge_parts;
 mod process_file;
@@ -20,6 +21,7 @@ pub fn all() -> Registry {
         .with(complete_uploads::CompleteUploads)
         .with(delete_blob::DeleteBlob)
         .with(deliver_webhooks::DeliverWebhooks)
+        .with(expire_objects::ExpireObjects)
         .with(expire_uploads::ExpireUploads)
         .with(merge_parts::MergeParts)
         .with(process_file::ProcessFile)

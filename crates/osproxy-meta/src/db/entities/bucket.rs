@@ -22,6 +22,11 @@ pub struct Model {
     /// Lifecycle rules, in a format of the caller.
     #[sea_orm(column_type = "Text", nullable)]
     pub lifecycle: Option<String>,
+    /// When to apply the lifecycle rules, in milliseconds since the Unix epoch; `None` without rules.
+    pub lifecycle_due_at: Option<i64>,
+    /// How far the rules are applied, in a format of the caller.
+    #[sea_orm(column_type = "Text", nullable)]
+    pub lifecycle_position: Option<String>,
 }
 
 impl ActiveModelBehavior for ActiveModel {}
