@@ -42,6 +42,13 @@ enum CliCommand {
         #[command(flatten)]
         settings: ConfigArgs,
     },
+    /// List buckets, and make them public or private
+    Bucket {
+        #[command(subcommand)]
+        command: cli::bucket::BucketCommand,
+        #[command(flatten)]
+        settings: ConfigArgs,
+    },
     /// Set quotas of tenants and show how much they use
     Tenant {
         #[command(subcommand)]
@@ -207,6 +214,7 @@ fn run(command: CliCommand) -> anyhow::Result<ExitCode> {
         CliCommand::Migrate(settings) => cli::migrate::run(&settings.load(None)?)?,
         CliCommand::Tasks { command, settings } => cli::tasks::run(&settings.load(None)?, command)?,
         CliCommand::Key { command, settings } => cli::key::run(&settings.load(None)?, command)?,
+        CliCommand::Bucket { command, settings } => cli::bucket::run(&settings.load(None)?, command)?,
         CliCommand::Tenant { command, settings } => cli::tenant::run(&settings.load(None)?, command)?,
         CliCommand::UploadGrant { command, settings } => {
             cli::upload_grant::run(&settings.load(None)?, command)?;

@@ -1,5 +1,6 @@
 //! Subcommands of the command line, with one file for each.
 
+pub mod bucket;
 pub mod check_config;
 pub mod doctor;
 pub mod explain;
