@@ -4,8 +4,9 @@ use std::sync::Arc;
 
 use axum::http::{HeaderMap, Method, Uri};
 use osproxy_core::{
-    Authenticator, Caller,
+    App, Authenticator, Caller,
     auth::{S3Key, S3Keys},
+    ops::buckets::{KnownBucket, known_bucket},
 };
 use s3s::{
     Body, S3Request, S3Response, S3Result,
@@ -23,7 +24,7 @@ use crate::{context::Context, errors::to_s3};
 const COPY_SOURCE: &str = "x-amz-copy-source";
 
 /// Who signed a request. Every request that reaches an operation has it in its extensions, except
-/// anonymous ones.
+/// anonymous ones, which have a [`PublicBucket`].
 #[derive(Clone)]
 pub(crate) struct Identity {
     /// The key that signs the request.
@@ -38,6 +39,10 @@ impl Identity {
         request.extensions.get().ok_or_else(|| s3_error!(AccessDenied, "Access Denied"))
     }
 }
+
+/// The bucket from which an anonymous request reads, in its extensions.
+#[derive(Clone)]
+pub(crate) struct PublicBucket(pub(crate) Arc<KnownBucket>);
 
 /// Looks up secrets, with which `s3s` verifies signatures.
 pub(crate) struct Secrets(pub(crate) Arc<Authenticator>);
@@ -58,7 +63,7 @@ async fn find(keys: &S3Keys, access_key: &str) -> S3Result<Arc<S3Key>> {
 }
 
 /// Decides whether a key permits an operation on a bucket.
-pub(crate) struct Access(pub(crate) Arc<Authenticator>);
+pub(crate) struct Access(pub(crate) Arc<App>);
 
 #[async_trait::async_trait]
 impl S3Access for Access {
@@ -69,9 +74,11 @@ impl S3Access for Access {
             context.set_key(key);
         }
         let Some(access_key) = cx.credentials().map(|credentials| credentials.access_key.clone()) else {
-            return check_anonymous(cx);
+            let bucket = public_bucket(&self.0, cx).await?;
+            cx.extensions_mut().insert(PublicBucket(bucket));
+            return Ok(());
         };
-        let key = find(&self.0.s3_keys, &access_key).await?;
+        let key = find(&self.0.auth.s3_keys, &access_key).await?;
         check_key(&key, cx)?;
         let caller = key.caller();
         cx.extensions_mut().insert(Identity { key, caller });
@@ -91,9 +98,26 @@ impl S3Access for Access {
     }
 }
 
-/// Decides whether a request without a signature is permitted.
-fn check_anonymous(_cx: &S3AccessContext<'_>) -> S3Result<()> {
-    Err(s3_error!(AccessDenied, "Access Denied"))
+/// Returns the public bucket from which a request without a signature reads an object. Fails with
+/// `AccessDenied` for all other requests.
+async fn public_bucket(app: &App, cx: &S3AccessContext<'_>) -> S3Result<Arc<KnownBucket>> {
+    let denied = || s3_error!(AccessDenied, "Access Denied");
+    let S3Path::Object { bucket, .. } = cx.s3_path() else {
+        return Err(denied());
+    };
+    if !["GetObject", "HeadObject"].contains(&cx.s3_op().name()) {
+        return Err(denied());
+    }
+    let bucket = known_bucket(&app.uploads, bucket).await.map_err(to_s3)?;
+    let bucket = bucket.filter(|bucket| bucket.record.is_public).ok_or_else(denied)?;
+    let mut query = form_urlencoded::parse(cx.uri().query().unwrap_or_default().as_bytes());
+    if query.any(|(name, _)| name.starts_with("response-")) {
+        return Err(s3_error!(
+            InvalidRequest,
+            "Request specific response headers cannot be used for anonymous GET requests."
+        ));
+    }
+    Ok(bucket)
 }
 
 fn check_key(key: &S3Key, cx: &S3AccessContext<'_>) -> S3Result<()> {

@@ -21,7 +21,7 @@ impl Domain {
     }
 
     /// Returns the bucket in a `Host` header.
-    fn bucket(&self, host: &str) -> Option<String> {
+    pub(crate) fn bucket(&self, host: &str) -> Option<String> {
         let domain = self.domain.as_ref()?;
         let name = match host.rsplit_once(':') {
             Some((name, port)) if port.bytes().all(|byte| byte.is_ascii_digit()) => name,

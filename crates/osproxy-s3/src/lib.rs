@@ -9,6 +9,7 @@ mod auth;
 mod body;
 mod checksums;
 mod context;
+mod cors;
 mod errors;
 mod forward;
 mod headers;
@@ -65,14 +66,15 @@ pub fn router(app: &Arc<App>, settings: Settings) -> Router {
     config.form_max_parts = MAX_FORM_FIELDS;
     config.presigned_url_max_skew_time_secs = MAX_CLOCK_SKEW_SECS;
     let domain = settings.domain.clone();
+    let cors = Arc::new(cors::Cors::new(app.clone(), host::Domain::new(domain.clone())));
     let mut builder = S3ServiceBuilder::new(service::Service { app: app.clone(), settings });
     builder.set_config(Arc::new(StaticConfigProvider::new(Arc::new(config))));
     builder.set_auth(auth::Secrets(app.auth.clone()));
-    builder.set_access(auth::Access(app.auth.clone()));
+    builder.set_access(auth::Access(app.clone()));
     builder.set_route(auth::UnsignedPosts);
     builder.set_host(host::Domain::new(domain));
     let service = builder.build();
     let service = Arc::new(request::Front::new(service, app.forwarder.clone()));
     // One route for all paths: object keys are not paths of a router.
-    Router::new().fallback(move |request: Request| request::handle(service.clone(), request))
+    Router::new().fallback(move |request: Request| request::handle(service.clone(), cors.clone(), request))
 }

@@ -22,7 +22,7 @@ use tokio::sync::{Semaphore, SemaphorePermit};
 
 use crate::{
     MAX_FORM_BYTES, MAX_FORM_FILE_BYTES, MAX_FORMS_BYTES, MAX_XML_BYTES, body::DigestCheck, context::Context,
-    errors, forward, headers, signature,
+    cors::Cors, errors, forward, headers, signature,
 };
 
 /// Maximum length of a frame of a form, in bytes: `s3s` cannot find the end of a file in a frame above
@@ -54,10 +54,23 @@ impl Front {
 }
 
 /// Authenticates a request and runs its operation.
-pub(crate) async fn handle(service: Arc<Front>, request: Request) -> Response {
+pub(crate) async fn handle(front: Arc<Front>, cors: Arc<Cors>, request: Request) -> Response {
     let context = Context::default();
+    let (head, body) = request.into_parts();
+    if head.method == Method::OPTIONS {
+        context.set_operation("Preflight");
+        let response = context.clone().scope(cors.preflight(&head)).await;
+        return finish(response, &context);
+    }
+    let cors_headers = context.clone().scope(cors.headers(&head)).await;
+    let mut response = answer(&front, &context, Request::from_parts(head, body)).await;
+    response.headers_mut().extend(cors_headers);
+    response
+}
+
+async fn answer(front: &Front, context: &Context, request: Request) -> Response {
     // Boxed, because the future of `s3s` is large.
-    let response = context.clone().scope(Box::pin(respond_or_forward(&service, &context, request))).await;
+    let response = context.clone().scope(Box::pin(respond_or_forward(front, context, request))).await;
     let mut response = match response {
         Ok(response) => response,
         Err(error) => errors::render(&error),
@@ -70,12 +83,17 @@ pub(crate) async fn handle(service: Arc<Front>, request: Request) -> Response {
         return response;
     }
     if response.status() == StatusCode::INTERNAL_SERVER_ERROR && !context.is_logged() {
-        if let Some(error) = invalid_body(&context) {
+        if let Some(error) = invalid_body(context) {
             response = errors::render(&error);
         } else {
             tracing::error!("the request failed in s3s");
         }
     }
+    finish(response, context)
+}
+
+/// Adds the request id, and tells the access log what was done.
+fn finish(mut response: Response, context: &Context) -> Response {
     let mut outcome: ProtocolOutcome = response.extensions_mut().remove().unwrap_or_default();
     errors::insert_request_id(response.headers_mut());
     outcome.operation = context.operation().map(str::to_owned);

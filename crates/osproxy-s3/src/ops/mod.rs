@@ -62,12 +62,18 @@ macro_rules! is_encrypted {
 
 pub(crate) mod buckets;
 pub(crate) mod copy;
+pub(crate) mod cors;
+pub(crate) mod lifecycle;
 pub(crate) mod listing;
 pub(crate) mod multipart;
 pub(crate) mod objects;
 pub(crate) mod tagging;
 
-use osproxy_core::ops::{buckets::find_bucket, find_object::BucketRecord};
+use axum::http::HeaderMap;
+use osproxy_core::{
+    Caller,
+    ops::{buckets::find_bucket, find_object::BucketRecord},
+};
 use s3s::{
     S3Request, S3Result,
     dto::{ETag, ETagCondition, Timestamp},
@@ -75,7 +81,11 @@ use s3s::{
 };
 use time::OffsetDateTime;
 
-use crate::{auth::Identity, errors::to_s3, service::Service};
+use crate::{
+    auth::{Identity, PublicBucket},
+    errors::to_s3,
+    service::Service,
+};
 
 impl Service {
     /// Returns the bucket and the caller of a request. Fails with `NoSuchBucket`, and with
@@ -87,12 +97,22 @@ impl Service {
     ) -> S3Result<(BucketRecord, Identity)> {
         let identity = Identity::of(request)?.clone();
         let bucket = self.bucket_of(&identity, name).await?;
-        let owners = ["x-amz-expected-bucket-owner", "x-amz-source-expected-bucket-owner"];
-        let mut expected = owners.iter().flat_map(|name| request.headers.get_all(*name));
-        if expected.any(|owner| owner.as_bytes() != bucket.tenant.as_str().as_bytes()) {
-            return Err(s3_error!(AccessDenied, "Access Denied: another owner of the bucket is expected"));
-        }
+        check_owner(&request.headers, &bucket)?;
         Ok((bucket, identity))
+    }
+
+    /// Like [`bucket`](Self::bucket), but also for anonymous requests that read from public buckets.
+    pub(crate) async fn readable_bucket<T>(
+        &self,
+        request: &S3Request<T>,
+        name: &str,
+    ) -> S3Result<(BucketRecord, Caller)> {
+        if let Some(PublicBucket(known)) = request.extensions.get() {
+            check_owner(&request.headers, &known.record)?;
+            return Ok((known.record.clone(), Caller::of_public_bucket(known.record.tenant.clone())));
+        }
+        let (bucket, identity) = self.bucket(request, name).await?;
+        Ok((bucket, identity.caller))
     }
 
     pub(crate) async fn bucket_of(&self, identity: &Identity, name: &str) -> S3Result<BucketRecord> {
@@ -102,6 +122,16 @@ impl Service {
         }
         Ok(bucket)
     }
+}
+
+/// Fails with `AccessDenied` if the client expects another owner of the bucket.
+fn check_owner(headers: &HeaderMap, bucket: &BucketRecord) -> S3Result<()> {
+    let owners = ["x-amz-expected-bucket-owner", "x-amz-source-expected-bucket-owner"];
+    let mut expected = owners.iter().flat_map(|name| headers.get_all(*name));
+    if expected.any(|owner| owner.as_bytes() != bucket.tenant.as_str().as_bytes()) {
+        return Err(s3_error!(AccessDenied, "Access Denied: another owner of the bucket is expected"));
+    }
+    Ok(())
 }
 
 /// Converts milliseconds since the Unix epoch. Headers have only seconds.

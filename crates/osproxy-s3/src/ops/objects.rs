@@ -17,6 +17,7 @@ use osproxy_core::{
         locate_content::store_elsewhere,
         put_object::{FileMetadata, ObjectCondition, ObjectRequest, put_object},
         update_object::update_object,
+        upload_file::SizeHint,
     },
 };
 use osproxy_types::uid::Uid;
@@ -32,9 +33,10 @@ use s3s::{
     s3_error,
 };
 
-use super::{etag, meets, timestamp};
+use super::{etag, lifecycle::expiration, meets, timestamp};
 use crate::{
     attributes::{Attributes, parse_tags},
+    auth::PublicBucket,
     body::Incoming,
     errors::to_s3,
     forward::elsewhere,
@@ -182,6 +184,8 @@ struct Found {
     attributes: Attributes,
     metadata: FileMetadata,
     caller: Caller,
+    /// The header `x-amz-expiration`.
+    expiration: Option<String>,
 }
 
 /// An object whose content is open.
@@ -203,12 +207,20 @@ impl Service {
         if version.is_some_and(|version| version != "null") {
             return Err(s3_error!(NoSuchVersion, "Versioning is not implemented"));
         }
-        let (bucket, identity) = self.bucket(request, bucket).await?;
+        let (bucket, caller) = self.readable_bucket(request, bucket).await?;
         let uploads = &self.app.uploads;
-        let found = find_content(uploads, &bucket, key).await.map_err(to_s3)?;
+        let found = find_content(uploads, &bucket, key).await.map_err(to_s3);
+        let found = found.map_err(|error| match error.code() {
+            // Only those who may list a bucket find out which keys it does not have.
+            S3ErrorCode::NoSuchKey if request.extensions.get::<PublicBucket>().is_some() => {
+                s3_error!(AccessDenied, "Access Denied")
+            }
+            _ => error,
+        })?;
         let FoundObject { object, file, record } = found;
         let attributes = Attributes::parse(object.attributes.as_deref());
-        Ok(Found { object, file, attributes, metadata: record.metadata, caller: identity.caller })
+        let expiration = expiration(&bucket, key, object.size, object.modified_at);
+        Ok(Found { object, file, attributes, metadata: record.metadata, caller, expiration })
     }
 
     pub(crate) async fn put(
@@ -246,6 +258,10 @@ impl Service {
             condition,
         };
         let Incoming { size, body, expected, .. } = incoming;
+        let expiration = match size {
+            SizeHint::Exact(size) => expiration(&bucket, &input.key, size, self.app.meta.now_ms()),
+            _ => None,
+        };
         let body = until_revoked(self.app.auth.clone(), identity.caller.clone(), body);
         let uploads = &self.app.uploads;
         let stored = put_object(uploads, &identity.caller, &bucket, object, expected, size, body);
@@ -257,6 +273,7 @@ impl Service {
         }
         Ok(S3Response::new(PutObjectOutput {
             e_tag: Some(etag(&stored.etag)),
+            expiration,
             checksum_crc32: sums.checksum_crc32,
             checksum_crc32c: sums.checksum_crc32c,
             checksum_crc64nvme: sums.checksum_crc64nvme,
@@ -314,7 +331,7 @@ impl Service {
     ) -> S3Result<S3Response<GetObjectOutput>> {
         refuse_encryption(request.input.sse_customer_algorithm.is_some())?;
         let Opened { found, range, content } = self.open(&request).await?;
-        let Found { object, file, attributes, metadata, caller } = found;
+        let Found { object, file, attributes, metadata, caller, expiration } = found;
         let (input, size) = (&request.input, file.content.size);
         let (start, end) = range.as_ref().map_or((0, size), |range| (range.start, range.end));
         let content = until_revoked(self.app.auth.clone(), caller, content);
@@ -342,6 +359,7 @@ impl Service {
                 .or_else(|| attributes.content_language.clone()),
             expires: input.response_expires.clone().or_else(|| attributes.expires()),
             e_tag: Some(etag(&object.etag)),
+            expiration,
             last_modified: Some(timestamp(object.modified_at)),
             metadata: Some(metadata.into_iter().collect()),
             tag_count: tag_count(&attributes),
@@ -367,7 +385,7 @@ impl Service {
         let input = &request.input;
         refuse_encryption(input.sse_customer_algorithm.is_some())?;
         let found = self.find(&request, &input.bucket, &input.key, input.version_id.as_deref()).await?;
-        let Found { object, file, attributes, metadata, .. } = found;
+        let Found { object, file, attributes, metadata, expiration, .. } = found;
         let conditions =
             read_conditions!(input, if_match, if_none_match, if_modified_since, if_unmodified_since);
         conditions.check(&object, &S3ErrorCode::NotModified)?;
@@ -393,6 +411,7 @@ impl Service {
             content_encoding: input.response_content_encoding.clone().or(attributes.content_encoding),
             content_language: input.response_content_language.clone().or(attributes.content_language),
             e_tag: Some(etag(&object.etag)),
+            expiration,
             last_modified: Some(timestamp(object.modified_at)),
             metadata: Some(metadata.into_iter().collect()),
             checksum_crc32: sums.checksum_crc32,

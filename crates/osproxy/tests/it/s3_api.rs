@@ -1,5 +1,6 @@
 //! The S3 API. Requests are signed by hand, except those of clients that others wrote.
 
+mod buckets;
 mod clients;
 mod keys;
 mod listener;

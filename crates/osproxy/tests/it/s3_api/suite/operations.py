@@ -9,7 +9,7 @@ from .multipart import Upload
 from .tools import answers, case, each, equal, md5_base64, refused, true
 
 BUCKET_QUERIES = {
-    "acl": "BucketAcl", "cors": "BucketCors", "lifecycle": "BucketLifecycleConfiguration", "policy": "BucketPolicy",
+    "acl": "BucketAcl", "policy": "BucketPolicy",
     "website": "BucketWebsite", "encryption": "BucketEncryption", "notification": "BucketNotificationConfiguration",
     "replication": "BucketReplication", "logging": "BucketLogging", "requestPayment": "BucketRequestPayment", "tagging": "BucketTagging",
     "accelerate": "BucketAccelerateConfiguration", "object-lock": "ObjectLockConfiguration", "ownershipControls": "BucketOwnershipControls",
@@ -27,8 +27,6 @@ def get_of_bucket(t, query, name):
 def put_of_bucket(t, query, name):
     bodies = {
         "acl": "", "versioning": "<VersioningConfiguration><Status>Enabled</Status></VersioningConfiguration>",
-        "cors": "<CORSConfiguration><CORSRule><AllowedMethod>GET</AllowedMethod><AllowedOrigin>*</AllowedOrigin></CORSRule></CORSConfiguration>",
-        "lifecycle": "<LifecycleConfiguration><Rule><Status>Enabled</Status><Filter><Prefix>a</Prefix></Filter></Rule></LifecycleConfiguration>",
         "policy": "{}", "website": "<WebsiteConfiguration></WebsiteConfiguration>",
         "encryption": "<ServerSideEncryptionConfiguration><Rule></Rule></ServerSideEncryptionConfiguration>",
         "notification": "<NotificationConfiguration></NotificationConfiguration>",
@@ -45,7 +43,7 @@ def put_of_bucket(t, query, name):
     true("Put" + name in found.body.decode(), f"Put{name} in the message", found.body.decode())
 
 
-@each("operations", ["cors", "lifecycle", "policy", "website", "encryption", "replication", "tagging", "ownershipControls", "publicAccessBlock"])
+@each("operations", ["policy", "website", "encryption", "replication", "tagging", "ownershipControls", "publicAccessBlock"])
 def delete_of_bucket(t, query):
     # A DELETE that takes an unknown query for DeleteBucket would remove the bucket.
     bucket = t.bucket()

@@ -25,6 +25,8 @@ from . import (  # noqa: F401 - registers the cases, in this order
     checksums,
     keys,
     access,
+    cors,
+    lifecycle,
     operations,
     xml,
     races,
