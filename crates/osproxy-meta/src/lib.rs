@@ -77,9 +77,9 @@ pub use import::go_database::{GoDatabase, GoFile, GoPart, GoTables, GoTaskCount}
 pub use import::{ImportContent, ImportDb, ImportFile, ImportOutcome, ImportPart, ImportTarget};
 pub use objects::{
     AttachOutcome, AttributesEdit, BucketChanges, BucketRecord, BucketSummary, CompletedUpload,
-    CreateBucketOutcome, DeleteBucketOutcome, EditAttributesOutcome, LifecycleBucket, ListObjects, ListedObject,
-    MAX_OBJECT_KEY, NewObject, ObjectCondition, ObjectDb, ObjectEntry, ObjectName, ObjectPage, ObjectRecord,
-    ObjectRefusal, ObjectUploadRecord, PartSelection, UploadedPart, etag_of_parts,
+    CreateBucketOutcome, DeleteBucketOutcome, EditAttributesOutcome, LifecycleBucket, ListObjects,
+    ListedObject, MAX_OBJECT_KEY, NewObject, ObjectCondition, ObjectDb, ObjectEntry, ObjectName, ObjectPage,
+    ObjectRecord, ObjectRefusal, ObjectUploadRecord, PartSelection, UploadedPart, etag_of_parts,
 };
 pub use open::{CacheLimits, DatabaseOptions, migrate};
 pub use processing::quarantine::QuarantinedFile;

@@ -273,7 +273,8 @@ impl ObjectBinder {
         if keeps_file {
             self.detach(transaction, file, object.charge()).await
         } else {
-            self.remove(transaction, file.uid, object.task_id, FileTransition::delete_with_object(), None).await
+            self.remove(transaction, file.uid, object.task_id, FileTransition::delete_with_object(), None)
+                .await
         }
     }
 

@@ -4,7 +4,7 @@ use osproxy_types::uid::Uid;
 use sea_orm::{ColumnTrait, EntityTrait, QueryFilter, QueryOrder, QuerySelect, sea_query::Expr};
 
 use super::{
-    ObjectDb, ObjectRecord,
+    ListedObject, ObjectDb,
     bind::{ObjectBinder, find_locked},
 };
 use crate::{
@@ -80,7 +80,7 @@ impl ObjectDb {
     pub async fn expire_object(
         &self,
         bucket_id: Uid,
-        expired: ObjectRecord,
+        expired: ListedObject,
         task_id: Uid,
     ) -> Result<bool, MetaError> {
         let binder = ObjectBinder::new(&self.db, self.db.event_recorder());
@@ -98,7 +98,8 @@ impl ObjectDb {
                 object::Entity::delete_by_id((object.bucket_id, object.object_key.clone()))
                     .exec(transaction)
                     .await?;
-                let transition = FileTransition { event: EventKind::FileExpired, ..FileTransition::delete_with_object() };
+                let transition =
+                    FileTransition { event: EventKind::FileExpired, ..FileTransition::delete_with_object() };
                 binder.release(transaction, &object, task_id, transition).await?;
                 Ok(true)
             })

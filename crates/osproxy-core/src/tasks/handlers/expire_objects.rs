@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use futures_util::{StreamExt, TryStreamExt, stream};
 use osproxy_meta::{
-    DeleteOutcome, LifecycleBucket, ListObjects, ObjectEntry, ObjectRecord, ObjectUploadRecord, TaskKind,
+    DeleteOutcome, LifecycleBucket, ListObjects, ListedObject, ObjectEntry, ObjectUploadRecord, TaskKind,
 };
 use osproxy_types::uid::Uid;
 use serde::{Deserialize, Serialize};
@@ -106,7 +106,7 @@ async fn walk_objects(
     });
     let objects: Vec<_> = objects.collect();
     let last = objects.last().filter(|_| page.is_truncated).map(|object| object.key.clone());
-    let is_due = |object: &ObjectRecord| {
+    let is_due = |object: &ListedObject| {
         rules.expiry_of(&object.key, object.size, object.modified_at).is_some_and(|expiry| expiry.at <= now)
     };
     let due = stream::iter(objects.into_iter().filter(is_due));
