@@ -411,7 +411,8 @@ async fn an_object_in_quarantine_can_be_deleted_and_replaced() {
     .await;
     assert_eq!(scene.request("DELETE", "/photos/key", "", b"").await.status, 204);
     assert_eq!(scene.states().await, ["deleted", "deleted"]);
-    assert_eq!(scene.service.sql("SELECT SUM(charged + record_bytes) FROM files").await, ["0"]);
+    let charged = "SELECT uid FROM files WHERE charged + record_bytes > 0";
+    assert!(scene.service.sql(charged).await.is_empty());
     eventually("the content is removed", async || scene.service.objects().is_empty().then_some(())).await;
     scene.service.database().wait_until_idle().await;
     scene.service.assert_consistent().await;
