@@ -300,6 +300,26 @@ async fn everybody_reads_the_objects_of_a_public_bucket() {
     assert_eq!(scene.anonymous("GET /photos/1.txt", &[]).await.outcome(), (403, "AccessDenied"));
 }
 
+#[tokio::test]
+async fn the_command_line_makes_buckets_public() {
+    let scene = Scene::start().await;
+    assert_eq!(scene.on_bucket("PUT", "", b"").await.status, 200);
+    assert_eq!(scene.request_to("/photos/1.txt", "PUT", "", b"1").await.status, 200);
+    let set = async |tenant: &str, public: &str| {
+        scene.service.cli(&["bucket", "set", "photos", "--tenant", tenant, "--public-read", public]).await
+    };
+    assert_eq!(scene.anonymous("GET /photos/1.txt", &[]).await.status, 403);
+    assert_eq!(set("shop", "true").await.0, 0);
+    assert_eq!(set("other", "false").await.0, 1);
+    let listed = scene.service.cli(&["bucket", "ls", "--tenant", "shop"]).await.1;
+    assert!(listed.starts_with("photos ") && listed.contains(" public "), "{listed}");
+    // A node may not know of it for 5 seconds.
+    eventually("the bucket is public", async || {
+        (scene.anonymous("GET /photos/1.txt", &[]).await.status == 200).then_some(())
+    })
+    .await;
+}
+
 const LIFECYCLE: &str = "<LifecycleConfiguration>\
     <Rule><ID>tmp</ID><Filter><Prefix>tmp/</Prefix></Filter><Status>Enabled</Status><Expiration><Days>2</Days></Expiration>\
     <AbortIncompleteMultipartUpload><DaysAfterInitiation>1</DaysAfterInitiation></AbortIncompleteMultipartUpload></Rule>\
