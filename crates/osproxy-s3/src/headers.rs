@@ -82,10 +82,12 @@ fn decoded_length(text: &str) -> Option<usize> {
     BASE64_STANDARD.decode(text).ok().map(|bytes| bytes.len())
 }
 
-/// Whether a request deletes several objects. Its body must have a digest.
+/// Whether a signed request deletes several objects. Its body must have a digest.
 pub(crate) fn is_multi_delete(head: &Parts) -> bool {
     let query = head.uri.query().unwrap_or_default().as_bytes();
-    head.method == Method::POST && form_urlencoded::parse(query).any(|(name, _)| name == "delete")
+    let has = |wanted: &str| form_urlencoded::parse(query).any(|(name, _)| name == wanted);
+    let is_signed = head.headers.contains_key(header::AUTHORIZATION) || has("X-Amz-Signature");
+    head.method == Method::POST && is_signed && has("delete")
 }
 
 /// Whether the body of a request is a form.
