@@ -140,10 +140,10 @@ pub fn router(
         .route("/swagger/{file}", get(swagger::file))
         .fallback(error::unknown_route)
         .method_not_allowed_fallback(error::method_not_allowed);
-    let router = with_middleware(routes, HttpState::new(app, settings), Cors::new(&settings.cors));
+    let complete = with_middleware(routes, HttpState::new(app, settings), Cors::new(&settings.cors));
     match s3 {
-        Some(s3) => router.layer(from_fn_with_state((forwarder, s3), take_forwarded_s3)),
-        None => router,
+        Some(s3) => complete.layer(from_fn_with_state((forwarder, s3), take_forwarded_s3)),
+        None => complete,
     }
 }
 

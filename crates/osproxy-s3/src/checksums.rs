@@ -159,7 +159,8 @@ impl UploadChecksum {
         for (part, sum) in parts.iter().zip(&sums).skip(1) {
             all = checksum_combine(crc, all, number(sum), part.size);
         }
-        Some(BASE64_STANDARD.encode(&all.to_be_bytes()[8 - self.algorithm.length()..]))
+        let bytes = all.to_be_bytes();
+        Some(BASE64_STANDARD.encode(bytes.get(bytes.len() - self.algorithm.length()..)?))
     }
 }
 
@@ -176,8 +177,9 @@ pub(crate) fn complete(
     for part in completed {
         let number = part.part_number.unwrap_or(0).unsigned_abs();
         let missing = || s3_error!(InvalidPart, "One or more of the specified parts could not be found");
-        let found = stored.binary_search_by_key(&number, |part| part.number).map_err(|_| missing())?;
-        let known = Attributes::parse_checksums(stored[found].checksums.as_deref());
+        let found = stored.binary_search_by_key(&number, |part| part.number).ok();
+        let found = found.and_then(|found| stored.get(found)).ok_or_else(missing)?;
+        let known = Attributes::parse_checksums(found.checksums.as_deref());
         let sent = Checksum {
             checksum_crc32: part.checksum_crc32.clone(),
             checksum_crc32c: part.checksum_crc32c.clone(),
@@ -190,7 +192,7 @@ pub(crate) fn complete(
         if ALGORITHMS.iter().any(differs) {
             return Err(missing());
         }
-        parts.push(&stored[found]);
+        parts.push(found);
     }
     let sent = ALGORITHMS.into_iter().find(|it| get(whole, *it).is_some());
     let is_composite = whole.checksum_type.as_ref().is_some_and(|it| it.as_str() == ChecksumType::COMPOSITE);

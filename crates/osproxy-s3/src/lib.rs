@@ -37,7 +37,7 @@ const MAX_XML_BYTES: usize = 2 << 20;
 /// Maximum size of a file in a form, in bytes. `s3s` buffers it.
 const MAX_FORM_FILE_BYTES: u64 = 16 << 20;
 /// Maximum memory of all forms, in bytes.
-const MAX_FORMS_BYTES: usize = 8 * MAX_FORM_FILE_BYTES as usize;
+const MAX_FORMS_BYTES: usize = 128 << 20;
 /// Maximum size of one field of a form and of all of them, in bytes. AWS allows 20 KB.
 const MAX_FORM_FIELD_BYTES: usize = 32 << 10;
 const MAX_FORM_BYTES: usize = 64 << 10;

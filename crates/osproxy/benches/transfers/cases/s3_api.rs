@@ -11,7 +11,7 @@ use super::{
 };
 use crate::{
     client::{Connection, run_in_threads},
-    content::Content,
+    content::{Content, Variant},
     measure::{self, Sample, median},
     peers::{self, Peer},
     report::{Report, Target, number},
@@ -122,7 +122,7 @@ fn send_parts(peer: &Peer, content: &Content, parts: usize, salt: usize) -> Resu
     let mut connections = Connection::open_many(peer.address, SENDERS)?;
     let upload = store.begin(connections.first_mut().context("no connection")?, name)?;
     let variants: Vec<_> = (0..parts).map(|number| content.variant(salt * PARTS + number)).collect();
-    let md5s: Vec<_> = variants.iter().map(|variant| variant.md5()).collect();
+    let md5s: Vec<_> = variants.iter().map(Variant::md5).collect();
     let completion = store.completion(name, &upload, &md5s)?;
     let sample = measure::sample(&peer.ids()?, || {
         run_in_threads(&mut connections, |thread, connection| {

@@ -67,15 +67,15 @@ async fn any_node_can_be_asked() {
     let begun = client.send(1, "POST", "/films/parts", "uploads=", b"").await;
     let id = begun.element("UploadId");
     let parts = [content(2, 5 * MIB), content(3, 5 * MIB), content(4, 1000)];
-    let mut list = String::new();
+    let mut list = Vec::new();
     for (number, part) in (1..).zip(&parts) {
         let query = format!("partNumber={number}&uploadId={id}");
         let sent = client.send(number % 2, "PUT", "/films/parts", &query, part).await;
         assert_eq!(sent.status, 200, "{}", sent.text);
         let etag = sent.header("etag");
-        list += &format!("<Part><PartNumber>{number}</PartNumber><ETag>{etag}</ETag></Part>");
+        list.push(format!("<Part><PartNumber>{number}</PartNumber><ETag>{etag}</ETag></Part>"));
     }
-    let list = format!("<CompleteMultipartUpload>{list}</CompleteMultipartUpload>");
+    let list = format!("<CompleteMultipartUpload>{}</CompleteMultipartUpload>", list.concat());
     let query = format!("uploadId={id}");
     let completed = client.send(0, "POST", "/films/parts", &query, list.as_bytes()).await;
     assert_eq!(completed.status, 200, "{}", completed.text);
