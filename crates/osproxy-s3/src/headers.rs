@@ -90,6 +90,12 @@ pub(crate) fn is_multi_delete(head: &Parts) -> bool {
     head.method == Method::POST && is_signed && has("delete")
 }
 
+/// Whether a request completes a multipart upload.
+pub(crate) fn completes_upload(head: &Parts) -> bool {
+    let query = head.uri.query().unwrap_or_default().as_bytes();
+    head.method == Method::POST && form_urlencoded::parse(query).any(|(name, _)| name == "uploadId")
+}
+
 /// Whether the body of a request is a form.
 pub(crate) fn is_form(headers: &HeaderMap) -> bool {
     let content_type = headers.get(header::CONTENT_TYPE).map(header::HeaderValue::as_bytes);

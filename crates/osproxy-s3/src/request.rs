@@ -12,7 +12,7 @@ use axum::{
     http::{HeaderMap, Method, StatusCode, header},
     response::{IntoResponse, Response},
 };
-use bytes::Bytes;
+use bytes::{Bytes, BytesMut};
 use http_body::{Frame, SizeHint};
 use osproxy_cluster::Forwarder;
 use osproxy_core::{Error, ProtocolOutcome};
@@ -128,8 +128,15 @@ async fn respond(front: &Front, context: &Context, request: Request) -> S3Result
     let max_frame = if is_form { MAX_FORM_FRAME } else { usize::MAX };
     // `s3s` does not check the digest of this body.
     let check = headers::is_multi_delete(&head).then(|| DigestCheck::of(&head.headers)).transpose()?;
-    let body =
-        NotedBody { body, context: context.clone(), max_frame, rest: Bytes::new(), check, is_read: false };
+    let body = NotedBody {
+        body,
+        context: context.clone(),
+        max_frame,
+        rest: Bytes::new(),
+        check,
+        is_read: false,
+        kept: headers::completes_upload(&head).then(BytesMut::new),
+    };
     let request = axum::http::Request::from_parts(head, s3s::Body::http_body_unsync(body));
     let response = front.service.call(request).await.map_err(|error| {
         let error = s3s::StdError::from(error);
@@ -184,11 +191,15 @@ struct NotedBody {
     check: Option<DigestCheck>,
     /// Whether reading has begun.
     is_read: bool,
+    /// What was read, if the request can be forwarded after that.
+    kept: Option<BytesMut>,
 }
 
 impl Drop for NotedBody {
     fn drop(&mut self) {
-        if !self.is_read && self.context.elsewhere().is_some() {
+        if let Some(kept) = self.kept.take() {
+            self.context.put_back(Body::from(kept.freeze()));
+        } else if !self.is_read && self.context.elsewhere().is_some() {
             self.context.put_back(std::mem::take(&mut self.body));
         }
     }
@@ -221,6 +232,9 @@ impl http_body::Body for NotedBody {
                 self.context.count_received(data.len());
                 if let Some(check) = &mut self.check {
                     check.update(data);
+                }
+                if let Some(kept) = self.kept.as_mut().filter(|kept| kept.len() <= MAX_XML_BYTES) {
+                    kept.extend_from_slice(data);
                 }
             }
             Some(Err(error)) => {

@@ -5,7 +5,7 @@ use osproxy_core::{
     auth::{S3Key, until_revoked},
     ops::{
         UploadOptions,
-        choose_part_node::choose_part_node,
+        choose_part_node::{choose_part_node, parts_elsewhere},
         download_file::open_content,
         find_object::{BucketRecord, FoundObject, find_content},
         object_uploads::{
@@ -243,7 +243,13 @@ impl Service {
             checksum_type: input.checksum_type,
         };
         let sums = match self.upload(&bucket, &input.key, &input.upload_id).await {
-            Ok(upload) => self.check_checksums(&upload, &completed, &whole).await?,
+            Ok(upload) => {
+                // The type of the content is found out where its bytes are.
+                if let Some(store) = parts_elsewhere(&self.app.uploads, uid).await.map_err(to_s3)? {
+                    return Err(elsewhere(&store));
+                }
+                self.check_checksums(&upload, &completed, &whole).await?
+            }
             // An upload that was completed by an earlier request is not listed any more.
             Err(error) => {
                 self.completed_before(&bucket, &input.key, uid, error).await?;
