@@ -4,7 +4,8 @@ import io
 
 from boto3.s3.transfer import TransferConfig
 
-from .multipart import Upload
+from .copy import source
+from .multipart import FIVE, Upload
 from .objects import KIB64
 from .tools import CHECKSUMS, MIB, answers, case, checksum, each, equal, pattern, refused, true
 
@@ -183,3 +184,84 @@ def default_multipart_of_boto3(t):
     bucket, body = t.bucket(), pattern(11 * MIB, 10)
     t.s3.upload_fileobj(io.BytesIO(body), bucket, "key", Config=TransferConfig(multipart_threshold=MIB, multipart_chunksize=5 * MIB))
     true(t.read(bucket, "key", ChecksumMode="ENABLED") == body, "the same bytes", "others")
+
+
+def composite(algorithm, bodies):
+    """The checksum of checksums, as AWS makes it."""
+    sums = b"".join(CHECKSUMS[algorithm](body) for body in bodies)
+    return f"{checksum(algorithm, sums)}-{len(bodies)}"
+
+
+def upload_with_checksums(t, algorithm, bodies, **options):
+    """Send parts with their checksums, and return the upload and the list that completes it."""
+    upload, parts = Upload(t, ChecksumAlgorithm=algorithm, **options), []
+    for number, body in enumerate(bodies, 1):
+        value = checksum(algorithm, body)
+        etag = upload.part(number, body, **{f"Checksum{algorithm}": value})
+        parts.append({"PartNumber": number, "ETag": etag, f"Checksum{algorithm}": value})
+    return upload, {"Parts": parts}
+
+
+@each("checksums", ["CRC32", "CRC32C", "SHA1", "SHA256"])
+def composite_checksum(t, algorithm):
+    bodies, name = [FIVE, b"end"], f"Checksum{algorithm}"
+    upload, parts = upload_with_checksums(t, algorithm, bodies)
+    listed = t.plain.list_parts(**upload.names())
+    equal((listed["ChecksumAlgorithm"], listed["ChecksumType"]), (algorithm, "COMPOSITE"))
+    equal([part.get(name) for part in listed["Parts"]], [checksum(algorithm, body) for body in bodies])
+    expected = (composite(algorithm, bodies), "COMPOSITE")
+    done = t.plain.complete_multipart_upload(**upload.names(), MultipartUpload=parts)
+    equal((done.get(name), done.get("ChecksumType")), expected)
+    head = t.plain.head_object(Bucket=upload.bucket, Key="key", ChecksumMode="ENABLED")
+    equal((head.get(name), head.get("ChecksumType")), expected)
+    equal(t.plain.get_object_attributes(Bucket=upload.bucket, Key="key", ObjectAttributes=["Checksum"])["Checksum"]["ChecksumType"], "COMPOSITE")
+
+
+@each("checksums", ["CRC32", "CRC32C", "CRC64NVME"])
+def checksum_of_whole_from_parts(t, algorithm):
+    bodies, name = [FIVE, FIVE[1:] + b"x", b"end"], f"Checksum{algorithm}"
+    upload, parts = upload_with_checksums(t, algorithm, bodies, ChecksumType="FULL_OBJECT")
+    value = checksum(algorithm, b"".join(bodies))
+    done = t.plain.complete_multipart_upload(
+        **upload.names(), MultipartUpload=parts, ChecksumType="FULL_OBJECT", **{name: value})
+    equal((done.get(name), done.get("ChecksumType")), (value, "FULL_OBJECT"))
+    head = t.plain.head_object(Bucket=upload.bucket, Key="key", ChecksumMode="ENABLED")
+    equal((head.get(name), head.get("ChecksumType")), (value, "FULL_OBJECT"))
+
+
+@each("checksums", [("SHA256", "FULL_OBJECT"), ("CRC64NVME", "COMPOSITE")])
+def impossible_checksum_type(t, algorithm, kind):
+    refused(lambda: Upload(t, ChecksumAlgorithm=algorithm, ChecksumType=kind), "InvalidRequest", status=400)
+
+
+@case("checksums")
+def wrong_composite_in_complete(t):
+    upload, parts = upload_with_checksums(t, "CRC32", [b"data"])
+    refused(
+        lambda: t.plain.complete_multipart_upload(
+            **upload.names(), MultipartUpload=parts, ChecksumCRC32=composite("CRC32", [b"other"]), ChecksumType="COMPOSITE"),
+        "BadDigest", status=400,
+    )
+    equal(len(t.plain.list_parts(**upload.names())["Parts"]), 1)
+    t.plain.complete_multipart_upload(**upload.names(), MultipartUpload=parts)
+    equal(t.read(upload.bucket, "key"), b"data")
+
+
+@case("checksums")
+def checksum_of_copied_part(t):
+    bucket = t.bucket()
+    t.put(bucket, "source", body=FIVE)
+    upload = Upload(t, bucket, ChecksumAlgorithm="SHA256")
+    copied = t.plain.upload_part_copy(**upload.names(), PartNumber=1, CopySource=source(bucket, "source"))["CopyPartResult"]
+    equal(copied.get("ChecksumSHA256"), checksum("SHA256", FIVE))
+    upload.etags[1] = copied["ETag"]
+    equal(upload.complete().get("ChecksumSHA256"), composite("SHA256", [FIVE]))
+
+
+@each("checksums", ["COPY", "REPLACE"])
+def copy_keeps_checksum_of_parts(t, directive):
+    upload, parts = upload_with_checksums(t, "CRC32", [FIVE, b"end"])
+    t.plain.complete_multipart_upload(**upload.names(), MultipartUpload=parts)
+    t.plain.copy_object(Bucket=upload.bucket, Key="copy", CopySource=source(upload.bucket), MetadataDirective=directive)
+    head = t.plain.head_object(Bucket=upload.bucket, Key="copy", ChecksumMode="ENABLED")
+    equal((head.get("ChecksumCRC32"), head.get("ChecksumType")), (composite("CRC32", [FIVE, b"end"]), "COMPOSITE"))
