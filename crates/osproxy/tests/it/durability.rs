@@ -19,7 +19,7 @@ async fn synced_before_the_answer(in_parts: bool) {
     let calls = "trace=fdatasync,fsync,renameat,renameat2,pwrite64,writev,sendto";
     let service = Service::start_traced(calls).await;
     let link = service.upload_link("x.bin").await;
-    wait_until_started(&service).await;
+    service.wait_until_started().await;
     if in_parts {
         let url = format!("{}&chunkNum=6", link.url.multi.upload);
         assert_eq!(service.put(&url, b"before").await.status(), 200);
@@ -84,17 +84,8 @@ async fn start_with_a_pack() -> Service {
     let service = Service::start_traced_with(calls, &[("LOCAL__PACK_BELOW", "64KiB")]).await;
     // The first content creates the pack.
     service.store("y.bin", &content(1, 3000)).await;
-    wait_until_started(&service).await;
+    service.wait_until_started().await;
     service
-}
-
-/// Waits for the background work of every start, which syncs the database too.
-async fn wait_until_started(service: &Service) {
-    eventually("the service is idle", async || {
-        (service.sql("SELECT count(*) FROM task_attempts WHERE outcome = 'done'").await == ["5"])
-            .then_some(())
-    })
-    .await;
 }
 
 /// Checks the system calls after the first `before`: the pack is synced, then the row, then the
@@ -121,7 +112,7 @@ async fn a_part_in_its_place_and_its_row_are_on_the_disk_before_the_answer() {
     let calls = "trace=fdatasync,fsync,renameat,renameat2,pwrite64,copy_file_range,writev,sendto";
     let service = Service::start_traced(calls).await;
     let link = service.upload_link("x.bin").await;
-    wait_until_started(&service).await;
+    service.wait_until_started().await;
     let bytes = content(1, 4 << 16);
     let parts: Vec<_> = bytes.chunks(2 << 16).collect();
     let key = |name: &str| Service::object_key(&format!("unknown/{name}"));

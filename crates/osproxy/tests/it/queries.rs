@@ -52,8 +52,7 @@ async fn operations_ask_no_more_than_they_must() {
     // Events add one statement, and positions are assigned to many of them at once.
     let settings: Vec<_> = QUIET.into_iter().chain([("EVENTS__ENABLED", "false")]).collect();
     let service = Service::start_on("OSPROXY_TEST_POSTGRES", &settings).await;
-    let attempts = "SELECT count(*) FROM task_attempts WHERE outcome = 'done'";
-    eventually("no task is running", async || (service.sql(attempts).await == ["5"]).then_some(())).await;
+    service.wait_until_started().await;
     let mut links = Vec::new();
     for _ in 0..40 {
         links.push(service.upload_link("x.bin").await);
@@ -207,8 +206,7 @@ fn whole_scans(log: &str) -> Vec<String> {
 #[ignore = "needs servers: just test-servers"]
 async fn every_question_of_a_request_uses_an_index() {
     let service = Service::start_on("OSPROXY_TEST_POSTGRES", &QUIET).await;
-    let attempts = "SELECT count(*) FROM task_attempts WHERE outcome = 'done'";
-    eventually("no task is running", async || (service.sql(attempts).await == ["5"]).then_some(())).await;
+    service.wait_until_started().await;
     let database = connect(service.database().url().unwrap()).await;
     database.execute_unprepared(include_str!("support/million.sql")).await.unwrap();
     assert_eq!(service.sql("SELECT count(*) FROM parts").await, ["10000000"]);

@@ -6,7 +6,7 @@ use std::sync::atomic::{AtomicU32, Ordering};
 use osproxy_api::v1::{CreatedState, CreatedUpload, UploadState, UploadStatus};
 use serde_json::json;
 
-use crate::support::{Service, content, eventually, expect_json, system_calls};
+use crate::support::{Service, content, expect_json, system_calls};
 
 const MIB: u64 = 1 << 20;
 const PART: u64 = 8 * MIB;
@@ -76,11 +76,7 @@ impl NumberedContent {
 /// far.
 async fn start() -> (Service, usize) {
     let service = Service::start_traced(CALLS).await;
-    eventually("the service is idle", async || {
-        (service.sql("SELECT count(*) FROM task_attempts WHERE outcome = 'done'").await == ["5"])
-            .then_some(())
-    })
-    .await;
+    service.wait_until_started().await;
     let calls = system_calls(&service).len();
     (service, calls)
 }

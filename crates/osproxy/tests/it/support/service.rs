@@ -16,6 +16,9 @@ use tokio::{
 
 use super::{Api, Database, FaultyProxy, PATIENCE, RawConnection, Store, connect, objects};
 
+/// Number of periodic tasks, which all run at every start.
+const STARTUP_TASKS: u32 = 6;
+
 /// A running service in its own folder. Dropping it kills the service and removes the folder.
 pub struct Service {
     process: Child,
@@ -400,6 +403,13 @@ impl Service {
 
     pub fn log(&self) -> String {
         std::fs::read_to_string(self.folder.path().join("log")).unwrap()
+    }
+
+    /// Waits for the tasks that run at every start.
+    pub async fn wait_until_started(&self) {
+        let done = "SELECT count(*) FROM task_attempts WHERE outcome = 'done'";
+        let are_done = async || (self.sql(done).await == [STARTUP_TASKS.to_string()]).then_some(());
+        super::eventually("the service is idle", are_done).await;
     }
 
     /// Waits until the log contains `text`. Lines are written by a thread, so they may be late.
