@@ -155,7 +155,7 @@ enum CliCommand {
 const COMMAND_GROUPS: [(&str, &[&str]); 5] = [
     ("Serve", &["serve", "check-config", "migrate", "health", "openapi"]),
     ("Inspect", &["doctor", "explain", "tasks", "nodes", "scrub"]),
-    ("Access", &["key", "s3-key", "link-key", "upload-grant", "tenant", "webhook"]),
+    ("Access", &["key", "s3-key", "bucket", "link-key", "upload-grant", "tenant", "webhook"]),
     ("Processing", &["quarantine", "rescan"]),
     ("Repair", &["fsck", "import-go"]),
 ];
