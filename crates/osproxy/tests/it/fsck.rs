@@ -109,10 +109,12 @@ async fn keys_and_files_refer_to_each_other() {
     let object = "INSERT INTO objects (bucket_id, object_key, uid, size, etag, modified_at, owns_file)";
     // An object with a file, one without, one whose upload is not complete, and one without a bucket.
     for (bucket, key, uid) in [(1, "61", whole.as_str()), (1, "62", "2"), (1, "63", &parts), (9, "64", "4")] {
-        service.sql(&format!("{object} VALUES ({bucket}, x'{key}', {uid}, 5, 'etag', 0, 1)")).await;
+        let key = service.database().bytes_literal(key);
+        service.sql(&format!("{object} VALUES ({bucket}, {key}, {uid}, 5, 'etag', 0, 1)")).await;
     }
     let upload = "INSERT INTO object_uploads (uid, bucket_id, object_key, is_multipart, task_id, created_at)";
-    service.sql(&format!("{upload} VALUES (5, 1, x'65', 1, 6, 0)")).await;
+    let key = service.database().bytes_literal("65");
+    service.sql(&format!("{upload} VALUES (5, 1, {key}, 1, 6, 0)")).await;
     service.sql(&format!("UPDATE files SET bucket_id = 1 WHERE uid = {parts}")).await;
     let (code, said) = fsck(&service, &[]).await;
     assert_eq!((code, said.contains("5 differences, 0 repaired")), (4, true), "{said}");
