@@ -77,7 +77,7 @@ async fn lifecycle_rules_are_due_until_they_are_walked(meta: &Meta) {
     let position = Some("half".to_owned());
     assert!(meta.objects.save_lifecycle(&bucket, bucket.due_at, position.clone()).await.unwrap());
     assert_eq!(due().await, Some(LifecycleBucket { position, ..bucket.clone() }));
-    // Whoever walks by other rules than those that are set stops.
+    // A walk by rules that were replaced records nothing.
     let other = LifecycleBucket { due_at: bucket.due_at - 1, ..bucket.clone() };
     assert!(!meta.objects.save_lifecycle(&other, i64::MAX, None).await.unwrap());
     assert!(meta.objects.save_lifecycle(&bucket, i64::MAX, None).await.unwrap());

@@ -66,8 +66,8 @@ impl FileTransition {
         Self { from, to: FileState::Deleted, expired_before: None, event: EventKind::FileDeleted }
     }
 
-    /// Deletes a file whose object is deleted or replaced, in quarantine too: nobody could name it any
-    /// more, and its tenant would pay for it.
+    /// Deletes a file whose object is deleted or replaced. Includes files in quarantine: otherwise they
+    /// would stay without a key, and the tenant would be charged for them.
     pub(crate) fn delete_with_object() -> Self {
         let mut transition = Self::delete();
         transition.from.push(FileState::Quarantined);

@@ -493,8 +493,7 @@ async fn last_waiting(
     Ok(last.map(|(etag, at)| LastWrite { etag, at }))
 }
 
-/// Returns the last write of a key that was acknowledged; `None` if nobody has written it, or it was
-/// deleted.
+/// Returns the last acknowledged write of a key; `None` if the key was never written, or was deleted.
 pub(super) async fn last_write(
     connection: &impl ConnectionTrait,
     bucket_id: i64,

@@ -60,7 +60,7 @@ async fn assert_sound(mut scene: Scene) {
     scene.service.assert_consistent().await;
 }
 
-/// Runs a program with a client, which checks what it reads, against a service of its own.
+/// Starts a service and runs a client program against it. The program checks what it reads.
 async fn check_client(program: &str) {
     let scene = Scene::start().await;
     let folder = tempfile::tempdir().unwrap();

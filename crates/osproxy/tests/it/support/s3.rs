@@ -111,7 +111,7 @@ impl S3Request {
     /// Signs the request in its headers. Returns the head without its last line break, and the
     /// body.
     pub fn sign(&self, key: &S3Key) -> (String, Vec<u8>) {
-        // A test may sign a digest of its own.
+        // A test may have set another digest.
         let own = self.headers.iter().find(|(name, _)| name == "x-amz-content-sha256");
         let digest = own.map_or_else(|| hex::encode(Sha256::digest(&self.body)), |header| header.1.clone());
         let signed = self.clone().header("x-amz-date", &self.date()).header("x-amz-content-sha256", &digest);
