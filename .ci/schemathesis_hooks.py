@@ -119,6 +119,9 @@ def before_upload(route, case, fits):
 
 def fit_body(route, body):
     """Makes a body keep the rules that a schema cannot express."""
+    if route == "/buckets/{bucket}":
+        body.update(with_integers(body))
+        fit_lifecycle(body.get("lifecycle") or [])
     constraints = body.get("constraints") or {}
     for terms in (body, constraints):
         if terms.get("networks"):
@@ -135,6 +138,31 @@ def fit_body(route, body):
                 constraints["max_size"] = max(constraints["max_size"], body["size"])
 
 
+def with_integers(value):
+    """Writes numbers such as 7.0, which JSON Schema counts as integers, as JSON integers."""
+    if isinstance(value, dict):
+        return {name: with_integers(member) for name, member in value.items()}
+    if isinstance(value, list):
+        return [with_integers(member) for member in value]
+    return int(value) if isinstance(value, float) and value.is_integer() else value
+
+
+def fit_lifecycle(rules):
+    """Makes the rules of a bucket keep what a schema cannot express."""
+    for number, rule in enumerate(rules):
+        rule["id"] = f"rule-{number}"
+        if rule.get("expire_after_days") is None and rule.get("expire_on") is None:
+            rule["expire_after_days"] = 7
+        elif rule.get("expire_after_days") is not None:
+            rule.pop("expire_on", None)
+        # No object has a size between equal limits, and uploads that are not complete have no size.
+        rule.pop("smaller_than", None)
+        if rule.get("abort_uploads_after_days") is not None:
+            rule.pop("larger_than", None)
+        if len((rule.get("prefix") or "").encode()) > 1024:
+            rule.pop("prefix")
+
+
 def before_v1(route, case, fits):
     if route.startswith("/uploads/"):
         before_upload(route, case, fits)
@@ -146,6 +174,9 @@ def before_v1(route, case, fits):
         names["id"] = a_task()
     if not fits:
         return
+    if route == "/buckets/{bucket}/objects/{key}" and next(turn) % 2:
+        # Other cases name files that do not exist.
+        case.body["uid"] = FILE
     if route == "/uploads" and isinstance(case.body, list):
         # Rules that the schema does not express: 1 to 100 uploads with the same lifetime.
         case.body = case.body[:100] or [{"name": "page.html"}]

@@ -27,6 +27,9 @@ const EVENT_NAMES: [&str; 11] = [
     "quota.exceeded",
 ];
 
+/// Methods that a CORS rule can allow.
+const CORS_METHODS: [&str; 5] = ["GET", "PUT", "POST", "DELETE", "HEAD"];
+
 /// The uid of a file.
 #[derive(Debug)]
 pub enum Uid {}
@@ -46,6 +49,22 @@ pub enum Moment {}
 /// A day.
 #[derive(Debug)]
 pub enum Day {}
+
+/// An origin that a CORS rule allows.
+#[derive(Debug)]
+pub enum Origin {}
+
+/// A method that a CORS rule allows.
+#[derive(Debug)]
+pub enum CorsMethod {}
+
+/// The name of a header.
+#[derive(Debug)]
+pub enum HeaderName {}
+
+/// Names of headers that a CORS rule allows.
+#[derive(Debug)]
+pub enum HeaderPattern {}
 
 /// Metadata of a file.
 #[derive(Debug)]
@@ -174,6 +193,45 @@ impl PartialSchema for Day {
 }
 
 impl ToSchema for Day {}
+
+impl PartialSchema for Origin {
+    fn schema() -> RefOr<Schema> {
+        text("An origin, with at most one `*`.")
+            .pattern(Some("^[^*]*\\*?[^*]*$"))
+            .examples(["https://*.example.org"])
+            .into()
+    }
+}
+
+impl ToSchema for Origin {}
+
+impl PartialSchema for CorsMethod {
+    fn schema() -> RefOr<Schema> {
+        text("A method of HTTP.").enum_values(Some(CORS_METHODS)).into()
+    }
+}
+
+impl ToSchema for CorsMethod {}
+
+impl PartialSchema for HeaderName {
+    fn schema() -> RefOr<Schema> {
+        text("The name of a header.").pattern(Some("^[0-9A-Za-z!#$%&'+.^_`|~-]+$")).examples(["ETag"]).into()
+    }
+}
+
+impl ToSchema for HeaderName {}
+
+impl PartialSchema for HeaderPattern {
+    fn schema() -> RefOr<Schema> {
+        text("The name of a header, with at most one `*`.")
+            .pattern(Some("^[0-9A-Za-z!#$%&'+.^_`|~-]*\\*?[0-9A-Za-z!#$%&'+.^_`|~-]*$"))
+            .min_length(Some(1))
+            .examples(["x-amz-*"])
+            .into()
+    }
+}
+
+impl ToSchema for HeaderPattern {}
 
 /// Returns the schema of metadata. `value` is the schema of each metadata value.
 fn notes(value: ObjectBuilder, example: Value) -> Object {

@@ -3,7 +3,7 @@ use utoipa::ToSchema;
 
 use crate::{
     nullable,
-    schema::{Day, Moment, Uid},
+    schema::{CorsMethod, Day, HeaderName, HeaderPattern, Moment, Origin, Uid},
 };
 
 /// Body of `PUT /buckets/{bucket}`: all settings of a bucket. Absent settings get their default.
@@ -16,11 +16,11 @@ pub struct BucketSettings {
     pub public_read: bool,
     /// Pages of other origins that may use the bucket; up to 100 rules.
     #[serde(default, deserialize_with = "nullable::deserialize", skip_serializing_if = "Vec::is_empty")]
-    #[schema(value_type = Option<Vec<CorsRule>>, required = false)]
+    #[schema(value_type = Option<Vec<CorsRule>>, required = false, max_items = 100)]
     pub cors: Vec<CorsRule>,
     /// What expires, and when; up to 1000 rules.
     #[serde(default, deserialize_with = "nullable::deserialize", skip_serializing_if = "Vec::is_empty")]
-    #[schema(value_type = Option<Vec<LifecycleRule>>, required = false)]
+    #[schema(value_type = Option<Vec<LifecycleRule>>, required = false, max_items = 1000)]
     pub lifecycle: Vec<LifecycleRule>,
 }
 
@@ -30,24 +30,25 @@ pub struct BucketSettings {
 pub struct CorsRule {
     /// Name of the rule, up to 255 characters.
     #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schema(max_length = 255)]
     pub id: Option<String>,
     /// Origins, such as `https://example.org`. Each may have one `*`.
-    #[schema(example = json!(["https://*.example.org"]))]
+    #[schema(value_type = Vec<Origin>, min_items = 1, example = json!(["https://*.example.org"]))]
     pub allowed_origins: Vec<String>,
     /// Methods: `GET`, `HEAD`, `PUT`, `POST` and `DELETE`.
-    #[schema(example = json!(["GET", "PUT"]))]
+    #[schema(value_type = Vec<CorsMethod>, min_items = 1, example = json!(["GET", "PUT"]))]
     pub allowed_methods: Vec<String>,
     /// Request headers that a page may send. Each may have one `*`.
     #[serde(default, deserialize_with = "nullable::deserialize", skip_serializing_if = "Vec::is_empty")]
-    #[schema(value_type = Option<Vec<String>>, required = false, example = json!(["*"]))]
+    #[schema(value_type = Option<Vec<HeaderPattern>>, required = false, example = json!(["*"]))]
     pub allowed_headers: Vec<String>,
     /// Response headers that a page may read.
     #[serde(default, deserialize_with = "nullable::deserialize", skip_serializing_if = "Vec::is_empty")]
-    #[schema(value_type = Option<Vec<String>>, required = false, example = json!(["ETag"]))]
+    #[schema(value_type = Option<Vec<HeaderName>>, required = false, example = json!(["ETag"]))]
     pub expose_headers: Vec<String>,
     /// How long a browser may remember the answer to a preflight request, in seconds.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    #[schema(minimum = 0)]
+    #[schema(minimum = 0, maximum = 2_147_483_647)]
     pub max_age_secs: Option<u32>,
 }
 
@@ -57,6 +58,7 @@ pub struct CorsRule {
 pub struct LifecycleRule {
     /// Name of the rule, up to 255 characters, unique in the bucket. Generated if absent.
     #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schema(min_length = 1, max_length = 255)]
     pub id: Option<String>,
     /// Whether the rule is applied. Default: `true`.
     #[serde(default = "enabled")]
@@ -74,7 +76,7 @@ pub struct LifecycleRule {
     pub smaller_than: Option<u64>,
     /// Objects expire at the first midnight (UTC) after they are so many days old.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    #[schema(minimum = 1)]
+    #[schema(minimum = 1, maximum = 2_147_483_647)]
     pub expire_after_days: Option<u32>,
     /// Objects expire on this day, at midnight (UTC), and all later ones as well.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -82,7 +84,7 @@ pub struct LifecycleRule {
     pub expire_on: Option<String>,
     /// Multipart uploads that are not complete so many days after they were created are aborted.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    #[schema(minimum = 1)]
+    #[schema(minimum = 1, maximum = 2_147_483_647)]
     pub abort_uploads_after_days: Option<u32>,
 }
 

@@ -59,6 +59,9 @@ pub(crate) fn check(rules: &[CorsRule]) -> Result<()> {
         if rule.id.as_ref().is_some_and(|id| id.chars().count() > MAX_ID) {
             return invalid(format!("the id of a rule can have at most {MAX_ID} characters"));
         }
+        if rule.max_age_secs.is_some_and(|age| i32::try_from(age).is_err()) {
+            return invalid("`max_age_secs` can be at most 2147483647".to_owned());
+        }
         if rule.allowed_origins.is_empty() || rule.allowed_methods.is_empty() {
             return invalid(
                 "a CORS rule needs at least one allowed origin and one allowed method".to_owned(),

@@ -118,8 +118,9 @@ fn problem(rule: &LifecycleRule) -> Option<&'static str> {
     if rule.prefix.len() > MAX_OBJECT_KEY {
         return Some("a prefix can have at most 1024 bytes");
     }
-    if [rule.expire_after_days, rule.abort_uploads_after_days].contains(&Some(0)) {
-        return Some("the number of days must be a positive integer");
+    let mut days = [rule.expire_after_days, rule.abort_uploads_after_days].into_iter().flatten();
+    if days.any(|days| days == 0 || i32::try_from(days).is_err()) {
+        return Some("the number of days must be 1 to 2147483647");
     }
     if rule.expire_after_days.is_some() && rule.expire_on.is_some() {
         return Some("objects expire after a number of days or on a day, not both");
@@ -127,8 +128,8 @@ fn problem(rule: &LifecycleRule) -> Option<&'static str> {
     if rule.expire_on.as_ref().is_some_and(|day| parse_day(day).is_none()) {
         return Some("`expire_on` must be a day such as 2026-12-31");
     }
-    let actions = [rule.expire_after_days, rule.abort_uploads_after_days];
-    if rule.expire_on.is_none() && actions == [None, None] {
+    if rule.expire_on.is_none() && rule.expire_after_days.is_none() && rule.abort_uploads_after_days.is_none()
+    {
         return Some("At least one action needs to be specified in a rule");
     }
     if has_size && rule.abort_uploads_after_days.is_some() {

@@ -102,7 +102,7 @@ pub(crate) async fn describe_bucket(
     put, path = "/buckets/{bucket}", context_path = PREFIX, tag = "Buckets", operation_id = "v1_put_bucket",
     summary = "Create a bucket, or change its settings", description = "Replaces all settings. `public_read: true` also requires the scope `read`, and lifecycle rules require the scope `delete`.",
     params(
-        ("bucket" = String, Path, description = "Name of the bucket, as S3 allows it.", min_length = 3, max_length = 63, example = "photos"),
+        ("bucket" = String, Path, description = "Name of the bucket, as S3 allows it.", pattern = "^[a-z0-9][a-z0-9.-]{1,61}[a-z0-9]$", example = "photos"),
     ),
     request_body(content = BucketSettings),
     security(("api_key" = ["upload"])),
