@@ -187,6 +187,7 @@ async fn finish(
         .filter(file::Column::Uid.eq(uid.get()))
         .exec(transaction)
         .await?;
+    let is_preallocated = node_stores.is_preallocated(&blob.backend);
     let is_whole = !has_own_objects(transaction, blob_id).await?;
     let layout = if is_whole { blob::BlobLayout::Whole } else { blob::BlobLayout::Parts };
     let mut update = blob::Entity::update_many()
@@ -195,8 +196,7 @@ async fn finish(
         .col_expr(blob::Column::Refs, Expr::value(1))
         .col_expr(blob::Column::Sniffed, Expr::value(sniffed))
         .filter(blob::Column::Id.eq(blob_id));
-    // On other stores, the verification task also aborts uploads that were begun twice.
-    let digests = digests.filter(|_| node_stores.is_preallocated(&blob.backend));
+    let digests = digests.filter(|_| is_preallocated);
     let known_digests = if is_whole { known_digests(transaction, &blob, digests).await? } else { None };
     if let Some(Digests { md5, sha256, blake3, size: _ }) = known_digests {
         update = update
@@ -219,7 +219,8 @@ async fn finish(
         let completed = FileEvent::new(EventKind::FileCompleted, &file, content);
         recorder.record_files(transaction, [completed]).await?;
     }
-    if known_digests.is_none() {
+    // On stores that do not preallocate, the task also aborts multipart uploads that were begun twice.
+    if known_digests.is_none() || !is_preallocated {
         let kind = if is_whole { TaskKind::VerifyBlob } else { TaskKind::MergeParts };
         follow_up_task.enqueue(transaction, kind, blob_id, blob.backend).await?;
     }

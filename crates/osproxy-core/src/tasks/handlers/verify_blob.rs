@@ -1,11 +1,11 @@
-//! Verifies blobs whose object was made by a multipart upload: computes their digests, then rejects
-//! the content or records the digests. Once the digests are recorded, instant uploads can share the
-//! content.
+//! Verifies blobs whose object was made by a multipart upload: aborts duplicates of that upload,
+//! computes the digests unless they are known, then rejects the content or records the digests. Once
+//! the digests are recorded, instant uploads can share the content.
 
 use std::sync::Arc;
 
 use osproxy_meta::{BlobPayload, ExpectedDigests, MergeOutcome, TaskKind, UnverifiedBlob};
-use osproxy_storage::{DigestSelection, Digests, Key};
+use osproxy_storage::{DigestSelection, Digests, Key, Multipart};
 use osproxy_types::tenant::Tenant;
 
 use super::merge_parts::{check_not_imported, check_parts, reject};
@@ -34,11 +34,15 @@ impl TaskHandler for VerifyBlob {
         BlobPayload { blob_id }: BlobPayload,
     ) -> Result<(), TaskError> {
         let app = &context.app;
+        // A node that started the multipart upload may have crashed before it recorded the id or
+        // aborted a duplicate.
         if let Some(blob) = app.meta.blobs.unverified(blob_id).await? {
-            // If two nodes started the multipart upload concurrently, one may have crashed before
-            // it aborted its duplicate.
             app.objects.abort_multipart_uploads(&blob.store, &blob.key, blob.slot_size).await?;
             verify(app, blob_id, &blob).await?;
+        } else if let Some(blob) = app.meta.blobs.whole(blob_id).await?
+            && !app.stores.multipart(&blob.store).is_ok_and(Multipart::is_preallocated)
+        {
+            app.objects.abort_multipart_uploads(&blob.store, &blob.key, None).await?;
         }
         remove_parts(app, blob_id).await?;
         Ok(app.meta.blobs.delete_gone_parts(Some(blob_id)).await?)

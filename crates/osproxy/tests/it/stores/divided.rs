@@ -2,6 +2,7 @@
 
 use futures_util::future::join_all;
 use osproxy_api::v1::{CreatedState, CreatedUpload, FileState, UploadState, UploadStatus};
+use osproxy_storage::Key;
 use serde_json::json;
 use sha2::{Digest, Sha256};
 
@@ -76,6 +77,28 @@ async fn announced_content_travels_once_and_is_verified_without_being_read() {
         assert_eq!(service.objects().len(), 1);
         service.assert_consistent().await;
     }
+}
+
+/// A node may be killed after it has begun a multipart upload and before its id is recorded.
+#[tokio::test(flavor = "multi_thread")]
+#[ignore = "needs servers: just test-servers"]
+async fn a_multipart_upload_that_was_begun_twice_leaves_nothing() {
+    let store = Store::new(StoreServer::S3);
+    let mut service = Service::start_on_store(&store, None, &[]).await;
+    let bytes = content(15, PART + 10);
+    let upload = service.create_upload(&json!({"name": "x.bin", "size": bytes.len()})).await;
+    put_parts(&service, &upload, &bytes).await;
+    let key = Key::parse(&format!("unknown/{}.bin", upload.uid)).unwrap();
+    store.backend().multipart().unwrap().begin(&key, None).await.unwrap();
+    service.database().hold_task("verify_blob").await;
+    let stored: UploadStatus = expect_json(service.v1_complete(&upload).await, 200).await;
+    assert_eq!(stored.state, UploadState::Stored);
+    assert_eq!(service.sql("SELECT count(*) FROM blobs WHERE blake3 IS NOT NULL").await, ["1"]);
+    assert_eq!(service.objects(), [key.to_string(), format!("{key}+")]);
+    service.database().release_merges().await;
+    service.database().wait_until_idle().await;
+    assert_eq!(service.objects(), [key.to_string()]);
+    service.assert_consistent().await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
