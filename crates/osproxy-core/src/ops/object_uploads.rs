@@ -88,8 +88,7 @@ pub async fn set_upload_attributes(
 }
 
 /// Makes the parts with these numbers and MD5s the content of the object, and removes all others.
-/// `parts` must be the numbers from 1 in ascending order; together they must have `size` bytes. Fails
-/// with `PartsMissing`, `PartTooSmall`, `SizeMismatch` or `PreconditionFailed`; then the upload stays
+/// The numbers must ascend and may have gaps; together the parts must have `size` bytes. Fails with `PartsMissing`, `PartTooSmall`, `SizeMismatch` or `PreconditionFailed`; then the upload stays
 /// as it was. Idempotent.
 #[boxed_future]
 pub async fn complete_object_upload(
@@ -99,10 +98,6 @@ pub async fn complete_object_upload(
     size: Option<u64>,
 ) -> Result<StoredObject> {
     let count = u32::try_from(parts.len()).unwrap_or(u32::MAX);
-    if !parts.iter().map(|part| part.0).eq(1..=count) {
-        let message = "the numbers of the parts must be 1, 2, 3 and so on, without gaps";
-        return Err(Error::new(ErrorCode::PartsMissing, message));
-    }
     let etag = etag_of_parts(&parts.iter().map(|part| part.1).collect::<Vec<_>>());
     let request = CompleteRequest { parts: Some(count), size, expected: ExpectedDigests::default() };
     let selection = Some(Arc::new(PartSelection { parts, min_size: MIN_PART_SIZE }));

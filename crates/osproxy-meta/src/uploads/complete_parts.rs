@@ -226,8 +226,13 @@ async fn complete(
         return Ok(refusal);
     }
     let parts = total_parts(transaction, blob_id).await?;
-    let expected_parts = expected_part_count(&file, &request).unwrap_or(parts.highest.max(1));
-    if (parts.count, parts.highest) != (u64::from(expected_parts), expected_parts) {
+    let expected_parts = match &preconditions.selection {
+        // Their numbers may have gaps.
+        Some(selection) => u32::try_from(selection.parts.len()).unwrap_or(u32::MAX),
+        None => expected_part_count(&file, &request).unwrap_or(parts.highest.max(1)),
+    };
+    let has_gaps = preconditions.selection.is_none() && parts.highest != expected_parts;
+    if has_gaps || parts.count != u64::from(expected_parts) {
         let numbers = stored_numbers(transaction, blob_id).await?;
         return Ok(CompleteOutcome::PartsMismatch {
             there: parts.count,

@@ -188,7 +188,8 @@ async fn finish(
         .exec(transaction)
         .await?;
     let is_preallocated = node_stores.is_preallocated(&blob.backend);
-    let is_whole = !has_own_objects(transaction, blob_id).await?;
+    let has_holes = is_preallocated && has_gaps(transaction, blob_id).await?;
+    let is_whole = !has_holes && !has_own_objects(transaction, blob_id).await?;
     let layout = if is_whole { blob::BlobLayout::Whole } else { blob::BlobLayout::Parts };
     let mut update = blob::Entity::update_many()
         .col_expr(blob::Column::State, Expr::value(blob::State::Stored))
@@ -250,6 +251,20 @@ async fn has_own_objects(transaction: &DatabaseTransaction, blob_id: i64) -> Res
         .filter(part::Column::State.eq(part::State::Stored))
         .filter(part::Column::Tag.is_null());
     Ok(own_object.into_tuple::<i64>().one(transaction).await?.is_some())
+}
+
+/// Whether numbers are missing between those of the parts. A preallocated file has holes in their
+/// place.
+async fn has_gaps(transaction: &DatabaseTransaction, blob_id: i64) -> Result<bool, DbErr> {
+    let numbers = part::Entity::find()
+        .select_only()
+        .column_as(part::Column::Id.count(), "count")
+        .column_as(part::Column::Number.max(), "highest")
+        .filter(part::Column::BlobId.eq(blob_id))
+        .filter(part::Column::State.eq(part::State::Stored));
+    let numbers: Option<(i64, Option<i32>)> = numbers.into_tuple().one(transaction).await?;
+    let (count, highest) = numbers.unwrap_or_default();
+    Ok(count != i64::from(highest.unwrap_or(0)))
 }
 
 /// Returns the digests of a blob if verification can be skipped: the whole content was inspected

@@ -398,6 +398,46 @@ async fn a_failed_completion_changes_nothing() {
 }
 
 #[tokio::test]
+async fn the_numbers_of_parts_may_have_gaps() {
+    let mut scene = Scene::with_bucket().await;
+    let sizes = [5 << 20, 5 << 20, 6 << 20, 1000];
+    let contents: Vec<_> = (1..).zip(sizes).map(|(seed, size)| content(seed, size)).collect();
+    // The second upload has its first part in the place of the first one.
+    for (key, numbers) in [("gaps", [2, 3, 7, 9000]), ("tail", [1, 2, 4, 5])] {
+        let path = format!("/photos/{key}");
+        let id = scene.request("POST", &path, "uploads=", b"").await.element("UploadId").to_owned();
+        let mut list = String::from("<CompleteMultipartUpload>");
+        for (number, part) in numbers.into_iter().zip(&contents) {
+            let query = format!("partNumber={number}&uploadId={id}");
+            assert_eq!(scene.request("PUT", &path, &query, part).await.status, 200);
+            // The second part is sent, and not used.
+            if part != &contents[1] {
+                let md5 = md5_of(part);
+                write!(list, "<Part><PartNumber>{number}</PartNumber><ETag>{md5}</ETag></Part>").unwrap();
+            }
+        }
+        list += "</CompleteMultipartUpload>";
+        scene.service.database().hold_merges().await;
+        let completed = scene.request("POST", &path, &format!("uploadId={id}"), list.as_bytes()).await;
+        assert_eq!(completed.status, 200, "{}", completed.text);
+        let expected = [&*contents[0], &contents[2], &contents[3]].concat();
+        assert!(scene.request("GET", &path, "", b"").await.body() == expected, "{key} in parts");
+        scene.service.database().release_merges().await;
+        let in_parts = "SELECT id FROM blobs WHERE state = 'stored' AND layout <> 'whole'";
+        eventually("the parts are merged", async || {
+            scene.service.sql(in_parts).await.is_empty().then_some(())
+        })
+        .await;
+        assert!(scene.request("GET", &path, "", b"").await.body() == expected, "{key} in one object");
+    }
+    // The sweep of a start removes the parts that are not used.
+    scene.service.kill().await;
+    scene.service.restart().await;
+    scene.service.database().wait_until_idle().await;
+    scene.service.assert_consistent().await;
+}
+
+#[tokio::test]
 async fn an_object_in_quarantine_can_be_deleted_and_replaced() {
     let (mut scene, folder) = Scene::gated(&json!({"verdict": "quarantine", "reason": "bad"})).await;
     open_gate(&folder);
