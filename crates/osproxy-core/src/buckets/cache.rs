@@ -1,4 +1,4 @@
-//! A cache of buckets for requests without a signature: everybody can send as many as they like.
+//! A cache of buckets.
 
 use std::{
     sync::Arc,
@@ -22,7 +22,7 @@ const ENTRY_BYTES: u64 = 512;
 /// A bucket of any tenant.
 #[derive(Clone, Debug)]
 pub struct KnownBucket {
-    /// The bucket, without its rules.
+    /// The bucket, without its CORS rules.
     pub record: BucketRecord,
     /// CORS rules.
     pub cors: Vec<CorsRule>,
@@ -67,10 +67,11 @@ impl BucketCache {
         }
         let read_at = Instant::now();
         let found = db.bucket(name).await?;
-        let bytes = found.as_ref().and_then(|record| record.cors.as_ref()).map_or(0, String::len);
+        let rules = found.as_ref().map(|record| [&record.cors, &record.lifecycle]);
+        let bytes: usize = rules.into_iter().flatten().flatten().map(String::len).sum();
         let bucket = found.map(|record| {
             let cors = parse_rules(record.cors.as_deref());
-            Arc::new(KnownBucket { record: BucketRecord { cors: None, lifecycle: None, ..record }, cors })
+            Arc::new(KnownBucket { record: BucketRecord { cors: None, ..record }, cors })
         });
         let entry = Entry { read_at, bytes: ENTRY_BYTES + bytes as u64, bucket: bucket.clone() };
         self.buckets.insert(name.to_owned(), entry);

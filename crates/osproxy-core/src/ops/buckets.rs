@@ -67,6 +67,17 @@ pub async fn find_bucket(uploads: &UploadOps, name: &str) -> Result<BucketRecord
     uploads.meta.objects.bucket(name).await?.ok_or_else(unknown_bucket_error)
 }
 
+/// Returns a bucket of any tenant as it was a few seconds ago, without its CORS rules. Fails with
+/// `BucketNotFound`. A bucket that was created a moment ago is found. Nothing can be written to a
+/// bucket that was deleted.
+#[boxed_future]
+pub async fn recent_bucket(uploads: &UploadOps, name: &str) -> Result<BucketRecord> {
+    match known_bucket(uploads, name).await? {
+        Some(known) => Ok(known.record.clone()),
+        None => find_bucket(uploads, name).await,
+    }
+}
+
 /// Returns a bucket of the caller's tenant. Fails with `BucketNotFound`, also for the buckets of
 /// other tenants.
 #[boxed_future]

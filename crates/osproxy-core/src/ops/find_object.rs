@@ -3,9 +3,9 @@
 use std::sync::Arc;
 
 use osproxy_api::ErrorCode;
-pub use osproxy_meta::{BucketRecord, FileRecord, ObjectRecord, StoredFile};
+pub use osproxy_meta::{BucketRecord, FileMetadata, ObjectRecord, StoredFile};
 
-use super::{UploadOps, describe_file::describe_file, download_file::download_file, unknown_object_error};
+use super::{UploadOps, download_file::download_file, unknown_object_error};
 use crate::{Error, Result, boxed_future};
 
 /// Maximum attempts if the object is replaced while it is looked up.
@@ -18,8 +18,8 @@ pub struct FoundObject {
     pub object: ObjectRecord,
     /// Its file, whose content can be opened.
     pub file: Arc<StoredFile>,
-    /// The record of the file.
-    pub record: FileRecord,
+    /// Metadata set by the owner.
+    pub metadata: FileMetadata,
 }
 
 /// Returns the object with this key. Fails with `ObjectNotFound`.
@@ -33,18 +33,13 @@ pub async fn find_object(uploads: &UploadOps, bucket: &BucketRecord, key: &str) 
 #[boxed_future]
 pub async fn find_content(uploads: &UploadOps, bucket: &BucketRecord, key: &str) -> Result<FoundObject> {
     for _ in 0..MAX_TRIES {
-        let object = find_object(uploads, bucket, key).await?;
-        match content_of(uploads, bucket, object).await {
+        let found = uploads.meta.objects.object_and_metadata(bucket.id, key).await?;
+        let (object, metadata) = found.ok_or_else(unknown_object_error)?;
+        match download_file(&uploads.files, object.uid).await {
             // The object was replaced or deleted meanwhile.
             Err(error) if matches!(error.code, ErrorCode::FileGone | ErrorCode::FileNotFound) => {}
-            found => return found,
+            found => return Ok(FoundObject { object, file: found?, metadata }),
         }
     }
     Err(Error::unavailable("the object is replaced too often; retry"))
-}
-
-async fn content_of(uploads: &UploadOps, bucket: &BucketRecord, object: ObjectRecord) -> Result<FoundObject> {
-    let file = download_file(&uploads.files, object.uid).await?;
-    let record = describe_file(&uploads.files, &bucket.tenant, object.uid).await?;
-    Ok(FoundObject { object, file, record })
 }

@@ -291,13 +291,18 @@ pub(crate) fn record_from_row(file: file::Model, blob: Option<blob::Model>) -> R
     })
 }
 
-/// Parses the metadata column.
+/// Parses the metadata column of a file.
 pub(crate) fn decode_metadata(file: &file::Model) -> Result<FileMetadata, DbErr> {
-    let Some(text) = &file.metadata else {
+    parse_metadata(file.uid, file.metadata.as_deref())
+}
+
+/// Parses the metadata column of the file `uid`.
+pub(crate) fn parse_metadata(uid: i64, column: Option<&str>) -> Result<FileMetadata, DbErr> {
+    let Some(text) = column else {
         return Ok(FileMetadata::new());
     };
     serde_json::from_str(text)
-        .map_err(|error| DbErr::Custom(format!("the metadata of file {} is corrupt: {error}", file.uid)))
+        .map_err(|error| DbErr::Custom(format!("the metadata of file {uid} is corrupt: {error}")))
 }
 
 /// Serializes metadata for its column; `None` if empty.

@@ -3,12 +3,15 @@
 //! below it.
 
 use osproxy_types::uid::Uid;
-use sea_orm::{ColumnTrait, DbErr, EntityTrait, QueryFilter, QueryOrder, QuerySelect};
+use sea_orm::{
+    ColumnTrait, DbErr, EntityTrait, FromQueryResult, JoinType, QueryFilter, QueryOrder, QuerySelect,
+};
 
 use super::{ObjectDb, ObjectRecord, bind, decode_key};
 use crate::{
-    MetaError, boxed_future,
-    db::entities::{object, object_upload},
+    FileMetadata, MetaError, boxed_future,
+    db::entities::{file, object, object_upload},
+    files::listing::parse_metadata,
 };
 
 /// Maximum number of rows to read in one query.
@@ -73,12 +76,40 @@ pub struct CompletedUpload {
     pub etag: String,
 }
 
+/// A row of objects with a column of the file.
+#[derive(FromQueryResult)]
+struct ObjectWithMetadata {
+    #[sea_orm(nested)]
+    object: object::Model,
+    metadata: Option<String>,
+}
+
 impl ObjectDb {
     /// Returns the object with this key.
     #[boxed_future]
     pub async fn object(&self, bucket_id: Uid, key: &str) -> Result<Option<ObjectRecord>, MetaError> {
         let row = object::Entity::find_by_id((bucket_id.get(), key.as_bytes().to_vec()));
         Ok(row.one(&self.db.lookups).await?.map(ObjectRecord::from_row))
+    }
+
+    /// Returns the object with this key, and the metadata of its file.
+    #[boxed_future]
+    pub async fn object_and_metadata(
+        &self,
+        bucket_id: Uid,
+        key: &str,
+    ) -> Result<Option<(ObjectRecord, FileMetadata)>, MetaError> {
+        let of_file =
+            object::Entity::belongs_to(file::Entity).from(object::Column::Uid).to(file::Column::Uid).into();
+        let row = object::Entity::find_by_id((bucket_id.get(), key.as_bytes().to_vec()))
+            .join(JoinType::InnerJoin, of_file)
+            .column_as(file::Column::Metadata, "metadata")
+            .into_model::<ObjectWithMetadata>();
+        let Some(ObjectWithMetadata { object, metadata }) = row.one(&self.db.lookups).await? else {
+            return Ok(None);
+        };
+        let metadata = parse_metadata(object.uid, metadata.as_deref())?;
+        Ok(Some((ObjectRecord::from_row(object), metadata)))
     }
 
     /// Returns the object that a complete file is, or will be when it is processed.

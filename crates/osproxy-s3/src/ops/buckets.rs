@@ -76,7 +76,7 @@ impl Service {
         &self,
         request: S3Request<HeadBucketInput>,
     ) -> S3Result<S3Response<HeadBucketOutput>> {
-        self.bucket(&request, &request.input.bucket).await?;
+        self.current_bucket(&request, &request.input.bucket).await?;
         let bucket_region = Some(self.settings.region.clone());
         Ok(S3Response::new(HeadBucketOutput { bucket_region, ..HeadBucketOutput::default() }))
     }
@@ -85,7 +85,7 @@ impl Service {
         &self,
         request: S3Request<DeleteBucketInput>,
     ) -> S3Result<S3Response<DeleteBucketOutput>> {
-        let (bucket, identity) = self.bucket(&request, &request.input.bucket).await?;
+        let (bucket, identity) = self.current_bucket(&request, &request.input.bucket).await?;
         delete_bucket(&self.app.uploads, &identity.caller, &bucket.name).await.map_err(to_s3)?;
         Ok(S3Response::new(DeleteBucketOutput {}))
     }
@@ -94,7 +94,7 @@ impl Service {
         &self,
         request: S3Request<GetBucketLocationInput>,
     ) -> S3Result<S3Response<GetBucketLocationOutput>> {
-        self.bucket(&request, &request.input.bucket).await?;
+        self.current_bucket(&request, &request.input.bucket).await?;
         let region = Some(self.settings.region.clone()).filter(|region| region != UNNAMED_REGION);
         let location_constraint = region.map(BucketLocationConstraint::from);
         Ok(S3Response::new(GetBucketLocationOutput { location_constraint }))
@@ -104,7 +104,7 @@ impl Service {
         &self,
         request: S3Request<GetBucketVersioningInput>,
     ) -> S3Result<S3Response<GetBucketVersioningOutput>> {
-        self.bucket(&request, &request.input.bucket).await?;
+        self.current_bucket(&request, &request.input.bucket).await?;
         // Without a status, versioning was never enabled.
         Ok(S3Response::new(GetBucketVersioningOutput::default()))
     }

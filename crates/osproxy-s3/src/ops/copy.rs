@@ -63,7 +63,7 @@ impl Service {
         let (source_bucket, source_key) = source_of(&input.copy_source)?;
         let source_bucket = self.bucket_of(&identity, source_bucket).await?;
         let found = find_content(&self.app.uploads, &source_bucket, source_key).await.map_err(to_s3)?;
-        let FoundObject { object: source, file, record } = found;
+        let FoundObject { object: source, file, metadata } = found;
         let conditions = read_conditions!(
             input,
             copy_source_if_match,
@@ -88,7 +88,7 @@ impl Service {
             let content_type = input.content_type.unwrap_or_else(|| DEFAULT_TYPE.to_owned());
             (metadata_of(input.metadata)?, content_type, attributes)
         } else {
-            (record.metadata, file.content_type.clone(), old.clone())
+            (metadata, file.content_type.clone(), old.clone())
         };
         attributes.tags =
             if replaces_tags { parse_tags(input.tagging.as_deref())? } else { old.tags.clone() };

@@ -25,7 +25,7 @@ impl Service {
         &self,
         request: S3Request<PutBucketCorsInput>,
     ) -> S3Result<S3Response<PutBucketCorsOutput>> {
-        let (bucket, identity) = self.bucket(&request, &request.input.bucket).await?;
+        let (bucket, identity) = self.current_bucket(&request, &request.input.bucket).await?;
         let rules = request.input.cors_configuration.cors_rules;
         if !(1..=MAX_RULES).contains(&rules.len()) {
             return Err(s3_error!(MalformedXML, "The number of CORS rules should be 1 to {MAX_RULES}"));
@@ -40,7 +40,7 @@ impl Service {
         &self,
         request: S3Request<GetBucketCorsInput>,
     ) -> S3Result<S3Response<GetBucketCorsOutput>> {
-        let (bucket, _) = self.bucket(&request, &request.input.bucket).await?;
+        let (bucket, _) = self.current_bucket(&request, &request.input.bucket).await?;
         let rules: Vec<CorsRule> = parse_rules(bucket.cors.as_deref());
         if rules.is_empty() {
             return Err(s3_error!(NoSuchCORSConfiguration, "The CORS configuration does not exist"));
@@ -53,7 +53,7 @@ impl Service {
         &self,
         request: S3Request<DeleteBucketCorsInput>,
     ) -> S3Result<S3Response<DeleteBucketCorsOutput>> {
-        let (bucket, identity) = self.bucket(&request, &request.input.bucket).await?;
+        let (bucket, identity) = self.current_bucket(&request, &request.input.bucket).await?;
         set_cors(&self.app.uploads, &identity.caller, &bucket.name, &[]).await.map_err(to_s3)?;
         Ok(S3Response::new(DeleteBucketCorsOutput {}))
     }

@@ -25,7 +25,7 @@ impl Service {
         &self,
         request: S3Request<PutBucketLifecycleConfigurationInput>,
     ) -> S3Result<S3Response<PutBucketLifecycleConfigurationOutput>> {
-        let (bucket, identity) = self.bucket(&request, &request.input.bucket).await?;
+        let (bucket, identity) = self.current_bucket(&request, &request.input.bucket).await?;
         let rules = request.input.lifecycle_configuration.map(|it| it.rules).unwrap_or_default();
         if !(1..=MAX_RULES).contains(&rules.len()) {
             return Err(s3_error!(MalformedXML, "The number of lifecycle rules should be 1 to {MAX_RULES}"));
@@ -39,7 +39,7 @@ impl Service {
         &self,
         request: S3Request<GetBucketLifecycleConfigurationInput>,
     ) -> S3Result<S3Response<GetBucketLifecycleConfigurationOutput>> {
-        let (bucket, _) = self.bucket(&request, &request.input.bucket).await?;
+        let (bucket, _) = self.current_bucket(&request, &request.input.bucket).await?;
         let rules = LifecycleRules::parse(bucket.lifecycle.as_deref());
         if rules.rules().is_empty() {
             return Err(s3_error!(
@@ -58,7 +58,7 @@ impl Service {
         &self,
         request: S3Request<DeleteBucketLifecycleInput>,
     ) -> S3Result<S3Response<DeleteBucketLifecycleOutput>> {
-        let (bucket, identity) = self.bucket(&request, &request.input.bucket).await?;
+        let (bucket, identity) = self.current_bucket(&request, &request.input.bucket).await?;
         let set = set_lifecycle(&self.app.uploads, &identity.caller, &bucket.name, Vec::new());
         set.await.map_err(to_s3)?;
         Ok(S3Response::new(DeleteBucketLifecycleOutput {}))

@@ -72,7 +72,10 @@ pub(crate) mod tagging;
 use axum::http::HeaderMap;
 use osproxy_core::{
     Caller,
-    ops::{buckets::find_bucket, find_object::BucketRecord},
+    ops::{
+        buckets::{find_bucket, recent_bucket},
+        find_object::BucketRecord,
+    },
 };
 use s3s::{
     S3Request, S3Result,
@@ -88,8 +91,9 @@ use crate::{
 };
 
 impl Service {
-    /// Returns the bucket and the caller of a request. Fails with `NoSuchBucket`, and with
-    /// `AccessDenied` for the buckets of other tenants.
+    /// Returns the bucket and the caller of a request about objects. The bucket is that of a few
+    /// seconds ago and has no CORS rules. Fails with `NoSuchBucket`, and with `AccessDenied` for the
+    /// buckets of other tenants.
     pub(crate) async fn bucket<T>(
         &self,
         request: &S3Request<T>,
@@ -97,6 +101,19 @@ impl Service {
     ) -> S3Result<(BucketRecord, Identity)> {
         let identity = Identity::of(request)?.clone();
         let bucket = self.bucket_of(&identity, name).await?;
+        check_owner(&request.headers, &bucket)?;
+        Ok((bucket, identity))
+    }
+
+    /// Like [`bucket`](Self::bucket), for a request about the bucket itself: all of it is that of now.
+    pub(crate) async fn current_bucket<T>(
+        &self,
+        request: &S3Request<T>,
+        name: &str,
+    ) -> S3Result<(BucketRecord, Identity)> {
+        let identity = Identity::of(request)?.clone();
+        let bucket = find_bucket(&self.app.uploads, name).await.map_err(to_s3)?;
+        check_tenant(&identity, &bucket)?;
         check_owner(&request.headers, &bucket)?;
         Ok((bucket, identity))
     }
@@ -116,11 +133,18 @@ impl Service {
     }
 
     pub(crate) async fn bucket_of(&self, identity: &Identity, name: &str) -> S3Result<BucketRecord> {
-        let bucket = find_bucket(&self.app.uploads, name).await.map_err(to_s3)?;
-        if bucket.tenant != identity.caller.tenant {
-            return Err(s3_error!(AccessDenied, "Access Denied"));
-        }
+        let bucket = recent_bucket(&self.app.uploads, name).await.map_err(to_s3)?;
+        check_tenant(identity, &bucket)?;
         Ok(bucket)
+    }
+}
+
+/// Fails with `AccessDenied` for the bucket of another tenant.
+fn check_tenant(identity: &Identity, bucket: &BucketRecord) -> S3Result<()> {
+    if bucket.tenant == identity.caller.tenant {
+        Ok(())
+    } else {
+        Err(s3_error!(AccessDenied, "Access Denied"))
     }
 }
 

@@ -217,10 +217,10 @@ impl Service {
             }
             _ => error,
         })?;
-        let FoundObject { object, file, record } = found;
+        let FoundObject { object, file, metadata } = found;
         let attributes = Attributes::parse(object.attributes.as_deref());
         let expiration = expiration(&bucket, key, object.size, object.modified_at);
-        Ok(Found { object, file, attributes, metadata: record.metadata, caller, expiration })
+        Ok(Found { object, file, attributes, metadata, caller, expiration })
     }
 
     pub(crate) async fn put(
