@@ -4,6 +4,7 @@
 mod appends;
 mod client;
 mod content;
+mod objects;
 
 use std::{
     sync::{
@@ -16,12 +17,15 @@ use std::{
 use rustix::process::Signal;
 use tokio::task::JoinSet;
 
-use crate::support::{Random, Service, amount, eventually, md5_hex};
+use crate::support::{Random, S3Key, Service, amount, eventually, md5_hex};
 use appends::Appending;
 use client::Client;
 use content::{Known, Ledger, Piece, Sent, Upload, bytes_of};
+use objects::{Endpoint, Objects};
 
 const CLIENTS: u64 = 4;
+/// Number of clients of the S3 API.
+const S3_CLIENTS: u64 = 4;
 /// Number of rounds after which everything ever sent is checked.
 const CHECK_EVERY: u64 = 5;
 /// Number of files and uploads of earlier rounds that are checked in the other rounds.
@@ -35,40 +39,59 @@ async fn kills_at_any_moment_lose_nothing_and_leave_nothing() {
     let settings = [
         ("TASKS__POLL_INTERVAL", "1"),
         ("TASKS__MIN_BACKOFF", "1"),
-        ("LOG__LEVEL", "warn"),
+        ("S3_API__LISTEN", "127.0.0.1:0"),
+        ("S3_API__MASTER_KEY", "a-master-key-for-all-nodes-of-a-test"),
         // False digests are found by tasks.
         ("UPLOADS__MAX_INLINE_VERIFICATION_SIZE", "0"),
     ];
     let mut service = Service::start_with(&settings).await;
     let mut all = Ledger::default();
+    let s3_key = S3Key::create(&service, &[]).await;
+    Endpoint::find(&service, 1, &s3_key).await.create_bucket().await;
+    let mut objects: Vec<_> = (0..S3_CLIENTS).map(Objects::new).collect();
+    let mut starts = 1;
     for round in 1..=rounds {
         let seed = base + round - 1;
         println!("round {round}, seed {seed}");
         let mut random = Random::new(seed);
-        let (killed, mut new) = work_and_kill(service, seed, &mut random).await;
+        let endpoint = Endpoint::find(&service, starts, &s3_key).await;
+        let (killed, mut new);
+        (killed, new, objects) = work_and_kill(service, endpoint, objects, seed, &mut random).await;
         service = killed;
         service.restart().await;
+        starts += 1;
+        check_objects(&objects, &Endpoint::find(&service, starts, &s3_key).await).await;
         check(&service, &mut new, &mut random).await;
         all.sent.append(&mut new.sent);
         all.uploads.append(&mut new.uploads);
         all.appends.append(&mut new.appends);
         if round % CHECK_EVERY == 0 || round == rounds {
             check_all(&mut service, &mut all).await;
+            starts += 1;
+            check_objects(&objects, &Endpoint::find(&service, starts, &s3_key).await).await;
         } else {
             check_some(&service, &mut all, &mut random).await;
         }
         println!(
-            "  {} files, {} uploads in parts, {} over tus",
+            "  {} files, {} uploads in parts, {} over tus, {} changes of objects",
             all.sent.len(),
             all.uploads.len(),
-            all.appends.len()
+            all.appends.len(),
+            objects.iter().map(|client| client.changes).sum::<u64>()
         );
     }
     assert!(all.sent.len() as u64 > rounds, "only {} files were sent", all.sent.len());
+    assert!(objects.iter().all(|client| client.changes > 0), "a client has written no object");
 }
 
 /// Lets clients work for a moment, and kills the service.
-async fn work_and_kill(service: Service, seed: u64, random: &mut Random) -> (Service, Ledger) {
+async fn work_and_kill(
+    service: Service,
+    endpoint: Endpoint,
+    objects: Vec<Objects>,
+    seed: u64,
+    random: &mut Random,
+) -> (Service, Ledger, Vec<Objects>) {
     let (service, killed) = (Arc::new(service), Arc::new(AtomicBool::new(false)));
     let done = Arc::new(AtomicU64::new(0));
     let shared: Vec<_> = (0..4).map(|_| Piece::random(random)).collect();
@@ -77,6 +100,10 @@ async fn work_and_kill(service: Service, seed: u64, random: &mut Random) -> (Ser
         let seed = seed * 1_000 + client;
         let client = Client::new(service.clone(), killed.clone(), seed, shared.clone());
         clients.spawn(client.run(done.clone()));
+    }
+    let mut s3_clients = JoinSet::new();
+    for (client, objects) in (0..).zip(objects) {
+        s3_clients.spawn(objects.run(endpoint.clone(), killed.clone(), seed * 1_000 + 500 + client));
     }
     let enough = random.below(40);
     eventually("clients have done something", async || {
@@ -94,7 +121,13 @@ async fn work_and_kill(service: Service, seed: u64, random: &mut Random) -> (Ser
     }
     let mut service = Arc::into_inner(service).unwrap();
     service.exit_status().await;
-    (service, new)
+    (service, new, s3_clients.join_all().await)
+}
+
+async fn check_objects(objects: &[Objects], endpoint: &Endpoint) {
+    for client in objects {
+        client.check_all(endpoint).await;
+    }
 }
 
 /// Every change has its event, exactly once.

@@ -13,6 +13,11 @@ impl RawConnection {
         Self(TcpStream::connect(address).await.unwrap())
     }
 
+    /// Returns `None` if nobody listens.
+    pub async fn try_open(address: SocketAddr) -> Option<Self> {
+        TcpStream::connect(address).await.ok().map(Self)
+    }
+
     /// Sends the head of a request. Each line of `fields` must end with CRLF.
     pub async fn send_head(&mut self, method: &str, url: &str, fields: &str) {
         let head = format!("{method} {url} HTTP/1.1\r\nHost: localhost\r\n{fields}\r\n");

@@ -150,6 +150,15 @@ impl S3Request {
         let (head, body) = self.sign(key);
         send(address, head.as_bytes(), &body).await
     }
+
+    /// Like [`send`](Self::send). Returns `None` if the connection broke before the end of the
+    /// response.
+    pub async fn try_send(&self, address: SocketAddr, key: &S3Key) -> Option<S3Answer> {
+        let (head, body) = self.sign(key);
+        let connection = RawConnection::try_open(address).await?;
+        let answer = S3Answer::parse(exchange(connection, head.as_bytes(), &body).await).ok()?;
+        answer.is_complete().then_some(answer)
+    }
 }
 
 /// A response of the S3 API.
@@ -161,6 +170,22 @@ pub struct S3Answer {
 }
 
 impl S3Answer {
+    /// Returns the bytes if they are not a response.
+    fn parse(bytes: Vec<u8>) -> Result<Self, Vec<u8>> {
+        let text = String::from_utf8_lossy(&bytes).into_owned();
+        match text.split(' ').nth(1).and_then(|status| status.parse().ok()) {
+            Some(status) => Ok(Self { status, text, bytes }),
+            None => Err(bytes),
+        }
+    }
+
+    /// Whether the head and the body arrived completely.
+    fn is_complete(&self) -> bool {
+        let length = self.header("content-length").parse().ok();
+        let end = self.bytes.windows(4).position(|window| window == b"\r\n\r\n");
+        end.is_some_and(|end| length.is_none_or(|length: usize| self.bytes.len() == end + 4 + length))
+    }
+
     /// The status and the error code; the code is empty if there is none.
     pub fn outcome(&self) -> (u16, &str) {
         (self.status, self.element("Code"))
@@ -188,11 +213,12 @@ impl S3Answer {
 
 /// Sends a request whose head lacks the last line break.
 pub async fn send(address: SocketAddr, head: &[u8], body: &[u8]) -> S3Answer {
-    let mut connection = RawConnection::open(address).await;
+    let bytes = exchange(RawConnection::open(address).await, head, body).await;
+    S3Answer::parse(bytes).unwrap_or_else(|bytes| panic!("no response: {}", String::from_utf8_lossy(&bytes)))
+}
+
+async fn exchange(mut connection: RawConnection, head: &[u8], body: &[u8]) -> Vec<u8> {
     let end = format!("connection: close\r\ncontent-length: {}\r\n\r\n", body.len());
     connection.try_send(&[head, end.as_bytes(), body].concat()).await;
-    let bytes = connection.read_all().await;
-    let text = String::from_utf8_lossy(&bytes).into_owned();
-    let status = text.split(' ').nth(1).and_then(|status| status.parse().ok());
-    S3Answer { status: status.unwrap_or_else(|| panic!("no response: {text}")), text, bytes }
+    connection.read_all().await
 }
