@@ -12,7 +12,7 @@ use super::{
 };
 use crate::{Error, Result, boxed_future};
 use osproxy_meta::{
-    CompleteOutcome, CompletePreconditions, InspectionResult, MultipartUpload, PartSelection,
+    CompleteOutcome, CompletePreconditions, InspectionResult, MultipartUpload, ObjectRefusal, PartSelection,
 };
 use osproxy_types::uid::Uid;
 
@@ -175,6 +175,11 @@ async fn complete_multipart(
 ) -> Result<()> {
     match uploads.objects.finish_completion(uid, &upload, inspected).await? {
         CompleteOutcome::NotOpen(_) | CompleteOutcome::Unknown => {}
+        // The condition held when the completion began. The parts are used up.
+        CompleteOutcome::Refused(ObjectRefusal::ConditionFailed | ObjectRefusal::NoObject) => {
+            let message = "the key was written while the upload was completed; begin a new upload";
+            return Err(Error::new(ErrorCode::Superseded, message));
+        }
         completed => return into_result(completed),
     }
     // Another request completed the upload, the file was removed, or parts were lost. A new attempt

@@ -13,7 +13,7 @@ use super::{
     complete_upload::{Terms, complete},
     create_upload::create_upload,
     find_object::BucketRecord,
-    put_object::{ObjectRequest, StoredObject, upload_request},
+    put_object::{ObjectCondition, ObjectRequest, StoredObject, upload_request},
     unknown_uid_error,
 };
 use crate::{Caller, Error, Result, boxed_future};
@@ -75,32 +75,35 @@ pub async fn list_object_parts(
     Ok(uploads.meta.objects.parts(uid, after, limit).await?)
 }
 
-/// Replaces the attributes of a multipart upload, for example with the checksums of the whole
-/// content. Does nothing if they changed since `upload` was read.
-#[boxed_future]
-pub async fn set_upload_attributes(
-    uploads: &UploadOps,
-    upload: &ObjectUploadRecord,
-    attributes: Option<String>,
-) -> Result<()> {
-    let old = upload.attributes.clone();
-    Ok(uploads.meta.objects.set_upload_attributes(upload.uid, old, attributes).await?)
+/// A request to complete a multipart upload.
+#[derive(Clone, Debug)]
+pub struct ObjectCompletion {
+    /// The numbers of the parts, in ascending order, and their MD5s. There may be gaps.
+    pub parts: Vec<(u32, [u8; 16])>,
+    /// Total size of the parts in bytes, if the client says it.
+    pub size: Option<u64>,
+    /// What must hold for the object that has the key.
+    pub condition: Option<ObjectCondition>,
+    /// Headers, tags and checksums of the object, in a format of the caller.
+    pub attributes: Option<String>,
 }
 
-/// Makes the parts with these numbers and MD5s the content of the object, and removes all others.
-/// The numbers must ascend and may have gaps; together the parts must have `size` bytes. Fails with `PartsMissing`, `PartTooSmall`, `SizeMismatch` or `PreconditionFailed`; then the upload stays
-/// as it was. Idempotent.
+/// Makes parts the content of the object, and removes all others. Fails with `PartsMissing`,
+/// `PartTooSmall`, `SizeMismatch`, `ObjectNotFound` or `PreconditionFailed`; then the upload stays as it
+/// was. Fails with `Superseded` if the key was written while the store completed the upload, and the
+/// condition does not hold any more; then the upload has ended. Idempotent.
 #[boxed_future]
 pub async fn complete_object_upload(
     uploads: &Arc<UploadOps>,
     uid: Uid,
-    parts: Vec<(u32, [u8; 16])>,
-    size: Option<u64>,
+    completion: ObjectCompletion,
 ) -> Result<StoredObject> {
+    let ObjectCompletion { parts, size, condition, attributes } = completion;
     let count = u32::try_from(parts.len()).unwrap_or(u32::MAX);
     let etag = etag_of_parts(&parts.iter().map(|part| part.1).collect::<Vec<_>>());
     let request = CompleteRequest { parts: Some(count), size, expected: ExpectedDigests::default() };
-    let selection = Some(Arc::new(PartSelection { parts, min_size: MIN_PART_SIZE }));
+    let selection = PartSelection { parts, min_size: MIN_PART_SIZE, condition, attributes };
+    let selection = Some(Arc::new(selection));
     let terms = Terms { constraints: LinkConstraints::default(), selection };
     let completing = uploads.clone();
     // Spawned: the object that is replaced must leave the caches even if the client disconnects.

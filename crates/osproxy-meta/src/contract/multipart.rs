@@ -54,6 +54,11 @@ async fn complete(meta: &Meta, file: i64, parts: u32, size: u64, task_id: i64) -
 /// Finishes a completion, and returns whether the file is complete. The id of the enqueued task is
 /// `file + 20`.
 pub(super) async fn finish_completion(meta: &Meta, file: i64, blob_id: i64) -> bool {
+    try_finish(meta, file, blob_id).await == CompleteOutcome::Completed
+}
+
+/// Like [`finish_completion`], and returns the outcome.
+pub(super) async fn try_finish(meta: &Meta, file: i64, blob_id: i64) -> CompleteOutcome {
     let mut preconditions = CompletePreconditions::default();
     loop {
         let finishing =
@@ -62,7 +67,7 @@ pub(super) async fn finish_completion(meta: &Meta, file: i64, blob_id: i64) -> b
             CompleteOutcome::NeedsInspection(_) => {
                 preconditions.inspected = Some(inspected(meta, blob_id).await);
             }
-            finished => return finished == CompleteOutcome::Completed,
+            finished => return finished,
         }
     }
 }

@@ -183,7 +183,7 @@ async fn an_object_is_replaced_in_one_transaction(meta: &Meta) {
     // Deleting the object deletes the file.
     assert_eq!(put(meta, 6013, "a/b.txt", None).await, StoreOutcome::Stored);
     for _ in 0..2 {
-        meta.objects.delete_object(uid(BUCKET), "a/b.txt".to_owned(), uid(6014)).await.unwrap();
+        meta.objects.delete_object(uid(BUCKET), "a/b.txt".to_owned(), None, uid(6014)).await.unwrap();
         assert_eq!(
             (uid_at(meta, "a/b.txt").await, state(meta, 6013).await),
             (None, Some(FileState::Deleted))
@@ -207,7 +207,7 @@ async fn conditions_are_checked_when_the_key_is_written(meta: &Meta) {
     // An upload that ends without content leaves nothing.
     assert_eq!(meta.uploads.abort(uid(6020), uid(6025)).await.unwrap(), DeleteOutcome::Deleted);
     assert!(meta.objects.upload(uid(6020)).await.unwrap().is_none());
-    meta.objects.delete_object(uid(BUCKET), "c".to_owned(), uid(6026)).await.unwrap();
+    meta.objects.delete_object(uid(BUCKET), "c".to_owned(), None, uid(6026)).await.unwrap();
 }
 
 /// Bytes that are charged for the row of a file.
@@ -238,7 +238,7 @@ async fn attributes_are_edited_one_after_the_other_and_charged(meta: &Meta) {
     let edited = meta.objects.object(uid(BUCKET), "attributes").await.unwrap().unwrap();
     assert_eq!(edited.attributes.as_deref(), Some("{}++++++++"));
     assert_eq!(charge(meta, 6028).await, before + 8);
-    meta.objects.delete_object(uid(BUCKET), "attributes".to_owned(), uid(6029)).await.unwrap();
+    meta.objects.delete_object(uid(BUCKET), "attributes".to_owned(), None, uid(6029)).await.unwrap();
     assert_eq!(charge(meta, 6028).await, 0);
 }
 
@@ -287,7 +287,7 @@ async fn listings_skip_common_prefixes(meta: &Meta) {
     assert_eq!(list(meta, "none", "/", "", 100).await, (vec![], false));
     assert_eq!(list(meta, "", "/", "", 0).await, (vec![], false));
     for (number, key) in (6040..).zip(keys) {
-        meta.objects.delete_object(uid(BUCKET), key.to_owned(), uid(number)).await.unwrap();
+        meta.objects.delete_object(uid(BUCKET), key.to_owned(), None, uid(number)).await.unwrap();
     }
 }
 
@@ -365,7 +365,7 @@ async fn keys_are_compared_bytewise(meta: &Meta) {
     assert_eq!(uid_at(meta, "a").await, Some(6053));
     assert_eq!(list(meta, "\u{e9}", "", "", 100).await.0, ["\u{e9}"]);
     for (number, key) in (6070..).zip(keys) {
-        meta.objects.delete_object(uid(BUCKET), key.to_owned(), uid(number)).await.unwrap();
+        meta.objects.delete_object(uid(BUCKET), key.to_owned(), None, uid(number)).await.unwrap();
     }
 }
 
@@ -393,9 +393,10 @@ async fn parts_are_selected_and_listed(meta: &Meta) {
     let parts = meta.objects.parts(uid(6090), 1, 10).await.unwrap();
     assert_eq!(parts.iter().map(|part| (part.number, part.size)).collect::<Vec<_>>(), [(2, 6), (3, 5)]);
     let md5 = |content: &str| digests(content).md5.unwrap_or_default();
-    let complete = async |parts: Vec<(u32, [u8; 16])>, min_size, size| {
+    let complete = async |parts: Vec<(u32, [u8; 16])>, min_size, size, condition| {
         let request = CompleteRequest { parts: Some(2), size, expected: ExpectedDigests::default() };
-        let selection = Some(Arc::new(PartSelection { parts, min_size }));
+        let attributes = Some("{complete}".to_owned());
+        let selection = Some(Arc::new(PartSelection { parts, min_size, condition, attributes }));
         let preconditions = CompletePreconditions { selection, ..CompletePreconditions::default() };
         complete_with(meta, 6090, request, preconditions, 6096).await
     };
@@ -406,15 +407,25 @@ async fn parts_are_selected_and_listed(meta: &Meta) {
         (wanted.clone(), 6, None, CompleteOutcome::PartTooSmall(1)),
         (wanted.clone(), 5, Some(16), CompleteOutcome::SizeMismatch(11, 16)),
     ] {
-        assert_eq!(complete(parts, min_size, size).await, refusal);
+        assert_eq!(complete(parts, min_size, size, None).await, refusal);
         // The upload is as it was.
         assert_eq!(meta.objects.parts(uid(6090), 0, 10).await.unwrap().len(), 3);
     }
-    assert_eq!(complete(wanted.clone(), 5, None).await, CompleteOutcome::Completed);
+    let any = Some(ObjectCondition::Matches("*".to_owned()));
+    assert_eq!(
+        complete(wanted.clone(), 5, None, any).await,
+        CompleteOutcome::Refused(ObjectRefusal::NoObject)
+    );
+    let upload = meta.objects.upload(uid(6090)).await.unwrap().unwrap();
+    assert_eq!((upload.state, upload.attributes.as_deref()), (FileState::Receiving, Some("{}")));
+    assert_eq!(meta.objects.parts(uid(6090), 0, 10).await.unwrap().len(), 3);
+    let absent = Some(ObjectCondition::Absent);
+    assert_eq!(complete(wanted.clone(), 5, None, absent).await, CompleteOutcome::Completed);
     assert_eq!(meta.objects.parts(uid(6090), 0, 10).await.unwrap().len(), 2);
-    assert_eq!(complete(wanted, 5, None).await, CompleteOutcome::AlreadyCompleted);
+    assert_eq!(complete(wanted, 5, None, None).await, CompleteOutcome::AlreadyCompleted);
     let stored = meta.objects.object(uid(BUCKET), "big").await.unwrap().unwrap();
     assert_eq!((stored.uid, stored.size), (uid(6090), 11));
+    assert_eq!(stored.attributes.as_deref(), Some("{complete}"));
     assert!(stored.etag.ends_with("-2"), "{}", stored.etag);
     assert_eq!(uploads("", ("", None)).await, [0; 0]);
     assert!(meta.objects.upload(uid(6090)).await.unwrap().is_none());
@@ -447,7 +458,7 @@ async fn files_get_and_lose_keys(meta: &Meta) {
     assert_eq!((uid_at(meta, "v1").await, state(meta, 6200).await), (Some(6203), Some(FileState::Stored)));
     assert_eq!(charge(meta, 6200).await, before);
     assert_eq!(attach(6200, "v2").await, AttachOutcome::Attached);
-    meta.objects.delete_object(uid(BUCKET), "v2".to_owned(), uid(6205)).await.unwrap();
+    meta.objects.delete_object(uid(BUCKET), "v2".to_owned(), None, uid(6205)).await.unwrap();
     assert_eq!((uid_at(meta, "v2").await, state(meta, 6200).await), (None, Some(FileState::Stored)));
 }
 
@@ -457,7 +468,7 @@ async fn only_an_empty_bucket_can_be_deleted(meta: &Meta) {
     assert_eq!(delete(Tenant::from_db("other"), "photos").await, DeleteBucketOutcome::Unknown);
     assert_eq!(delete(owner(), "photos").await, DeleteBucketOutcome::NotEmpty);
     for (number, key) in [(6301, "big"), (6302, "v1")] {
-        meta.objects.delete_object(uid(BUCKET), key.to_owned(), uid(number)).await.unwrap();
+        meta.objects.delete_object(uid(BUCKET), key.to_owned(), None, uid(number)).await.unwrap();
     }
     create(meta, 6303, object("late", 6304, None)).await;
     assert_eq!(delete(owner(), "photos").await, DeleteBucketOutcome::Deleted);

@@ -5,13 +5,13 @@ use osproxy_types::tenant::Tenant;
 
 use super::{
     digests,
-    multipart::{finish_completion, multipart_to_complete, send},
+    multipart::{finish_completion, multipart_to_complete, send, try_finish},
     objects::{BUCKET, charge, create, edit, object, owner, put, state, uid_at},
     uid,
 };
 use crate::{
-    AcceptedFile, CreateBucketOutcome, DeleteBucketOutcome, EditAttributesOutcome, FileState, Meta,
-    NewObject, ObjectCondition, ObjectRefusal, Refusal, StoreOutcome, VerdictOutcome,
+    AcceptedFile, CompleteOutcome, CreateBucketOutcome, DeleteBucketOutcome, EditAttributesOutcome,
+    FileState, Meta, NewObject, ObjectCondition, ObjectRefusal, Refusal, StoreOutcome, VerdictOutcome,
 };
 
 /// Number of the first file.
@@ -27,6 +27,7 @@ pub(crate) async fn run(meta: &Meta) {
     attributes_can_be_edited(meta).await;
     files_in_quarantine_are_deleted_with_their_objects(meta).await;
     a_completed_multipart_upload_is_not_listed(meta).await;
+    a_completion_can_lose_its_condition(meta).await;
     a_bucket_is_not_empty_while_files_wait(meta).await;
 }
 
@@ -58,7 +59,7 @@ async fn quarantine(meta: &Meta, number: i64) {
 }
 
 async fn delete(meta: &Meta, key: &str, task_id: i64) {
-    meta.objects.delete_object(uid(BUCKET), key.to_owned(), uid(task_id)).await.unwrap();
+    meta.objects.delete_object(uid(BUCKET), key.to_owned(), None, uid(task_id)).await.unwrap();
 }
 
 async fn last_etag(meta: &Meta, key: &str) -> Option<String> {
@@ -80,6 +81,9 @@ async fn conditions_are_decided_once(meta: &Meta) {
     assert_eq!(put(meta, FIRST + 11, "c", matches(second)).await, failed);
     assert_eq!(put(meta, second, "c", matches(first)).await, StoreOutcome::Stored);
     assert_eq!(put(meta, FIRST + 12, "c", matches(first)).await, failed);
+    let deletion = meta.objects.delete_object(uid(BUCKET), "c".to_owned(), matches(first), uid(FIRST + 14));
+    assert_eq!(deletion.await.unwrap(), Some(ObjectRefusal::ConditionFailed));
+    assert_eq!(last_etag(meta, "c").await, Some(etag(second)));
     // What is rejected counts no more.
     reject(meta, second).await;
     assert_eq!(last_etag(meta, "c").await, Some(etag(first)));
@@ -174,6 +178,21 @@ async fn a_completed_multipart_upload_is_not_listed(meta: &Meta) {
     assert_eq!(uid_at(meta, "parts").await, Some(file));
     assert_eq!(meta.objects.completed_upload(uid(file)).await.unwrap(), Some(completed));
     delete(meta, "parts", file + 4).await;
+}
+
+async fn a_completion_can_lose_its_condition(meta: &Meta) {
+    let file = FIRST + 5100;
+    let new = object("race", file + 1, Some(ObjectCondition::Absent));
+    create(meta, file, NewObject { is_multipart: true, ..new }).await;
+    send(meta, file, 1, file + 2, "ten bytes.").await;
+    send(meta, file, 2, file + 3, "end").await;
+    let upload = multipart_to_complete(meta, file, 2, 13).await;
+    // The key is written while the store completes the upload.
+    assert_eq!(put(meta, file + 4, "race", None).await, StoreOutcome::Stored);
+    let refused = CompleteOutcome::Refused(ObjectRefusal::ConditionFailed);
+    assert_eq!(try_finish(meta, file, upload.blob_id).await, refused);
+    assert_eq!(state(meta, file).await, Some(FileState::Deleted));
+    delete(meta, "race", file + 6).await;
 }
 
 async fn a_bucket_is_not_empty_while_files_wait(meta: &Meta) {

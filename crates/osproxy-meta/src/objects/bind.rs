@@ -58,7 +58,7 @@ pub enum ObjectCondition {
 }
 
 impl ObjectCondition {
-    fn to_column(&self) -> String {
+    pub(super) fn to_column(&self) -> String {
         match self {
             Self::Absent => String::new(),
             Self::Matches(etag) => etag.clone(),
@@ -233,8 +233,8 @@ impl ObjectBinder {
         file: BoundFile<'_>,
     ) -> Result<Option<ObjectRefusal>, DbErr> {
         // One after the other, so that each sees the writes before it.
-        let bucket = find_bucket(object, file.tenant).lock_exclusive();
-        if bucket.into_tuple::<i64>().one(transaction).await?.is_none() {
+        let bucket = find_bucket(object.bucket_id.get()).filter(bucket::Column::Tenant.eq(file.tenant));
+        if bucket.lock_exclusive().into_tuple::<i64>().one(transaction).await?.is_none() {
             return Ok(Some(ObjectRefusal::NoBucket));
         }
         let last = last_write(transaction, object.bucket_id.get(), &object.key).await?;
@@ -359,8 +359,8 @@ impl ObjectBinder {
         object: &NewObject,
         tenant: &str,
     ) -> Result<(Option<object::Model>, Option<ObjectRefusal>), DbErr> {
-        let bucket = find_bucket(object, tenant).lock_shared();
-        if bucket.into_tuple::<i64>().one(transaction).await?.is_none() {
+        let bucket = find_bucket(object.bucket_id.get()).filter(bucket::Column::Tenant.eq(tenant));
+        if bucket.lock_shared().into_tuple::<i64>().one(transaction).await?.is_none() {
             return Ok((None, Some(ObjectRefusal::NoBucket)));
         }
         let current = find_locked(transaction, object.bucket_id.get(), &object.key).await?;
@@ -447,12 +447,22 @@ pub(super) async fn find_locked(
     object.one(transaction).await
 }
 
-/// The bucket of an object, if this tenant has it.
-fn find_bucket(object: &NewObject, tenant: &str) -> Select<bucket::Entity> {
-    bucket::Entity::find_by_id(object.bucket_id.get())
-        .select_only()
-        .column(bucket::Column::Id)
-        .filter(bucket::Column::Tenant.eq(tenant))
+/// Returns why the last write of a key does not meet a condition. No other write of the key is
+/// decided until the transaction ends.
+pub(super) async fn decide(
+    transaction: &DatabaseTransaction,
+    bucket_id: i64,
+    key: &str,
+    condition: &ObjectCondition,
+) -> Result<Option<ObjectRefusal>, DbErr> {
+    find_bucket(bucket_id).lock_exclusive().into_tuple::<i64>().one(transaction).await?;
+    let last = last_write(transaction, bucket_id, key).await?;
+    Ok(condition.refusal(last.as_ref().map(|last| last.etag.as_str())))
+}
+
+/// The row to lock for writes to a bucket.
+fn find_bucket(bucket_id: i64) -> Select<bucket::Entity> {
+    bucket::Entity::find_by_id(bucket_id).select_only().column(bucket::Column::Id)
 }
 
 /// Complete files that are to become objects of a bucket when they are processed, or released from

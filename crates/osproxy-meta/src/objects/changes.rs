@@ -9,8 +9,8 @@ use sea_orm::{
 };
 
 use super::{
-    NewObject, ObjectDb, ObjectRefusal,
-    bind::{BoundFile, ObjectBinder, etag_of, find_locked, opaque_etag},
+    NewObject, ObjectCondition, ObjectDb, ObjectRefusal,
+    bind::{BoundFile, ObjectBinder, decide, etag_of, find_locked, opaque_etag},
 };
 use crate::{
     FileState, MetaError,
@@ -62,21 +62,35 @@ pub enum AttachOutcome {
 impl ObjectDb {
     /// Deletes the object with this key, and its file if that was created as an object. Does
     /// nothing if there is none. `task_id` is an unused id for the task that deletes the content.
+    /// Returns why the object does not meet `condition`; then nothing changes.
     #[boxed_future]
-    pub async fn delete_object(&self, bucket_id: Uid, key: String, task_id: Uid) -> Result<(), MetaError> {
+    pub async fn delete_object(
+        &self,
+        bucket_id: Uid,
+        key: String,
+        condition: Option<ObjectCondition>,
+        task_id: Uid,
+    ) -> Result<Option<ObjectRefusal>, MetaError> {
         let binder = ObjectBinder::new(&self.db, self.db.event_recorder());
         let evicting = binder.clone();
         let deleted = self.db.write(move |transaction| {
-            let (binder, key) = (binder.clone(), key.clone());
+            let (binder, key, condition) = (binder.clone(), key.clone(), condition.clone());
             Box::pin(async move {
+                if let Some(condition) = &condition
+                    && let Some(refusal) = decide(transaction, bucket_id.get(), &key, condition).await?
+                {
+                    return Ok(Some(refusal));
+                }
                 binder.cancel_waiting(transaction, bucket_id.get(), &key).await?;
                 let Some(object) = find_locked(transaction, bucket_id.get(), &key).await? else {
-                    return Ok(());
+                    return Ok(None);
                 };
                 object::Entity::delete_by_id((object.bucket_id, object.object_key.clone()))
                     .exec(transaction)
                     .await?;
-                binder.release(transaction, &object, task_id, FileTransition::delete_with_object()).await
+                let transition = FileTransition::delete_with_object();
+                binder.release(transaction, &object, task_id, transition).await?;
+                Ok(None)
             })
         });
         let deleted = deleted.await;

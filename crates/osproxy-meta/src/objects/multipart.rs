@@ -9,7 +9,7 @@ use sea_orm::{
     QueryOrder, QuerySelect, sea_query::Expr,
 };
 
-use super::{ObjectDb, decode_key};
+use super::{ObjectCondition, ObjectDb, decode_key};
 use crate::{
     CompleteOutcome, CompletePreconditions, FileState, MetaError, boxed_future,
     db::entities::{file, object_upload, part},
@@ -49,13 +49,17 @@ pub struct UploadedPart {
     pub checksums: Option<String>,
 }
 
-/// The parts that become the content.
+/// The parts that become the content of an object.
 #[derive(Debug)]
 pub struct PartSelection {
     /// Their numbers, ascending, and their MD5s. The others are removed.
     pub parts: Vec<(u32, [u8; 16])>,
     /// Minimum size of all but the last, in bytes.
     pub min_size: u64,
+    /// What must hold for the object that has the key.
+    pub condition: Option<ObjectCondition>,
+    /// Headers, tags and checksums of the object, in a format of the caller.
+    pub attributes: Option<String>,
 }
 
 impl ObjectDb {
@@ -138,39 +142,14 @@ impl ObjectDb {
         };
         Ok(stored_parts(&self.db.lookups, blob_id, after, limit).await?)
     }
-
-    /// Replaces the attributes of a multipart upload. Does nothing if the upload has ended, or has
-    /// other attributes than `old` meanwhile.
-    #[boxed_future]
-    pub async fn set_upload_attributes(
-        &self,
-        uid: Uid,
-        old: Option<String>,
-        new: Option<String>,
-    ) -> Result<(), MetaError> {
-        self.db
-            .write(move |transaction| {
-                let (old, new) = (old.clone(), new.clone());
-                Box::pin(async move {
-                    let column = object_upload::Column::Attributes;
-                    object_upload::Entity::update_many()
-                        .col_expr(column, Expr::value(new))
-                        .filter(object_upload::Column::Uid.eq(uid.get()))
-                        .filter(old.map_or_else(|| column.is_null(), |old| column.eq(old)))
-                        .exec(transaction)
-                        .await?;
-                    Ok(())
-                })
-            })
-            .await
-    }
 }
 
 /// Maximum number of ids in one statement.
 const MAX_IDS: usize = 500;
 
-/// Checks that the selected parts of a locked file are stored, and marks the others for deletion by
-/// the sweep. Returns why they cannot become the content. Does nothing without a selection.
+/// Checks that the selected parts of a locked file are stored, marks the others for deletion by the
+/// sweep, and records what the selection says about the object. Returns why the parts cannot become the
+/// content. Does nothing without a selection.
 pub(crate) async fn select_parts(
     transaction: &DatabaseTransaction,
     file: &file::Model,
@@ -206,6 +185,28 @@ pub(crate) async fn select_parts(
             .exec(transaction)
             .await?;
     }
+    record_terms(transaction, file, selection).await
+}
+
+/// Records the condition and the attributes of a selection. Another request that has begun to complete
+/// the upload must have had the same condition.
+async fn record_terms(
+    transaction: &DatabaseTransaction,
+    file: &file::Model,
+    selection: &PartSelection,
+) -> Result<Option<CompleteOutcome>, DbErr> {
+    let condition = selection.condition.as_ref().map(ObjectCondition::to_column);
+    if file.state == FileState::Completing {
+        let row = object_upload::Entity::find_by_id(file.uid).one(transaction).await?;
+        let is_same = row.is_some_and(|row| row.condition == condition);
+        return Ok((!is_same).then_some(CompleteOutcome::NotOpen(file.state)));
+    }
+    object_upload::Entity::update_many()
+        .col_expr(object_upload::Column::Condition, Expr::value(condition))
+        .col_expr(object_upload::Column::Attributes, Expr::value(selection.attributes.clone()))
+        .filter(object_upload::Column::Uid.eq(file.uid))
+        .exec(transaction)
+        .await?;
     Ok(None)
 }
 

@@ -9,9 +9,9 @@ use osproxy_core::{
         download_file::open_content,
         find_object::{BucketRecord, FoundObject, find_content},
         object_uploads::{
-            ObjectUploadRecord, abort_object_upload, complete_object_upload, create_object_upload,
-            find_object_upload, is_completed_upload, list_object_parts, list_object_uploads,
-            set_upload_attributes,
+            ObjectCompletion, ObjectUploadRecord, abort_object_upload, complete_object_upload,
+            create_object_upload, find_object_upload, is_completed_upload, list_object_parts,
+            list_object_uploads,
         },
         put_object::ObjectRequest,
         upload_file::{DigestSelection, ExpectedDigests, SizeHint},
@@ -35,7 +35,7 @@ use super::{
     buckets::owner,
     copy::source_of,
     etag,
-    objects::{DEFAULT_TYPE, metadata_of, no_upload, refuse_encryption, refuse_unsupported},
+    objects::{DEFAULT_TYPE, metadata_of, no_upload, refuse_encryption, refuse_unsupported, write_condition},
     timestamp,
 };
 use crate::{
@@ -228,9 +228,7 @@ impl Service {
     ) -> S3Result<S3Response<CompleteMultipartUploadOutput>> {
         let (bucket, _) = self.bucket(&request, &request.input.bucket).await?;
         let input = request.input;
-        if input.if_match.is_some() || input.if_none_match.is_some() {
-            return Err(s3_error!(NotImplemented, "Conditional completion is not implemented"));
-        }
+        let condition = write_condition(input.if_match.as_ref(), input.if_none_match.as_ref())?;
         let completed = input.multipart_upload.and_then(|upload| upload.parts).unwrap_or_default();
         let parts = parts_of(&completed)?;
         let uid = parse_id(&input.upload_id)?;
@@ -242,24 +240,29 @@ impl Service {
             checksum_sha256: input.checksum_sha256,
             checksum_type: input.checksum_type,
         };
-        let sums = match self.upload(&bucket, &input.key, &input.upload_id).await {
+        let attributes = match self.upload(&bucket, &input.key, &input.upload_id).await {
             Ok(upload) => {
                 // The type of the content is found out where its bytes are.
                 if let Some(store) = parts_elsewhere(&self.app.uploads, uid).await.map_err(to_s3)? {
                     return Err(elsewhere(&store));
                 }
-                self.check_checksums(&upload, &completed, &whole).await?
+                self.describe_content(&upload, &completed, &whole).await?
             }
             // An upload that was completed by an earlier request is not listed any more.
             Err(error) => {
                 self.completed_before(&bucket, &input.key, uid, error).await?;
-                Checksum::default()
+                Attributes::default()
             }
         };
+        let sums = attributes.checksums();
         let size = input.mpu_object_size.and_then(|size| u64::try_from(size).ok());
-        let stored = complete_object_upload(&self.app.uploads, uid, parts, size).await;
+        let completion = ObjectCompletion { parts, size, condition, attributes: attributes.to_text() };
+        let stored = complete_object_upload(&self.app.uploads, uid, completion).await;
         let stored = stored.map_err(|error| match error.code {
             ErrorCode::SizeMismatch => s3_error!(InvalidRequest, "The parts do not have the announced size"),
+            ErrorCode::Superseded => {
+                S3Error::with_message(S3ErrorCode::ConditionalRequestConflict, error.message)
+            }
             _ => no_upload(error),
         })?;
         Ok(S3Response::new(CompleteMultipartUploadOutput {
@@ -277,26 +280,24 @@ impl Service {
         }))
     }
 
-    /// Compares the checksums of a request that completes `upload` with those of the parts. Records
-    /// and returns the checksum of the content.
-    async fn check_checksums(
+    /// Compares the checksums of a request that completes `upload` with those of the parts. Returns the
+    /// attributes of the object, with the checksum of the content.
+    async fn describe_content(
         &self,
         upload: &ObjectUploadRecord,
         completed: &[CompletedPart],
         whole: &Checksum,
-    ) -> S3Result<Checksum> {
+    ) -> S3Result<Attributes> {
         let uploads = &self.app.uploads;
         let mut attributes = Attributes::parse(upload.attributes.as_deref());
         let stored = list_object_parts(uploads, upload.uid, 0, u64::from(MAX_PARTS.unsigned_abs()));
         let stored = stored.await.map_err(to_s3)?;
         let checked = checksums::complete(attributes.upload_checksum, completed, &stored, whole)?;
-        let Some((checksum, sum)) = checked else {
-            return Ok(Checksum::default());
-        };
-        attributes.upload_checksum = Some(checksum);
-        attributes.checksums = [(checksum.algorithm.name().to_owned(), sum)].into();
-        set_upload_attributes(uploads, upload, attributes.to_text()).await.map_err(to_s3)?;
-        Ok(attributes.checksums())
+        if let Some((checksum, sum)) = checked {
+            attributes.upload_checksum = Some(checksum);
+            attributes.checksums = [(checksum.algorithm.name().to_owned(), sum)].into();
+        }
+        Ok(attributes)
     }
 
     /// Returns `error` unless the upload `uid` became the object with this key, or will when it is
@@ -318,6 +319,9 @@ impl Service {
     ) -> S3Result<S3Response<AbortMultipartUploadOutput>> {
         let input = &request.input;
         let (bucket, _) = self.bucket(&request, &input.bucket).await?;
+        if input.if_match_initiated_time.is_some() {
+            return Err(s3_error!(NotImplemented, "Conditional abortion is not implemented"));
+        }
         let upload = self.upload(&bucket, &input.key, &input.upload_id).await?;
         abort_object_upload(&self.app.uploads, upload.uid).await.map_err(no_upload)?;
         Ok(S3Response::new(AbortMultipartUploadOutput::default()))

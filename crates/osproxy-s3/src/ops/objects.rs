@@ -13,7 +13,7 @@ use osproxy_core::{
     ops::{
         delete_object::delete_object,
         download_file::{AdmittedContent, open_content},
-        find_object::{FoundObject, ObjectRecord, StoredFile, find_content},
+        find_object::{BucketRecord, FoundObject, ObjectRecord, StoredFile, find_content},
         locate_content::store_elsewhere,
         put_object::{FileMetadata, ObjectCondition, ObjectRequest, put_object},
         update_object::update_object,
@@ -27,8 +27,8 @@ use s3s::{
         Checksum, ChecksumType, DeleteObjectInput, DeleteObjectOutput, DeleteObjectsInput,
         DeleteObjectsOutput, DeletedObject, ETagCondition, Error, GetObjectAttributesInput,
         GetObjectAttributesOutput, GetObjectAttributesParts, GetObjectInput, GetObjectOutput,
-        HeadObjectInput, HeadObjectOutput, Metadata, ObjectAttributes, PutObjectInput, PutObjectOutput,
-        StorageClass, StreamingBlob, Timestamp, TimestampFormat,
+        HeadObjectInput, HeadObjectOutput, Metadata, ObjectAttributes, ObjectIdentifier, PutObjectInput,
+        PutObjectOutput, StorageClass, StreamingBlob, Timestamp, TimestampFormat,
     },
     s3_error,
 };
@@ -50,6 +50,8 @@ const TAG_COUNT: HeaderName = HeaderName::from_static("x-amz-tagging-count");
 const MAX_DELETES: usize = 1000;
 /// Maximum size of the names and values of user metadata, in bytes.
 const MAX_METADATA: usize = 2048;
+/// Why a condition of a deletion is refused, rather than ignored.
+const ONLY_IF_MATCH: &str = "Of the conditions of deletions, only the ETag is implemented";
 /// Maximum attempts to read an object that is replaced meanwhile.
 const MAX_TRIES: usize = 3;
 
@@ -466,14 +468,13 @@ impl Service {
     ) -> S3Result<S3Response<DeleteObjectOutput>> {
         let input = &request.input;
         let (bucket, _) = self.bucket(&request, &input.bucket).await?;
-        if input.if_match.is_some()
-            || input.if_match_size.is_some()
-            || input.if_match_last_modified_time.is_some()
-        {
-            return Err(s3_error!(NotImplemented, "Conditional deletion is not implemented"));
+        let has_time = input.if_match_last_modified_time.is_some();
+        if request.headers.contains_key(header::IF_NONE_MATCH) || input.if_match_size.is_some() || has_time {
+            return Err(s3_error!(NotImplemented, "{ONLY_IF_MATCH}"));
         }
         check_version(input.version_id.as_deref())?;
-        delete_object(&self.app.uploads, &bucket, &input.key).await.map_err(to_s3)?;
+        let condition = write_condition(input.if_match.as_ref(), None)?;
+        delete_object(&self.app.uploads, &bucket, &input.key, condition).await.map_err(to_s3)?;
         Ok(S3Response::new(DeleteObjectOutput::default()))
     }
 
@@ -492,16 +493,7 @@ impl Service {
         let is_quiet = delete.quiet.unwrap_or(false);
         let (mut deleted, mut errors) = (Vec::new(), Vec::new());
         for object in delete.objects {
-            let is_conditional =
-                object.e_tag.is_some() || object.size.is_some() || object.last_modified_time.is_some();
-            let removed = match check_version(object.version_id.as_deref()) {
-                Ok(()) if is_conditional => {
-                    Err(s3_error!(NotImplemented, "Conditional deletion is not implemented"))
-                }
-                Ok(()) => delete_object(&self.app.uploads, &bucket, &object.key).await.map_err(to_s3),
-                Err(error) => Err(error),
-            };
-            match removed {
+            match self.delete_entry(&bucket, &object).await {
                 Ok(()) if is_quiet => {}
                 Ok(()) => deleted.push(DeletedObject { key: Some(object.key), ..DeletedObject::default() }),
                 Err(error) => errors.push(Error {
@@ -517,6 +509,16 @@ impl Service {
             errors: Some(errors),
             request_charged: None,
         }))
+    }
+
+    /// Deletes one of several objects.
+    async fn delete_entry(&self, bucket: &BucketRecord, object: &ObjectIdentifier) -> S3Result<()> {
+        check_version(object.version_id.as_deref())?;
+        if object.size.is_some() || object.last_modified_time.is_some() {
+            return Err(s3_error!(NotImplemented, "{ONLY_IF_MATCH}"));
+        }
+        let condition = write_condition(object.e_tag.clone().map(ETagCondition::ETag).as_ref(), None)?;
+        delete_object(&self.app.uploads, bucket, &object.key, condition).await.map_err(to_s3)
     }
 }
 

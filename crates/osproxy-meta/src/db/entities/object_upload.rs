@@ -11,7 +11,8 @@ pub struct Model {
     pub uid: i64,
     pub bucket_id: i64,
     pub object_key: Vec<u8>,
-    /// `*` if there must be no object with this key, or else the `ETag` that this object must have.
+    /// Empty if there must be no object with this key, or else the `ETag` that this object must have,
+    /// or `*`. Not set for a multipart upload until it is completed.
     pub condition: Option<String>,
     /// Headers, tags and checksums, in a format of the caller.
     #[sea_orm(column_type = "Text", nullable)]

@@ -70,6 +70,11 @@ impl Scene {
 
     /// Uploads the parts, and returns the answer to the completion and the id of the upload.
     async fn put_parts(&self, key: &str, parts: &[&[u8]]) -> (S3Answer, String) {
+        self.put_parts_if(key, parts, &[]).await
+    }
+
+    /// Like [`put_parts`](Self::put_parts), with headers of the completion.
+    async fn put_parts_if(&self, key: &str, parts: &[&[u8]], headers: &[(&str, &str)]) -> (S3Answer, String) {
         let path = format!("/photos/{key}");
         let id = self.request("POST", &path, "uploads=", b"").await.element("UploadId").to_owned();
         let mut list = String::from("<CompleteMultipartUpload>");
@@ -81,7 +86,8 @@ impl Scene {
             write!(list, "<Part><PartNumber>{number}</PartNumber><ETag>{etag}</ETag></Part>").unwrap();
         }
         list += "</CompleteMultipartUpload>";
-        (self.request("POST", &path, &format!("uploadId={id}"), list.as_bytes()).await, id)
+        let query = format!("uploadId={id}");
+        (self.conditional("POST", &path, &query, list.as_bytes(), headers).await, id)
     }
 
     /// The states of all files, sorted.
@@ -360,6 +366,29 @@ async fn a_completed_upload_waits_for_processing() {
     open_gate(&folder);
     scene.service.database().wait_until_idle().await;
     assert_eq!(scene.request("GET", "/photos/big", "", b"").await.body(), parts.concat());
+    scene.service.assert_consistent().await;
+}
+
+#[tokio::test]
+async fn completions_and_deletions_see_the_files_that_wait() {
+    let (mut scene, folder) = Scene::gated(&json!({"verdict": "accept"})).await;
+    let (first, second) = (content(1, 100_000), content(2, 100_000));
+    let new = [("if-none-match", "*")];
+    let (completed, _) = scene.put_parts_if("key", &[&first], &new).await;
+    assert_eq!(completed.status, 200, "{}", completed.text);
+    let (refused, id) = scene.put_parts_if("key", &[&second], &new).await;
+    assert_eq!(refused.outcome(), (412, "PreconditionFailed"));
+    let listed = scene.request("GET", "/photos/key", &format!("uploadId={id}"), b"").await;
+    assert_eq!(listed.text.matches("<PartNumber>").count(), 1, "{}", listed.text);
+    let delete = async |etag: &str| {
+        scene.conditional("DELETE", "/photos/key", "", b"", &[("if-match", etag)]).await.status
+    };
+    let etag = format!("\"{}-1\"", md5_of(&hex::decode(md5_of(&first)).unwrap()));
+    assert_eq!((delete("\"00\"").await, delete(&etag).await, delete(&etag).await), (412, 204, 404));
+    open_gate(&folder);
+    assert_eq!(scene.request("DELETE", "/photos/key", &format!("uploadId={id}"), b"").await.status, 204);
+    scene.service.database().wait_until_idle().await;
+    assert_eq!(scene.request("GET", "/photos/key", "", b"").await.outcome(), (404, "NoSuchKey"));
     scene.service.assert_consistent().await;
 }
 

@@ -5,7 +5,7 @@ import datetime
 
 from botocore.exceptions import ClientError
 
-from .tools import Failure, case, each, equal, refused, true
+from .tools import Failure, answers, case, each, equal, refused, true
 
 PAST = datetime.datetime(2020, 1, 1, tzinfo=datetime.timezone.utc)
 WRONG = '"00000000000000000000000000000000"'
@@ -151,27 +151,117 @@ def counter_with_if_match(t):
 
 @case("conditional")
 def delete_if_match(t):
-    # AWS has If-Match in DeleteObject since 2025. Ignoring it would delete what must stay.
+    bucket = t.bucket()
+    etag = t.plain.put_object(Bucket=bucket, Key="key", Body=b"keep")["ETag"]
+    refused(lambda: t.s3.delete_object(Bucket=bucket, Key="key", IfMatch=WRONG), "PreconditionFailed", status=412)
+    equal(t.read(bucket, "key"), b"keep")
+    t.s3.delete_object(Bucket=bucket, Key="key", IfMatch=etag)
+    refused(lambda: t.s3.head_object(Bucket=bucket, Key="key"), "404")
+
+
+@case("conditional")
+def delete_if_there(t):
+    bucket = t.bucket()
+    refused(lambda: t.s3.delete_object(Bucket=bucket, Key="key", IfMatch="*"), "NoSuchKey", status=404)
+    t.put(bucket, "key")
+    t.s3.delete_object(Bucket=bucket, Key="key", IfMatch="*")
+    refused(lambda: t.s3.delete_object(Bucket=bucket, Key="key", IfMatch=WRONG), "NoSuchKey", status=404)
+
+
+@each("conditional", [("if-none-match", "*"), ("x-amz-if-match-size", "4"), ("x-amz-if-match-last-modified-time", "Wed, 21 Oct 2015 07:28:00 GMT")])
+def delete_with_other_condition(t, name, value):
+    # AWS has these for directory buckets only. Ignoring them would delete what must stay.
     bucket = t.bucket()
     t.put(bucket, "key", body=b"keep")
-    try:
-        t.s3.delete_object(Bucket=bucket, Key="key", IfMatch=WRONG)
-    except ClientError as error:
-        true(error.response["Error"]["Code"] in ("PreconditionFailed", "NotImplemented"), "PreconditionFailed", error.response["Error"])
+    answers(t.raw("DELETE", f"/{bucket}/key", headers={name: value}), 501, "NotImplemented")
     equal(t.read(bucket, "key"), b"keep")
+
+
+@case("conditional")
+def one_of_many_deletions_wins(t):
+    bucket = t.bucket()
+    etag = t.plain.put_object(Bucket=bucket, Key="key", Body=b"data")["ETag"]
+
+    def delete(_):
+        try:
+            return t.s3.delete_object(Bucket=bucket, Key="key", IfMatch=etag)
+        except ClientError as error:
+            equal(error.response["Error"]["Code"], "NoSuchKey")
+            return None
+
+    with concurrent.futures.ThreadPoolExecutor(8) as pool:
+        equal(len([found for found in pool.map(delete, range(16)) if found]), 1, "deletions")
+
+
+def upload_of_one_part(t, bucket, body):
+    """Return what completes a multipart upload of this body."""
+    upload = t.plain.create_multipart_upload(Bucket=bucket, Key="key")["UploadId"]
+    etag = t.plain.upload_part(Bucket=bucket, Key="key", UploadId=upload, PartNumber=1, Body=body)["ETag"]
+    return {"Bucket": bucket, "Key": "key", "UploadId": upload, "MultipartUpload": {"Parts": [{"PartNumber": 1, "ETag": etag}]}}
 
 
 @case("conditional")
 def complete_if_none_match(t):
     bucket = t.bucket()
-    upload = t.plain.create_multipart_upload(Bucket=bucket, Key="key")["UploadId"]
-    etag = t.plain.upload_part(Bucket=bucket, Key="key", UploadId=upload, PartNumber=1, Body=b"new")["ETag"]
+    upload = upload_of_one_part(t, bucket, b"new")
     t.put(bucket, "key", body=b"old")
-    refused(
-        lambda: t.plain.complete_multipart_upload(
-            Bucket=bucket, Key="key", UploadId=upload, IfNoneMatch="*",
-            MultipartUpload={"Parts": [{"PartNumber": 1, "ETag": etag}]},
-        ),
-        "PreconditionFailed", "NotImplemented",
-    )
+    refused(lambda: t.plain.complete_multipart_upload(**upload, IfNoneMatch="*"), "PreconditionFailed", status=412)
     equal(t.read(bucket, "key"), b"old")
+    # The upload is as it was.
+    equal(len(t.s3.list_parts(Bucket=bucket, Key="key", UploadId=upload["UploadId"])["Parts"]), 1)
+    t.s3.delete_object(Bucket=bucket, Key="key")
+    done = t.plain.complete_multipart_upload(**upload, IfNoneMatch="*")
+    equal(t.read(bucket, "key"), b"new")
+    # A client may repeat a request whose answer was lost.
+    equal(t.plain.complete_multipart_upload(**upload, IfNoneMatch="*")["ETag"], done["ETag"])
+
+
+@case("conditional")
+def complete_if_match(t):
+    bucket = t.bucket()
+    upload = upload_of_one_part(t, bucket, b"new")
+    refused(lambda: t.plain.complete_multipart_upload(**upload, IfMatch=WRONG), "NoSuchKey", status=404)
+    etag = t.plain.put_object(Bucket=bucket, Key="key", Body=b"old")["ETag"]
+    refused(lambda: t.plain.complete_multipart_upload(**upload, IfMatch=WRONG), "PreconditionFailed", status=412)
+    equal(t.read(bucket, "key"), b"old")
+    t.plain.complete_multipart_upload(**upload, IfMatch=etag)
+    equal(t.read(bucket, "key"), b"new")
+
+
+@case("conditional")
+def complete_without_condition_after_a_refusal(t):
+    bucket = t.bucket()
+    upload = upload_of_one_part(t, bucket, b"new")
+    t.put(bucket, "key", body=b"old")
+    refused(lambda: t.plain.complete_multipart_upload(**upload, IfMatch=WRONG), "PreconditionFailed", status=412)
+    t.plain.complete_multipart_upload(**upload)
+    equal(t.read(bucket, "key"), b"new")
+
+
+@case("conditional")
+def abort_after_a_refusal(t):
+    bucket = t.bucket()
+    upload = upload_of_one_part(t, bucket, b"new")
+    refused(lambda: t.plain.complete_multipart_upload(**upload, IfMatch="*"), "NoSuchKey", status=404)
+    t.s3.abort_multipart_upload(Bucket=bucket, Key="key", UploadId=upload["UploadId"])
+    refused(lambda: t.plain.complete_multipart_upload(**upload), "NoSuchUpload", status=404)
+
+
+@case("conditional")
+def one_of_many_completions_wins(t):
+    bucket = t.bucket()
+    uploads = [upload_of_one_part(t, bucket, str(index).encode()) for index in range(8)]
+
+    def complete(index):
+        try:
+            t.plain.complete_multipart_upload(**uploads[index], IfNoneMatch="*")
+            return index
+        except ClientError as error:
+            if error.response["Error"]["Code"] not in ("PreconditionFailed", "ConditionalRequestConflict"):
+                raise
+            return None
+
+    with concurrent.futures.ThreadPoolExecutor(8) as pool:
+        winners = [index for index in pool.map(complete, range(8)) if index is not None]
+    equal(len(winners), 1, "winners")
+    equal(t.read(bucket, "key"), str(winners[0]).encode())

@@ -115,11 +115,20 @@ def delete_many_of_versions(t):
 @case("delete")
 def delete_many_if_match(t):
     bucket = t.bucket()
+    etags = {key: t.plain.put_object(Bucket=bucket, Key=key, Body=key.encode())["ETag"] for key in "abc"}
+    found = t.s3.delete_objects(Bucket=bucket, Delete={"Objects": [
+        {"Key": "a", "ETag": WRONG}, {"Key": "b", "ETag": etags["b"]}, {"Key": "c", "ETag": "*"}, {"Key": "d", "ETag": "*"}]})
+    equal(sorted(item["Key"] for item in found["Deleted"]), ["b", "c"])
+    equal([(item["Key"], item["Code"]) for item in found["Errors"]], [("a", "PreconditionFailed"), ("d", "NoSuchKey")])
+    equal(keys_of(t.s3.list_objects_v2(Bucket=bucket)), ["a"])
+
+
+@case("delete")
+def delete_many_with_other_condition(t):
+    bucket = t.bucket()
     t.put(bucket, "a", body=b"keep")
-    try:
-        t.s3.delete_objects(Bucket=bucket, Delete={"Objects": [{"Key": "a", "ETag": WRONG}]})
-    except ClientError:
-        pass
+    found = t.s3.delete_objects(Bucket=bucket, Delete={"Objects": [{"Key": "a", "Size": 4}]})
+    equal([(item["Key"], item["Code"]) for item in found["Errors"]], [("a", "NotImplemented")])
     equal(t.read(bucket, "a"), b"keep")
 
 
