@@ -180,14 +180,7 @@ pub(crate) fn complete(
         let found = stored.binary_search_by_key(&number, |part| part.number).ok();
         let found = found.and_then(|found| stored.get(found)).ok_or_else(missing)?;
         let known = Attributes::parse_checksums(found.checksums.as_deref());
-        let sent = Checksum {
-            checksum_crc32: part.checksum_crc32.clone(),
-            checksum_crc32c: part.checksum_crc32c.clone(),
-            checksum_crc64nvme: part.checksum_crc64nvme.clone(),
-            checksum_sha1: part.checksum_sha1.clone(),
-            checksum_sha256: part.checksum_sha256.clone(),
-            checksum_type: None,
-        };
+        let sent = crate::ops::checksums_in!(part);
         let differs = |it: &Algorithm| get(&sent, *it).is_some_and(|sum| get(&known, *it) != Some(sum));
         if ALGORITHMS.iter().any(differs) {
             return Err(missing());

@@ -18,7 +18,7 @@ use crate::{
     },
     events::signal::EventSignal,
     files::listing,
-    objects::{ObjectName, names::names_of},
+    objects::{ObjectName, names::present_and_future_names_of},
 };
 
 /// Maximum length of a payload in bytes. If the metadata does not fit, the payload omits it.
@@ -221,7 +221,8 @@ impl EventRecorder {
         }
         let events: Vec<_> = events.into_iter().collect();
         let unnamed = events.iter().filter(|event| event.object.is_none() && event.file.bucket_id.is_some());
-        let names = names_of(transaction, unnamed.map(|event| event.file.uid).collect(), true).await?;
+        let unnamed = unnamed.map(|event| event.file.uid).collect();
+        let names = present_and_future_names_of(transaction, unnamed).await?;
         let row = |event: FileEvent<'_>| {
             let object = event.object.or_else(|| names.get(&event.file.uid));
             self.file_row(FileEvent { object, ..event })

@@ -118,6 +118,14 @@ impl LastWrite {
     }
 }
 
+/// What becomes of an accepted file that cannot become an object any more.
+#[derive(Clone, Copy)]
+pub(crate) enum WithoutKey {
+    Delete,
+    /// It is a file without a key.
+    Keep,
+}
+
 /// Which of two writes of a key wins.
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Order {
@@ -251,13 +259,12 @@ impl ObjectBinder {
         Ok(None)
     }
 
-    /// Binds a file that processing has accepted, if it is to become an object. A file that cannot
-    /// become an object any more is deleted; with `keeps_file`, it is a file without a key.
+    /// Binds a file that processing has accepted, if it is to become an object.
     pub(crate) async fn bind_accepted(
         &self,
         transaction: &DatabaseTransaction,
         file: &file::Model,
-        keeps_file: bool,
+        without_key: WithoutKey,
     ) -> Result<(), DbErr> {
         let Some(PendingObject { object, etag, since }) = pending(transaction, file).await? else {
             return Ok(());
@@ -270,11 +277,12 @@ impl ObjectBinder {
         if self.bind_in_order(transaction, &object, bound, order).await?.is_none() {
             return Ok(());
         }
-        if keeps_file {
-            self.detach(transaction, file, object.charge()).await
-        } else {
-            self.remove(transaction, file.uid, object.task_id, FileTransition::delete_with_object(), None)
-                .await
+        match without_key {
+            WithoutKey::Keep => self.detach(transaction, file, object.charge()).await,
+            WithoutKey::Delete => {
+                let transition = FileTransition::delete_with_object();
+                self.remove(transaction, file.uid, object.task_id, transition, None).await
+            }
         }
     }
 

@@ -15,28 +15,23 @@ impl ObjectDb {
     /// Returns the names of those files among `uids` that are objects.
     #[boxed_future]
     pub async fn names_of(&self, uids: Vec<Uid>) -> Result<HashMap<Uid, ObjectName>, MetaError> {
-        let uids = uids.into_iter().map(Uid::get).collect();
-        let names = names_of(&self.db.lookups, uids, false).await?;
+        let uids: Vec<_> = uids.into_iter().map(Uid::get).collect();
+        let keys = keys_of_objects(&self.db.lookups, &uids).await?;
+        let names = with_buckets(&self.db.lookups, keys).await?;
         Ok(names.into_iter().map(|(uid, name)| (Uid::from_db(uid), name)).collect())
     }
 }
 
-/// Returns the names of those files among `uids` that are objects; with `or_will_be`, also of those
-/// that will become objects.
-pub(crate) async fn names_of(
+/// Uid of a file, id of its bucket, and its key.
+type FileKey = (i64, i64, Vec<u8>);
+
+/// Returns the names of those files among `uids` that are objects, or will become objects.
+pub(crate) async fn present_and_future_names_of(
     connection: &impl ConnectionTrait,
     uids: Vec<i64>,
-    or_will_be: bool,
 ) -> Result<HashMap<i64, ObjectName>, DbErr> {
-    if uids.is_empty() {
-        return Ok(HashMap::new());
-    }
-    let objects = object::Entity::find()
-        .select_only()
-        .columns([object::Column::Uid, object::Column::BucketId, object::Column::ObjectKey])
-        .filter(object::Column::Uid.is_in(uids.iter().copied()));
-    let mut keys: Vec<(i64, i64, Vec<u8>)> = objects.into_tuple().all(connection).await?;
-    if or_will_be && keys.len() < uids.len() {
+    let mut keys = keys_of_objects(connection, &uids).await?;
+    if keys.len() < uids.len() {
         let uploads = object_upload::Entity::find()
             .select_only()
             .columns([
@@ -45,8 +40,26 @@ pub(crate) async fn names_of(
                 object_upload::Column::ObjectKey,
             ])
             .filter(object_upload::Column::Uid.is_in(uids));
-        keys.extend(uploads.into_tuple::<(i64, i64, Vec<u8>)>().all(connection).await?);
+        keys.extend(uploads.into_tuple::<FileKey>().all(connection).await?);
     }
+    with_buckets(connection, keys).await
+}
+
+async fn keys_of_objects(connection: &impl ConnectionTrait, uids: &[i64]) -> Result<Vec<FileKey>, DbErr> {
+    if uids.is_empty() {
+        return Ok(Vec::new());
+    }
+    let objects = object::Entity::find()
+        .select_only()
+        .columns([object::Column::Uid, object::Column::BucketId, object::Column::ObjectKey])
+        .filter(object::Column::Uid.is_in(uids.iter().copied()));
+    objects.into_tuple().all(connection).await
+}
+
+async fn with_buckets(
+    connection: &impl ConnectionTrait,
+    keys: Vec<FileKey>,
+) -> Result<HashMap<i64, ObjectName>, DbErr> {
     let ids: BTreeSet<_> = keys.iter().map(|(_, bucket_id, _)| *bucket_id).collect();
     let buckets = bucket_names(connection, ids).await?;
     let named = keys.into_iter().filter_map(|(uid, bucket_id, key)| {

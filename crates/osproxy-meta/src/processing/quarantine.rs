@@ -13,7 +13,7 @@ use crate::{
         entities::{blob, file},
         write_batcher::TxEnd,
     },
-    objects::bind::ObjectBinder,
+    objects::bind::{ObjectBinder, WithoutKey},
 };
 
 /// A file in quarantine.
@@ -110,7 +110,7 @@ impl ProcessingDb {
                         .exec(transaction)
                         .await?;
                     let uids: Vec<_> = uids.into_iter().map(Uid::from_db).collect();
-                    bind_accepted(transaction, &uids, &binder, true).await?;
+                    bind_accepted(transaction, &uids, &binder, WithoutKey::Keep).await?;
                     record_accepted(transaction, &uids, &[EventKind::FileCompleted], &recorder).await?;
                     let kind = match blob.layout {
                         blob::BlobLayout::Whole => TaskKind::VerifyBlob,

@@ -20,7 +20,7 @@ use crate::{
         listing::{decode_metadata, encode_metadata},
         rows::has_blob,
     },
-    objects::bind::{self, ObjectBinder},
+    objects::bind::{self, ObjectBinder, WithoutKey},
     tasks::kind::TaskSeed,
 };
 
@@ -213,7 +213,7 @@ async fn accept(
         let payload = ProcessPayload { uid: uid.get(), steps: ProcessSteps::Beside, required };
         enqueue(transaction, payload.task(next.task_id), blob_id, now).await?;
     }
-    bind_accepted(transaction, &[uid], binder, false).await?;
+    bind_accepted(transaction, &[uid], binder, WithoutKey::Delete).await?;
     let completed = (accepted.from == FileState::Processing).then_some(EventKind::FileCompleted);
     let processed = accepted.next.is_none().then_some(EventKind::FileProcessed);
     let kinds: Vec<_> = completed.into_iter().chain(processed).collect();
@@ -221,19 +221,18 @@ async fn accept(
     Ok(VerdictOutcome::Recorded)
 }
 
-/// Binds files that are readable now to the keys that wait for them. Files that cannot become objects
-/// any more are deleted; with `keeps_files`, they are files without a key.
+/// Binds files that are readable now to the keys that wait for them.
 pub(super) async fn bind_accepted(
     transaction: &DatabaseTransaction,
     uids: &[Uid],
     binder: &ObjectBinder,
-    keeps_files: bool,
+    without_key: WithoutKey,
 ) -> Result<(), DbErr> {
     let waiting = file::Entity::find()
         .filter(file::Column::Uid.is_in(uids.iter().map(|uid| uid.get())))
         .filter(file::Column::BucketId.is_not_null());
     for file in waiting.all(transaction).await? {
-        binder.bind_accepted(transaction, &file, keeps_files).await?;
+        binder.bind_accepted(transaction, &file, without_key).await?;
     }
     Ok(())
 }

@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use axum::http::{HeaderMap, header};
 use osproxy_core::ops::{
     copy_object::{self, CopySource},
-    find_object::{FoundObject, find_content},
+    find_object::{BucketRecord, FoundObject, find_content},
     put_object::{ObjectCondition, ObjectRequest},
 };
 use s3s::{
@@ -20,16 +20,19 @@ use time::OffsetDateTime;
 
 use super::{
     etag,
-    objects::{DEFAULT_TYPE, metadata_of, refuse_encryption, refuse_unsupported, write_condition},
+    objects::{
+        DEFAULT_TYPE, ReadConditions, metadata_of, refuse_encryption, refuse_unsupported, write_condition,
+    },
 };
 use crate::{
     attributes::{Attributes, parse_tags},
+    auth::Identity,
     errors::to_s3,
     service::Service,
 };
 
 /// Returns bucket and key of the header `x-amz-copy-source`.
-pub(crate) fn source_of(source: &dto::CopySource) -> S3Result<(&str, &str)> {
+fn source_of(source: &dto::CopySource) -> S3Result<(&str, &str)> {
     match source {
         dto::CopySource::Bucket { bucket, key, version_id } => {
             if version_id.as_deref().is_some_and(|version| version != "null") {
@@ -51,6 +54,20 @@ fn target_condition(headers: &HeaderMap) -> S3Result<Option<ObjectCondition>> {
 }
 
 impl Service {
+    /// Returns the source of a copy and its bucket, if it meets the conditions.
+    pub(super) async fn source(
+        &self,
+        identity: &Identity,
+        source: &dto::CopySource,
+        conditions: ReadConditions<'_>,
+    ) -> S3Result<(BucketRecord, FoundObject)> {
+        let (bucket, key) = source_of(source)?;
+        let bucket = self.bucket_of(identity, bucket).await?;
+        let found = find_content(&self.app.uploads, &bucket, key).await.map_err(to_s3)?;
+        conditions.check(&found.object, &S3ErrorCode::PreconditionFailed)?;
+        Ok((bucket, found))
+    }
+
     pub(crate) async fn copy(
         &self,
         request: S3Request<CopyObjectInput>,
@@ -60,18 +77,9 @@ impl Service {
         let condition = target_condition(&request.headers)?;
         let input = request.input;
         refuse_encryption(is_encrypted!(input))?;
-        let (source_bucket, source_key) = source_of(&input.copy_source)?;
-        let source_bucket = self.bucket_of(&identity, source_bucket).await?;
-        let found = find_content(&self.app.uploads, &source_bucket, source_key).await.map_err(to_s3)?;
+        let (source_bucket, found) =
+            self.source(&identity, &input.copy_source, source_conditions!(input)).await?;
         let FoundObject { object: source, file, metadata } = found;
-        let conditions = read_conditions!(
-            input,
-            copy_source_if_match,
-            copy_source_if_none_match,
-            copy_source_if_modified_since,
-            copy_source_if_unmodified_since
-        );
-        conditions.check(&source, &S3ErrorCode::PreconditionFailed)?;
         let is = |directive: Option<&str>| directive == Some("REPLACE");
         let replaces = is(input.metadata_directive.as_ref().map(MetadataDirective::as_str));
         let replaces_tags = is(input.tagging_directive.as_ref().map(TaggingDirective::as_str));
@@ -100,7 +108,7 @@ impl Service {
             attributes: attributes.to_text(),
             condition,
         };
-        let source = CopySource { bucket: &source_bucket, key: source_key, etag: &source.etag };
+        let source = CopySource { bucket: &source_bucket, key: &source.key, etag: &source.etag };
         let copied = copy_object::copy_object(&self.app.uploads, &identity.caller, source, &bucket, new);
         let copied = copied.await.map_err(to_s3)?;
         let result = CopyObjectResult {

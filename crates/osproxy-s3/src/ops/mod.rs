@@ -1,6 +1,65 @@
 //! The operations, by resource.
 
-// The inputs of operations have the same fields, but no common type.
+// The inputs and the outputs of operations have the same fields, but no common type.
+
+/// The checksums in the fields of a request or of a part of it.
+macro_rules! checksums_in {
+    ($fields:expr) => {
+        s3s::dto::Checksum {
+            checksum_crc32: $fields.checksum_crc32.clone(),
+            checksum_crc32c: $fields.checksum_crc32c.clone(),
+            checksum_crc64nvme: $fields.checksum_crc64nvme.clone(),
+            checksum_sha1: $fields.checksum_sha1.clone(),
+            checksum_sha256: $fields.checksum_sha256.clone(),
+            checksum_type: None,
+        }
+    };
+}
+
+pub(crate) use checksums_in;
+
+/// Sets the fields with checksums, except the type of the checksum.
+macro_rules! set_checksums {
+    ($output:ident, $sums:expr) => {{
+        let sums: s3s::dto::Checksum = $sums;
+        $output.checksum_crc32 = sums.checksum_crc32;
+        $output.checksum_crc32c = sums.checksum_crc32c;
+        $output.checksum_crc64nvme = sums.checksum_crc64nvme;
+        $output.checksum_sha1 = sums.checksum_sha1;
+        $output.checksum_sha256 = sums.checksum_sha256;
+    }};
+}
+
+/// Sets the fields that GET and HEAD have in common.
+macro_rules! describe {
+    ($output:ident, $input:ident, $found:ident, $range:expr) => {{
+        let (input, found) = ($input, $found);
+        let size = found.file.content.size;
+        let range: Option<&std::ops::Range<u64>> = $range;
+        let (start, end) = range.map_or((0, size), |range| (range.start, range.end));
+        let sums = found.attributes.checksums();
+        if input.checksum_mode.is_some() && range.is_none() {
+            $output.checksum_type = sums.checksum_type.clone();
+            set_checksums!($output, sums);
+        }
+        let Attributes { cache_control, content_disposition, content_encoding, content_language, .. } =
+            &found.attributes;
+        let either = |wanted: &Option<String>, kept: &Option<String>| wanted.clone().or_else(|| kept.clone());
+        $output.accept_ranges = Some("bytes".to_owned());
+        $output.content_length = Some((end - start).cast_signed());
+        $output.content_range = range.map(|_| format!("bytes {start}-{}/{size}", end - 1));
+        $output.content_type = either(&input.response_content_type, &Some(found.file.content_type.clone()));
+        $output.cache_control = either(&input.response_cache_control, cache_control);
+        $output.content_disposition = either(&input.response_content_disposition, content_disposition);
+        $output.content_encoding = either(&input.response_content_encoding, content_encoding);
+        $output.content_language = either(&input.response_content_language, content_language);
+        $output.expires = input.response_expires.clone().or_else(|| found.attributes.expires());
+        $output.e_tag = Some(etag(&found.object.etag));
+        $output.expiration = found.expiration;
+        $output.last_modified = Some(timestamp(found.object.modified_at));
+        $output.metadata = Some(found.metadata.into_iter().collect());
+    }};
+}
 
 /// What the headers of a request say about its body.
 macro_rules! announced {
@@ -8,14 +67,7 @@ macro_rules! announced {
         $crate::body::Announced {
             length: $input.content_length,
             md5: $input.content_md5,
-            checksums: s3s::dto::Checksum {
-                checksum_crc32: $input.checksum_crc32,
-                checksum_crc32c: $input.checksum_crc32c,
-                checksum_crc64nvme: $input.checksum_crc64nvme,
-                checksum_sha1: $input.checksum_sha1,
-                checksum_sha256: $input.checksum_sha256,
-                checksum_type: None,
-            },
+            checksums: checksums_in!($input),
             trailers: $trailers,
         }
     };
@@ -48,6 +100,19 @@ macro_rules! read_conditions {
             modified_since: $input.$modified.as_ref(),
             unmodified_since: $input.$unmodified.as_ref(),
         }
+    };
+}
+
+/// The conditions on the source of a copy.
+macro_rules! source_conditions {
+    ($input:ident) => {
+        read_conditions!(
+            $input,
+            copy_source_if_match,
+            copy_source_if_none_match,
+            copy_source_if_modified_since,
+            copy_source_if_unmodified_since
+        )
     };
 }
 

@@ -7,7 +7,7 @@ use osproxy_core::{
         UploadOptions,
         choose_part_node::{choose_part_node, parts_elsewhere},
         download_file::open_content,
-        find_object::{BucketRecord, FoundObject, find_content},
+        find_object::BucketRecord,
         object_uploads::{
             ObjectCompletion, ObjectUploadRecord, abort_object_upload, complete_object_upload,
             create_object_upload, find_object_upload, is_completed_upload, list_object_parts,
@@ -33,7 +33,6 @@ use s3s::{
 
 use super::{
     buckets::owner,
-    copy::source_of,
     etag,
     objects::{DEFAULT_TYPE, metadata_of, no_upload, refuse_encryption, refuse_unsupported, write_condition},
     timestamp,
@@ -147,16 +146,10 @@ impl Service {
         let body = until_revoked(self.app.auth.clone(), identity.caller.clone(), incoming.body);
         let stored = upload_part(uploads, upload.uid, number, options, incoming.size, body);
         let digests = stored.await.map_err(no_upload)?;
-        let sums = sums.get().unwrap_or_default();
-        Ok(S3Response::new(UploadPartOutput {
-            e_tag: digests.md5.map(|md5| etag(&hex::encode(md5))),
-            checksum_crc32: sums.checksum_crc32,
-            checksum_crc32c: sums.checksum_crc32c,
-            checksum_crc64nvme: sums.checksum_crc64nvme,
-            checksum_sha1: sums.checksum_sha1,
-            checksum_sha256: sums.checksum_sha256,
-            ..UploadPartOutput::default()
-        }))
+        let e_tag = digests.md5.map(|md5| etag(&hex::encode(md5)));
+        let mut output = UploadPartOutput { e_tag, ..UploadPartOutput::default() };
+        set_checksums!(output, sums.get().unwrap_or_default());
+        Ok(S3Response::new(output))
     }
 
     pub(crate) async fn copy_part(
@@ -168,19 +161,8 @@ impl Service {
         let number = part_number(input.part_number)?;
         let upload = self.upload(&bucket, &input.key, &input.upload_id).await?;
         self.check_node(upload.uid).await?;
-        let (source_bucket, source_key) = source_of(&input.copy_source)?;
-        let source_bucket = self.bucket_of(&identity, source_bucket).await?;
-        let uploads = &self.app.uploads;
-        let found = find_content(uploads, &source_bucket, source_key).await.map_err(to_s3)?;
-        let FoundObject { object: source, file, .. } = found;
-        let conditions = read_conditions!(
-            input,
-            copy_source_if_match,
-            copy_source_if_none_match,
-            copy_source_if_modified_since,
-            copy_source_if_unmodified_since
-        );
-        conditions.check(&source, &S3ErrorCode::PreconditionFailed)?;
+        let (_, source) = self.source(&identity, &input.copy_source, source_conditions!(input)).await?;
+        let (uploads, file) = (&self.app.uploads, source.file);
         let size = file.content.size;
         let range = match input.copy_source_range.as_deref() {
             None => 0..size,
@@ -206,16 +188,12 @@ impl Service {
         let options = part_options(&identity, ExpectedDigests::default(), &sums);
         let stored = upload_part(uploads, upload.uid, number, options, SizeHint::Exact(length), content);
         let digests = stored.await.map_err(no_upload)?;
-        let sums = sums.get().unwrap_or_default();
-        let result = CopyPartResult {
+        let mut result = CopyPartResult {
             e_tag: digests.md5.map(|md5| etag(&hex::encode(md5))),
             last_modified: Some(time::OffsetDateTime::now_utc().into()),
-            checksum_crc32: sums.checksum_crc32,
-            checksum_crc32c: sums.checksum_crc32c,
-            checksum_crc64nvme: sums.checksum_crc64nvme,
-            checksum_sha1: sums.checksum_sha1,
-            checksum_sha256: sums.checksum_sha256,
+            ..CopyPartResult::default()
         };
+        set_checksums!(result, sums.get().unwrap_or_default());
         Ok(S3Response::new(UploadPartCopyOutput {
             copy_part_result: Some(result),
             ..UploadPartCopyOutput::default()
@@ -232,14 +210,7 @@ impl Service {
         let completed = input.multipart_upload.and_then(|upload| upload.parts).unwrap_or_default();
         let parts = parts_of(&completed)?;
         let uid = parse_id(&input.upload_id)?;
-        let whole = Checksum {
-            checksum_crc32: input.checksum_crc32,
-            checksum_crc32c: input.checksum_crc32c,
-            checksum_crc64nvme: input.checksum_crc64nvme,
-            checksum_sha1: input.checksum_sha1,
-            checksum_sha256: input.checksum_sha256,
-            checksum_type: input.checksum_type,
-        };
+        let whole = Checksum { checksum_type: input.checksum_type.clone(), ..checksums_in!(input) };
         let attributes = match self.upload(&bucket, &input.key, &input.upload_id).await {
             Ok(upload) => {
                 // The type of the content is found out where its bytes are.
@@ -265,19 +236,16 @@ impl Service {
             }
             _ => no_upload(error),
         })?;
-        Ok(S3Response::new(CompleteMultipartUploadOutput {
+        let mut output = CompleteMultipartUploadOutput {
             location: Some(format!("/{}/{}", bucket.name, input.key)),
             bucket: Some(bucket.name),
             key: Some(input.key),
             e_tag: Some(etag(&stored.etag)),
-            checksum_crc32: sums.checksum_crc32,
-            checksum_crc32c: sums.checksum_crc32c,
-            checksum_crc64nvme: sums.checksum_crc64nvme,
-            checksum_sha1: sums.checksum_sha1,
-            checksum_sha256: sums.checksum_sha256,
-            checksum_type: sums.checksum_type,
+            checksum_type: sums.checksum_type.clone(),
             ..CompleteMultipartUploadOutput::default()
-        }))
+        };
+        set_checksums!(output, sums);
+        Ok(S3Response::new(output))
     }
 
     /// Compares the checksums of a request that completes `upload` with those of the parts. Returns the
@@ -343,18 +311,15 @@ impl Service {
         found.truncate(usize::try_from(max).unwrap_or(0));
         let next = found.last().filter(|_| is_truncated).map(|part| part.number.cast_signed());
         let parts = found.into_iter().map(|part| {
-            let sums = Attributes::parse_checksums(part.checksums.as_deref());
-            Part {
+            let mut listed = Part {
                 e_tag: part.md5.map(|md5| etag(&hex::encode(md5))),
                 last_modified: Some(timestamp(part.stored_at)),
                 part_number: Some(part.number.cast_signed()),
                 size: Some(part.size.cast_signed()),
-                checksum_crc32: sums.checksum_crc32,
-                checksum_crc32c: sums.checksum_crc32c,
-                checksum_crc64nvme: sums.checksum_crc64nvme,
-                checksum_sha1: sums.checksum_sha1,
-                checksum_sha256: sums.checksum_sha256,
-            }
+                ..Part::default()
+            };
+            set_checksums!(listed, Attributes::parse_checksums(part.checksums.as_deref()));
+            listed
         });
         let checksum = Attributes::parse(upload.attributes.as_deref()).upload_checksum;
         Ok(S3Response::new(ListPartsOutput {

@@ -273,17 +273,14 @@ impl Service {
         if known.is_none() && has_sums {
             self.record_checksums(stored.uid, sums.clone()).await;
         }
-        Ok(S3Response::new(PutObjectOutput {
+        let mut output = PutObjectOutput {
             e_tag: Some(etag(&stored.etag)),
             expiration,
-            checksum_crc32: sums.checksum_crc32,
-            checksum_crc32c: sums.checksum_crc32c,
-            checksum_crc64nvme: sums.checksum_crc64nvme,
-            checksum_sha1: sums.checksum_sha1,
-            checksum_sha256: sums.checksum_sha256,
             checksum_type: has_sums.then(|| ChecksumType::from_static(ChecksumType::FULL_OBJECT)),
             ..PutObjectOutput::default()
-        }))
+        };
+        set_checksums!(output, sums);
+        Ok(S3Response::new(output))
     }
 
     /// Records the checksums that became known with the last byte. The object is stored, so an error
@@ -333,46 +330,12 @@ impl Service {
     ) -> S3Result<S3Response<GetObjectOutput>> {
         refuse_encryption(request.input.sse_customer_algorithm.is_some())?;
         let Opened { found, range, content } = self.open(&request).await?;
-        let Found { object, file, attributes, metadata, caller, expiration } = found;
-        let (input, size) = (&request.input, file.content.size);
-        let (start, end) = range.as_ref().map_or((0, size), |range| (range.start, range.end));
-        let content = until_revoked(self.app.auth.clone(), caller, content);
-        let frames = content.map_ok(http_body::Frame::data);
+        let (input, caller) = (&request.input, found.caller.clone());
+        let frames = until_revoked(self.app.auth.clone(), caller, content).map_ok(http_body::Frame::data);
         let body = StreamingBlob::from(Body::http_body_unsync(StreamBody::new(frames)));
-        let sums = checksums_of(&attributes, input.checksum_mode.is_some() && range.is_none());
-        let output = GetObjectOutput {
-            body: Some(body),
-            accept_ranges: Some("bytes".to_owned()),
-            content_length: Some((end - start).cast_signed()),
-            content_range: range.as_ref().map(|_| format!("bytes {start}-{}/{size}", end - 1)),
-            content_type: input.response_content_type.clone().or(Some(file.content_type.clone())),
-            cache_control: input.response_cache_control.clone().or_else(|| attributes.cache_control.clone()),
-            content_disposition: input
-                .response_content_disposition
-                .clone()
-                .or_else(|| attributes.content_disposition.clone()),
-            content_encoding: input
-                .response_content_encoding
-                .clone()
-                .or_else(|| attributes.content_encoding.clone()),
-            content_language: input
-                .response_content_language
-                .clone()
-                .or_else(|| attributes.content_language.clone()),
-            expires: input.response_expires.clone().or_else(|| attributes.expires()),
-            e_tag: Some(etag(&object.etag)),
-            expiration,
-            last_modified: Some(timestamp(object.modified_at)),
-            metadata: Some(metadata.into_iter().collect()),
-            tag_count: tag_count(&attributes),
-            checksum_crc32: sums.checksum_crc32,
-            checksum_crc32c: sums.checksum_crc32c,
-            checksum_crc64nvme: sums.checksum_crc64nvme,
-            checksum_sha1: sums.checksum_sha1,
-            checksum_sha256: sums.checksum_sha256,
-            checksum_type: sums.checksum_type,
-            ..GetObjectOutput::default()
-        };
+        let tag_count = tag_count(&found.attributes);
+        let mut output = GetObjectOutput { body: Some(body), tag_count, ..GetObjectOutput::default() };
+        describe!(output, input, found, range.as_ref());
         let status = range.map(|_| StatusCode::PARTIAL_CONTENT);
         Ok(match status {
             Some(status) => S3Response::with_status(output, status),
@@ -387,43 +350,14 @@ impl Service {
         let input = &request.input;
         refuse_encryption(input.sse_customer_algorithm.is_some())?;
         let found = self.find(&request, &input.bucket, &input.key, input.version_id.as_deref()).await?;
-        let Found { object, file, attributes, metadata, expiration, .. } = found;
         let conditions =
             read_conditions!(input, if_match, if_none_match, if_modified_since, if_unmodified_since);
-        conditions.check(&object, &S3ErrorCode::NotModified)?;
-        check_part(input.part_number, &object)?;
-        let size = file.content.size;
-        let range = input.range.as_ref().map(|range| within(range, size)).transpose()?;
-        let length = range.as_ref().map_or(size, |range| range.end - range.start);
-        let tag_count = tag_count(&attributes);
-        let sums = checksums_of(&attributes, input.checksum_mode.is_some() && range.is_none());
-        let output = HeadObjectOutput {
-            accept_ranges: Some("bytes".to_owned()),
-            content_length: Some(length.cast_signed()),
-            content_range: range
-                .as_ref()
-                .map(|range| format!("bytes {}-{}/{size}", range.start, range.end - 1)),
-            content_type: input.response_content_type.clone().or(Some(file.content_type.clone())),
-            expires: input.response_expires.clone().or_else(|| attributes.expires()),
-            cache_control: input.response_cache_control.clone().or(attributes.cache_control),
-            content_disposition: input
-                .response_content_disposition
-                .clone()
-                .or(attributes.content_disposition),
-            content_encoding: input.response_content_encoding.clone().or(attributes.content_encoding),
-            content_language: input.response_content_language.clone().or(attributes.content_language),
-            e_tag: Some(etag(&object.etag)),
-            expiration,
-            last_modified: Some(timestamp(object.modified_at)),
-            metadata: Some(metadata.into_iter().collect()),
-            checksum_crc32: sums.checksum_crc32,
-            checksum_crc32c: sums.checksum_crc32c,
-            checksum_crc64nvme: sums.checksum_crc64nvme,
-            checksum_sha1: sums.checksum_sha1,
-            checksum_sha256: sums.checksum_sha256,
-            checksum_type: sums.checksum_type,
-            ..HeadObjectOutput::default()
-        };
+        conditions.check(&found.object, &S3ErrorCode::NotModified)?;
+        check_part(input.part_number, &found.object)?;
+        let range = input.range.as_ref().map(|range| within(range, found.file.content.size)).transpose()?;
+        let tag_count = tag_count(&found.attributes);
+        let mut output = HeadObjectOutput::default();
+        describe!(output, input, found, range.as_ref());
         let mut response = S3Response::new(output);
         if let Some(count) = tag_count {
             // `s3s` has no field for it.
