@@ -9,7 +9,10 @@ use s3s::{
 };
 use serde::{Deserialize, Serialize};
 
-use crate::checksums::{self, ALGORITHMS, UploadChecksum};
+use crate::{
+    checksums::{self, ALGORITHMS, UploadChecksum},
+    parts::PartList,
+};
 
 /// Maximum number of tags of an object.
 const MAX_TAGS: usize = 10;
@@ -42,6 +45,9 @@ pub(crate) struct Attributes {
     /// The checksum that was chosen for a multipart upload.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(crate) upload_checksum: Option<UploadChecksum>,
+    /// The parts of a multipart upload.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) parts: Option<PartList>,
 }
 
 impl Attributes {

@@ -62,6 +62,11 @@ impl Algorithm {
         }
     }
 
+    /// Length of a checksum in Base64.
+    pub(crate) fn text_length(self) -> usize {
+        self.length().div_ceil(3) * 4
+    }
+
     /// Length of a checksum in bytes.
     pub(crate) fn length(self) -> usize {
         match self {
@@ -164,15 +169,12 @@ impl UploadChecksum {
     }
 }
 
-/// Compares the checksums in a request that completes an upload with those of its parts, and returns
-/// the checksum of the content. `wanted` is the checksum that was chosen for the upload, and `whole`
-/// the checksum of the content in the request. Returns `None` if the checksum of a part is unknown.
-pub(crate) fn complete(
-    wanted: Option<UploadChecksum>,
+/// Returns the stored parts that a request to complete an upload names, if they have the checksums in
+/// the request.
+pub(crate) fn select<'s>(
     completed: &[CompletedPart],
-    stored: &[UploadedPart],
-    whole: &Checksum,
-) -> S3Result<Option<(UploadChecksum, String)>> {
+    stored: &'s [UploadedPart],
+) -> S3Result<Vec<&'s UploadedPart>> {
     let mut parts = Vec::with_capacity(completed.len());
     for part in completed {
         let number = part.part_number.unwrap_or(0).unsigned_abs();
@@ -187,6 +189,17 @@ pub(crate) fn complete(
         }
         parts.push(found);
     }
+    Ok(parts)
+}
+
+/// Returns the checksum of content that was received in `parts`. `wanted` is the checksum that was
+/// chosen for the upload, and `whole` that in the request to complete it, which must be right. Returns
+/// `None` if the checksum of a part is unknown.
+pub(crate) fn of_content(
+    wanted: Option<UploadChecksum>,
+    parts: &[&UploadedPart],
+    whole: &Checksum,
+) -> S3Result<Option<(UploadChecksum, String)>> {
     let sent = ALGORITHMS.into_iter().find(|it| get(whole, *it).is_some());
     let is_composite = whole.checksum_type.as_ref().is_some_and(|it| it.as_str() == ChecksumType::COMPOSITE);
     let Some(checksum) = wanted.or(sent.map(|algorithm| UploadChecksum { algorithm, is_composite })) else {
@@ -200,7 +213,7 @@ pub(crate) fn complete(
             "The upload was created for another checksum or checksum type"
         ));
     }
-    let computed = checksum.of_parts(&parts);
+    let computed = checksum.of_parts(parts);
     match get(whole, checksum.algorithm) {
         Some(_) if computed.is_none() => {
             Err(s3_error!(InvalidRequest, "The checksum cannot be compared: parts have no such checksum"))

@@ -11,10 +11,10 @@ use osproxy_core::{
     buckets::cors::{CorsGrant, METHODS, find_rule},
     ops::buckets::{KnownBucket, known_bucket},
 };
-use s3s::{S3Error, S3ErrorCode, S3Result};
+use s3s::S3Result;
 
 use crate::{
-    errors::{self, to_s3},
+    errors::{self, custom, to_s3},
     host::Domain,
 };
 
@@ -114,16 +114,6 @@ impl Cors {
 
 fn text<'h>(headers: &'h HeaderMap, name: &HeaderName) -> Option<&'h str> {
     headers.get(name).and_then(|value| value.to_str().ok())
-}
-
-fn custom(
-    code: &'static str,
-    status: StatusCode,
-    message: impl Into<std::borrow::Cow<'static, str>>,
-) -> S3Error {
-    let mut error = S3Error::with_message(S3ErrorCode::Custom(code.into()), message);
-    error.set_status_code(status);
-    error
 }
 
 fn grant_headers(grant: CorsGrant<'_>, origin: &HeaderValue) -> HeaderMap {

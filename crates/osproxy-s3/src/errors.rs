@@ -118,6 +118,17 @@ fn code(code: ErrorCode) -> (S3ErrorCode, Option<StatusCode>) {
     (code, None)
 }
 
+/// An error with a code that `s3s` does not know.
+pub(crate) fn custom(
+    code: &'static str,
+    status: StatusCode,
+    message: impl Into<Cow<'static, str>>,
+) -> S3Error {
+    let mut error = S3Error::with_message(S3ErrorCode::Custom(code.into()), message);
+    error.set_status_code(status);
+    error
+}
+
 /// Renders an error that `s3s` has not rendered.
 pub(crate) fn render(error: &S3Error) -> Response {
     let mut xml = format!("<?xml version=\"1.0\" encoding=\"UTF-8\"?><Error>{END}");

@@ -15,6 +15,7 @@ mod forward;
 mod headers;
 mod host;
 mod ops;
+mod parts;
 mod request;
 mod service;
 mod signature;

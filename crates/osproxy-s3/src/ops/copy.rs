@@ -101,6 +101,7 @@ impl Service {
         attributes.tags =
             if replaces_tags { parse_tags(input.tagging.as_deref())? } else { old.tags.clone() };
         (attributes.checksums, attributes.upload_checksum) = (old.checksums, old.upload_checksum);
+        attributes.parts = old.parts;
         let new = ObjectRequest {
             key: input.key,
             content_type: Some(content_type),

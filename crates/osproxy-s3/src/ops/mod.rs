@@ -32,22 +32,19 @@ macro_rules! set_checksums {
 
 /// Sets the fields that GET and HEAD have in common.
 macro_rules! describe {
-    ($output:ident, $input:ident, $found:ident, $range:expr) => {{
-        let (input, found) = ($input, $found);
-        let size = found.file.content.size;
-        let range: Option<&std::ops::Range<u64>> = $range;
-        let (start, end) = range.map_or((0, size), |range| (range.start, range.end));
-        let sums = found.attributes.checksums();
-        if input.checksum_mode.is_some() && range.is_none() {
-            $output.checksum_type = sums.checksum_type.clone();
-            set_checksums!($output, sums);
+    ($output:ident, $input:ident, $found:ident, $selection:ident) => {{
+        let (input, found, selection) = ($input, $found, $selection);
+        if input.checksum_mode.is_some() {
+            $output.checksum_type = selection.sums.checksum_type.clone();
+            set_checksums!($output, selection.sums);
         }
         let Attributes { cache_control, content_disposition, content_encoding, content_language, .. } =
             &found.attributes;
         let either = |wanted: &Option<String>, kept: &Option<String>| wanted.clone().or_else(|| kept.clone());
         $output.accept_ranges = Some("bytes".to_owned());
-        $output.content_length = Some((end - start).cast_signed());
-        $output.content_range = range.map(|_| format!("bytes {start}-{}/{size}", end - 1));
+        $output.content_length = Some((selection.bytes.end - selection.bytes.start).cast_signed());
+        $output.content_range = selection.content_range;
+        $output.parts_count = selection.parts_count;
         $output.content_type = either(&input.response_content_type, &Some(found.file.content_type.clone()));
         $output.cache_control = either(&input.response_cache_control, cache_control);
         $output.content_disposition = either(&input.response_content_disposition, content_disposition);

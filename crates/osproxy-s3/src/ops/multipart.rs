@@ -44,6 +44,7 @@ use crate::{
     checksums::{self, UploadChecksum},
     errors::to_s3,
     forward::elsewhere,
+    parts::PartList,
     service::Service,
 };
 
@@ -57,14 +58,14 @@ fn parse_id(id: &str) -> S3Result<Uid> {
     id.parse().map_err(|_| no_upload())
 }
 
-fn part_number(number: i32) -> S3Result<u32> {
+pub(super) fn part_number(number: i32) -> S3Result<u32> {
     if (1..=MAX_PARTS).contains(&number) {
         return Ok(number.unsigned_abs());
     }
     Err(s3_error!(InvalidArgument, "Part number must be an integer between 1 and 10000, inclusive"))
 }
 
-fn at_most(wanted: Option<i32>) -> S3Result<i32> {
+pub(super) fn at_most(wanted: Option<i32>) -> S3Result<i32> {
     let wanted = wanted.unwrap_or(MAX_LISTED);
     if wanted < 0 { Err(s3_error!(InvalidArgument)) } else { Ok(wanted.min(MAX_LISTED)) }
 }
@@ -249,7 +250,7 @@ impl Service {
     }
 
     /// Compares the checksums of a request that completes `upload` with those of the parts. Returns the
-    /// attributes of the object, with the checksum of the content.
+    /// attributes of the object, with the parts and the checksum of the content.
     async fn describe_content(
         &self,
         upload: &ObjectUploadRecord,
@@ -260,11 +261,13 @@ impl Service {
         let mut attributes = Attributes::parse(upload.attributes.as_deref());
         let stored = list_object_parts(uploads, upload.uid, 0, u64::from(MAX_PARTS.unsigned_abs()));
         let stored = stored.await.map_err(to_s3)?;
-        let checked = checksums::complete(attributes.upload_checksum, completed, &stored, whole)?;
-        if let Some((checksum, sum)) = checked {
+        let parts = checksums::select(completed, &stored)?;
+        let computed = checksums::of_content(attributes.upload_checksum, &parts, whole)?;
+        if let Some((checksum, sum)) = computed {
             attributes.upload_checksum = Some(checksum);
             attributes.checksums = [(checksum.algorithm.name().to_owned(), sum)].into();
         }
+        attributes.parts = PartList::of(&parts, attributes.upload_checksum);
         Ok(attributes)
     }
 

@@ -24,22 +24,29 @@ use osproxy_types::uid::Uid;
 use s3s::{
     Body, S3Error, S3ErrorCode, S3Request, S3Response, S3Result,
     dto::{
-        Checksum, ChecksumType, DeleteObjectInput, DeleteObjectOutput, DeleteObjectsInput,
+        self, Checksum, ChecksumType, DeleteObjectInput, DeleteObjectOutput, DeleteObjectsInput,
         DeleteObjectsOutput, DeletedObject, ETagCondition, Error, GetObjectAttributesInput,
         GetObjectAttributesOutput, GetObjectAttributesParts, GetObjectInput, GetObjectOutput,
-        HeadObjectInput, HeadObjectOutput, Metadata, ObjectAttributes, ObjectIdentifier, PutObjectInput,
-        PutObjectOutput, StorageClass, StreamingBlob, Timestamp, TimestampFormat,
+        HeadObjectInput, HeadObjectOutput, Metadata, ObjectAttributes, ObjectIdentifier, ObjectPart,
+        PutObjectInput, PutObjectOutput, StorageClass, StreamingBlob, Timestamp, TimestampFormat,
     },
     s3_error,
 };
 
-use super::{etag, lifecycle::expiration, meets, timestamp};
+use super::{
+    etag,
+    lifecycle::expiration,
+    meets,
+    multipart::{at_most, part_number},
+    timestamp,
+};
 use crate::{
     attributes::{Attributes, parse_tags},
     auth::PublicBucket,
     body::Incoming,
-    errors::to_s3,
+    errors::{custom, to_s3},
     forward::elsewhere,
+    parts::PartList,
     service::Service,
 };
 
@@ -193,9 +200,81 @@ struct Found {
 /// An object whose content is open.
 struct Opened {
     found: Found,
-    /// The bytes that are sent, if these are not all.
-    range: Option<Range<u64>>,
+    selection: Selection,
     content: AdmittedContent,
+}
+
+/// The bytes of an object that a request asks for.
+struct Selection {
+    bytes: Range<u64>,
+    /// The header `Content-Range`, unless these are all bytes.
+    content_range: Option<String>,
+    /// How many parts the object was uploaded in, if the request names a part.
+    parts_count: Option<i32>,
+    /// The checksums of these bytes.
+    sums: Checksum,
+}
+
+impl Selection {
+    fn of(
+        found: &Found,
+        headers: &HeaderMap,
+        range: Option<&dto::Range>,
+        part: Option<i32>,
+    ) -> S3Result<Self> {
+        let size = found.file.content.size;
+        if let Some(number) = part {
+            let number = part_number(number)?;
+            if range.is_some() {
+                let message = "Cannot specify both Range header and partNumber query parameter";
+                return Err(S3Error::with_message(S3ErrorCode::InvalidRequest, message));
+            }
+            let (bytes, sums) = found.part(number)?;
+            let content_range = content_range(&bytes, size);
+            return Ok(Self { bytes, content_range, parts_count: parts_count(&found.object), sums });
+        }
+        let Some(range) = range.filter(|_| is_same(headers, &found.object)) else {
+            let sums = found.attributes.checksums();
+            return Ok(Self { bytes: 0..size, content_range: None, parts_count: None, sums });
+        };
+        let bytes = within(range, size)?;
+        let content_range = content_range(&bytes, size);
+        Ok(Self { bytes, content_range, parts_count: None, sums: Checksum::default() })
+    }
+}
+
+impl Found {
+    /// Returns the bytes of a part and their checksum. An object that was not uploaded in parts is its
+    /// own first part.
+    fn part(&self, number: u32) -> S3Result<(Range<u64>, Checksum)> {
+        let count = parts_count(&self.object);
+        if i64::from(number) > i64::from(count.unwrap_or(1)) {
+            let message = "The requested partnumber is not satisfiable";
+            return Err(custom("InvalidPartNumber", StatusCode::RANGE_NOT_SATISFIABLE, message));
+        }
+        let index = number as usize - 1;
+        if let Some(bytes) = self.parts().and_then(|list| list.ranges().nth(index)) {
+            let sums = self.attributes.checksum_of_part(index).unwrap_or_default();
+            return Ok((bytes, sums.checksums()));
+        }
+        let all = 0..self.file.content.size;
+        match count {
+            None => Ok((all, self.attributes.checksums())),
+            Some(1) => Ok((all, Checksum::default())),
+            Some(_) => Err(s3_error!(NotImplemented, "The sizes of the parts of this object are not known")),
+        }
+    }
+
+    /// The parts that the object was uploaded in, if they are known.
+    fn parts(&self) -> Option<&PartList> {
+        let count = u64::try_from(parts_count(&self.object)?).ok()?;
+        self.attributes.parts.as_ref().filter(|list| list.describes(self.file.content.size, count))
+    }
+}
+
+/// The header `Content-Range`; `None` for an empty range, which it cannot express.
+fn content_range(bytes: &Range<u64>, size: u64) -> Option<String> {
+    (!bytes.is_empty()).then(|| format!("bytes {}-{}/{size}", bytes.start, bytes.end - 1))
 }
 
 impl Service {
@@ -305,21 +384,18 @@ impl Service {
         loop {
             let found = self.find(request, &input.bucket, &input.key, input.version_id.as_deref()).await?;
             conditions.check(&found.object, &S3ErrorCode::NotModified)?;
-            check_part(input.part_number, &found.object)?;
-            let size = found.file.content.size;
-            let range = input.range.as_ref().filter(|_| is_same(&request.headers, &found.object));
-            let range = range.map(|range| within(range, size)).transpose()?;
-            let bytes = range.clone().unwrap_or(0..size);
+            let range = input.range.as_ref();
+            let selection = Selection::of(&found, &request.headers, range, input.part_number)?;
             if let Some(store) = store_elsewhere(&self.app.files, &found.file) {
                 return Err(elsewhere(store));
             }
             let constraints = found.caller.link_constraints();
             tries += 1;
-            match open_content(&self.app.files, &found.file, bytes, &constraints).await {
+            match open_content(&self.app.files, &found.file, selection.bytes.clone(), &constraints).await {
                 // The object was replaced after it was found.
                 Err(error) if tries < MAX_TRIES && is_absent(&error) => {}
                 Err(error) => return Err(to_s3(error)),
-                Ok(content) => return Ok(Opened { found, range, content }),
+                Ok(content) => return Ok(Opened { found, selection, content }),
             }
         }
     }
@@ -329,16 +405,15 @@ impl Service {
         request: S3Request<GetObjectInput>,
     ) -> S3Result<S3Response<GetObjectOutput>> {
         refuse_encryption(request.input.sse_customer_algorithm.is_some())?;
-        let Opened { found, range, content } = self.open(&request).await?;
+        let Opened { found, selection, content } = self.open(&request).await?;
         let (input, caller) = (&request.input, found.caller.clone());
         let frames = until_revoked(self.app.auth.clone(), caller, content).map_ok(http_body::Frame::data);
         let body = StreamingBlob::from(Body::http_body_unsync(StreamBody::new(frames)));
         let tag_count = tag_count(&found.attributes);
         let mut output = GetObjectOutput { body: Some(body), tag_count, ..GetObjectOutput::default() };
-        describe!(output, input, found, range.as_ref());
-        let status = range.map(|_| StatusCode::PARTIAL_CONTENT);
-        Ok(match status {
-            Some(status) => S3Response::with_status(output, status),
+        describe!(output, input, found, selection);
+        Ok(match output.content_range {
+            Some(_) => S3Response::with_status(output, StatusCode::PARTIAL_CONTENT),
             None => S3Response::new(output),
         })
     }
@@ -353,11 +428,11 @@ impl Service {
         let conditions =
             read_conditions!(input, if_match, if_none_match, if_modified_since, if_unmodified_since);
         conditions.check(&found.object, &S3ErrorCode::NotModified)?;
-        check_part(input.part_number, &found.object)?;
-        let range = input.range.as_ref().map(|range| within(range, found.file.content.size)).transpose()?;
+        let range = input.range.as_ref();
+        let selection = Selection::of(&found, &request.headers, range, input.part_number)?;
         let tag_count = tag_count(&found.attributes);
         let mut output = HeadObjectOutput::default();
-        describe!(output, input, found, range.as_ref());
+        describe!(output, input, found, selection);
         let mut response = S3Response::new(output);
         if let Some(count) = tag_count {
             // `s3s` has no field for it.
@@ -377,16 +452,13 @@ impl Service {
         let wanted: Vec<_> =
             wanted.filter_map(|list| list.to_str().ok()).flat_map(|list| list.split(',')).collect();
         let wants = |name: &'static str| wanted.iter().any(|wanted| wanted.trim() == name);
-        let sums = checksums_of(&found.attributes, wants(ObjectAttributes::CHECKSUM));
-        let has_sums = sums.checksum_type.is_some();
-        let parts = parts_count(&found.object).filter(|_| wants(ObjectAttributes::OBJECT_PARTS));
-        let parts = parts.map(|count| GetObjectAttributesParts {
-            total_parts_count: Some(count),
-            ..GetObjectAttributesParts::default()
-        });
+        let sums = Some(found.attributes.checksums()).filter(|sums| sums.checksum_type.is_some());
+        let count = parts_count(&found.object).filter(|_| wants(ObjectAttributes::OBJECT_PARTS));
+        let parts =
+            count.map(|count| page_of_parts(&found, count, input.max_parts, input.part_number_marker));
         Ok(S3Response::new(GetObjectAttributesOutput {
-            object_parts: parts,
-            checksum: Some(sums).filter(|_| has_sums),
+            object_parts: parts.transpose()?,
+            checksum: sums.filter(|_| wants(ObjectAttributes::CHECKSUM)),
             e_tag: wants(ObjectAttributes::ETAG).then(|| etag(&found.object.etag)),
             last_modified: Some(timestamp(found.object.modified_at)),
             object_size: wants(ObjectAttributes::OBJECT_SIZE).then_some(found.object.size.cast_signed()),
@@ -464,7 +536,7 @@ fn is_same(headers: &HeaderMap, object: &ObjectRecord) -> bool {
 }
 
 /// Returns the bytes of a range, which must not be empty.
-fn within(range: &s3s::dto::Range, size: u64) -> S3Result<Range<u64>> {
+fn within(range: &dto::Range, size: u64) -> S3Result<Range<u64>> {
     let found = range.check(size).ok().filter(|found| !found.is_empty());
     found.ok_or_else(|| s3_error!(InvalidRange, "The requested range is not satisfiable"))
 }
@@ -475,13 +547,38 @@ fn parts_count(object: &ObjectRecord) -> Option<i32> {
     object.etag.split_once('-')?.1.parse().ok()
 }
 
-/// Of objects that were not uploaded in parts, AWS knows part 1.
-fn check_part(number: Option<i32>, object: &ObjectRecord) -> S3Result<()> {
-    match number {
-        None => Ok(()),
-        Some(1) if !object.etag.contains('-') => Ok(()),
-        Some(_) => Err(s3_error!(NotImplemented, "Reading an object by part number is not implemented")),
-    }
+/// Returns a page of the parts that an object was uploaded in. If they are not known, only their
+/// number.
+fn page_of_parts(
+    found: &Found,
+    count: i32,
+    max: Option<i32>,
+    marker: Option<i32>,
+) -> S3Result<GetObjectAttributesParts> {
+    let total =
+        GetObjectAttributesParts { total_parts_count: Some(count), ..GetObjectAttributesParts::default() };
+    let Some(list) = found.parts() else {
+        return Ok(total);
+    };
+    let (max, marker) = (at_most(max)?, marker.unwrap_or(0).max(0));
+    let skipped = usize::try_from(marker).unwrap_or(usize::MAX);
+    let page = list.ranges().enumerate().skip(skipped).take(usize::try_from(max).unwrap_or(0));
+    let parts = (1..).zip(page).map(|(number, (index, bytes))| {
+        let size = Some((bytes.end - bytes.start).cast_signed());
+        let mut part = ObjectPart { part_number: Some(marker + number), size, ..ObjectPart::default() };
+        set_checksums!(part, found.attributes.checksum_of_part(index).unwrap_or_default().checksums());
+        part
+    });
+    let parts: Vec<_> = parts.collect();
+    let end = parts.last().and_then(|part| part.part_number).unwrap_or(marker);
+    Ok(GetObjectAttributesParts {
+        is_truncated: Some(end < count),
+        max_parts: Some(max),
+        next_part_number_marker: Some(end),
+        part_number_marker: Some(marker),
+        parts: Some(parts),
+        ..total
+    })
 }
 
 fn check_version(version: Option<&str>) -> S3Result<()> {
@@ -489,10 +586,6 @@ fn check_version(version: Option<&str>) -> S3Result<()> {
         None | Some("null" | "") => Ok(()),
         Some(_) => Err(s3_error!(NoSuchVersion, "Versioning is not implemented")),
     }
-}
-
-fn checksums_of(attributes: &Attributes, is_wanted: bool) -> Checksum {
-    if is_wanted { attributes.checksums() } else { Checksum::default() }
 }
 
 fn tag_count(attributes: &Attributes) -> Option<i32> {

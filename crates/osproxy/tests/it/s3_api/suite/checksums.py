@@ -265,3 +265,36 @@ def copy_keeps_checksum_of_parts(t, directive):
     t.plain.copy_object(Bucket=upload.bucket, Key="copy", CopySource=source(upload.bucket), MetadataDirective=directive)
     head = t.plain.head_object(Bucket=upload.bucket, Key="copy", ChecksumMode="ENABLED")
     equal((head.get("ChecksumCRC32"), head.get("ChecksumType")), (composite("CRC32", [FIVE, b"end"]), "COMPOSITE"))
+
+
+@each("checksums", ["CRC32", "CRC32C", "SHA1", "SHA256"])
+def checksums_of_parts_stay(t, algorithm):
+    bodies, name = [FIVE, b"end"], f"Checksum{algorithm}"
+    upload, parts = upload_with_checksums(t, algorithm, bodies)
+    t.plain.complete_multipart_upload(**upload.names(), MultipartUpload=parts)
+    found = t.plain.get_object_attributes(Bucket=upload.bucket, Key="key", ObjectAttributes=["ObjectParts"])["ObjectParts"]
+    equal([part.get(name) for part in found["Parts"]], [checksum(algorithm, body) for body in bodies])
+    for number, body in enumerate(bodies, 1):
+        for call in (t.plain.head_object, t.plain.get_object):
+            answer = call(Bucket=upload.bucket, Key="key", PartNumber=number, ChecksumMode="ENABLED")
+            equal(answer.get(name), checksum(algorithm, body), call.__name__)
+    # boto3 verifies the checksum.
+    true(t.s3.get_object(Bucket=upload.bucket, Key="key", PartNumber=1)["Body"].read() == FIVE, "the part", "other bytes")
+
+
+@case("checksums")
+def parts_of_checksum_of_whole_have_none(t):
+    bodies = [FIVE, b"end"]
+    upload, parts = upload_with_checksums(t, "CRC32", bodies, ChecksumType="FULL_OBJECT")
+    t.plain.complete_multipart_upload(**upload.names(), MultipartUpload=parts)
+    for number in (1, 2):
+        answer = t.plain.head_object(Bucket=upload.bucket, Key="key", PartNumber=number, ChecksumMode="ENABLED")
+        equal(answer.get("ChecksumCRC32"), None)
+    equal(t.s3.get_object(Bucket=upload.bucket, Key="key", PartNumber=2)["Body"].read(), b"end")
+
+
+@case("checksums")
+def part_one_of_whole_object_has_its_checksum(t):
+    bucket, value = t.bucket(), checksum("CRC32", b"data")
+    t.plain.put_object(Bucket=bucket, Key="key", Body=b"data", ChecksumCRC32=value)
+    equal(t.plain.head_object(Bucket=bucket, Key="key", PartNumber=1, ChecksumMode="ENABLED").get("ChecksumCRC32"), value)

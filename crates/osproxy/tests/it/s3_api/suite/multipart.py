@@ -554,14 +554,142 @@ def multipart_source_of_copies(t):
     equal(t.s3.head_object(Bucket=upload.bucket, Key="copy")["ETag"], f'"{md5_hex(FIVE + b"end")}"')
 
 
+def three_parts(t, **options):
+    """Complete an upload of three parts, and return it and the parts."""
+    upload, bodies = Upload(t, **options), [FIVE, pattern(5 * MIB, 56), b"end"]
+    for number, body in enumerate(bodies, 1):
+        upload.part(number, body)
+    upload.complete()
+    return upload, bodies
+
+
 @case("multipart")
 def object_attributes_of_multipart(t):
+    upload, bodies = three_parts(t)
+    found = t.s3.get_object_attributes(Bucket=upload.bucket, Key="key", ObjectAttributes=["ObjectParts", "ObjectSize"])
+    parts = found["ObjectParts"]
+    equal((found["ObjectSize"], parts["TotalPartsCount"], parts.get("IsTruncated", False)), (10 * MIB + 3, 3, False))
+    equal([(part["PartNumber"], part["Size"]) for part in parts["Parts"]], [(1, 5 * MIB), (2, 5 * MIB), (3, 3)])
+    found = t.s3.get_object_attributes(Bucket=upload.bucket, Key="key", ObjectAttributes=["ETag"])
+    true("ObjectParts" not in found, "no ObjectParts", found)
+
+
+@case("multipart")
+def object_attributes_in_pages(t):
+    upload, bodies = three_parts(t)
+    found, marker = [], 0
+    for _ in range(3):
+        page = t.s3.get_object_attributes(
+            Bucket=upload.bucket, Key="key", ObjectAttributes=["ObjectParts"], MaxParts=2, PartNumberMarker=marker)["ObjectParts"]
+        found += [part["PartNumber"] for part in page["Parts"]]
+        if not page["IsTruncated"]:
+            break
+        marker = page["NextPartNumberMarker"]
+    equal(found, [1, 2, 3])
+
+
+@case("multipart")
+def object_attributes_of_whole_object(t):
+    bucket = t.bucket()
+    t.put(bucket, "key")
+    found = t.s3.get_object_attributes(Bucket=bucket, Key="key", ObjectAttributes=["ObjectParts", "ObjectSize"])
+    equal((found["ObjectSize"], "ObjectParts" in found), (4, False))
+
+
+def read_part(t, bucket, number, key="key"):
+    """Read a part, and compare GET with HEAD. Return the body and what the headers say."""
+    got = t.plain.get_object(Bucket=bucket, Key=key, PartNumber=number)
+    head = t.plain.head_object(Bucket=bucket, Key=key, PartNumber=number)
+    names = ["ETag", "ContentLength", "ContentRange", "PartsCount"]
+    said = [answer.get(name) for answer in (got, head) for name in names]
+    equal(said[4:], said[:4], "headers of HEAD")
+    equal([answer["ResponseMetadata"]["HTTPStatusCode"] for answer in (got, head)], [206, 206])
+    return got["Body"].read(), said[1:4]
+
+
+@case("multipart")
+def read_by_part_number(t):
+    upload, bodies = three_parts(t)
+    start, size = 0, 10 * MIB + 3
+    for number, body in enumerate(bodies, 1):
+        found, said = read_part(t, upload.bucket, number)
+        true(found == body, "the bytes of the part", f"{len(found)} others")
+        equal(said, [len(body), f"bytes {start}-{start + len(body) - 1}/{size}", 3])
+        start += len(body)
+
+
+@case("multipart")
+def read_parts_of_copy(t):
+    # In AWS, a copy is no multipart upload; in osproxy, it keeps ETag and parts.
+    upload, bodies = three_parts(t)
+    t.s3.copy_object(Bucket=upload.bucket, Key="copy", CopySource=source(upload.bucket))
+    t.s3.copy_object(Bucket=upload.bucket, Key="other", CopySource=source(upload.bucket), MetadataDirective="REPLACE")
+    for key in ("copy", "other"):
+        equal(read_part(t, upload.bucket, 3, key)[0], b"end")
+
+
+@each("multipart", [4, 10000])
+def read_part_that_is_missing(t, number):
+    upload, _ = three_parts(t)
+    refused(lambda: t.plain.get_object(Bucket=upload.bucket, Key="key", PartNumber=number), "InvalidPartNumber", status=416)
+    refused(lambda: t.plain.head_object(Bucket=upload.bucket, Key="key", PartNumber=number), "416", status=416)
+
+
+@each("multipart", [0, -1, 10001])
+def read_part_number_outside(t, number):
+    bucket = t.bucket()
+    t.put(bucket, "key")
+    refused(lambda: t.plain.get_object(Bucket=bucket, Key="key", PartNumber=number), "InvalidArgument", status=400)
+
+
+@case("multipart")
+def read_part_of_whole_object(t):
+    bucket = t.bucket()
+    t.put(bucket, "key")
+    equal(read_part(t, bucket, 1), (b"data", [4, "bytes 0-3/4", None]))
+    refused(lambda: t.plain.get_object(Bucket=bucket, Key="key", PartNumber=2), "InvalidPartNumber", status=416)
+
+
+@case("multipart")
+def read_part_of_one(t):
+    upload = Upload(t)
+    upload.part(1, b"data")
+    upload.complete()
+    equal(read_part(t, upload.bucket, 1), (b"data", [4, "bytes 0-3/4", 1]))
+
+
+@case("multipart")
+def read_empty_part(t):
     upload = Upload(t)
     upload.part(1, FIVE)
-    upload.part(2, b"end")
+    upload.part(2, b"")
     upload.complete()
-    found = t.s3.get_object_attributes(Bucket=upload.bucket, Key="key", ObjectAttributes=["ObjectParts", "ObjectSize"])
-    equal((found.get("ObjectSize"), found.get("ObjectParts", {}).get("TotalPartsCount")), (5 * MIB + 3, 2))
+    equal(t.plain.get_object(Bucket=upload.bucket, Key="key", PartNumber=2)["Body"].read(), b"")
+    equal(t.plain.head_object(Bucket=upload.bucket, Key="key", PartNumber=2)["ContentLength"], 0)
+
+
+@case("multipart")
+def read_part_and_range(t):
+    upload, _ = three_parts(t)
+    refused(lambda: t.plain.get_object(Bucket=upload.bucket, Key="key", PartNumber=1, Range="bytes=0-1"), "InvalidRequest", status=400)
+
+
+@case("multipart")
+def read_part_with_condition(t):
+    upload, _ = three_parts(t)
+    refused(lambda: t.plain.get_object(Bucket=upload.bucket, Key="key", PartNumber=3, IfMatch=WRONG), "PreconditionFailed", status=412)
+
+
+@case("multipart")
+def read_part_after_dropping_others(t):
+    # The parts of the object are those of the completion.
+    upload = Upload(t)
+    upload.part(1, pattern(6 * MIB, 57))
+    upload.part(1, FIVE)
+    upload.part(2, b"two")
+    upload.part(3, b"dropped")
+    upload.complete([(1, upload.etags[1]), (2, upload.etags[2])])
+    equal(read_part(t, upload.bucket, 2), (b"two", [3, f"bytes {5 * MIB}-{5 * MIB + 2}/{5 * MIB + 3}", 2]))
 
 
 @case("multipart")

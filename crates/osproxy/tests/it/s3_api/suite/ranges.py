@@ -1,10 +1,5 @@
 """Cases: ranges."""
 
-import io
-
-from boto3.s3.transfer import TransferConfig
-from botocore.exceptions import ClientError
-
 from .tools import MIB, answers, case, each, equal, md5_hex, pattern, refused, true
 
 
@@ -81,32 +76,3 @@ def if_range(t, same):
     etag = t.plain.put_object(Bucket=bucket, Key="key", Body=body)["ETag"]
     found = t.raw("GET", f"/{bucket}/key", headers={"range": "bytes=0-9", "if-range": etag if same else '"other"'})
     equal(found.status, 206 if same else 200)
-
-
-@case("ranges")
-def part_number(t):
-    bucket = t.bucket()
-    t.put(bucket, "key")
-    # Of an object that was not uploaded in parts, part 1 is the whole.
-    try:
-        equal(t.s3.get_object(Bucket=bucket, Key="key", PartNumber=1)["Body"].read(), b"data")
-    except ClientError as error:
-        equal(error.response["Error"]["Code"], "NotImplemented")
-    refused(lambda: t.s3.get_object(Bucket=bucket, Key="key", PartNumber=2), "NotImplemented", "InvalidPartNumber", "InvalidRange")
-
-
-@each("ranges", [1, 2])
-def part_number_of_multipart(t, number):
-    bucket = t.bucket()
-    t.plain.upload_fileobj(
-        io.BytesIO(pattern(6 * MIB)), bucket, "key", Config=TransferConfig(multipart_threshold=1, multipart_chunksize=5 * MIB)
-    )
-    refused(lambda: t.s3.get_object(Bucket=bucket, Key="key", PartNumber=number), "NotImplemented", status=501)
-
-
-@case("ranges")
-def part_number_in_head(t):
-    bucket = t.bucket()
-    t.put(bucket, "key")
-    true(t.raw("HEAD", f"/{bucket}/key", "partNumber=1").status in (200, 206, 501), "206 or 501", "another status")
-    true(t.raw("HEAD", f"/{bucket}/key", "partNumber=2").status in (416, 501), "416 or 501", "another status")
