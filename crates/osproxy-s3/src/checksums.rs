@@ -35,6 +35,12 @@ impl Algorithm {
         ALGORITHMS.into_iter().find(|it| it.name().eq_ignore_ascii_case(name))
     }
 
+    /// The algorithm that a request asks for.
+    pub(crate) fn of_request(algorithm: Option<&ChecksumAlgorithm>) -> S3Result<Option<Self>> {
+        let unknown = || s3_error!(InvalidRequest, "Checksum algorithm provided is unsupported");
+        algorithm.map(|name| Self::parse(name.as_str()).ok_or_else(unknown)).transpose()
+    }
+
     /// The name in headers, in lower case.
     pub(crate) fn name(self) -> &'static str {
         match self {
@@ -114,14 +120,12 @@ impl UploadChecksum {
         algorithm: Option<&ChecksumAlgorithm>,
         kind: Option<&ChecksumType>,
     ) -> S3Result<Option<Self>> {
-        let Some(name) = algorithm.map(ChecksumAlgorithm::as_str) else {
+        let Some(algorithm) = Algorithm::of_request(algorithm)? else {
             return match kind {
                 None => Ok(None),
                 Some(_) => Err(s3_error!(InvalidRequest, "The checksum type needs a checksum algorithm")),
             };
         };
-        let unknown = || s3_error!(InvalidRequest, "Checksum algorithm provided is unsupported");
-        let algorithm = Algorithm::parse(name).ok_or_else(unknown)?;
         let is_composite = match kind.map(ChecksumType::as_str) {
             None => algorithm != Algorithm::Crc64Nvme,
             Some(ChecksumType::COMPOSITE) => true,

@@ -3,10 +3,16 @@
 use std::collections::BTreeMap;
 
 use axum::http::{HeaderMap, header};
-use osproxy_core::ops::{
-    copy_object::{self, CopySource},
-    find_object::{BucketRecord, FoundObject, find_content},
-    put_object::{ObjectCondition, ObjectRequest},
+use futures_util::StreamExt;
+use osproxy_core::{
+    auth::until_revoked,
+    ops::{
+        copy_object::{self, CopySource},
+        download_file::open_content,
+        find_object::{BucketRecord, FoundObject, StoredFile, find_content},
+        locate_content::store_elsewhere,
+        put_object::{ObjectCondition, ObjectRequest},
+    },
 };
 use s3s::{
     S3ErrorCode, S3Request, S3Response, S3Result,
@@ -27,7 +33,11 @@ use super::{
 use crate::{
     attributes::{Attributes, parse_tags},
     auth::Identity,
+    body,
+    checksums::Algorithm,
     errors::to_s3,
+    forward::elsewhere,
+    parts::PartList,
     service::Service,
 };
 
@@ -68,6 +78,38 @@ impl Service {
         Ok((bucket, found))
     }
 
+    /// Replaces the checksums in the attributes of a copy. Reads the content, unless it has this
+    /// checksum already.
+    async fn choose_checksum(
+        &self,
+        attributes: &mut Attributes,
+        algorithm: Algorithm,
+        identity: &Identity,
+        file: &StoredFile,
+    ) -> S3Result<()> {
+        let is_composite = attributes.upload_checksum.is_some_and(|checksum| checksum.is_composite);
+        let known = attributes.checksums.remove(algorithm.name()).filter(|_| !is_composite);
+        attributes.checksums.clear();
+        attributes.upload_checksum = None;
+        attributes.parts = attributes.parts.take().map(PartList::without_sums);
+        if let Some(known) = known {
+            attributes.checksums.insert(algorithm.name().to_owned(), known);
+            return Ok(());
+        }
+        if let Some(store) = store_elsewhere(&self.app.files, file) {
+            return Err(elsewhere(store));
+        }
+        let constraints = identity.caller.link_constraints();
+        let content = open_content(&self.app.files, file, 0..file.content.size, &constraints).await;
+        let content = until_revoked(self.app.auth.clone(), identity.caller.clone(), content.map_err(to_s3)?);
+        let (mut content, sums) = body::hash(content, algorithm);
+        while let Some(bytes) = content.next().await {
+            bytes.map_err(to_s3)?;
+        }
+        attributes.set_checksums(&sums.get().unwrap_or_default());
+        Ok(())
+    }
+
     pub(crate) async fn copy(
         &self,
         request: S3Request<CopyObjectInput>,
@@ -102,6 +144,10 @@ impl Service {
             if replaces_tags { parse_tags(input.tagging.as_deref())? } else { old.tags.clone() };
         (attributes.checksums, attributes.upload_checksum) = (old.checksums, old.upload_checksum);
         attributes.parts = old.parts;
+        if let Some(algorithm) = Algorithm::of_request(input.checksum_algorithm.as_ref())? {
+            self.choose_checksum(&mut attributes, algorithm, &identity, &file).await?;
+        }
+        let sums = attributes.checksums();
         let new = ObjectRequest {
             key: input.key,
             content_type: Some(content_type),
@@ -112,11 +158,13 @@ impl Service {
         let source = CopySource { bucket: &source_bucket, key: &source.key, etag: &source.etag };
         let copied = copy_object::copy_object(&self.app.uploads, &identity.caller, source, &bucket, new);
         let copied = copied.await.map_err(to_s3)?;
-        let result = CopyObjectResult {
+        let mut result = CopyObjectResult {
             e_tag: Some(etag(&copied.etag)),
             last_modified: Some(OffsetDateTime::now_utc().into()),
+            checksum_type: sums.checksum_type.clone(),
             ..CopyObjectResult::default()
         };
+        set_checksums!(result, sums);
         Ok(S3Response::new(CopyObjectOutput {
             copy_object_result: Some(result),
             ..CopyObjectOutput::default()

@@ -298,3 +298,53 @@ def part_one_of_whole_object_has_its_checksum(t):
     bucket, value = t.bucket(), checksum("CRC32", b"data")
     t.plain.put_object(Bucket=bucket, Key="key", Body=b"data", ChecksumCRC32=value)
     equal(t.plain.head_object(Bucket=bucket, Key="key", PartNumber=1, ChecksumMode="ENABLED").get("ChecksumCRC32"), value)
+
+
+@each("checksums", ALGORITHMS)
+def copy_with_chosen_checksum(t, algorithm):
+    bucket, body, name = t.bucket(), pattern(MIB + 1, 11), f"Checksum{algorithm}"
+    t.plain.put_object(Bucket=bucket, Key="key", Body=body, ChecksumCRC32=checksum("CRC32", body))
+    value = checksum(algorithm, body)
+    result = t.plain.copy_object(Bucket=bucket, Key="copy", CopySource=source(bucket), ChecksumAlgorithm=algorithm)["CopyObjectResult"]
+    equal((result.get(name), result.get("ChecksumType")), (value, "FULL_OBJECT"))
+    head = t.plain.head_object(Bucket=bucket, Key="copy", ChecksumMode="ENABLED")
+    equal((head.get(name), head.get("ChecksumType")), (value, "FULL_OBJECT"))
+    equal([other for other in ALGORITHMS if head.get(f"Checksum{other}")], [algorithm])
+    true(t.read(bucket, "copy") == body, "the same bytes", "others")
+
+
+@each("checksums", ["CRC32", "SHA256"])
+def copy_of_parts_with_chosen_checksum(t, algorithm):
+    bodies, name = [FIVE, b"end"], f"Checksum{algorithm}"
+    upload, parts = upload_with_checksums(t, "CRC32", bodies)
+    t.plain.complete_multipart_upload(**upload.names(), MultipartUpload=parts)
+    result = t.plain.copy_object(
+        Bucket=upload.bucket, Key="copy", CopySource=source(upload.bucket), ChecksumAlgorithm=algorithm)["CopyObjectResult"]
+    equal((result.get(name), result.get("ChecksumType")), (checksum(algorithm, b"".join(bodies)), "FULL_OBJECT"))
+    true(t.read(upload.bucket, "copy") == b"".join(bodies), "the same bytes", "others")
+    head = t.plain.head_object(Bucket=upload.bucket, Key="copy", PartNumber=2, ChecksumMode="ENABLED")
+    equal((head["ContentLength"], head.get("ChecksumCRC32")), (3, None))
+
+
+@case("checksums")
+def copy_answers_the_checksum_that_it_keeps(t):
+    bucket, value = t.bucket(), checksum("SHA1", b"data")
+    t.plain.put_object(Bucket=bucket, Key="key", Body=b"data", ChecksumSHA1=value)
+    result = t.plain.copy_object(Bucket=bucket, Key="copy", CopySource=source(bucket))["CopyObjectResult"]
+    equal((result.get("ChecksumSHA1"), result.get("ChecksumType")), (value, "FULL_OBJECT"))
+
+
+@case("checksums")
+def copy_with_checksum_of_empty_object(t):
+    bucket = t.bucket()
+    t.put(bucket, "key", body=b"")
+    result = t.plain.copy_object(Bucket=bucket, Key="copy", CopySource=source(bucket), ChecksumAlgorithm="CRC32")["CopyObjectResult"]
+    equal(result.get("ChecksumCRC32"), checksum("CRC32", b""))
+
+
+@case("checksums")
+def copy_with_unknown_checksum(t):
+    bucket = t.bucket()
+    t.put(bucket, "key")
+    headers = {"x-amz-copy-source": f"{bucket}/key", "x-amz-checksum-algorithm": "MD4"}
+    answers(t.raw("PUT", f"/{bucket}/copy", headers=headers), 400, "InvalidRequest")
