@@ -18,7 +18,7 @@ use s3s::{
     s3_error,
 };
 
-use crate::{context::Context, errors::to_s3};
+use crate::{context::Context, errors::to_s3, form};
 
 /// Header with the object to copy.
 const COPY_SOURCE: &str = "x-amz-copy-source";
@@ -85,8 +85,8 @@ impl S3Access for Access {
         Ok(())
     }
 
-    /// Refuses forms that are signed with Signature Version 2: they have no region. `s3s` accepts
-    /// them, and the signature is not in the head of the request.
+    /// Completes a form. Refuses forms that are signed with Signature Version 2: they have no region.
+    /// `s3s` accepts them, and the signature is not in the head of the request.
     async fn post_object(&self, request: &mut S3Request<PostObjectInput>) -> S3Result<()> {
         if request.region.is_none() {
             return Err(s3_error!(
@@ -94,7 +94,7 @@ impl S3Access for Access {
                 "The authorization mechanism you have provided is not supported. Please use AWS4-HMAC-SHA256."
             ));
         }
-        Ok(())
+        form::complete(&mut request.input)
     }
 }
 

@@ -6,7 +6,10 @@ use std::sync::{
 };
 
 use axum::body::Body;
+use bytes::BytesMut;
 use osproxy_core::Error;
+
+use crate::MAX_FORM_BYTES;
 
 tokio::task_local! {
     static CURRENT: Context;
@@ -25,6 +28,8 @@ struct Known {
     body_error: OnceLock<Error>,
     elsewhere: OnceLock<String>,
     unread: Mutex<Option<Body>>,
+    form: Mutex<BytesMut>,
+    file_name: OnceLock<String>,
     received: AtomicU64,
 }
 
@@ -107,6 +112,28 @@ impl Context {
     /// Returns the body of the request, if nothing of it was read.
     pub(crate) fn take_unread(&self) -> Option<Body> {
         self.0.unread.lock().unwrap_or_else(PoisonError::into_inner).take()
+    }
+
+    /// Keeps the beginning of a form.
+    pub(crate) fn keep_form(&self, data: &[u8]) {
+        let mut form = self.0.form.lock().unwrap_or_else(PoisonError::into_inner);
+        let length = data.len().min(MAX_FORM_BYTES - form.len());
+        form.extend_from_slice(data.get(..length).unwrap_or_default());
+    }
+
+    /// Returns the beginning of the form, with all fields before the file.
+    pub(crate) fn form(&self) -> BytesMut {
+        std::mem::take(&mut *self.0.form.lock().unwrap_or_else(PoisonError::into_inner))
+    }
+
+    /// Records the name of the file that was inserted in the key of a form.
+    pub(crate) fn set_file_name(&self, name: &str) {
+        let _ = self.0.file_name.set(name.to_owned());
+    }
+
+    /// The name of the file that was inserted in the key of a form.
+    pub(crate) fn file_name(&self) -> Option<&str> {
+        self.0.file_name.get().map(String::as_str)
     }
 
     /// Records why the body of the request could not be read.

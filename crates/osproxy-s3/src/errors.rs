@@ -209,7 +209,7 @@ fn element<'t>(xml: &'t str, name: &str) -> Option<&'t str> {
     Some(rest.split_once(&format!("</{name}>"))?.0)
 }
 
-fn escape(text: &str) -> Cow<'_, str> {
+pub(crate) fn escape(text: &str) -> Cow<'_, str> {
     if text.contains(['&', '<', '>', '"', '\'']) {
         let escaped = text.replace('&', "&amp;").replace('<', "&lt;").replace('>', "&gt;");
         return escaped.replace('"', "&quot;").replace('\'', "&apos;").into();

@@ -11,6 +11,7 @@ mod checksums;
 mod context;
 mod cors;
 mod errors;
+mod form;
 mod forward;
 mod headers;
 mod host;

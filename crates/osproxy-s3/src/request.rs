@@ -22,7 +22,7 @@ use tokio::sync::{Semaphore, SemaphorePermit};
 
 use crate::{
     MAX_FORM_BYTES, MAX_FORM_FILE_BYTES, MAX_FORMS_BYTES, MAX_XML_BYTES, body::DigestCheck, context::Context,
-    cors::Cors, errors, forward, headers, signature,
+    cors::Cors, errors, form, forward, headers, signature,
 };
 
 /// Maximum length of a frame of a form, in bytes: `s3s` cannot find the end of a file in a frame above
@@ -47,7 +47,10 @@ impl Front {
         let length =
             headers.get(header::CONTENT_LENGTH).and_then(|length| length.to_str().ok()?.parse().ok());
         let max = MAX_FORM_FILE_BYTES.saturating_add(MAX_FORM_BYTES as u64);
-        let bytes = u32::try_from(length.unwrap_or(max).min(max)).unwrap_or(u32::MAX);
+        let length = length.unwrap_or(max).min(max);
+        // The beginning is kept besides.
+        let bytes = length + length.min(MAX_FORM_BYTES as u64);
+        let bytes = u32::try_from(bytes).unwrap_or(u32::MAX);
         let busy = |_| s3_error!(SlowDown, "Too many forms are being received; retry later");
         self.forms.try_acquire_many(bytes).map_err(busy)
     }
@@ -131,6 +134,7 @@ async fn respond(front: &Front, context: &Context, request: Request) -> S3Result
     let body = NotedBody {
         body,
         context: context.clone(),
+        is_form,
         max_frame,
         rest: Bytes::new(),
         check,
@@ -148,6 +152,9 @@ async fn respond(front: &Front, context: &Context, request: Request) -> S3Result
     if is_head && head.headers.contains_key(header::CONTENT_RANGE) {
         // `s3s` answers 200.
         head.status = StatusCode::PARTIAL_CONTENT;
+    }
+    if let Some(name) = context.file_name() {
+        form::insert_file_name(&mut head.headers, &mut body, name);
     }
     let is_error = head.status.is_client_error() || head.status.is_server_error();
     let Some(xml) = body.bytes().filter(|_| is_error) else {
@@ -183,6 +190,7 @@ fn find_error<'e>(error: &'e (dyn std::error::Error + 'static)) -> Option<&'e Er
 struct NotedBody {
     body: Body,
     context: Context,
+    is_form: bool,
     /// Maximum length of a frame in bytes.
     max_frame: usize,
     /// Received bytes that the next frames have.
@@ -216,7 +224,11 @@ impl http_body::Body for NotedBody {
         self.is_read = true;
         if !self.rest.is_empty() {
             let length = self.rest.len().min(self.max_frame);
-            return Poll::Ready(Some(Ok(Frame::data(self.rest.split_to(length)))));
+            let data = self.rest.split_to(length);
+            if self.is_form {
+                self.context.keep_form(&data);
+            }
+            return Poll::Ready(Some(Ok(Frame::data(data))));
         }
         let mut frame = ready!(Pin::new(&mut self.body).poll_frame(cx));
         if let Some(Ok(received)) = &mut frame
@@ -230,6 +242,9 @@ impl http_body::Body for NotedBody {
             Some(Ok(frame)) => {
                 let data = frame.data_ref().map_or(&[][..], |data| data);
                 self.context.count_received(data.len());
+                if self.is_form {
+                    self.context.keep_form(data);
+                }
                 if let Some(check) = &mut self.check {
                     check.update(data);
                 }

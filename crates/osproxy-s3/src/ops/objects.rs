@@ -46,6 +46,7 @@ use crate::{
     body::Incoming,
     errors::{custom, to_s3},
     forward::elsewhere,
+    headers::is_form,
     parts::PartList,
     service::Service,
 };
@@ -315,9 +316,6 @@ impl Service {
             return Err(s3_error!(NotImplemented, "RenameObject is not implemented"));
         }
         let S3Request { input, headers, trailing_headers, .. } = request;
-        if input.key.contains("${filename}") {
-            return Err(s3_error!(NotImplemented, "${{filename}} in the key of a form is not implemented"));
-        }
         refuse_encryption(is_encrypted!(input))?;
         if input.write_offset_bytes.is_some() {
             return Err(s3_error!(NotImplemented, "Appending to an object is not implemented"));
@@ -359,7 +357,12 @@ impl Service {
             ..PutObjectOutput::default()
         };
         set_checksums!(output, sums);
-        Ok(S3Response::new(output))
+        let mut response = S3Response::new(output);
+        if is_form(&headers) {
+            // `s3s` does not send it in the answer to a form.
+            response.headers.extend(etag(&stored.etag).to_http_header().map(|etag| (header::ETAG, etag)));
+        }
+        Ok(response)
     }
 
     /// Records the checksums that became known with the last byte. The object is stored, so an error

@@ -4,6 +4,7 @@ import base64
 import hashlib
 import hmac
 import json
+from urllib.parse import parse_qsl, urlsplit
 
 from .tagging import tags_of
 from .tools import MIB, answers, case, each, equal, keys_of, md5_hex, pattern, refused, true
@@ -80,6 +81,44 @@ def post_filename(t):
     equal(t.read(bucket, "folder/photo 1.jpg"), b"data")
 
 
+@each("post", ["C:\\photos\\1.jpg", "/home/me/1.jpg", "1.jpg"])
+def post_path_of_file(t, name):
+    # Only what follows the last slash or backslash counts.
+    bucket = t.bucket()
+    equal(post(t, bucket, "a/${filename}-${filename}", name=name).status, 204)
+    equal(keys_of(t.s3.list_objects_v2(Bucket=bucket)), ["a/1.jpg-1.jpg"])
+
+
+@case("post")
+def post_filename_in_answers(t):
+    bucket, name = t.bucket(), "a&ä+1.jpg"
+    found = post(t, bucket, "f/${filename}", name=name, fields={"success_action_status": "201"}, conditions=[{"success_action_status": "201"}])
+    equal((found.status, found.texts("Key")), (201, ["f/" + name]))
+    url = "http://127.0.0.1:1/done"
+    found = post(t, bucket, "f/${filename}", name=name, fields={"success_action_redirect": url}, conditions=[{"success_action_redirect": url}])
+    query = dict(parse_qsl(urlsplit(found.headers["location"]).query))
+    equal((found.status, query["bucket"], query["key"]), (303, bucket, "f/" + name))
+    equal(keys_of(t.s3.list_objects_v2(Bucket=bucket)), ["f/" + name])
+
+
+@case("post")
+def post_filename_cannot_leave_the_prefix(t):
+    bucket = t.bucket()
+    made = t.plain.generate_presigned_post(bucket, "user/${filename}", Conditions=[["starts-with", "$key", "user/"]])
+    body, headers = form({**made["fields"], "key": "${filename}"}, b"data", name="user")
+    true(t.send("POST", "/" + bucket, headers, body).status in (400, 403), "a refusal", "success")
+    body, headers = form(made["fields"], b"data", name="../admin/x")
+    equal(t.send("POST", "/" + bucket, headers, body).status, 204)
+    equal(keys_of(t.s3.list_objects_v2(Bucket=bucket)), ["user/x"])
+
+
+@case("post")
+def put_of_key_like_a_variable(t):
+    bucket = t.bucket()
+    t.put(bucket, "${filename}")
+    equal(t.read(bucket, "${filename}"), b"data")
+
+
 @case("post")
 def post_content_type_and_metadata(t):
     bucket = t.bucket()
@@ -95,6 +134,23 @@ def post_tagging(t):
     xml = "<Tagging><TagSet><Tag><Key>a</Key><Value>1</Value></Tag></TagSet></Tagging>"
     equal(post(t, bucket, fields={"tagging": xml}, conditions=[{"tagging": xml}]).status, 204)
     equal(tags_of(t, bucket), {"a": "1"})
+
+
+@each("post", [
+    "<Tagging><TagSet><Tag><Key>a</Key>", "a=1", "<Tagging><TagSet><Tag><Key></Key><Value>1</Value></Tag></TagSet></Tagging>",
+    "<Tagging><TagSet><Tag><Key>a</Key><Value>1</Value></Tag><Tag><Key>a</Key><Value>2</Value></Tag></TagSet></Tagging>",
+])
+def post_wrong_tagging(t, xml):
+    bucket = t.bucket()
+    found = post(t, bucket, fields={"tagging": xml}, conditions=[{"tagging": xml}])
+    answers(found, 400, "MalformedXML", "InvalidTag", "InvalidArgument")
+    equal(keys_of(t.s3.list_objects_v2(Bucket=bucket)), [])
+
+
+@case("post")
+def post_tagging_that_is_not_in_policy(t):
+    xml = "<Tagging><TagSet><Tag><Key>a</Key><Value>1</Value></Tag></TagSet></Tagging>"
+    answers(post(t, t.bucket(), change=lambda fields: fields.update({"tagging": xml})), 403, "AccessDenied")
 
 
 @each("post", [(0, 3, False), (4, 4, True), (5, 100, False), (0, 100, True)])
