@@ -3,13 +3,17 @@
 use std::sync::Arc;
 
 use axum::{
-    http::{HeaderMap, HeaderName, HeaderValue, StatusCode, header, request::Parts, uri::Authority},
+    extract::{Request, State},
+    http::{
+        HeaderMap, HeaderName, HeaderValue, Method, StatusCode, Uri, header, request::Parts, uri::Authority,
+    },
+    middleware::Next,
     response::Response,
 };
 use osproxy_core::{
     App,
     buckets::cors::{CorsGrant, METHODS, find_rule},
-    ops::buckets::{KnownBucket, known_bucket},
+    ops::buckets::{KnownBucket, cached_bucket, known_bucket},
 };
 use s3s::S3Result;
 
@@ -90,25 +94,53 @@ impl Cors {
         let Ok(Some(bucket)) = self.bucket(request).await else {
             return HeaderMap::new();
         };
-        if bucket.cors.is_empty() {
-            return HeaderMap::new();
-        }
-        let text = origin.to_str().unwrap_or_default();
-        match find_rule(&bucket.cors, text, request.method.as_str(), &[]) {
-            Some(grant) => grant_headers(grant, origin),
-            None => HeaderMap::from_iter([(header::VARY, VARY)]),
-        }
+        headers_of(&bucket, &request.method, origin)
     }
 
     async fn bucket(&self, request: &Parts) -> S3Result<Option<Arc<KnownBucket>>> {
-        let host = text(&request.headers, &header::HOST);
-        let host = host.or_else(|| request.uri.authority().map(Authority::as_str));
-        let in_host = host.and_then(|host| self.domain.bucket(host));
-        let in_path = || request.uri.path().split('/').nth(1).map(str::to_owned);
-        match in_host.or_else(in_path) {
+        match self.bucket_name(&request.headers, &request.uri) {
             Some(name) => known_bucket(&self.app.uploads, &name).await.map_err(to_s3),
             None => Ok(None),
         }
+    }
+
+    fn bucket_name(&self, headers: &HeaderMap, uri: &Uri) -> Option<String> {
+        let host = text(headers, &header::HOST).or_else(|| uri.authority().map(Authority::as_str));
+        let in_host = host.and_then(|host| self.domain.bucket(host));
+        in_host.or_else(|| uri.path().split('/').nth(1).map(str::to_owned))
+    }
+}
+
+/// Adds headers to responses that [`Cors::headers`] has not seen: those to requests that the layers
+/// around the routes refuse. Looks nothing up, because these layers limit what clients can cause.
+pub(crate) async fn complete_refusals(
+    State(cors): State<Arc<Cors>>,
+    request: Request,
+    next: Next,
+) -> Response {
+    let origin = request.headers().get(header::ORIGIN).cloned();
+    let Some(origin) = origin.filter(|_| request.method() != Method::OPTIONS) else {
+        return next.run(request).await;
+    };
+    let method = request.method().clone();
+    let name = cors.bucket_name(request.headers(), request.uri());
+    let mut response = next.run(request).await;
+    if !response.headers().contains_key(header::VARY)
+        && let Some(bucket) = name.and_then(|name| cached_bucket(&cors.app.uploads, &name))
+    {
+        response.headers_mut().extend(headers_of(&bucket, &method, &origin));
+    }
+    response
+}
+
+/// The headers for a response to a page of `origin`.
+fn headers_of(bucket: &KnownBucket, method: &Method, origin: &HeaderValue) -> HeaderMap {
+    if bucket.cors.is_empty() {
+        return HeaderMap::new();
+    }
+    match find_rule(&bucket.cors, origin.to_str().unwrap_or_default(), method.as_str(), &[]) {
+        Some(grant) => grant_headers(grant, origin),
+        None => HeaderMap::from_iter([(header::VARY, VARY)]),
     }
 }
 

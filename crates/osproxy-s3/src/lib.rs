@@ -23,7 +23,7 @@ mod signature;
 
 use std::sync::Arc;
 
-use axum::{Router, extract::Request};
+use axum::{Router, extract::Request, middleware::from_fn_with_state};
 use osproxy_core::App;
 use s3s::{
     config::{S3Config, StaticConfigProvider},
@@ -79,4 +79,10 @@ pub fn router(app: &Arc<App>, settings: Settings) -> Router {
     let service = Arc::new(request::Front::new(service, app.forwarder.clone()));
     // One route for all paths: object keys are not paths of a router.
     Router::new().fallback(move |request: Request| request::handle(service.clone(), cors.clone(), request))
+}
+
+/// Adds the CORS headers of buckets to the errors of the layers around [`router`].
+pub fn with_cors(router: Router, app: &Arc<App>, settings: &Settings) -> Router {
+    let cors = cors::Cors::new(app.clone(), host::Domain::new(settings.domain.clone()));
+    router.layer(from_fn_with_state(Arc::new(cors), cors::complete_refusals))
 }

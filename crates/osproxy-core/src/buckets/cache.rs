@@ -78,6 +78,11 @@ impl BucketCache {
         Ok(bucket)
     }
 
+    /// Returns a bucket if it is in the cache, however old.
+    pub(crate) fn peek(&self, name: &str) -> Option<Arc<KnownBucket>> {
+        self.buckets.get(name)?.bucket
+    }
+
     /// Forgets a bucket that has changed.
     pub(crate) fn forget(&self, name: &str) {
         self.buckets.remove(name);

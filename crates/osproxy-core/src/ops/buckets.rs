@@ -155,6 +155,12 @@ pub async fn known_bucket(uploads: &UploadOps, name: &str) -> Result<Option<Arc<
     uploads.bucket_cache.get(&uploads.meta.objects, name).await
 }
 
+/// Like [`known_bucket`], without a look-up. For the answers to requests that this node refuses to
+/// process. Returns `None` if this node has not been asked for the bucket.
+pub fn cached_bucket(uploads: &UploadOps, name: &str) -> Option<Arc<KnownBucket>> {
+    uploads.bucket_cache.peek(name)
+}
+
 /// Evicts a bucket from the caches of all nodes.
 fn announce_change(uploads: &UploadOps, name: &str) {
     uploads.bucket_cache.forget(name);

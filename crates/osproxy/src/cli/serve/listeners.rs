@@ -151,10 +151,12 @@ fn s3_router(
     limiter: &Arc<RequestLimiter>,
 ) -> axum::Router {
     let S3ApiSection { domain, region, tls, .. } = &config.s3_api;
-    let routes =
-        osproxy_s3::router(app, osproxy_s3::Settings { domain: domain.clone(), region: region.clone() });
+    let s3_settings = osproxy_s3::Settings { domain: domain.clone(), region: region.clone() };
+    let operations = osproxy_s3::router(app, s3_settings.clone());
     let settings = HttpSettings { is_tls: tls.is_enabled(), ..settings.clone() };
-    osproxy_http::s3_router(app.clone(), &settings, limiter, routes, osproxy_s3::render_error)
+    let render = osproxy_s3::render_error;
+    let router = osproxy_http::s3_router(app.clone(), &settings, limiter, operations, render);
+    osproxy_s3::with_cors(router, app, &s3_settings)
 }
 
 impl TlsListener {

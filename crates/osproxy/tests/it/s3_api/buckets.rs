@@ -8,7 +8,7 @@ use reqwest::Method;
 use serde_json::{Value, json};
 
 use super::{Scene, listener_address};
-use crate::support::{Api, S3Answer, S3Key, eventually, expect_json, expect_problem, send_s3};
+use crate::support::{Api, RawConnection, S3Answer, S3Key, eventually, expect_json, expect_problem, send_s3};
 
 impl Scene {
     async fn shop(&self) -> Api {
@@ -220,6 +220,36 @@ async fn pages_of_allowed_origins_use_a_bucket() {
     assert!(stranger.header("vary").starts_with("Origin"));
     assert_eq!(scene.on_bucket("DELETE", "cors=", b"").await.status, 204);
     assert_eq!(preflight(page, "PUT", "").await.outcome(), (403, "AccessForbidden"));
+}
+
+#[tokio::test]
+async fn a_page_can_read_why_a_request_is_refused() {
+    let limits = [("LIMITS__MAX_ADDRESS_RATE", "30"), ("SERVER__BODY_TIMEOUT", "1")];
+    let scene = Scene::start_with(&limits).await;
+    assert_eq!(scene.on_bucket("PUT", "", b"").await.status, 200);
+    assert_eq!(scene.on_bucket("PUT", "cors=", CORS.as_bytes()).await.status, 200);
+    let page = "https://shop.example.org";
+    // A body that stays away.
+    let mut request = scene.get("/photos/1.jpg").header("origin", page);
+    (request.method, request.body) = ("PUT", b"body".to_vec());
+    let (head, _) = request.sign(&scene.key);
+    let mut connection = RawConnection::open(scene.address).await;
+    connection.send(format!("{head}content-length: 4\r\n\r\nbo").as_bytes()).await;
+    let text = connection.read_to_end().await.to_lowercase();
+    assert!(text.contains("<code>incompletebody</code>"), "{text}");
+    assert!(text.contains(&format!("access-control-allow-origin: {page}\r\n")), "{text}");
+    // Too many requests.
+    let mut refused = None;
+    for _ in 0..200 {
+        let answer = scene.anonymous("GET /photos/1.jpg", &[("origin", page)]).await;
+        if answer.outcome().1 == "SlowDown" {
+            refused = Some(answer);
+            break;
+        }
+    }
+    let refused = refused.expect("every request was served");
+    assert_eq!(refused.header("access-control-allow-origin"), page, "{}", refused.text);
+    assert_eq!(refused.header("access-control-expose-headers"), "ETag");
 }
 
 #[tokio::test]
