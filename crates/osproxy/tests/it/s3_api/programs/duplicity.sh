@@ -1,4 +1,5 @@
-# duplicity: a full and an incremental backup, verification, restores of both, and removal of the old ones.
+# duplicity: a full and an incremental backup, verification, restores of both, removal of the old ones,
+# and cleanup of a backup without its manifest.
 export PASSPHRASE=password GNUPGHOME=$PWD/gnupg HOME=$PWD
 mkdir -m 700 gnupg
 target=boto3+s3://duplicity/backup
@@ -26,3 +27,10 @@ diff -r first again
 duplicity full local "$target"
 duplicity remove-all-but-n-full 1 --force "$target"
 [[ $(duplicity collection-status "$target") == *'Number of contained backup sets: 1'* ]]
+
+echo more >>local/deep/3
+duplicity incremental local "$target"
+aws --endpoint-url "$S3_ENDPOINT" s3 rm --recursive --exclude '*' --include '*-inc.*.manifest.gpg' "${target#boto3+}/"
+rm -r archive
+duplicity cleanup --force "$target"
+[[ $(aws --endpoint-url "$S3_ENDPOINT" s3 ls "${target#boto3+}/") != *-inc.* ]]
