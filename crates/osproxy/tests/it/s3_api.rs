@@ -6,6 +6,7 @@ mod keys;
 mod listener;
 mod objects;
 mod signatures;
+mod uppy;
 
 use std::net::SocketAddr;
 

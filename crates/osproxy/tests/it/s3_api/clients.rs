@@ -12,18 +12,18 @@ use super::Scene;
 use crate::support::{Page, S3Key, amount};
 
 /// The folder with the programs that use clients.
-fn programs() -> PathBuf {
+pub fn programs() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/it/s3_api/programs")
 }
 
 /// The Python of the tests.
-fn python() -> PathBuf {
+pub fn python() -> PathBuf {
     std::env::var_os("OSPROXY_TEST_PYTHON").expect("run this by `just test-servers`").into()
 }
 
 /// A command that runs a program with the key and the address of a scene in its environment, in a
 /// folder that is also its home. The clients of Python are in its path.
-fn command(scene: &Scene, program: &str, folder: &Path) -> Command {
+pub fn command(scene: &Scene, program: &str, folder: &Path) -> Command {
     let mut command = match Path::new(program).extension().unwrap().to_str().unwrap() {
         "sh" => {
             let mut bash = Command::new("bash");
@@ -44,7 +44,7 @@ fn command(scene: &Scene, program: &str, folder: &Path) -> Command {
 }
 
 /// Runs a program, which must succeed.
-async fn run(mut command: Command) -> String {
+pub async fn run(mut command: Command) -> String {
     let output = command.output().await.unwrap();
     let said = String::from_utf8_lossy(&output.stdout).into_owned();
     assert!(output.status.success(), "{said}\n{}", String::from_utf8_lossy(&output.stderr));
