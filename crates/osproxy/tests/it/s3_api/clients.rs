@@ -196,7 +196,7 @@ async fn another_server_gives_the_same_answers() {
 }
 
 /// Groups of cases that are not only run at night.
-const GROUPS: &str = "objects,conditional,copy,delete,multipart,checksums,races,cors,lifecycle";
+const GROUPS: &str = "objects,conditional,copy,delete,multipart,checksums,post,races,cors,lifecycle";
 
 #[tokio::test]
 #[ignore = "needs Python: just test-servers"]
