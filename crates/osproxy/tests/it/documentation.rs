@@ -18,7 +18,7 @@ const EVERYWHERE: [(&str, &str); 2] =
 
 /// The test that runs all blocks of a language on a page. `task-handlers.md` and `processing.md` are
 /// doctests of the crate.
-const RUN: [(&str, &str, &str); 40] = [
+const RUN: [(&str, &str, &str); 41] = [
     ("README.md", "sh", "readme::the_quick_start_works_line_by_line"),
     ("docs/guides/access.md", "sh", "documentation::the_commands_about_access_work"),
     ("docs/guides/api-v0.md", "sh", "documentation::api_v0_works_line_by_line"),
@@ -47,6 +47,7 @@ const RUN: [(&str, &str, &str); 40] = [
         "backup::sqlite_and_local_disk_are_backed_up_and_restored_as_the_guide_says",
     ),
     ("docs/guides/operations.md", "sh", "documentation::the_commands_about_lost_keys_and_space_work"),
+    ("docs/guides/rust-client.md", "rust", "client::the_program_of_the_guide_works"),
     ("docs/guides/s3-migration.md", "sh", "s3_api::clients::another_server_is_migrated_as_the_guide_says"),
     ("docs/guides/s3.md", "js", "s3_api::uppy::uppy_sends_files_by_urls_of_a_back_end"),
     ("docs/guides/s3.md", "js", "s3_api::uppy::uppy_sends_files_with_a_key"),

@@ -24,6 +24,7 @@ mod charset;
 mod check_config;
 mod check_health;
 mod cli;
+mod client;
 mod clocks;
 mod cluster;
 mod complete_upload;

@@ -41,6 +41,8 @@ pub enum Fault {
     /// Flips one bit of the request body, in the byte at this offset. Has no effect on shorter
     /// bodies.
     FlipBit(u64),
+    /// Flips one bit of the answer, in the byte at this offset. Has no effect on shorter answers.
+    FlipAnswerBit(u64),
 }
 
 /// A TCP proxy in front of a store, with one request per connection. It injects faults and counts
@@ -265,6 +267,7 @@ impl State {
             Some(Fault::Stall(at) | Fault::Truncate(at) | Fault::Reset(at)) => at,
             _ => u64::MAX,
         };
+        let mut before_flip = if let Some(Fault::FlipAnswerBit(at)) = trouble { at } else { u64::MAX };
         let mut buffer = vec![0; chunk(trouble)];
         loop {
             if left == 0 {
@@ -280,6 +283,11 @@ impl State {
                 return to.shutdown().await;
             }
             let read = usize::try_from(left.min(read as u64)).unwrap();
+            if let Some(byte) = usize::try_from(before_flip).ok().and_then(|at| buffer[..read].get_mut(at)) {
+                *byte ^= 1;
+                before_flip = u64::MAX;
+            }
+            before_flip = before_flip.saturating_sub(read as u64);
             to.write_all(&buffer[..read]).await?;
             self.received.fetch_add(read as u64, Ordering::SeqCst);
             left -= read as u64;
