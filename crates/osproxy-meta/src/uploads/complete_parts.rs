@@ -233,12 +233,7 @@ async fn complete(
     };
     let has_gaps = preconditions.selection.is_none() && parts.highest != expected_parts;
     if has_gaps || parts.count != u64::from(expected_parts) {
-        let numbers = stored_numbers(transaction, blob_id).await?;
-        return Ok(CompleteOutcome::PartsMismatch {
-            there: parts.count,
-            wanted: expected_parts,
-            missing: missing_ranges(&numbers, expected_parts),
-        });
+        return parts_mismatch(transaction, blob_id, &parts, expected_parts).await;
     }
     let size = request.size.or(file.announced_size.map(i64::unsigned_abs)).unwrap_or(parts.size);
     if parts.size != size {
@@ -284,6 +279,21 @@ async fn complete(
         return Ok(CompleteOutcome::OverQuota);
     }
     Ok(outcome)
+}
+
+/// The outcome for an upload that does not have the expected number of parts.
+async fn parts_mismatch(
+    transaction: &DatabaseTransaction,
+    blob_id: i64,
+    parts: &PartTotals,
+    expected_parts: u32,
+) -> Result<CompleteOutcome, DbErr> {
+    let numbers = stored_numbers(transaction, blob_id).await?;
+    Ok(CompleteOutcome::PartsMismatch {
+        there: parts.count,
+        wanted: expected_parts,
+        missing: missing_ranges(&numbers, expected_parts),
+    })
 }
 
 /// Returns the BLAKE3 that the parts combine to, if it is not the expected one.

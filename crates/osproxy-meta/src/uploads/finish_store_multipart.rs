@@ -188,8 +188,7 @@ async fn finish(
         .exec(transaction)
         .await?;
     let is_preallocated = node_stores.is_preallocated(&blob.backend);
-    let has_holes = is_preallocated && has_gaps(transaction, blob_id).await?;
-    let is_whole = !has_holes && !has_own_objects(transaction, blob_id).await?;
+    let is_whole = is_in_one_piece(transaction, blob_id, is_preallocated).await?;
     let layout = if is_whole { blob::BlobLayout::Whole } else { blob::BlobLayout::Parts };
     let mut update = blob::Entity::update_many()
         .col_expr(blob::Column::State, Expr::value(blob::State::Stored))
@@ -240,6 +239,18 @@ async fn delete_file(
     let transition = FileTransition::delete();
     let removal = RemoveContext { transition: &transition, delete_task, recorder, name: None };
     delete::remove_row(transaction, None, uid, removal, quotas).await.map(drop)
+}
+
+/// Whether the object that the store has completed is the content: all parts are in it, without holes.
+async fn is_in_one_piece(
+    transaction: &DatabaseTransaction,
+    blob_id: i64,
+    is_preallocated: bool,
+) -> Result<bool, DbErr> {
+    if has_own_objects(transaction, blob_id).await? {
+        return Ok(false);
+    }
+    Ok(!is_preallocated || !has_gaps(transaction, blob_id).await?)
 }
 
 /// Whether parts of a blob are separate objects.
