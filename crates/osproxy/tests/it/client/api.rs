@@ -31,8 +31,8 @@ async fn files_are_listed_changed_copied_and_deleted() {
     let filter = FileFilter { state: Some(FileState::Corrupt), ..FileFilter::default() };
     assert!(list(filter).await.is_empty());
     let metadata = MetadataChanges::Set(BTreeMap::from([("owner".into(), Some("ann".into()))]));
-    let changes = UpdateFileRequest { name: Some("new.txt".into()), metadata: Some(metadata) };
-    let changed = client.update_file(&first, &changes).await.unwrap().unwrap();
+    let edit = UpdateFileRequest { name: Some("new.txt".into()), metadata: Some(metadata) };
+    let changed = client.update_file(&first, &edit).await.unwrap().unwrap();
     assert_eq!((changed.name.as_str(), changed.metadata["owner"].as_str()), ("new.txt", "ann"));
     let CopiedFile::Known(copy) = client.copy_file(&first, &CopyFileRequest::default()).await.unwrap() else {
         panic!("the key has the scope `read`")
@@ -42,7 +42,7 @@ async fn files_are_listed_changed_copied_and_deleted() {
     assert_eq!(client.download(&copy.uid).bytes(100).await.unwrap(), "report 1&2.txt");
     let uploader = service.create_key(&["--tenant", "default", "--scopes", "upload"]).await;
     let uploader = super::client_at(service.address, &uploader);
-    assert!(uploader.update_file(&copy.uid, &changes).await.unwrap().is_none());
+    assert!(uploader.update_file(&copy.uid, &edit).await.unwrap().is_none());
     let stored = uploader.upload(b"x".to_vec()).name("x").send().await.unwrap();
     assert!(stored.file.is_none());
     assert_eq!(uploader.file(&stored.uid).await.unwrap_err().code(), Some(ErrorCode::PermissionDenied));
@@ -114,9 +114,9 @@ async fn events_buckets_webhooks_and_tasks_are_typed() {
         metadata: BTreeMap::new(),
     };
     let webhook = client.create_webhook(&request).await.unwrap();
-    let changes =
+    let edit =
         UpdateWebhookRequest { state: Some(WebhookState::Disabled), ..UpdateWebhookRequest::default() };
-    let changed = client.update_webhook(&webhook.id, &changes).await.unwrap();
+    let changed = client.update_webhook(&webhook.id, &edit).await.unwrap();
     assert_eq!(changed.state, WebhookState::Disabled);
     assert_eq!(client.webhook(&webhook.id).await.unwrap().url, request.url);
     assert!(client.list_webhook_deliveries(&webhook.id, None).try_next().await.unwrap().is_none());

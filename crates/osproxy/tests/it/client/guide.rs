@@ -13,15 +13,14 @@ pub async fn back_up(client: &Client, file: &Path) -> Result<String> {
     let saved = tokio::fs::read(&state).await.ok();
     let saved = saved.and_then(|json| serde_json::from_slice(&json).ok());
     let mut upload = client.upload(Source::path(file)).metadata("from", "backup").parallel(8);
-    upload = match saved {
-        Some(saved) => upload.resume(saved),
-        None => {
-            let state = state.clone();
-            upload.on_start(move |upload| {
-                let json = serde_json::to_vec(upload).expect("it is JSON");
-                std::fs::write(state, json).expect("the folder can be written");
-            })
-        }
+    upload = if let Some(saved) = saved {
+        upload.resume(saved)
+    } else {
+        let state = state.clone();
+        upload.on_start(move |upload| {
+            let json = serde_json::to_vec(upload).expect("it is JSON");
+            std::fs::write(state, json).expect("the folder can be written");
+        })
     };
     let uploaded = upload.progress(|progress| print!("\r{}", progress.transferred)).send().await;
     // If the file has changed since, the next attempt starts anew.
