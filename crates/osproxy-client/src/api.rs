@@ -89,7 +89,8 @@ impl Client {
         self.get(&format!("/files/{}", segment(uid))).await
     }
 
-    /// Lists files in the order of their creation; with `prefix`, by name. Requests a page at a time.
+    /// Lists files in the order of their creation; with `prefix`, by name. Requests a page at a
+    /// time.
     pub fn list_files(&self, filter: FileFilter) -> impl Stream<Item = Result<File>> + Send + use<> {
         self.pages::<Files>("/files", move |call| {
             call.query_opt("prefix", filter.prefix.as_ref())
@@ -101,7 +102,8 @@ impl Client {
         })
     }
 
-    /// Changes the name or the metadata of a file. Returns `None` if the API key lacks the scope `read`.
+    /// Changes the name or the metadata of a file. Returns `None` if the API key lacks the scope
+    /// `read`.
     pub async fn update_file(&self, uid: &str, changes: &UpdateFileRequest) -> Result<Option<File>> {
         let call = self.call(Method::PATCH, &format!("/files/{}", segment(uid)));
         self.send_opt(call.json(changes)?).await
@@ -133,8 +135,8 @@ impl Client {
         self.delete(&format!("/files/{}/links", segment(uid))).await
     }
 
-    /// Creates an upload whose links are for another program, such as a web page. To send content from
-    /// here, use [`Client::upload`].
+    /// Creates an upload whose links are for another program, such as a web page. To send content
+    /// from here, use [`Client::upload`].
     pub async fn create_upload(&self, upload: &CreateUploadRequest) -> Result<CreatedUpload> {
         self.create_once("/uploads", upload).await
     }
@@ -179,9 +181,9 @@ impl Client {
         self.delete(&format!("/upload-grants/{}", segment(id))).await
     }
 
-    /// Returns a page of up to `limit` events (1 to 200), oldest first. `after` is the id of the last
-    /// event that you have seen, or 0; of the next page, it is [`Events::next`]. Without types, events of
-    /// all types are returned.
+    /// Returns a page of up to `limit` events (1 to 200), oldest first. `after` is the id of the
+    /// last event that you have seen, or 0; of the next page, it is [`Events::next`]. Without
+    /// types, events of all types are returned.
     pub async fn events(&self, after: &str, types: &[EventType], limit: u32) -> Result<Events> {
         let names: Vec<_> = types.iter().filter_map(|kind| serde_json::to_value(kind).ok()).collect();
         let names: Vec<_> = names.iter().filter_map(|name| name.as_str()).collect();
@@ -190,8 +192,8 @@ impl Client {
         self.send(call.query_opt("types", names)).await
     }
 
-    /// Returns all events after `after` that there are now, oldest first. Requests a page at a time. Keep
-    /// the id of the last event to continue later.
+    /// Returns all events after `after` that there are now, oldest first. Requests a page at a
+    /// time. Keep the id of the last event to continue later.
     pub fn list_events(
         &self,
         after: &str,
@@ -294,7 +296,8 @@ impl Client {
         self.delete(&format!("/buckets/{}", segment(name))).await
     }
 
-    /// Gives a key in a bucket to a stored file. Returns `None` if the API key lacks the scope `read`.
+    /// Gives a key in a bucket to a stored file. Returns `None` if the API key lacks the scope
+    /// `read`.
     pub async fn attach_object(&self, bucket: &str, key: &str, uid: &str) -> Result<Option<File>> {
         let path = format!("/buckets/{}/objects/{}", segment(bucket), segment(key));
         let call = self.call(Method::PUT, &path);

@@ -11,7 +11,8 @@ use serde::{Serialize, de::DeserializeOwned};
 
 use crate::{Error, Result, RetryPolicy, retry::Backoff};
 
-/// Longest response that is kept in memory, in bytes: a page of 1,000 files with all their metadata.
+/// Longest response that is kept in memory, in bytes: a page of 1,000 files with all their
+/// metadata.
 const MAX_RESPONSE: usize = 64 << 20;
 
 /// Longest error response, in bytes.
@@ -66,8 +67,8 @@ impl ClientBuilder {
         self
     }
 
-    /// Uses this HTTP client, for certificates and proxies of your own. It should not follow redirects;
-    /// the user agent and the connection timeout of this builder are ignored.
+    /// Uses this HTTP client, for certificates and proxies of your own. It should not follow
+    /// redirects; the user agent and the connection timeout of this builder are ignored.
     #[must_use]
     pub fn http_client(mut self, client: reqwest::Client) -> Self {
         self.http = Some(client);
@@ -311,7 +312,8 @@ impl Client {
         }
     }
 
-    /// Like [`send`](Self::send), for a response that has no body if the API key lacks the scope `read`.
+    /// Like [`send`](Self::send), for a response that has no body if the API key lacks the scope
+    /// `read`.
     pub(crate) async fn send_opt<T: DeserializeOwned>(&self, call: Call) -> Result<Option<T>> {
         let mut backoff = self.backoff();
         loop {

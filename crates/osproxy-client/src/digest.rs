@@ -8,8 +8,8 @@ pub(crate) fn header(algorithm: &str, digest: &[u8; 32]) -> String {
     format!("{algorithm}=:{}:", STANDARD.encode(digest))
 }
 
-/// The BLAKE3 of `size` bytes from the hashes of at least two subtrees. Each has `part_size` bytes, a
-/// power of two, except the last. `None` if the number of subtrees does not fit.
+/// The BLAKE3 of `size` bytes from the hashes of at least two subtrees. Each has `part_size` bytes,
+/// a power of two, except the last. `None` if the number of subtrees does not fit.
 pub(crate) fn combine(subtrees: &[[u8; 32]], part_size: u64, size: u64) -> Option<[u8; 32]> {
     let fits = part_size.is_power_of_two()
         && part_size >= blake3::CHUNK_LEN as u64

@@ -28,8 +28,8 @@ const RANGE_SIZE: u64 = 8 << 20;
 /// Bytes that are written to a file at a time.
 const BLOCK: usize = 256 << 10;
 
-/// Lifetime of the links that the client creates for itself, in seconds. It creates new ones when they
-/// expire.
+/// Lifetime of the links that the client creates for itself, in seconds. It creates new ones when
+/// they expire.
 const LINK_LIFETIME: i64 = 3600;
 
 /// How long a download waits for another one of the same process that was just cancelled.
@@ -37,8 +37,8 @@ const LOCK_PATIENCE: Duration = Duration::from_secs(2);
 
 /// A download that is being prepared.
 ///
-/// A transfer that breaks continues at the byte where it broke. The content is compared with the BLAKE3
-/// that the server computed.
+/// A transfer that breaks continues at the byte where it broke. The content is compared with the
+/// BLAKE3 that the server computed.
 #[must_use = "a download does nothing before `to_path`, `bytes` or `stream`"]
 pub struct Download {
     client: Client,
@@ -55,8 +55,8 @@ pub struct Downloaded {
     pub file: v1::File,
     /// BLAKE3 of the bytes that were received, in hexadecimal.
     pub blake3: String,
-    /// Whether the server knew the BLAKE3, so that it was compared. The server does not know it for some
-    /// files that were sent in parts of any size, until a task has read them.
+    /// Whether the server knew the BLAKE3, so that it was compared. The server does not know it for
+    /// some files that were sent in parts of any size, until a task has read them.
     pub is_verified: bool,
 }
 
@@ -68,7 +68,8 @@ impl Client {
 }
 
 impl Download {
-    /// Maximum number of ranges that [`to_path`](Self::to_path) receives at the same time. Default: 4.
+    /// Maximum number of ranges that [`to_path`](Self::to_path) receives at the same time. Default:
+    /// 4.
     pub fn parallel(mut self, ranges: usize) -> Self {
         self.parallel = ranges.max(1);
         self
@@ -83,8 +84,8 @@ impl Download {
     /// Saves the file at this path, and replaces a file that is there.
     ///
     /// The bytes are written to a hidden file beside `path`, which gets the name `path` when it is
-    /// complete, verified and durable. If the download is cancelled or fails, the next one to the same
-    /// path continues it, also in another process. Fails if another download to the path runs.
+    /// complete, verified and durable. If the download is cancelled or fails, the next one to the
+    /// same path continues it, also in another process. Fails if another download to the path runs.
     pub async fn to_path(self, path: impl AsRef<Path>) -> Result<Downloaded> {
         let path = path.as_ref();
         let transfer = self.start().await?;
@@ -109,7 +110,8 @@ impl Download {
         Ok(transfer.downloaded(blake3))
     }
 
-    /// Returns the content. Fails with [`ErrorKind::InvalidInput`] if it has more than `limit` bytes.
+    /// Returns the content. Fails with [`ErrorKind::InvalidInput`] if it has more than `limit`
+    /// bytes.
     pub async fn bytes(self, limit: usize) -> Result<Bytes> {
         let transfer = self.start().await?;
         let size = usize::try_from(transfer.size).ok().filter(|size| *size <= limit);
@@ -122,8 +124,8 @@ impl Download {
         Ok(content.freeze())
     }
 
-    /// Returns the file, and its content as a stream. The stream fails at its end if the content does not
-    /// match its digest, so do not rely on the content before the stream has ended.
+    /// Returns the file, and its content as a stream. The stream fails at its end if the content
+    /// does not match its digest, so do not rely on the content before the stream has ended.
     pub async fn stream(self) -> Result<(v1::File, impl Stream<Item = Result<Bytes>> + Send + use<>)> {
         let transfer = self.start().await?;
         Ok((transfer.file.clone(), transfer.stream()))
@@ -384,8 +386,8 @@ impl Partial {
         record.received.push(range);
         let json = serde_json::to_vec(&*record).map_err(|error| Error::invalid(error.to_string()))?;
         let (path, lock) = (self.record_path.clone(), self.file.clone());
-        // A torn record is no record: it does not parse. The lock is kept until it is written, even if
-        // the download is cancelled.
+        // A torn record is no record: it does not parse. The lock is kept until it is written, even
+        // if the download is cancelled.
         #[expect(clippy::disallowed_methods, reason = "on a thread that may block")]
         let write = move || std::fs::write(path, json).map(|()| drop(lock));
         blocking(write).await.map_err(|error| self.failed(error))

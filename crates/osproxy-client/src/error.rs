@@ -13,8 +13,8 @@ pub enum ErrorKind {
     Api,
     /// The connection could not be made, broke, or timed out.
     Transport,
-    /// The response is not from a compatible osproxy server: it may be that of a proxy or of a captive
-    /// portal.
+    /// The response is not from a compatible osproxy server: it may be that of a proxy or of a
+    /// captive portal.
     NotOsproxy,
     /// A local file or the source of an upload cannot be read or written.
     Io,
@@ -128,8 +128,8 @@ impl Error {
         self.0.retry_after
     }
 
-    /// Whether the same request can succeed later. The client has already repeated it as often as its
-    /// [`RetryPolicy`](crate::RetryPolicy) allows.
+    /// Whether the same request can succeed later. The client has already repeated it as often as
+    /// its [`RetryPolicy`](crate::RetryPolicy) allows.
     pub fn is_retryable(&self) -> bool {
         let by_status = || matches!(self.0.status, Some(429 | 502 | 503 | 504));
         match self.0.kind {

@@ -1,8 +1,8 @@
 //! Rust client of [osproxy](https://github.com/osproxy/osproxy), over API v1.
 //!
-//! Uploads are sent in parallel parts, and downloads received in parallel ranges; both are repeated,
-//! resumed and verified by BLAKE3. The rest of API v1 are methods of [`Client`] with the types of
-//! [`v1`].
+//! Uploads are sent in parallel parts, and downloads received in parallel ranges; both are
+//! repeated, resumed and verified by BLAKE3. The rest of API v1 are methods of [`Client`] with the
+//! types of [`v1`].
 //!
 //! # Upload
 //!

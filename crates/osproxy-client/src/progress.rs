@@ -10,8 +10,8 @@ use std::{
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Progress {
-    /// Bytes that were transferred, including those of an earlier attempt that need not be sent again.
-    /// Decreases when a part that broke off is repeated.
+    /// Bytes that were transferred, including those of an earlier attempt that need not be sent
+    /// again. Decreases when a part that broke off is repeated.
     pub transferred: u64,
     /// Size of the content in bytes, if it is known.
     pub total: Option<u64>,

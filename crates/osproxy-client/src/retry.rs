@@ -2,8 +2,8 @@ use std::time::Duration;
 
 use crate::{Error, Result};
 
-/// How often and how fast failed requests are repeated. Only requests that may be repeated are: those
-/// that change nothing, those that have an idempotency key, and parts.
+/// How often and how fast failed requests are repeated. Only requests that may be repeated are:
+/// those that change nothing, those that have an idempotency key, and parts.
 #[derive(Clone, Debug)]
 pub struct RetryPolicy {
     max_retries: u32,

@@ -48,7 +48,8 @@ impl Source {
         Self(Kind::Stream(stream.boxed()))
     }
 
-    /// A reader of unknown length, such as a pipe. Each part is buffered in memory until it is sent.
+    /// A reader of unknown length, such as a pipe. Each part is buffered in memory until it is
+    /// sent.
     pub fn reader(reader: impl AsyncRead + Send + Unpin + 'static) -> Self {
         Self::stream(stream::try_unfold(reader, async |mut reader| {
             let mut block = BytesMut::with_capacity(BLOCK);

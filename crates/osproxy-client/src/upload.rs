@@ -37,8 +37,8 @@ use crate::{
     source::{Content, Kind, RangeDigests},
 };
 
-/// Content up to this size is sent in one request, in bytes. Also the default size of the parts of a
-/// stream.
+/// Content up to this size is sent in one request, in bytes. Also the default size of the parts of
+/// a stream.
 const SMALL: u64 = 8 << 20;
 
 /// Smallest part of a stream, in bytes.
@@ -49,10 +49,10 @@ const LIFETIME: Duration = Duration::from_hours(24);
 
 /// An upload that is being prepared; [`send`](Self::send) sends it.
 ///
-/// Content up to 8 MiB is sent in one request. Larger content is sent in parts, several at a time; a
-/// part that fails is sent again alone. The BLAKE3 is computed while the content is read, and the server
-/// compares it. A file is read twice, and never held in memory. Of a stream, up to `parallel` + 1 parts
-/// are held in memory.
+/// Content up to 8 MiB is sent in one request. Larger content is sent in parts, several at a time;
+/// a part that fails is sent again alone. The BLAKE3 is computed while the content is read, and the
+/// server compares it. A file is read twice, and never held in memory. Of a stream, up to
+/// `parallel` + 1 parts are held in memory.
 ///
 /// Dropping the future of `send` cancels the upload. What was sent expires, unless it is
 /// [resumed](Self::resume).
@@ -86,7 +86,8 @@ pub struct ResumableUpload {
     pub uid: String,
     /// Size of the content in bytes.
     pub size: u64,
-    /// When the file was changed last before the upload, in nanoseconds since 1970; `None` for bytes.
+    /// When the file was changed last before the upload, in nanoseconds since 1970; `None` for
+    /// bytes.
     pub modified: Option<u64>,
 }
 
@@ -146,8 +147,8 @@ impl Upload {
         self
     }
 
-    /// Size of the parts in bytes: a power of two of at least 64 KiB. By default, the server chooses; for
-    /// a stream it is 8 MiB. A file has at most 10,000 parts.
+    /// Size of the parts in bytes: a power of two of at least 64 KiB. By default, the server
+    /// chooses; for a stream it is 8 MiB. A file has at most 10,000 parts.
     pub fn part_size(mut self, bytes: u64) -> Self {
         self.options.part_size = Some(bytes);
         self
@@ -160,8 +161,8 @@ impl Upload {
         self
     }
 
-    /// Computes the BLAKE3 of a large file before it is sent. If the server has the content, it is not
-    /// sent. Small files are compared in any case.
+    /// Computes the BLAKE3 of a large file before it is sent. If the server has the content, it is
+    /// not sent. Small files are compared in any case.
     pub fn deduplicate(mut self, deduplicate: bool) -> Self {
         self.options.deduplicate = deduplicate;
         self
@@ -173,9 +174,9 @@ impl Upload {
         self
     }
 
-    /// Calls this function when an upload in parts of a file or of bytes was created, and its first part
-    /// has not yet been sent. Store what it gets to [resume](Self::resume) the upload later, even from
-    /// another process. Without this function, an upload that fails is aborted.
+    /// Calls this function when an upload in parts of a file or of bytes was created, and its first
+    /// part has not yet been sent. Store what it gets to [resume](Self::resume) the upload later,
+    /// even from another process. Without this function, an upload that fails is aborted.
     pub fn on_start(mut self, callback: impl FnOnce(&ResumableUpload) + Send + 'static) -> Self {
         self.on_start = Some(Box::new(callback));
         self
@@ -370,7 +371,8 @@ impl Client {
         Upload::new(self.clone(), source.into())
     }
 
-    /// Aborts an upload, and removes the parts that were sent. The API key needs the scope `upload`.
+    /// Aborts an upload, and removes the parts that were sent. The API key needs the scope
+    /// `upload`.
     pub async fn abort_upload(&self, uid: &str) -> Result<()> {
         let links =
             self.create_upload_links(uid, &CreateUploadLinksRequest { expires_in: 60, constraints: None });
@@ -559,8 +561,8 @@ impl Session {
     }
 }
 
-/// Waits before content is sent again. Content that does not match its digest was damaged on the way,
-/// because the caller has checked that it is unchanged.
+/// Waits before content is sent again. Content that does not match its digest was damaged on the
+/// way, because the caller has checked that it is unchanged.
 async fn pause_after_damage(backoff: &mut crate::retry::Backoff<'_>, error: Error) -> Result<()> {
     match error.kind() {
         ErrorKind::DigestMismatch => backoff.pause_always(error).await,

@@ -10,7 +10,7 @@ use osproxy_types::uid::Uid;
 use super::{UploadOps, UploadOptions};
 use crate::{
     Error, Result, boxed_future,
-    session::{self, Piece, WriteRequest},
+    session::{self, BodyDigest, Piece, WriteRequest},
 };
 
 /// Stores `body` as part `number` of `uid` and returns when it is durable. The part must have the
@@ -27,11 +27,16 @@ pub async fn upload_part<'a>(
     uploads: &'a Arc<UploadOps>,
     uid: Uid,
     number: u32,
-    options: UploadOptions,
+    mut options: UploadOptions,
     size: SizeHint,
     body: BoxStream<'a, Result<Bytes>>,
 ) -> Result<Digests> {
     check_number(uploads, number)?;
+    // A part of an announced size is hashed as a subtree of the content, which is not its BLAKE3.
+    let body = match options.expected.blake3.take() {
+        Some(blake3) => session::verify_body(body, BodyDigest::Blake3(blake3)),
+        None => body,
+    };
     let request = WriteRequest { uid, piece: Piece::Part(number), options, size };
     Ok(session::write(uploads, request, body).await?.digests)
 }

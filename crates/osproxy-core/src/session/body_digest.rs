@@ -1,5 +1,7 @@
 //! Digests of bodies, which clients send to detect damage on the way.
 
+use bytes::Bytes;
+use futures_util::{StreamExt, TryStreamExt, stream, stream::BoxStream};
 use md5::Md5;
 use osproxy_api::ErrorCode;
 use sha1::Sha1;
@@ -18,6 +20,21 @@ pub enum BodyDigest {
     Sha256([u8; 32]),
     /// BLAKE3.
     Blake3([u8; 32]),
+}
+
+/// Passes on a body, and fails at its end with `DigestMismatch` unless it has the expected digest.
+pub(crate) fn verify_body(
+    body: BoxStream<'_, Result<Bytes>>,
+    expected: BodyDigest,
+) -> BoxStream<'_, Result<Bytes>> {
+    stream::try_unfold((body, BodyHasher::new(expected)), async |(mut body, mut hasher)| {
+        let Some(bytes) = body.try_next().await? else {
+            return hasher.check().map(|()| None);
+        };
+        hasher.update(&bytes);
+        Ok(Some((bytes, (body, hasher))))
+    })
+    .boxed()
 }
 
 /// Computes the digest of a body.

@@ -14,6 +14,7 @@ pub(crate) use append::{
     AppendRequest, append, check_open, open_position, settled_position, superseded_error,
 };
 pub use body_digest::BodyDigest;
+pub(crate) use body_digest::verify_body;
 pub(crate) use small::{NewFileOutcome, NewSmallFile, WriteFailures, may_create_small, try_create};
 pub(crate) use upload_session::{Piece, WriteRequest, write};
 pub(crate) use whole::share_known_content;

@@ -112,10 +112,16 @@ async fn a_part_that_is_sent_again_replaces_the_first_and_one_that_breaks_leaves
     let digest = format!("sha-256=:{}:", STANDARD.encode(Sha256::digest(&bytes[..PART])));
     let broken = service.client().put(&url).header("content-digest", digest);
     expect_problem(broken.body(other.clone()).send().await.unwrap(), 422, "digest_mismatch").await;
+    let blake3 = format!("blake3=:{}:", STANDARD.encode(blake3::hash(&bytes[..PART]).as_bytes()));
+    let broken = service.client().put(&url).header("content-digest", blake3);
+    expect_problem(broken.body(other.clone()).send().await.unwrap(), 422, "digest_mismatch").await;
     // Other bytes replace the part.
-    let digest = format!("sha-256=:{}:", STANDARD.encode(Sha256::digest(&other)));
-    let replaced = service.client().put(&url).header("content-digest", digest);
-    assert_eq!(replaced.body(other.clone()).send().await.unwrap().status(), 204);
+    let sha256 = format!("sha-256=:{}:", STANDARD.encode(Sha256::digest(&other)));
+    let blake3 = format!("blake3=:{}:", STANDARD.encode(blake3::hash(&other).as_bytes()));
+    for digest in [sha256, blake3] {
+        let replaced = service.client().put(&url).header("content-digest", digest);
+        assert_eq!(replaced.body(other.clone()).send().await.unwrap().status(), 204);
+    }
     assert_eq!(service.v1_complete(&upload).await.status(), 200);
     let expected = [&bytes[..PART], &other, &bytes[2 * PART..]].concat();
     assert!(service.read(&upload.uid).await == expected);

@@ -25,6 +25,8 @@ pub struct Browser {
 impl Browser {
     pub async fn start() -> Self {
         let mut driver = Command::new("chromedriver")
+            // Without a locale, it does not find files whose names are not ASCII.
+            .env("LC_ALL", "C.UTF-8")
             .arg("--port=0")
             .stdin(Stdio::null())
             .stdout(Stdio::piped())
