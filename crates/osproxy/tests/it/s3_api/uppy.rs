@@ -207,7 +207,9 @@ impl Site {
         self.line.plan_fault("PUT", Fault::Unavailable);
         self.choose("broken.bin", &bytes).await;
         self.assert_stored(&bytes).await;
-        assert_eq!((self.line.faults().1.len(), self.parts_sent().len()), (2, 6));
+        assert_eq!(self.line.faults().1.len(), 2);
+        // The last part is small, and arrives whole if it is the one whose connection is reset.
+        assert!(self.parts_sent().len() > 4, "{:?}", self.parts_sent());
 
         let (query, stored) = self.stall("paused.bin", &bytes).await;
         self.browser.execute("uppy.pauseAll(); return 0").await;
