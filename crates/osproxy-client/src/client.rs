@@ -67,7 +67,7 @@ impl ClientBuilder {
         self
     }
 
-    /// Uses this HTTP client, for certificates and proxies of your own. It should not follow
+    /// Uses this HTTP client, for other certificates and proxies. It should not follow
     /// redirects; the user agent and the connection timeout of this builder are ignored.
     #[must_use]
     pub fn http_client(mut self, client: reqwest::Client) -> Self {

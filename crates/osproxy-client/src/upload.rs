@@ -546,7 +546,7 @@ impl Session {
         choose(&self.links.lock().unwrap_or_else(PoisonError::into_inner))
     }
 
-    /// Removes what was sent, if the upload failed and nobody can resume it.
+    /// Removes what was sent, if the upload failed and cannot be resumed.
     async fn finish_or_abort(&self, sent: Result<Uploaded>, abort: bool) -> Result<Uploaded> {
         let is_useless = abort || matches!(&sent, Err(error) if error.kind() == ErrorKind::SourceChanged);
         if sent.is_err() && is_useless {

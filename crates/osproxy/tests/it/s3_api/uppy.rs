@@ -27,7 +27,7 @@ struct Guide {
     back_end: String,
     /// The page whose requests the back end signs.
     signed: String,
-    /// The page with a key of its own.
+    /// The page that has a key.
     with_key: String,
 }
 
